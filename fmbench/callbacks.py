@@ -1,0 +1,143 @@
+"""What happens around runs: refusals before a folder is made, the table at the end of a sweep.
+
+Hydra turns every exception of a callback into a warning. A refusal must stop the program, so it
+travels as a `Refusal`, which Hydra lets through and `fmbench.cli` takes apart again.
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import filter_overrides
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode, TaskFunction
+from omegaconf import DictConfig
+
+from fmbench.config import check, resolve
+from fmbench.errors import PartialResultsError
+from fmbench.explain import Refusal, as_user_error
+from fmbench.record import refuse_used
+
+log = logging.getLogger(__name__)
+
+
+class Preflight(Callback):
+    """Refuses what no run can be made of before anything is written."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Go through all that may be refused in a single run."""
+        from fmbench.runner import rehearse  # imports torch, which --help must not
+
+        with _refusing():
+            refuse_used(Path(config.hydra.run.dir))
+            rehearse(resolve(config))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check every value that a sweep gives to every key, one at a time.
+
+        Not every combination: there can be millions. One that fails only together with another
+        ends its own run.
+        """
+        with _refusing():
+            grid = list(_sweep(config).values())
+            first = [values[0] for values in grid]
+            jobs = [first]
+            for place, values in enumerate(grid):
+                jobs += [[*first[:place], value, *first[place + 1 :]] for value in values[1:]]
+            loader = GlobalHydra.instance().config_loader()
+            for overrides in jobs:
+                check(
+                    resolve(
+                        loader.load_configuration(kwargs["config_name"], overrides, RunMode.RUN)
+                    )
+                )
+
+
+class SweepReport(Callback):
+    """Says which run of how many this is; writes and prints the table when a sweep ends."""
+
+    #: Of the last sweep that ended in this process: 0, or 4 where a run did not complete.
+    exit_status = 0
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Count the runs to come."""
+        SweepReport.exit_status = 0
+        sweeper = config.hydra.sweeper
+        if "n_trials" in sweeper:
+            self.total = sweeper.n_trials
+            split = config.data.split
+            # None is the tenth that `holdout` keeps.
+            if split.validation == 0 or (split.validation is None and split.name != "holdout"):
+                log.warning(
+                    "this search chooses by test accuracy, which makes the best one optimistic: "
+                    "give it data.split=holdout, or data.split.validation=N"
+                )
+        else:
+            self.total = math.prod(len(values) for values in _sweep(config).values())
+
+    def on_job_start(
+        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
+    ) -> None:
+        """Say which run this is."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            total = f" of {self.total}" if self.total else ""
+            chosen = " ".join(filter_overrides(config.hydra.overrides.task))
+            log.info("run %d%s: %s", config.hydra.job.num + 1, total, chosen)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write `benchmark.md` and `benchmark.csv` into the sweep's folder and print the table."""
+        from fmbench import report  # imports pandas, which --help must not
+
+        folder = Path(config.hydra.sweep.dir)
+        if not folder.is_dir():
+            return  # nothing was launched
+        with _refusing():
+            table = report.build([folder], folder)
+        report.print_tables(table)
+        for path in table.written:
+            print(path)
+        sys.stdout.flush()
+        total = self.total or table.completed + table.failed
+        if table.completed < total or table.exit_status:
+            SweepReport.exit_status = PartialResultsError.exit_status
+            log.warning("%d of %d runs completed", table.completed, total)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Let what is the user's to mend stop the program."""
+    try:
+        yield
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        raise Refusal(known) from error
+
+
+def _sweep(config: DictConfig) -> dict[str, list[str]]:
+    """The overrides of a grid: for each key, one override for each of its values.
+
+    A search's ranges (`interval(0, 1)`) have no list of values and count as one.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides: dict[str, list[str]] = {}
+    for override in parser.parse_overrides(list(config.hydra.overrides.task)):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            continue
+        else:
+            values = [str(override.input_line)]
+        overrides[key] = values
+    return overrides

@@ -1,0 +1,204 @@
+"""The command: compose, run, return the objective; and the same from Python.
+
+Torch is imported when the first run starts, so that `--help`, `--cfg job` and tab completion answer
+at once.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+import fmbench
+from fmbench import config as configuration
+from fmbench.callbacks import SweepReport
+from fmbench.errors import DataError, StorageError, UserError
+from fmbench.explain import as_user_error
+
+if TYPE_CHECKING:
+    from fmbench.record import Record
+
+log = logging.getLogger(__name__)
+
+#: Hydra's variable that asks for tracebacks.
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main() -> None:
+    """Run the command line; exits with the status that `fmbench.errors` names."""
+    if "--version" in sys.argv[1:]:
+        print(f"fmbench {fmbench.__version__}")
+        return
+    configuration.register()
+    command = hydra.main(
+        config_path=str(configuration.CONFIG_DIR),
+        config_name="config",
+        execution_whitelist=configuration.execution_whitelist(),
+    )(job)
+    SweepReport.exit_status = 0
+    wanted_traceback = os.environ.get(FULL_ERROR)
+    # Hydra then passes every error on, where it would print many lines and exit with status 1.
+    os.environ[FULL_ERROR] = "1"
+    try:
+        command()
+    except KeyboardInterrupt:
+        _fail("stopped from the keyboard", 130)
+    except BaseException as error:
+        known = as_user_error(error)
+        if known is None or wanted_traceback == "1":
+            raise
+        _fail(str(known), known.exit_status)
+    finally:
+        if wanted_traceback is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = wanted_traceback
+    if SweepReport.exit_status:
+        sys.exit(SweepReport.exit_status)
+
+
+def job(config: DictConfig) -> float | None:
+    """One run, as Hydra calls it; returns what a search maximises.
+
+    In a sweep, a run that diverges or raises ends itself alone and returns NaN; only a fault that
+    every run shares, of the data or the storage, ends the sweep.
+    """
+    from fmbench.progress import display_for
+    from fmbench.runner import describe, execute
+
+    context = HydraConfig.get()
+    folder = Path(context.runtime.output_dir)
+    in_sweep = context.mode == RunMode.MULTIRUN
+    try:
+        record = execute(
+            configuration.resolve(config),
+            folder,
+            choices=_choices(context),
+            overrides=list(context.overrides.task),
+            display=display_for,
+        )
+    except (DataError, StorageError):
+        raise
+    except Exception as error:
+        if not in_sweep:
+            raise
+        # A mistake in the config needs no traceback.
+        log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
+        return float("nan")
+    if record.status != "completed":
+        message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
+        if not in_sweep:
+            raise UserError(f"{message}; the record is in {_shown(folder)}")
+        log.error(message)
+        return float("nan")
+    print(_sweep_line(record) if in_sweep else _summary(record, folder), flush=True)
+    return record.objective
+
+
+def run(overrides: Sequence[str] = ()) -> "Record":
+    """Train one net, as `python -m fmbench OVERRIDES` does; shows nothing.
+
+    Args:
+        overrides: such as ``["model=lenet", "epochs=3"]``.
+
+    Returns:
+        The record; its status is completed or diverged.
+
+    Raises:
+        UserError: the config, the data or the run folder is at fault.
+    """
+    from fmbench.progress import SilentDisplay
+    from fmbench.runner import execute
+
+    done: list[Record] = []
+
+    def task(config: DictConfig) -> None:
+        context = HydraConfig.get()
+        done.append(
+            execute(
+                configuration.resolve(config),
+                Path(context.runtime.output_dir),
+                choices=_choices(context),
+                overrides=list(context.overrides.task),
+                display=lambda _epochs, _images: SilentDisplay(),
+            )
+        )
+
+    configuration.register()
+    try:
+        with (
+            hydra.utils.execution_whitelist(configuration.execution_whitelist()),
+            hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench"),
+        ):
+            GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
+                config_name="config",
+                task_function=task,
+                overrides=list(overrides),
+                with_log_configuration=False,
+            )
+    except BaseException as error:
+        known = as_user_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error
+    return done[0]
+
+
+def _fail(line: str, status: int) -> None:
+    print(f"fmbench: {line}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _choices(context: Any) -> dict[str, str]:
+    return {group: str(context.runtime.choices.get(group)) for group in configuration.GROUPS}
+
+
+def _epochs_done(folder: Path) -> int:
+    from fmbench.record import HISTORY_NAME
+
+    history = folder / HISTORY_NAME
+    return len(history.read_text("utf-8").splitlines()) if history.exists() else 0
+
+
+def _summary(record: "Record", folder: Path) -> str:
+    """The end of a run, for a person."""
+    split, seconds = record.split, record.seconds
+    assert record.test_accuracy is not None
+    assert record.parameters is not None
+    lines = [
+        ("net", f"{record.model} on {record.data['name']}, {split['name']} split"),
+        ("test accuracy", f"{record.test_accuracy:.2%} on {split['test']:,} images"),
+    ]
+    if record.validation_accuracy is not None:
+        shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
+        lines.append(("validation", shown))
+    times = (
+        f"{seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
+        f"{seconds['total']:.1f} s in all"
+    )
+    lines += [
+        ("parameters", f"{record.parameters:,}"),
+        ("wall time", times),
+        ("folder", _shown(folder)),
+    ]
+    return "\n" + "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _sweep_line(record: "Record") -> str:
+    return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
+
+
+def _shown(folder: Path) -> str:
+    """The folder as short as it can be named from here."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

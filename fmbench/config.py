@@ -1,0 +1,195 @@
+"""The composed config: its types, the checks that cross groups, what it may start.
+
+Imports no torch: `--help`, `--cfg job` and tab completion pass through here and nothing heavier.
+"""
+
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parent
+
+#: In a wheel `conf` travels inside the package; in a checkout it stands beside it.
+CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+#: The groups whose chosen options a record keeps.
+GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+#: Names one's own packages, comma-separated, whose classes a config may instantiate.
+TRUST_VARIABLE = "FMBENCH_TRUST"
+
+
+_WHOLE, _TEXT = "a whole number", "a text"
+
+#: What the keys of the open groups must hold, where an option has them.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "data.root": ((str,), _TEXT),
+    "data.mirrors": ((list,), "a list of URLs"),
+    "data.download": ((bool,), "true or false"),
+    "data.train_size": ((int,), _WHOLE),
+    "data.test_size": ((int,), _WHOLE),
+    "data.seed": ((int,), _WHOLE),
+    "data.mean": ((int, float), "a number"),
+    "data.std": ((int, float), "a number"),
+    "data.split.name": ((str,), _TEXT),
+    "data.split.validation": ((int, NoneType), "a whole number, or null"),
+    "data.split.seed": ((int,), _WHOLE),
+    "model._target_": ((str,), "the class to call"),
+    "optimizer._target_": ((str,), "the class to call"),
+    "optimizer.lr": ((int, float), "a number above 0"),
+    "scheduler._target_": ((str,), "the function to call"),
+}
+
+#: What every image of the data sets has, and nets that take it as an argument must be told.
+_SHAPE = {"channels": 1, "classes": 10}
+
+
+@dataclass
+class Config:
+    """The main knobs and their types; the groups are open, each option brings its own keys."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+    epochs: int = 15
+    seed: int = 0
+    label_smoothing: float = 0.0
+    test_every: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    deterministic: bool = False
+    threads: int | None = None
+
+
+def execution_whitelist() -> list[str]:
+    """What a config may instantiate: nothing else is started, whoever wrote the config."""
+    own = [
+        "fmbench.models.*",
+        "fmbench.schedule.*",
+        "fmbench.callbacks.Preflight",
+        "fmbench.callbacks.SweepReport",
+        "torch.optim.*",
+        "optuna.samplers.*",
+        "hydra_plugins.*",
+        "hydra._internal.core_plugins.*",
+    ]
+    trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
+    return own + [f"{name.strip()}.*" for name in trusted if name.strip()]
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
+    ConfigStore.instance().store("schema", Config, provider="fmbench", replace=True)
+    # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
+    OmegaConf.register_resolver(
+        "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """The config as plain Python, interpolations followed.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere, or a mandatory value is missing.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse what the types let through and no run can be made of.
+
+    Raises:
+        ConfigError: one line with the key, its value and what is allowed.
+    """
+    known = [field.name for field in fields(Config)]
+    for key in config:
+        if key not in known:
+            raise ConfigError(f"{key}: no such key; there are: {', '.join(known)}")
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be a finite number")
+    _at_least(config, "batch_size", 1)
+    _at_least(config, "epochs", 1)
+    _at_least(config, "test_every", 0)
+    _at_least(config, "threads", 1)
+    if not 0 <= config["seed"] < 2**63:
+        raise ConfigError(f"seed={config['seed']}: must be 0 or more and below 2**63")
+    if not 0 <= config["label_smoothing"] < 1:
+        raise ConfigError(
+            f"label_smoothing={config['label_smoothing']}: must be at least 0 and below 1"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
+        raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
+    if config["precision"] not in PRECISIONS:
+        raise ConfigError(
+            f"precision={config['precision']}: must be one of {', '.join(PRECISIONS)}"
+        )
+    for key, (types, wanted) in _TYPES.items():
+        _has_type(config, key, types, wanted)
+    if config["data"]["std"] <= 0:
+        raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
+    if config["optimizer"]["lr"] <= 0:
+        raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")
+    for key, value in _SHAPE.items():
+        if config["model"].get(key, value) != value:
+            raise ConfigError(
+                f"model.{key}={config['model'][key]}: must be {value}, the images have {value} "
+                f"{key if value > 1 else key.removesuffix('s')}"
+            )
+
+
+def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], wanted: str) -> None:
+    *path, last = key.split(".")
+    node: Any = config
+    for name in path:
+        node = node[name]
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{'.'.join(path)}={node}: must be one of the group's options")
+    if last not in node:
+        if last in ("_target_", "lr", "mean", "std", "name", "split"):
+            raise ConfigError(f"{key}: must be {wanted}; it is not there")
+        return
+    value = node[last]
+    # bool is an int to Python, and true is no number to a reader.
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ConfigError(f"{key}={value}: must be {wanted}")
+
+
+def _at_least(config: Mapping[str, Any], key: str, least: int) -> None:
+    if config[key] is not None and config[key] < least:
+        raise ConfigError(f"{key}={config[key]}: must be {least} or more")
+
+
+def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number in a nested config, with the dotted key it stands at."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _numbers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _numbers(value, f"{path}[{index}]")
+    elif isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield path, node

@@ -1,0 +1,162 @@
+"""What a run computes on: device, precision, memory format, threads; and their names."""
+
+import contextlib
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import fmbench
+from fmbench.errors import ConfigError
+
+#: Forward FLOPs per image from which `precision=auto` takes bfloat16. Below it the conversions cost
+#: more than the faster arithmetic saves: on a CPU with AVX-512 BF16, LeNet (0.8 M) gains nothing
+#: and ResNet-18 (0.9 G) nearly doubles its speed.
+BF16_FLOPS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the way a net is run on it."""
+
+    torch: torch.device
+    precision: str  # "fp32" or "bf16": of the forward pass; weights are always float32
+    threads: int
+    deterministic: bool
+    memory_format: str = "channels_last"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context that a forward pass runs in."""
+        if self.precision == "bf16":
+            return torch.autocast(self.torch.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a net to the device, in the memory format its convolutions are fastest in."""
+        return model.to(self.torch).to(memory_format=torch.channels_last)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given, so that a clock may be read."""
+        if self.torch.type == "cuda":
+            torch.cuda.synchronize(self.torch)
+
+    @property
+    def name(self) -> str:
+        """The hardware as a reader knows it."""
+        if self.torch.type == "cuda":
+            return torch.cuda.get_device_name(self.torch)
+        return f"{processor()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that may change the bits or the speed of a run without changing its meaning."""
+        return {
+            "fmbench": fmbench.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": self.torch.type,
+            "processor": processor(),
+            "gpu": torch.cuda.get_device_name(self.torch) if self.torch.type == "cuda" else None,
+            "threads": self.threads,
+            "precision": self.precision,
+            "memory_format": self.memory_format,
+            "deterministic": self.deterministic,
+        }
+
+
+def select(device: str, *, threads: int | None, deterministic: bool) -> Device:
+    """The device asked for, set up for this process; its precision is chosen by `set_precision`.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (chosen.index or 0) >= count:
+            there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+            raise ConfigError(f"device={device}: no such device here; there are: {there}")
+        torch.cuda.set_device(chosen)
+    threads = threads or available_threads()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        # cuBLAS asks for it before its first call (PyTorch's notes on reproducibility).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    return Device(chosen, precision="fp32", threads=threads, deterministic=deterministic)
+
+
+def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:
+    """What `auto` comes to: bf16 where the hardware has it and the net costs enough, else fp32.
+
+    Args:
+        precision: auto, fp32 or bf16.
+        device: where the net runs.
+        flops: of a forward pass, per image; None where they could not be counted.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if _has_bf16(device) and (flops or 0) >= BF16_FLOPS else "fp32"
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, rather than emulating it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def available_threads() -> int:
+    """OMP_NUM_THREADS if set, else the cores this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if re.fullmatch(r"[1-9]\d*", asked):
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's model name."""
+    name = torch.cpu.get_capabilities().get("cpu_name")
+    return str(name or platform.processor() or platform.machine())
+
+
+class PeakMemory:
+    """The most memory held since construction: the GPU's for a GPU run, else the process's.
+
+    The processes of a sweep run many nets one after the other; so the mark is set back first. Where
+    the system does not let it be (only Linux does), `bytes` is None on a CPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marked = device.type == "cuda"
+        if self.marked:
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+                self.marked = True
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes, or None where the system does not tell."""
+        if not self.marked:
+            return None
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+        return int(found[1]) * 1024 if found else None

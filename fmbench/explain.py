@@ -1,0 +1,81 @@
+"""From the exceptions of Hydra and OmegaConf to the one line that a person should see."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.errors import ConfigError, StorageError, UserError
+
+
+class Refusal(BaseException):
+    """Carries a `UserError` out of a Hydra callback, whose exceptions Hydra makes warnings."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def as_user_error(error: BaseException) -> UserError | None:
+    """The one line that a person should see for this exception; None where it is a bug."""
+    if isinstance(error, Refusal):
+        return error.error
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return ConfigError(
+            f"{group}={option}: no such option{_close(option, error.options)}; "
+            f"there are: {', '.join(error.options)}"
+        )
+    for cause in _chain(error):
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return ConfigError(_omegaconf_line(cause))
+    if isinstance(error, OverrideParseException):
+        # After the place of the error comes a pointer to a manual; a line has no room for it.
+        text = str(error.__cause__ or error.message).partition("See https:")[0]
+        return ConfigError(f"cannot read the override {error.override!r}: {_last_line(text)}")
+    if isinstance(error, OSError) and error.filename:
+        return StorageError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
+        return ConfigError(" ".join(str(error).split()))
+    return None
+
+
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra itself refused a value, for which it has no exception of its own."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    module = place.tb_frame.f_globals.get("__name__", "") if place else ""
+    return isinstance(error, ValueError) and module.startswith("hydra.")
+
+
+def _omegaconf_line(cause: OmegaConfBaseException) -> str:
+    key = str(cause.full_key)
+    parent = cause.parent_node
+    last = key.rpartition(".")[2]
+    if isinstance(parent, DictConfig) and last not in parent:
+        there = [str(name) for name in parent if name != "hydra"]
+        return f"{key}: no such key{_close(last, there)}; there are: {', '.join(there)}"
+    return f"{key}: {str(cause).splitlines()[0]}"
+
+
+def _close(word: str, words: Sequence[str]) -> str:
+    found = difflib.get_close_matches(word, words, n=1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    """An exception and what it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1].strip()

@@ -1,0 +1,130 @@
+"""Batches out of tensors that already live on the device.
+
+The whole training part is one uint8 tensor; a batch is a slice of a permutation of it. Both the
+permutation and the augmentation are pure functions of (seed, epoch), drawn on the CPU, so that
+every device, batch size and restart sees the same images.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor
+
+from fmbench.augment import SIDE, Augmentation
+
+#: Images gathered, augmented and normalised at once: enough that small batches cost little, few
+#: enough that they stay in the processor's cache.
+CHUNK = 2048
+
+#: Keeps the streams of random numbers of one (seed, epoch) apart.
+ORDER, AUGMENT = 0, 1
+
+
+def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments."""
+    state = np.random.SeedSequence((seed, epoch, stream)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+class Normalization:
+    """From uint8 pixels to floats of mean 0 and standard deviation 1: (x / 255 - mean) / std."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.scale = 1 / (255 * std)
+        self.shift = -mean / std
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, 28, 28) uint8 -> (B, 28, 28) float32."""
+        return pixels.float().mul_(self.scale).add_(self.shift)
+
+
+class TrainLoader:
+    """The training images, shuffled and augmented anew each epoch.
+
+    Args:
+        images: (N, 28, 28) uint8 on the device to train on.
+        labels: (N,) int64 on the same device.
+        batch_size: images a step; the last batch of an epoch may be smaller.
+        seed: of order and augmentation.
+        augmentation: what each image goes through.
+        normalization: applied to every image.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        normalization: Normalization,
+    ) -> None:
+        self.labels = labels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = augmentation
+        self.normalization = normalization
+        padded = F.pad(images, (augmentation.padding,) * 4)
+        # Every possible crop is a window of this view; nothing is copied until one is picked.
+        self.windows = padded.unfold(1, SIDE, 1).unfold(2, SIDE, 1)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels."""
+        count, device = len(self.labels), self.labels.device
+        order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER)).to(device)
+        draws = self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
+        draws = {name: drawn.to(device) for name, drawn in draws.items()}
+        chunk = self.batch_size * max(1, CHUNK // self.batch_size)
+        for ids in torch.split(order, chunk):
+            pixels = self.augmentation.move(self.windows, draws, ids)
+            images = self.augmentation.blank(self.normalization(pixels), draws, ids)
+            yield from zip(
+                torch.split(images.unsqueeze(1), self.batch_size),
+                torch.split(self.labels[ids], self.batch_size),
+                strict=True,
+            )
+
+
+class EvaluationLoader:
+    """Images in their own order, as they are, in large batches.
+
+    Args:
+        images: (N, 28, 28) uint8 on the device.
+        labels: (N,) int64 on the same device.
+        normalization: applied to every image.
+        batch_size: images at once.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        normalization: Normalization,
+        batch_size: int = 1000,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.normalization = normalization
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Images in all."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(B, 1, 28, 28) float32 images and (B,) int64 labels."""
+        for images, labels in zip(
+            torch.split(self.images, self.batch_size),
+            torch.split(self.labels, self.batch_size),
+            strict=True,
+        ):
+            yield self.normalization(images).unsqueeze(1), labels

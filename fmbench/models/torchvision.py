@@ -1,0 +1,156 @@
+"""Any classification net of torchvision, by name, with random weights."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from fmbench.errors import ConfigError
+from fmbench.models.checks import require_dropout, require_positive
+
+NATIVE_SIZE = 28
+UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a net is refused
+
+
+def torchvision_model(
+    *,
+    name: str = "mobilenet_v3_small",
+    upsample: int | None = None,
+    dropout: float | None = None,
+    channels: int = 1,
+    classes: int = 10,
+) -> nn.Module:
+    """Build a torchvision classification net for images (N, channels, 28, 28).
+
+    The papers are those that torchvision names for each net. Differences: the last layer has
+    `classes` outputs, the first convolution takes `channels`, the auxiliary heads of googlenet and
+    inception_v3 are left out, and vision transformers are built for the size they are fed.
+
+    Weights start as torchvision draws them. The first convolution keeps the filters drawn for its
+    first `channels` colours (repeated beyond three), times sqrt(3 / channels): one channel then
+    responds, in distribution, as the colour net does to a grey image in all three.
+
+    Args:
+        name: One of `torchvision.models.list_models(module=torchvision.models)`.
+        upsample: Side in pixels to which images are resized first, bilinearly; None leaves them.
+        dropout: Probability for all the net's dropout layers; None keeps torchvision's.
+        channels: Channels of an image.
+        classes: Number of classes.
+
+    Returns:
+        A net from images (N, channels, 28, 28) to logits (N, classes).
+
+    Raises:
+        ConfigError: If there is no such net, it cannot take images of that size, it has no dropout
+            layer to set, or a number is out of range.
+    """
+    require_positive(channels=channels, classes=classes)
+    if upsample is not None:
+        require_positive(upsample=upsample)
+    if dropout is not None:
+        require_dropout(dropout)
+    _require_known(name)
+    size = upsample or NATIVE_SIZE
+    # Before the real weights exist: refusing a large net takes neither its memory nor its time.
+    _require_runs(name, size)
+
+    net = _build(name, size, classes)
+    _adapt_first_convolution(net, channels)
+    if dropout is not None:
+        _set_dropout(net, name, dropout)
+    if upsample is None:
+        return net
+    resize = nn.Upsample(size=(upsample, upsample), mode="bilinear", align_corners=False)
+    return nn.Sequential(OrderedDict(upsample=resize, net=net))
+
+
+def _require_known(name: str) -> None:
+    names = models.list_models(module=models)
+    if name in names:
+        return
+    closest = get_close_matches(str(name).lower(), names, n=5, cutoff=0)
+    raise ConfigError(
+        f"model.name={name} is not one of torchvision's {len(names)} classification nets; "
+        f"the closest are {', '.join(closest)}"
+    )
+
+
+def _require_runs(name: str, size: int) -> None:
+    if _runs(name, size):
+        return
+    asked = f"model.name={name} cannot take images of {size} x {size}"
+    works = next((s for s in UPSAMPLED_SIZES if s != size and _runs(name, s)), None)
+    if works is None:
+        raise ConfigError(f"{asked}, nor of any usual size up to {UPSAMPLED_SIZES[-1]}")
+    raise ConfigError(f"{asked}; the smallest usual size that works is model.upsample={works}")
+
+
+def _runs(name: str, size: int) -> bool:
+    """Say whether the net takes images of a size, from shapes alone."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            _build(name, size, classes=2).eval()(torch.empty(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError):  # as the net's code happens to object
+        return False
+    return True
+
+
+def _build(name: str, size: int, classes: int) -> nn.Module:
+    """Build the net for colour images of a size, on the default device."""
+    options: dict[str, Any] = {"weights": None, "num_classes": classes}
+    if name in {"googlenet", "inception_v3"}:
+        # Left unsaid, init_weights is True with a warning.
+        options |= {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        options["image_size"] = size
+    elif name.startswith("maxvit_"):
+        options["input_size"] = (size, size)
+    with _WidthsOnCpu() if name.startswith("regnet_") else nullcontext():
+        net: nn.Module = models.get_model(name, **options)
+    return net
+
+
+class _WidthsOnCpu(TorchFunctionMode):
+    """Keep RegNet's arithmetic off the default device.
+
+    It works out its widths with tensors and reads them back, which the meta device cannot do.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func in {torch.arange, torch.tensor}:
+            options["device"] = "cpu"
+        return func(*args, **options)
+
+
+def _adapt_first_convolution(net: nn.Module, channels: int) -> None:
+    convolution = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
+    colours = convolution.in_channels
+    if channels == colours:
+        return
+    drawn: Tensor = convolution.weight.detach()
+    chosen = torch.arange(channels, device=drawn.device) % colours
+    convolution.weight = nn.Parameter(drawn[:, chosen] * (colours / channels) ** 0.5)
+    convolution.in_channels = channels
+
+
+def _set_dropout(net: nn.Module, name: str, dropout: float) -> None:
+    layers = [module for module in net.modules() if isinstance(module, nn.Dropout)]
+    if not layers:
+        raise ConfigError(
+            f"model.dropout={dropout} has no effect: {name} has no dropout layer; allowed: null"
+        )
+    for layer in layers:
+        layer.p = dropout

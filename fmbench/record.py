@@ -1,0 +1,174 @@
+"""What a run says about itself, and the only place that names the files of a run folder."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fmbench
+from fmbench.errors import StorageError
+from fmbench.storage import storage_error, write_whole
+
+SCHEMA = 1
+RESULT_NAME = "result.json"
+HISTORY_NAME = "history.jsonl"
+PREDICTIONS_NAME = "predictions.npy"
+
+COMPLETED, DIVERGED, FAILED, INTERRUPTED = "completed", "diverged", "failed", "interrupted"
+
+#: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
+#: threads, deterministic) are in the fingerprint; test_every only looks.
+DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
+
+#: Where the data set lies says nothing about the run, and may name a person's folders.
+PLACES = ("root", "mirrors", "download")
+
+
+@dataclass
+class Record:
+    """`result.json`, schema 1. Accuracies are 0 to 1, times in seconds, sizes in bytes.
+
+    What was not reached when a run ended early is None.
+    """
+
+    key: str  # hash of all that decides the result
+    configuration: str  # the same without the seed: runs that differ in it alone share a table row
+    config: dict[str, Any]
+    choices: dict[str, str]  # the option taken from each group
+    overrides: list[str]  # as typed
+    model: str
+    augmentation: str
+    optimizer: str
+    scheduler: str
+    data: dict[str, Any]  # name, sha256 of the images and labels
+    split: dict[str, Any]  # name, image counts train/validation/test, hash of the indices
+    batch_size: int
+    learning_rate: float
+    epochs: int
+    seed: int
+    started: str  # UTC, ISO 8601
+    status: str = FAILED  # until it ends otherwise
+    error: str | None = None
+    parameters: int | None = None
+    flops: int | None = None  # forward pass, per image; a multiply-add counts as two
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None  # after the last epoch
+    best_test_accuracy: float | None = None  # optimistic: chosen on the test set
+    best_test_epoch: int | None = None  # counted from 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "total": 0.0}
+    )
+    images_per_second: float | None = None  # training images over the training clock
+    peak_memory: int | None = None
+    device: str | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    git: dict[str, Any] | None = None  # commit and dirty flag, when run from a checkout
+    schema: int = SCHEMA
+    fmbench_version: str = fmbench.__version__
+
+    def to_json(self) -> str:
+        """The text of `result.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @property
+    def objective(self) -> float | None:
+        """What a search maximises: validation accuracy, or test accuracy where there is none."""
+        if self.split["validation"]:
+            return self.validation_accuracy
+        return self.test_accuracy
+
+
+def keys(config: Mapping[str, Any], data_sha256: str, split_hash: str) -> tuple[str, str]:
+    """The key of a run and of its configuration: hashes of all that decides the result.
+
+    Two runs with one key and one fingerprint give the same bits; runs with one configuration key
+    differ in their seed alone.
+
+    Args:
+        config: resolved.
+        data_sha256: of the images and labels.
+        split_hash: of which images train, validate and test.
+    """
+    deciding = {knob: config[knob] for knob in DECIDING_KNOBS}
+    for group in ("model", "optimizer", "scheduler", "augmentation"):
+        deciding[group] = config[group]
+    data = config["data"]
+    deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
+    deciding["split"] = split_hash
+    configuration = _digest(deciding)
+    return _digest({**deciding, "seed": config["seed"]}), configuration
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config as a record keeps it: without the places of the data files."""
+    data = {key: value for key, value in config["data"].items() if key not in PLACES}
+    return {**config, "data": data}
+
+
+class RunFolder:
+    """The folder of one run; every write of `result.json` is whole or does not happen.
+
+    Args:
+        path: made if it is not there.
+
+    Raises:
+        StorageError: from any method, when the folder cannot be written to; from the constructor,
+            when it holds a run already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        refuse_used(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def write_record(self, record: Record) -> None:
+        """Write `result.json`."""
+        write_whole(self.path / RESULT_NAME, record.to_json().encode())
+
+    def append_history(self, line: Mapping[str, Any]) -> None:
+        """Add one line, an epoch, to `history.jsonl`."""
+        path = self.path / HISTORY_NAME
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def write_predictions(self, classes: Sequence[int] | np.ndarray) -> None:
+        """Write the predicted class of every test image, in the split's order, as uint8."""
+        path = self.path / PREDICTIONS_NAME
+        try:
+            with path.open("wb") as file:
+                np.save(file, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that holds a run, so that no run is ever overwritten by another.
+
+    Raises:
+        StorageError: it does.
+    """
+    for name in (RESULT_NAME, HISTORY_NAME):
+        if (folder / name).exists():
+            raise StorageError(
+                f"{folder}: holds a run already ({name}); take another folder, or remove this one"
+            )

@@ -1,0 +1,21 @@
+"""What the runs left behind, as a benchmark table: terminal, Markdown, CSV.
+
+The public surface is `build`, `print_tables`, `benchmark_table` and `Report`. They are loaded on
+first use: pandas takes longer to import than `--help` should take to answer.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fmbench.report.benchmark import Report, build, print_tables
+    from fmbench.report.table import benchmark_table
+
+__all__ = ["Report", "benchmark_table", "build", "print_tables"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "table" if name == "benchmark_table" else "benchmark"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,0 +1,98 @@
+"""`python -m fmbench.report`: the benchmark table of all runs below some folders."""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmbench import report
+from fmbench.errors import UserError
+
+DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
+
+EXAMPLES = """\
+examples:
+  python -m fmbench.report                              all runs below outputs and multirun
+  python -m fmbench.report multirun --output results    one table of all sweeps, kept in results
+  python -m fmbench.report old_runs new_runs            runs of several places in one table
+
+exit status:
+  0  the report is complete          2  a DIR does not exist, or a wrong option
+  4  some records could not be read: they are listed, the rest is reported
+  5  the report could not be written
+"""
+
+NOTHING = """\
+No completed run {where}. Make one, for instance in a few seconds without a download:
+  python -m fmbench data=synthetic model=lenet epochs=1
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print and write the benchmark, then exit with the status that `--help` explains.
+
+    Args:
+        argv: The arguments; those of the command line by default.
+    """
+    arguments = _parser().parse_args(argv)
+    # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        status = _report(arguments.folders, arguments.output)
+        sys.stdout.flush()
+    except UserError as error:
+        sys.stderr.write(f"fmbench.report: {error}\n")
+        status = error.exit_status
+    except BrokenPipeError:  # `| head` has seen enough; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _report(folders: Sequence[Path], output: Path) -> int:
+    chosen = folders or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
+    made = report.build(chosen, output)
+    report.print_tables(made)
+    if made.written:
+        sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
+    else:
+        names = " or ".join(map(str, chosen or DEFAULT_FOLDERS))
+        sys.stdout.write(NOTHING.format(where=f"below {names}"))
+    return made.exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fmbench.report",
+        description=(
+            "Make the benchmark table of all runs below some folders: print it, and write\n"
+            "benchmark.md (renders on GitHub) and benchmark.csv (raw numbers)."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="run folders, sweep folders, or whatever holds them (default: outputs and multirun, "
+        "those that exist)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where to write the two files; made if it is not there (default: here)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The columns of the benchmark table: heading, unit, format and place of each, said once.
+
+The formatters are pure: numbers in, plain text out. Escaping belongs to the outputs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+MISSING = "-"
+
+
+def text(value: str | None) -> str:
+    """A name as it is."""
+    return MISSING if value is None else value
+
+
+def net(model: str | None, differs: str) -> str:
+    """The net, and what sets this row apart where nothing else in the table does."""
+    return f"{text(model)} ({differs})" if differs else text(model)
+
+
+def number(value: float | None) -> str:
+    """A setting such as a learning rate: 0.05, 1e-05."""
+    return MISSING if value is None else f"{value:g}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators: 61,706."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def percent(share: float | None, deviation: float | None = None) -> str:
+    """A share from 0 to 1 in percent, with its standard deviation if known: 90.16 ± 0.12."""
+    if share is None:
+        return MISSING
+    mean = f"{100 * share:.2f}"
+    return mean if deviation is None else f"{mean} ± {100 * deviation:.2f}"
+
+
+def flops(value: float | None) -> str:
+    """Operations with a metric prefix: 0.83 M."""
+    if value is None:
+        return MISSING
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size / 10:
+            return f"{value / size:.2f} {prefix}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people say it: 8.1 s, 18 min 29 s, 2 h 03 min."""
+    if seconds is None:
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds >= 0.95 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def hardware(device: str | None, precision: str | None) -> str:
+    """Where a row was measured, and in which number format."""
+    return text(device) if precision is None else f"{text(device)}, {precision}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the benchmark table.
+
+    Attributes:
+        key: Its name in `benchmark_table`'s frame and the heading in the CSV file, which holds
+            raw values: shares from 0 to 1, seconds, bytes.
+        heading: What people read above it; empty for a column of the CSV file only.
+        show: Makes a cell's text of the values of `takes`.
+        takes: The keys that `show` is called with; the column's own by default.
+        unit: The unit of the shown text where the text does not carry it.
+        right: Numbers stand flush right.
+        recipe: It says what was run rather than what was measured: two rows with equal recipe
+            cells need something more to tell them apart.
+        gives_way: Where a terminal is too narrow the column with the highest number goes first;
+            0 stays.
+    """
+
+    key: str
+    heading: str = ""
+    show: Callable[..., str] = text
+    takes: tuple[str, ...] = ()
+    unit: str = ""
+    right: bool = False
+    recipe: bool = False
+    gives_way: int = 0
+
+    @property
+    def title(self) -> str:
+        """The heading with its unit."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    def cell(self, row: Row) -> str:
+        """The cell of a row, as plain text."""
+        return self.show(*(row[key] for key in self.takes or (self.key,)))
+
+
+ACCURACY = ("test_accuracy", "test_accuracy_sd")
+
+COLUMNS = (
+    Column("model", "net", net, ("model", "differs"), recipe=True),
+    Column("data", "data", recipe=True, gives_way=13),
+    Column("split", "split", recipe=True, gives_way=5),
+    Column("augmentation", "augmentation", recipe=True, gives_way=4),
+    Column("optimizer", "optimizer", recipe=True, gives_way=7),
+    Column("learning_rate", "learning rate", number, right=True, recipe=True, gives_way=2),
+    Column("batch_size", "batch size", count, right=True, recipe=True, gives_way=1),
+    Column("epochs", "epochs", count, right=True, recipe=True, gives_way=6),
+    Column("n", "n", count, right=True),
+    Column("test_accuracy", "test accuracy", percent, ACCURACY, unit="%", right=True),
+    Column(
+        "best_test_accuracy",
+        "best on test",
+        percent,
+        unit="optimistic, %",
+        right=True,
+        gives_way=12,
+    ),
+    Column("parameters", "parameters", count, right=True, gives_way=8),
+    Column("flops", "FLOPs", flops, right=True, gives_way=10),
+    Column("seconds_train", "wall time", duration, right=True, gives_way=3),
+    Column("images_per_second", "images/s", count, right=True, gives_way=9),
+    Column("device", "device", hardware, ("device", "precision"), recipe=True, gives_way=11),
+    # From here on in the CSV file only.
+    Column("differs"),
+    Column("scheduler"),
+    Column("precision"),
+    Column("test_accuracy_sd"),
+    Column("test_loss"),
+    Column("validation_accuracy"),
+    Column("train_accuracy"),
+    Column("seconds_evaluate"),
+    Column("seconds_total"),
+    Column("peak_memory"),
+    Column("split_train"),
+    Column("split_validation"),
+    Column("split_test"),
+    Column("n_repeats"),
+    Column("n_failed"),
+    Column("configuration"),
+    Column("command"),
+)
+
+SHOWN = tuple(column for column in COLUMNS if column.heading)

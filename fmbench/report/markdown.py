@@ -1,0 +1,121 @@
+"""The benchmark as a Markdown page that renders on GitHub.
+
+Whatever came from a record passes through `fmbench.report.escape` on its way in.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fmbench
+from fmbench.report.columns import ACCURACY, MISSING, SHOWN, percent
+from fmbench.report.escape import markdown, one_line
+from fmbench.report.table import Section
+from fmbench.results import Problem
+
+# An error's text may quote a whole config; the run's log has all of it.
+LONGEST_REASON = 300
+
+READING = """\
+## How to read the table
+
+- **Test accuracy** is measured after the last epoch; nothing was chosen on the test set. Over
+  n ≥ 2 seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered
+  by this mean.
+- **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
+  decides the order.
+- **FLOPs** count the forward pass of one image, a multiply-add as two operations.
+- **Wall time** is the training clock, mean over the seeds: evaluation and start-up are outside it.
+  It and **images/s** compare only between rows of one device and precision.
+- One row is one configuration on one device in one precision. The same run made again (same
+  settings, same seed) counts once, the newest of them.
+"""
+
+
+def page(
+    sections: Sequence[Section], problems: Sequence[Problem], made: datetime, base: Path | None
+) -> str:
+    """Write the page.
+
+    Args:
+        sections: What to show, a table each.
+        problems: The records that could not be read.
+        made: When, in UTC.
+        base: The folder the page will lie in; run folders are named relative to it.
+
+    Returns:
+        Markdown, ending in a newline.
+    """
+    blocks = [
+        "# Benchmark",
+        f"Made {made:%Y-%m-%d %H:%M} UTC with fmbench {fmbench.__version__}.",
+    ]
+    for section in sections:
+        blocks += _section(section, base)
+    blocks.append(READING.rstrip())
+    if problems:
+        rows = ([_place(problem.path, base), _reason(problem.reason)] for problem in problems)
+        blocks += ["## Records that could not be read", _table(["record", "reason"], rows)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(section: Section, base: Path | None) -> Iterator[str]:
+    yield f"## {markdown(section.title)}"
+    yield from (f"> **{markdown(note)}**" for note in section.notes)
+    if section.rows:
+        cells = ([column.cell(row) for column in SHOWN] for row in section.rows)
+        right = [column.right for column in SHOWN]
+        yield _table([column.title for column in SHOWN], cells, right)
+    yield markdown(section.summary)
+    if section.unfinished:
+        yield "### Runs that did not complete"
+        yield _table(
+            ["net", "seed", "status", "reason", "folder"],
+            (
+                [
+                    run["model"] or MISSING,
+                    MISSING if run["seed"] is None else str(run["seed"]),
+                    run["status"],
+                    _reason(run["error"] or MISSING),
+                    _place(run["folder"], base),
+                ]
+                for run in section.unfinished
+            ),
+        )
+    if section.rows:
+        yield "<details><summary>Commands that make these rows again</summary>"
+        yield _commands(section.rows)
+        yield "</details>"
+
+
+def _table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] | None = None
+) -> str:
+    right = right or [False] * len(headings)
+    lines = [headings, ["---:" if flush else "---" for flush in right]]
+    lines += [[markdown(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _commands(rows: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for position, row in enumerate(rows, 1):
+        name = one_line(SHOWN[0].cell(row))
+        accuracy = percent(*(row[key] for key in ACCURACY))
+        lines += [f"# row {position}: {name}, {accuracy} %", row["command"]]
+    content = "\n".join(lines)
+    # Only a fence at least as long as this one could end the block.
+    longest = max(map(len, re.findall("`+", content)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{content}\n{fence}"
+
+
+def _reason(text: str) -> str:
+    return one_line(text, LONGEST_REASON)
+
+
+def _place(path: Path | str, base: Path | None) -> str:
+    return os.path.relpath(path, base or Path())

@@ -1,0 +1,64 @@
+"""Running fmbench as its users do, in a process of its own or in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+
+from fmbench import config as configuration
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+#: A run that is over in a blink: drawn images, LeNet-5.
+TINY = ["data=synthetic", "data.train_size=200", "data.test_size=50", "model=lenet5", "epochs=2"]
+
+
+def compose(*overrides: str) -> dict[str, Any]:
+    """The resolved config of these overrides."""
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        return configuration.resolve(hydra.compose("config", overrides=list(overrides)))
+
+
+def python(
+    *arguments: str, cwd: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS` with fmbench importable, in `cwd`, without network or data set."""
+    inherited = {name: value for name, value in os.environ.items() if name != "FMBENCH_DATA"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**inherited, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def fmbench(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m fmbench ARGUMENTS`."""
+    return python("-m", "fmbench", *arguments, cwd=cwd, **options)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The records below a folder, by the order of their paths."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.rglob("result.json"))]
+
+
+def raises_one_line(call: Callable[[], object], error: type[Exception], *parts: str) -> None:
+    """Assert that a call raises an error of one line that holds all the parts."""
+    try:
+        call()
+    except error as raised:
+        text = str(raised)
+        assert "\n" not in text
+        for part in parts:
+            assert part in text
+        return
+    raise AssertionError(f"nothing was raised; expected {error.__name__}")

@@ -1,0 +1,54 @@
+"""From Python, as in a notebook."""
+
+import logging
+
+import pytest
+from commands import TINY, python, raises_one_line
+
+import fmbench
+from fmbench.errors import ConfigError, StorageError
+
+
+def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    handlers = list(logging.getLogger().handlers)
+    record = fmbench.run([*TINY, "seed=4"])
+    assert record.status == "completed"
+    assert record.seed == 4
+    assert record.parameters == 44_426
+    frame = fmbench.load_results("outputs")
+    assert frame["test_accuracy"].tolist() == [record.test_accuracy]
+    assert frame["key"].tolist() == [record.key]
+    assert capsys.readouterr().out == ""
+    assert logging.getLogger().handlers == handlers
+
+
+def test_mistakes_are_exceptions_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raises_one_line(lambda: fmbench.run(["model=lenett"]), ConfigError, "lenett", "lenet")
+    raises_one_line(lambda: fmbench.run(["batch_size=0"]), ConfigError, "batch_size=0")
+    fmbench.run([*TINY, "hydra.run.dir=here"])
+    raises_one_line(lambda: fmbench.run([*TINY, "hydra.run.dir=here"]), StorageError, "here")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_diverged_is_a_status_not_an_exception(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = fmbench.run([*TINY, "optimizer.lr=1e38", "scheduler=constant"])
+    assert record.status == "diverged"
+    assert "nan" in record.error or "inf" in record.error
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="nothing"):
+        fmbench.nothing  # noqa: B018
+
+
+def test_import_is_light(tmp_path):
+    probe = (
+        "import sys, fmbench\n"
+        "heavy = {'torch', 'pandas', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = python("-c", probe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,293 @@
+"""The command line, mostly in this process: what it prints, leaves behind, and exits with."""
+
+import json
+import os
+import sys
+
+import pytest
+import yaml
+from commands import CHECKOUT, TINY, fmbench, python, records
+
+import fmbench as package
+from fmbench import cli
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run `fmbench ARGUMENTS` in an empty folder; returns exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FMBENCH_DATA", raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+def below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_one_run_leaves_its_folder_and_a_summary(command, tmp_path):
+    status, out, err = command(*TINY, "seed=3")
+    assert status == 0, err
+    (record,) = records(tmp_path / "outputs")
+    assert record["status"] == "completed"
+    assert record["choices"]["model"] == record["model"] == "lenet5"
+    assert record["overrides"] == [*TINY, "seed=3"]
+    assert record["data"]["name"] == "synthetic"
+    assert record["parameters"] == 44_426
+    assert record["split"] | {"hash": ""} == {
+        "name": "standard", "train": 200, "validation": 0, "test": 50, "hash": ""
+    }  # fmt: skip
+    assert record["best_test_accuracy"] is None
+    assert record["seconds"]["total"] >= record["seconds"]["train"] > 0
+    assert record["fingerprint"]["device"] == "cpu"
+    assert record["started"].endswith("Z")
+    folder = next((tmp_path / "outputs").rglob("result.json")).parent
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 2
+    assert (folder / "predictions.npy").is_file()
+    assert yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) == [*TINY, "seed=3"]
+    assert "epoch 2/2" in (folder / "fmbench.log").read_text()
+    assert f"{record['test_accuracy']:.2%}" in out
+    assert "44,426" in out
+    assert "synthetic" in out
+    assert str(folder.relative_to(tmp_path)) in out
+    assert "epoch 1/2" in err
+    assert "epoch" not in out
+
+
+def test_two_runs_that_start_in_one_second_do_not_collide(command, tmp_path):
+    for _ in range(2):
+        assert command(*TINY, "epochs=1")[0] == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_the_same_run_twice_gives_the_same_bits(command, tmp_path):
+    arguments = [*TINY, "augmentation=crop_flip_erasing", "seed=5"]
+    for name in "ab":
+        assert command(*arguments, f"hydra.run.dir={name}")[0] == 0
+    first, second = (
+        json.loads((tmp_path / name / "result.json").read_text("utf-8")) for name in "ab"
+    )
+    assert first["key"] == second["key"]
+    for field in ("train_loss", "test_loss", "test_accuracy"):
+        assert first[field] == second[field], field
+    predictions = [(tmp_path / name / "predictions.npy").read_bytes() for name in "ab"]
+    assert predictions[0] == predictions[1]
+
+
+def test_grid_leaves_records_and_a_table(command, tmp_path):
+    status, out, err = command("-m", *TINY, "epochs=1", "batch_size=10,20,40")
+    assert status == 0, err
+    found = records(tmp_path / "multirun")
+    assert [record["batch_size"] for record in found] == [10, 20, 40]
+    (table,) = (tmp_path / "multirun").rglob("benchmark.md")
+    rows = [line for line in table.read_text("utf-8").splitlines() if line.startswith("| lenet5")]
+    assert len(rows) == 3
+    assert "ynthetic" in table.read_text("utf-8")
+    assert "run 2 of 3: " in err
+    assert "batch_size=20" in err
+    assert str(table.relative_to(tmp_path)) in out
+    assert list((tmp_path / "multirun").rglob("benchmark.csv"))
+
+
+def test_a_run_that_diverges_in_a_sweep_ends_itself_alone(command, tmp_path):
+    status, _, err = command("-m", *TINY, "optimizer.lr=1e38,0.01", "scheduler=constant")
+    assert status == 4
+    assert [record["status"] for record in records(tmp_path)] == ["diverged", "completed"]
+    assert "1 of 2 runs completed" in err
+    (table,) = tmp_path.rglob("benchmark.md")
+    assert "diverged" in table.read_text("utf-8")
+
+
+def test_a_run_that_diverges_alone_fails(command, tmp_path):
+    status, _, err = command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
+    assert status == 1
+    assert "diverged in epoch 1" in err
+    (record,) = records(tmp_path)
+    assert record["status"] == "diverged"
+    assert record["test_accuracy"] is None
+
+
+def test_a_net_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
+    from fmbench.models.lenet5 import LeNet5
+
+    def broken(_self, _images):
+        raise RuntimeError("no\nsuch luck")
+
+    monkeypatch.setattr(LeNet5, "forward", broken)
+    with pytest.raises(RuntimeError, match="such luck"):  # a bug keeps its traceback
+        command(*TINY)
+    (record,) = records(tmp_path)
+    assert record["status"] == "failed"
+    assert record["error"] == "RuntimeError: no such luck"
+    status, _, err = command("-m", *TINY, "model=lenet5,lenet", "epochs=1")
+    assert status == 4
+    assert "1 of 2 runs completed" in err
+
+
+def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
+    returned = []
+    original = cli.job
+
+    def spy(config):
+        returned.append(original(config))
+        return returned[-1]
+
+    spy.__module__ = original.__module__
+    cli.job, saved = spy, cli.job
+    try:
+        assert command(*TINY, "data.split=holdout", "test_every=1")[0] == 0
+    finally:
+        cli.job = saved
+    (record,) = records(tmp_path)
+    assert record["split"]["validation"] == 20
+    assert returned == [record["validation_accuracy"]]
+    assert record["best_test_accuracy"] >= record["test_accuracy"]
+    assert record["best_test_epoch"] in (0, 1)
+
+
+def test_a_search_on_the_test_set_is_warned_of(command):
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
+    tiny = [*TINY, "epochs=1", "optimizer.lr=interval(0.001,0.1)"]
+    status, out, err = command("-m", *search, *tiny)
+    assert status == 0, err
+    assert "optimistic" in err
+    assert "run 2 of 2" in err
+    assert "lenet5" in out
+    _, _, err = command("-m", *search, *tiny, "data.split=holdout")
+    assert "optimistic" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (["model=densnet"], 2, ["model=densnet", "did you mean densenet?", "lenet5"]),
+        (["data.split=costum"], 2, ["data.split=costum", "custom", "holdout", "standard"]),
+        (["batch_size=0"], 2, ["batch_size=0", "1 or more"]),
+        (["batch_size=abc"], 2, ["batch_size", "abc", "Integer"]),
+        (["optimizer.lr=nan"], 2, ["optimizer.lr=nan"]),
+        (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
+        (["data=synthetic", "batch_size=6001"], 2, ["batch_size=6001", "6000"]),
+        (["batchsize=3"], 2, ["batchsize", "did you mean batch_size?"]),
+        (["optimizer.momentm=3"], 2, ["optimizer.momentm", "did you mean momentum?"]),
+        (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
+        (["optimizer.momentum=-1"], 2, ["optimizer", "-1"]),
+        (["+model.colour=1"], 2, ["model", "colour"]),
+        (["model._target_=os.system"], 2, ["os.system"]),
+        (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["whitelist"]),
+        (["+hydra.callbacks.x._target_=os.system"], 2, ["os.system"]),
+        (["optimizer.lr"], 2, ["optimizer.lr"]),
+        (["model=null"], 2, ["NoneType"]),
+        (["data.root=${nope}"], 2, ["data.root", "nope"]),
+        (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
+        (["-m", "batch_size=64,abc"], 2, ["batch_size", "abc"]),
+        (["-m", "model=lenet,densnet"], 2, ["model=densnet"]),
+        (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(command, tmp_path, arguments, status, parts):
+    code, out, err = command(*arguments)
+    assert code == status, err
+    assert out == ""
+    assert err.startswith("fmbench: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert below(tmp_path) == []
+
+
+def test_no_run_is_written_over(command, tmp_path):
+    assert command(*TINY, "hydra.run.dir=here")[0] == 0
+    before = {path: path.read_bytes() for path in below(tmp_path)}
+    status, _, err = command(*TINY, "hydra.run.dir=here")
+    assert status == 5
+    assert "holds a run already" in err
+    assert {path: path.read_bytes() for path in below(tmp_path)} == before
+
+
+def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
+    status, _, err = command("-m", "data.root=none", "data.mirrors=[]", "seed=0,1")
+    assert status == 3
+    assert err.count("Fashion-MNIST: missing") == 1
+
+
+def test_tracebacks_on_request(command, monkeypatch):
+    from fmbench.errors import ConfigError
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises((ConfigError, BaseException), match="batch_size=0"):
+        command("batch_size=0")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--version"]])
+def test_looking_does_not_import_torch(tmp_path, arguments):
+    probe = (
+        "import sys; sys.argv = ['fmbench', *sys.argv[1:]]\n"
+        "from fmbench.cli import main\n"
+        "main()\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'optuna'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = python("-W", "error", "-c", probe, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_our_own_page_and_names_every_knob_and_option(command):
+    status, out, _ = command("--help")
+    assert status == 0
+    for option in (CHECKOUT / "conf").glob("*/*.yaml"):
+        if option.parent.name != "hydra":
+            assert option.stem in out, option
+    knobs = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
+    for knob, value in knobs.items():
+        if knob != "defaults":
+            shown = json.dumps(value).strip('"')
+            assert f"{knob}={shown}" in out, knob
+    assert "python -m fmbench model=densenet data.split=custom" in out
+    assert "-sc install=bash" in out
+    assert "$" not in out.replace("$(fmbench", "")
+
+
+def test_version(command):
+    assert command("--version") == (0, f"fmbench {package.__version__}\n", "")
+
+
+def test_completion_knows_the_options(tmp_path):
+    probe = "from fmbench.cli import main; main()"
+    line = {"COMP_LINE": "fmbench data.split=", "COMP_POINT": "19"}
+    done = python("-c", probe, "-sc", "query=bash", cwd=tmp_path, environment=line)
+    assert set(done.stdout.split()) == {
+        "data.split=custom", "data.split=holdout", "data.split=standard"
+    }  # fmt: skip
+
+
+def test_as_a_module_in_its_own_process(tmp_path):
+    done = fmbench("-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path)) == 2
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_sweep_in_parallel_processes(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
+    done = fmbench(
+        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "epochs=1", "seed=0,1",
+        "threads=1", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [record["seed"] for record in records(tmp_path)] == [0, 1]
+    (table,) = tmp_path.rglob("benchmark.md")
+    assert "lenet5" in table.read_text("utf-8")

@@ -1,0 +1,88 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import CHECKOUT, compose, raises_one_line
+
+from fmbench import config as configuration
+from fmbench.errors import ConfigError
+
+
+def test_defaults_pass_the_checks():
+    configuration.check(compose())
+
+
+def test_split_is_a_group_choice_inside_data():
+    config = compose("data.split=custom", "data.split.validation=7")
+    assert config["data"]["split"] == {"name": "custom", "validation": 7, "seed": 0}
+    assert config["data"]["name"] == "fashion_mnist"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["batch_size=0"], ["batch_size=0", "1 or more"]),
+        (["batch_size=-1"], ["batch_size=-1"]),
+        (["epochs=0"], ["epochs=0"]),
+        (["test_every=-1"], ["test_every=-1", "0 or more"]),
+        (["threads=0"], ["threads=0"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["seed=9223372036854775808"], ["2**63"]),
+        (["label_smoothing=1"], ["label_smoothing=1.0", "below 1"]),
+        (["label_smoothing=nan"], ["label_smoothing=nan", "finite"]),
+        (["device=tpu"], ["device=tpu", "cuda:N"]),
+        (["device=cuda:x"], ["device=cuda:x"]),
+        (["precision=fp16"], ["precision=fp16", "bf16"]),
+        (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
+        (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
+        (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),
+        (["optimizer.lr=true"], ["optimizer.lr=True"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast"]),
+        (["optimizer=adam", "optimizer.betas=[0.9,nan]"], ["optimizer.betas[1]=nan"]),
+        (["data.std=0"], ["data.std=0", "above 0"]),
+        (["data.mean=dark"], ["data.mean=dark"]),
+        (["model._target_=null"], ["model._target_"]),
+        (["+nonsense=1"], ["nonsense", "batch_size"]),
+    ],
+)
+def test_refuses(overrides, parts):
+    config = compose(*overrides)
+    raises_one_line(lambda: configuration.check(config), ConfigError, *parts)
+
+
+def test_dead_interpolation_is_a_config_error():
+    raises_one_line(lambda: compose("data.root=${nope}"), ConfigError, "data.root", "nope")
+
+
+def test_every_option_composes_and_opens_with_a_comment():
+    for group in configuration.GROUPS:
+        files = sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+        assert files, group
+        for file in files:
+            assert file.read_text("utf-8").startswith("# "), file
+            config = compose(f"{group}={file.stem}")
+            configuration.check(config)
+
+
+def test_knobs_of_the_schema_and_of_the_file_are_the_same():
+    file = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
+    del file["defaults"]
+    schema = configuration.Config()
+    groups = {group for group in configuration.GROUPS if "." not in group}
+    assert set(file) == set(vars(schema)) - groups
+    for knob, value in file.items():
+        assert getattr(schema, knob) == value, knob
+
+
+def test_trust_adds_packages_to_the_whitelist(monkeypatch):
+    assert not any(name.startswith("mine") for name in configuration.execution_whitelist())
+    monkeypatch.setenv(configuration.TRUST_VARIABLE, "mine, theirs.nets")
+    assert {"mine.*", "theirs.nets.*"} <= set(configuration.execution_whitelist())
+
+
+def test_resolve_leaves_the_config_alone_and_holds_plain_values():
+    config = compose("optimizer=adam")
+    assert type(config["optimizer"]["betas"]) is list
+    assert copy.deepcopy(config) == config
+    assert Path(configuration.CONFIG_DIR, "config.yaml").is_file()

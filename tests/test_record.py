@@ -1,0 +1,96 @@
+import copy
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import compose
+
+from fmbench.errors import StorageError
+from fmbench.record import RunFolder, keys, recorded_config
+from fmbench.storage import write_whole
+
+
+def test_key_changes_with_all_that_decides_and_nothing_else():
+    config = recorded_config(compose())
+    key, row = keys(config, "images", "split")
+    for change in [
+        {"batch_size": 32},
+        {"epochs": 1},
+        {"label_smoothing": 0.1},
+        {"model": {**config["model"], "classes": 9}},
+        {"optimizer": {**config["optimizer"], "lr": 0.06}},
+        {"scheduler": {}},
+        {"augmentation": {**config["augmentation"], "flip": {"probability": 0.5}}},
+        {"data": {**config["data"], "mean": 0.5}},
+    ]:
+        other, other_row = keys({**config, **change}, "images", "split")
+        assert other != key, change
+        assert other_row != row, change
+    for arguments in [("others", "split"), ("images", "other")]:
+        assert keys(config, *arguments) != (key, row)
+    for change in [{"device": "cuda"}, {"threads": 7}, {"precision": "bf16"}, {"test_every": 3}]:
+        assert keys({**config, **change}, "images", "split") == (key, row), change
+
+
+def test_seed_changes_the_key_but_not_the_row():
+    config = recorded_config(compose())
+    key, row = keys(config, "images", "split")
+    other, other_row = keys({**config, "seed": 1}, "images", "split")
+    assert other != key
+    assert other_row == row
+
+
+def test_recorded_config_names_no_place_of_the_data():
+    config = compose("data.root=/home/somebody/data")
+    before = copy.deepcopy(config)
+    kept = recorded_config(config)
+    assert "somebody" not in json.dumps(kept)
+    assert "mirrors" not in kept["data"]
+    assert config == before
+
+
+def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fail(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_run_folder_is_refused_when_it_holds_a_run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.append_history({"epoch": 0})
+    with pytest.raises(StorageError, match="holds a run already"):
+        RunFolder(tmp_path / "run")
+    assert (tmp_path / "run" / "history.jsonl").read_text() == '{"epoch": 0}\n'
+
+
+def test_run_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run")
+
+
+def test_predictions_are_uint8_and_no_pickle(tmp_path):
+    RunFolder(tmp_path).write_predictions([3, 1, 9])
+    read = np.load(tmp_path / "predictions.npy", allow_pickle=False)
+    assert read.dtype == np.uint8
+    assert read.tolist() == [3, 1, 9]

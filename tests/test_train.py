@@ -1,0 +1,121 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from fmbench.augment import Augmentation
+from fmbench.device import Device
+from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.schedule import constant
+from fmbench.train import DivergedError, Trainer, evaluate
+
+CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+PLAIN = Normalization(0.0, 1.0)
+
+
+def image_set(count=200):
+    """Two classes that a linear net can tell apart: light on the left, light on the right."""
+    labels = torch.arange(count) % 2
+    images = torch.full((count, 28, 28), 20, dtype=torch.uint8)
+    images[labels == 0, :, :14] = 220
+    images[labels == 1, :, 14:] = 220
+    return images, labels
+
+
+def trainer(*, lr=0.01, epochs=3, test_every=0, validation=False, label_smoothing=0.0):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    images, labels = image_set()
+    loader = TrainLoader(
+        images, labels, batch_size=16, seed=0, augmentation=Augmentation(), normalization=PLAIN
+    )
+    evaluation = EvaluationLoader(images, labels, normalization=PLAIN)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return Trainer(
+        model,
+        loader=loader,
+        validation=evaluation if validation else None,
+        test=evaluation,
+        optimizer=optimizer,
+        schedule=constant(optimizer, epochs=epochs, batches=len(loader)),
+        epochs=epochs,
+        test_every=test_every,
+        label_smoothing=label_smoothing,
+        device=CPU,
+    )
+
+
+def silent(*_sums):
+    pass
+
+
+def test_learns_and_tests_once_at_the_end():
+    epochs = list(trainer().fit(silent))
+    assert [epoch.epoch for epoch in epochs] == [0, 1, 2]
+    assert [epoch.test is not None for epoch in epochs] == [False, False, True]
+    assert epochs[-1].train.loss < epochs[0].train.loss / 2
+    assert epochs[-1].test.accuracy == 1.0
+    assert epochs[-1].predictions.dtype == torch.uint8
+    assert torch.equal(epochs[-1].predictions.long(), image_set()[1])
+    assert all(epoch.learning_rate == 0.01 for epoch in epochs)
+
+
+def test_test_every_and_validation():
+    epochs = list(trainer(epochs=5, test_every=2, validation=True).fit(silent))
+    assert [epoch.test is not None for epoch in epochs] == [False, True, False, True, True]
+    assert all(epoch.validation is not None for epoch in epochs)
+
+
+def test_looking_at_the_test_set_changes_no_weight():
+    looking, blind = trainer(test_every=1), trainer()
+    list(looking.fit(silent))
+    list(blind.fit(silent))
+    for one, other in zip(looking.model.parameters(), blind.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_report_sees_running_sums_of_all_images():
+    seen = []
+    list(trainer(epochs=1).fit(lambda *sums: seen.append([float(value) for value in sums])))
+    assert [images for images, _, _ in seen] == [*range(16, 200, 16), 200]
+    assert all(0 <= correct <= images for images, _, correct in seen)
+
+
+def test_training_metrics_are_means_over_images_not_batches():
+    one = trainer(lr=1e-12, epochs=1)
+    (epoch,) = one.fit(silent)
+    exact, _ = evaluate(one.model, one.test, device=CPU)
+    assert epoch.train.loss == pytest.approx(exact.loss, rel=1e-5)
+    assert epoch.train.accuracy == exact.accuracy
+
+
+def test_label_smoothing_raises_the_training_loss_only():
+    smooth = list(trainer(label_smoothing=0.3).fit(silent))[-1]
+    sharp = list(trainer().fit(silent))[-1]
+    assert smooth.train.loss > sharp.train.loss + 0.2
+    assert smooth.test.loss < smooth.train.loss
+
+
+def test_nan_is_diverged():
+    with pytest.raises(DivergedError, match=r"nan|inf"):
+        list(trainer(lr=1e38).fit(silent))
+
+
+def test_evaluation_runs_without_dropout_or_gradients():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(784, 10))
+    images, labels = image_set()
+    loader = EvaluationLoader(images, labels, normalization=PLAIN)
+    first, predicted = evaluate(model.train(), loader, device=CPU)
+    second, again = evaluate(model.train(), loader, device=CPU)
+    assert first == second
+    assert torch.equal(predicted, again)
+
+
+def test_clock_of_training_excludes_evaluation(monkeypatch):
+    fit = trainer(epochs=2, test_every=1)
+    ticks = iter([0.0, 10.0, 11.0, 20.0, 25.0, 26.0])
+    monkeypatch.setattr(fit, "_now", lambda: next(ticks))
+    epochs = list(fit.fit(silent))
+    assert [epoch.seconds for epoch in epochs] == [10.0, 5.0]
+    assert dataclasses.asdict(fit.clocks) == {"train": 15.0, "evaluate": 2.0}
