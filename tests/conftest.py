@@ -1,9 +1,23 @@
 """What several test modules share."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Hydra gives the root logger handlers that write to the streams of the test that ran it."""
+    loggers = [logging.getLogger(name) for name in (None, "fmbench", "fmbench.epochs")]
+    before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers, logger.level = handlers, level
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from fmbench import data
-from fmbench.errors import ConfigError, DataError
+from fmbench.errors import ConfigError, DataError, StorageError
 
 DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens, the refusal comes at once
 FIRST, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -287,7 +287,7 @@ def test_interrupted_write_leaves_no_temporary_file(release, tmp_path, monkeypat
         raise interruption
 
     monkeypatch.setattr(os, "fsync", interrupt)
-    expected = DataError if isinstance(interruption, OSError) else KeyboardInterrupt
+    expected = StorageError if isinstance(interruption, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         data.load(config(tmp_path / "root", [release.as_uri()]))
     assert names(tmp_path / "root") == []
@@ -295,7 +295,9 @@ def test_interrupted_write_leaves_no_temporary_file(release, tmp_path, monkeypat
 
 def test_root_that_is_a_file_is_one_line(release, tmp_path):
     (tmp_path / "root").write_text("not a folder")
-    assert "cannot be written" in refused(config(tmp_path / "root", [release.as_uri()]))
+    assert "cannot be written" in refused(
+        config(tmp_path / "root", [release.as_uri()]), StorageError
+    )
 
 
 def test_file_is_complete_and_on_disk_before_it_gets_its_name(release, tmp_path, monkeypatch):
