@@ -68,7 +68,7 @@ class Config:
     data: dict[str, Any] = field(default_factory=dict)
     augmentation: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
-    epochs: int = 15
+    epochs: int = 12
     seed: int = 0
     label_smoothing: float = 0.0
     test_every: int = 0

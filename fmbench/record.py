@@ -40,7 +40,7 @@ class Record:
     configuration: str  # the same without the seed: runs that differ in it alone share a table row
     config: dict[str, Any]
     choices: dict[str, str]  # the option taken from each group
-    overrides: list[str]  # as typed
+    overrides: list[str]  # as typed, without places of the data files
     model: str
     augmentation: str
     optimizer: str
@@ -117,6 +117,12 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config as a record keeps it: without the places of the data files."""
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
     return {**config, "data": data}
+
+
+def recorded_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides as a record keeps them: without the places of the data files."""
+    places = {f"data.{name}" for name in PLACES}
+    return [text for text in overrides if text.partition("=")[0].lstrip("+") not in places]
 
 
 class RunFolder:

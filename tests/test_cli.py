@@ -291,3 +291,49 @@ def test_sweep_in_parallel_processes(tmp_path):
     assert [record["seed"] for record in records(tmp_path)] == [0, 1]
     (table,) = tmp_path.rglob("benchmark.md")
     assert "lenet5" in table.read_text("utf-8")
+
+
+def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "__init__.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Linear(nn.Sequential):\n"
+        "    def __init__(self, width):\n"
+        "        assert not torch.ones(1).item() - 1  # cannot be built on the meta device\n"
+        "        super().__init__(\n"
+        "            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10)\n"
+        "        )\n"
+    )
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "mynet.yaml").write_text(
+        "_target_: mypackage.Linear\nwidth: 32\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--config-dir", "mine", *TINY, "model=mynet", "model.width=8"]
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert "mypackage.Linear" in err
+    monkeypatch.setenv("FMBENCH_TRUST", "mypackage")
+    status, _, err = command(*arguments)
+    assert status == 0, err
+    (record,) = records(tmp_path)
+    assert record["model"] == "mynet"
+    assert record["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
+
+
+@pytest.mark.real_data
+def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, command, tmp_path):
+    for name in "ab":
+        status, _, err = command(
+            f"data.root={fashion_mnist_root}", "data.split=custom", "model=lenet5", "epochs=1",
+            "batch_size=512", f"hydra.run.dir={name}",
+        )  # fmt: skip
+        assert status == 0, err
+    first, second = records(tmp_path)
+    assert first["split"] | {"hash": ""} == {
+        "name": "custom", "train": 30_000, "validation": 0, "test": 40_000, "hash": ""
+    }  # fmt: skip
+    assert first["test_loss"] == second["test_loss"]
+    assert first["test_accuracy"] > 0.5
+    assert str(fashion_mnist_root) not in json.dumps(first)

@@ -8,7 +8,7 @@ import pytest
 from commands import compose
 
 from fmbench.errors import StorageError
-from fmbench.record import RunFolder, keys, recorded_config
+from fmbench.record import RunFolder, keys, recorded_config, recorded_overrides
 from fmbench.storage import write_whole
 
 
@@ -49,6 +49,8 @@ def test_recorded_config_names_no_place_of_the_data():
     assert "somebody" not in json.dumps(kept)
     assert "mirrors" not in kept["data"]
     assert config == before
+    typed = ["model=lenet", "data.root=/home/somebody", "+data.mirrors=[a]", "data.seed=3"]
+    assert recorded_overrides(typed) == ["model=lenet", "data.seed=3"]
 
 
 def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path):

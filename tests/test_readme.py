@@ -1,0 +1,110 @@
+"""The README's commands must be commands: each is taken apart and composed, or checked, here."""
+
+import re
+import shlex
+
+import hydra
+import pytest
+from commands import CHECKOUT
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fmbench import config as configuration
+from fmbench.report.__main__ import _parser as report_parser
+
+README = (CHECKOUT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PAGES = [README, *(path.read_text("utf-8") for path in CHECKOUT.glob("docs/**/*.md"))]
+
+
+def commands(prefix):
+    """All uses of a command in code blocks and between backticks, as lists of arguments."""
+    found = set()
+    for page in PAGES:
+        code = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        code += re.findall(r"`([^`\n]+)`", page)
+        for line in "\n".join(code).splitlines():
+            for part in line.split("&&"):
+                if part.strip().startswith(prefix):
+                    found.add(part.strip())
+    return [shlex.split(line.removeprefix(prefix), comments=True) for line in sorted(found)]
+
+
+RUNS = [arguments for arguments in commands("python -m fmbench") if arguments[:1] != [".report"]]
+
+
+@pytest.fixture(scope="module")
+def loader():
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        yield GlobalHydra.instance().config_loader()
+
+
+def test_it_opens_with_what_it_is_a_picture_and_two_commands():
+    picture = README.index("](docs/images/")
+    assert README.startswith("# fmbench\n\nThe sweep and benchmark harness")
+    assert picture < README.index("```sh")
+    first, second = BLOCKS[:2]
+    for block in (first, second):
+        assert block.count("\n") == 1
+        assert block.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -c ")
+    assert first.rstrip().endswith("epochs=3")
+    assert "data=synthetic" in first
+    assert second.rstrip().endswith("python -m pytest")
+
+
+def test_ci_runs_the_first_two_blocks():
+    script = (CHECKOUT / ".ci" / "run").read_text("utf-8")
+    assert "readme_block 1" in script
+    assert "readme_block 2" in script
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+def test_runs_compose(loader, arguments):
+    overrides = [argument for argument in arguments if argument not in ("-m", "--help")]
+    assert not any(argument.startswith("-") for argument in overrides)
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(overrides):
+        assert override.is_sweep_override() <= ("-m" in arguments)
+        texts = [override.input_line]
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        for text in texts:
+            others = [other for other in overrides if other.partition("=")[0] == "model"]
+            chosen = [text] if text.startswith("model=") else [*others[:1], text]
+            if not any("," in choice for choice in chosen):
+                configuration.check(configuration.resolve(hydra.compose("config", chosen)))
+
+
+def test_there_are_commands_to_check():
+    assert len(RUNS) >= 6
+    assert ["model=densenet", "data.split=custom"] in RUNS
+
+
+@pytest.mark.parametrize("arguments", commands("python -m fmbench.report"), ids=" ".join)
+def test_reports_parse(arguments):
+    report_parser().parse_args(arguments)
+
+
+def test_groups_and_options_named_are_those_there_are():
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", README, re.MULTILINE))
+    for group in configuration.GROUPS:
+        named = set(re.findall(r"`(\w+)`", rows[group]))
+        assert named == {path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")}, group
+
+
+def test_links_and_pictures_are_there():
+    for page in [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+            if not target.startswith("http"):
+                assert (CHECKOUT / target).is_file(), target
+
+
+def test_knobs_named_are_those_there_are():
+    (paragraph,) = re.findall(r"The knobs at the top are (.*?)\.\n? ?Everything", README, re.DOTALL)
+    groups = {group for group in configuration.GROUPS if "." not in group}
+    assert set(re.findall(r"`(\w+)`", paragraph)) == set(vars(configuration.Config())) - groups
+
+
+def test_report_help_names_the_default_folders():
+    assert "outputs and multirun" in report_parser().format_help()
