@@ -5,24 +5,22 @@ travels as a `Refusal`, which Hydra lets through and `fmbench.cli` takes apart a
 """
 
 import logging
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.config import check, resolve
+from fmbench.config import resolve
 from fmbench.errors import PartialResultsError
 from fmbench.explain import Refusal, as_user_error
 from fmbench.record import refuse_used
+from fmbench.sweep import check_sweep, is_search, total_runs
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +35,14 @@ class Preflight(Callback):
         with _refusing():
             refuse_used(Path(config.hydra.run.dir))
             rehearse(resolve(config))
+        sweep = config.hydra.runtime.choices.get("sweep")
+        if sweep not in (None, "null"):
+            log.warning("sweep=%s does nothing for a single run; add -m", sweep)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every value that a sweep gives to every key, one at a time.
-
-        Not every combination: there can be millions. One that fails only together with another
-        ends its own run.
-        """
+        """Check every value that a sweep gives to every key."""
         with _refusing():
-            grid = list(_sweep(config).values())
-            first = [values[0] for values in grid]
-            jobs = [first]
-            for place, values in enumerate(grid):
-                jobs += [[*first[:place], value, *first[place + 1 :]] for value in values[1:]]
-            loader = GlobalHydra.instance().config_loader()
-            for overrides in jobs:
-                check(
-                    resolve(
-                        loader.load_configuration(kwargs["config_name"], overrides, RunMode.RUN)
-                    )
-                )
+            check_sweep(config, kwargs["config_name"])
 
 
 class SweepReport(Callback):
@@ -71,18 +57,15 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
         SweepReport.exit_status = 0
-        sweeper = config.hydra.sweeper
-        if "n_trials" in sweeper:
-            self.total = sweeper.n_trials
-            split = config.data.split
-            # None is the tenth that `holdout` keeps.
-            if split.validation == 0 or (split.validation is None and split.name != "holdout"):
-                log.warning(
-                    "this search chooses by test accuracy, which makes the best one optimistic: "
-                    "give it data.split=holdout, or data.split.validation=N"
-                )
-        else:
-            self.total = math.prod(len(values) for values in _sweep(config).values())
+        self.total = total_runs(config)
+        split = config.data.split
+        # None is the tenth that `holdout` keeps.
+        has_validation = split.validation or (split.validation is None and split.name == "holdout")
+        if is_search(config) and not has_validation:
+            log.warning(
+                "this search chooses by test accuracy, which makes the best one optimistic: "
+                "give it data.split=holdout, or data.split.validation=N"
+            )
 
     def on_job_start(
         self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
@@ -122,22 +105,3 @@ def _refusing() -> Iterator[None]:
         if known is None:
             raise
         raise Refusal(known) from error
-
-
-def _sweep(config: DictConfig) -> dict[str, list[str]]:
-    """The overrides of a grid: for each key, one override for each of its values.
-
-    A search's ranges (`interval(0, 1)`) have no list of values and count as one.
-    """
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides: dict[str, list[str]] = {}
-    for override in parser.parse_overrides(list(config.hydra.overrides.task)):
-        key = override.get_key_element()
-        if override.is_discrete_sweep():
-            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        elif override.is_sweep_override():
-            continue
-        else:
-            values = [str(override.input_line)]
-        overrides[key] = values
-    return overrides

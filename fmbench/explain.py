@@ -7,7 +7,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench.errors import ConfigError, StorageError, UserError
+from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserError
 
 
 class Refusal(BaseException):
@@ -39,6 +39,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         return ConfigError(f"cannot read the override {error.override!r}: {_last_line(text)}")
     if isinstance(error, OSError) and error.filename:
         return StorageError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
+        return PartialResultsError("no trial of the search completed")  # Optuna has no best one
     if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
         return ConfigError(" ".join(str(error).split()))
     return None

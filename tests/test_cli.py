@@ -156,15 +156,38 @@ def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
 
 
 def test_a_search_on_the_test_set_is_warned_of(command):
-    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
-    tiny = [*TINY, "epochs=1", "optimizer.lr=interval(0.001,0.1)"]
-    status, out, err = command("-m", *search, *tiny)
+    search = ["sweep=lr_batch", "hydra.sweeper.n_trials=2"]
+    tiny = [*TINY, "epochs=1", "batch_size=choice(10,20)"]
+    status, out, err = command("-m", *search, *tiny, "data.split=standard")
     assert status == 0, err
     assert "optimistic" in err
     assert "run 2 of 2" in err
     assert "lenet5" in out
-    _, _, err = command("-m", *search, *tiny, "data.split=holdout")
+    _, _, err = command("-m", *search, *tiny)
     assert "optimistic" not in err
+    assert "holdout split" in err
+
+
+def test_a_search_without_a_completed_trial_says_so(command):
+    status, _, err = command("-m", "sweep=lr_batch", "hydra.sweeper.n_trials=2", *TINY)
+    assert status == 4
+    assert "batch_size=256: larger than the training part, 180 images" in err
+    assert err.endswith("fmbench: no trial of the search completed\n")
+
+
+def test_ready_sweeps_run_as_many_as_they_say(command, tmp_path):
+    status, _, err = command("-m", "sweep=seeds", *TINY, "epochs=1")
+    assert status == 0, err
+    assert "run 5 of 5: " in err
+    assert [record["seed"] for record in records(tmp_path)] == [0, 1, 2, 3, 4]
+    status, _, err = command("-m", "sweep=seeds", *TINY, "epochs=1", "seed=7,8")
+    assert "run 2 of 2: " in err
+
+
+def test_a_ready_sweep_without_m_is_warned_of(command):
+    status, _, err = command("sweep=seeds", *TINY, "epochs=1")
+    assert status == 0
+    assert "sweep=seeds does nothing for a single run; add -m" in err
 
 
 @pytest.mark.parametrize(
@@ -191,6 +214,10 @@ def test_a_search_on_the_test_set_is_warned_of(command):
         (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
         (["-m", "batch_size=64,abc"], 2, ["batch_size", "abc"]),
         (["-m", "model=lenet,densnet"], 2, ["model=densnet"]),
+        (["-m", "sweep=seeds", "seed=0,-1"], 2, ["seed=-1"]),
+        (["-m", "data.split=custom,costum"], 2, ["data.split=costum"]),
+        (["-m", "data.split.validation=0,x"], 2, ["data.split.validation=x"]),
+        (["-m", "hydra/sweeper=optuna", "seed=0,1"], 2, ["direction=minimize", "maximize"]),
         (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
     ],
 )

@@ -93,6 +93,12 @@ def test_groups_and_options_named_are_those_there_are():
         assert named == {path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")}, group
 
 
+def test_ready_sweeps_are_named():
+    (row,) = re.findall(r"^\| `sweep` .*", README, re.MULTILINE)
+    for path in (CHECKOUT / "conf" / "sweep").glob("*.yaml"):
+        assert f"`{path.stem}`" in row
+
+
 def test_links_and_pictures_are_there():
     for page in [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):

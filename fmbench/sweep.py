@@ -1,0 +1,94 @@
+"""What a sweep is going to do: which values of which keys, in how many runs."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fmbench.config import check, resolve
+from fmbench.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One key of a sweep and the overrides that give it its values; one where it is fixed."""
+
+    key: str
+    overrides: tuple[Override, ...]
+
+
+def is_search(config: DictConfig) -> bool:
+    """Whether the sweeper looks for the best run, rather than running all of a grid."""
+    return "n_trials" in config.hydra.sweeper
+
+
+def total_runs(config: DictConfig) -> int:
+    """How many runs a sweep has: the trials of a search, or the cells of a grid."""
+    if is_search(config):
+        return int(config.hydra.sweeper.n_trials)
+    return math.prod(len(axis.overrides) for axis in axes(config))
+
+
+def axes(config: DictConfig) -> list[Axis]:
+    """The keys that a sweep sets: of `hydra.sweeper.params`, then of the command line.
+
+    A key that both name is the command line's. Ranges of a search, which have no list of values,
+    are left out.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    given = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in given.items()]
+    found: dict[str, Axis] = {}
+    for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            found[key] = Axis(key, tuple(parser.parse_overrides(values)))
+        elif not override.is_sweep_override():
+            found[key] = Axis(key, (override,))
+    return list(found.values())
+
+
+def check_sweep(config: DictConfig, config_name: str) -> None:
+    """Check every value that a sweep gives to every key, one key at a time.
+
+    Not every combination: there can be millions. One that fails only together with another ends
+    its own run.
+
+    Raises:
+        ConfigError: a value cannot be, or a search would look for the worst run.
+        HydraException: a value names no option or no key.
+    """
+    if is_search(config):
+        direction = config.hydra.sweeper.direction
+        name = getattr(direction, "name", direction)
+        if name != "maximize":
+            raise ConfigError(
+                f"hydra.sweeper.direction={name}: runs return an accuracy, so it must be maximize; "
+                "sweep=lr_batch has it set"
+            )
+    loader = GlobalHydra.instance().config_loader()
+    every = axes(config)
+    first = [_text(axis.overrides[0]) for axis in every]
+    base = loader.load_configuration(config_name, first, RunMode.RUN)
+    check(resolve(base))
+    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
+    for place, axis in enumerate(every):
+        for override in axis.overrides[1:]:
+            if OmegaConf.is_config(OmegaConf.select(own, axis.key)):  # a group: compose it
+                changed = [*first[:place], _text(override), *first[place + 1 :]]
+                check(resolve(loader.load_configuration(config_name, changed, RunMode.RUN)))
+            else:
+                # Ten times as fast as composing, and the values of a long range are of this kind.
+                job = copy.deepcopy(own)
+                OmegaConf.update(job, axis.key, override.value())
+                check(resolve(job))
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line)
