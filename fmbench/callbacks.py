@@ -30,7 +30,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
-        from fmbench.runner import rehearse  # imports torch, which --help must not
+        from fmbench.assembly import rehearse  # imports torch, which --help must not
 
         with _refusing():
             refuse_used(Path(config.hydra.run.dir))

@@ -1,28 +1,20 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
-import numpy as np
 import torch
-from hydra.errors import InstantiationException
-from torch import nn
 
-from fmbench import config as configuration
-from fmbench import data
-from fmbench.augment import Augmentation
+from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.cost import count_flops, count_parameters
-from fmbench.device import Device, PeakMemory, choose_precision, select
-from fmbench.errors import ConfigError, UserError
-from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.device import PeakMemory, choose_precision
+from fmbench.errors import UserError
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -36,8 +28,6 @@ from fmbench.record import (
     recorded_config,
     recorded_overrides,
 )
-from fmbench.schedule import Schedule
-from fmbench.splits import Split, make_split
 from fmbench.train import DivergedError, Epoch, Trainer
 
 log = logging.getLogger(__name__)
@@ -45,57 +35,6 @@ epochs_log = logging.getLogger("fmbench.epochs")
 
 #: Seconds between looks at the running means; see `Ticker`.
 CPU_TICK, GPU_TICK = 0.2, 10.0
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run starts from, once its config has been found sound."""
-
-    dataset: data.Dataset
-    split: Split
-    augmentation: Augmentation
-    normalization: Normalization
-    device: Device
-
-
-def prepare(config: Mapping[str, Any]) -> Inputs:
-    """Check the config, read the data, draw the split, set up the device.
-
-    Raises:
-        ConfigError: the config asks for what cannot be.
-        DataError: the data set is missing or damaged.
-    """
-    configuration.check(config)
-    augmentation = Augmentation.from_config(config["augmentation"])
-    device = select(
-        config["device"], threads=config["threads"], deterministic=config["deterministic"]
-    )
-    dataset = data.load(config["data"])
-    split = make_split(dataset, config["data"]["split"])
-    if config["batch_size"] > len(split.train):
-        raise ConfigError(
-            f"batch_size={config['batch_size']}: larger than the training part, "
-            f"{len(split.train)} images"
-        )
-    normalization = Normalization(config["data"]["mean"], config["data"]["std"])
-    return Inputs(dataset, split, augmentation, normalization, device)
-
-
-def rehearse(config: Mapping[str, Any]) -> None:
-    """Go through all that may be refused, before anything is written.
-
-    Raises:
-        UserError: what is wrong with the config or the data.
-    """
-    configuration.check(config)
-    # On the meta device a net costs no time and no memory. Some cannot be built there, which is no
-    # fault of theirs: what they raise otherwise, they raise again in the run.
-    with torch.device("meta"), contextlib.suppress(RuntimeError):
-        _instantiate(config, "model")
-    # Any parameter will do to see whether the optimizer and the schedule take their numbers.
-    with contextlib.suppress(RuntimeError):
-        _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
-    prepare(config)
 
 
 def execute(
@@ -198,9 +137,7 @@ def _run(
     record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
 
     torch.manual_seed(config["seed"])
-    model = _instantiate(config, "model")
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
+    model = make_model(config)
     record.parameters = count_parameters(model)
     record.flops = count_flops(model)
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
@@ -208,7 +145,7 @@ def _run(
     record.device = device.name
     record.fingerprint = device.fingerprint()
     memory = PeakMemory(device.torch)
-    trainer = _trainer(config, inputs, device.place(model), device)
+    trainer = make_trainer(config, inputs, device.place(model), device)
     log.info(
         "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
         record.model,
@@ -231,92 +168,6 @@ def _run(
             record.peak_memory = memory.bytes
             if epoch.predictions is not None and epoch.epoch + 1 == config["epochs"]:
                 folder.write_predictions(epoch.predictions.numpy())
-
-
-def _trainer(
-    config: Mapping[str, Any], inputs: Inputs, model: nn.Module, device: Device
-) -> Trainer:
-    train = TrainLoader(
-        *_tensors(inputs.dataset, inputs.split.train, device.torch),
-        batch_size=config["batch_size"],
-        seed=config["seed"],
-        augmentation=inputs.augmentation,
-        normalization=inputs.normalization,
-    )
-    validation, test = (
-        EvaluationLoader(
-            *_tensors(inputs.dataset, part, device.torch), normalization=inputs.normalization
-        )
-        for part in (inputs.split.validation, inputs.split.test)
-    )
-    optimizer, schedule = _optimizer_and_schedule(config, model.parameters(), batches=len(train))
-    return Trainer(
-        model,
-        loader=train,
-        validation=validation if len(validation) else None,
-        test=test,
-        optimizer=optimizer,
-        schedule=schedule,
-        epochs=config["epochs"],
-        test_every=config["test_every"],
-        label_smoothing=config["label_smoothing"],
-        device=device,
-    )
-
-
-def _tensors(
-    dataset: data.Dataset, indices: np.ndarray, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images and labels at `indices` into [training set, then test set], on the device."""
-    boundary = len(dataset.train_images)
-    first, second = indices[indices < boundary], indices[indices >= boundary] - boundary
-    from_train = indices < boundary
-    images = np.empty((len(indices), 28, 28), dtype=np.uint8)
-    images[from_train], images[~from_train] = (
-        dataset.train_images[first],
-        dataset.test_images[second],
-    )
-    labels = np.empty(len(indices), dtype=np.int64)
-    labels[from_train], labels[~from_train] = (
-        dataset.train_labels[first],
-        dataset.test_labels[second],
-    )
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-
-
-def _optimizer_and_schedule(
-    config: Mapping[str, Any], parameters: Any, *, batches: int
-) -> tuple[torch.optim.Optimizer, Schedule]:
-    optimizer = _instantiate(config, "optimizer", parameters)
-    schedule = _instantiate(
-        config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
-    )
-    return optimizer, schedule
-
-
-def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:
-    """Call the group's `_target_`, if it is one that a config may start.
-
-    Raises:
-        ConfigError: it may not be started, does not exist, or refuses its arguments.
-    """
-    try:
-        return hydra.utils.instantiate(
-            dict(config[group]),
-            *args,
-            **kwargs,
-            _convert_="all",
-            _execution_whitelist_=configuration.execution_whitelist(),
-        )
-    except (InstantiationException, ImportError, TypeError, ValueError) as error:
-        # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if isinstance(cause, UserError):
-            raise cause from None
-        if cause is not None and not isinstance(cause, (ImportError, TypeError, ValueError)):
-            raise cause from error
-        text = " ".join(str(cause or error).split())
-        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from error
 
 
 def _history(epoch: Epoch) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""From a config to the parts of a run: data, split, device, net, optimizer, schedule, trainer."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import torch
+from hydra.errors import InstantiationException
+from torch import nn
+
+from fmbench import config as configuration
+from fmbench import data
+from fmbench.augment import Augmentation
+from fmbench.device import Device, select
+from fmbench.errors import ConfigError, UserError
+from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.schedule import Schedule
+from fmbench.splits import Split, make_split
+from fmbench.train import Trainer
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, once its config has been found sound."""
+
+    dataset: data.Dataset
+    split: Split
+    augmentation: Augmentation
+    normalization: Normalization
+    device: Device
+
+
+def prepare(config: Mapping[str, Any]) -> Inputs:
+    """Check the config, read the data, draw the split, set up the device.
+
+    Raises:
+        ConfigError: the config asks for what cannot be.
+        DataError: the data set is missing or damaged.
+    """
+    configuration.check(config)
+    augmentation = Augmentation.from_config(config["augmentation"])
+    device = select(
+        config["device"], threads=config["threads"], deterministic=config["deterministic"]
+    )
+    dataset = data.load(config["data"])
+    split = make_split(dataset, config["data"]["split"])
+    if config["batch_size"] > len(split.train):
+        raise ConfigError(
+            f"batch_size={config['batch_size']}: larger than the training part, "
+            f"{len(split.train)} images"
+        )
+    normalization = Normalization(config["data"]["mean"], config["data"]["std"])
+    return Inputs(dataset, split, augmentation, normalization, device)
+
+
+def rehearse(config: Mapping[str, Any]) -> None:
+    """Go through all that may be refused, before anything is written.
+
+    Raises:
+        UserError: what is wrong with the config or the data.
+    """
+    configuration.check(config)
+    # On the meta device a net costs no time and no memory. Some cannot be built there, which is no
+    # fault of theirs: what they raise otherwise, they raise again in the run.
+    with torch.device("meta"), contextlib.suppress(RuntimeError):
+        make_model(config)
+    # Any parameter will do to see whether the optimizer and the schedule take their numbers.
+    with contextlib.suppress(RuntimeError):
+        _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
+    prepare(config)
+
+
+def make_trainer(
+    config: Mapping[str, Any], inputs: Inputs, model: nn.Module, device: Device
+) -> Trainer:
+    """All that `inputs` and `config` say, around a net that is on its device already.
+
+    Raises:
+        ConfigError: the optimizer or the schedule refuses its numbers.
+    """
+    train = TrainLoader(
+        *_tensors(inputs.dataset, inputs.split.train, device.torch),
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        augmentation=inputs.augmentation,
+        normalization=inputs.normalization,
+    )
+    validation, test = (
+        EvaluationLoader(
+            *_tensors(inputs.dataset, part, device.torch), normalization=inputs.normalization
+        )
+        for part in (inputs.split.validation, inputs.split.test)
+    )
+    optimizer, schedule = _optimizer_and_schedule(config, model.parameters(), batches=len(train))
+    return Trainer(
+        model,
+        loader=train,
+        validation=validation if len(validation) else None,
+        test=test,
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=config["epochs"],
+        test_every=config["test_every"],
+        label_smoothing=config["label_smoothing"],
+        device=device,
+    )
+
+
+def _tensors(
+    dataset: data.Dataset, indices: np.ndarray, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images and labels at `indices` into [training set, then test set], on the device."""
+    boundary = len(dataset.train_images)
+    first, second = indices[indices < boundary], indices[indices >= boundary] - boundary
+    from_train = indices < boundary
+    images = np.empty((len(indices), 28, 28), dtype=np.uint8)
+    images[from_train], images[~from_train] = (
+        dataset.train_images[first],
+        dataset.test_images[second],
+    )
+    labels = np.empty(len(indices), dtype=np.int64)
+    labels[from_train], labels[~from_train] = (
+        dataset.train_labels[first],
+        dataset.test_labels[second],
+    )
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+
+
+def make_model(config: Mapping[str, Any]) -> nn.Module:
+    """The net, its weights drawn from PyTorch's global random numbers.
+
+    Raises:
+        ConfigError: it may not be built, or is no net.
+    """
+    model = _instantiate(config, "model")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
+    return model
+
+
+def _optimizer_and_schedule(
+    config: Mapping[str, Any], parameters: Any, *, batches: int
+) -> tuple[torch.optim.Optimizer, Schedule]:
+    optimizer = _instantiate(config, "optimizer", parameters)
+    schedule = _instantiate(
+        config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
+    )
+    return optimizer, schedule
+
+
+def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:
+    """Call the group's `_target_`, if it is one that a config may start.
+
+    Raises:
+        ConfigError: it may not be started, does not exist, or refuses its arguments.
+    """
+    try:
+        return hydra.utils.instantiate(
+            dict(config[group]),
+            *args,
+            **kwargs,
+            _convert_="all",
+            _execution_whitelist_=configuration.execution_whitelist(),
+        )
+    except (InstantiationException, ImportError, TypeError, ValueError) as error:
+        # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, UserError):
+            raise cause from None
+        if cause is not None and not isinstance(cause, (ImportError, TypeError, ValueError)):
+            raise cause from error
+        text = " ".join(str(cause or error).split())
+        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from error
