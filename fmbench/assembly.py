@@ -21,6 +21,13 @@ from fmbench.schedule import Schedule
 from fmbench.splits import Split, make_split
 from fmbench.train import Trainer
 
+#: What a class raises whose arguments do not fit.
+_MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
+
+#: Images evaluated at once: many for a small net, where each batch has its price, few for a large
+#: one, which could otherwise need more memory at the end of a run than it did all the way.
+_EVALUATE_SMALL, _EVALUATE_LARGE, _LARGE_FLOPS = 1000, 128, 50_000_000
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -65,8 +72,15 @@ def rehearse(config: Mapping[str, Any]) -> None:
     configuration.check(config)
     # On the meta device a net costs no time and no memory. Some cannot be built there, which is no
     # fault of theirs: what they raise otherwise, they raise again in the run.
-    with torch.device("meta"), contextlib.suppress(RuntimeError):
-        make_model(config)
+    try:
+        with torch.device("meta"):
+            make_model(config)
+    except RuntimeError:
+        pass
+    except ConfigError as error:
+        ours = config["model"]["_target_"].startswith("fmbench.")
+        if ours or not isinstance(error.__cause__, (TypeError, ValueError)):
+            raise
     # Any parameter will do to see whether the optimizer and the schedule take their numbers.
     with contextlib.suppress(RuntimeError):
         _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
@@ -74,9 +88,20 @@ def rehearse(config: Mapping[str, Any]) -> None:
 
 
 def make_trainer(
-    config: Mapping[str, Any], inputs: Inputs, model: nn.Module, device: Device
+    config: Mapping[str, Any],
+    inputs: Inputs,
+    model: nn.Module,
+    device: Device,
+    flops: int | None,
 ) -> Trainer:
     """All that `inputs` and `config` say, around a net that is on its device already.
+
+    Args:
+        config: resolved.
+        inputs: what `prepare` gave.
+        model: on `device`.
+        device: with its precision chosen.
+        flops: of the net; None, not known, counts as large.
 
     Raises:
         ConfigError: the optimizer or the schedule refuses its numbers.
@@ -88,9 +113,13 @@ def make_trainer(
         augmentation=inputs.augmentation,
         normalization=inputs.normalization,
     )
+    small = flops is not None and flops < _LARGE_FLOPS
+    at_once = _EVALUATE_SMALL if small else max(config["batch_size"], _EVALUATE_LARGE)
     validation, test = (
         EvaluationLoader(
-            *_tensors(inputs.dataset, part, device.torch), normalization=inputs.normalization
+            *_tensors(inputs.dataset, part, device.torch),
+            normalization=inputs.normalization,
+            batch_size=at_once,
         )
         for part in (inputs.split.validation, inputs.split.test)
     )
@@ -113,19 +142,14 @@ def _tensors(
     dataset: data.Dataset, indices: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The images and labels at `indices` into [training set, then test set], on the device."""
-    boundary = len(dataset.train_images)
-    first, second = indices[indices < boundary], indices[indices >= boundary] - boundary
-    from_train = indices < boundary
+    from_train = indices < len(dataset.train_images)
+    first, second = indices[from_train], indices[~from_train] - len(dataset.train_images)
     images = np.empty((len(indices), 28, 28), dtype=np.uint8)
-    images[from_train], images[~from_train] = (
-        dataset.train_images[first],
-        dataset.test_images[second],
-    )
+    images[from_train] = dataset.train_images[first]
+    images[~from_train] = dataset.test_images[second]
     labels = np.empty(len(indices), dtype=np.int64)
-    labels[from_train], labels[~from_train] = (
-        dataset.train_labels[first],
-        dataset.test_labels[second],
-    )
+    labels[from_train] = dataset.train_labels[first]
+    labels[~from_train] = dataset.test_labels[second]
     return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 
 
@@ -165,12 +189,14 @@ def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: An
             _convert_="all",
             _execution_whitelist_=configuration.execution_whitelist(),
         )
-    except (InstantiationException, ImportError, TypeError, ValueError) as error:
+    except (InstantiationException, *_MISFITS) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
-        if cause is not None and not isinstance(cause, (ImportError, TypeError, ValueError)):
+        if cause is not None and not isinstance(cause, _MISFITS):
             raise cause from error
         text = " ".join(str(cause or error).split())
-        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from error
+        if cause is None and "whitelist" in text:
+            text = f"{text.split('. ')[0]}; {configuration.TRUST_VARIABLE} names packages to trust"
+        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error

@@ -100,14 +100,8 @@ class Erasing:
 
     def __post_init__(self) -> None:
         _check_probability("erasing", self.probability)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ConfigError(
-                f"augmentation.erasing.scale={list(self.scale)}: must rise within 0 and 1"
-            )
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigError(
-                f"augmentation.erasing.ratio={list(self.ratio)}: must rise from above 0"
-            )
+        _check_range("erasing.scale", self.scale, most=1)
+        _check_range("erasing.ratio", self.ratio, most=math.inf)
 
     def draw(self, count: int, generator: torch.Generator) -> Draws:
         """The rectangle's rows and columns, [top, bottom) and [left, right): (count, 4) int64."""
@@ -229,3 +223,10 @@ def _check_probability(part: str, value: float) -> None:
 def _check_pixels(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= SIDE:
         raise ConfigError(f"augmentation.{name}={value}: must be a whole number, 1 to {SIDE}")
+
+
+def _check_range(name: str, value: tuple[float, float], most: float) -> None:
+    numbers = isinstance(value, tuple) and all(isinstance(end, (int, float)) for end in value)
+    if not numbers or len(value) != 2 or not 0 < value[0] <= value[1] <= most:
+        within = f"above 0, at most {most}" if most < math.inf else "above 0"
+        raise ConfigError(f"augmentation.{name}={value}: must be two rising numbers {within}")

@@ -16,10 +16,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.config import resolve
+from fmbench.config import refuse_environment, resolve
 from fmbench.errors import PartialResultsError
-from fmbench.explain import Refusal, as_user_error
-from fmbench.record import refuse_used
+from fmbench.explain import Refusal
+from fmbench.record import refuse_used, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class Preflight(Callback):
         """Go through all that may be refused in a single run."""
         from fmbench.assembly import rehearse  # imports torch, which --help must not
 
-        with _refusing():
+        with _heard():
+            refuse_environment(config)
             refuse_used(Path(config.hydra.run.dir))
             rehearse(resolve(config))
         sweep = config.hydra.runtime.choices.get("sweep")
@@ -40,9 +41,14 @@ class Preflight(Callback):
             log.warning("sweep=%s does nothing for a single run; add -m", sweep)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check every value that a sweep gives to every key."""
-        with _refusing():
-            check_sweep(config, kwargs["config_name"])
+        """Check every value that a sweep gives to every key, and that its folder is free."""
+        from fmbench.data import load
+
+        with _heard():
+            refuse_environment(config)
+            refuse_used_sweep(Path(config.hydra.sweep.dir))
+            first = check_sweep(config, kwargs["config_name"])
+            load(first["data"])  # data that are missing would end every run, one after the other
 
 
 class SweepReport(Callback):
@@ -83,11 +89,11 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         if not folder.is_dir():
             return  # nothing was launched
-        with _refusing():
+        with _heard():
             table = report.build([folder], folder)
-        report.print_tables(table)
-        for path in table.written:
-            print(path)
+            report.print_tables(table)
+            for path in table.written:
+                print(path)
         sys.stdout.flush()
         total = self.total or table.completed + table.failed
         if table.completed < total or table.exit_status:
@@ -96,12 +102,9 @@ class SweepReport(Callback):
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Let what is the user's to mend stop the program."""
+def _heard() -> Iterator[None]:
+    """Let what goes wrong in a callback stop the program, be it a mistake or a bug."""
     try:
         yield
     except Exception as error:
-        known = as_user_error(error)
-        if known is None:
-            raise
-        raise Refusal(known) from error
+        raise Refusal(error) from error

@@ -15,13 +15,13 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
 from fmbench.callbacks import SweepReport
-from fmbench.errors import DataError, StorageError, UserError
-from fmbench.explain import as_user_error
+from fmbench.errors import ConfigError, DataError, StorageError, UserError
+from fmbench.explain import Refusal, as_user_error
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -78,18 +78,19 @@ def job(config: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
+        configuration.refuse_environment(OmegaConf.create({"hydra": context}))
         record = execute(
-            configuration.resolve(config),
+            _from_start_folder(config, context),
             folder,
             choices=_choices(context),
             overrides=list(context.overrides.task),
             display=display_for,
         )
-    except (DataError, StorageError):
-        raise
     except Exception as error:
         if not in_sweep:
             raise
+        if isinstance(error, (DataError, StorageError)):
+            raise Refusal(error) from error
         # A mistake in the config needs no traceback.
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
@@ -99,7 +100,10 @@ def job(config: DictConfig) -> float | None:
             raise UserError(f"{message}; the record is in {_shown(folder)}")
         log.error(message)
         return float("nan")
-    print(_sweep_line(record) if in_sweep else _summary(record, folder), flush=True)
+    try:
+        print(_sweep_line(record) if in_sweep else _summary(record, folder), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; the record is written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return record.objective
 
 
@@ -109,22 +113,28 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     Args:
         overrides: such as ``["model=lenet", "epochs=3"]``.
 
+    PyTorch's settings for the process (threads, determinism) are put back at the end; its random
+    numbers go on from the run's.
+
     Returns:
         The record; its status is completed or diverged.
 
     Raises:
         UserError: the config, the data or the run folder is at fault.
     """
+    from fmbench.device import settings_kept
     from fmbench.progress import SilentDisplay
     from fmbench.runner import execute
 
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
+        raise ConfigError(f"overrides={overrides!r}: must be a list of texts, as ['epochs=3']")
     done: list[Record] = []
 
     def task(config: DictConfig) -> None:
         context = HydraConfig.get()
         done.append(
             execute(
-                configuration.resolve(config),
+                _from_start_folder(config, context),
                 Path(context.runtime.output_dir),
                 choices=_choices(context),
                 overrides=list(context.overrides.task),
@@ -135,6 +145,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     configuration.register()
     try:
         with (
+            settings_kept(),
             hydra.utils.execution_whitelist(configuration.execution_whitelist()),
             hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench"),
         ):
@@ -152,8 +163,20 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     return done[0]
 
 
+def _from_start_folder(config: DictConfig, context: Any) -> dict[str, Any]:
+    """The resolved config, its data below the folder where the program was started.
+
+    With `hydra.job.chdir` a run works in its own folder, where there are no data.
+    """
+    resolved = configuration.resolve(config)
+    root = resolved["data"].get("root")
+    if isinstance(root, str) and root and not root.startswith("~"):
+        resolved["data"]["root"] = str(Path(context.runtime.cwd) / root)
+    return resolved
+
+
 def _fail(line: str, status: int) -> None:
-    print(f"fmbench: {line}", file=sys.stderr)
+    print(f"fmbench: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -27,31 +27,45 @@ CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 #: The groups whose chosen options a record keeps.
 GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
 
+#: More than any machine has cores; PyTorch takes no number of any size.
+MOST_THREADS = 1024
+
 PRECISIONS = ("auto", "fp32", "bf16")
 
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
 TRUST_VARIABLE = "FMBENCH_TRUST"
 
+#: Its value, read before any config is: Hydra can set variables for a job from its config.
+TRUSTED = os.environ.get(TRUST_VARIABLE, "")
+
 
 _WHOLE, _TEXT = "a whole number", "a text"
 
-#: What the keys of the open groups must hold, where an option has them.
+#: What the keys of the open groups must hold.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "data.root": ((str,), _TEXT),
-    "data.mirrors": ((list,), "a list of URLs"),
-    "data.download": ((bool,), "true or false"),
-    "data.train_size": ((int,), _WHOLE),
-    "data.test_size": ((int,), _WHOLE),
-    "data.seed": ((int,), _WHOLE),
+    "model._target_": ((str,), "the class to call"),
+    "optimizer._target_": ((str,), "the class to call"),
+    "optimizer.lr": ((int, float), "a number above 0"),
+    "scheduler._target_": ((str,), "the function to call"),
+    "data.name": ((str,), _TEXT),
     "data.mean": ((int, float), "a number"),
     "data.std": ((int, float), "a number"),
     "data.split.name": ((str,), _TEXT),
     "data.split.validation": ((int, NoneType), "a whole number, or null"),
     "data.split.seed": ((int,), _WHOLE),
-    "model._target_": ((str,), "the class to call"),
-    "optimizer._target_": ((str,), "the class to call"),
-    "optimizer.lr": ((int, float), "a number above 0"),
-    "scheduler._target_": ((str,), "the function to call"),
+}
+
+_TYPES_OF_DATA: dict[str, dict[str, tuple[tuple[type, ...], str]]] = {
+    "fashion_mnist": {
+        "data.root": ((str,), _TEXT),
+        "data.mirrors": ((list,), "a list of URLs"),
+        "data.download": ((bool,), "true or false"),
+    },
+    "synthetic": {
+        "data.train_size": ((int,), _WHOLE),
+        "data.test_size": ((int,), _WHOLE),
+        "data.seed": ((int,), _WHOLE),
+    },
 }
 
 #: What every image of the data sets has, and nets that take it as an argument must be told.
@@ -79,7 +93,11 @@ class Config:
 
 
 def execution_whitelist() -> list[str]:
-    """What a config may instantiate: nothing else is started, whoever wrote the config."""
+    """What a config may instantiate: nothing else is started, whoever wrote the config.
+
+    Hydra asks for the class of a result too. So a function of a trusted package that returns a net
+    of another one's class needs that other package trusted as well.
+    """
     own = [
         "fmbench.models.*",
         "fmbench.schedule.*",
@@ -90,8 +108,21 @@ def execution_whitelist() -> list[str]:
         "hydra_plugins.*",
         "hydra._internal.core_plugins.*",
     ]
-    trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
-    return own + [f"{name.strip()}.*" for name in trusted if name.strip()]
+    return own + [f"{name.strip()}.*" for name in TRUSTED.split(",") if name.strip()]
+
+
+def refuse_environment(config: DictConfig) -> None:
+    """Refuse a config that sets environment variables: they can make programs run other programs.
+
+    Raises:
+        ConfigError: `hydra.job.env_set` is not empty.
+    """
+    names = list(config.hydra.job.env_set)
+    if names:
+        raise ConfigError(
+            f"hydra.job.env_set.{names[0]}: a config may not set environment variables; "
+            "set them in the shell"
+        )
 
 
 def register() -> None:
@@ -135,19 +166,22 @@ def check(config: Mapping[str, Any]) -> None:
     _at_least(config, "epochs", 1)
     _at_least(config, "test_every", 0)
     _at_least(config, "threads", 1)
+    if (config["threads"] or 1) > MOST_THREADS:
+        raise ConfigError(f"threads={config['threads']}: must be at most {MOST_THREADS}")
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed={config['seed']}: must be 0 or more and below 2**63")
     if not 0 <= config["label_smoothing"] < 1:
         raise ConfigError(
             f"label_smoothing={config['label_smoothing']}: must be at least 0 and below 1"
         )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config["device"]):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
     if config["precision"] not in PRECISIONS:
         raise ConfigError(
             f"precision={config['precision']}: must be one of {', '.join(PRECISIONS)}"
         )
-    for key, (types, wanted) in _TYPES.items():
+    own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
+    for key, (types, wanted) in (_TYPES | own).items():
         _has_type(config, key, types, wanted)
     if config["data"]["std"] <= 0:
         raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
@@ -165,17 +199,15 @@ def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], want
     *path, last = key.split(".")
     node: Any = config
     for name in path:
-        node = node[name]
+        node = node.get(name)
         if not isinstance(node, Mapping):
             raise ConfigError(f"{'.'.join(path)}={node}: must be one of the group's options")
     if last not in node:
-        if last in ("_target_", "lr", "mean", "std", "name", "split"):
-            raise ConfigError(f"{key}: must be {wanted}; it is not there")
-        return
+        raise ConfigError(f"{key}: is not there; must be {wanted}")
     value = node[last]
     # bool is an int to Python, and true is no number to a reader.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise ConfigError(f"{key}={value}: must be {wanted}")
+        raise ConfigError(f"{key}={value}: must be {wanted}, is a {type(value).__name__}")
 
 
 def _at_least(config: Mapping[str, Any], key: str, least: int) -> None:

@@ -4,7 +4,9 @@ import contextlib
 import os
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,7 @@ class Device:
             "fmbench": fmbench.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
+            "torchvision": metadata.version("torchvision"),
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}",
             "device": self.torch.type,
@@ -73,29 +76,52 @@ class Device:
 
 
 def select(device: str, *, threads: int | None, deterministic: bool) -> Device:
-    """The device asked for, set up for this process; its precision is chosen by `set_precision`.
+    """The device asked for, set up for this process; `choose_precision` says how to run a net.
 
     Raises:
         ConfigError: the device is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
+    if device == "cpu":
+        chosen = torch.device("cpu")
+    else:
+        # Parsed here: torch.device keeps 8 bits of the index, so that cuda:256 would be cuda:0.
+        index = int(device.partition(":")[2] or 0)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (chosen.index or 0) >= count:
-            there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+        if index >= count:
+            there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
             raise ConfigError(f"device={device}: no such device here; there are: {there}")
+        chosen = torch.device("cuda", index)
         torch.cuda.set_device(chosen)
     threads = threads or available_threads()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32, 10 bits.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     if deterministic:
         # cuBLAS asks for it before its first call (PyTorch's notes on reproducibility).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return Device(chosen, precision="fp32", threads=threads, deterministic=deterministic)
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back what `select` sets for the whole process, for callers with a life after the run."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    conv = cudnn.conv  # type: ignore[attr-defined]
+    before = cudnn.deterministic, cudnn.benchmark, conv.fp32_precision, matmul.fp32_precision
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        cudnn.deterministic, cudnn.benchmark, conv.fp32_precision, matmul.fp32_precision = before
 
 
 def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:

@@ -1,6 +1,7 @@
 """From the exceptions of Hydra and OmegaConf to the one line that a person should see."""
 
 import difflib
+import traceback
 from collections.abc import Iterable, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -11,17 +12,17 @@ from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserE
 
 
 class Refusal(BaseException):
-    """Carries a `UserError` out of a Hydra callback, whose exceptions Hydra makes warnings."""
+    """Carries an exception out of a Hydra callback, whose exceptions Hydra makes warnings."""
 
-    def __init__(self, error: UserError) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
         self.error = error
 
 
 def as_user_error(error: BaseException) -> UserError | None:
     """The one line that a person should see for this exception; None where it is a bug."""
     if isinstance(error, Refusal):
-        return error.error
+        return as_user_error(error.error)
     if isinstance(error, UserError):
         return error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -37,7 +38,7 @@ def as_user_error(error: BaseException) -> UserError | None:
         # After the place of the error comes a pointer to a manual; a line has no room for it.
         text = str(error.__cause__ or error.message).partition("See https:")[0]
         return ConfigError(f"cannot read the override {error.override!r}: {_last_line(text)}")
-    if isinstance(error, OSError) and error.filename:
+    if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
         return PartialResultsError("no trial of the search completed")  # Optuna has no best one
@@ -46,12 +47,16 @@ def as_user_error(error: BaseException) -> UserError | None:
     return None
 
 
+def _raised_in_a_run(error: BaseException) -> bool:
+    """Whether it comes from the net or what feeds it, rather than from making a folder."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "fmbench.runner" for frame, _ in frames)
+
+
 def _raised_by_hydra(error: BaseException) -> bool:
     """Whether Hydra itself refused a value, for which it has no exception of its own."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    module = place.tb_frame.f_globals.get("__name__", "") if place else ""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
     return isinstance(error, ValueError) and module.startswith("hydra.")
 
 
@@ -80,4 +85,6 @@ def _chain(error: BaseException | None) -> Iterable[BaseException]:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1].strip()
+    """The last line that says something: below it the parser may draw a pointer to the place."""
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalpha, line))]
+    return lines[-1] if lines else text.strip()

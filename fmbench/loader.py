@@ -109,7 +109,7 @@ class EvaluationLoader:
         labels: Tensor,
         *,
         normalization: Normalization,
-        batch_size: int = 1000,
+        batch_size: int,
     ) -> None:
         self.images = images
         self.labels = labels

@@ -19,7 +19,8 @@ def git_state() -> dict[str, Any] | None:
         return None
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()
-        dirty = bool(_git(checkout, "status", "--porcelain", "--untracked-files=no").strip())
+        # New files count too, where code and options are: they may be what the run is made of.
+        dirty = bool(_git(checkout, "status", "--porcelain", "--", "fmbench", "conf").strip())
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": dirty}

@@ -19,7 +19,10 @@ RESULT_NAME = "result.json"
 HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME = "predictions.npy"
 
-COMPLETED, DIVERGED, FAILED, INTERRUPTED = "completed", "diverged", "failed", "interrupted"
+#: What became of a run. A record says `running` from its first second, so that a run which is
+#: killed outright still stands in the table.
+RUNNING, COMPLETED = "running", "completed"
+DIVERGED, FAILED, INTERRUPTED = "diverged", "failed", "interrupted"
 
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
 #: threads, deterministic) are in the fingerprint; test_every only looks.
@@ -52,7 +55,7 @@ class Record:
     epochs: int
     seed: int
     started: str  # UTC, ISO 8601
-    status: str = FAILED  # until it ends otherwise
+    status: str = RUNNING
     error: str | None = None
     parameters: int | None = None
     flops: int | None = None  # forward pass, per image; a multiply-add counts as two
@@ -64,6 +67,8 @@ class Record:
     test_accuracy: float | None = None  # after the last epoch
     best_test_accuracy: float | None = None  # optimistic: chosen on the test set
     best_test_epoch: int | None = None  # counted from 0
+    # Training and evaluation of the epochs that ended; total from the moment the images are in
+    # memory to the end.
     seconds: dict[str, float] = field(
         default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "total": 0.0}
     )
@@ -109,8 +114,19 @@ def keys(config: Mapping[str, Any], data_sha256: str, split_hash: str) -> tuple[
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _canonical(value: Any) -> Any:
+    """The same for what means the same: 1 and 1.0, a list and a tuple, keys in any order."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +181,16 @@ class RunFolder:
                 np.save(file, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
         except OSError as error:
             raise storage_error(path, error) from error
+
+
+def refuse_used_sweep(folder: Path) -> None:
+    """Refuse a sweep's folder that holds runs already.
+
+    Raises:
+        StorageError: it does.
+    """
+    if next(folder.glob(f"*/{RESULT_NAME}"), None):
+        raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
 
 
 def refuse_used(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
+import json
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from fmbench.assembly import make_model, make_trainer, prepare
+from fmbench.assembly import Inputs, make_model, make_trainer, prepare
 from fmbench.cost import count_flops, count_parameters
 from fmbench.device import PeakMemory, choose_precision
 from fmbench.errors import UserError
@@ -61,11 +64,15 @@ def execute(
         UserError: the config, the data or the folder is at fault.
         Exception: whatever the net raised. The record says so, with status failed.
     """
-    start = time.perf_counter()
     run_folder = RunFolder(folder)
     record = _blank_record(config, choices, overrides)
+    run_folder.write_record(record)
+    start = time.perf_counter()
     try:
-        _run(config, record, run_folder, display)
+        inputs = prepare(config)
+        # Reading the images is not the run's: in a sweep only the first run does it.
+        start = time.perf_counter()
+        _run(config, inputs, record, run_folder, display)
         record.status = COMPLETED
     except DivergedError as error:
         record.status, record.error = DIVERGED, str(error)
@@ -92,7 +99,9 @@ def _blank_record(
 ) -> Record:
     """The record of a run that has not begun: what is known from the config alone."""
     kept = recorded_config(config)
-    key, row = keys(kept, data_sha256="", split_hash="")
+    # Until the images are read their names stand for them, so that no two runs share a key.
+    data, split_config = config["data"]["name"], json.dumps(config["data"]["split"], default=str)
+    key, row = keys(kept, data_sha256=data, split_hash=split_config)
     split = config["data"]["split"]["name"]
     name = choices.get("model", "?")
     if "name" in config["model"]:  # one option that stands for many nets: torchvision
@@ -110,7 +119,7 @@ def _blank_record(
         data={"name": config["data"]["name"], "sha256": None},
         split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
         batch_size=config["batch_size"],
-        learning_rate=config["optimizer"].get("lr"),
+        learning_rate=_float(config["optimizer"].get("lr")),
         epochs=config["epochs"],
         seed=config["seed"],
         started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -120,11 +129,11 @@ def _blank_record(
 
 def _run(
     config: Mapping[str, Any],
+    inputs: Inputs,
     record: Record,
     folder: RunFolder,
     display: Callable[[int, int], Display],
 ) -> None:
-    inputs = prepare(config)
     split = inputs.split
     record.data["sha256"] = inputs.dataset.sha256
     record.split = {
@@ -136,7 +145,7 @@ def _run(
     }
     record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
 
-    torch.manual_seed(config["seed"])
+    _seed(config["seed"])
     model = make_model(config)
     record.parameters = count_parameters(model)
     record.flops = count_flops(model)
@@ -145,7 +154,7 @@ def _run(
     record.device = device.name
     record.fingerprint = device.fingerprint()
     memory = PeakMemory(device.torch)
-    trainer = make_trainer(config, inputs, device.place(model), device)
+    trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
     log.info(
         "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
         record.model,
@@ -168,6 +177,18 @@ def _run(
             record.peak_memory = memory.bytes
             if epoch.predictions is not None and epoch.epoch + 1 == config["epochs"]:
                 folder.write_predictions(epoch.predictions.numpy())
+
+
+def _float(value: Any) -> Any:
+    """1 as 1.0; what is no number, of a config that will be refused, as it is."""
+    return float(value) if isinstance(value, int) else value
+
+
+def _seed(seed: int) -> None:
+    """Seed every global source of random numbers that a net may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def _history(epoch: Epoch) -> dict[str, Any]:

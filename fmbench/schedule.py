@@ -57,10 +57,11 @@ def step(
     """Multiply the learning rate by `gamma` every `step_size` epochs.
 
     Raises:
-        ConfigError: `step_size` is below 1.
+        ConfigError: `step_size` is no whole number above 0, or `gamma` is not above 0.
     """
-    if step_size < 1:
-        raise ConfigError(f"scheduler.step_size={step_size}: must be 1 epoch or more")
+    if not _is_whole(step_size) or step_size < 1:
+        raise ConfigError(f"scheduler.step_size={step_size}: must be a whole number of epochs")
+    _check_gamma(gamma)
     return Schedule(lr_scheduler.StepLR(optimizer, step_size, gamma), "epoch")
 
 
@@ -75,12 +76,15 @@ def multistep(
     """Multiply the learning rate by `gamma` before each epoch in `milestones`, counted from 0.
 
     Raises:
-        ConfigError: the milestones do not rise, or one is below 1.
+        ConfigError: the milestones are no rising whole numbers from 1 on; `gamma` is not above 0.
     """
-    if any(later <= sooner for sooner, later in zip([0, *milestones], milestones, strict=False)):
+    _check_gamma(gamma)
+    if not all(map(_is_whole, milestones)) or any(
+        later <= sooner for sooner, later in zip([0, *milestones], milestones, strict=False)
+    ):
         raise ConfigError(
-            f"scheduler.milestones={list(milestones)}: must be epochs from 1 on, each later than "
-            "the one before"
+            f"scheduler.milestones={list(milestones)}: must be whole numbers from 1 on, each "
+            "above the one before"
         )
     return Schedule(lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma), "epoch")
 
@@ -106,11 +110,11 @@ def onecycle(
     warmup: float = 0.2,
     div_factor: float = 10.0,
     final_div_factor: float = 1e4,
+    cycle_momentum: bool = False,
 ) -> Schedule:
     """Climb to the learning rate, then anneal far below the start, both along cosines.
 
-    Smith and Topin, "Super-Convergence" (2018), section 3. The momentum (Adam's first beta) runs
-    the other way, between 0.85 and 0.95, as in the paper; an optimizer without one keeps none.
+    Smith and Topin, "Super-Convergence" (2018), section 3.
 
     Args:
         optimizer: its learning rate is the peak.
@@ -119,16 +123,21 @@ def onecycle(
         warmup: share of all steps that climb, above 0 and below 1.
         div_factor: the first rate is the peak over this.
         final_div_factor: the last rate is the first over this.
+        cycle_momentum: let the momentum (Adam's first beta) run the other way, from 0.95 to 0.85
+            and back, as in the paper; it then takes the place of the optimizer's own.
 
     Raises:
-        ConfigError: `warmup` is not between 0 and 1, or a factor is not above 0.
+        ConfigError: `warmup` is not between 0 and 1, a factor is not above 0, or there is no
+            momentum to cycle.
     """
     if not 0 < warmup < 1:
         raise ConfigError(f"scheduler.warmup={warmup}: must be above 0 and below 1")
     for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
         if factor <= 0:
             raise ConfigError(f"scheduler.{name}={factor}: must be above 0")
-    cycles_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
+    has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
+    if cycle_momentum and not has_momentum:
+        raise ConfigError("scheduler.cycle_momentum=True: the optimizer has no momentum to cycle")
     # One more than there are steps: the rate is set for the step after the last one too. PyTorch
     # divides by the length of the climb less one step, so a run of a few steps climbs for two.
     total_steps = max(epochs * batches + 1, 3)
@@ -139,6 +148,15 @@ def onecycle(
         pct_start=max(warmup, 2 / total_steps),
         div_factor=div_factor,
         final_div_factor=final_div_factor,
-        cycle_momentum=cycles_momentum,
+        cycle_momentum=cycle_momentum,
     )
     return Schedule(scheduler, "batch")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_gamma(gamma: float) -> None:
+    if gamma <= 0:
+        raise ConfigError(f"scheduler.gamma={gamma}: must be above 0")

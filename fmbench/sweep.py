@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import check, resolve
+from fmbench.config import check, refuse_environment, resolve
 from fmbench.errors import ConfigError
 
 
@@ -54,11 +55,14 @@ def axes(config: DictConfig) -> list[Axis]:
     return list(found.values())
 
 
-def check_sweep(config: DictConfig, config_name: str) -> None:
+def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     """Check every value that a sweep gives to every key, one key at a time.
 
     Not every combination: there can be millions. One that fails only together with another ends
     its own run.
+
+    Returns:
+        The resolved config of the first run.
 
     Raises:
         ConfigError: a value cannot be, or a search would look for the worst run.
@@ -76,18 +80,23 @@ def check_sweep(config: DictConfig, config_name: str) -> None:
     every = axes(config)
     first = [_text(axis.overrides[0]) for axis in every]
     base = loader.load_configuration(config_name, first, RunMode.RUN)
-    check(resolve(base))
+    refuse_environment(base)
+    resolved = resolve(base)
+    check(resolved)
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
     for place, axis in enumerate(every):
         for override in axis.overrides[1:]:
             if OmegaConf.is_config(OmegaConf.select(own, axis.key)):  # a group: compose it
                 changed = [*first[:place], _text(override), *first[place + 1 :]]
-                check(resolve(loader.load_configuration(config_name, changed, RunMode.RUN)))
+                composed = loader.load_configuration(config_name, changed, RunMode.RUN)
+                refuse_environment(composed)
+                check(resolve(composed))
             else:
                 # Ten times as fast as composing, and the values of a long range are of this kind.
                 job = copy.deepcopy(own)
                 OmegaConf.update(job, axis.key, override.value())
                 check(resolve(job))
+    return resolved
 
 
 def _text(override: Override) -> str:

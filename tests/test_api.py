@@ -1,6 +1,7 @@
 """From Python, as in a notebook."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from commands import TINY, python, raises_one_line
@@ -26,6 +27,8 @@ def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch,
 def test_mistakes_are_exceptions_and_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raises_one_line(lambda: fmbench.run(["model=lenett"]), ConfigError, "lenett", "lenet")
+    raises_one_line(lambda: fmbench.run("epochs=3"), ConfigError, "must be a list of texts")
+    raises_one_line(lambda: fmbench.run(None), ConfigError, "must be a list of texts")
     raises_one_line(lambda: fmbench.run(["batch_size=0"]), ConfigError, "batch_size=0")
     fmbench.run([*TINY, "hydra.run.dir=here"])
     raises_one_line(lambda: fmbench.run([*TINY, "hydra.run.dir=here"]), StorageError, "here")
@@ -37,6 +40,32 @@ def test_diverged_is_a_status_not_an_exception(tmp_path, monkeypatch):
     record = fmbench.run([*TINY, "optimizer.lr=1e38", "scheduler=constant"])
     assert record.status == "diverged"
     assert "nan" in record.error or "inf" in record.error
+
+
+def test_settings_of_the_process_are_put_back(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    fmbench.run([*TINY, "deterministic=true", f"threads={threads + 1}"])
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == threads
+
+
+def test_a_torchvision_net_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = fmbench.run([*TINY, "epochs=1", "model=torchvision", "model.name=shufflenet_v2_x0_5"])
+    assert record.status == "completed"
+    assert record.model == "torchvision/shufflenet_v2_x0_5"
+
+
+def test_a_missing_file_in_a_net_is_no_storage_error(tmp_path, monkeypatch):
+    from fmbench.models.lenet5 import LeNet5
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LeNet5, "forward", lambda *_: Path("weights.pt").read_bytes())
+    with pytest.raises(FileNotFoundError):
+        fmbench.run(TINY)
 
 
 def test_unknown_name():

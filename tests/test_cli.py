@@ -2,14 +2,20 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import yaml
 from commands import CHECKOUT, TINY, fmbench, python, records
 
 import fmbench as package
 from fmbench import cli
+from fmbench import config as configuration
+from fmbench.errors import StorageError
 
 
 @pytest.fixture
@@ -209,6 +215,9 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["whitelist"]),
         (["+hydra.callbacks.x._target_=os.system"], 2, ["os.system"]),
         (["optimizer.lr"], 2, ["optimizer.lr"]),
+        (["bätch=3"], 2, ["bätch=3"]),
+        (["precision='a\nb'"], 2, ["precision=a b"]),
+        (["+hydra.job.env_set.PATH=/tmp"], 2, ["env_set", "PATH"]),
         (["model=null"], 2, ["NoneType"]),
         (["data.root=${nope}"], 2, ["data.root", "nope"]),
         (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
@@ -241,10 +250,128 @@ def test_no_run_is_written_over(command, tmp_path):
     assert {path: path.read_bytes() for path in below(tmp_path)} == before
 
 
-def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
-    status, _, err = command("-m", "data.root=none", "data.mirrors=[]", "seed=0,1")
+def test_data_that_are_missing_refuse_a_sweep_before_its_first_run(command, tmp_path):
+    status, out, err = command("-m", "data.root=none", "data.mirrors=[]", "seed=0,1")
     assert status == 3
-    assert err.count("Fashion-MNIST: missing") == 1
+    assert err.startswith("fmbench: Fashion-MNIST: missing")
+    assert err.count("\n") == 1
+    assert (out, below(tmp_path)) == ("", [])
+
+
+def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path, monkeypatch):
+    from fmbench import runner
+
+    def full(*_arguments):
+        raise StorageError("disk full")
+
+    monkeypatch.setattr(runner.RunFolder, "append_history", full)
+    status, _, err = command("-m", *TINY, "seed=0,1,2")
+    assert status == 5
+    assert [record["status"] for record in records(tmp_path)] == ["failed"]
+    assert err.endswith("fmbench: disk full\n")
+
+
+def test_a_sweep_is_refused_a_folder_with_runs(command, tmp_path):
+    assert command("-m", *TINY, "epochs=1", "seed=0,1", "hydra.sweep.dir=here")[0] == 0
+    before = {path: path.read_bytes() for path in below(tmp_path)}
+    status, _, err = command("-m", *TINY, "seed=7,8", "hydra.sweep.dir=here")
+    assert status == 5
+    assert "holds the runs of a sweep already" in err
+    assert {path: path.read_bytes() for path in below(tmp_path)} == before
+
+
+def test_a_config_cannot_trust_itself(command, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "stranger" / "model").mkdir(parents=True)
+    (tmp_path / "stranger" / "model" / "evil.yaml").write_text(
+        "# @package _global_\n"
+        "model: {_target_: shutil.rmtree, path: victim}\n"
+        "hydra: {job: {env_set: {FMBENCH_TRUST: shutil}}}\n"
+    )
+    for how in ([], ["-m"]):
+        for more in ([], ["hydra.job.env_set={}"], ["+hydra.job.env_set.FMBENCH_TRUST=shutil"]):
+            model = "model=evil,lenet5" if how else "model=evil"
+            status, _, err = command(*how, "--config-dir", "stranger", *TINY, model, *more)
+            assert status in (2, 4), err
+            assert "env_set" in err or "shutil.rmtree" in err
+    assert (tmp_path / "victim").is_dir()
+
+
+def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp_path, monkeypatch):
+    from fmbench import data
+
+    roots = []
+    original = data.load
+
+    def load(config):
+        roots.append(config["root"])
+        return original({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
+
+    monkeypatch.setattr(data, "load", load)
+    status, _, err = command(
+        "hydra.job.chdir=true", "model=lenet5", "epochs=1", "data.root=somewhere"
+    )
+    assert status == 0, err
+    assert roots[-1] == str(tmp_path / "somewhere")
+
+
+def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
+    from fmbench import data
+    from fmbench.splits import make_split
+
+    splits = ["data.split=custom", "data.split.validation=30"]
+    assert command(*TINY, *splits, "test_every=1", "epochs=3", "seed=2")[0] == 0
+    (record,) = records(tmp_path)
+    (path,) = tmp_path.rglob("predictions.npy")
+    dataset = data.load(record["config"]["data"])
+    split = make_split(dataset, record["config"]["data"]["split"])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])[split.test]
+    predictions = np.load(path)
+    assert (predictions == labels).mean() == pytest.approx(record["test_accuracy"])
+    lines = path.with_name("history.jsonl").read_text("utf-8").splitlines()
+    history = [json.loads(line) for line in lines]
+    assert [line["epoch"] for line in history] == [0, 1, 2]
+    assert history[-1]["validation_accuracy"] == record["validation_accuracy"]
+    assert history[-1]["test_accuracy"] == record["test_accuracy"]
+    tested = [line["test_accuracy"] for line in history]
+    assert record["best_test_accuracy"] == max(tested)
+    assert record["best_test_epoch"] == tested.index(max(tested))
+    trained = sum(line["seconds"] for line in history)
+    assert record["seconds"]["train"] == pytest.approx(trained)
+    assert record["images_per_second"] == pytest.approx(3 * 70 / trained)
+    assert record["flops"] == 563_280
+    assert record["split"]["hash"] == split.hash
+    assert record["data"]["sha256"] == dataset.sha256
+
+
+def test_keys_tell_runs_apart(command, tmp_path):
+    changes = ["seed=1", "data.split=holdout", "data.seed=1", "augmentation=flip", "epochs=2"]
+    for change in ["seed=0", *changes]:
+        assert command(*TINY, "epochs=1", change)[0] == 0
+    keys = {record["key"] for record in records(tmp_path)}
+    assert len(keys) == 1 + len(changes)
+
+
+def test_stopped_from_the_keyboard(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("history.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert err.endswith("fmbench: stopped from the keyboard\n")
+    assert "Traceback" not in err
+    (record,) = records(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["train_accuracy"] > 0
 
 
 def test_tracebacks_on_request(command, monkeypatch):
@@ -341,7 +468,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
     status, _, err = command(*arguments)
     assert status == 2
     assert "mypackage.Linear" in err
-    monkeypatch.setenv("FMBENCH_TRUST", "mypackage")
+    monkeypatch.setattr(configuration, "TRUSTED", "mypackage")
     status, _, err = command(*arguments)
     assert status == 0, err
     (record,) = records(tmp_path)
@@ -364,3 +491,43 @@ def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, comm
     assert first["test_loss"] == second["test_loss"]
     assert first["test_accuracy"] > 0.5
     assert str(fashion_mnist_root) not in json.dumps(first)
+
+
+def test_a_run_that_is_killed_stands_in_the_table(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("history.jsonl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        child.kill()
+        child.wait()
+    (record,) = records(tmp_path)
+    assert record["status"] == "running"
+    assert record["test_accuracy"] is None
+    done = python("-m", "fmbench.report", cwd=tmp_path)
+    assert "running" in done.stdout
+    assert "lenet5" in done.stdout
+
+
+def test_a_reader_that_goes_away_harms_no_run(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.close()
+    err = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(timeout=60) == 0, err
+    assert "rror" not in err
+    assert records(tmp_path)[0]["status"] == "completed"

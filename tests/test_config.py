@@ -77,7 +77,7 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
 
 def test_trust_adds_packages_to_the_whitelist(monkeypatch):
     assert not any(name.startswith("mine") for name in configuration.execution_whitelist())
-    monkeypatch.setenv(configuration.TRUST_VARIABLE, "mine, theirs.nets")
+    monkeypatch.setattr(configuration, "TRUSTED", "mine, theirs.nets")
     assert {"mine.*", "theirs.nets.*"} <= set(configuration.execution_whitelist())
 
 

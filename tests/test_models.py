@@ -21,7 +21,7 @@ from fmbench.models.densenet import DenseNet
 from fmbench.models.lenet import LeNet
 from fmbench.models.lenet5 import LeNet5
 from fmbench.models.resnet18 import ResNet18
-from fmbench.models.torchvision import torchvision_model
+from fmbench.models.torchvision import Torchvision
 
 OPTIONS = sorted((Path(fmbench.__file__).parent.parent / "conf" / "model").glob("*.yaml"))
 
@@ -31,7 +31,7 @@ SMALL = {
     "lenet5": LeNet5,
     "resnet18": partial(ResNet18, depths=(1, 2, 1), width=8),
     "densenet": partial(DenseNet, depth=16, growth=6),
-    "torchvision": partial(torchvision_model, name="shufflenet_v2_x0_5", upsample=32),
+    "torchvision": partial(Torchvision, name="shufflenet_v2_x0_5", upsample=32),
 }
 every_net = pytest.mark.parametrize("build", SMALL.values(), ids=SMALL.keys())
 own_net = pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def on_meta(build, **settings) -> nn.Module:
         (LeNet5, 44_426),
         (ResNet18, 11_172_810),
         (DenseNet, 768_730),
-        (torchvision_model, 1_527_818),
+        (Torchvision, 1_527_818),
     ],
 )
 def test_parameters_are_those_of_the_published_nets(build, parameters):
@@ -170,7 +170,7 @@ def test_flops_are_per_image_and_alike_from_a_net_and_its_factory():
     ("name", "gigamacs"), [("resnet18", 1.81), ("vit_b_16", 17.56), ("swin_t", 4.49)]
 )
 def test_flops_match_those_torchvision_publishes(name, gigamacs):
-    build = partial(torchvision_model, name=name, upsample=224, channels=3, classes=1000)
+    build = partial(Torchvision, name=name, upsample=224, channels=3, classes=1000)
     assert round(count_flops(build, (1, 3, 28, 28)) / 2e9, 2) == gigamacs
 
 
@@ -304,8 +304,8 @@ def test_residual_and_dense_nets_start_he_normal_by_fan_out():
 def test_first_convolution_of_torchvision_keeps_the_spread_of_its_responses():
     def stem(channels):
         torch.manual_seed(0)
-        net = torchvision_model(name="resnet18", channels=channels)
-        return net.conv1.weight
+        net = Torchvision(name="resnet18", channels=channels)
+        return net.net.conv1.weight
 
     colour, grey, six = stem(3), stem(1), stem(6)
     assert (colour.shape[1], grey.shape[1], six.shape[1]) == (3, 1, 6)
@@ -326,32 +326,32 @@ def test_every_family_of_torchvision_is_covered():
 def test_torchvision_net_runs_or_says_the_size_it_needs(name, smallest):
     if smallest is not None:
         with pytest.raises(ConfigError) as refusal:
-            on_meta(torchvision_model, name=name)
+            on_meta(Torchvision, name=name)
         assert str(refusal.value) == (
             f"model.name={name} cannot take images of 28 x 28; "
             f"the smallest usual size that works is model.upsample={smallest}"
         )
-    net = on_meta(torchvision_model, name=name, upsample=smallest).train()
+    net = on_meta(Torchvision, name=name, upsample=smallest).train()
     with torch.no_grad():
         assert net(images(2).to("meta")).shape == (2, 10)
 
 
 @pytest.mark.parametrize(("name", "upsample"), [("googlenet", None), ("inception_v3", 96)])
 def test_auxiliary_heads_are_left_out(name, upsample):
-    net = on_meta(torchvision_model, name=name, upsample=upsample).train()
+    net = on_meta(Torchvision, name=name, upsample=upsample).train()
     assert isinstance(net(images(2).to("meta")), torch.Tensor)
     assert not [name for name, _ in net.named_parameters() if "aux" in name.lower()]
 
 
 def test_upsampling_happens_only_when_asked():
-    assert not any(isinstance(m, nn.Upsample) for m in torchvision_model().modules())
-    net = torchvision_model(upsample=64)
+    assert not any(isinstance(m, nn.Upsample) for m in Torchvision().modules())
+    net = Torchvision(upsample=64)
     assert net.upsample(images()).shape == (4, 1, 64, 64)
 
 
 def test_dropout_of_torchvision_is_its_own_unless_given():
     def rates(**settings):
-        net = on_meta(torchvision_model, **settings)
+        net = on_meta(Torchvision, **settings)
         return {m.p for m in net.modules() if isinstance(m, nn.Dropout)}
 
     assert rates() == {0.2}
@@ -368,7 +368,7 @@ def test_a_refused_net_never_gets_its_weights(monkeypatch):
 
     monkeypatch.setattr(nn.Conv2d, "__init__", spy)
     with pytest.raises(ConfigError):
-        torchvision_model(name="vgg19")
+        Torchvision(name="vgg19")
     assert set(built) == {"meta"}
 
 
@@ -396,12 +396,12 @@ def test_a_refused_net_never_gets_its_weights(monkeypatch):
         (DenseNet, {"compression": 0}, "model.compression=0 is not allowed: at most 1"),
         (DenseNet, {"compression": 1.1}, "model.compression=1.1 is not allowed"),
         (DenseNet, {"compression": 0.001}, "enough to keep one of"),
-        (torchvision_model, {"name": "ResNet19"}, "the closest are resnet18, "),
-        (torchvision_model, {"name": "fasterrcnn_resnet50_fpn"}, "classification nets"),
-        (torchvision_model, {"name": "maxvit_t", "upsample": 299}, "model.upsample=224"),
-        (torchvision_model, {"upsample": 0}, "model.upsample=0 is not allowed"),
-        (torchvision_model, {"dropout": -1}, "a probability"),
-        (torchvision_model, {"name": "resnet18", "dropout": 0.1}, "has no dropout layer"),
+        (Torchvision, {"name": "ResNet19"}, "the closest are resnet18, "),
+        (Torchvision, {"name": "fasterrcnn_resnet50_fpn"}, "classification nets"),
+        (Torchvision, {"name": "maxvit_t", "upsample": 299}, "model.upsample=224"),
+        (Torchvision, {"upsample": 0}, "model.upsample=0 is not allowed"),
+        (Torchvision, {"dropout": -1}, "a probability"),
+        (Torchvision, {"name": "resnet18", "dropout": 0.1}, "has no dropout layer"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_is_allowed(build, settings, message):

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,12 @@ from rich.console import Console
 
 from fmbench import report
 from fmbench.errors import StorageError
+from fmbench.record import RUNNING
 from fmbench.report import columns, escape
 from fmbench.report.__main__ import main
-from fmbench.report.columns import SHOWN
-from fmbench.report.table import command
+from fmbench.report.columns import SHOWN, SPLIT
+from fmbench.report.differs import HARDWARE, HASHES, MOST_DIFFERENCES, differences
+from fmbench.report.table import command, model_settings
 from fmbench.report.terminal import print_sections
 from fmbench.results import load_results
 
@@ -58,7 +62,7 @@ def build(folder: Path, output: Path | None = None) -> report.Report:
 
 def table_cells(markdown: str) -> list[list[str]]:
     """The rows of the first Markdown table, header and rule included."""
-    lines = markdown[markdown.index("| net |") :].split("\n\n", maxsplit=1)[0].split("\n")
+    lines = markdown[markdown.index("| # | net |") :].split("\n\n", maxsplit=1)[0].split("\n")
     # A bar ends a cell unless a backslash stands before it.
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
@@ -86,18 +90,18 @@ def test_seeds_are_grouped_with_mean_and_sample_deviation(tmp_path):
     assert row["seconds_train"] == pytest.approx(9.0)
     assert row["command"] == "python -m fmbench -m model=lenet epochs=3 seed=0,1,2"
     made = build(tmp_path)
-    assert table_cells(made.markdown)[2][8:10] == ["3", "92.00 ± 2.65"]
+    assert table_cells(made.markdown)[2][9:11] == ["3", "92.00 ± 2.65"]
 
 
 def test_one_seed_has_no_deviation(tmp_path):
     write(tmp_path)
-    assert table_cells(build(tmp_path).markdown)[2][8:10] == ["1", "90.01"]
+    assert table_cells(build(tmp_path).markdown)[2][9:11] == ["1", "90.01"]
 
 
 def test_columns_come_in_the_order_people_were_promised(tmp_path):
     write(tmp_path)
     assert table_cells(build(tmp_path).markdown)[0] == [
-        *("net", "data", "split", "augmentation", "optimizer", "learning rate", "batch size"),
+        *("#", "net", "data", "split", "augmentation", "optimizer", "learning rate", "batch size"),
         *("epochs", "n", "test accuracy (%)", "best on test (optimistic, %)", "parameters"),
         *("FLOPs", "wall time", "images/s", "device"),
     ]
@@ -140,7 +144,7 @@ def test_rows_that_look_the_same_say_how_they_differ(tmp_path):
     write(tmp_path / "1", test_accuracy=0.92)
     write(tmp_path / "2", scheduler="cosine", config__scheduler={"T_max": 3}, test_accuracy=0.91)
     write(tmp_path / "3", model="resnet18", test_accuracy=0.90)
-    nets = [cells[0] for cells in table_cells(build(tmp_path).markdown)[2:]]
+    nets = [cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]]
     assert nets == [
         "lenet (scheduler=onecycle, optimizer.weight_decay=0.001)",
         "lenet (scheduler=onecycle, optimizer.weight_decay=0.0005)",
@@ -153,7 +157,7 @@ def test_rows_alike_in_all_but_their_hash_show_it(tmp_path):
     write(tmp_path / "0", configuration="aaaaaaaabb", key="1")
     write(tmp_path / "1", configuration="ccccccccdd", key="2")
     write(tmp_path / "2", configuration="ccccccccdd", key="3", fingerprint__threads=4)
-    nets = {cells[0] for cells in table_cells(build(tmp_path).markdown)[2:]}
+    nets = {cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]}
     assert nets == {
         "lenet (threads=2, configuration aaaaaaaa)",
         "lenet (threads=2, configuration cccccccc)",
@@ -179,7 +183,8 @@ def test_mixed_splits_are_noted(tmp_path):
     write(tmp_path / "0")
     assert "mix splits" not in build(tmp_path).markdown
     write(tmp_path / "1", split__name="custom")
-    assert "mix splits (custom, standard)" in build(tmp_path).markdown
+    said = "mix splits (custom 60,000/0/10,000; standard 60,000/0/10,000)"
+    assert said in build(tmp_path).markdown
 
 
 def test_runs_that_did_not_complete_are_counted_and_listed(tmp_path):
@@ -189,11 +194,257 @@ def test_runs_that_did_not_complete_are_counted_and_listed(tmp_path):
     made = build(tmp_path, tmp_path)
     assert (made.completed, made.failed, made.exit_status) == (1, 2, 0)
     assert "1 of 3 runs completed." in made.markdown
-    assert "| lenet | 0 | failed | Out of memory &#124; 3 GiB | 1 |" in made.markdown
+    assert (
+        "| lenet | 0 | failed | Out of memory &#124; 3 GiB | 2026-11-20 23:00 UTC | 1 |"
+        in made.markdown
+    )
     assert max(map(len, made.markdown.splitlines())) < 1_000
     assert "- failed: lenet in" in printed(made)
     (row,) = sheet_rows(tmp_path)
     assert row["n_failed"] == "2"
+
+
+def test_a_running_record_is_listed_with_its_start_and_not_counted_as_completed(tmp_path):
+    write(tmp_path / "0")
+    write(tmp_path / "1", seed=1, status=RUNNING, test_accuracy=None)
+    made = build(tmp_path, tmp_path)
+    assert (made.completed, made.failed) == (1, 1)
+    assert "1 of 2 runs completed (still running, or killed: 1)." in made.markdown
+    listed = "| lenet | 1 | running | still running, or killed | 2026-11-20 23:00 UTC | 1 |"
+    assert listed in made.markdown
+    shown = "running: lenet in 1: still running, or killed; started 2026-11-20 23:00 UTC"
+    assert shown in printed(made).replace(os.path.relpath(tmp_path) + "/", "")
+    (row,) = sheet_rows(tmp_path)
+    assert (row["n"], row["n_failed"], row["n_unfinished"]) == ("1", "0", "1")
+    assert table_cells(made.markdown)[2][9] == "1 (+1 unfinished)"
+
+
+def test_seeds_on_gpu_hosts_with_different_processors_are_one_row(tmp_path):
+    for seed, threads in enumerate((8, 64)):
+        hardware = {"fingerprint__device": "cuda", "fingerprint__threads": threads}
+        write(tmp_path / f"gpu-{seed}", device="NVIDIA H100", seed=seed, **hardware)
+        write(tmp_path / f"cpu-{seed}", seed=seed, fingerprint__threads=threads)
+    rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
+    assert sorted(row["n"] for row in rows if row["device"] == "NVIDIA H100") == [2]
+    assert sorted(row["n"] for row in rows if row["device"] != "NVIDIA H100") == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("field", "other"), [("memory_format", "contiguous"), ("deterministic", True)]
+)
+def test_what_may_change_bits_or_speed_makes_a_row(tmp_path, field, other):
+    write(tmp_path / "0")
+    write(tmp_path / "1", seed=1, **{f"fingerprint__{field}": other})
+    rows = build(tmp_path).sections[0].rows
+    assert [row["n"] for row in rows] == [1, 1]
+    assert {row["differs"].partition("=")[0] for row in rows} == {field}
+
+
+def test_completed_runs_without_a_fingerprint_are_kept_and_grouped(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path / str(seed), seed=seed, fingerprint=None, device=None)
+    (row,) = build(tmp_path).sections[0].rows
+    assert (row["n"], row["device"]) == (2, None)
+
+
+def test_an_undated_repeat_counts_as_the_older(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.91)
+    write(tmp_path / "1", test_accuracy=0.93, started=None)
+    (row,) = build(tmp_path).sections[0].rows
+    assert row["test_accuracy"] == 0.91
+
+
+def test_repeats_are_summed_over_rows(tmp_path):
+    for number, batch_size in enumerate((64, 64, 256, 256, 256)):
+        write(tmp_path / str(number), batch_size=batch_size)
+    (section,) = build(tmp_path).sections
+    assert section.summary == "5 of 5 runs completed (repeats of a run, which count once: 3)."
+
+
+def test_speed_is_all_images_over_all_seconds(tmp_path):
+    for seed, seconds in enumerate((1.0, 9.0)):
+        write(tmp_path / str(seed), seed=seed, seconds__train=seconds, images_per_second=7.0)
+    write(tmp_path / "unclocked", seed=2, seconds=None)
+    (row,) = report.benchmark_table(load_results(tmp_path)).to_dict("records")
+    assert row["images_per_second"] == pytest.approx(2 * 60_000 * 3 / 10.0)
+    write(tmp_path / "still", seconds__train=0.0, model="still")
+    table = report.benchmark_table(load_results(tmp_path)).set_index("model")
+    assert table["images_per_second"].isna().to_dict() == {"lenet": False, "still": True}
+
+
+def test_best_on_test_stands_only_where_every_seed_has_it(tmp_path):
+    write(tmp_path / "0", best_test_accuracy=0.95)
+    write(tmp_path / "1", seed=1)
+    made = build(tmp_path, tmp_path)
+    assert table_cells(made.markdown)[2][11] == "-"
+    assert sheet_rows(tmp_path)[0]["best_test_accuracy"] == ""
+    # Made again with the same result, seed 1 now has it, though its newest run did not look.
+    write(tmp_path / "2", seed=1, best_test_accuracy=0.93, started="2026-11-19T00:00:00Z")
+    assert table_cells(build(tmp_path).markdown)[2][11] == "94.00"
+
+
+def test_best_on_test_is_not_taken_from_a_repeat_with_another_result(tmp_path):
+    old = "2026-11-19T00:00:00Z"
+    write(tmp_path / "0", best_test_accuracy=0.95, test_accuracy=0.92, started=old)
+    write(tmp_path / "1")
+    assert build(tmp_path).sections[0].rows[0]["best_test_accuracy"] is None
+
+
+def test_the_split_and_the_net_say_what_was_trained(tmp_path):
+    write(
+        tmp_path,
+        model="torchvision/resnet34",
+        overrides=["model=torchvision", "model.name=resnet34", "+model.width=8", "model.width=16"],
+        split__train=2_500,
+        split__validation=500,
+    )
+    made = build(tmp_path, tmp_path)
+    row = table_cells(made.markdown)[2]
+    assert (row[1], row[3]) == ("torchvision/resnet34 width=16", "standard 2,500/500/10,000")
+    assert sheet_rows(tmp_path)[0]["model_settings"] == "width=16"
+    settings = ("~model.dropout", "model.name=b", "model.a=x=y", "batch_size=2", "model=resnet18")
+    assert model_settings("resnet18", settings) == "~dropout name=b a=x=y"
+
+
+def test_several_draws_of_a_split_and_several_data_are_noted(tmp_path):
+    write(tmp_path / "0")
+    write(tmp_path / "1", split__hash="77" * 32)
+    (note,) = build(tmp_path).sections[0].notes
+    assert "The split standard 60,000/0/10,000 was drawn in 2 ways" in note
+    write(tmp_path / "2", data__sha256="88" * 32)
+    assert "2 different contents of the data set" in build(tmp_path).markdown
+
+
+def test_several_drawings_of_the_synthetic_data_are_noted(tmp_path):
+    for seed in (1, 2):
+        changes = {"data__name": "synthetic", "data__sha256": f"{seed:064}"}
+        write(tmp_path / str(seed), split__hash=f"{seed:064}", **changes)
+    _, note = build(tmp_path).sections[0].notes
+    assert "2 different drawings" in note
+
+
+def test_versions_and_uncommitted_changes_are_noted(tmp_path):
+    write(tmp_path / "0")
+    assert build(tmp_path).sections[0].notes == []
+    write(tmp_path / "1", seed=1, fingerprint__torch="2.14.0", git__dirty=True)
+    write(tmp_path / "2", seed=2, fmbench_version="0.2.0", git={"commit": "d" * 40, "dirty": True})
+    made = build(tmp_path, tmp_path)
+    assert made.sections[0].notes == [
+        "The rows come from torch 2.14.0 and 2.15.0.",
+        "The rows come from fmbench 0.1.0 and 0.2.0.",
+        "The rows come from 2 commits of fmbench: abc123 and ddddddd.",
+        "2 runs were made with uncommitted changes to fmbench.",
+    ]
+    (row,) = sheet_rows(tmp_path)
+    assert (row["torch"], row["fmbench_version"]) == ("2.14.0 2.15.0", "0.1.0 0.2.0")
+    assert (row["git_commit"], row["git_dirty"]) == (f"abc123 {'d' * 40}", "False True")
+    assert (row["data_sha256"], row["split_hash"]) == ("d1" * 32, "5a" * 32)
+
+
+def test_repeats_that_disagree_are_noted(tmp_path):
+    write(tmp_path / "0", model="agrees", test_accuracy=0.95)
+    write(tmp_path / "1", model="agrees", test_accuracy=0.95004)
+    assert build(tmp_path).sections[0].notes == []
+    write(tmp_path / "2", test_accuracy=0.91)
+    write(tmp_path / "3", test_accuracy=0.9101)
+    (note,) = build(tmp_path).sections[0].notes
+    assert note.endswith("disagree by more than 0.005 points: row 2.")
+
+
+def test_failures_stand_beside_n_wherever_they_happened(tmp_path):
+    nothing = dict.fromkeys(("parameters", "flops", "test_accuracy", "device", "git"))
+    early = {"data__sha256": None, "split__hash": None, "fingerprint": {}, "configuration": "e"}
+    for seed in (0, 1):
+        write(tmp_path / str(seed), seed=seed, config__seed=seed)
+    write(tmp_path / "2", status="failed", error="early", config__seed=2, **early, **nothing)
+    write(tmp_path / "3", status="diverged", error="late", config__seed=3, test_accuracy=None)
+    write(tmp_path / "4", status="failed", error="other", config__epochs=9, **early, **nothing)
+    # Two rows share the config: the early failure counts for one of them, once.
+    write(tmp_path / "5", device="another", test_accuracy=0.5)
+    made = build(tmp_path, tmp_path)
+    counts = [row["n_failed"] for row in sheet_rows(tmp_path)]
+    assert counts == ["2", "0"]
+    assert [cells[9] for cells in table_cells(made.markdown)[2:]] == ["2 (+2 failed)", "1"]
+
+
+def test_a_failure_that_knows_its_device_counts_there(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.95)
+    write(tmp_path / "1", device="another", test_accuracy=0.5)
+    write(tmp_path / "2", device="another", status="failed", error="memory", test_accuracy=None)
+    assert [row["n_failed"] for row in build(tmp_path).sections[0].rows] == [0, 1]
+
+
+def test_two_rows_that_share_an_option_keep_the_difference_inside_it(tmp_path):
+    for number, share in enumerate((0.3, 0.4)):
+        write(tmp_path / str(number), config__scheduler={"warmup": share, "_target_": "x"})
+    write(tmp_path / "2", scheduler="cosine", config__scheduler={"T_max": 3, "_target_": "y"})
+    assert {row["differs"] for row in build(tmp_path).sections[0].rows} == {
+        "scheduler=onecycle, scheduler.warmup=0.3",
+        "scheduler=onecycle, scheduler.warmup=0.4",
+        "scheduler=cosine",
+    }
+
+
+def test_of_many_differences_those_that_tell_the_rows_apart_are_said():
+    rows = [
+        {"scheduler": "cosine", "configuration": "c" * 8, "config": json.dumps({"a": config})}
+        | dict.fromkeys((*SPLIT, *HARDWARE, *HASHES, "model_settings"))
+        | {column.key: None for column in SHOWN}
+        for config in (
+            {**dict.fromkeys("bcdefghi", 1), "last": 1},
+            {**dict.fromkeys("bcdefghi", 2), "last": 1},
+            {**dict.fromkeys("bcdefghi", 2), "last": 2},
+        )
+    ]
+    said = differences(rows)
+    assert {text.count("=") for text in said} == {MOST_DIFFERENCES}
+    assert len(set(said)) == 3
+    assert "a.last=2" in said[2]
+
+
+def test_three_thousand_rows_alike_take_no_longer_than_they_must():
+    config = {"optimizer": {f"p{number}": number for number in range(30)}}
+    row = dict.fromkeys(("scheduler", "model_settings", *SPLIT, *HARDWARE, *HASHES))
+    row |= {column.key: None for column in SHOWN} | {"configuration": "c" * 8}
+    rows = []
+    for decay in range(3_000):
+        config["optimizer"]["weight_decay"] = decay
+        rows.append({**row, "config": json.dumps(config)})
+    start = time.perf_counter()
+    said = differences(rows)
+    assert time.perf_counter() - start < 5
+    assert said[-1] == "optimizer.weight_decay=2999"
+
+
+def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_path):
+    for number, name in enumerate(("synthetic", "mine", "fashion_mnist")):
+        write(tmp_path / str(number), data__name=name)
+    write(tmp_path / "lost", data=None, choices={"data": 3}, status="failed", test_accuracy=None)
+    made = build(tmp_path, tmp_path)
+    titles = [section.title for section in made.sections]
+    assert titles == ["Fashion-MNIST", "Data: mine", "Data: unknown", "Synthetic data"]
+    names = [row["data"] for row in sheet_rows(tmp_path)]
+    assert names == ["fashion_mnist", "mine", "synthetic"]
+
+
+def test_markdown_numbers_are_flush_right(tmp_path):
+    write(tmp_path)
+    _, rule, row = table_cells(build(tmp_path).markdown)
+    right = [True, *(column.right for column in SHOWN)]
+    assert rule == ["---:" if flush else "---" for flush in right]
+    assert sum(right) == 11
+    assert row[0] == "1"
+
+
+def test_each_row_links_to_its_runs(tmp_path):
+    write(tmp_path / "a (b) [c]|d" / "1", seed=1)
+    write(tmp_path / "0", seed=0)
+    text = build(tmp_path, tmp_path / "out").markdown
+    assert (
+        "Row 1: lenet, 90.01 ± 0.00 %. Runs: [../0](../0), "
+        r"[../a (b) \[c\]&#124;d/1](../a%20%28b%29%20%5Bc%5D%7Cd/1)"
+    ) in text
+    assert "```sh\npython -m fmbench -m model=lenet epochs=3 seed=0,1\n```" in text
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -207,6 +458,14 @@ def test_runs_that_did_not_complete_are_counted_and_listed(tmp_path):
         (columns.percent(None), "-"),
         (columns.count(61706), "61,706"),
         (columns.number(1e-05), "1e-05"),
+        (columns.rate(22_222.2), "22,222"),
+        (columns.rate(99.96), "100"),
+        (columns.rate(41.25), "41.2"),
+        (columns.rate(None), "-"),
+        (columns.split("custom", 30_000, 0, 40_000), "custom 30,000/0/40,000"),
+        (columns.split("custom", None, None, None), "custom"),
+        (columns.seeds(3, 0, 0), "3"),
+        (columns.seeds(3, 1, 2), "3 (+1 failed, +2 unfinished)"),
         (columns.flops(833_040), "0.83 M"),
         (columns.flops(1_113_000_000), "1.11 G"),
         (columns.flops(7), "7"),
@@ -252,9 +511,9 @@ def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
     text = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
     rows = table_cells(text)
     assert len(rows) == 2 + len(HOSTILE)
-    assert {len(row) for row in rows} == {len(SHOWN)}
+    assert {len(row) for row in rows} == {1 + len(SHOWN)}
     assert len(made.sections) == 1 + len(HOSTILE)
-    # Outside the code blocks nothing is left that Markdown would act on.
+    # Outside the code blocks and the links nothing is left that Markdown would act on.
     prose = re.sub(r"^(`{3,})sh\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     tags = set(re.findall("<[^>]*>", prose))
     assert tags == {
@@ -263,7 +522,7 @@ def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
     assert prose.count("</details>") == len(made.sections)
     assert "://" not in prose
     assert not re.search(r"@\w|(?<!&)#\d|www\.", prose)
-    ours = prose.replace("**", "")
+    ours = re.sub(r"\[[\w./-]+\]\([\w./-]+\)|\*\*", "", prose)
     assert not re.search(r"(?<!\\)(\\\\)*[`*\[\]~$]", ours)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e\u2028]", text)
 
@@ -273,7 +532,7 @@ def test_no_value_ends_the_code_block(tmp_path):
     text = build(tmp_path).markdown
     fence, content = re.search(r"^(`+)sh\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE).groups()
     assert len(fence) == 6
-    assert content.count("\n") == 1
+    assert content.count("\n") == 0
     assert "<script>" not in text.replace(content, "")
 
 
@@ -304,6 +563,34 @@ def test_one_line_cuts_and_keeps_printable_text():
     assert escape.one_line("a  b\n c") == "a b c"
     assert escape.one_line("abcdef", 3) == "abc..."
     assert escape.markdown("fashion_mnist") == "fashion_mnist"
+
+
+# Controls, format marks, separators, private use, surrogates.
+UNSEEN = ["\x07", "\x9b", "\u200b", "\ufeff", "\u061c", "\u00ad", "\U000e0041", "\ue000", "\ud800"]
+
+
+@pytest.mark.parametrize("character", UNSEEN, ids=ascii)
+def test_characters_that_are_not_seen_are_spelled_out(character):
+    said = escape.one_line(f"a{character}b")
+    assert said.isprintable()
+    assert said.encode("ascii").decode("unicode_escape") == f"a{character}b"
+    assert escape.shell_word(f"a{character}b").isprintable()
+    assert escape.one_line("a\u2028b\u2029c") == "a b c"
+
+
+def test_the_shell_gets_back_what_was_spelled_out():
+    value = "a\u200b\U000e0041\ue000'\\ b"
+    told = f'printf %s "$1" {escape.shell_word(value)}'.replace('"$1" ', "")
+    environment = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
+    echoed = subprocess.run(["bash", "-c", told], capture_output=True, check=True, env=environment)
+    assert echoed.stdout.decode() == value
+
+
+@pytest.mark.parametrize(
+    "value", ["=1", " =1", "\u00a0+1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
+)
+def test_no_value_is_a_formula(value):
+    assert escape.spreadsheet(value).startswith("'")
 
 
 # --- the terminal -----------------------------------------------------------------------------
@@ -337,6 +624,63 @@ def test_a_terminal_gets_what_fits_and_is_told_the_rest(tmp_path, width):
     if width == 60:
         assert "In benchmark.md, or in a wider window: " in words
         assert "FLOPs." in words or "FLOPs;" in words
+
+
+def styled(made: report.Report, width: int) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, color_system="standard", width=width)
+    print_sections(made.sections, made.problems, console)
+    return file.getvalue().splitlines()
+
+
+def test_the_best_row_is_highlighted_and_no_other(tmp_path):
+    write(tmp_path / "0", model="best", test_accuracy=0.95)
+    bold_green = "\x1b[1;32m"
+    assert not [line for line in styled(build(tmp_path), 200) if bold_green in line]
+    write(tmp_path / "1", model="second", test_accuracy=0.9)
+    (line,) = (line for line in styled(build(tmp_path), 200) if bold_green in line)
+    assert "best" in line
+
+
+def test_a_column_without_any_value_is_not_shown_in_a_terminal(tmp_path):
+    write(tmp_path / "0")
+    assert "best" not in printed(build(tmp_path), 250)
+    write(tmp_path / "1", model="other", best_test_accuracy=0.95)
+    assert "best" in printed(build(tmp_path), 250)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_tells_rows_apart_outlasts_what_was_measured(tmp_path, width):
+    for number, device in enumerate(("AMD EPYC 9B14 96-Core Processor, 2 threads", "NVIDIA H100")):
+        for batch_size in (64, 256):
+            folder = tmp_path / f"{number}-{batch_size}"
+            write(folder, device=device, batch_size=batch_size, test_accuracy=0.9)
+    text = printed(build(tmp_path), width)
+    table = text[: text.index("All rows: ")]
+    assert max(map(len, text.splitlines())) <= width
+    assert width > 60 or "wider window: " in text
+    for word in ("NVIDIA", "EPYC", " 64 ", " 256 ", "90.00"):
+        assert table.count(word) == (4 if word == "90.00" else 2)
+
+
+def test_a_column_that_leaves_the_rows_distinct_goes_before_one_that_does_not(tmp_path):
+    for number, precision in enumerate(("fp32", "bf16")):
+        write(tmp_path / f"{number}", fingerprint__precision=precision)
+        changes = {"model": "resnet18", "split__name": "custom"}
+        write(tmp_path / f"x{number}", fingerprint__precision=precision, **changes)
+    text = printed(build(tmp_path), 45)
+    assert "bf16" in text
+    assert "In benchmark.md, or in a wider window: split" in " ".join(text.split())
+
+
+def test_a_terminal_shows_fifty_rows_and_a_pipe_all(tmp_path):
+    for number in range(53):
+        write(tmp_path / str(number), model=f"net-{number}")
+    made = build(tmp_path)
+    text = printed(made, 250)
+    assert (text.count("net-"), "And 3 more rows: see benchmark.md." in text) == (50, True)
+    text = printed(made)
+    assert (text.count("net-"), "more rows" in text) == (53, False)
 
 
 # --- files and the command --------------------------------------------------------------------
@@ -435,6 +779,23 @@ def test_a_reader_that_stops_early_does_no_harm(tmp_path):
     line = f"{sys.executable} -m fmbench.report {tmp_path} --output {tmp_path} | head -1"
     ended = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert (ended.stdout, ended.stderr) == (b"Fashion-MNIST\n", b"")
+    write(tmp_path / "newer", schema=2)
+    line = f"set -o pipefail; {line}"
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("> /dev/full", "cannot be written: No space left on device"), (">&-", "is closed")],
+)
+def test_an_output_that_takes_nothing_gives_status_5_and_one_line(tmp_path, output, said):
+    write(tmp_path / "0")
+    line = f"{sys.executable} -m fmbench.report {tmp_path} --output {tmp_path} {output}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, check=False, text=True)
+    assert ended.returncode == 5
+    assert ended.stderr.count("\n") == 1
+    assert said in ended.stderr
+    assert (tmp_path / "benchmark.md").exists()
 
 
 def test_the_report_does_not_import_torch_and_help_not_even_pandas(tmp_path):
@@ -451,9 +812,12 @@ def test_the_report_does_not_import_torch_and_help_not_even_pandas(tmp_path):
 
 
 def test_csv_holds_raw_numbers(tmp_path):
-    write(tmp_path, flops=None)
+    write(tmp_path / "0", flops=None)
+    write(tmp_path / "1", flops=None, seed=-1, seconds__train=10.1, peak_memory=512_000_001)
     build(tmp_path, tmp_path)
     (row,) = sheet_rows(tmp_path)
+    assert (row["seeds"], row["peak_memory"]) == ("'-1 0", "512000000")
+    assert float(row["seconds_train_sd"]) == pytest.approx(2**0.5)
     assert (row["test_accuracy"], row["parameters"], row["flops"]) == ("0.9001", "61706", "")
-    assert (row["seconds_train"], row["seconds_total"]) == ("8.1", "9.2")
-    assert json.loads(row["n"]) == 1
+    assert (row["seconds_train"], row["seconds_total"]) == ("9.1", "9.2")
+    assert json.loads(row["n"]) == 2

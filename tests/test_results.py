@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from records import record, write
 
 from fmbench import results
 from fmbench.errors import ConfigError
-from fmbench.record import RESULT_NAME
+from fmbench.record import RESULT_NAME, RUNNING
 from fmbench.results import load_results, read_results
 
 
@@ -20,6 +21,13 @@ def put(folder: Path, content: str | bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     raw = content.encode() if isinstance(content, str) else content
     (folder / RESULT_NAME).write_bytes(raw)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        config = {"a": config}
+    return config
 
 
 def test_a_record_becomes_a_row_with_flat_typed_columns(tmp_path):
@@ -111,6 +119,8 @@ def test_links_neither_loop_nor_double(tmp_path):
         (record(model=["lenet"]), "model is ['lenet'], not a text"),
         (record(model="\ud800"), "not valid Unicode"),
         (record(fingerprint__deterministic=1), "fingerprint.deterministic is 1"),
+        (record(config=nested(51)), "config is nested deeper than 50"),
+        (record(config={"a": [nested(900)]}), "config is nested deeper than 50"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said_and_the_rest_is_read(tmp_path, content, reason):
@@ -133,6 +143,59 @@ def test_only_regular_files_are_opened(tmp_path):
     problems = read_results(tmp_path).problems
     assert [problem.path.parent.name for problem in problems] == ["folder", "link", "pipe"]
     assert {problem.reason for problem in problems} == {"not a regular file"}
+
+
+def test_a_link_that_leads_to_itself_is_a_problem(tmp_path):
+    write(tmp_path / "good")
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / RESULT_NAME).symlink_to(tmp_path / "loop" / RESULT_NAME)
+    found = read_results(tmp_path)
+    assert [problem.path.parent.name for problem in found.problems] == ["loop"]
+    assert "link" in found.problems[0].reason
+    assert len(found.frame) == 1
+
+
+def test_a_file_that_vanishes_meanwhile_is_a_problem(tmp_path, monkeypatch):
+    write(tmp_path)
+
+    def vanish(path):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)
+    (problem,) = read_results(tmp_path).problems
+    assert problem.reason == "cannot be read: No such file or directory"
+
+
+def test_problems_come_in_the_order_of_their_paths(tmp_path):
+    for name in "cab":
+        put(tmp_path / name, "{")
+    os.mkfifo(tmp_path / RESULT_NAME)
+    (tmp_path / "b" / "x" / RESULT_NAME).mkdir(parents=True)
+    paths = [problem.path for problem in read_results(tmp_path / "b", tmp_path).problems]
+    assert paths == sorted(paths)
+    assert len(paths) == 5
+
+
+def test_a_config_as_deep_as_allowed_is_read(tmp_path):
+    write(tmp_path, config=nested(50))
+    assert len(load_results(tmp_path)) == 1
+
+
+def test_a_start_that_is_no_time_is_missing(tmp_path):
+    write(tmp_path, started="yesterday")
+    assert pd.isna(load_results(tmp_path).loc[0, "started"])
+
+
+def test_a_choice_of_data_that_is_no_name_is_missing(tmp_path):
+    write(tmp_path, status="failed", data=None, choices={"data": ["x"]}, test_accuracy=None)
+    found = read_results(tmp_path)
+    assert found.problems == []
+    assert pd.isna(found.frame.loc[0, "data"])
+
+
+def test_a_run_that_is_under_way_is_a_row(tmp_path):
+    write(tmp_path, status=RUNNING, test_accuracy=None)
+    assert load_results(tmp_path).loc[0, "status"] == "running"
 
 
 def test_a_file_too_large_for_a_record_is_not_read(tmp_path, monkeypatch):
@@ -163,6 +226,8 @@ def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path, monkeypatch):
 def test_a_folder_that_does_not_exist_is_the_users_mistake(tmp_path):
     with pytest.raises(ConfigError, match="gone is not a folder"):
         load_results(tmp_path, tmp_path / "gone")
+    with pytest.raises(ConfigError, match="xxx is not a folder"):
+        load_results(tmp_path / ("x" * 300))
 
 
 def test_load_results_warns_of_what_it_leaves_out(tmp_path, caplog):

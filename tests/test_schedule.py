@@ -65,7 +65,7 @@ def test_cosine_falls_every_batch_to_the_least():
 
 def test_onecycle_climbs_to_the_rate_and_ends_far_below():
     opt = optimizer(momentum=0.9)
-    flat = flat_rates(schedule.onecycle, 10, opt)
+    flat = flat_rates(schedule.onecycle, 10, opt, cycle_momentum=True)
     assert max(flat) == pytest.approx(1.0, rel=1e-3)
     assert flat.index(max(flat)) in (19, 20)  # a fifth of 100 steps climb
     assert flat[0] == pytest.approx(0.1)
@@ -77,8 +77,17 @@ def test_onecycle_climbs_to_the_rate_and_ends_far_below():
 def test_onecycle_takes_optimizers_without_momentum_and_adam():
     assert max(flat_rates(schedule.onecycle, 3)) == pytest.approx(1.0, rel=0.02)
     adam = optimizer(kind=torch.optim.Adam)
-    rates(schedule.onecycle, 3, adam)
+    rates(schedule.onecycle, 3, adam, cycle_momentum=True)
     assert adam.param_groups[0]["betas"][0] == pytest.approx(0.95)
+
+
+def test_onecycle_leaves_the_momentum_alone_unless_told():
+    opt = optimizer(momentum=0.5)
+    rates(schedule.onecycle, 3, opt)
+    assert opt.param_groups[0]["momentum"] == 0.5
+    raises_one_line(
+        lambda: rates(schedule.onecycle, 3, cycle_momentum=True), ConfigError, "no momentum"
+    )
 
 
 def test_state_goes_on_where_it_was():

@@ -30,7 +30,7 @@ def trainer(*, lr=0.01, epochs=3, test_every=0, validation=False, label_smoothin
     loader = TrainLoader(
         images, labels, batch_size=16, seed=0, augmentation=Augmentation(), normalization=PLAIN
     )
-    evaluation = EvaluationLoader(images, labels, normalization=PLAIN)
+    evaluation = EvaluationLoader(images, labels, normalization=PLAIN, batch_size=64)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     return Trainer(
         model,
@@ -105,7 +105,7 @@ def test_nan_is_diverged():
 def test_evaluation_runs_without_dropout_or_gradients():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(784, 10))
     images, labels = image_set()
-    loader = EvaluationLoader(images, labels, normalization=PLAIN)
+    loader = EvaluationLoader(images, labels, normalization=PLAIN, batch_size=64)
     first, predicted = evaluate(model.train(), loader, device=CPU)
     second, again = evaluate(model.train(), loader, device=CPU)
     assert first == second
@@ -119,3 +119,59 @@ def test_clock_of_training_excludes_evaluation(monkeypatch):
     epochs = list(fit.fit(silent))
     assert [epoch.seconds for epoch in epochs] == [10.0, 5.0]
     assert dataclasses.asdict(fit.clocks) == {"train": 15.0, "evaluate": 2.0}
+
+
+class Probe(nn.Module):
+    """Notes in which mode and precision it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+        self.calls = []
+
+    def forward(self, images):
+        logits = self.linear(images.flatten(1))
+        self.calls.append((self.training, torch.is_grad_enabled(), logits.dtype))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_modes_and_precision_of_training_and_evaluation(precision, dtype):
+    fit = trainer(epochs=2, validation=True)
+    fit.model = Probe()
+    fit.optimizer = torch.optim.SGD(fit.model.parameters(), lr=0.01)
+    fit.schedule = constant(fit.optimizer, epochs=2, batches=len(fit.loader))
+    fit.device = dataclasses.replace(CPU, precision=precision)
+    list(fit.fit(silent))
+    looks = [(False, False, dtype)] * 4  # 200 images, 64 at once
+    one = [(True, True, dtype)] * len(fit.loader) + looks
+    assert fit.model.calls == [*one, *one, *looks]
+
+
+def test_schedule_is_stepped_after_every_batch_and_every_epoch():
+    fit = trainer(epochs=2)
+    calls = []
+    fit.schedule.after_batch = lambda: calls.append("batch")
+    fit.schedule.after_epoch = lambda: calls.append("epoch")
+    list(fit.fit(silent))
+    assert calls == [*["batch"] * len(fit.loader), "epoch"] * 2
+
+
+def test_two_steps_are_those_of_gradient_descent():
+    fit = trainer(lr=0.1, epochs=1)
+    fit.loader.batch_size = 100
+    reference = [parameter.detach().clone() for parameter in fit.model.parameters()]
+    for images, labels in fit.loader.epoch(0):
+        weight, bias = (parameter.requires_grad_() for parameter in reference)
+        logits = images.flatten(1) @ weight.T + bias
+        loss = -logits.log_softmax(1)[torch.arange(len(labels)), labels].mean()
+        gradients = torch.autograd.grad(loss, [weight, bias])
+        reference = [
+            (parameter - 0.1 * gradient).detach()
+            for parameter, gradient in zip((weight, bias), gradients, strict=True)
+        ]
+    list(fit.fit(silent))
+    for parameter, expected in zip(fit.model.parameters(), reference, strict=True):
+        torch.testing.assert_close(parameter.detach(), expected)

@@ -1,6 +1,5 @@
 """Any classification net of torchvision, by name, with random weights."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -18,15 +17,8 @@ NATIVE_SIZE = 28
 UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a net is refused
 
 
-def torchvision_model(
-    *,
-    name: str = "mobilenet_v3_small",
-    upsample: int | None = None,
-    dropout: float | None = None,
-    channels: int = 1,
-    classes: int = 10,
-) -> nn.Module:
-    """Build a torchvision classification net for images (N, channels, 28, 28).
+class Torchvision(nn.Module):
+    """A torchvision classification net for images (N, channels, 28, 28).
 
     The papers are those that torchvision names for each net. Differences: the last layer has
     `classes` outputs, the first convolution takes `channels`, the auxiliary heads of googlenet and
@@ -43,31 +35,45 @@ def torchvision_model(
         channels: Channels of an image.
         classes: Number of classes.
 
-    Returns:
-        A net from images (N, channels, 28, 28) to logits (N, classes).
-
     Raises:
         ConfigError: If there is no such net, it cannot take images of that size, it has no dropout
             layer to set, or a number is out of range.
     """
-    require_positive(channels=channels, classes=classes)
-    if upsample is not None:
-        require_positive(upsample=upsample)
-    if dropout is not None:
-        require_dropout(dropout)
-    _require_known(name)
-    size = upsample or NATIVE_SIZE
-    # Before the real weights exist: refusing a large net takes neither its memory nor its time.
-    _require_runs(name, size)
 
-    net = _build(name, size, classes)
-    _adapt_first_convolution(net, channels)
-    if dropout is not None:
-        _set_dropout(net, name, dropout)
-    if upsample is None:
-        return net
-    resize = nn.Upsample(size=(upsample, upsample), mode="bilinear", align_corners=False)
-    return nn.Sequential(OrderedDict(upsample=resize, net=net))
+    def __init__(
+        self,
+        *,
+        name: str = "mobilenet_v3_small",
+        upsample: int | None = None,
+        dropout: float | None = None,
+        channels: int = 1,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        require_positive(channels=channels, classes=classes)
+        if upsample is not None:
+            require_positive(upsample=upsample)
+        if dropout is not None:
+            require_dropout(dropout)
+        _require_known(name)
+        size = upsample or NATIVE_SIZE
+        # Before the real weights exist: refusing a large net takes neither its memory nor its time.
+        _require_runs(name, size)
+
+        self.upsample = (
+            nn.Identity()
+            if upsample is None
+            else nn.Upsample(size=(upsample, upsample), mode="bilinear", align_corners=False)
+        )
+        self.net = _build(name, size, classes)
+        _adapt_first_convolution(self.net, channels)
+        if dropout is not None:
+            _set_dropout(self.net, name, dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        logits: Tensor = self.net(self.upsample(images))
+        return logits
 
 
 def _require_known(name: str) -> None:

@@ -1,6 +1,7 @@
 """`python -m fmbench.report`: the benchmark table of all runs below some folders."""
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmbench import report
-from fmbench.errors import UserError
+from fmbench.errors import StorageError, UserError
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -21,7 +22,7 @@ examples:
 exit status:
   0  the report is complete          2  a DIR does not exist, or a wrong option
   4  some records could not be read: they are listed, the rest is reported
-  5  the report could not be written
+  5  the report could not be written or printed
 """
 
 NOTHING = """\
@@ -37,33 +38,52 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; those of the command line by default.
     """
     arguments = _parser().parse_args(argv)
-    # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    chosen = arguments.folders or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
     try:
-        status = _report(arguments.folders, arguments.output)
-        sys.stdout.flush()
+        made = report.build(chosen, arguments.output)
+        status = _print(made, chosen)
     except UserError as error:
-        sys.stderr.write(f"fmbench.report: {error}\n")
+        _complain(str(error))
         status = error.exit_status
-    except BrokenPipeError:  # `| head` has seen enough; the files are written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
 
 
-def _report(folders: Sequence[Path], output: Path) -> int:
-    chosen = folders or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
-    made = report.build(chosen, output)
-    report.print_tables(made)
-    if made.written:
-        sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
-    else:
-        names = " or ".join(map(str, chosen or DEFAULT_FOLDERS))
-        sys.stdout.write(NOTHING.format(where=f"below {names}"))
+def _print(made: report.Report, chosen: Sequence[Path]) -> int:
+    """Print a report; the exit status says what became of it."""
+    if sys.stdout is None:  # started with `>&-`
+        _complain("standard output is closed: nothing was printed")
+        return StorageError.exit_status
+    # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        report.print_tables(made)
+        if made.written:
+            sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
+        else:
+            names = " or ".join(map(str, chosen or DEFAULT_FOLDERS))
+            sys.stdout.write(NOTHING.format(where=f"below {names}"))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough; the files are written
+        _silence()
+    except OSError as error:
+        _silence()
+        _complain(f"standard output: cannot be written: {error.strerror or error}")
+        return StorageError.exit_status
     return made.exit_status
+
+
+def _silence() -> None:
+    """Let what is left to print go nowhere: Python flushes it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(line: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"fmbench.report: {line}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

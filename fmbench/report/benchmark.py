@@ -10,8 +10,9 @@ import pandas as pd
 
 from fmbench.errors import PartialResultsError
 from fmbench.report.markdown import page
+from fmbench.report.sections import Section, sections
 from fmbench.report.spreadsheet import sheet
-from fmbench.report.table import Section, benchmark_table, sections
+from fmbench.report.table import benchmark_table
 from fmbench.report.terminal import print_sections
 from fmbench.results import Problem, read_results
 from fmbench.storage import storage_error, write_whole

@@ -17,9 +17,27 @@ def text(value: str | None) -> str:
     return MISSING if value is None else value
 
 
-def net(model: str | None, differs: str) -> str:
-    """The net, and what sets this row apart where nothing else in the table does."""
-    return f"{text(model)} ({differs})" if differs else text(model)
+def net(model: str | None, settings: str, differs: str) -> str:
+    """The net, its settings, and what sets this row apart where nothing else in the table does."""
+    name = f"{text(model)} {settings}" if settings else text(model)
+    return f"{name} ({differs})" if differs else name
+
+
+def split(
+    name: str | None, train: float | None, validation: float | None, test: float | None
+) -> str:
+    """The split and its images to train, validate and test: standard 60,000/0/10,000."""
+    counts = (train, validation, test)
+    if all(value is None for value in counts):
+        return text(name)
+    return f"{text(name)} {'/'.join(map(count, counts))}"
+
+
+def seeds(n: int, failed: int, unfinished: int) -> str:
+    """How many seeds a row has, and how many runs of the same configuration did not complete."""
+    said = [(failed, "failed"), (unfinished, "unfinished")]
+    extra = ", ".join(f"+{value:,} {word}" for value, word in said if value)
+    return f"{n:,} ({extra})" if extra else f"{n:,}"
 
 
 def number(value: float | None) -> str:
@@ -30,6 +48,13 @@ def number(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with thousands separators: 61,706."""
     return MISSING if value is None else f"{value:,.0f}"
+
+
+def rate(value: float | None) -> str:
+    """A speed: 22,000, and 41.3 where a digit more still says something."""
+    if value is None:
+        return MISSING
+    return f"{value:.1f}" if value < 99.95 else count(value)
 
 
 def percent(share: float | None, deviation: float | None = None) -> str:
@@ -74,7 +99,8 @@ class Column:
 
     Attributes:
         key: Its name in `benchmark_table`'s frame and the heading in the CSV file, which holds
-            raw values: shares from 0 to 1, seconds, bytes.
+            raw values: shares from 0 to 1, seconds, bytes. A column of several values, such as
+            the versions behind a row, holds them as a tuple.
         heading: What people read above it; empty for a column of the CSV file only.
         show: Makes a cell's text of the values of `takes`.
         takes: The keys that `show` is called with; the column's own by default.
@@ -82,8 +108,8 @@ class Column:
         right: Numbers stand flush right.
         recipe: It says what was run rather than what was measured: two rows with equal recipe
             cells need something more to tell them apart.
-        gives_way: Where a terminal is too narrow the column with the highest number goes first;
-            0 stays.
+        gives_way: Where a terminal is too narrow the column with the highest number goes first
+            (but see `fmbench.report.terminal.fit`); 0 stays.
     """
 
     key: str
@@ -106,17 +132,18 @@ class Column:
 
 
 ACCURACY = ("test_accuracy", "test_accuracy_sd")
+SPLIT = ("split", "split_train", "split_validation", "split_test")
 
 COLUMNS = (
-    Column("model", "net", net, ("model", "differs"), recipe=True),
+    Column("model", "net", net, ("model", "model_settings", "differs"), recipe=True),
     Column("data", "data", recipe=True, gives_way=13),
-    Column("split", "split", recipe=True, gives_way=5),
+    Column("split", "split", split, SPLIT, recipe=True, gives_way=5),
     Column("augmentation", "augmentation", recipe=True, gives_way=4),
     Column("optimizer", "optimizer", recipe=True, gives_way=7),
     Column("learning_rate", "learning rate", number, right=True, recipe=True, gives_way=2),
     Column("batch_size", "batch size", count, right=True, recipe=True, gives_way=1),
     Column("epochs", "epochs", count, right=True, recipe=True, gives_way=6),
-    Column("n", "n", count, right=True),
+    Column("n", "n", seeds, ("n", "n_failed", "n_unfinished"), right=True),
     Column("test_accuracy", "test accuracy", percent, ACCURACY, unit="%", right=True),
     Column(
         "best_test_accuracy",
@@ -129,24 +156,35 @@ COLUMNS = (
     Column("parameters", "parameters", count, right=True, gives_way=8),
     Column("flops", "FLOPs", flops, right=True, gives_way=10),
     Column("seconds_train", "wall time", duration, right=True, gives_way=3),
-    Column("images_per_second", "images/s", count, right=True, gives_way=9),
+    Column("images_per_second", "images/s", rate, right=True, gives_way=9),
     Column("device", "device", hardware, ("device", "precision"), recipe=True, gives_way=11),
     # From here on in the CSV file only.
+    Column("model_settings"),
     Column("differs"),
     Column("scheduler"),
     Column("precision"),
+    Column("seeds"),
     Column("test_accuracy_sd"),
     Column("test_loss"),
     Column("validation_accuracy"),
     Column("train_accuracy"),
+    Column("seconds_train_sd"),
     Column("seconds_evaluate"),
     Column("seconds_total"),
     Column("peak_memory"),
     Column("split_train"),
     Column("split_validation"),
     Column("split_test"),
+    Column("split_hash"),
+    Column("data_sha256"),
+    Column("fmbench_version"),
+    Column("torch"),
+    Column("git_commit"),
+    Column("git_dirty"),
     Column("n_repeats"),
+    Column("repeats_spread"),
     Column("n_failed"),
+    Column("n_unfinished"),
     Column("configuration"),
     Column("command"),
 )

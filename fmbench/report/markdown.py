@@ -8,12 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import fmbench
 from fmbench.report.columns import ACCURACY, MISSING, SHOWN, percent
-from fmbench.report.escape import markdown, one_line
-from fmbench.report.table import Section
+from fmbench.report.escape import link, markdown, one_line
+from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 
 # An error's text may quote a whole config; the run's log has all of it.
@@ -24,12 +23,15 @@ READING = """\
 
 - **Test accuracy** is measured after the last epoch; nothing was chosen on the test set. Over
   n ≥ 2 seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered
-  by this mean.
+  by this mean. **+1 failed** counts runs of the same config that ended early, **unfinished** those
+  that still run or were killed.
 - **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
-  decides the order.
+  decides the order; it stands only where every seed has it.
+- **Split** names the images to train, validate and test on.
 - **FLOPs** count the forward pass of one image, a multiply-add as two operations.
 - **Wall time** is the training clock, mean over the seeds: evaluation and start-up are outside it.
-  It and **images/s** compare only between rows of one device and precision.
+  It and **images/s**, the training images of all seeds over their training clocks, compare only
+  between rows of one device and precision.
 - One row is one configuration on one device in one precision. The same run made again (same
   settings, same seed) counts once, the newest of them.
 """
@@ -57,7 +59,10 @@ def page(
         blocks += _section(section, base)
     blocks.append(READING.rstrip())
     if problems:
-        rows = ([_place(problem.path, base), _reason(problem.reason)] for problem in problems)
+        rows = (
+            [_place(problem.path, base), one_line(problem.reason, LONGEST_REASON)]
+            for problem in problems
+        )
         blocks += ["## Records that could not be read", _table(["record", "reason"], rows)]
     return "\n\n".join(blocks) + "\n"
 
@@ -66,28 +71,37 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
-        cells = ([column.cell(row) for column in SHOWN] for row in section.rows)
-        right = [column.right for column in SHOWN]
-        yield _table([column.title for column in SHOWN], cells, right)
+        cells = (
+            [str(number), *(column.cell(row) for column in SHOWN)]
+            for number, row in enumerate(section.rows, 1)
+        )
+        right = [True, *(column.right for column in SHOWN)]
+        yield _table(["#", *(column.title for column in SHOWN)], cells, right)
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"
         yield _table(
-            ["net", "seed", "status", "reason", "folder"],
+            ["net", "seed", "status", "reason", "started", "folder"],
             (
                 [
                     run["model"] or MISSING,
                     MISSING if run["seed"] is None else str(run["seed"]),
                     run["status"],
-                    _reason(run["error"] or MISSING),
+                    one_line(reason(run), LONGEST_REASON),
+                    started(run),
                     _place(run["folder"], base),
                 ]
                 for run in section.unfinished
             ),
         )
     if section.rows:
-        yield "<details><summary>Commands that make these rows again</summary>"
-        yield _commands(section.rows)
+        yield "<details><summary>Commands that make these rows again, and their runs</summary>"
+        for number, row in enumerate(section.rows, 1):
+            name = SHOWN[0].cell(row)
+            accuracy = percent(*(row[key] for key in ACCURACY))
+            links = ", ".join(_link(folder, base) for folder in row["folders"])
+            yield f"Row {number}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
+            yield _code(row["command"])
         yield "</details>"
 
 
@@ -95,26 +109,24 @@ def _table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool] | None = None
 ) -> str:
     right = right or [False] * len(headings)
-    lines = [headings, ["---:" if flush else "---" for flush in right]]
+    lines = [
+        [markdown(heading) for heading in headings],
+        ["---:" if flush else "---" for flush in right],
+    ]
     lines += [[markdown(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _commands(rows: Sequence[dict[str, Any]]) -> str:
-    lines = []
-    for position, row in enumerate(rows, 1):
-        name = one_line(SHOWN[0].cell(row))
-        accuracy = percent(*(row[key] for key in ACCURACY))
-        lines += [f"# row {position}: {name}, {accuracy} %", row["command"]]
-    content = "\n".join(lines)
+def _code(command: str) -> str:
     # Only a fence at least as long as this one could end the block.
-    longest = max(map(len, re.findall("`+", content)), default=0)
+    longest = max(map(len, re.findall("`+", command)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}sh\n{content}\n{fence}"
+    return f"{fence}sh\n{command}\n{fence}"
 
 
-def _reason(text: str) -> str:
-    return one_line(text, LONGEST_REASON)
+def _link(folder: str, base: Path | None) -> str:
+    place = _place(folder, base)
+    return f"[{markdown(place)}]({link(place)})"
 
 
 def _place(path: Path | str, base: Path | None) -> str:

@@ -19,7 +19,8 @@ def sheet(table: pd.DataFrame) -> str:
 
     Returns:
         Comma-separated lines under machine-readable headings; a missing value is an empty cell,
-        accuracies are shares from 0 to 1, times are seconds, sizes are bytes.
+        accuracies are shares from 0 to 1, times are seconds, sizes are bytes. Several values in
+        one cell, such as seeds, have a space between them.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -30,4 +31,7 @@ def sheet(table: pd.DataFrame) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        # One seed is a number: a minus in front of it is no formula.
+        value = value[0] if len(value) == 1 else " ".join(map(str, value))
     return spreadsheet(value) if isinstance(value, str) else value

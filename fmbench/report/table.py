@@ -1,36 +1,36 @@
 """Runs to benchmark table: seeds grouped, best first, and what was left out counted."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
 from typing import Any
 
 import pandas as pd
 
-from fmbench.record import COMPLETED, DECIDING_KNOBS
-from fmbench.report.columns import COLUMNS, SHOWN, Row
+from fmbench.record import COMPLETED, RUNNING
+from fmbench.report.columns import COLUMNS
+from fmbench.report.differs import HARDWARE, differences
 from fmbench.report.escape import shell_word
 
 REAL = "fashion_mnist"
 SYNTHETIC = "synthetic"
 
-# Wall times, and the last bits of an accuracy, depend on these.
-HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic")
 GROUP = ("configuration", "data", *HARDWARE)
 
 MEANS = (
     *("test_accuracy", "best_test_accuracy", "validation_accuracy", "train_accuracy", "test_loss"),
-    *("seconds_train", "seconds_evaluate", "seconds_total", "images_per_second", "peak_memory"),
+    *("seconds_train", "seconds_evaluate", "seconds_total", "peak_memory"),
 )
 SAME = (
+    *GROUP,
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
     *("epochs", "parameters", "flops", "split_train", "split_validation", "split_test"),
-    *("data_sha256", "overrides", "config"),
+    *("split_hash", "data_sha256", "overrides", "config"),
 )
+# Several values stand behind a row: its cell is a tuple of them.
+SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "folders")
 
-# More than this in brackets behind a net's name is read by nobody.
-MOST_DIFFERENCES = 6
+# Chosen by name, beside what the config says: with it they make a recipe.
+CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler")
 
 
 def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -44,38 +44,36 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: means over
-        the `n` seeds, `test_accuracy_sd` with n - 1 in the denominator (missing for one seed),
-        `n_repeats` the runs that were left out as repeats, `n_failed` the runs of the same
-        configuration that did not complete, on whichever device. Fashion-MNIST comes first and
-        synthetic data last; within one data set the best mean test accuracy comes first.
+        the `n` seeds, `*_sd` with n - 1 in the denominator (missing for one seed),
+        `best_test_accuracy` only where all n have it, `images_per_second` over all their training,
+        `n_repeats` the runs that were left out as repeats, `repeats_spread` the most that the
+        test accuracies of one run made again differ by, `n_failed` the runs of the same config
+        that ended early, `n_unfinished` those still running or killed. Behind them `folders` of
+        the n runs and `n_dirty`, how many were made with uncommitted changes. Fashion-MNIST comes
+        first and synthetic data last; within one data set the best mean test accuracy.
     """
+    # A GPU's results do not depend on how many threads its host has.
+    on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
+    frame = frame.assign(threads=frame["threads"].mask(on_gpu))
     completed = frame["status"] == COMPLETED
-    # Stable, so that among equals the last folder counts, as it does among dated ones.
-    by_age = frame[completed].sort_values("started", kind="stable", na_position="first")
-    runs = by_age.drop_duplicates([*GROUP, "key"], keep="last")
-    groups = runs.groupby(list(GROUP), sort=False, dropna=False)
-    table = groups.agg(
-        n=("key", "size"),
-        test_accuracy_sd=("test_accuracy", "std"),
-        **{name: (name, "mean") for name in MEANS},
-        **{name: (name, "last") for name in SAME},
-    )
-    table["n_repeats"] = by_age.groupby(list(GROUP), sort=False, dropna=False).size() - table["n"]
-    table = table.reset_index()
-    failures = frame.loc[~completed & (frame["status"] != "running"), "configuration"]
-    table["n_failed"] = table["configuration"].map(failures.value_counts()).fillna(0).astype(int)
-    seeds = defaultdict(set)
-    for group, seed in zip(groups.ngroup(), runs["seed"], strict=True):
-        if not pd.isna(seed):
-            seeds[group].add(seed)
+    made = _with_repeats(frame[completed])
+    runs = made.drop_duplicates(["row", "key"], keep="last")
+    table = _aggregate(runs)
+    table["n_repeats"] = made.groupby("row").size() - table["n"]
+    ended, unfinished = _not_completed(runs, frame[~completed])
+    table["n_failed"] = [ended[row] for row in table.index]
+    table["n_unfinished"] = [unfinished[row] for row in table.index]
+    table["model_settings"] = [
+        model_settings(model, overrides)
+        for model, overrides in zip(table["model"], table["overrides"], strict=True)
+    ]
     table["command"] = [
-        command(overrides, sorted(seeds[group]))
-        for group, overrides in enumerate(table["overrides"])
+        command(overrides, list(seeds))
+        for overrides, seeds in zip(table["overrides"], table["seeds"], strict=True)
     ]
     table["differs"] = ""
-    for data in table["data"].unique():
-        part = table[table["data"] == data]
-        table.loc[part.index, "differs"] = _differences(plain_rows(part))
+    for _, part in table.groupby("data", sort=False):
+        table.loc[part.index, "differs"] = differences(plain_rows(part))
 
     order = table["data"].map({REAL: 0, SYNTHETIC: 2}).fillna(1)
     table = table.assign(order=order).sort_values(
@@ -84,7 +82,7 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         kind="stable",
         ignore_index=True,
     )
-    return table[[column.key for column in COLUMNS]]
+    return table[[*(column.key for column in COLUMNS), "folders", "n_dirty"]]
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -102,144 +100,105 @@ def command(overrides: tuple[str, ...], seeds: list[int]) -> str:
     return " ".join([*start, *map(shell_word, words)])
 
 
-def _differences(rows: list[dict[str, Any]]) -> list[str]:
-    """For each row what sets it apart from those that would look the same; mostly nothing."""
-    alike = defaultdict(list)
-    shown = [column for column in SHOWN if column.recipe]
-    for position, row in enumerate(rows):
-        alike[tuple(column.cell({**row, "differs": ""}) for column in shown)].append(position)
-    differs = [""] * len(rows)
-    for positions in alike.values():
-        if len(positions) > 1:
-            texts = _apart([rows[position] for position in positions])
-            for position, said in zip(positions, texts, strict=True):
-                differs[position] = said
-    return differs
+def model_settings(model: str, overrides: tuple[str, ...]) -> str:
+    """What was typed about the net itself, as it stands behind its name: width=16 depth=40."""
+    said: dict[str, str] = {}
+    for word in overrides:
+        key, equals, value = word.lstrip("+").partition("=")
+        if key.lstrip("~").startswith("model."):
+            key = key.replace("model.", "", 1)
+            # Where one option stands for many nets, the name of the net has it already.
+            if not (key == "name" and model.endswith(f"/{value}")):
+                said[key] = f"{key}{equals}{value}"
+    return " ".join(said.values())
 
 
-def _apart(rows: list[dict[str, Any]]) -> list[str]:
-    settings = [_settings(row) for row in rows]
-    values: dict[str, set[str]] = defaultdict(set)
-    for setting in settings:
-        for key in setting:
-            values[key] |= {other.get(key, "unset") for other in settings}
-    keys = [key for key, different in values.items() if len(different) > 1]
-    # An option that differs says it all; what it is made of need not follow.
-    keys = [key for key in keys if key.partition(".")[0] not in keys or "." not in key]
-    said = [
-        ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys[:MOST_DIFFERENCES])
-        for setting in settings
-    ]
-    if len(set(said)) == len(said):
-        return said
-    # Their configs are silent about it (or too long), but their hashes are not.
-    return [
-        ", ".join(filter(None, [text, f"configuration {row['configuration'][:8]}"]))
-        for text, row in zip(said, rows, strict=True)
-    ]
+def _with_repeats(completed: pd.DataFrame) -> pd.DataFrame:
+    """The runs, oldest first, with the number of their row and what their repeats add."""
+    # Stable, so that among equals the last folder counts, as it does among dated ones.
+    made = completed.sort_values("started", kind="stable", na_position="first")
+    made = made.assign(row=made.groupby(list(GROUP), sort=False, dropna=False).ngroup())
+    accuracies = made.groupby(["row", "key"])["test_accuracy"]
+    spread = accuracies.transform("max") - accuracies.transform("min")
+    # A repeat with the same result may know what the newest did not look at.
+    best = made.groupby(["row", "key", "test_accuracy"])["best_test_accuracy"].transform("last")
+    return made.assign(
+        repeats_spread=spread.where(accuracies.transform("size") > 1), best_test_accuracy=best
+    )
 
 
-def _settings(row: Row) -> dict[str, str]:
-    """All that may tell two rows apart, as texts under dotted names."""
-    config = json.loads(row["config"] or "{}")
-    settings = {"scheduler": str(row["scheduler"])}
-    settings |= {
-        key: value
-        for key, value in _flat(config)
-        if key != "data.name" and ("." in key or key in DECIDING_KNOBS)
-    }
-    settings |= {name: str(row[name]) for name in HARDWARE if row[name] is not None}
-    if row["data_sha256"] is not None:
-        settings["data_sha256"] = row["data_sha256"][:8]
-    return settings
+def _aggregate(runs: pd.DataFrame) -> pd.DataFrame:
+    """One line for each row of the table, indexed by the row's number."""
+    # As floats: the product of two 64-bit counts need not fit 64 bits.
+    images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")
+    clocked = images.notna() & runs["seconds_train"].notna()
+    runs = runs.assign(
+        images=images.where(clocked),
+        clock=runs["seconds_train"].where(clocked),
+        dirty=runs["git_dirty"].fillna(False).astype("int64"),
+    )
+    groups = runs.groupby("row")
+    table = groups.agg(
+        n=("key", "size"),
+        n_dirty=("dirty", "sum"),
+        test_accuracy_sd=("test_accuracy", "std"),
+        seconds_train_sd=("seconds_train", "std"),
+        repeats_spread=("repeats_spread", "max"),
+        **{name: (name, "mean") for name in MEANS},
+        **{name: (name, "last") for name in SAME},
+    )
+    # The mean of rates is no rate: it would contradict the wall time beside it.
+    sums = groups[["images", "clock"]].sum()
+    table["images_per_second"] = sums["images"] / sums["clock"].where(sums["clock"] > 0)
+    # A mean over other seeds than the accuracy's is not comparable with it.
+    everywhere = groups["best_test_accuracy"].count() == table["n"]
+    table["best_test_accuracy"] = table["best_test_accuracy"].where(everywhere)
+    table["peak_memory"] = table["peak_memory"].round().astype("Int64")
+    by_seed = runs.sort_values("seed", kind="stable").assign(
+        seeds=lambda frame: frame["seed"], folders=lambda frame: frame["folder"]
+    )
+    for name in SEVERAL:
+        table[name] = _several(by_seed, name, len(table))
+    return table
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+def _several(runs: pd.DataFrame, name: str, rows: int) -> list[tuple[Any, ...]]:
+    """For each row the different values of its runs, in order."""
+    values: list[dict[Any, None]] = [{} for _ in range(rows)]
+    known = runs[["row", name]].dropna()
+    for row, value in zip(known["row"].tolist(), known[name].tolist(), strict=True):
+        values[row][value] = None
+    return [tuple(value) if name == "folders" else tuple(sorted(value)) for value in values]
 
 
-@dataclass(frozen=True)
-class Section:
-    """The rows of one data set, never ranked together with those of another.
+def _not_completed(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[Counter[int], Counter[int]]:
+    """How many of the other runs belong to each row: those that ended, and those that did not.
 
-    Attributes:
-        data: The data set's name.
-        rows: The rows of `benchmark_table` on it, best first, as plain values.
-        unfinished: Its runs that did not complete, as plain values of the runs' frame.
-        completed: How many of its runs completed, repeats included.
-        total: How many there are.
+    A run that failed early knows neither its data nor its device, so it is matched by its config;
+    where several rows share that, by whatever else it knows. It counts for one row only.
     """
-
-    data: str
-    rows: list[dict[str, Any]]
-    unfinished: list[dict[str, Any]]
-    completed: int
-    total: int
-
-    @property
-    def title(self) -> str:
-        """The heading of the section."""
-        names = {REAL: "Fashion-MNIST", SYNTHETIC: "Synthetic data"}
-        return names.get(self.data, f"Data: {self.data}")
-
-    @property
-    def summary(self) -> str:
-        """How many of the runs completed, in a sentence."""
-        said = f"{self.completed} of {self.total} runs completed"
-        repeats = sum(row["n_repeats"] for row in self.rows)
-        if repeats:
-            said += f" (repeats of a run, which count once: {repeats})"
-        return f"{said}."
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know before comparing the rows."""
-        notes = []
-        if self.data == SYNTHETIC:
-            notes.append(
-                "Synthetic images, drawn by a program: "
-                "these accuracies say nothing about Fashion-MNIST."
-            )
-        splits = sorted({str(row["split"]) for row in self.rows})
-        if len(splits) > 1:
-            notes.append(
-                f"The rows mix splits ({', '.join(splits)}), which train and may test on "
-                "different images: compare accuracies within one split."
-            )
-        if len({(row["device"], row["precision"]) for row in self.rows}) > 1:
-            notes.append(
-                "The rows come from several devices or precisions: compare wall times and "
-                "images/s within one of them."
-            )
-        return notes
+    ended, unfinished = Counter[int](), Counter[int]()
+    if others.empty:
+        return ended, unfinished
+    columns = [*dict.fromkeys((*GROUP, *CHOSEN)), "config"]
+    rows_of: dict[Any, dict[int, None]] = defaultdict(dict)
+    row_of: dict[Any, int] = {}
+    for run in plain_rows(runs[["row", *columns]]):
+        rows_of[_recipe(run)][run["row"]] = None
+        row_of[tuple(run[name] for name in GROUP)] = run["row"]
+    for run in plain_rows(others[["status", *columns]]):
+        row = row_of.get(tuple(run[name] for name in GROUP))
+        if row is None:
+            row = next(iter(rows_of.get(_recipe(run), ())), None)
+        if row is not None:
+            (unfinished if run["status"] == RUNNING else ended)[row] += 1
+    return ended, unfinished
 
 
-def sections(frame: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
-    """Split a table by data set: Fashion-MNIST first, synthetic data last.
-
-    Args:
-        frame: The runs.
-        table: What `benchmark_table` made of them.
-    """
-    rows, runs = defaultdict(list), defaultdict(list)
-    for row in plain_rows(table):
-        rows[row["data"]].append(row)
-    brief = frame[["data", "model", "seed", "status", "error", "folder"]]
-    for run in plain_rows(brief[frame["status"] != COMPLETED]):
-        runs[run["data"] or "unknown"].append(run)
-    completed = frame.loc[frame["status"] == COMPLETED, "data"].value_counts().to_dict()
-    names = sorted({*rows, *runs}, key=lambda name: (name == SYNTHETIC, name != REAL, name))
-    return [
-        Section(
-            data=name,
-            rows=rows[name],
-            unfinished=runs[name],
-            completed=completed.get(name, 0),
-            total=completed.get(name, 0) + len(runs[name]),
-        )
-        for name in names
-    ]
+def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
+    """What two runs have in common that differ in their seed alone, as far as was typed."""
+    config = json.loads(run["config"])
+    config.pop("seed", None)
+    config.pop("test_every", None)  # it only looks
+    said = json.dumps(config, sort_keys=True) if config else run["configuration"]
+    return (*(run[name] for name in CHOSEN), said)

@@ -1,7 +1,7 @@
 """The benchmark in a terminal, fitted to its width; as plain aligned text where there is none."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,16 +10,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fmbench.report.columns import MISSING, SHOWN, Column
+from fmbench.record import RUNNING
+from fmbench.report.columns import MISSING, SHOWN, Column, Row
 from fmbench.report.escape import one_line
-from fmbench.report.table import Section
+from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 
 # A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.
 MOST_LISTED = 10
+MOST_ROWS = 50
 
-# What rich's SIMPLE_HEAD box puts around each column.
+# Between two columns: one cell of padding and one of the box.
 PADDING = 2
+
+# Where room is short, these fold between their words; the others stand on one line.
+FOLDING = {"model", "split", "n", "device"}
 
 
 def print_sections(
@@ -44,11 +49,7 @@ def print_sections(
         _line(console, section.summary)
         _print_list(
             console,
-            [
-                f"{run['status']}: {run['model'] or MISSING} in {_place(run['folder'])}: "
-                f"{run['error'] or 'no reason recorded'}"
-                for run in section.unfinished
-            ],
+            [_unfinished(run) for run in section.unfinished],
         )
         _line(console, "")
     if problems:
@@ -57,53 +58,88 @@ def print_sections(
         _line(console, "")
 
 
-def fit(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[Column]:
+def fit(
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    width: int,
+    cells: Mapping[Column, Sequence[str]],
+) -> list[Column]:
     """The columns that fit, the least important left out first.
+
+    Columns that tell the rows apart outlast all others that may give way: rows that look the same
+    say nothing, however much is measured of them.
 
     Args:
         columns: In their order.
         widths: What each needs, padding included, in terminal cells.
         width: Of the terminal.
+        cells: What stands in each.
     """
     room = dict(zip(columns, widths, strict=True))
-    for column in sorted(columns, key=lambda column: -column.gives_way):
-        if column.gives_way and sum(room.values()) > width:
-            del room[column]
+    telling = {column for column in columns if column.recipe and len(set(cells[column])) > 1}
+
+    def loss(column: Column) -> tuple[bool, int, int]:
+        if column not in telling:
+            return False, 0, -column.gives_way
+        others = [cells[other] for other in telling & room.keys() if other is not column]
+        return True, -len(set(zip(*others, strict=True))), -column.gives_way
+
+    while sum(room.values()) > width:
+        may_go = [column for column in room if column.gives_way]
+        if not may_go:
+            break
+        del room[min(may_go, key=loss)]
     return list(room)
 
 
-def _print_fitted(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
     cells = {column: _cells(column, rows) for column in SHOWN}
     columns = [c for c in SHOWN if not c.gives_way or set(cells[c]) != {MISSING}]
     headings = {column: column.title for column in columns}
     shared: list[Column] = []
+    shown = min(len(rows), MOST_ROWS)
 
-    def needs(column: Column) -> int:
-        # The net's name may fold between its words, the others stand on one line.
-        words = " ".join(cells[column]).split() if column is SHOWN[0] else cells[column]
-        return PADDING + max(map(cell_len, [*headings[column].splitlines(), *words]))
+    def whole(column: Column) -> int:
+        lines = [*headings[column].splitlines(), *cells[column][:shown]]
+        return PADDING + max(map(cell_len, lines))
 
-    if sum(map(needs, columns)) > console.width:
+    def least(column: Column) -> int:
+        if column.key not in FOLDING:
+            return whole(column)
+        words = " ".join([headings[column], *cells[column][:shown]]).split()
+        return PADDING + max(map(cell_len, words))
+
+    if sum(map(whole, columns)) > console.width:
         headings = {column: column.title.replace(" ", "\n") for column in columns}
         # What all rows share is said once below the table, before anything is left out.
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
-    kept = fit(columns, [needs(column) for column in columns], console.width)
+    kept = fit(columns, [least(column) for column in columns], console.width, cells)
+    widths = _widths([(least(column), whole(column)) for column in kept], console.width)
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in kept:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
+    for column, room in zip(kept, widths, strict=True):
         table.add_column(
             Text(headings[column]),
             justify="right" if column.right else "left",
             overflow="fold",
-            no_wrap=column is not SHOWN[0],
+            no_wrap=column.key not in FOLDING,
+            width=room - PADDING,
         )
-    for position in range(len(rows)):
+    for position in range(shown):
         table.add_row(
             *(Text(cells[column][position]) for column in kept),
             style="bold green" if position == 0 and len(rows) > 1 else "",
         )
-    console.print(table)
+    console.print("", table, "", sep="\n")
+    if len(rows) > shown:
+        _line(console, f"And {len(rows) - shown:,} more rows: see benchmark.md.", "dim")
     if shared:
         same = "; ".join(f"{column.heading} {cells[column][0]}" for column in shared)
         _line(console, f"{'All rows' if len(rows) > 1 else 'And'}: {same}.", "dim")
@@ -112,7 +148,19 @@ def _print_fitted(console: Console, rows: Sequence[dict[str, Any]]) -> None:
         _line(console, f"In benchmark.md, or in a wider window: {left_out}.", "dim")
 
 
-def _print_plain(console: Console, rows: Sequence[dict[str, Any]]) -> None:
+def _widths(needs: Sequence[tuple[int, int]], width: int) -> list[int]:
+    """How wide each column is drawn, from the least and the most that it can use."""
+    widths = [most for _, most in needs]
+    while sum(widths) > width:
+        # The widest folds first, so that none folds more than it must.
+        spare = [now if now > least else 0 for now, (least, _) in zip(widths, needs, strict=True)]
+        if not any(spare):
+            break  # what never gives way is wider than the window
+        widths[spare.index(max(spare))] -= 1
+    return widths
+
+
+def _print_plain(console: Console, rows: Sequence[Row]) -> None:
     lines = [[column.title, *_cells(column, rows)] for column in SHOWN]
     widths = [max(map(cell_len, cells)) for cells in lines]
     for line in zip(*lines, strict=True):
@@ -123,6 +171,11 @@ def _print_plain(console: Console, rows: Sequence[dict[str, Any]]) -> None:
             for column, cell, width in zip(SHOWN, line, widths, strict=True)
         ]
         _write(console, Text("  ".join(padded).rstrip()))
+
+
+def _unfinished(run: Row) -> str:
+    said = f"{run['status']}: {run['model'] or MISSING} in {_place(run['folder'])}: {reason(run)}"
+    return f"{said}; started {started(run)}" if run["status"] == RUNNING else said
 
 
 def _print_list(console: Console, lines: Sequence[str]) -> None:
@@ -146,7 +199,7 @@ def _write(console: Console, text: Text) -> None:
         console.file.write(f"{text.plain}\n")
 
 
-def _cells(column: Column, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
     return [one_line(column.cell(row)) for row in rows]
 
 

@@ -1,0 +1,130 @@
+"""What sets rows apart that would otherwise look the same: the difference, not a list of settings.
+
+One pass over the rows of a group: a sweep may have thousands that differ in one number.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fmbench.record import DECIDING_KNOBS
+from fmbench.report.columns import SHOWN, Row
+
+# Wall times, and the last bits of an accuracy, depend on these.
+HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic")
+
+# They say that two rows differ, but not how: only where nothing else does.
+HASHES = ("data_sha256", "split_hash")
+
+# More than this in brackets behind a net's name is read by nobody.
+MOST_DIFFERENCES = 6
+
+UNSET = "unset"
+
+
+def differences(rows: Sequence[Row]) -> list[str]:
+    """For each row what sets it apart from those that would look the same; mostly nothing.
+
+    Args:
+        rows: Of one data set, as plain values, with `config` and `data_sha256`.
+    """
+    alike = defaultdict(list)
+    shown = [column for column in SHOWN if column.recipe]
+    for position, row in enumerate(rows):
+        alike[tuple(column.cell({**row, "differs": ""}) for column in shown)].append(position)
+    differs = [""] * len(rows)
+    for positions in alike.values():
+        if len(positions) > 1:
+            texts = _apart([rows[position] for position in positions])
+            for position, said in zip(positions, texts, strict=True):
+                differs[position] = said
+    return differs
+
+
+def _apart(rows: Sequence[Row]) -> list[str]:
+    settings = [_settings(row) for row in rows]
+    keys = _differing(settings)
+    options = {key for key in keys if "." not in key}
+    # An option that differs says it all; what it is made of follows only where it does not.
+    children = [key for key in keys if "." in key and key.partition(".")[0] in options]
+    spoken = [key for key in keys if key not in children and key not in HASHES]
+    spoken += _telling(settings, children, given=spoken)
+    spoken += _telling(settings, [key for key in keys if key in HASHES], given=spoken)
+    if len(spoken) > MOST_DIFFERENCES:
+        telling = _telling(settings, spoken)
+        rest = [key for key in spoken if key not in telling]
+        spoken = sorted([*telling, *rest][:MOST_DIFFERENCES], key=spoken.index)
+    said = [_sentence(setting, spoken, options) for setting in settings]
+    if len(set(said)) == len(said):
+        return said
+    # Their configs are silent about it (or too long), but their hashes are not.
+    return [
+        ", ".join(filter(None, [text, f"configuration {row['configuration'][:8]}"]))
+        for text, row in zip(said, rows, strict=True)
+    ]
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys that do not have one value everywhere."""
+    values: dict[str, set[str]] = defaultdict(set)
+    holders: dict[str, int] = defaultdict(int)
+    for setting in settings:
+        for key, value in setting.items():
+            values[key].add(value)
+            holders[key] += 1
+    return [key for key in values if len(values[key]) > 1 or holders[key] < len(settings)]
+
+
+def _telling(
+    settings: Sequence[Mapping[str, str]], keys: Iterable[str], given: Sequence[str] = ()
+) -> list[str]:
+    """Those of the keys that tell rows apart which the given ones, and those before, do not."""
+    classes = [tuple(setting.get(key, UNSET) for key in given) for setting in settings]
+    numbers = _numbered(classes)
+    telling = []
+    for key in keys:
+        if len(set(numbers)) == len(settings):
+            break
+        finer = _numbered([(n, s.get(key, UNSET)) for n, s in zip(numbers, settings, strict=True)])
+        if len(set(finer)) > len(set(numbers)):
+            numbers = finer
+            telling.append(key)
+    return telling
+
+
+def _numbered(classes: Sequence[Any]) -> list[int]:
+    """A small number for each class, so that classes of classes stay cheap to compare."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(one, len(numbers)) for one in classes]
+
+
+def _sentence(setting: Mapping[str, str], keys: Sequence[str], options: set[str]) -> str:
+    # What another option is made of is not missing here.
+    return ", ".join(
+        f"{key}={setting.get(key, UNSET)}"
+        for key in keys
+        if key in setting or "." not in key or key.partition(".")[0] not in options
+    )
+
+
+def _settings(row: Row) -> dict[str, str]:
+    """All that may tell two rows apart, as texts under dotted names."""
+    config = json.loads(row["config"] or "{}")
+    settings = {"scheduler": str(row["scheduler"])}
+    settings |= {
+        key: value
+        for key, value in _flat(config)
+        if key != "data.name" and ("." in key or key in DECIDING_KNOBS)
+    }
+    settings |= {name: str(row[name]) for name in HARDWARE if row[name] is not None}
+    settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
+    return settings
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,176 @@
+"""The benchmark table in sections, one for each data set, with what its reader must know."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fmbench.record import COMPLETED, RUNNING
+from fmbench.report.columns import MISSING, SPLIT, Row, split
+from fmbench.report.table import REAL, SYNTHETIC, plain_rows
+
+# Half an image of 10,000, as a share: what one machine with one setting should never show.
+REPEATS_AGREE = 0.005 / 100
+
+# More names than this in a note are read by nobody.
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one data set, never ranked together with those of another.
+
+    Attributes:
+        data: The data set's name.
+        rows: The rows of `benchmark_table` on it, best first, as plain values.
+        unfinished: Its runs that did not complete, as plain values of the runs' frame.
+        completed: How many of its runs completed, repeats included.
+        total: How many there are.
+    """
+
+    data: str
+    rows: list[dict[str, Any]]
+    unfinished: list[dict[str, Any]]
+    completed: int
+    total: int
+
+    @property
+    def title(self) -> str:
+        """The heading of the section."""
+        names = {REAL: "Fashion-MNIST", SYNTHETIC: "Synthetic data"}
+        return names.get(self.data, f"Data: {self.data}")
+
+    @property
+    def summary(self) -> str:
+        """How many of the runs completed, in a sentence."""
+        said = f"{self.completed} of {self.total} runs completed"
+        repeats = sum(row["n_repeats"] for row in self.rows)
+        running = sum(run["status"] == RUNNING for run in self.unfinished)
+        more = []
+        if repeats:
+            more.append(f"repeats of a run, which count once: {repeats}")
+        if running:
+            more.append(f"still running, or killed: {running}")
+        return f"{said} ({'; '.join(more)})." if more else f"{said}."
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before comparing the rows."""
+        notes = []
+        if self.data == SYNTHETIC:
+            notes.append(
+                "Synthetic images, drawn by a program: "
+                "these accuracies say nothing about Fashion-MNIST."
+            )
+        notes += _test_set_notes(self.data, self.rows)
+        if len({(row["device"], row["precision"]) for row in self.rows}) > 1:
+            notes.append(
+                "The rows come from several devices or precisions: compare wall times and "
+                "images/s within one of them."
+            )
+        notes += _provenance_notes(self.rows)
+        return notes
+
+
+def sections(frame: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
+    """Split a table by data set: Fashion-MNIST first, synthetic data last.
+
+    Args:
+        frame: The runs.
+        table: What `benchmark_table` made of them.
+    """
+    rows, runs = defaultdict(list), defaultdict(list)
+    for row in plain_rows(table):
+        rows[row["data"]].append(row)
+    brief = frame[["data", "model", "seed", "status", "error", "started", "folder"]]
+    for run in plain_rows(brief[frame["status"] != COMPLETED]):
+        runs[run["data"] or "unknown"].append(run)
+    completed = frame.loc[frame["status"] == COMPLETED, "data"].value_counts().to_dict()
+    names = sorted({*rows, *runs}, key=lambda name: (name == SYNTHETIC, name != REAL, name))
+    return [
+        Section(
+            data=name,
+            rows=rows[name],
+            unfinished=runs[name],
+            completed=completed.get(name, 0),
+            total=completed.get(name, 0) + len(runs[name]),
+        )
+        for name in names
+    ]
+
+
+def reason(run: Row) -> str:
+    """Why a run did not complete, as far as it is known."""
+    if run["status"] == RUNNING:
+        return "still running, or killed"
+    return run["error"] or "no reason recorded"
+
+
+def started(run: Row) -> str:
+    """When a run began: 2026-11-20 23:00 UTC."""
+    return MISSING if run["started"] is None else f"{run['started']:%Y-%m-%d %H:%M} UTC"
+
+
+def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
+    contents = {row["data_sha256"] for row in rows}
+    if len(contents) > 1 and data == SYNTHETIC:
+        yield (
+            f"The rows come from {len(contents)} different drawings, each with test images of its "
+            "own: compare accuracies within one drawing (the settings below data decide it)."
+        )
+    elif len(contents) > 1:
+        yield (
+            f"The rows come from {len(contents)} different contents of the data set: compare "
+            "accuracies within one (data_sha256 in the CSV file)."
+        )
+    # Where the drawings differ, so do the draws of a split from them.
+    draws: dict[str, dict[Any, set[Any]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        label = split(*(row[key] for key in SPLIT))
+        draws[label][row["data_sha256"]].add(row["split_hash"])
+    if len(draws) > 1:
+        yield (
+            f"The rows mix splits ({'; '.join(sorted(draws))}), which train and may test on "
+            "different images: compare accuracies within one split."
+        )
+    for label in sorted(draws):
+        hashes = max(map(len, draws[label].values()))
+        if hashes > 1:
+            yield (
+                f"The split {label} was drawn in {hashes} ways: compare accuracies within one "
+                "(split_hash in the CSV file)."
+            )
+
+
+def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
+    for key, name in (("torch", "torch"), ("fmbench_version", "fmbench")):
+        versions = sorted({version for row in rows for version in row[key]})
+        if len(versions) > 1:
+            yield f"The rows come from {name} {_listed(versions)}."
+    commits = sorted({commit[:7] for row in rows for commit in row["git_commit"]})
+    if len(commits) > 1:
+        yield f"The rows come from {len(commits)} commits of fmbench: {_listed(commits)}."
+    dirty = sum(row["n_dirty"] for row in rows)
+    if dirty:
+        runs = "1 run was" if dirty == 1 else f"{dirty:,} runs were"
+        yield f"{runs} made with uncommitted changes to fmbench."
+    apart = [
+        str(number)
+        for number, row in enumerate(rows, 1)
+        if row["repeats_spread"] is not None and row["repeats_spread"] > REPEATS_AGREE
+    ]
+    if apart:
+        which = "row" if len(apart) == 1 else "rows"
+        yield (
+            "Repeats of one run (same settings, same seed) disagree by more than "
+            f"{100 * REPEATS_AGREE:g} points: {which} {_listed(apart)}."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names as a sentence has them: a, b and c."""
+    if len(names) > MOST_NAMED:
+        names = [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,174 @@
+"""What a record must hold to become a row of the results table.
+
+A record is checked here, once, so that whatever reads the table afterwards may trust types, ranges
+and depth, whoever wrote the file.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, RUNNING, SCHEMA
+
+STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, RUNNING)
+
+# A composed config is four deep. What is nested much deeper was made to exhaust the stack of
+# whoever walks through it.
+MAX_DEPTH = 50
+
+
+class Kind(NamedTuple):
+    """What a field may hold."""
+
+    dtype: str
+    holds: Callable[[Any], bool]
+    meaning: str
+
+
+# `type(x) is int` on purpose: True is an int to Python, and a record of 10^400 is not a number.
+TEXT = Kind("str", lambda x: type(x) is str, "a text")
+FLAG = Kind("boolean", lambda x: type(x) is bool, "true or false")
+COUNT = Kind("Int64", lambda x: type(x) is int and 0 <= x <= 2**53, "a whole number from 0 to 2^53")
+SEED = Kind("Int64", lambda x: type(x) is int and -(2**63) <= x < 2**63, "a 64-bit whole number")
+SHARE = Kind("float64", lambda x: type(x) in (float, int) and 0 <= x <= 1, "a number from 0 to 1")
+AMOUNT = Kind(
+    "float64", lambda x: type(x) in (float, int) and 0 <= x < 1e300, "a finite number of at least 0"
+)
+# The loss of a run that diverged is rightly not a number.
+LOSS = Kind(
+    "float64", lambda x: type(x) is float or (type(x) is int and abs(x) <= 2**53), "a number"
+)
+
+
+class Field(NamedTuple):
+    """A column of the table and where a record keeps it."""
+
+    column: str
+    part: str  # the object inside the record; "" for the record itself
+    name: str
+    kind: Kind
+
+
+def _fields(part: str, kind: Kind, names: str, prefix: str = "") -> list[Field]:
+    return [Field(prefix + name, part, name, kind) for name in names.split()]
+
+
+FIELDS = (
+    *_fields("", TEXT, "key configuration status error fmbench_version started"),
+    *_fields("", TEXT, "model augmentation optimizer scheduler device"),
+    Field("data", "data", "name", TEXT),
+    Field("data_sha256", "data", "sha256", TEXT),
+    Field("split", "split", "name", TEXT),
+    *_fields("split", COUNT, "train validation test", prefix="split_"),
+    Field("split_hash", "split", "hash", TEXT),
+    *_fields("", COUNT, "parameters flops batch_size epochs best_test_epoch peak_memory"),
+    Field("seed", "", "seed", SEED),
+    *_fields("", AMOUNT, "learning_rate images_per_second"),
+    *_fields("", SHARE, "train_accuracy validation_accuracy test_accuracy best_test_accuracy"),
+    *_fields("", LOSS, "train_loss validation_loss test_loss"),
+    *_fields("seconds", AMOUNT, "train evaluate total", prefix="seconds_"),
+    Field("device_type", "fingerprint", "device", TEXT),
+    *_fields("fingerprint", TEXT, "python torch processor precision memory_format"),
+    *_fields("fingerprint", COUNT, "threads"),
+    *_fields("fingerprint", FLAG, "deterministic"),
+    Field("git_commit", "git", "commit", TEXT),
+    Field("git_dirty", "git", "dirty", FLAG),
+)
+PARTS = tuple(dict.fromkeys(field.part for field in FIELDS if field.part))
+
+#: The columns that `to_row` gives, in its order, and their types.
+DTYPES = {field.column: field.kind.dtype for field in FIELDS} | {
+    "overrides": "object",
+    "config": "str",
+}
+
+ALWAYS = ("key", "configuration", "status")
+WHEN_COMPLETED = ("model", "data", "test_accuracy")
+
+compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class UnreadableError(Exception):
+    """Why a record does not become a row."""
+
+
+def to_row(record: Any) -> tuple[Any, ...]:
+    """Check a record and flatten it.
+
+    Args:
+        record: Whatever a result.json held.
+
+    Returns:
+        The values of the columns in `DTYPES`; what the record does not know is None.
+
+    Raises:
+        UnreadableError: It is no record of this schema, or a value is of the wrong kind.
+    """
+    if type(record) is not dict:
+        raise UnreadableError("not a record: its JSON is not an object")
+    _check_schema(record.get("schema"))
+    parts = {"": record}
+    for part in (*PARTS, "choices", "config"):
+        inner = record.get(part)
+        if inner is not None and type(inner) is not dict:
+            raise UnreadableError(f"{part} is {_brief(inner)}, not an object")
+        parts[part] = inner or {}
+    overrides = record.get("overrides") or []
+    if type(overrides) is not list or not all(type(item) is str for item in overrides):
+        raise UnreadableError("overrides is not a list of texts")
+    _check_depth(parts["config"])
+
+    row: dict[str, Any] = {}
+    for column, part, name, kind in FIELDS:
+        value = parts[part].get(name)
+        if value is not None and not kind.holds(value):
+            where = f"{part}.{name}" if part else name
+            raise UnreadableError(f"{where} is {_brief(value)}, not {kind.meaning}")
+        row[column] = value
+    if row["data"] is None and type(parts["choices"].get("data")) is str:
+        row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
+    _check_required(row)
+    return (*row.values(), tuple(overrides), compact(parts["config"]))
+
+
+def _check_schema(schema: Any) -> None:
+    if type(schema) is int and schema > SCHEMA:
+        raise UnreadableError(
+            f"schema {_brief(schema)} is newer than this fmbench reads ({SCHEMA}): upgrade fmbench"
+        )
+    if type(schema) is not int or schema != SCHEMA:
+        raise UnreadableError(f"schema is {_brief(schema)}, not {SCHEMA}")
+
+
+def _check_depth(config: dict[str, Any]) -> None:
+    # Level by level: a recursive walk is what a deep config breaks.
+    level: list[Any] = [config]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return
+    raise UnreadableError(f"config is nested deeper than {MAX_DEPTH}")
+
+
+def _check_required(row: dict[str, Any]) -> None:
+    required = ALWAYS + WHEN_COMPLETED if row["status"] == COMPLETED else ALWAYS
+    missing = [name for name in required if row[name] is None]
+    if missing:
+        raise UnreadableError(f"lacks {', '.join(missing)}")
+    if row["status"] not in STATUSES:
+        raise UnreadableError(f"status is {_brief(row['status'])}, none of {', '.join(STATUSES)}")
+
+
+def _brief(value: Any) -> str:
+    if type(value) is float and not math.isfinite(value):
+        return "not finite"
+    if type(value) is int and abs(value) > 2**64:  # printing a long one takes long, or fails
+        return "a huge number"
+    text = ascii(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,56 @@
+"""The shape of the house: imports go one way, and some rooms never see torch or Hydra."""
+
+import ast
+import re
+
+from commands import CHECKOUT
+
+PACKAGE = CHECKOUT / "fmbench"
+
+#: Top-level imports by module: `record` for `fmbench.record`, `torch` for torch.
+IMPORTS: dict[str, set[str]] = {}
+for path in PACKAGE.rglob("*.py"):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    names = IMPORTS.setdefault(room, set())
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fmbench":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            first, _, rest = node.module.partition(".")
+            names.add(rest.partition(".")[0] if first == "fmbench" else first)
+
+#: From the first to the last: each imports only what stands before it.
+ORDER = [
+    "errors", "config", "storage", "sweep", "idx", "synthetic", "data", "splits", "augment",
+    "loader", "models", "cost", "device", "schedule", "train", "record", "provenance", "progress",
+    "assembly", "runner", "schema", "results", "report", "explain", "callbacks", "cli", "__main__",
+]  # fmt: skip
+
+
+def test_every_room_has_its_place():
+    assert set(IMPORTS) - {"__init__"} == set(ORDER)
+
+
+def test_imports_go_one_way():
+    for place, room in enumerate(ORDER):
+        back = IMPORTS[room] & set(ORDER[place + 1 :])
+        assert not back, f"{room} imports {back}"
+
+
+def test_nets_and_training_never_see_hydra_or_the_config():
+    for room in ("models", "train", "loader", "augment", "schedule", "device", "cost"):
+        assert not IMPORTS[room] & {"hydra", "omegaconf", "config"}, room
+
+
+def test_results_and_report_never_see_torch():
+    for room in ("results", "schema", "report", "record", "storage", "config", "sweep", "data"):
+        assert not IMPORTS[room] & {"torch", "torchvision", "train", "device"}, room
+
+
+def test_the_map_names_every_room():
+    guide = (CHECKOUT / "CONTRIBUTING.md").read_text("utf-8")
+    table = "\n".join(line for line in guide.splitlines() if line.startswith("| `"))
+    named = set(re.findall(r"`(?:fmbench/)?(\w+)(?:\.py|/)`", table))
+    assert set(ORDER) - {"__main__"} <= named
