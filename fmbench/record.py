@@ -135,10 +135,22 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "data": data}
 
 
-def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without the places of the data files."""
-    places = {f"data.{name}" for name in PLACES}
-    return [text for text in overrides if text.partition("=")[0].lstrip("+") not in places]
+def recorded_overrides(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
+    """The overrides as a record keeps them: those that make this one run again, anywhere.
+
+    Without the places of the data files. A ready sweep (`sweep=NAME`) gives way to the options it
+    chose: with it, the command of one run would be that of the whole sweep.
+
+    Args:
+        overrides: as typed, or as the sweep made them.
+        choices: the option taken from each group.
+    """
+    gone = {"sweep", *(f"data.{name}" for name in PLACES)}
+    keys = [text.partition("=")[0].lstrip("+") for text in overrides]
+    kept = [text for key, text in zip(keys, overrides, strict=True) if key not in gone]
+    if "sweep" in keys:
+        kept += [f"{group}={option}" for group, option in choices.items() if group not in keys]
+    return kept
 
 
 class RunFolder:

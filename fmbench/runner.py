@@ -111,7 +111,7 @@ def _blank_record(
         configuration=row,
         config=kept,
         choices=dict(choices),
-        overrides=recorded_overrides(overrides),
+        overrides=recorded_overrides(overrides, choices),
         model=name,
         augmentation=choices.get("augmentation", "?"),
         optimizer=choices.get("optimizer", "?"),

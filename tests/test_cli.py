@@ -96,7 +96,7 @@ def test_grid_leaves_records_and_a_table(command, tmp_path):
     found = records(tmp_path / "multirun")
     assert [record["batch_size"] for record in found] == [10, 20, 40]
     (table,) = (tmp_path / "multirun").rglob("benchmark.md")
-    rows = [line for line in table.read_text("utf-8").splitlines() if line.startswith("| lenet5")]
+    rows = [line for line in table.read_text("utf-8").splitlines() if "| lenet5 |" in line]
     assert len(rows) == 3
     assert "ynthetic" in table.read_text("utf-8")
     assert "run 2 of 3: " in err

@@ -263,8 +263,10 @@ def test_repeats_are_summed_over_rows(tmp_path):
 
 def test_speed_is_all_images_over_all_seconds(tmp_path):
     for seed, seconds in enumerate((1.0, 9.0)):
-        write(tmp_path / str(seed), seed=seed, seconds__train=seconds, images_per_second=7.0)
-    write(tmp_path / "unclocked", seed=2, seconds=None)
+        changes = {"seconds__train": seconds, "images_per_second": 7.0, "configuration": "c"}
+        write(tmp_path / str(seed), seed=seed, **changes)
+    write(tmp_path / "unclocked", seed=2, seconds=None, configuration="c")
+    write(tmp_path / "uncounted", seed=3, split__train=None, configuration="c")
     (row,) = report.benchmark_table(load_results(tmp_path)).to_dict("records")
     assert row["images_per_second"] == pytest.approx(2 * 60_000 * 3 / 10.0)
     write(tmp_path / "still", seconds__train=0.0, model="still")
@@ -279,7 +281,9 @@ def test_best_on_test_stands_only_where_every_seed_has_it(tmp_path):
     assert table_cells(made.markdown)[2][11] == "-"
     assert sheet_rows(tmp_path)[0]["best_test_accuracy"] == ""
     # Made again with the same result, seed 1 now has it, though its newest run did not look.
-    write(tmp_path / "2", seed=1, best_test_accuracy=0.93, started="2026-11-19T00:00:00Z")
+    for number, best in ((2, 0.92), (3, 0.93)):
+        started = f"2026-11-1{number}T00:00:00Z"
+        write(tmp_path / str(number), seed=1, best_test_accuracy=best, started=started)
     assert table_cells(build(tmp_path).markdown)[2][11] == "94.00"
 
 
@@ -309,7 +313,11 @@ def test_the_split_and_the_net_say_what_was_trained(tmp_path):
 def test_several_draws_of_a_split_and_several_data_are_noted(tmp_path):
     write(tmp_path / "0")
     write(tmp_path / "1", split__hash="77" * 32)
-    (note,) = build(tmp_path).sections[0].notes
+    (section,) = build(tmp_path).sections
+    (note,) = section.notes
+    assert {row["differs"] for row in section.rows} == {
+        *("split_hash=5a5a5a5a", "split_hash=77777777")
+    }
     assert "The split standard 60,000/0/10,000 was drawn in 2 ways" in note
     write(tmp_path / "2", data__sha256="88" * 32)
     assert "2 different contents of the data set" in build(tmp_path).markdown
@@ -356,7 +364,15 @@ def test_failures_stand_beside_n_wherever_they_happened(tmp_path):
     early = {"data__sha256": None, "split__hash": None, "fingerprint": {}, "configuration": "e"}
     for seed in (0, 1):
         write(tmp_path / str(seed), seed=seed, config__seed=seed)
-    write(tmp_path / "2", status="failed", error="early", config__seed=2, **early, **nothing)
+    write(
+        tmp_path / "2",
+        status="failed",
+        error="early",
+        config__seed=2,
+        config__test_every=1,
+        **early,
+        **nothing,
+    )
     write(tmp_path / "3", status="diverged", error="late", config__seed=3, test_accuracy=None)
     write(tmp_path / "4", status="failed", error="other", config__epochs=9, **early, **nothing)
     # Two rows share the config: the early failure counts for one of them, once.
@@ -417,14 +433,14 @@ def test_three_thousand_rows_alike_take_no_longer_than_they_must():
 
 
 def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_path):
-    for number, name in enumerate(("synthetic", "mine", "fashion_mnist")):
+    for number, name in enumerate(("synthetic", "yours", "fashion_mnist")):
         write(tmp_path / str(number), data__name=name)
     write(tmp_path / "lost", data=None, choices={"data": 3}, status="failed", test_accuracy=None)
     made = build(tmp_path, tmp_path)
     titles = [section.title for section in made.sections]
-    assert titles == ["Fashion-MNIST", "Data: mine", "Data: unknown", "Synthetic data"]
+    assert titles == ["Fashion-MNIST", "Data: unknown", "Data: yours", "Synthetic data"]
     names = [row["data"] for row in sheet_rows(tmp_path)]
-    assert names == ["fashion_mnist", "mine", "synthetic"]
+    assert names == ["fashion_mnist", "yours", "synthetic"]
 
 
 def test_markdown_numbers_are_flush_right(tmp_path):
@@ -437,12 +453,12 @@ def test_markdown_numbers_are_flush_right(tmp_path):
 
 
 def test_each_row_links_to_its_runs(tmp_path):
-    write(tmp_path / "a (b) [c]|d" / "1", seed=1)
-    write(tmp_path / "0", seed=0)
+    write(tmp_path / "a (b) [c]|d" / "1", seed=0)
+    write(tmp_path / "0", seed=1)
     text = build(tmp_path, tmp_path / "out").markdown
     assert (
-        "Row 1: lenet, 90.01 ± 0.00 %. Runs: [../0](../0), "
-        r"[../a (b) \[c\]&#124;d/1](../a%20%28b%29%20%5Bc%5D%7Cd/1)"
+        r"Row 1: lenet, 90.01 ± 0.00 %. Runs: [../a (b) \[c\]&#124;d/1]"
+        "(../a%20%28b%29%20%5Bc%5D%7Cd/1), [../0](../0)"
     ) in text
     assert "```sh\npython -m fmbench -m model=lenet epochs=3 seed=0,1\n```" in text
 
@@ -816,6 +832,7 @@ def test_csv_holds_raw_numbers(tmp_path):
     write(tmp_path / "1", flops=None, seed=-1, seconds__train=10.1, peak_memory=512_000_001)
     build(tmp_path, tmp_path)
     (row,) = sheet_rows(tmp_path)
+    assert row["repeats_spread"] == ""
     assert (row["seeds"], row["peak_memory"]) == ("'-1 0", "512000000")
     assert float(row["seconds_train_sd"]) == pytest.approx(2**0.5)
     assert (row["test_accuracy"], row["parameters"], row["flops"]) == ("0.9001", "61706", "")
