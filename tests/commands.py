@@ -14,8 +14,12 @@ from fmbench import config as configuration
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-#: A run that is over in a blink: drawn images, LeNet-5.
-TINY = ["data=synthetic", "data.train_size=200", "data.test_size=50", "model=lenet5", "epochs=2"]
+#: A run that is over in a blink: drawn images, LeNet-5. One thread, because two that share a busy
+#: core wait for each other most of the time.
+TINY = [
+    "data=synthetic", "data.train_size=200", "data.test_size=50", "model=lenet5", "epochs=2",
+    "threads=1",
+]  # fmt: skip
 
 
 def compose(*overrides: str) -> dict[str, Any]:

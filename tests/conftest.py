@@ -28,3 +28,14 @@ def fashion_mnist_root() -> Path:
     if not any(root.glob("**/t10k-labels-idx1-ubyte*")):
         pytest.skip(f"no Fashion-MNIST files in {root}; FMBENCH_DATA may name another folder")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was() -> Iterator[None]:
+    """Runs set PyTorch's threads and determinism for the whole process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(mode=False)

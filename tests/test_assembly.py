@@ -12,14 +12,6 @@ from fmbench.errors import ConfigError
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 
 
-@pytest.fixture(autouse=True)
-def _same_threads_after():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
-
-
 def trainer(*overrides, flops=10**6):
     config = compose(*TINY, *overrides)
     inputs = assembly.prepare(config)
@@ -157,3 +149,18 @@ def test_fp32_is_not_tf32():
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cudnn.conv.fp32_precision == before
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("model", ["lenet", "densenet"])
+def test_the_same_run_twice_gives_the_same_weights(model):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        built, _ = trainer(
+            f"model={model}", *(["model.depth=10", "model.dropout=0.2"] * (model == "densenet")),
+            "augmentation=crop_flip_cutout", "epochs=2",
+        )  # fmt: skip
+        list(built.fit(lambda *_sums: None))
+        weights.append(built.model.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name

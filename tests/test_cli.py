@@ -439,7 +439,7 @@ def test_sweep_in_parallel_processes(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
     done = fmbench(
         "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "epochs=1", "seed=0,1",
-        "threads=1", cwd=tmp_path,
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [record["seed"] for record in records(tmp_path)] == [0, 1]
@@ -481,7 +481,7 @@ def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, comm
     for name in "ab":
         status, _, err = command(
             f"data.root={fashion_mnist_root}", "data.split=custom", "model=lenet5", "epochs=1",
-            "batch_size=512", f"hydra.run.dir={name}",
+            "batch_size=512", "threads=1", f"hydra.run.dir={name}",
         )  # fmt: skip
         assert status == 0, err
     first, second = records(tmp_path)

@@ -8,14 +8,6 @@ from fmbench import device as devices
 from fmbench.errors import ConfigError
 
 
-@pytest.fixture(autouse=True)
-def _same_threads_after():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
-
-
 def test_select_sets_threads_and_determinism():
     chosen = devices.select("cpu", threads=1, deterministic=True)
     assert torch.get_num_threads() == 1
