@@ -45,7 +45,6 @@ class Preflight(Callback):
         from fmbench.data import load
 
         with _heard():
-            refuse_environment(config)
             refuse_used_sweep(Path(config.hydra.sweep.dir))
             first = check_sweep(config, kwargs["config_name"])
             load(first["data"])  # data that are missing would end every run, one after the other
@@ -59,10 +58,12 @@ class SweepReport(Callback):
 
     def __init__(self) -> None:
         self.total: int | None = None
+        self.begun = False  # Hydra ends a sweep also where its start was refused
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
         SweepReport.exit_status = 0
+        self.begun = True
         self.total = total_runs(config)
         split = config.data.split
         # None is the tenth that `holdout` keeps.
@@ -87,8 +88,8 @@ class SweepReport(Callback):
         from fmbench import report  # imports pandas, which --help must not
 
         folder = Path(config.hydra.sweep.dir)
-        if not folder.is_dir():
-            return  # nothing was launched
+        if not self.begun or not folder.is_dir():
+            return
         with _heard():
             table = report.build([folder], folder)
             report.print_tables(table)

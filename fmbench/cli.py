@@ -78,9 +78,8 @@ def job(config: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        configuration.refuse_environment(OmegaConf.create({"hydra": context}))
         record = execute(
-            _from_start_folder(config, context),
+            _job_config(config, context),
             folder,
             choices=_choices(context),
             overrides=list(context.overrides.task),
@@ -134,7 +133,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
         context = HydraConfig.get()
         done.append(
             execute(
-                _from_start_folder(config, context),
+                _job_config(config, context),
                 Path(context.runtime.output_dir),
                 choices=_choices(context),
                 overrides=list(context.overrides.task),
@@ -163,11 +162,15 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     return done[0]
 
 
-def _from_start_folder(config: DictConfig, context: Any) -> dict[str, Any]:
-    """The resolved config, its data below the folder where the program was started.
+def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
+    """The resolved config of a job, its data below the folder where the program was started.
 
     With `hydra.job.chdir` a run works in its own folder, where there are no data.
+
+    Raises:
+        ConfigError: the config sets environment variables, or cannot be resolved.
     """
+    configuration.refuse_environment(OmegaConf.create({"hydra": context}))
     resolved = configuration.resolve(config)
     root = resolved["data"].get("root")
     if isinstance(root, str) and root and not root.startswith("~"):

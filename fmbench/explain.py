@@ -64,6 +64,8 @@ def _omegaconf_line(cause: OmegaConfBaseException) -> str:
     key = str(cause.full_key)
     parent = cause.parent_node
     last = key.rpartition(".")[2]
+    if key.startswith("hydra"):
+        return f"{key}: {' '.join(str(cause).split())}"
     if isinstance(parent, DictConfig) and last not in parent:
         there = [str(name) for name in parent if name != "hydra"]
         return f"{key}: no such key{_close(last, there)}; there are: {', '.join(there)}"

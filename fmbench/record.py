@@ -201,7 +201,7 @@ def refuse_used_sweep(folder: Path) -> None:
     Raises:
         StorageError: it does.
     """
-    if next(folder.glob(f"*/{RESULT_NAME}"), None):
+    if next(folder.rglob(RESULT_NAME), None):
         raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
 
 

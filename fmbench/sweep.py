@@ -7,11 +7,11 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import check, refuse_environment, resolve
+from fmbench.config import GROUPS, check, refuse_environment, resolve
 from fmbench.errors import ConfigError
 
 
@@ -38,8 +38,11 @@ def total_runs(config: DictConfig) -> int:
 def axes(config: DictConfig) -> list[Axis]:
     """The keys that a sweep sets: of `hydra.sweeper.params`, then of the command line.
 
-    A key that both name is the command line's. Ranges of a search, which have no list of values,
-    are left out.
+    A key that both name is the command line's. A range of a search has no list of values: its two
+    ends stand for it.
+
+    Raises:
+        ConfigError: a glob matches nothing.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = config.hydra.sweeper.get("params") or {}
@@ -49,8 +52,13 @@ def axes(config: DictConfig) -> list[Axis]:
         key = override.get_key_element()
         if override.is_discrete_sweep():
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values:
+                raise ConfigError(f"{override.input_line}: matches nothing")
             found[key] = Axis(key, tuple(parser.parse_overrides(values)))
-        elif not override.is_sweep_override():
+        elif isinstance(value := override.value(), IntervalSweep):
+            ends = [f"{key}={value.start}", f"{key}={value.end}"]
+            found[key] = Axis(key, tuple(parser.parse_overrides(ends)))
+        else:
             found[key] = Axis(key, (override,))
     return list(found.values())
 
@@ -76,6 +84,10 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
                 f"hydra.sweeper.direction={name}: runs return an accuracy, so it must be maximize; "
                 "sweep=lr_batch has it set"
             )
+        if config.hydra.sweeper.n_trials < 1:
+            raise ConfigError(
+                f"hydra.sweeper.n_trials={config.hydra.sweeper.n_trials}: must be 1 or more"
+            )
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
     first = [_text(axis.overrides[0]) for axis in every]
@@ -83,6 +95,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     refuse_environment(base)
     resolved = resolve(base)
     check(resolved)
+    _check_ready_sweep(base, resolved, first, config_name)
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
     for place, axis in enumerate(every):
         for override in axis.overrides[1:]:
@@ -97,6 +110,32 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
                 OmegaConf.update(job, axis.key, override.value())
                 check(resolve(job))
     return resolved
+
+
+def _check_ready_sweep(
+    base: DictConfig, resolved: dict[str, Any], overrides: list[str], config_name: str
+) -> None:
+    """Refuse a ready sweep that sets knobs itself.
+
+    It may choose options and say what to sweep. A record leaves it out of its command, since that
+    of one run must not start the sweep again; what it set would then be missing.
+    """
+    name = base.hydra.runtime.choices.get("sweep")
+    if name in (None, "null"):
+        return
+    keys = [text.partition("=")[0] for text in overrides]
+    without = [text for text in overrides if not text.startswith("sweep=")]
+    without += [
+        f"{group}={base.hydra.runtime.choices[group]}" for group in GROUPS if group not in keys
+    ]
+    loader = GlobalHydra.instance().config_loader()
+    other = resolve(loader.load_configuration(config_name, without, RunMode.RUN))
+    changed = [key for key in resolved if resolved[key] != other.get(key)]
+    if changed:
+        raise ConfigError(
+            f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options and set "
+            "hydra.sweeper, no knob of a run"
+        )
 
 
 def _text(override: Override) -> str:

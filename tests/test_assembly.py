@@ -38,6 +38,14 @@ def test_every_knob_arrives():
     assert [len(built.loader.labels), len(built.validation), len(built.test)] == [180, 20, 50]
 
 
+def test_device_is_set_up_as_asked():
+    device = assembly.prepare(compose(*TINY, "deterministic=true", "threads=1")).device
+    assert device.deterministic
+    assert device.threads == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+
+
 def test_momentum_is_the_optimizers_unless_the_schedule_is_told_to_cycle_it():
     built, _ = trainer("optimizer.momentum=0.5")
     assert built.schedule.interval == "batch"

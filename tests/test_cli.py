@@ -10,12 +10,12 @@ import time
 import numpy as np
 import pytest
 import yaml
-from commands import CHECKOUT, TINY, fmbench, python, records
+from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 
 import fmbench as package
 from fmbench import cli
 from fmbench import config as configuration
-from fmbench.errors import StorageError
+from fmbench.errors import ConfigError, StorageError
 
 
 @pytest.fixture
@@ -223,6 +223,9 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
         (["-m", "batch_size=64,abc"], 2, ["batch_size", "abc"]),
         (["-m", "model=lenet,densnet"], 2, ["model=densnet"]),
+        (["-m", "model=glob(zzz*)"], 2, ["glob(zzz*)", "matches nothing"]),
+        (["-m", "sweep=lr_batch", "optimizer.lr=interval(-1,0.1)"], 2, ["optimizer.lr=-1"]),
+        (["-m", "sweep=lr_batch", "hydra.sweeper.n_trials=0"], 2, ["n_trials=0", "1 or more"]),
         (["-m", "sweep=seeds", "seed=0,-1"], 2, ["seed=-1"]),
         (["-m", "data.split=custom,costum"], 2, ["data.split=costum"]),
         (["-m", "data.split.validation=0,x"], 2, ["data.split.validation=x"]),
@@ -273,9 +276,11 @@ def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path, monkeypat
 
 def test_a_sweep_is_refused_a_folder_with_runs(command, tmp_path):
     assert command("-m", *TINY, "epochs=1", "seed=0,1", "hydra.sweep.dir=here")[0] == 0
+    (tmp_path / "here" / "benchmark.md").write_text("notes")
     before = {path: path.read_bytes() for path in below(tmp_path)}
-    status, _, err = command("-m", *TINY, "seed=7,8", "hydra.sweep.dir=here")
+    status, out, err = command("-m", *TINY, "seed=7,8", "hydra.sweep.dir=here")
     assert status == 5
+    assert out == ""
     assert "holds the runs of a sweep already" in err
     assert {path: path.read_bytes() for path in below(tmp_path)} == before
 
@@ -288,6 +293,13 @@ def test_a_config_cannot_trust_itself(command, tmp_path):
         "model: {_target_: shutil.rmtree, path: victim}\n"
         "hydra: {job: {env_set: {FMBENCH_TRUST: shutil}}}\n"
     )
+    status, _, err = command("-m", "--config-dir", "stranger", *TINY, "model=lenet5,evil")
+    assert status == 2
+    assert "env_set" in err
+    bare = [*TINY, "~hydra.callbacks.preflight", "+hydra.job.env_set.A=1"]
+    assert command(*bare)[0] == 2
+    raises_one_line(lambda: package.run(bare), ConfigError, "env_set")
+    assert records(tmp_path) == []
     for how in ([], ["-m"]):
         for more in ([], ["hydra.job.env_set={}"], ["+hydra.job.env_set.FMBENCH_TRUST=shutil"]):
             model = "model=evil,lenet5" if how else "model=evil"
@@ -353,19 +365,24 @@ def test_keys_tell_runs_apart(command, tmp_path):
 
 
 def test_stopped_from_the_keyboard(tmp_path):
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("history.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+        # A job in the background of a script ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.rglob("history.jsonl")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 130
     assert err.endswith("fmbench: stopped from the keyboard\n")
     assert "Traceback" not in err
@@ -374,9 +391,41 @@ def test_stopped_from_the_keyboard(tmp_path):
     assert record["train_accuracy"] > 0
 
 
-def test_tracebacks_on_request(command, monkeypatch):
-    from fmbench.errors import ConfigError
+def test_precision_and_rate_asked_for_are_those_recorded(command, tmp_path):
+    asked = ["precision=bf16", "optimizer.lr=0.02", "scheduler=constant", "deterministic=true"]
+    assert command(*TINY, *asked)[0] == 0
+    (record,) = records(tmp_path)
+    fingerprint = record["fingerprint"]
+    assert fingerprint["precision"] == "bf16"
+    assert fingerprint["deterministic"] is True
+    assert fingerprint["threads"] == 1
+    assert record["learning_rate"] == 0.02
+    (path,) = tmp_path.rglob("history.jsonl")
+    history = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [line["learning_rate"] for line in history] == [0.02, 0.02]
+    assert record["test_loss"] == history[-1]["test_loss"] != record["train_loss"]
 
+
+def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, tmp_path):
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "sweep" / "short.yaml").write_text(
+        "# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    status, _, err = command("-m", "--config-dir", "mine", *TINY[:-2], "sweep=short")
+    assert status == 2
+    assert "sweep=short: sets epochs" in err
+
+
+def test_a_recorded_command_makes_the_run_again(command, tmp_path):
+    sweep = ["sweep=lr_batch", "hydra.sweeper.n_trials=1", "batch_size=choice(10,20)"]
+    assert command("-m", *sweep, *TINY, "epochs=1")[0] == 0
+    (record,) = records(tmp_path)
+    again = package.run(record["overrides"])
+    assert again.key == record["key"]
+    assert again.test_loss == record["test_loss"]
+
+
+def test_tracebacks_on_request(command, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises((ConfigError, BaseException), match="batch_size=0"):
         command("batch_size=0")
