@@ -51,6 +51,8 @@ def main() -> None:
         command()
     except KeyboardInterrupt:
         _fail("stopped from the keyboard", 130)
+    except BrokenPipeError:
+        _close_output()
     except BaseException as error:
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
@@ -101,8 +103,8 @@ def job(config: DictConfig) -> float | None:
         return float("nan")
     try:
         print(_sweep_line(record) if in_sweep else _summary(record, folder), flush=True)
-    except BrokenPipeError:  # `| head` has seen enough; the record is written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _close_output()
     return record.objective
 
 
@@ -176,6 +178,11 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     if isinstance(root, str) and root and not root.startswith("~"):
         resolved["data"]["root"] = str(Path(context.runtime.cwd) / root)
     return resolved
+
+
+def _close_output() -> None:
+    """Let the rest go nowhere: `| head` has seen enough, and the record is written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, status: int) -> None:
