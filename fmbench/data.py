@@ -208,7 +208,6 @@ def _download(
     for position, official in enumerate(missing):
         for mirror in order:
             url = f"{mirror.rstrip('/')}/{official.archive}"
-            log.info("downloading %s from %s", official.archive, mirror)
             try:
                 archive = _fetch(url, official)
             except DataError as error:
@@ -230,6 +229,7 @@ def _fetch(url: str, official: OfficialFile) -> bytes:
     """Returns the archive behind a URL, verified; DataError says why there is none."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310, checked above
+            log.info("downloading %s", url)
             archive: bytes = response.read(official.archive_size + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
