@@ -124,7 +124,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
         UserError: the config, the data or the run folder is at fault.
     """
     from fmbench.device import settings_kept
-    from fmbench.progress import SilentDisplay
+    from fmbench.progress import Display
     from fmbench.runner import execute
 
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
@@ -139,7 +139,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
                 Path(context.runtime.output_dir),
                 choices=_choices(context),
                 overrides=list(context.overrides.task),
-                display=lambda _epochs, _images: SilentDisplay(),
+                display=lambda _epochs, _images: Display(),
             )
         )
 

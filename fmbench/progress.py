@@ -6,7 +6,7 @@ Both write to stderr, so that stdout holds results alone.
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -15,11 +15,15 @@ from torch import Tensor
 from fmbench.train import DivergedError, Epoch
 
 
-class Display(Protocol):
-    """Shows how far a run is; a context manager around it."""
+class Display:
+    """Shows how far a run is; a context manager around it. This one shows nothing.
+
+    It serves the Python interface, where the caller shows what it likes; the others build on it.
+    """
 
     def __enter__(self) -> Self:
         """Begin to show."""
+        return self
 
     def __exit__(
         self,
@@ -36,7 +40,7 @@ class Display(Protocol):
         """An epoch has ended; `line` says what it gave."""
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A bar with epoch, loss, accuracy, images/s and time left.
 
     Args:
@@ -93,7 +97,7 @@ class LiveDisplay:
         self.progress.console.print(line, highlight=False, markup=False)
 
 
-class PlainDisplay:
+class PlainDisplay(Display):
     """A line an epoch, and a line now and then within a long one."""
 
     def __init__(self, epochs: int, images: int, seconds_between: float = 30.0) -> None:
@@ -102,18 +106,6 @@ class PlainDisplay:
         self.seconds_between = seconds_between
         self.epoch = 0
         self.last = time.perf_counter()
-
-    def __enter__(self) -> Self:
-        self.last = time.perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
 
     def within(self, images: int, loss: float, accuracy: float) -> None:
         if time.perf_counter() - self.last >= self.seconds_between:
@@ -130,27 +122,6 @@ class PlainDisplay:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
         self.last = time.perf_counter()
-
-
-class SilentDisplay:
-    """Nothing: for the Python interface, where the caller shows what it likes."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def within(self, images: int, loss: float, accuracy: float) -> None:
-        pass
-
-    def ended(self, epoch: Epoch, line: str) -> None:
-        pass
 
 
 def display_for(epochs: int, images: int) -> Display:

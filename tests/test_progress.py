@@ -57,8 +57,8 @@ def test_plain_display_prints_an_epoch_and_now_and_then_within(capsys):
     ]
 
 
-def test_silent_display_is_silent(capsys):
-    with progress.SilentDisplay() as shown:
+def test_plain_base_is_silent(capsys):
+    with progress.Display() as shown:
         shown.within(50, 1.25, 0.5)
         shown.ended(ENDED, "the line")
     assert capsys.readouterr() == ("", "")
@@ -72,7 +72,7 @@ def test_display_depends_on_the_terminal(monkeypatch, terminal, kind):
     assert isinstance(progress.display_for(2, 100), kind)
 
 
-class Seen(progress.SilentDisplay):
+class Seen(progress.Display):
     def __init__(self):
         self.calls = []
 
