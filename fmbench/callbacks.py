@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from fmbench.config import refuse_environment, resolve
 from fmbench.errors import PartialResultsError
+from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import refuse_used, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
@@ -36,8 +37,8 @@ class Preflight(Callback):
             refuse_environment(config)
             refuse_used(Path(config.hydra.run.dir))
             rehearse(resolve(config))
-        sweep = config.hydra.runtime.choices.get("sweep")
-        if sweep not in (None, "null"):
+        sweep = chosen(config.hydra, "sweep")
+        if sweep is not None:
             log.warning("sweep=%s does nothing for a single run; add -m", sweep)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
+from fmbench import experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error
@@ -80,13 +81,7 @@ def job(config: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        record = execute(
-            _job_config(config, context),
-            folder,
-            choices=_choices(context),
-            overrides=list(context.overrides.task),
-            display=display_for,
-        )
+        record = execute(folder=folder, display=display_for, **_run_of(config, context))
     except Exception as error:
         if not in_sweep:
             raise
@@ -135,11 +130,9 @@ def run(overrides: Sequence[str] = ()) -> "Record":
         context = HydraConfig.get()
         done.append(
             execute(
-                _job_config(config, context),
-                Path(context.runtime.output_dir),
-                choices=_choices(context),
-                overrides=list(context.overrides.task),
+                folder=Path(context.runtime.output_dir),
                 display=lambda _epochs, _images: Display(),
+                **_run_of(config, context),
             )
         )
 
@@ -162,6 +155,18 @@ def run(overrides: Sequence[str] = ()) -> "Record":
             raise
         raise known from error
     return done[0]
+
+
+def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
+    """What a job is, as `fmbench.runner.execute` wants to know it."""
+    resolved = _job_config(config, context)
+    return {
+        "config": resolved,
+        "choices": experiment.options(context),
+        "overrides": [*context.overrides.task, *experiment.options_of_sweep(context)],
+        "experiment": experiment.chosen(context, "experiment"),
+        "deviations": experiment.deviations(resolved, context),
+    }
 
 
 def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
@@ -188,10 +193,6 @@ def _close_output() -> None:
 def _fail(line: str, status: int) -> None:
     print(f"fmbench: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)
-
-
-def _choices(context: Any) -> dict[str, str]:
-    return {group: str(context.runtime.choices.get(group)) for group in configuration.GROUPS}
 
 
 def _epochs_done(folder: Path) -> int:

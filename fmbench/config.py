@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.errors import ConfigError
+from fmbench.reference import check_reference
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -90,6 +91,7 @@ class Config:
     precision: str = "auto"
     deterministic: bool = False
     threads: int | None = None
+    reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
 def execution_whitelist() -> list[str]:
@@ -180,6 +182,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"precision={config['precision']}: must be one of {', '.join(PRECISIONS)}"
         )
+    check_reference(config["reference"])
     own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
     for key, (types, wanted) in (_TYPES | own).items():
         _has_type(config, key, types, wanted)

@@ -43,7 +43,7 @@ class Record:
     configuration: str  # the same without the seed: runs that differ in it alone share a table row
     config: dict[str, Any]
     choices: dict[str, str]  # the option taken from each group
-    overrides: list[str]  # as typed, without places of the data files
+    overrides: list[str]  # those that make this run again, anywhere
     model: str
     augmentation: str
     optimizer: str
@@ -55,6 +55,9 @@ class Record:
     epochs: int
     seed: int
     started: str  # UTC, ISO 8601
+    experiment: str | None = None  # the published row that the run was started from
+    reference: dict[str, Any] | None = None  # its published figures
+    deviations: list[str] = field(default_factory=list)  # what this run does otherwise
     status: str = RUNNING
     error: str | None = None
     parameters: int | None = None
@@ -130,27 +133,22 @@ def _canonical(value: Any) -> Any:
 
 
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved config as a record keeps it: without the places of the data files."""
+    """The resolved config as a record keeps it: without the places of the data files.
+
+    And without the published figures, which decide nothing and have a field of their own.
+    """
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
-    return {**config, "data": data}
+    return {key: value for key, value in config.items() if key != "reference"} | {"data": data}
 
 
-def recorded_overrides(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
-    """The overrides as a record keeps them: those that make this one run again, anywhere.
-
-    Without the places of the data files. A ready sweep (`sweep=NAME`) gives way to the options it
-    chose: with it, the command of one run would be that of the whole sweep.
+def recorded_overrides(overrides: Sequence[str]) -> list[str]:
+    """The overrides as a record keeps them: without the places of the data files and `sweep=`.
 
     Args:
         overrides: as typed, or as the sweep made them.
-        choices: the option taken from each group.
     """
     gone = {"sweep", *(f"data.{name}" for name in PLACES)}
-    keys = [text.partition("=")[0].lstrip("+") for text in overrides]
-    kept = [text for key, text in zip(keys, overrides, strict=True) if key not in gone]
-    if "sweep" in keys:
-        kept += [f"{group}={option}" for group, option in choices.items() if group not in keys]
-    return kept
+    return [text for text in overrides if text.partition("=")[0].lstrip("+") not in gone]
 
 
 class RunFolder:

@@ -65,8 +65,9 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
     Returns:
         One row a run. Accuracies are shares from 0 to 1, `seconds_*` are seconds,
         `peak_memory` is bytes, `flops` counts the forward pass of one image (a multiply-add
-        as two), `started` is a UTC time, `config` is JSON text, `overrides` a tuple of texts,
-        `folder` where the run lies. What a record does not know is missing in pandas' sense.
+        as two), `started` is a UTC time, `config` is JSON text, `overrides` and `deviations` are
+        tuples of texts, `published_*` are the figures of the run's experiment, `folder` is where
+        the run lies. What a record does not know is missing in pandas' sense.
         A `status` of "running" says that the run is still under way, or was killed.
 
     Raises:

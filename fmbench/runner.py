@@ -5,7 +5,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,8 @@ def execute(
     *,
     choices: Mapping[str, str],
     overrides: list[str],
+    experiment: str | None = None,
+    deviations: Sequence[str] = (),
     display: Callable[[int, int], Display] = display_for,
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
@@ -54,7 +56,9 @@ def execute(
         config: resolved, see `fmbench.config`.
         folder: of the run; must not hold one yet.
         choices: the option taken from each group.
-        overrides: as typed.
+        overrides: that make the run again.
+        experiment: the published row that it was started from.
+        deviations: what it does otherwise than that.
         display: called with epochs and images per epoch, shows the progress.
 
     Returns:
@@ -66,6 +70,7 @@ def execute(
     """
     run_folder = RunFolder(folder)
     record = _blank_record(config, choices, overrides)
+    record.experiment, record.deviations = experiment, list(deviations)
     run_folder.write_record(record)
     start = time.perf_counter()
     try:
@@ -111,7 +116,7 @@ def _blank_record(
         configuration=row,
         config=kept,
         choices=dict(choices),
-        overrides=recorded_overrides(overrides, choices),
+        overrides=recorded_overrides(overrides),
         model=name,
         augmentation=choices.get("augmentation", "?"),
         optimizer=choices.get("optimizer", "?"),
@@ -122,6 +127,7 @@ def _blank_record(
         learning_rate=_float(config["optimizer"].get("lr")),
         epochs=config["epochs"],
         seed=config["seed"],
+        reference=config["reference"],
         started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         git=git_state(),
     )

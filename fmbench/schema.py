@@ -72,6 +72,11 @@ FIELDS = (
     *_fields("fingerprint", TEXT, "python torch processor precision memory_format"),
     *_fields("fingerprint", COUNT, "threads"),
     *_fields("fingerprint", FLAG, "deterministic"),
+    Field("experiment", "", "experiment", TEXT),
+    *_fields("reference", SHARE, "accuracy", prefix="published_"),
+    *_fields("reference", COUNT, "parameters", prefix="published_"),
+    *_fields("reference", AMOUNT, "seconds", prefix="published_"),
+    *_fields("reference", TEXT, "device protocol source", prefix="published_"),
     Field("git_commit", "git", "commit", TEXT),
     Field("git_dirty", "git", "dirty", FLAG),
 )
@@ -80,6 +85,7 @@ PARTS = tuple(dict.fromkeys(field.part for field in FIELDS if field.part))
 #: The columns that `to_row` gives, in its order, and their types.
 DTYPES = {field.column: field.kind.dtype for field in FIELDS} | {
     "overrides": "object",
+    "deviations": "object",
     "config": "str",
 }
 
@@ -114,9 +120,7 @@ def to_row(record: Any) -> tuple[Any, ...]:
         if inner is not None and type(inner) is not dict:
             raise UnreadableError(f"{part} is {_brief(inner)}, not an object")
         parts[part] = inner or {}
-    overrides = record.get("overrides") or []
-    if type(overrides) is not list or not all(type(item) is str for item in overrides):
-        raise UnreadableError("overrides is not a list of texts")
+    overrides, deviations = (_texts(record, name) for name in ("overrides", "deviations"))
     _check_depth(parts["config"])
 
     row: dict[str, Any] = {}
@@ -129,7 +133,14 @@ def to_row(record: Any) -> tuple[Any, ...]:
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
     _check_required(row)
-    return (*row.values(), tuple(overrides), compact(parts["config"]))
+    return (*row.values(), overrides, deviations, compact(parts["config"]))
+
+
+def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
+    texts = record.get(name) or []
+    if type(texts) is not list or not all(type(item) is str for item in texts):
+        raise UnreadableError(f"{name} is not a list of texts")
+    return tuple(texts)
 
 
 def _check_schema(schema: Any) -> None:

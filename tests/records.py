@@ -78,6 +78,7 @@ MEASURED = {
     *("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "seconds"),
     *("best_test_accuracy", "best_test_epoch", "images_per_second", "peak_memory", "device"),
     *("fingerprint", "started", "git", "key", "configuration", "fmbench_version", "seed"),
+    *("experiment", "reference", "deviations"),
 }
 
 
@@ -116,3 +117,18 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+#: What an experiment adds to a record: pass as `record(**PUBLISHED)`.
+PUBLISHED: dict[str, Any] = {
+    "experiment": "lenet",
+    "reference": {
+        "accuracy": 0.8970,
+        "parameters": 61_706,
+        "seconds": 1109,
+        "device": "GTX 1070",
+        "protocol": "best epoch on test",
+        "source": "a project",
+    },
+    "deviations": [],
+}

@@ -23,9 +23,10 @@ for path in PACKAGE.rglob("*.py"):
 
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
-    "errors", "config", "storage", "sweep", "idx", "synthetic", "data", "splits", "augment",
-    "loader", "models", "cost", "device", "schedule", "train", "record", "provenance", "progress",
-    "assembly", "runner", "schema", "results", "report", "explain", "callbacks", "cli", "__main__",
+    "errors", "reference", "config", "storage", "sweep", "idx", "synthetic", "data", "splits",
+    "augment", "loader", "models", "cost", "device", "schedule", "train", "record", "experiment",
+    "provenance", "progress", "assembly", "runner", "schema", "results", "report", "explain",
+    "callbacks", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import shlex
 
 import hydra
 import pytest
+import yaml
 from commands import CHECKOUT
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -93,6 +94,21 @@ def test_groups_and_options_named_are_those_there_are():
         assert named == {path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")}, group
 
 
+def test_experiments_are_named():
+    table = "\n".join(re.findall(r"^\| `experiment=\w+` .*", README, re.MULTILINE))
+    named = set(re.findall(r"`experiment=(\w+)`", table))
+    assert named == {path.stem for path in (CHECKOUT / "conf" / "experiment").glob("*.yaml")}
+
+
+def test_experiments_stand_with_their_published_figures():
+    for path in (CHECKOUT / "conf" / "experiment").glob("*.yaml"):
+        said = yaml.safe_load(path.read_text("utf-8"))
+        (row,) = re.findall(rf"^\| `experiment={path.stem}` (.*)", README, re.MULTILINE)
+        assert f"{said['epochs']} epochs of batch {said['batch_size']} " in row
+        accuracy = said["reference"]["accuracy"]
+        assert ("curves only" if accuracy is None else f"{accuracy:.2%}".replace("%", " %")) in row
+
+
 def test_ready_sweeps_are_named():
     (row,) = re.findall(r"^\| `sweep` .*", README, re.MULTILINE)
     for path in (CHECKOUT / "conf" / "sweep").glob("*.yaml"):
@@ -109,7 +125,8 @@ def test_links_and_pictures_are_there():
 def test_knobs_named_are_those_there_are():
     (paragraph,) = re.findall(r"The knobs at the top are (.*?)\.\n? ?Everything", README, re.DOTALL)
     groups = {group for group in configuration.GROUPS if "." not in group}
-    assert set(re.findall(r"`(\w+)`", paragraph)) == set(vars(configuration.Config())) - groups
+    knobs = set(vars(configuration.Config())) - groups - {"reference"}
+    assert set(re.findall(r"`(\w+)`", paragraph)) == knobs
 
 
 def test_report_help_names_the_default_folders():

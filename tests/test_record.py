@@ -50,13 +50,15 @@ def test_recorded_config_names_no_place_of_the_data():
     assert "mirrors" not in kept["data"]
     assert config == before
     typed = ["model=lenet", "data.root=/home/somebody", "+data.mirrors=[a]", "data.seed=3"]
-    assert recorded_overrides(typed, {}) == ["model=lenet", "data.seed=3"]
+    assert recorded_overrides(typed) == ["model=lenet", "data.seed=3"]
 
 
-def test_recorded_overrides_of_a_ready_sweep_make_one_run():
-    typed = ["seed=1", "sweep=lr_batch", "model=lenet"]
-    choices = {"model": "lenet", "data.split": "holdout"}
-    assert recorded_overrides(typed, choices) == ["seed=1", "model=lenet", "data.split=holdout"]
+def test_recorded_overrides_make_one_run_and_not_the_sweep_again():
+    assert recorded_overrides(["seed=1", "sweep=lr_batch"]) == ["seed=1"]
+
+
+def test_published_figures_are_no_part_of_the_recorded_config():
+    assert "reference" not in recorded_config(compose("experiment=lenet"))
 
 
 def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path):

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from records import write
+from records import PUBLISHED, write
 from rich.console import Console
 
 from fmbench import report
@@ -444,11 +444,11 @@ def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_p
 
 
 def test_markdown_numbers_are_flush_right(tmp_path):
-    write(tmp_path)
+    write(tmp_path, **PUBLISHED)
     _, rule, row = table_cells(build(tmp_path).markdown)
     right = [True, *(column.right for column in SHOWN)]
     assert rule == ["---:" if flush else "---" for flush in right]
-    assert sum(right) == 11
+    assert sum(right) == 14
     assert row[0] == "1"
 
 
@@ -461,6 +461,81 @@ def test_each_row_links_to_its_runs(tmp_path):
         "(../a%20%28b%29%20%5Bc%5D%7Cd/1), [../0](../0)"
     ) in text
     assert "```sh\npython -m fmbench -m model=lenet epochs=3 seed=0,1\n```" in text
+
+
+# --- published figures ------------------------------------------------------------------------
+
+
+def published_row(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The published columns of a table of one row: as people read them, and as CSV has them."""
+    heading, _, *rows = table_cells(build(folder, folder).markdown)
+    (row,), (raw,) = rows, sheet_rows(folder)
+    return dict(zip(heading, (cell.replace("\\", "") for cell in row), strict=True)), raw
+
+
+def test_published_figures_stand_beside_ours_with_the_difference(tmp_path):
+    write(tmp_path / "0", best_test_accuracy=0.9035, test_accuracy=0.9, **PUBLISHED)
+    write(tmp_path / "1", seed=1, best_test_accuracy=0.9045, test_accuracy=0.9, **PUBLISHED)
+    shown, raw = published_row(tmp_path)
+    assert shown["published (%)"] == "89.70, best epoch on test"
+    assert shown["difference (points)"] == "+0.70"  # the best epochs', 90.40 in the mean
+    assert shown["published time"] == "18 min 29 s, GTX 1070"
+    assert float(raw["difference"]) == pytest.approx(0.007)
+    assert raw["difference_of"] == "best epoch on test"
+    assert raw["published_parameters"] == "61706"
+    assert "Published in a project (best epoch on test)." in build(tmp_path).markdown
+
+
+def test_a_last_epoch_compared_with_a_best_on_test_says_so(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9, best_test_accuracy=0.95, **PUBLISHED)
+    write(tmp_path / "1", seed=1, test_accuracy=0.9, **PUBLISHED)  # this one did not look
+    assert published_row(tmp_path)[0]["difference (points)"] == "+0.30, last epoch"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "accuracy"), [("last epoch", "89.70, last epoch"), ("not stated", "89.70")]
+)
+def test_other_protocols_are_compared_with_the_last_epoch(tmp_path, protocol, accuracy):
+    reference = {**PUBLISHED["reference"], "protocol": protocol}
+    write(
+        tmp_path,
+        test_accuracy=0.89,
+        best_test_accuracy=0.95,
+        **{**PUBLISHED, "reference": reference},
+    )
+    shown, raw = published_row(tmp_path)
+    assert shown["published (%)"] == accuracy
+    assert shown["difference (points)"] == "-0.70"
+    assert raw["difference_of"] == "last epoch"
+
+
+def test_a_changed_recipe_has_no_difference(tmp_path):
+    write(tmp_path, **{**PUBLISHED, "deviations": ["epochs=3"]})
+    shown, raw = published_row(tmp_path)
+    assert shown["difference (points)"] == "recipe changed"
+    assert (raw["difference"], raw["deviations"]) == ("", "epochs=3")
+    assert "Otherwise than published: epochs=3." in build(tmp_path).markdown
+
+
+def test_a_reference_without_an_accuracy_has_no_difference(tmp_path):
+    reference = {**PUBLISHED["reference"], "accuracy": None, "seconds": None}
+    write(tmp_path / "0", **{**PUBLISHED, "reference": reference})
+    write(tmp_path / "1", model="other", **PUBLISHED)
+    heading, _, *rows = table_cells(build(tmp_path).markdown)
+    (row,) = (row for row in rows if row[1] == "lenet")
+    assert {row[heading.index(name)] for name in ("published (%)", "published time")} == {"-"}
+    assert row[heading.index("difference (points)")] == "-"
+
+
+def test_published_figures_are_about_the_real_data(tmp_path):
+    write(tmp_path, data__name="synthetic", **PUBLISHED)
+    assert "published" not in table_cells(build(tmp_path).markdown)[0]
+
+
+def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_path):
+    write(tmp_path / "0", started="2026-11-20T10:00:00Z", **PUBLISHED)
+    write(tmp_path / "1", started="2026-11-20T11:00:00Z")
+    assert published_row(tmp_path)[0]["published (%)"] == "89.70, best epoch on test"
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -515,8 +590,11 @@ def write_hostile(folder: Path) -> None:
     for number, value in enumerate(HOSTILE):
         names = dict.fromkeys(("model", "augmentation", "optimizer", "device"), value)
         write(
-            folder / str(number), split__name=value, overrides=[value], config={value: 1}, **names
-        )
+            folder / str(number), split__name=value, overrides=[value], config={value: 1}, **names,
+            experiment=value, deviations=[value] * (number % 2),
+            reference={"accuracy": 0.9, "protocol": value, "source": value, "device": value,
+                       "seconds": 9},
+        )  # fmt: skip
         write(folder / f"failed-{number}", status="failed", error=value, model=value)
         write(folder / f"data-{number}", data__name=value)
 
@@ -614,7 +692,7 @@ def test_no_value_is_a_formula(value):
 
 def test_a_pipe_gets_every_column_and_whole_lines(tmp_path):
     for number in range(30):
-        write(tmp_path / str(number), model=f"net-{number}")
+        write(tmp_path / str(number), model=f"net-{number}", **PUBLISHED)
         write(tmp_path / f"x{number}", status="failed", error="why " * 50, test_accuracy=None)
     text = printed(build(tmp_path))
     heading = next(line for line in text.splitlines() if line.startswith("net"))

@@ -3,9 +3,11 @@
 The formatters are pure: numbers in, plain text out. Escaping belongs to the outputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from fmbench.reference import BEST_ON_TEST, LAST_EPOCH, NOT_STATED
 
 Row = Mapping[str, Any]
 
@@ -65,6 +67,31 @@ def percent(share: float | None, deviation: float | None = None) -> str:
     return mean if deviation is None else f"{mean} ± {100 * deviation:.2f}"
 
 
+def published(accuracy: float | None, protocol: str | None) -> str:
+    """A published accuracy in percent, and how it was chosen where that is known."""
+    if accuracy is None or protocol in (None, NOT_STATED):
+        return percent(accuracy)
+    return f"{percent(accuracy)}, {protocol}"
+
+
+def points(
+    share: float | None, of: str | None, protocol: str | None, deviations: tuple[str, ...]
+) -> str:
+    """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
+    if protocol is not None and deviations:
+        return "recipe changed"
+    if share is None:
+        return MISSING
+    # Unlike with unlike, where ours was not looked at as the published one was.
+    unlike = of == LAST_EPOCH and protocol == BEST_ON_TEST
+    return f"{100 * share:+.2f}, {of}" if unlike else f"{100 * share:+.2f}"
+
+
+def published_time(seconds: float | None, device: str | None) -> str:
+    """A published wall time and where it was taken: 18 min 29 s, GTX 1070."""
+    return MISSING if seconds is None else f"{duration(seconds)}, {text(device)}"
+
+
 def flops(value: float | None) -> str:
     """Operations with a metric prefix: 0.83 M."""
     if value is None:
@@ -108,6 +135,7 @@ class Column:
         right: Numbers stand flush right.
         recipe: It says what was run rather than what was measured: two rows with equal recipe
             cells need something more to tell them apart.
+        optional: It is left out where no row has anything in it.
         gives_way: Where a terminal is too narrow the column with the highest number goes first
             (but see `fmbench.report.terminal.fit`); 0 stays.
     """
@@ -119,6 +147,7 @@ class Column:
     unit: str = ""
     right: bool = False
     recipe: bool = False
+    optional: bool = False
     gives_way: int = 0
 
     @property
@@ -136,13 +165,13 @@ SPLIT = ("split", "split_train", "split_validation", "split_test")
 
 COLUMNS = (
     Column("model", "net", net, ("model", "model_settings", "differs"), recipe=True),
-    Column("data", "data", recipe=True, gives_way=13),
-    Column("split", "split", split, SPLIT, recipe=True, gives_way=5),
-    Column("augmentation", "augmentation", recipe=True, gives_way=4),
-    Column("optimizer", "optimizer", recipe=True, gives_way=7),
+    Column("data", "data", recipe=True, gives_way=16),
+    Column("split", "split", split, SPLIT, recipe=True, gives_way=6),
+    Column("augmentation", "augmentation", recipe=True, gives_way=5),
+    Column("optimizer", "optimizer", recipe=True, gives_way=9),
     Column("learning_rate", "learning rate", number, right=True, recipe=True, gives_way=2),
     Column("batch_size", "batch size", count, right=True, recipe=True, gives_way=1),
-    Column("epochs", "epochs", count, right=True, recipe=True, gives_way=6),
+    Column("epochs", "epochs", count, right=True, recipe=True, gives_way=8),
     Column("n", "n", seeds, ("n", "n_failed", "n_unfinished"), right=True),
     Column("test_accuracy", "test accuracy", percent, ACCURACY, unit="%", right=True),
     Column(
@@ -151,14 +180,50 @@ COLUMNS = (
         percent,
         unit="optimistic, %",
         right=True,
+        gives_way=15,
+    ),
+    Column(
+        "published_accuracy",
+        "published",
+        published,
+        ("published_accuracy", "published_protocol"),
+        unit="%",
+        right=True,
+        optional=True,
+        gives_way=7,
+    ),
+    Column(
+        "difference",
+        "difference",
+        points,
+        ("difference", "difference_of", "published_protocol", "deviations"),
+        unit="points",
+        right=True,
+        optional=True,
+        gives_way=4,
+    ),
+    Column("parameters", "parameters", count, right=True, gives_way=10),
+    Column("flops", "FLOPs", flops, right=True, gives_way=13),
+    Column("seconds_train", "wall time", duration, right=True, gives_way=3),
+    Column(
+        "published_seconds",
+        "published time",
+        published_time,
+        ("published_seconds", "published_device"),
+        right=True,
+        optional=True,
         gives_way=12,
     ),
-    Column("parameters", "parameters", count, right=True, gives_way=8),
-    Column("flops", "FLOPs", flops, right=True, gives_way=10),
-    Column("seconds_train", "wall time", duration, right=True, gives_way=3),
-    Column("images_per_second", "images/s", rate, right=True, gives_way=9),
-    Column("device", "device", hardware, ("device", "precision"), recipe=True, gives_way=11),
+    Column("images_per_second", "images/s", rate, right=True, gives_way=11),
+    Column("device", "device", hardware, ("device", "precision"), recipe=True, gives_way=14),
     # From here on in the CSV file only.
+    Column("experiment"),
+    Column("deviations"),
+    Column("difference_of"),
+    Column("published_protocol"),
+    Column("published_parameters"),
+    Column("published_device"),
+    Column("published_source"),
     Column("model_settings"),
     Column("differs"),
     Column("scheduler"),
@@ -190,3 +255,12 @@ COLUMNS = (
 )
 
 SHOWN = tuple(column for column in COLUMNS if column.heading)
+
+
+def shown(rows: Sequence[Row]) -> list[Column]:
+    """The columns that people read of some rows: without the optional ones that no row fills."""
+    return [
+        column
+        for column in SHOWN
+        if not column.optional or any(column.cell(row) != MISSING for row in rows)
+    ]

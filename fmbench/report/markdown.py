@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import fmbench
-from fmbench.report.columns import ACCURACY, MISSING, SHOWN, percent
+from fmbench.report.columns import ACCURACY, MISSING, SHOWN, Row, percent, shown
 from fmbench.report.escape import link, markdown, one_line
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
@@ -27,11 +27,14 @@ READING = """\
   that still run or were killed.
 - **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
   decides the order; it stands only where every seed has it.
+- **Published** is the figure of the project that a row takes its recipe from, and how it was
+  chosen where that is known. **Difference** is ours less theirs, like with like: where theirs is
+  the best epoch on test, so is ours, if it was looked at. A row whose recipe was changed has none.
 - **Split** names the images to train, validate and test on.
 - **FLOPs** count the forward pass of one image, a multiply-add as two operations.
 - **Wall time** is the training clock, mean over the seeds: evaluation and start-up are outside it.
   It and **images/s**, the training images of all seeds over their training clocks, compare only
-  between rows of one device and precision.
+  between rows of one device and precision. **Published time** was taken on another device.
 - One row is one configuration on one device in one precision. The same run made again (same
   settings, same seed) counts once, the newest of them.
 """
@@ -71,12 +74,13 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
+        columns = shown(section.rows)
         cells = (
-            [str(number), *(column.cell(row) for column in SHOWN)]
+            [str(number), *(column.cell(row) for column in columns)]
             for number, row in enumerate(section.rows, 1)
         )
-        right = [True, *(column.right for column in SHOWN)]
-        yield _table(["#", *(column.title for column in SHOWN)], cells, right)
+        right = [True, *(column.right for column in columns)]
+        yield _table(["#", *(column.title for column in columns)], cells, right)
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"
@@ -101,8 +105,20 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
             accuracy = percent(*(row[key] for key in ACCURACY))
             links = ", ".join(_link(folder, base) for folder in row["folders"])
             yield f"Row {number}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
+            if row["published_source"] is not None:
+                yield markdown(_published(row))
             yield _code(row["command"])
         yield "</details>"
+
+
+def _published(row: Row) -> str:
+    """Where a row's published figures stand, and what it did otherwise."""
+    said = f"Published in {one_line(row['published_source'], LONGEST_REASON)}"
+    said += f" ({row['published_protocol']})."
+    if row["deviations"]:
+        changes = one_line(", ".join(row["deviations"]), LONGEST_REASON)
+        said += f" Otherwise than published: {changes}."
+    return said
 
 
 def _table(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmbench.record import RUNNING
-from fmbench.report.columns import MISSING, SHOWN, Column, Row
+from fmbench.report.columns import MISSING, SHOWN, Column, Row, shown
 from fmbench.report.escape import one_line
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
@@ -97,16 +97,16 @@ def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
     columns = [c for c in SHOWN if not c.gives_way or set(cells[c]) != {MISSING}]
     headings = {column: column.title for column in columns}
     shared: list[Column] = []
-    shown = min(len(rows), MOST_ROWS)
+    most = min(len(rows), MOST_ROWS)
 
     def whole(column: Column) -> int:
-        lines = [*headings[column].splitlines(), *cells[column][:shown]]
+        lines = [*headings[column].splitlines(), *cells[column][:most]]
         return PADDING + max(map(cell_len, lines))
 
     def least(column: Column) -> int:
         if column.key not in FOLDING:
             return whole(column)
-        words = " ".join([headings[column], *cells[column][:shown]]).split()
+        words = " ".join([headings[column], *cells[column][:most]]).split()
         return PADDING + max(map(cell_len, words))
 
     if sum(map(whole, columns)) > console.width:
@@ -132,14 +132,14 @@ def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
             no_wrap=column.key not in FOLDING,
             width=room - PADDING,
         )
-    for position in range(shown):
+    for position in range(most):
         table.add_row(
             *(Text(cells[column][position]) for column in kept),
             style="bold green" if position == 0 and len(rows) > 1 else "",
         )
     console.print("", table, "", sep="\n")
-    if len(rows) > shown:
-        _line(console, f"And {len(rows) - shown:,} more rows: see benchmark.md.", "dim")
+    if len(rows) > most:
+        _line(console, f"And {len(rows) - most:,} more rows: see benchmark.md.", "dim")
     if shared:
         same = "; ".join(f"{column.heading} {cells[column][0]}" for column in shared)
         _line(console, f"{'All rows' if len(rows) > 1 else 'And'}: {same}.", "dim")
@@ -161,14 +161,15 @@ def _widths(needs: Sequence[tuple[int, int]], width: int) -> list[int]:
 
 
 def _print_plain(console: Console, rows: Sequence[Row]) -> None:
-    lines = [[column.title, *_cells(column, rows)] for column in SHOWN]
+    columns = shown(rows)
+    lines = [[column.title, *_cells(column, rows)] for column in columns]
     widths = [max(map(cell_len, cells)) for cells in lines]
     for line in zip(*lines, strict=True):
         padded = [
             " " * (width - cell_len(cell)) + cell
             if column.right
             else cell + " " * (width - cell_len(cell))
-            for column, cell, width in zip(SHOWN, line, widths, strict=True)
+            for column, cell, width in zip(columns, line, widths, strict=True)
         ]
         _write(console, Text("  ".join(padded).rstrip()))
 

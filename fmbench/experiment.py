@@ -1,0 +1,118 @@
+"""What a run does otherwise than the experiment it was started from.
+
+A published figure belongs to its recipe. A run with fewer epochs is still worth a row, but the
+difference to the published accuracy would then say nothing.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from fmbench.config import GROUPS, resolve
+from fmbench.record import DECIDING_KNOBS, PLACES
+
+_PLACES = {f"data.{name}" for name in PLACES}
+
+
+def options(hydra: Any) -> dict[str, str]:
+    """The option taken from each group, by the `hydra` part of a config."""
+    return {group: str(hydra.runtime.choices.get(group)) for group in GROUPS}
+
+
+def chosen(hydra: Any, group: str) -> str | None:
+    """The option taken from a group that may be left empty: `experiment` or `sweep`."""
+    option = hydra.runtime.choices.get(group)
+    return None if option in (None, "null") else str(option)
+
+
+def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
+    """The overrides that lead from the experiment as published to this run.
+
+    The seed, the device and its settings, and how often the test set is looked at are no part of
+    a recipe.
+
+    Args:
+        config: of the run, resolved.
+        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+
+    Returns:
+        Such as ``["epochs=3", "model.width=16"]``; empty without an experiment.
+    """
+    experiment = chosen(hydra, "experiment")
+    if experiment is None:
+        return []
+    published, there = _as_published(hydra.job.config_name, experiment)
+    recipe, here = dict(_recipe(config)), options(hydra)
+    found = [f"{group}={here[group]}" for group in GROUPS if here[group] != there[group]]
+    for key in dict.fromkeys([*published, *recipe]):
+        group = max((name for name in GROUPS if key.startswith(f"{name}.")), key=len, default="")
+        # What another option is made of follows from the option.
+        if group and here[group] != there[group]:
+            continue
+        if key not in recipe:
+            # Of a part that is null now, null says it all.
+            if not any(key.startswith(f"{other}.") for other in recipe):
+                found.append(f"~{key}")
+        elif recipe[key] != published.get(key):
+            found.append(f"{key}={recipe[key]}")
+    return found
+
+
+def options_of_sweep(hydra: Any) -> list[str]:
+    """The overrides that stand for `sweep=NAME` in the command of one of its runs.
+
+    With `sweep=NAME` in it, that command would be the whole sweep's.
+    """
+    if chosen(hydra, "sweep") is None:
+        return []
+    given = [str(text) for text in hydra.overrides.task]
+    kept = tuple(text for text in given if text.partition("=")[0] in {*GROUPS, "experiment"})
+    without = _options_of(hydra.job.config_name, kept)
+    return [
+        f"{group}={taken}" for group, taken in options(hydra).items() if without[group] != taken
+    ]
+
+
+@lru_cache
+def _as_published(name: str, experiment: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The recipe of an experiment with nothing else overridden, and its options."""
+    composed = _compose(name, (f"experiment={experiment}",))
+    return dict(_recipe(resolve(composed))), options(composed.hydra)
+
+
+@lru_cache
+def _options_of(name: str, overrides: tuple[str, ...]) -> dict[str, str]:
+    return options(_compose(name, overrides).hydra)
+
+
+def _compose(name: str, overrides: tuple[str, ...]) -> Any:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(name, list(overrides), RunMode.RUN)
+
+
+def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """All that decides a run but its seed, as texts under dotted names."""
+    for key, value in config.items():
+        if key in GROUPS:
+            yield from _flat(value, f"{key}.")
+        elif key in DECIDING_KNOBS:
+            yield key, _text(value)
+
+
+def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in group.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{name}.")
+        elif name not in _PLACES:
+            yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 0 and 0.0 are one recipe
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,74 @@
+"""What a run does otherwise than its experiment, and what stands for a ready sweep."""
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from fmbench import config as configuration
+from fmbench.experiment import chosen, deviations, options_of_sweep
+
+
+@pytest.fixture
+def job():
+    """The resolved config and the `hydra` part of a job with these overrides."""
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        loader = GlobalHydra.instance().config_loader()
+
+        def compose(*overrides):
+            composed = loader.load_configuration("config", list(overrides), RunMode.RUN)
+            return configuration.resolve(composed), composed.hydra
+
+        yield compose
+
+
+def test_an_experiment_as_it_is_deviates_in_nothing(job):
+    assert deviations(*job("experiment=lenet")) == []
+    assert deviations(*job()) == []
+    assert chosen(job("experiment=lenet")[1], "experiment") == "lenet"
+    assert chosen(job()[1], "experiment") is None
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=7", "device=cpu", "precision=bf16", "threads=1", "deterministic=true", "test_every=0",
+        "data.root=/elsewhere", "data.download=false", "hydra.run.dir=x", "model=lenet",
+        "optimizer.lr=0.001", "optimizer.lr=1e-3", "batch_size=8", "data.split=standard",
+    ],
+)  # fmt: skip
+def test_what_is_no_part_of_a_recipe_is_no_deviation(job, override):
+    assert deviations(*job("experiment=lenet", override)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["epochs=3"], ["epochs=3"]),
+        (["label_smoothing=0.1"], ["label_smoothing=0.1"]),
+        (["optimizer.lr=0.1"], ["optimizer.lr=0.1"]),
+        (["scheduler.milestones=[1,2]"], ["scheduler.milestones=[1,2]"]),
+        (["data.mean=0.3"], ["data.mean=0.3"]),
+        (["data.split.validation=5000"], ["data.split.validation=5000"]),
+        (["augmentation.flip=null"], ["augmentation.flip=null"]),
+        (["model=lenet5"], ["model=lenet5"]),
+        # What an option brings is said by the option.
+        (["data=synthetic", "data.train_size=9"], ["data=synthetic"]),
+        (["~optimizer.fused"], ["~optimizer.fused"]),
+        (["data.split=holdout"], ["data.split=holdout"]),
+        (["optimizer=adam", "epochs=1"], ["optimizer=adam", "epochs=1"]),
+    ],
+)
+def test_deviations_are_the_overrides_that_matter(job, overrides, found):
+    assert deviations(*job("experiment=lenet", *overrides)) == found
+
+
+def test_a_ready_sweep_gives_way_to_the_options_it_chose(job):
+    _, there = job("sweep=lr_batch", "seed=1")
+    assert options_of_sweep(there) == ["data.split=holdout"]
+    _, there = job("sweep=lr_batch", "data.split=custom", "data.split.validation=9")
+    assert options_of_sweep(there) == []
+    _, there = job("sweep=resnet18_batch_sizes", "experiment=resnet18_batch256")
+    assert options_of_sweep(there) == []
+    assert options_of_sweep(job("seed=1")[1]) == []
