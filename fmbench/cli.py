@@ -23,6 +23,7 @@ from fmbench import experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error
+from fmbench.summary import shown, summary, sweep_line
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -93,11 +94,11 @@ def job(config: DictConfig) -> float | None:
     if record.status != "completed":
         message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
         if not in_sweep:
-            raise UserError(f"{message}; the record is in {_shown(folder)}")
+            raise UserError(f"{message}; the record is in {shown(folder)}")
         log.error(message)
         return float("nan")
     try:
-        print(_sweep_line(record) if in_sweep else _summary(record, folder), flush=True)
+        print(sweep_line(record) if in_sweep else summary(record, folder), flush=True)
     except BrokenPipeError:
         _close_output()
     return record.objective
@@ -200,39 +201,3 @@ def _epochs_done(folder: Path) -> int:
 
     history = folder / HISTORY_NAME
     return len(history.read_text("utf-8").splitlines()) if history.exists() else 0
-
-
-def _summary(record: "Record", folder: Path) -> str:
-    """The end of a run, for a person."""
-    split, seconds = record.split, record.seconds
-    assert record.test_accuracy is not None
-    assert record.parameters is not None
-    lines = [
-        ("net", f"{record.model} on {record.data['name']}, {split['name']} split"),
-        ("test accuracy", f"{record.test_accuracy:.2%} on {split['test']:,} images"),
-    ]
-    if record.validation_accuracy is not None:
-        shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
-        lines.append(("validation", shown))
-    times = (
-        f"{seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
-        f"{seconds['total']:.1f} s in all"
-    )
-    lines += [
-        ("parameters", f"{record.parameters:,}"),
-        ("wall time", times),
-        ("folder", _shown(folder)),
-    ]
-    return "\n" + "\n".join(f"{name:<14} {value}" for name, value in lines)
-
-
-def _sweep_line(record: "Record") -> str:
-    return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
-
-
-def _shown(folder: Path) -> str:
-    """The folder as short as it can be named from here."""
-    try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)

@@ -51,6 +51,22 @@ def check_reference(reference: Any) -> None:
         )
 
 
+def comparable(protocol: str, last: float, best: float | None) -> tuple[float, str]:
+    """Which of our accuracies to compare a published one with, like with like.
+
+    Args:
+        protocol: of the published accuracy.
+        last: ours, after the last epoch.
+        best: ours, best epoch on test; None where the test set was looked at only once.
+
+    Returns:
+        The accuracy, and the protocol it follows.
+    """
+    if protocol == BEST_ON_TEST and best is not None:
+        return best, BEST_ON_TEST
+    return last, LAST_EPOCH
+
+
 def _check_number(key: str, value: Any, most: float) -> None:
     if value is None:
         return

@@ -26,7 +26,7 @@ ORDER = [
     "errors", "reference", "config", "storage", "sweep", "idx", "synthetic", "data", "splits",
     "augment", "loader", "models", "cost", "device", "schedule", "train", "record", "experiment",
     "provenance", "progress", "assembly", "runner", "schema", "results", "report", "explain",
-    "callbacks", "cli", "__main__",
+    "callbacks", "summary", "cli", "__main__",
 ]  # fmt: skip
 
 

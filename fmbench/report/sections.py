@@ -9,7 +9,7 @@ import pandas as pd
 
 from fmbench.record import COMPLETED, RUNNING
 from fmbench.report.columns import MISSING, SPLIT, Row, split
-from fmbench.report.table import REAL, SYNTHETIC, plain_rows
+from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 
 # Half an image of 10,000, as a share: what one machine with one setting should never show.
 REPEATS_AGREE = 0.005 / 100

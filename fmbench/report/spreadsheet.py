@@ -8,7 +8,7 @@ import pandas as pd
 
 from fmbench.report.columns import COLUMNS
 from fmbench.report.escape import spreadsheet
-from fmbench.report.table import plain_rows
+from fmbench.report.rows import plain_rows
 
 
 def sheet(table: pd.DataFrame) -> str:

@@ -7,13 +7,11 @@ from typing import Any
 import pandas as pd
 
 from fmbench.record import COMPLETED, RUNNING
-from fmbench.reference import BEST_ON_TEST, LAST_EPOCH
 from fmbench.report.columns import COLUMNS
 from fmbench.report.differs import HARDWARE, differences
 from fmbench.report.escape import shell_word
-
-REAL = "fashion_mnist"
-SYNTHETIC = "synthetic"
+from fmbench.report.published import published
+from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 
 GROUP = ("configuration", "data", *HARDWARE)
 
@@ -29,12 +27,6 @@ SAME = (
 )
 # Several values stand behind a row: its cell is a tuple of them.
 SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "folders")
-
-# Of the experiment that a run was started from.
-PUBLISHED = (
-    *("experiment", "deviations", "published_accuracy", "published_parameters"),
-    *("published_seconds", "published_device", "published_protocol", "published_source"),
-)
 
 # Chosen by name, beside what the config says: with it they make a recipe.
 CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler")
@@ -68,7 +60,7 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
     made = _with_repeats(frame[completed])
     runs = made.drop_duplicates(["row", "key"], keep="last")
     table = _aggregate(runs)
-    table = table.join(_published(made, table))
+    table = table.join(published(made, table))
     table["n_repeats"] = made.groupby("row").size() - table["n"]
     ended, unfinished = _not_completed(runs, frame[~completed])
     table["n_failed"] = [ended[row] for row in table.index]
@@ -93,12 +85,6 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         ignore_index=True,
     )
     return table[[*(column.key for column in COLUMNS), "folders", "n_dirty"]]
-
-
-def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dicts of plain Python values, None where a value is missing."""
-    objects = table.astype(object)
-    return objects.where(objects.notna(), None).to_dict("records")  # type: ignore[return-value]
 
 
 def command(overrides: tuple[str, ...], seeds: list[int]) -> str:
@@ -170,28 +156,6 @@ def _aggregate(runs: pd.DataFrame) -> pd.DataFrame:
     for name in SEVERAL:
         table[name] = _several(by_seed, name, len(table))
     return table
-
-
-def _published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The published figures of each row, and how far ours are from them.
-
-    Like is compared with like: a best epoch on test with ours, where every seed looked each time.
-    """
-    # Of all the runs, repeats too: the newest may have been typed out without its experiment.
-    # None on synthetic data, of which nobody has published anything.
-    about = made["published_source"].notna() & (made["data"] != SYNTHETIC)
-    told = made[about].drop_duplicates("row", keep="last")
-    figures = told.set_index("row")[list(PUBLISHED)].reindex(table.index)
-    figures["deviations"] = [
-        value if isinstance(value, tuple) else () for value in figures["deviations"]
-    ]
-    on_test = (figures["published_protocol"] == BEST_ON_TEST) & table["best_test_accuracy"].notna()
-    ours = table["best_test_accuracy"].where(on_test, table["test_accuracy"])
-    comparable = figures["published_accuracy"].notna() & (figures["deviations"].map(len) == 0)
-    figures["difference"] = (ours - figures["published_accuracy"]).where(comparable)
-    of = on_test.map({True: BEST_ON_TEST, False: LAST_EPOCH})
-    figures["difference_of"] = of.where(comparable)
-    return figures
 
 
 def _several(runs: pd.DataFrame, name: str, rows: int) -> list[tuple[Any, ...]]:

@@ -1,0 +1,49 @@
+"""The published figures that stand beside the rows of the benchmark table."""
+
+from typing import Any
+
+import pandas as pd
+
+from fmbench.reference import comparable
+from fmbench.report.rows import SYNTHETIC, plain_rows
+
+# Of the experiment that a run was started from.
+PUBLISHED = (
+    *("experiment", "deviations", "published_accuracy", "published_parameters"),
+    *("published_seconds", "published_device", "published_protocol", "published_source"),
+)
+
+
+def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The published figures of each row, and how far ours are from them.
+
+    Args:
+        made: All completed runs, repeats too, oldest first, with the number of their `row`.
+        table: Their mean `test_accuracy` and `best_test_accuracy`, indexed by that number.
+
+    Returns:
+        The columns of `PUBLISHED`, `difference` and `difference_of`, with the table's index.
+    """
+    # Of repeats too: the newest may have been typed out without its experiment. And none on
+    # synthetic data, of which nobody has published anything.
+    about = made["published_source"].notna() & (made["data"] != SYNTHETIC)
+    told = made[about].drop_duplicates("row", keep="last")
+    figures = told.set_index("row")[list(PUBLISHED)].reindex(table.index)
+    figures["deviations"] = [
+        value if isinstance(value, tuple) else () for value in figures["deviations"]
+    ]
+    ours = table[["test_accuracy", "best_test_accuracy"]]
+    compared = [_compare(row) for row in plain_rows(figures.join(ours))]
+    figures["difference"] = pd.array([share for share, _ in compared], dtype="Float64")
+    figures["difference_of"] = [of for _, of in compared]
+    return figures
+
+
+def _compare(row: dict[str, Any]) -> tuple[float | None, str | None]:
+    """Ours less theirs, and which of ours; nothing where the recipe is another one."""
+    theirs = row["published_accuracy"]
+    if theirs is None or row["deviations"]:
+        return None, None
+    last, best = row["test_accuracy"], row["best_test_accuracy"]
+    ours, of = comparable(row["published_protocol"], last, best)
+    return ours - theirs, of

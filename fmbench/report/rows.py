@@ -1,0 +1,14 @@
+"""A table's rows as plain values, and the names of the data sets they are about."""
+
+from typing import Any
+
+import pandas as pd
+
+REAL = "fashion_mnist"
+SYNTHETIC = "synthetic"
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts of plain Python values, None where a value is missing."""
+    objects = table.astype(object)
+    return objects.where(objects.notna(), None).to_dict("records")  # type: ignore[return-value]

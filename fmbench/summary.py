@@ -1,0 +1,57 @@
+"""What the end of a run says to a person."""
+
+from pathlib import Path
+
+from fmbench.record import Record
+from fmbench.reference import comparable
+
+
+def summary(record: Record, folder: Path) -> str:
+    """The end of a run, for a person."""
+    split, seconds = record.split, record.seconds
+    assert record.test_accuracy is not None
+    assert record.parameters is not None
+    lines = [
+        ("net", f"{record.model} on {record.data['name']}, {split['name']} split"),
+        ("test accuracy", f"{record.test_accuracy:.2%} on {split['test']:,} images"),
+    ]
+    if record.validation_accuracy is not None:
+        shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
+        lines.append(("validation", shown))
+    if record.reference and record.reference["accuracy"] is not None:
+        lines.append(("published", _published(record)))
+    times = (
+        f"{seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
+        f"{seconds['total']:.1f} s in all"
+    )
+    lines += [
+        ("parameters", f"{record.parameters:,}"),
+        ("wall time", times),
+        ("folder", shown(folder)),
+    ]
+    return "\n" + "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _published(record: Record) -> str:
+    """The published accuracy, and how far this run is from it."""
+    reference, last = record.reference, record.test_accuracy
+    assert reference is not None
+    assert last is not None
+    said = f"{reference['accuracy']:.2%} ({reference['protocol']}) in {reference['source']}"
+    if record.deviations:
+        return f"{said}, with another recipe: here {', '.join(record.deviations)}"
+    ours, of = comparable(reference["protocol"], last, record.best_test_accuracy)
+    return f"{said}; this run {ours:.2%} ({of}), {100 * (ours - reference['accuracy']):+.2f} points"
+
+
+def sweep_line(record: Record) -> str:
+    """The end of one run of a sweep."""
+    return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
+
+
+def shown(folder: Path) -> str:
+    """The folder as short as it can be named from here."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
