@@ -23,7 +23,7 @@ from fmbench import experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error
-from fmbench.summary import shown, summary, sweep_line
+from fmbench.summary import short_path, summary, sweep_line
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -94,7 +94,7 @@ def job(config: DictConfig) -> float | None:
     if record.status != "completed":
         message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
         if not in_sweep:
-            raise UserError(f"{message}; the record is in {shown(folder)}")
+            raise UserError(f"{message}; the record is in {short_path(folder)}")
         log.error(message)
         return float("nan")
     try:

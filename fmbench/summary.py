@@ -27,7 +27,7 @@ def summary(record: Record, folder: Path) -> str:
     lines += [
         ("parameters", f"{record.parameters:,}"),
         ("wall time", times),
-        ("folder", shown(folder)),
+        ("folder", short_path(folder)),
     ]
     return "\n" + "\n".join(f"{name:<14} {value}" for name, value in lines)
 
@@ -49,7 +49,7 @@ def sweep_line(record: Record) -> str:
     return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
 
 
-def shown(folder: Path) -> str:
+def short_path(folder: Path) -> str:
     """The folder as short as it can be named from here."""
     try:
         return str(folder.relative_to(Path.cwd()))

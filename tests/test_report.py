@@ -19,7 +19,7 @@ from rich.console import Console
 from fmbench import report
 from fmbench.errors import StorageError
 from fmbench.record import RUNNING
-from fmbench.report import columns, escape
+from fmbench.report import columns, escape, formats
 from fmbench.report.__main__ import main
 from fmbench.report.columns import SHOWN, SPLIT
 from fmbench.report.differs import HARDWARE, HASHES, MOST_DIFFERENCES, differences
@@ -544,28 +544,28 @@ def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_p
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (columns.percent(0.90164), "90.16"),
-        (columns.percent(0.9016, 0.0012), "90.16 ± 0.12"),
-        (columns.percent(None), "-"),
-        (columns.count(61706), "61,706"),
-        (columns.number(1e-05), "1e-05"),
-        (columns.rate(22_222.2), "22,222"),
-        (columns.rate(99.96), "100"),
-        (columns.rate(41.25), "41.2"),
-        (columns.rate(None), "-"),
-        (columns.split("custom", 30_000, 0, 40_000), "custom 30,000/0/40,000"),
-        (columns.split("custom", None, None, None), "custom"),
-        (columns.seeds(3, 0, 0), "3"),
-        (columns.seeds(3, 1, 2), "3 (+1 failed, +2 unfinished)"),
-        (columns.flops(833_040), "0.83 M"),
-        (columns.flops(1_113_000_000), "1.11 G"),
-        (columns.flops(7), "7"),
-        (columns.duration(0.42), "0.42 s"),
-        (columns.duration(8.06), "8.1 s"),
-        (columns.duration(59.96), "1 min 00 s"),
-        (columns.duration(1109), "18 min 29 s"),
-        (columns.duration(3599.7), "1 h 00 min"),
-        (columns.duration(7_380), "2 h 03 min"),
+        (formats.percent(0.90164), "90.16"),
+        (formats.percent(0.9016, 0.0012), "90.16 ± 0.12"),
+        (formats.percent(None), "-"),
+        (formats.count(61706), "61,706"),
+        (formats.number(1e-05), "1e-05"),
+        (formats.rate(22_222.2), "22,222"),
+        (formats.rate(99.96), "100"),
+        (formats.rate(41.25), "41.2"),
+        (formats.rate(None), "-"),
+        (formats.split("custom", 30_000, 0, 40_000), "custom 30,000/0/40,000"),
+        (formats.split("custom", None, None, None), "custom"),
+        (formats.seeds(3, 0, 0), "3"),
+        (formats.seeds(3, 1, 2), "3 (+1 failed, +2 unfinished)"),
+        (formats.flops(833_040), "0.83 M"),
+        (formats.flops(1_113_000_000), "1.11 G"),
+        (formats.flops(7), "7"),
+        (formats.duration(0.42), "0.42 s"),
+        (formats.duration(8.06), "8.1 s"),
+        (formats.duration(59.96), "1 min 00 s"),
+        (formats.duration(1109), "18 min 29 s"),
+        (formats.duration(3599.7), "1 h 00 min"),
+        (formats.duration(7_380), "2 h 03 min"),
     ],
 )
 def test_formats(text, expected):

@@ -1,123 +1,16 @@
 """The columns of the benchmark table: heading, unit, format and place of each, said once.
 
-The formatters are pure: numbers in, plain text out. Escaping belongs to the outputs.
+How a value is written is said in `fmbench.report.formats`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmbench.reference import BEST_ON_TEST, LAST_EPOCH, NOT_STATED
+from fmbench.report import formats
+from fmbench.report.formats import MISSING
 
 Row = Mapping[str, Any]
-
-MISSING = "-"
-
-
-def text(value: str | None) -> str:
-    """A name as it is."""
-    return MISSING if value is None else value
-
-
-def net(model: str | None, settings: str, differs: str) -> str:
-    """The net, its settings, and what sets this row apart where nothing else in the table does."""
-    name = f"{text(model)} {settings}" if settings else text(model)
-    return f"{name} ({differs})" if differs else name
-
-
-def split(
-    name: str | None, train: float | None, validation: float | None, test: float | None
-) -> str:
-    """The split and its images to train, validate and test: standard 60,000/0/10,000."""
-    counts = (train, validation, test)
-    if all(value is None for value in counts):
-        return text(name)
-    return f"{text(name)} {'/'.join(map(count, counts))}"
-
-
-def seeds(n: int, failed: int, unfinished: int) -> str:
-    """How many seeds a row has, and how many runs of the same configuration did not complete."""
-    said = [(failed, "failed"), (unfinished, "unfinished")]
-    extra = ", ".join(f"+{value:,} {word}" for value, word in said if value)
-    return f"{n:,} ({extra})" if extra else f"{n:,}"
-
-
-def number(value: float | None) -> str:
-    """A setting such as a learning rate: 0.05, 1e-05."""
-    return MISSING if value is None else f"{value:g}"
-
-
-def count(value: float | None) -> str:
-    """A whole number with thousands separators: 61,706."""
-    return MISSING if value is None else f"{value:,.0f}"
-
-
-def rate(value: float | None) -> str:
-    """A speed: 22,000, and 41.3 where a digit more still says something."""
-    if value is None:
-        return MISSING
-    return f"{value:.1f}" if value < 99.95 else count(value)
-
-
-def percent(share: float | None, deviation: float | None = None) -> str:
-    """A share from 0 to 1 in percent, with its standard deviation if known: 90.16 ± 0.12."""
-    if share is None:
-        return MISSING
-    mean = f"{100 * share:.2f}"
-    return mean if deviation is None else f"{mean} ± {100 * deviation:.2f}"
-
-
-def published(accuracy: float | None, protocol: str | None) -> str:
-    """A published accuracy in percent, and how it was chosen where that is known."""
-    if accuracy is None or protocol in (None, NOT_STATED):
-        return percent(accuracy)
-    return f"{percent(accuracy)}, {protocol}"
-
-
-def points(
-    share: float | None, of: str | None, protocol: str | None, deviations: tuple[str, ...]
-) -> str:
-    """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
-    if protocol is not None and deviations:
-        return "recipe changed"
-    if share is None:
-        return MISSING
-    # Unlike with unlike, where ours was not looked at as the published one was.
-    unlike = of == LAST_EPOCH and protocol == BEST_ON_TEST
-    return f"{100 * share:+.2f}, {of}" if unlike else f"{100 * share:+.2f}"
-
-
-def published_time(seconds: float | None, device: str | None) -> str:
-    """A published wall time and where it was taken: 18 min 29 s, GTX 1070."""
-    return MISSING if seconds is None else f"{duration(seconds)}, {text(device)}"
-
-
-def flops(value: float | None) -> str:
-    """Operations with a metric prefix: 0.83 M."""
-    if value is None:
-        return MISSING
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size / 10:
-            return f"{value / size:.2f} {prefix}"
-    return f"{value:.0f}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time as people say it: 8.1 s, 18 min 29 s, 2 h 03 min."""
-    if seconds is None:
-        return MISSING
-    if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds >= 0.95 else f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min"
-
-
-def hardware(device: str | None, precision: str | None) -> str:
-    """Where a row was measured, and in which number format."""
-    return text(device) if precision is None else f"{text(device)}, {precision}"
 
 
 @dataclass(frozen=True)
@@ -142,7 +35,7 @@ class Column:
 
     key: str
     heading: str = ""
-    show: Callable[..., str] = text
+    show: Callable[..., str] = formats.text
     takes: tuple[str, ...] = ()
     unit: str = ""
     right: bool = False
@@ -164,20 +57,20 @@ ACCURACY = ("test_accuracy", "test_accuracy_sd")
 SPLIT = ("split", "split_train", "split_validation", "split_test")
 
 COLUMNS = (
-    Column("model", "net", net, ("model", "model_settings", "differs"), recipe=True),
+    Column("model", "net", formats.net, ("model", "model_settings", "differs"), recipe=True),
     Column("data", "data", recipe=True, gives_way=16),
-    Column("split", "split", split, SPLIT, recipe=True, gives_way=6),
+    Column("split", "split", formats.split, SPLIT, recipe=True, gives_way=6),
     Column("augmentation", "augmentation", recipe=True, gives_way=5),
     Column("optimizer", "optimizer", recipe=True, gives_way=9),
-    Column("learning_rate", "learning rate", number, right=True, recipe=True, gives_way=2),
-    Column("batch_size", "batch size", count, right=True, recipe=True, gives_way=1),
-    Column("epochs", "epochs", count, right=True, recipe=True, gives_way=8),
-    Column("n", "n", seeds, ("n", "n_failed", "n_unfinished"), right=True),
-    Column("test_accuracy", "test accuracy", percent, ACCURACY, unit="%", right=True),
+    Column("learning_rate", "learning rate", formats.number, right=True, recipe=True, gives_way=2),
+    Column("batch_size", "batch size", formats.count, right=True, recipe=True, gives_way=1),
+    Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=8),
+    Column("n", "n", formats.seeds, ("n", "n_failed", "n_unfinished"), right=True),
+    Column("test_accuracy", "test accuracy", formats.percent, ACCURACY, unit="%", right=True),
     Column(
         "best_test_accuracy",
         "best on test",
-        percent,
+        formats.percent,
         unit="optimistic, %",
         right=True,
         gives_way=15,
@@ -185,7 +78,7 @@ COLUMNS = (
     Column(
         "published_accuracy",
         "published",
-        published,
+        formats.published,
         ("published_accuracy", "published_protocol"),
         unit="%",
         right=True,
@@ -195,27 +88,29 @@ COLUMNS = (
     Column(
         "difference",
         "difference",
-        points,
+        formats.points,
         ("difference", "difference_of", "published_protocol", "deviations"),
         unit="points",
         right=True,
         optional=True,
         gives_way=4,
     ),
-    Column("parameters", "parameters", count, right=True, gives_way=10),
-    Column("flops", "FLOPs", flops, right=True, gives_way=13),
-    Column("seconds_train", "wall time", duration, right=True, gives_way=3),
+    Column("parameters", "parameters", formats.count, right=True, gives_way=10),
+    Column("flops", "FLOPs", formats.flops, right=True, gives_way=13),
+    Column("seconds_train", "wall time", formats.duration, right=True, gives_way=3),
     Column(
         "published_seconds",
         "published time",
-        published_time,
+        formats.published_time,
         ("published_seconds", "published_device"),
         right=True,
         optional=True,
         gives_way=12,
     ),
-    Column("images_per_second", "images/s", rate, right=True, gives_way=11),
-    Column("device", "device", hardware, ("device", "precision"), recipe=True, gives_way=14),
+    Column("images_per_second", "images/s", formats.rate, right=True, gives_way=11),
+    Column(
+        "device", "device", formats.hardware, ("device", "precision"), recipe=True, gives_way=14
+    ),
     # From here on in the CSV file only.
     Column("experiment"),
     Column("deviations"),

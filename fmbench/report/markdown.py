@@ -10,8 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 import fmbench
-from fmbench.report.columns import ACCURACY, MISSING, SHOWN, Row, percent, shown
+from fmbench.report.columns import ACCURACY, SHOWN, Row, shown
 from fmbench.report.escape import link, markdown, one_line
+from fmbench.report.formats import MISSING, percent
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from fmbench.record import COMPLETED, RUNNING
-from fmbench.report.columns import MISSING, SPLIT, Row, split
+from fmbench.report.columns import SPLIT, Row
+from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 
 # Half an image of 10,000, as a share: what one machine with one setting should never show.

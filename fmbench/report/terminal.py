@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fmbench.record import RUNNING
-from fmbench.report.columns import MISSING, SHOWN, Column, Row, shown
+from fmbench.report.columns import SHOWN, Column, Row, shown
 from fmbench.report.escape import one_line
+from fmbench.report.formats import MISSING
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 
