@@ -4,10 +4,16 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.errors import ConfigError
-from fmbench.models.checks import is_number, require_dropout, require_positive
+from fmbench.models.blocks import preact_head
+from fmbench.models.checks import (
+    PARTS,
+    divide_depth,
+    is_number,
+    require_dropout,
+    require_positive,
+)
 from fmbench.models.init import init_he_fan_out
 
-BLOCKS = 3
 BOTTLENECK = 4  # channels inside a layer, in growth rates
 
 
@@ -88,44 +94,29 @@ class DenseNet(nn.Module):
         classes: int = 10,
     ) -> None:
         super().__init__()
-        require_positive(depth=depth, growth=growth, channels=channels, classes=classes)
+        require_positive(growth=growth, channels=channels, classes=classes)
         require_dropout(dropout)
-        layers = _layers_per_block(depth)
+        # The stem, the transitions and the classifier take 4; a dense layer counts twice.
+        layers = divide_depth(depth, outside=4, parts="dense blocks")
         width = 2 * growth
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.blocks = nn.Sequential()
-        for block in range(BLOCKS):
+        for block in range(PARTS):
             for _ in range(layers):
                 self.blocks.append(DenseLayer(width, growth, dropout))
                 width += growth
-            if block < BLOCKS - 1:
+            if block < PARTS - 1:
                 kept = _compressed(width, compression)
                 self.blocks.append(Transition(width, kept, dropout))
                 width = kept
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
-        )
+        self.head = preact_head(width)
         self.classifier = nn.Linear(width, classes)
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, channels, 28, 28) to logits (N, classes)."""
-        features = self.head(self.blocks(self.stem(images)))
-        logits: Tensor = self.classifier(features.flatten(1))
+        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
         return logits
-
-
-def _layers_per_block(depth: int) -> int:
-    """Return the dense layers in each block, or refuse a depth that leaves a remainder."""
-    # The stem, the transitions and the classifier take 4; a dense layer counts twice.
-    layers, remainder = divmod(depth - 4, 2 * BLOCKS)
-    if remainder or layers < 1:
-        lower = max(layers, 1) * 2 * BLOCKS + 4
-        raise ConfigError(
-            f"model.depth={depth} does not make three equal dense blocks: (depth - 4) % 6 == 0 "
-            f"and depth >= 10 must hold, as for {lower} or {lower + 6}"
-        )
-    return layers
 
 
 def _compressed(width: int, compression: float) -> int:

@@ -4,40 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fmbench.errors import ConfigError
-from fmbench.models.checks import require_positive
+from fmbench.models.blocks import basic_stages
+from fmbench.models.checks import require_depths, require_positive
 from fmbench.models.init import init_he_fan_out
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut (He et al. 2016, figure 2 and section 3.3).
-
-    The shortcut is the identity, or a strided 1 x 1 convolution with batch norm (the paper's
-    option B) where the block changes the shape. Maps (N, in_channels, H, W) to
-    (N, out_channels, ceil(H / stride), ceil(W / stride)).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the residual to the shortcut, then apply ReLU."""
-        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
-        return out
 
 
 class ResNet18(nn.Module):
@@ -73,24 +42,15 @@ class ResNet18(nn.Module):
     ) -> None:
         super().__init__()
         require_positive(width=width, channels=channels, classes=classes)
-        _require_depths(depths)
+        require_depths(depths)
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
-        self.stages = nn.Sequential()
-        in_channels = width
-        for stage, depth in enumerate(depths):
-            out_channels = width * 2**stage
-            blocks = nn.Sequential()
-            for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(BasicBlock(in_channels, out_channels, stride))
-                in_channels = out_channels
-            self.stages.append(blocks)
+        self.stages = basic_stages(depths, width)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(in_channels, classes)
+        self.classifier = nn.Linear(width * 2 ** (len(depths) - 1), classes)
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -98,14 +58,3 @@ class ResNet18(nn.Module):
         features = self.stages(self.stem(images))
         logits: Tensor = self.classifier(self.pool(features).flatten(1))
         return logits
-
-
-def _require_depths(depths: object) -> None:
-    """Refuse depths that are not one or more positive whole numbers."""
-    # A config's own list type is a Sequence too, and a number or a string is what people mistype.
-    if isinstance(depths, str) or not isinstance(depths, Sequence) or len(depths) == 0:
-        raise ConfigError(
-            f"model.depths={depths} is not allowed: one or more stages, as in [2,2,2,2]"
-        )
-    for stage, depth in enumerate(depths):
-        require_positive(**{f"depths[{stage}]": depth})

@@ -1,0 +1,138 @@
+"""Blocks that more than one net is built of."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+def conv_relu(
+    in_channels: int, out_channels: int, kernel_size: int, padding: int = 0
+) -> tuple[nn.Conv2d, nn.ReLU]:
+    """Return a convolution with bias and its ReLU, for the plain nets.
+
+    They map (N, in_channels, H, W) to (N, out_channels, H', W') with
+    H' = H + 2 padding - kernel_size + 1.
+    """
+    return (
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+def linear_relu_dropout(
+    in_features: int, out_features: int, dropout: float
+) -> tuple[nn.Linear, nn.ReLU, nn.Dropout]:
+    """Return a hidden linear layer whose outputs are dropped (Krizhevsky et al. 2012, section 4.2).
+
+    They map (N, in_features) to (N, out_features).
+    """
+    return nn.Linear(in_features, out_features), nn.ReLU(inplace=True), nn.Dropout(dropout)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut (He et al. 2016, figure 2 and section 3.3).
+
+    The shortcut is the identity, or a strided 1 x 1 convolution with batch norm (the paper's
+    option B) where the block changes the shape. Maps (N, in_channels, H, W) to
+    (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the residual to the shortcut, then apply ReLU."""
+        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
+        return out
+
+
+def basic_stages(depths: Sequence[int], width: int) -> nn.Sequential:
+    """Return stages of basic blocks; each after the first halves the image, doubles the width.
+
+    They map (N, width, H, W) to (N, width 2^(s-1), H', W') for s stages, H' being H halved s - 1
+    times and rounded up each time.
+    """
+    stages = nn.Sequential()
+    in_channels = width
+    for stage, depth in enumerate(depths):
+        out_channels = width * 2**stage
+        blocks = nn.Sequential()
+        for block in range(depth):
+            stride = 2 if stage > 0 and block == 0 else 1
+            blocks.append(BasicBlock(in_channels, out_channels, stride))
+            in_channels = out_channels
+        stages.append(blocks)
+    return stages
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-3x3-BN-ReLU-3x3 and a shortcut (He et al. 2016, arXiv:1603.05027, figure 4e).
+
+    The shortcut is the identity, or, where the block changes the shape, a strided 1 x 1 convolution
+    without norm that starts after the first BN-ReLU. Maps (N, in_channels, H, W) to
+    (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Of the first convolution and of the shortcut.
+        activated_identity: Whether an identity shortcut starts there too, rather than at the
+            block's input (appendix of the paper, for a block that follows a bare convolution).
+        dropout: Probability of dropping a value between the convolutions (Zagoruyko and Komodakis
+            2016, arXiv:1605.07146, section 2.4), after the ReLU as in their code.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        *,
+        activated_identity: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        self.activated_shortcut = activated_identity
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.activated_shortcut = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the residual to the shortcut; no activation follows."""
+        activated = self.activation(x)
+        shortcut = self.shortcut(activated if self.activated_shortcut else x)
+        out: Tensor = self.residual(activated) + shortcut
+        return out
+
+
+def preact_head(channels: int) -> nn.Sequential:
+    """Return the BN-ReLU that the last pre-activation block lacks, and global average pooling.
+
+    They map (N, channels, H, W) to (N, channels).
+    """
+    return nn.Sequential(
+        nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
