@@ -104,8 +104,8 @@ every_row = pytest.mark.parametrize("name", ROWS)
 
 #: What makes a two-step training of a large net fast; the structure stays.
 NARROW = {
-    "alexnet": ["model.width=8"],
-    "alexnet_light": ["model.width=8"],
+    "alexnet": ["model.width=9"],
+    "alexnet_light": ["model.width=9"],
     "vgg_light": ["model.width=8"],
     "inception_light": ["model.width=4"],
     "resnet_light": ["model.width=8"],
