@@ -25,7 +25,8 @@ for path in PACKAGE.rglob("*.py"):
 ORDER = [
     "errors", "config", "storage", "sweep", "idx", "synthetic", "data", "splits", "augment",
     "loader", "models", "cost", "device", "schedule", "train", "record", "provenance", "progress",
-    "assembly", "runner", "schema", "results", "report", "explain", "callbacks", "cli", "__main__",
+    "weights", "assembly", "classifier", "runner", "schema", "results", "report", "explain",
+    "callbacks", "cli", "pictures", "predict", "__main__",
 ]  # fmt: skip
 
 
