@@ -131,16 +131,16 @@ def _rgb(image: Image.Image, background: str) -> Image.Image:
     image.thumbnail((MOST_SIDE, MOST_SIDE), Image.Resampling.BOX)
     if image.mode == "RGB":
         return image
-    dark = background == "dark" or (background == "auto" and _is_light(image))
+    dark = background == "dark" or (background == "auto" and _lost_on_white(image))
     canvas = Image.new("RGBA", image.size, "black" if dark else "white")
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
-def _is_light(image: Image.Image) -> bool:
-    """Whether what is not transparent would be lost on white more than on black."""
+def _lost_on_white(image: Image.Image) -> bool:
+    """Whether what is not transparent would be lost on white."""
     alpha = np.asarray(image.getchannel("A"), dtype=np.float32)
     grey = np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
-    return bool((alpha * grey).sum() > 127 * alpha.sum())
+    return bool((alpha * grey).sum() > 230 * alpha.sum())
 
 
 def _ground(pixels: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ what is done to a picture, as was done to those of Fashion-MNIST (arXiv:1708.077
   outlines are sharpened, and the picture is put in the middle of 28 x 28 grey pixels. A light
   background is negated, and any background becomes black. So one piece of clothing on an even
   background is what works; --seen shows what became of it. A transparent background counts as
-  white, or as black where the clothing is light. A grey picture of 28 x 28 is taken as it is,
-  negated where its background is light.
+  white, or as black where the clothing is nearly white. A grey picture of 28 x 28 is taken as it
+  is, negated where its background is light.
 
 examples:
   python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet

@@ -105,9 +105,7 @@ def read_header(texts: Mapping[str, str]) -> Header:
     if missing:
         raise DataError(f"its header has no {missing[0]}: not made by keep_model=true")
     if sum(map(len, texts.values())) > MOST_CHARACTERS:
-        raise DataError(
-            f"its header is not that of a run: more than {MOST_CHARACTERS:,} characters"
-        )
+        raise DataError(f"its header is not that of a run: over {MOST_CHARACTERS:,} characters")
     try:
         config, classes = json.loads(texts["config"]), json.loads(texts["classes"])
         seed, target = config["seed"], config["model"]["_target_"]
