@@ -75,12 +75,16 @@ def read(path: Path, background: str = "auto") -> np.ndarray:
 
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    grey = _on_canvas(_sharpen(_fit(image.crop(box).convert("L"))), level)
+    grey = _sharpen(_fit(image.crop(box).convert("L")))
     if light:
         grey, level = 255 - grey, 255 - level
     if level <= 127:  # else the corners are not what was called the background
         grey = (grey - level) * (255 / (255 - level))
-    return grey.clip(0, 255).round().astype(np.uint8)
+    height, width = grey.shape
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    canvas = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = grey.clip(0, 255).round()
+    return canvas
 
 
 def sheet(images: Sequence[np.ndarray]) -> bytes:
@@ -171,11 +175,3 @@ def _sharpen(image: Image.Image) -> np.ndarray:
     weight = slope / max(slope.max(), 1e-9)
     sharp: np.ndarray = grey + weight * (grey - smooth)
     return sharp.clip(0, 255)
-
-
-def _on_canvas(grey: np.ndarray, level: float) -> np.ndarray:
-    canvas = np.full((SIDE, SIDE), level, dtype=np.float32)
-    height, width = grey.shape
-    top, left = (SIDE - height) // 2, (SIDE - width) // 2
-    canvas[top : top + height, left : left + width] = grey
-    return canvas

@@ -55,9 +55,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:  # `| head` has seen enough
-        _silence()
-        status = 0
     except OSError as error:
         _silence()
         _complain(f"standard output: cannot be written: {error.strerror or error}")
@@ -87,11 +84,18 @@ def _predict(arguments: argparse.Namespace) -> int:
         )
         guesses = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         cells = [f"{model.classes[place]:<{widest[1]}} {share:6.1%}" for place, share in guesses]
-        sys.stdout.write("  ".join([f"{name:<{widest[0]}}", *cells]) + "\n")
-        sys.stdout.flush()
+        _print("  ".join([f"{name:<{widest[0]}}", *cells]))
     if arguments.seen and seen:
         write_whole(arguments.seen, pictures.sheet(seen))
     return status
+
+
+def _print(line: str) -> None:
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()  # a line as soon as it is known, however many there are
+    except BrokenPipeError:  # `| head` has seen enough
+        _silence()
 
 
 def _silence() -> None:
