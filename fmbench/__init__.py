@@ -4,6 +4,7 @@ From Python, for notebooks::
 
     record = fmbench.run(["model=lenet", "epochs=3"])
     frame = fmbench.load_results("multirun")
+    model = fmbench.load_model("outputs/lenet")  # of a run made with keep_model=true
 
 Importing this package is light: what a name needs is imported when the name is first used.
 """
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fmbench.classifier import load_model
     from fmbench.cli import run
     from fmbench.results import load_results
 
-__all__ = ["__version__", "load_results", "run"]
+__all__ = ["__version__", "load_model", "load_results", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from fmbench.results import load_results
 
         return load_results
+    if name == "load_model":
+        from fmbench.classifier import load_model
+
+        return load_model
     raise AttributeError(f"module 'fmbench' has no attribute {name!r}")

@@ -70,17 +70,7 @@ def rehearse(config: Mapping[str, Any]) -> None:
         UserError: what is wrong with the config or the data.
     """
     configuration.check(config)
-    # On the meta device a net costs no time and no memory. Some cannot be built there, which is no
-    # fault of theirs: what they raise otherwise, they raise again in the run.
-    try:
-        with torch.device("meta"):
-            make_model(config)
-    except RuntimeError:
-        pass
-    except ConfigError as error:
-        ours = config["model"]["_target_"].startswith("fmbench.")
-        if ours or not isinstance(error.__cause__, (TypeError, ValueError)):
-            raise
+    model_on_meta(config)
     # Any parameter will do to see whether the optimizer and the schedule take their numbers.
     with contextlib.suppress(RuntimeError):
         _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
@@ -163,6 +153,27 @@ def make_model(config: Mapping[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
     return model
+
+
+def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
+    """The net on the meta device, where it has shapes but costs no time and no memory.
+
+    None where it cannot be built there, which is no fault of its own: what is wrong with it
+    besides, it says again when it is built in earnest.
+
+    Raises:
+        ConfigError: it may not be built, or is no net.
+    """
+    try:
+        with torch.device("meta"):
+            return make_model(config)
+    except RuntimeError:
+        return None
+    except ConfigError as error:
+        ours = config["model"]["_target_"].startswith("fmbench.")
+        if ours or not isinstance(error.__cause__, (TypeError, ValueError)):
+            raise
+        return None
 
 
 def _optimizer_and_schedule(

@@ -87,6 +87,7 @@ class Config:
     seed: int = 0
     label_smoothing: float = 0.0
     test_every: int = 0
+    keep_model: bool = False
     device: str = "auto"
     precision: str = "auto"
     deterministic: bool = False

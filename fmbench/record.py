@@ -18,6 +18,7 @@ SCHEMA = 1
 RESULT_NAME = "result.json"
 HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME = "predictions.npy"
+MODEL_NAME = "model.safetensors"
 
 #: What became of a run. A record says `running` from its first second, so that a run which is
 #: killed outright still stands in the table.
@@ -25,7 +26,7 @@ RUNNING, COMPLETED = "running", "completed"
 DIVERGED, FAILED, INTERRUPTED = "diverged", "failed", "interrupted"
 
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
-#: threads, deterministic) are in the fingerprint; test_every only looks.
+#: threads, deterministic) are in the fingerprint; test_every only looks, keep_model only keeps.
 DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 
 #: Where the data set lies says nothing about the run, and may name a person's folders.
@@ -191,6 +192,10 @@ class RunFolder:
                 np.save(file, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
         except OSError as error:
             raise storage_error(path, error) from error
+
+    def write_model(self, content: bytes) -> None:
+        """Write `model.safetensors`, as `fmbench.weights.to_bytes` gives it."""
+        write_whole(self.path / MODEL_NAME, content)
 
 
 def refuse_used_sweep(folder: Path) -> None:

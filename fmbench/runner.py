@@ -32,6 +32,7 @@ from fmbench.record import (
     recorded_overrides,
 )
 from fmbench.train import DivergedError, Epoch, Trainer
+from fmbench.weights import refuse_unkeepable, to_bytes
 
 log = logging.getLogger(__name__)
 epochs_log = logging.getLogger("fmbench.epochs")
@@ -153,6 +154,8 @@ def _run(
 
     _seed(config["seed"])
     model = make_model(config)
+    if config["keep_model"]:
+        refuse_unkeepable(model)
     record.parameters = count_parameters(model)
     record.flops = count_flops(model)
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
@@ -183,6 +186,9 @@ def _run(
             record.peak_memory = memory.bytes
             if epoch.predictions is not None and epoch.epoch + 1 == config["epochs"]:
                 folder.write_predictions(epoch.predictions.numpy())
+    if config["keep_model"]:
+        classes = inputs.dataset.classes
+        folder.write_model(to_bytes(model, config=record.config, classes=classes, key=record.key))
 
 
 def _float(value: Any) -> Any:

@@ -21,6 +21,9 @@ TINY = [
     "threads=1",
 ]  # fmt: skip
 
+#: A run whose net has learnt something and is kept.
+KEPT = [*TINY, "data.train_size=1000", "data.test_size=100", "keep_model=true", "precision=fp32"]
+
 
 def compose(*overrides: str) -> dict[str, Any]:
     """The resolved config of these overrides."""

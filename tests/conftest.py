@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import KEPT
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,16 @@ def fashion_mnist_root() -> Path:
     if not any(root.glob("**/t10k-labels-idx1-ubyte*")):
         pytest.skip(f"no Fashion-MNIST files in {root}; FMBENCH_DATA may name another folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def kept_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run in fp32 that kept its net: LeNet-5 on drawn images."""
+    import fmbench
+
+    folder = tmp_path_factory.mktemp("kept") / "run"
+    fmbench.run([*KEPT, f"hydra.run.dir={folder}"])
+    return folder
 
 
 @pytest.fixture(autouse=True)

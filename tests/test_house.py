@@ -25,8 +25,8 @@ for path in PACKAGE.rglob("*.py"):
 ORDER = [
     "errors", "reference", "config", "storage", "sweep", "idx", "synthetic", "data", "splits",
     "augment", "loader", "models", "cost", "device", "schedule", "train", "record", "experiment",
-    "provenance", "progress", "assembly", "runner", "schema", "results", "report", "explain",
-    "callbacks", "summary", "cli", "__main__",
+    "provenance", "progress", "weights", "assembly", "classifier", "runner", "schema", "results",
+    "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "__main__",
 ]  # fmt: skip
 
 

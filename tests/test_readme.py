@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
+from fmbench.predict import _parser as predict_parser
 from fmbench.report.__main__ import _parser as report_parser
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
@@ -31,7 +32,11 @@ def commands(prefix):
     return [shlex.split(line.removeprefix(prefix), comments=True) for line in sorted(found)]
 
 
-RUNS = [arguments for arguments in commands("python -m fmbench") if arguments[:1] != [".report"]]
+RUNS = [
+    arguments
+    for arguments in commands("python -m fmbench")
+    if arguments[:1] not in ([".report"], [".predict"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,12 @@ def test_there_are_commands_to_check():
 @pytest.mark.parametrize("arguments", commands("python -m fmbench.report"), ids=" ".join)
 def test_reports_parse(arguments):
     report_parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("arguments", commands("python -m fmbench.predict"), ids=" ".join)
+def test_predictions_parse_and_follow_a_run_that_keeps_its_net_there(arguments):
+    folder = predict_parser().parse_args(arguments).run_folder
+    assert any({"keep_model=true", f"hydra.run.dir={folder}"} <= set(run) for run in RUNS)
 
 
 def test_groups_and_options_named_are_those_there_are():

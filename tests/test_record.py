@@ -30,7 +30,10 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
         assert other_row != row, change
     for arguments in [("others", "split"), ("images", "other")]:
         assert keys(config, *arguments) != (key, row)
-    for change in [{"device": "cuda"}, {"threads": 7}, {"precision": "bf16"}, {"test_every": 3}]:
+    for change in [
+        *({"device": "cuda"}, {"threads": 7}, {"precision": "bf16"}),
+        *({"test_every": 3}, {"keep_model": True}),
+    ]:
         assert keys({**config, **change}, "images", "split") == (key, row), change
 
 
@@ -83,6 +86,17 @@ def test_a_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch, call):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write_model(b"weights")
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written: full"):
+        folder.write_model(b"weights")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_folder_is_refused_when_it_holds_a_run(tmp_path):

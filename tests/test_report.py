@@ -370,6 +370,7 @@ def test_failures_stand_beside_n_wherever_they_happened(tmp_path):
         error="early",
         config__seed=2,
         config__test_every=1,
+        config__keep_model=True,
         **early,
         **nothing,
     )

@@ -15,6 +15,7 @@ from fmbench.models.checks import require_dropout, require_positive
 
 NATIVE_SIZE = 28
 UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a net is refused
+MOST_UPSAMPLED = 1024  # more than any net is made for; a mistyped size would take all memory
 
 
 class Torchvision(nn.Module):
@@ -53,6 +54,10 @@ class Torchvision(nn.Module):
         require_positive(channels=channels, classes=classes)
         if upsample is not None:
             require_positive(upsample=upsample)
+            if upsample > MOST_UPSAMPLED:
+                raise ConfigError(
+                    f"model.upsample={upsample} is not allowed: at most {MOST_UPSAMPLED}"
+                )
         if dropout is not None:
             require_dropout(dropout)
         _require_known(name)

@@ -196,5 +196,6 @@ def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
     config = json.loads(run["config"])
     config.pop("seed", None)
     config.pop("test_every", None)  # it only looks
+    config.pop("keep_model", None)  # and this only keeps
     said = json.dumps(config, sort_keys=True) if config else run["configuration"]
     return (*(run[name] for name in CHOSEN), said)

@@ -85,6 +85,7 @@ STAGES = "does not make three equal stages: "
         (Torchvision, {"name": "fasterrcnn_resnet50_fpn"}, "classification nets"),
         (Torchvision, {"name": "maxvit_t", "upsample": 299}, "model.upsample=224"),
         (Torchvision, {"upsample": 0}, "model.upsample=0" + WHOLE),
+        (Torchvision, {"upsample": 1025}, "model.upsample=1025 is not allowed: at most 1024"),
         (Torchvision, {"dropout": -1}, "a probability"),
         (Torchvision, {"name": "resnet18", "dropout": 0.1}, "has no dropout layer"),
     ],
