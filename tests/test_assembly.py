@@ -160,15 +160,20 @@ def test_fp32_is_not_tf32():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("model", ["lenet", "densenet"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model=lenet"],
+        ["model=densenet", "model.depth=10", "model.dropout=0.2"],
+        ["model=shakeshake", "model.depth=8", "model.base_channels=4"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
 def test_the_same_run_twice_gives_the_same_weights(model):
     weights = []
     for _ in range(2):
         torch.manual_seed(4)
-        built, _ = trainer(
-            f"model={model}", *(["model.depth=10", "model.dropout=0.2"] * (model == "densenet")),
-            "augmentation=crop_flip_cutout", "epochs=2",
-        )  # fmt: skip
+        built, _ = trainer(*model, "augmentation=crop_flip_cutout", "epochs=2")
         list(built.fit(lambda *_sums: None))
         weights.append(built.model.state_dict())
     for name, tensor in weights[0].items():
