@@ -1,0 +1,1 @@
+"""How fast fmbench is, beside what people use instead; README.md has a command for each."""

@@ -165,15 +165,15 @@ class Contest:
         return work
 
     def _usual(self, images: int, workers: int) -> Callable[[], int]:
-        loader = self._usual_loader(min(images, self._usual_images(workers)), workers)
+        loader = self._usual_loader(min(images, self._usual_images()), workers)
         model = self._model().to(self.device.torch)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         criterion = nn.CrossEntropyLoss()
 
         def work() -> int:
             seen, total, correct = 0, 0.0, 0
-            for inputs, labels in loader:
-                inputs, labels = inputs.to(self.device.torch), labels.to(self.device.torch)
+            for batch in loader:
+                inputs, labels = (part.to(self.device.torch) for part in batch)
                 optimizer.zero_grad()
                 outputs = model(inputs)
                 loss = criterion(outputs, labels)
@@ -186,7 +186,7 @@ class Contest:
 
         return work
 
-    def _usual_images(self, workers: int) -> int:
+    def _usual_images(self) -> int:
         # A PIL transform of an image takes some 60 microseconds: no more than three times as long.
         return self.batch_size * max(4, round(3 * self.seconds / 6e-5 / self.batch_size))
 
@@ -202,10 +202,10 @@ class Contest:
         )
 
     def _lightning(self, images: int) -> Callable[[], int]:
-        import lightning
+        import lightning  # noqa: PLC0415 - not everybody has it
 
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        loader = self._usual_loader(min(images, self._usual_images(0)), workers=0)
+        loader = self._usual_loader(min(images, self._usual_images()), workers=0)
 
         class Net(lightning.LightningModule):
             def __init__(self, model: nn.Module) -> None:

@@ -80,9 +80,11 @@ def save(path: Path | None, what: str, results: Mapping[str, Any]) -> None:
     """Write results with the machine they were measured on, if a path is given."""
     if path is None:
         return
-    from fmbench.device import available_threads, processor  # noqa: PLC0415 - imports torch
+    import torch  # noqa: PLC0415 - slow to import
 
-    machine = {"processor": processor(), "threads": available_threads()}
+    from fmbench.device import processor  # noqa: PLC0415 - imports torch
+
+    machine = {"processor": processor(), "threads": torch.get_num_threads()}
     plain = {
         name: asdict(value) if isinstance(value, Spread) else value
         for name, value in results.items()
