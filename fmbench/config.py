@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmbench import parts
 from fmbench.errors import ConfigError
 from fmbench.reference import check_reference
 
@@ -75,13 +76,16 @@ _SHAPE = {"channels": 1, "classes": 10}
 
 @dataclass
 class Config:
-    """The main knobs and their types; the groups are open, each option brings its own keys."""
+    """The main knobs and their types.
+
+    The groups are open, each option brings its own keys; `augmentation` alone is the same for all.
+    """
 
     model: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
-    augmentation: dict[str, Any] = field(default_factory=dict)
+    augmentation: parts.Parts = field(default_factory=parts.Parts)
     batch_size: int = 64
     epochs: int = 12
     seed: int = 0
@@ -191,6 +195,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
     if config["optimizer"]["lr"] <= 0:
         raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")
+    parts.read(config["augmentation"])
     for key, value in _SHAPE.items():
         if config["model"].get(key, value) != value:
             raise ConfigError(

@@ -1,14 +1,18 @@
 """From the exceptions of Hydra and OmegaConf to the one line that a person should see."""
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserError
+
+#: What OmegaConf says of a key below one that is null.
+_BELOW_NULL = re.compile(r"Cannot set '([^']+)' because '([^']+)' is None")
 
 
 class Refusal(BaseException):
@@ -32,6 +36,8 @@ def as_user_error(error: BaseException) -> UserError | None:
             f"there are: {', '.join(error.options)}"
         )
     for cause in _chain(error):
+        if below := _BELOW_NULL.fullmatch(str(cause)):
+            return ConfigError(_below_null_line(*below.groups(), override=str(error)))
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return ConfigError(_omegaconf_line(cause))
     if isinstance(error, OverrideParseException):
@@ -42,9 +48,9 @@ def as_user_error(error: BaseException) -> UserError | None:
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
         return PartialResultsError("no trial of the search completed")  # Optuna has no best one
-    if isinstance(error, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(error):
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(" ".join(str(error).split()))
-    return None
+    return _raised_by_hydra(error)
 
 
 def _raised_in_a_run(error: BaseException) -> bool:
@@ -53,11 +59,16 @@ def _raised_in_a_run(error: BaseException) -> bool:
     return any(frame.f_globals.get("__name__") == "fmbench.runner" for frame, _ in frames)
 
 
-def _raised_by_hydra(error: BaseException) -> bool:
-    """Whether Hydra itself refused a value, for which it has no exception of its own."""
+def _raised_by_hydra(error: BaseException) -> ConfigError | None:
+    """The line where Hydra itself refused a value, for which it has no exception of its own."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    return isinstance(error, ValueError) and module.startswith("hydra.")
+    if not isinstance(error, ValueError) or not module.startswith("hydra."):
+        return None
+    text = " ".join(str(error).split())
+    # Its text names no key, but where it was raised there is one at hand.
+    override = getattr(frames[-1].f_locals.get("override"), "input_line", None)
+    return ConfigError(f"{override}: {text}" if override and override not in text else text)
 
 
 def _omegaconf_line(cause: OmegaConfBaseException) -> str:
@@ -66,10 +77,33 @@ def _omegaconf_line(cause: OmegaConfBaseException) -> str:
     last = key.rpartition(".")[2]
     if key.startswith("hydra"):
         return f"{key}: {' '.join(str(cause).split())}"
-    if isinstance(parent, DictConfig) and last not in parent:
+    missing = isinstance(cause, (ConfigAttributeError, ConfigKeyError))
+    if missing and isinstance(parent, DictConfig) and last not in parent:
         there = [str(name) for name in parent if name != "hydra"]
         return f"{key}: no such key{_close(last, there)}; there are: {', '.join(there)}"
-    return f"{key}: {str(cause).splitlines()[0]}"
+    line = str(cause).splitlines()[0]
+    if "is not a subclass of" in line:  # of the type that holds the numbers of a part
+        value = line.partition("value: ")[2]
+        return f"{key}={value}: must be null or its numbers; '{key}={{}}' takes the usual ones"
+    if "is not a ListConfig" in line:
+        return f"{key}: must be a list"
+    if "does not support deletion" in line:
+        return f"{key}: cannot be deleted; {key}=null leaves it out"
+    return f"{key}: {line}"
+
+
+def _below_null_line(key: str, parent: str, *, override: str) -> str:
+    """What to write instead: the parent whole, as OmegaConf makes no dictionary out of null.
+
+    Args:
+        key: That was to be set.
+        parent: That is null.
+        override: A message that ends in the override, `key=value`.
+    """
+    whole = override.partition("=")[2] or "..."
+    for name in reversed(key.removeprefix(f"{parent}.").split(".")):
+        whole = f"{{{name}: {whole}}}"
+    return f"{key}: {parent} is null, it has no keys; write '{parent}={whole}' instead"
 
 
 def _close(word: str, words: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
-from fmbench.augment import SIDE, Augmentation
+from fmbench.augment import Augmentation
+from fmbench.parts import SIDE
 
 #: Images gathered, augmented and normalised at once: enough that small batches cost little, few
 #: enough that they stay in the processor's cache.
@@ -39,6 +40,10 @@ class Normalization:
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, 28, 28) uint8 -> (B, 28, 28) float32."""
         return pixels.float().mul_(self.scale).add_(self.shift)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """(B, 28, 28) float32 -> (B, 28, 28) uint8, the pixels that these floats stand for."""
+        return ((images - self.shift) / self.scale).round().clamp(0, 255).byte()
 
 
 class TrainLoader:

@@ -99,8 +99,10 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
     for place, axis in enumerate(every):
         for override in axis.overrides[1:]:
-            is_group = axis.key in base.hydra.runtime.choices
-            if is_group or OmegaConf.is_config(OmegaConf.select(own, axis.key)):
+            there = OmegaConf.select(own, axis.key)
+            # What is null now may become anything.
+            is_group = there is None or axis.key in base.hydra.runtime.choices
+            if is_group or OmegaConf.is_config(there):
                 changed = [*first[:place], _text(override), *first[place + 1 :]]
                 composed = loader.load_configuration(config_name, changed, RunMode.RUN)
                 refuse_environment(composed)

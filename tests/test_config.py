@@ -7,6 +7,7 @@ from commands import CHECKOUT, compose, raises_one_line
 
 from fmbench import config as configuration
 from fmbench.errors import ConfigError
+from fmbench.parts import Crop, Cutout, Erasing, Flip
 
 
 def test_defaults_pass_the_checks():
@@ -17,6 +18,55 @@ def test_split_is_a_group_choice_inside_data():
     config = compose("data.split=custom", "data.split.validation=7")
     assert config["data"]["split"] == {"name": "custom", "validation": 7, "seed": 0}
     assert config["data"]["name"] == "fashion_mnist"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (["augmentation.cutout={size: 8}"], {"cutout": (8, 1.0, False)}),
+        (["+augmentation.cutout={size:14}"], {"cutout": (14, 1.0, False)}),
+        (["augmentation.cutout={}"], {"cutout": (16, 1.0, False)}),
+        (
+            ["augmentation.cutout={}", "augmentation.cutout.inside=true"],
+            {"cutout": (16, 1.0, True)},
+        ),
+        (["augmentation.crop={padding: 2}"], {"crop": (2,)}),
+        (["augmentation.flip=null"], {"flip": None}),
+        (["augmentation.erasing={probability: 1}"], {"erasing": (1.0, [0.02, 0.33], [0.3, 3.3])}),
+        (
+            ["augmentation={cutout: {size: 4}, crop: null}"],
+            {"cutout": (4, 1.0, False), "crop": None},
+        ),
+    ],
+    ids=str,
+)
+def test_parts_of_an_augmentation_compose_and_are_recorded_whole(overrides, changed):
+    """With every number, so that the same run has the same key however it was written."""
+    before = compose("augmentation=crop_flip")["augmentation"]
+    after = compose("augmentation=crop_flip", *overrides)["augmentation"]
+    assert list(after) == ["crop", "flip", "cutout", "erasing"]
+    for name, numbers in after.items():
+        if name in changed:
+            assert (numbers and tuple(numbers.values())) == changed[name]
+        else:
+            assert numbers == before[name]
+
+
+def test_the_parts_of_the_options_are_written_out_whole():
+    """So that who reads an option's file sees every number."""
+    for file in (CHECKOUT / "conf" / "augmentation").glob("*.yaml"):
+        written = yaml.safe_load(file.read_text("utf-8"))
+        assert written == compose(f"augmentation={file.stem}")["augmentation"], file
+    for name, part in {"crop": Crop, "flip": Flip, "cutout": Cutout, "erasing": Erasing}.items():
+        assert compose(f"augmentation.{name}={{}}")["augmentation"][name] == vars(part())
+
+
+def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
+    for part in ("cutout", "erasing"):
+        by_hand = compose("augmentation=crop_flip", f"augmentation.{part}={{}}")
+        assert by_hand == compose(f"augmentation=crop_flip_{part}")
+    by_hand = compose("augmentation.crop={}", "augmentation.flip={}")
+    assert by_hand == compose("augmentation=crop_flip")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +94,10 @@ def test_split_is_a_group_choice_inside_data():
         (["data.mean=dark"], ["data.mean=dark"]),
         (["model._target_=null"], ["model._target_"]),
         (["+nonsense=1"], ["nonsense", "batch_size"]),
+        (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 28"]),
+        (["augmentation.flip={probability: 2}"], ["augmentation.flip.probability=2.0", "0 to 1"]),
+        (["augmentation.erasing={ratio: [3, 1]}"], ["augmentation.erasing.ratio=[3.0, 1.0]"]),
+        (["+augmentation.blur=1"], ["augmentation.blur", "crop, flip, cutout, erasing"]),
     ],
 )
 def test_refuses(overrides, parts):
