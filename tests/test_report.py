@@ -310,6 +310,27 @@ def test_the_split_and_the_net_say_what_was_trained(tmp_path):
     assert model_settings("resnet18", settings) == "~dropout name=b a=x=y"
 
 
+def test_an_augmentation_says_what_was_typed_about_its_parts(tmp_path):
+    """Its option alone would not say it, also where no other row is there to differ from."""
+    for number, cutout in enumerate(("{size:8}", "{size:14}", "null")):
+        write(
+            tmp_path / str(number),
+            augmentation="crop_flip",
+            overrides=["augmentation=crop_flip", f"augmentation.cutout={cutout}"],
+            config__augmentation={"cutout": cutout},
+            test_accuracy=0.9 - number / 100,
+        )
+    made = build(tmp_path, tmp_path)
+    rows = table_cells(made.markdown)[2:5]
+    assert [row[1] for row in rows] == ["lenet"] * 3
+    assert [row[4].replace("\\", "") for row in rows] == [
+        "crop_flip cutout={size:8}", "crop_flip cutout={size:14}", "crop_flip cutout=null"
+    ]  # fmt: skip
+    first = sheet_rows(tmp_path)[0]
+    assert first["augmentation"] == "crop_flip"
+    assert first["augmentation_settings"] == "cutout={size:8}"
+
+
 def test_several_draws_of_a_split_and_several_data_are_noted(tmp_path):
     write(tmp_path / "0")
     write(tmp_path / "1", split__hash="77" * 32)
@@ -405,7 +426,7 @@ def test_two_rows_that_share_an_option_keep_the_difference_inside_it(tmp_path):
 def test_of_many_differences_those_that_tell_the_rows_apart_are_said():
     rows = [
         {"scheduler": "cosine", "configuration": "c" * 8, "config": json.dumps({"a": config})}
-        | dict.fromkeys((*SPLIT, *HARDWARE, *HASHES, "model_settings"))
+        | dict.fromkeys((*SPLIT, *HARDWARE, *HASHES, "model_settings", "augmentation_settings"))
         | {column.key: None for column in SHOWN}
         for config in (
             {**dict.fromkeys("bcdefghi", 1), "last": 1},
@@ -421,7 +442,8 @@ def test_of_many_differences_those_that_tell_the_rows_apart_are_said():
 
 def test_three_thousand_rows_alike_take_no_longer_than_they_must():
     config = {"optimizer": {f"p{number}": number for number in range(30)}}
-    row = dict.fromkeys(("scheduler", "model_settings", *SPLIT, *HARDWARE, *HASHES))
+    row = dict.fromkeys(("scheduler", *SPLIT, *HARDWARE, *HASHES))
+    row |= dict.fromkeys(("model_settings", "augmentation_settings"))
     row |= {column.key: None for column in SHOWN} | {"configuration": "c" * 8}
     rows = []
     for decay in range(3_000):

@@ -19,6 +19,11 @@ def net(model: str | None, settings: str, differs: str) -> str:
     return f"{name} ({differs})" if differs else name
 
 
+def option(name: str | None, settings: str | None) -> str:
+    """The option of a group, and what was typed about its numbers: crop_flip cutout={size:8}."""
+    return f"{text(name)} {settings}" if settings else text(name)
+
+
 def split(
     name: str | None, train: float | None, validation: float | None, test: float | None
 ) -> str:

@@ -69,6 +69,9 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         model_settings(model, overrides)
         for model, overrides in zip(table["model"], table["overrides"], strict=True)
     ]
+    table["augmentation_settings"] = [
+        " ".join(_typed("augmentation", overrides).values()) for overrides in table["overrides"]
+    ]
     table["command"] = [
         command(overrides, list(seeds))
         for overrides, seeds in zip(table["overrides"], table["seeds"], strict=True)
@@ -98,15 +101,22 @@ def command(overrides: tuple[str, ...], seeds: list[int]) -> str:
 
 def model_settings(model: str, overrides: tuple[str, ...]) -> str:
     """What was typed about the net itself, as it stands behind its name: width=16 depth=40."""
+    said = _typed("model", overrides)
+    # Where one option stands for many nets, the name of the net has it already.
+    if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
+        said.pop("name", None)
+    return " ".join(said.values())
+
+
+def _typed(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
+    """What was typed about the keys of a group, by key, without the group's name."""
     said: dict[str, str] = {}
     for word in overrides:
         key, equals, value = word.lstrip("+").partition("=")
-        if key.lstrip("~").startswith("model."):
-            key = key.replace("model.", "", 1)
-            # Where one option stands for many nets, the name of the net has it already.
-            if not (key == "name" and model.endswith(f"/{value}")):
-                said[key] = f"{key}{equals}{value}"
-    return " ".join(said.values())
+        if key.lstrip("~").startswith(f"{group}."):
+            key = key.replace(f"{group}.", "", 1)
+            said[key] = f"{key}{equals}{value}"
+    return said
 
 
 def _with_repeats(completed: pd.DataFrame) -> pd.DataFrame:
