@@ -96,13 +96,7 @@ def make_trainer(
     Raises:
         ConfigError: the optimizer or the schedule refuses its numbers.
     """
-    train = TrainLoader(
-        *_tensors(inputs.dataset, inputs.split.train, device.torch),
-        batch_size=config["batch_size"],
-        seed=config["seed"],
-        augmentation=inputs.augmentation,
-        normalization=inputs.normalization,
-    )
+    train = make_train_loader(config, inputs, device.torch)
     small = flops is not None and flops < _LARGE_FLOPS
     at_once = _EVALUATE_SMALL if small else max(config["batch_size"], _EVALUATE_LARGE)
     validation, test = (
@@ -125,6 +119,19 @@ def make_trainer(
         test_every=config["test_every"],
         label_smoothing=config["label_smoothing"],
         device=device,
+    )
+
+
+def make_train_loader(
+    config: Mapping[str, Any], inputs: Inputs, device: torch.device
+) -> TrainLoader:
+    """The training part as `inputs` and `config` say, on a device."""
+    return TrainLoader(
+        *_tensors(inputs.dataset, inputs.split.train, device),
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        augmentation=inputs.augmentation,
+        normalization=inputs.normalization,
     )
 
 

@@ -24,10 +24,10 @@ for path in PACKAGE.rglob("*.py"):
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
     "errors", "reference", "parts", "config", "storage", "sweep", "idx", "synthetic", "data",
-    "splits",
-    "augment", "loader", "models", "cost", "device", "schedule", "train", "record", "experiment",
-    "provenance", "progress", "weights", "assembly", "classifier", "runner", "schema", "results",
-    "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "__main__",
+    "splits", "augment", "loader", "models", "cost", "device", "schedule", "train", "record",
+    "experiment", "provenance", "progress", "weights", "assembly", "classifier", "runner", "schema",
+    "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",
+    "samples", "preview", "__main__",
 ]  # fmt: skip
 
 
@@ -46,8 +46,11 @@ def test_nets_and_training_never_see_hydra_or_the_config():
         assert not IMPORTS[room] & {"hydra", "omegaconf", "config"}, room
 
 
-def test_results_and_report_never_see_torch():
-    for room in ("results", "schema", "report", "record", "storage", "config", "sweep", "data"):
+def test_results_report_and_grids_never_see_torch():
+    for room in (
+        *("results", "schema", "report", "record", "storage", "config", "parts", "sweep", "data"),
+        "grid",
+    ):
         assert not IMPORTS[room] & {"torch", "torchvision", "train", "device"}, room
 
 

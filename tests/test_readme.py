@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
+from fmbench import parts, preview
 from fmbench.predict import _parser as predict_parser
 from fmbench.report.__main__ import _parser as report_parser
 
@@ -32,14 +33,12 @@ def commands(prefix):
     return [shlex.split(line.removeprefix(prefix), comments=True) for line in sorted(found)]
 
 
-RUNS = [
-    arguments
-    for arguments in commands("python -m fmbench")
-    if arguments[:1] not in ([".report"], [".predict"])
-]
+OTHERS = ([".predict"], [".preview"], [".report"])
+RUNS = [arguments for arguments in commands("python -m fmbench") if arguments[:1] not in OTHERS]
+PREVIEWS = commands("python -m fmbench.preview")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def loader():
     configuration.register()
     with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
@@ -76,8 +75,9 @@ def test_runs_compose(loader, arguments):
             key = override.get_key_element()
             texts = [f"{key}={value}" for value in override.sweep_string_iterator()]
         for text in texts:
-            others = [other for other in overrides if other.partition("=")[0] == "model"]
-            chosen = [text] if text.startswith("model=") else [*others[:1], text]
+            # The keys below a group are those of the option that the command chose.
+            options = [o for o in overrides if o.startswith(("model=", "augmentation="))]
+            chosen = [*(o for o in options if o.partition("=")[0] != text.partition("=")[0]), text]
             if not any("," in choice for choice in chosen):
                 configuration.check(configuration.resolve(hydra.compose("config", chosen)))
 
@@ -92,6 +92,17 @@ def test_reports_parse(arguments):
     report_parser().parse_args(arguments)
 
 
+@pytest.mark.parametrize("arguments", PREVIEWS, ids=" ".join)
+def test_previews_compose(arguments):
+    parsed = preview._arguments(arguments)
+    config, _ = preview.compose(parsed.overrides, parsed.config_dir)
+    configuration.check(config)
+
+
+def test_there_are_previews_to_check():
+    assert ["augmentation=crop_flip_cutout"] in PREVIEWS
+
+
 @pytest.mark.parametrize("arguments", commands("python -m fmbench.predict"), ids=" ".join)
 def test_predictions_parse_and_follow_a_run_that_keeps_its_net_there(arguments):
     folder = predict_parser().parse_args(arguments).run_folder
@@ -103,6 +114,16 @@ def test_groups_and_options_named_are_those_there_are():
     for group in configuration.GROUPS:
         named = set(re.findall(r"`(\w+)`", rows[group]))
         assert named == {path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")}, group
+
+
+def test_the_parts_of_an_augmentation_and_their_numbers_are_those_there_are():
+    section = README.partition("### Augmentation")[2].partition("\n### ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", section, re.MULTILINE))
+    assert list(rows) == list(vars(parts.Parts()))
+    for name, cell in rows.items():
+        numbers = "\n".join(re.findall(r"`([^`]*)`", cell))
+        assert parts.read({name: yaml.safe_load(numbers)}) == parts.read({name: {}}), name
+        assert len(yaml.safe_load(numbers)) == len(vars(getattr(parts.read({name: {}}), name)))
 
 
 def test_experiments_are_named():

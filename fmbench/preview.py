@@ -1,0 +1,194 @@
+"""`python -m fmbench.preview`: what an augmentation does to the images, as a picture.
+
+Torch and matplotlib are imported when there is something to draw, so that `--help` answers at once.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fmbench import config as configuration
+from fmbench.errors import ConfigError, StorageError
+from fmbench.explain import as_user_error
+from fmbench.grid import draw
+from fmbench.storage import write_whole
+
+#: There are ten classes; more columns than these are no use on a page.
+MOST_IMAGES, MOST_DRAWS = 10, 20
+
+_ONE_RUN = "a picture shows one run's images; give each key one value"
+
+EXAMPLES = """\
+examples:
+  python -m fmbench.preview augmentation=crop_flip_cutout
+  python -m fmbench.preview augmentation=crop_flip 'augmentation.cutout={size: 8}' seed=3
+  python -m fmbench.preview augmentation=flip data=synthetic --images 4 --output flip.png
+
+exit status:
+  0  the picture is written          2  a wrong option, or a config that cannot be
+  3  the data are missing or damaged 5  the picture could not be written
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the picture and print its path, then exit with the status that `--help` explains.
+
+    Args:
+        argv: The arguments; those of the command line by default.
+    """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fmbench").setLevel(logging.INFO)  # it says when it downloads
+    try:
+        arguments = _arguments(argv)
+        config, option = compose(arguments.overrides, arguments.config_dir)
+        from fmbench.samples import collect  # imports torch, which --help must not
+
+        grid = collect(config, option, images=arguments.images, draws=arguments.draws)
+        write_whole(arguments.output, draw(grid))
+        _print(arguments.output)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"fmbench.preview: {' '.join(str(known).split())}\n")
+        sys.exit(known.exit_status)
+
+
+def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[str, Any], str]:
+    """The resolved config of a run with these overrides, and its option of `augmentation`.
+
+    Args:
+        overrides: as for a run, without values to sweep.
+        folder: with options of one's own.
+
+    Raises:
+        ConfigError: there are values to sweep, the config sets environment variables, or it cannot
+            be resolved.
+        HydraException: the overrides do not compose.
+    """
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: {_ONE_RUN}")
+    configuration.register()
+    own = [] if folder is None else [f"file://{folder.resolve()}"]
+    with (
+        hydra.utils.execution_whitelist(configuration.execution_whitelist()),
+        hydra.initialize_config_search_path([*own, f"file://{configuration.CONFIG_DIR}"]),
+    ):
+        composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+    configuration.refuse_environment(composed)
+    option = composed.hydra.runtime.choices.get("augmentation")
+    return configuration.resolve(composed), str(option or "none")
+
+
+def _print(path: Path) -> None:
+    """Print where the picture is.
+
+    Raises:
+        StorageError: standard output cannot be written to.
+    """
+    if sys.stdout is None:  # started with `>&-`
+        return
+    try:
+        print(path, flush=True)
+    except OSError as error:
+        # Python flushes once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise StorageError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as for all other mistakes."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help explains")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m fmbench.preview",
+        description=(
+            "Show what an augmentation does: a picture with an image of each class as it is, and\n"
+            "as a run with the same settings sees it in its first epochs."
+        ),
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="GROUP=OPTION | KEY=VALUE",
+        help="as for a run, such as augmentation=crop_flip data=synthetic seed=3",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("preview.png"),
+        metavar="FILE",
+        help="where to write the picture, a PNG (default: preview.png, here)",
+    )
+    parser.add_argument(
+        "--images",
+        type=_count(MOST_IMAGES),
+        default=MOST_IMAGES,
+        metavar="N",
+        help="rows: images of different classes, 1 to 10 (default: 10)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=_count(MOST_DRAWS),
+        default=8,
+        metavar="M",
+        help="columns: epochs, 1 to 20 (default: 8)",
+    )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="DIR",
+        help="a folder with options of your own, as for a run",
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _count(most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, found sound.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    if arguments.multirun:
+        raise ConfigError(f"-m: {_ONE_RUN}")
+    if arguments.output.suffix.lower() != ".png":
+        raise ConfigError(f"--output {arguments.output}: the name must end in .png")
+    if arguments.config_dir and not arguments.config_dir.is_dir():
+        raise ConfigError(f"--config-dir {arguments.config_dir}: no such folder")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The command that shows an augmentation: that its pictures are what a run trains on."""
+
+import io
+import shlex
+import sys
+
+import numpy as np
+import pytest
+import torch
+from commands import CHECKOUT, TINY, compose, python
+
+from fmbench import assembly, preview, samples
+from fmbench.grid import DENSITY, draw
+from fmbench.loader import TrainLoader
+
+#: The smallest run whose images can be shown; nothing of the net is looked at.
+DATA = ["data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1"]
+ALL = ["augmentation=crop_flip_cutout", "augmentation.erasing={}"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run `fmbench.preview ARGUMENTS` in an empty folder; returns exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FMBENCH_DATA", raising=False)
+
+    def call(*arguments):
+        try:
+            preview.main(arguments)
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+def collect(*overrides, images=10, draws=3):
+    config, option = preview.compose([*DATA, *overrides])
+    return samples.collect(config, option, images=images, draws=draws)
+
+
+def test_it_writes_one_picture_prints_its_path_and_makes_no_run_folder(command, tmp_path):
+    assert command(*DATA, "augmentation=flip", "--draws", "2") == (0, "preview.png\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
+    first = (tmp_path / "preview.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    arguments = ["--output", "b.png", *DATA, "--images=3", "augmentation=flip", "hydra.run.dir=x"]
+    assert command(*arguments) == (0, "b.png\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "preview.png"]
+
+
+def test_the_page_of_defaults_is_about_900_pixels_wide_and_under_300_kb(command, tmp_path):
+    from PIL import Image
+
+    assert command(*DATA, *ALL)[0] == 0
+    path = tmp_path / "preview.png"
+    assert path.stat().st_size < 300_000
+    with Image.open(path) as image:
+        assert 880 <= image.width / DENSITY <= 940
+
+
+@pytest.mark.parametrize("how", [[], ["data.split=holdout", "batch_size=7", "seed=3"]], ids=str)
+def test_the_pictures_are_what_the_net_of_a_run_gets(monkeypatch, how):
+    """Trains the run, listening to what its net is given, and looks for the pictures there."""
+    overrides = [*TINY, *ALL, "precision=fp32", *how]
+    config = compose(*overrides)
+    inputs = assembly.prepare(config)
+    given = []
+
+    class Listener(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(784, 10)
+
+        def forward(self, images):
+            if self.training:
+                given.append(images.detach().clone())
+            return self.layer(images.flatten(1))
+
+    trainer = assembly.make_trainer(config, inputs, Listener(), inputs.device, flops=1)
+    for _ in trainer.fit(lambda *_sums: None):
+        pass
+    normalization = inputs.normalization
+    trained = normalization.undo(torch.cat(given)).reshape(2, -1, 28 * 28).numpy()
+    shown = collect(*overrides, draws=2).images
+    for row in range(10):
+        for epoch in range(2):
+            image = shown[row, epoch + 1].reshape(-1)
+            assert (trained[epoch] == image).all(axis=1).sum() == 1, (row, epoch)
+
+
+def test_rows_are_the_first_image_of_each_class_as_it_is(monkeypatch):
+    config, _ = preview.compose([*DATA, *ALL, "data.split=custom"])
+    inputs = assembly.prepare(config)
+    found = collect(*ALL, "data.split=custom")
+    assert found.rows == inputs.dataset.classes
+    assert found.columns == ("as it is", "epoch 1", "epoch 2", "epoch 3")
+    labels = inputs.dataset.train_labels[inputs.split.train]
+    images = inputs.dataset.train_images[inputs.split.train]
+    for label in range(10):
+        assert np.array_equal(found.images[label, 0], images[np.argmax(labels == label)])
+
+
+def test_fewer_images_are_spread_over_the_classes():
+    assert collect(images=3, draws=1).rows == ("T-shirt/top", "Coat", "Ankle boot")
+    assert collect(images=1, draws=1).images.shape == (1, 2, 28, 28)
+
+
+def test_without_parts_every_epoch_is_the_image_and_with_them_none_is():
+    found = collect("augmentation=none").images
+    assert (found == found[:, :1]).all()
+    found = collect(*ALL, "augmentation.erasing.probability=1").images
+    assert not (found[:, 1:] == found[:, :1]).all(axis=(2, 3)).any()
+
+
+@pytest.mark.parametrize(
+    ("part", "least"),
+    [
+        ("cutout={size: 28, inside: true}", 1.0),
+        ("erasing={probability: 1, scale: [0.8, 0.9], ratio: [1, 1]}", 0.75),
+    ],
+)
+def test_blanked_pixels_have_the_grey_of_the_mean(part, least):
+    found = collect(f"augmentation.{part}", "data.mean=0.4", draws=1).images[:, 1]
+    assert (found == round(0.4 * 255)).mean(axis=(1, 2)).min() >= least
+
+
+def test_the_seed_and_the_numbers_act():
+    first = collect(*ALL).images
+    assert np.array_equal(first, collect(*ALL, "batch_size=3").images)
+    for other in ("seed=1", "augmentation.cutout.size=3", "augmentation.crop.padding=1"):
+        assert not np.array_equal(first, collect(*ALL, other).images), other
+
+
+def test_the_title_says_the_option_and_every_number():
+    found = collect(*ALL, "augmentation.cutout.size=8", "seed=7", "data.mean=0.25", draws=1)
+    assert found.title == "augmentation=crop_flip_cutout"
+    numbers, images = found.subtitle.splitlines()
+    assert numbers.split(";  ") == [
+        "crop: padding 4",
+        "flip: probability 0.5",
+        "cutout: size 8, probability 1, inside false",
+        "erasing: probability 0.5, scale 0.02 to 0.33, ratio 0.3 to 3.3",
+    ]
+    assert images == "synthetic, seed 7; blanked pixels have the mean, 0.25"
+    plain = collect(draws=1)
+    assert plain.title == "augmentation=none"
+    assert "as they are" in plain.subtitle
+    assert "mean" not in plain.subtitle
+
+
+def test_options_of_one_s_own(command, tmp_path):
+    (tmp_path / "mine" / "augmentation").mkdir(parents=True)
+    (tmp_path / "mine" / "augmentation" / "strong.yaml").write_text("crop: {padding: 9}\n")
+    arguments = [*DATA, "augmentation=strong", "--images=1", "--draws=1"]
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert "augmentation=strong: no such option" in err
+    assert command(*arguments, "--config-dir", "mine")[0] == 0
+    config, option = preview.compose(["augmentation=strong"], tmp_path / "mine")
+    assert option == "strong"
+    assert config["augmentation"]["crop"] == {"padding": 9}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (["augmentation=crop_flp"], 2, ["did you mean crop_flip?", "crop_flip_erasing"]),
+        (["augmentation=flip,none"], 2, ["augmentation=flip,none", "one value"]),
+        (["augmentation=glob(*)"], 2, ["glob(*)", "one value"]),
+        (["seed=interval(0,1)"], 2, ["seed=interval(0,1)", "one value"]),
+        (["-m", "augmentation=flip"], 2, ["-m", "one value"]),
+        (["--multirun"], 2, ["-m", "one value"]),
+        (["augmentation=flip", "augmentation.flip.probability=2"], 2, ["probability=2", "0 to 1"]),
+        (["augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
+        (["augmentation"], 2, ["augmentation"]),
+        (["batch_size=0"], 2, ["batch_size=0"]),
+        ([*DATA, "batch_size=201"], 2, ["batch_size=201", "200 images"]),
+        (["+hydra.job.env_set.PATH=/tmp"], 2, ["env_set"]),
+        (["--nonsense"], 2, ["--nonsense", "--help"]),
+        (["--images", "0"], 2, ["--images", "1 to 10"]),
+        (["--images", "11"], 2, ["--images", "1 to 10"]),
+        (["--draws", "x"], 2, ["--draws", "1 to 20"]),
+        (["--output", "x.pdf"], 2, ["x.pdf", ".png"]),
+        (["--config-dir", "nowhere"], 2, ["nowhere"]),
+        (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
+        ([*DATA, "--output", "nowhere/x.png"], 5, ["nowhere/x.png", "cannot be written"]),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_line_and_leave_nothing(command, tmp_path, arguments, status, parts):
+    code, out, err = command(*arguments)
+    assert code == status, err
+    assert out == ""
+    assert err.startswith("fmbench.preview: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_cannot_be_replaced_stays_as_it_was(command, tmp_path, monkeypatch):
+    (tmp_path / "preview.png").write_bytes(b"old")
+
+    def broken(_grid):
+        raise OSError(28, "No space left on device", "preview.png")
+
+    monkeypatch.setattr(preview, "draw", broken)
+    status, _, err = command(*DATA, "--draws=1", "--images=1")
+    assert status == 5
+    assert "No space left" in err
+    assert (tmp_path / "preview.png").read_bytes() == b"old"
+
+
+def test_a_bug_keeps_its_traceback(command, monkeypatch):
+    monkeypatch.setattr(TrainLoader, "epoch", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(*DATA)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_standard_output_gets_one_line(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from fmbench import preview\n"
+        "sys.stdout = open('/dev/full', 'w')\n"
+        "try:\n"
+        "    preview._print(Path('x'))\n"
+        "except Exception as error:\n"
+        "    sys.exit(f'{type(error).__name__} {error}')\n"
+    )
+    done = python("-c", code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("StorageError standard output: cannot be written: No space")
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_does_not_import_torch_and_names_what_there_is(tmp_path):
+    probe = (
+        "import sys\n"
+        "from fmbench import preview\n"
+        "try:\n"
+        "    preview.main(sys.argv[1:])\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    done = python("-W", "error", "-c", probe, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for option in ("--output", "--images", "--draws", "--config-dir", "augmentation=crop_flip"):
+        assert option in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_examples_of_the_help_compose():
+    lines = [line for line in preview.EXAMPLES.splitlines() if "python -m" in line]
+    assert len(lines) == 3
+    for line in lines:
+        arguments = preview._arguments(shlex.split(line)[3:])
+        assert preview.compose(arguments.overrides)
+
+
+def test_a_module_of_its_own_name_runs(tmp_path):
+    arguments = [*DATA, "--images=1", "--draws=1", "--output=a.png"]
+    done = python("-W", "error", "-m", "fmbench.preview", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a.png\n", "")
+
+
+@pytest.mark.real_data
+def test_the_picture_of_the_readme_is_what_its_command_makes(fashion_mnist_root):
+    from PIL import Image
+
+    path = CHECKOUT / "docs" / "images" / "augmentation.png"
+    (line,) = [
+        line
+        for line in (CHECKOUT / "README.md").read_text("utf-8").splitlines()
+        if line.startswith("python -m fmbench.preview") and path.name in line
+    ]
+    arguments = preview._arguments(shlex.split(line, comments=True)[3:])
+    assert CHECKOUT / arguments.output == path
+    root = [f"data.root={fashion_mnist_root}", "threads=1"]
+    config, option = preview.compose([*arguments.overrides, *root])
+    grid = samples.collect(config, option, images=arguments.images, draws=arguments.draws)
+    made, kept = (
+        np.asarray(Image.open(file).convert("L")) for file in (io.BytesIO(draw(grid)), path)
+    )
+    # Another release of matplotlib may set the names a little differently.
+    assert made.shape == kept.shape
+    assert (made != kept).mean() < 0.02
+    assert path.stat().st_size < 300_000
