@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import random
+import re
 import struct
 
 import numpy as np
 import pytest
 import torch
-from commands import KEPT, TINY, compose, raises_one_line
+from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line
 from torch import nn
 
 import fmbench
@@ -18,6 +19,8 @@ from fmbench import config as configuration
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.models.lenet5 import LeNet5
 from fmbench.weights import to_bytes
+
+README = (CHECKOUT / "README.md").read_text("utf-8")
 
 
 def kept(folder, *overrides):
@@ -120,14 +123,30 @@ def test_a_file_that_cannot_be_written_fails_the_run(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
 
 
+def test_a_net_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(LeNet5, "get_extra_state", lambda _: {"a": 1})
+    raises_one_line(lambda: kept(tmp_path / "run"), ConfigError, "keep_model=true: _extra_state")
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
 def test_loading_leaves_random_numbers_and_settings_alone(kept_run):
     def state():
         return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)
     threads, before = torch.get_num_threads(), state()
     fmbench.load_model(kept_run)
     assert state() == before
     assert torch.get_num_threads() == threads
+
+
+def test_the_example_of_the_readme_runs(kept_run):
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (block,) = [block for block in blocks if "load_model" in block]
+    names = {}
+    exec(block.replace("outputs/lenet", str(kept_run)), names)
+    assert names["shares"].shape == (5, 10)
+    assert set(names["names"]) <= set(data.synthetic.CLASSES)
 
 
 def test_images_of_another_kind_are_refused(kept_run):
@@ -260,9 +279,9 @@ def test_no_memory_is_taken_for_a_net_that_does_not_fit(tmp_path, monkeypatch):
 def test_a_net_of_ones_own_that_is_giant_is_refused_where_it_has_no_meta(tmp_path, own_net):
     kept(tmp_path / "run", *own_net)
     model = fmbench.load_model(tmp_path / "run")
-    for width in (17, 200_000):  # the second would be 160 GB
+    for width, part in ((17, "first.weight is F32 [16, 784]"), (20_000, "far larger")):
         giant = {"_target_": "hardnet.Hard", "width": width}
-        refused(forge(tmp_path / "forged", weights=model.net, model=giant), error=DataError)
+        refused(forge(tmp_path / "forged", weights=model.net, model=giant), part, error=DataError)
 
 
 def test_a_net_that_fails_in_use_or_knows_other_classes_is_refused(tmp_path, own_net, monkeypatch):

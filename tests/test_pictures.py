@@ -1,14 +1,13 @@
 """Pictures of all kinds come down to what a net was trained on, or to one line."""
 
-import contextlib
 import io
 import os
 import random
-import warnings
+import struct
 
 import numpy as np
 import pytest
-from commands import raises_one_line
+from commands import python, raises_one_line
 from PIL import Image, ImageDraw
 
 from fmbench import data, pictures
@@ -64,6 +63,11 @@ def test_a_grey_picture_of_28_x_28_is_taken_as_it_is(tmp_path, export):
     for image in SYNTHETIC.test_images:
         assert np.array_equal(read(saved(tmp_path, export(image))), image)
         assert np.array_equal(read(saved(tmp_path, export(255 - image))), image)
+
+
+def test_a_faint_one_too(tmp_path):
+    faint = SYNTHETIC.test_images[0] // 20
+    assert np.array_equal(read(saved(tmp_path, Image.fromarray(faint))), faint)
 
 
 def test_the_background_may_be_said(tmp_path):
@@ -207,6 +211,23 @@ def test_pixels_are_averaged(tmp_path):
     assert found[4:24, 9:19].std() < 40
 
 
+def test_noise_of_a_large_picture_does_not_hinder_trimming(tmp_path):
+    image = box("L", 230, 20, size=(2400, 3200), place=(256, 768, 1151, 2559))
+    noise = np.random.default_rng(0).integers(-24, 25, (3200, 2400))
+    noisy = Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+    alike(read(saved(tmp_path, noisy)), BOX)
+
+
+def test_the_stronger_an_outline_the_more_it_is_sharpened(tmp_path):
+    image = box(ink=(155, 155, 155))
+    for top, tone in ((168, 145), (240, 55)):
+        ImageDraw.Draw(image).rectangle((32, top, 143, 319), fill=(tone,) * 3)
+    column = read(saved(tmp_path, image))[:, 13].astype(int)
+    assert np.abs(column[:15] - ([100] * 9 + [110] * 6)).max() <= 1
+    assert column[17] < 100
+    assert column[18] > 210
+
+
 def test_outlines_are_sharpened_and_flat_parts_are_not(tmp_path):
     image = box(ink=(155, 155, 155))
     ImageDraw.Draw(image).rectangle((32, 208, 143, 319), fill=(105, 105, 105))
@@ -312,19 +333,27 @@ def test_a_damaged_picture_is_read_or_refused(tmp_path, name):
         assert found.shape == (28, 28)
 
 
-def test_what_pillow_warns_of_stays_inside(tmp_path, capfd):
-    exif = Image.Exif()
-    exif[0x0112] = 1
-    path = saved(tmp_path, box(), "a.tif")
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b"\x00\x01\x03\x00", b"\x00\x01\x03\x07"))
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        for name in ("a.tif", "a.gif"):
-            with contextlib.suppress(DataError):
-                read(tmp_path / name)
-    assert heard == []
-    assert capfd.readouterr().err == ""
+def test_what_pillow_warns_of_and_logs_stays_inside(tmp_path):
+    entry = struct.pack("<HHLHH", 0x0112, 3, 2, 1, 1)  # two orientations, of which one is allowed
+    exif = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 1) + entry + bytes(4)
+    warned = saved(tmp_path, box(), "warned.jpg", exif=exif)
+    logged = saved(tmp_path, box(), "logged.tif")
+    content = logged.read_bytes()
+    samples = struct.pack("<HHL", 277, 3, 1)
+    assert content.count(samples) == 1
+    logged.write_bytes(content.replace(samples + b"\3", samples + b"\x63"))
+    probe = (
+        "import sys; from pathlib import Path\n"
+        "from fmbench.errors import DataError; from fmbench.pictures import read\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: print(read(Path(name)).shape)\n"
+        "    except DataError as error: print(error)\n"
+    )
+    done = python("-W", "always", "-c", probe, str(warned), str(logged), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first == "(28, 28)"
+    assert second.startswith(f"{logged}: ")
 
 
 def test_only_formats_that_start_no_program_are_read():
