@@ -205,7 +205,7 @@ def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: An
             *args,
             **kwargs,
             _convert_="all",
-            _execution_whitelist_=configuration.execution_whitelist(),
+            _execution_whitelist_=configuration.execution_whitelist(group),
         )
     except (InstantiationException, *_MISFITS) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.

@@ -39,7 +39,7 @@ class Preflight(Callback):
             rehearse(resolve(config))
         sweep = chosen(config.hydra, "sweep")
         if sweep is not None:
-            log.warning("sweep=%s does nothing for a single run; add -m", sweep)
+            log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every value that a sweep gives to every key, and that its folder is free."""
@@ -81,8 +81,8 @@ class SweepReport(Callback):
         """Say which run this is."""
         if config.hydra.mode == RunMode.MULTIRUN:
             total = f" of {self.total}" if self.total else ""
-            chosen = " ".join(filter_overrides(config.hydra.overrides.task))
-            log.info("run %d%s: %s", config.hydra.job.num + 1, total, chosen)
+            overrides = " ".join(filter_overrides(config.hydra.overrides.task))
+            log.info("run %d%s: %s", config.hydra.job.num + 1, total, overrides)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `benchmark.md` and `benchmark.csv` into the sweep's folder and print the table."""

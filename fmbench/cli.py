@@ -167,6 +167,9 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
         "overrides": [*context.overrides.task, *experiment.options_of_sweep(context)],
         "experiment": experiment.chosen(context, "experiment"),
         "deviations": experiment.deviations(resolved, context),
+        "config_dir": any(
+            source.provider == "command-line" for source in context.runtime.config_sources
+        ),
     }
 
 

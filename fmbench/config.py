@@ -99,22 +99,41 @@ class Config:
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
-def execution_whitelist() -> list[str]:
+#: What each group of a run may instantiate.
+_TARGETS = {
+    "model": ["fmbench.models.*"],
+    "optimizer": ["torch.optim.*"],
+    "scheduler": ["fmbench.schedule.*"],
+}
+
+#: What Hydra may instantiate around the runs. Plugins by the name of their class: other things in
+#: their packages start programs.
+_AROUND_RUNS = [
+    "fmbench.callbacks.Preflight",
+    "fmbench.callbacks.SweepReport",
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler",
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler",
+    "optuna.samplers.*",
+]
+
+
+def execution_whitelist(group: str | None = None) -> list[str]:
     """What a config may instantiate: nothing else is started, whoever wrote the config.
 
     Hydra asks for the class of a result too. So a function of a trusted package that returns a net
     of another one's class needs that other package trusted as well.
+
+    Args:
+        group: `model`, `optimizer` or `scheduler` of a run; None for what is around the runs.
     """
-    own = [
-        "fmbench.models.*",
-        "fmbench.schedule.*",
-        "fmbench.callbacks.Preflight",
-        "fmbench.callbacks.SweepReport",
-        "torch.optim.*",
-        "optuna.samplers.*",
-        "hydra_plugins.*",
-        "hydra._internal.core_plugins.*",
-    ]
+    own = _AROUND_RUNS if group is None else _TARGETS[group]
     return own + [f"{name.strip()}.*" for name in TRUSTED.split(",") if name.strip()]
 
 

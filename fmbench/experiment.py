@@ -11,8 +11,9 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from fmbench.config import GROUPS, resolve
+from fmbench.config import CONFIG_DIR, GROUPS, resolve
 from fmbench.record import DECIDING_KNOBS, PLACES
 
 _PLACES = {f"data.{name}" for name in PLACES}
@@ -45,7 +46,8 @@ def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
     experiment = chosen(hydra, "experiment")
     if experiment is None:
         return []
-    published, there = _as_published(hydra.job.config_name, experiment)
+    name = _shipped_with(config["reference"]) or experiment
+    published, there = _as_published(hydra.job.config_name, name)
     recipe, here = dict(_recipe(config)), options(hydra)
     found = [f"{group}={here[group]}" for group in GROUPS if here[group] != there[group]]
     for key in dict.fromkeys([*published, *recipe]):
@@ -69,12 +71,28 @@ def options_of_sweep(hydra: Any) -> list[str]:
     """
     if chosen(hydra, "sweep") is None:
         return []
-    given = [str(text) for text in hydra.overrides.task]
-    kept = tuple(text for text in given if text.partition("=")[0] in {*GROUPS, "experiment"})
-    without = _options_of(hydra.job.config_name, kept)
-    return [
-        f"{group}={taken}" for group, taken in options(hydra).items() if without[group] != taken
-    ]
+    given = {text.partition("=")[0]: text for text in map(str, hydra.overrides.task)}
+    kept = [text for group, text in given.items() if group in {*GROUPS, "experiment"}]
+    experiment = chosen(hydra, "experiment")
+    found = [f"experiment={experiment}"] if experiment and "experiment" not in given else []
+    without, taken = _options_of(hydra.job.config_name, (*kept, *found)), options(hydra)
+    return [*found, *(f"{name}={taken[name]}" for name in GROUPS if taken[name] != without[name])]
+
+
+@lru_cache
+def _shipped() -> dict[str, Any]:
+    """The published figures of the experiments that come with fmbench, by name."""
+    files = sorted((CONFIG_DIR / "experiment").glob("*.yaml"))
+    return {path.stem: OmegaConf.to_object(OmegaConf.load(path).reference) for path in files}
+
+
+def _shipped_with(reference: Mapping[str, Any] | None) -> str | None:
+    """The experiment that these figures were published for, where only one has them.
+
+    An experiment of one's own that builds on it has them too, and another recipe perhaps.
+    """
+    names = [name for name, figures in _shipped().items() if figures == reference]
+    return names[0] if len(names) == 1 else None
 
 
 @lru_cache
@@ -97,7 +115,7 @@ def _compose(name: str, overrides: tuple[str, ...]) -> Any:
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """All that decides a run but its seed, as texts under dotted names."""
     for key, value in config.items():
-        if key in GROUPS:
+        if key in GROUPS or (key == "reference" and value):
             yield from _flat(value, f"{key}.")
         elif key in DECIDING_KNOBS:
             yield key, _text(value)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from fmbench.errors import DataError
 
@@ -30,6 +31,9 @@ SIDE = 28
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 
 BACKGROUNDS = ("auto", "light", "dark")
+
+#: In the sheets that are made here, so that a picture of the user's is not taken for one.
+SHEET_MARK = ("Software", "fmbench.predict --seen")
 
 #: How far from a colour still counts as close to it: 5 % of the way from black to white.
 CLOSE = 0.05 * 255 * math.sqrt(3)
@@ -98,8 +102,24 @@ def sheet(images: Sequence[np.ndarray]) -> bytes:
         canvas[top : top + SIDE, left : left + SIDE] = image
     size = (canvas.shape[1] * 6, canvas.shape[0] * 6)
     file = io.BytesIO()
-    Image.fromarray(canvas).resize(size, Image.Resampling.NEAREST).save(file, "PNG")
+    mark = PngInfo()
+    mark.add_text(*SHEET_MARK)
+    enlarged = Image.fromarray(canvas).resize(size, Image.Resampling.NEAREST)
+    enlarged.save(file, "PNG", pnginfo=mark)
     return file.getvalue()
+
+
+def may_write_sheet(path: Path) -> bool:
+    """Whether a sheet may be written there: a PNG, and not in place of a picture of the user's."""
+    if path.suffix.lower() != ".png":
+        return False
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on too long a name
+        return True
+    try:
+        with Image.open(path, formats=("PNG",)) as file:
+            return file.info.get(SHEET_MARK[0]) == SHEET_MARK[1]
+    except OSError:
+        return False
 
 
 def _decode(path: Path, background: str) -> Image.Image:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fmbench
 from fmbench import pictures
-from fmbench.errors import DataError, StorageError, UserError
+from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.report.escape import one_line
 from fmbench.storage import write_whole
 
@@ -66,6 +66,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     """Print a line a picture; the exit status says whether each could be read."""
     import torch  # --help must not wait for it
 
+    if arguments.seen and not pictures.may_write_sheet(arguments.seen):
+        raise ConfigError(
+            f"--seen {arguments.seen}: the name must end in .png, and no other picture be there"
+        )
     model = fmbench.load_model(arguments.run_folder)
     names = [one_line(str(path)) for path in arguments.pictures]
     widest = max(map(len, names)), max(map(len, model.classes))

@@ -59,6 +59,7 @@ class Record:
     experiment: str | None = None  # the published row that the run was started from
     reference: dict[str, Any] | None = None  # its published figures
     deviations: list[str] = field(default_factory=list)  # what this run does otherwise
+    config_dir: bool = False  # options could come from a folder of the user's
     status: str = RUNNING
     error: str | None = None
     parameters: int | None = None

@@ -23,8 +23,9 @@ def check_reference(reference: Any) -> None:
 
     Args:
         reference: None, or `accuracy` (0 to 1), `parameters`, `seconds` (wall time of training) and
-            `device`, each null where the source does not say; `protocol`, one of `PROTOCOLS`; and
-            `source`, where the figures stand.
+            `device`, each null where the source does not say; `protocol`, one of `PROTOCOLS`;
+            `source`, where the figures stand; and `approximate`, true where the time is about so
+            much.
 
     Raises:
         ConfigError: a key is missing or unknown, or its value cannot be.
@@ -35,7 +36,7 @@ def check_reference(reference: Any) -> None:
         raise ConfigError(f"reference={reference}: must be null, or published figures")
     keys = (*_NUMBERS, *_TEXTS)
     for key in reference:
-        if key not in keys:
+        if key not in (*keys, "approximate"):
             raise ConfigError(f"reference.{key}: no such key; there are: {', '.join(keys)}")
     for key in keys:
         if key not in reference:
@@ -45,24 +46,32 @@ def check_reference(reference: Any) -> None:
     for key in _TEXTS:
         if not isinstance(reference[key], str) and not (key == "device" and reference[key] is None):
             raise ConfigError(f"reference.{key}={reference[key]}: must be a text")
+    if not isinstance(reference.get("approximate", False), bool):
+        raise ConfigError(
+            f"reference.approximate={reference['approximate']}: must be true or false"
+        )
     if reference["protocol"] not in PROTOCOLS:
         raise ConfigError(
             f"reference.protocol={reference['protocol']}: must be one of {', '.join(PROTOCOLS)}"
         )
 
 
-def comparable(protocol: str, last: float, best: float | None) -> tuple[float, str]:
+def comparable(
+    protocol: str, last: float, best: float | None, *, test_every: int
+) -> tuple[float, str]:
     """Which of our accuracies to compare a published one with, like with like.
 
     Args:
         protocol: of the published accuracy.
         last: ours, after the last epoch.
-        best: ours, best epoch on test; None where the test set was looked at only once.
+        best: ours, best epoch on test, if there is one.
+        test_every: epochs between our looks. The best of fewer looks than one an epoch is another
+            figure than theirs.
 
     Returns:
         The accuracy, and the protocol it follows.
     """
-    if protocol == BEST_ON_TEST and best is not None:
+    if protocol == BEST_ON_TEST and best is not None and test_every == 1:
         return best, BEST_ON_TEST
     return last, LAST_EPOCH
 

@@ -49,6 +49,7 @@ def execute(
     overrides: list[str],
     experiment: str | None = None,
     deviations: Sequence[str] = (),
+    config_dir: bool = False,
     display: Callable[[int, int], Display] = display_for,
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
@@ -60,6 +61,7 @@ def execute(
         overrides: that make the run again.
         experiment: the published row that it was started from.
         deviations: what it does otherwise than that.
+        config_dir: whether options could come from a folder of the user's.
         display: called with epochs and images per epoch, shows the progress.
 
     Returns:
@@ -72,6 +74,7 @@ def execute(
     run_folder = RunFolder(folder)
     record = _blank_record(config, choices, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
+    record.config_dir = config_dir
     run_folder.write_record(record)
     start = time.perf_counter()
     try:

@@ -77,6 +77,8 @@ FIELDS = (
     *_fields("reference", COUNT, "parameters", prefix="published_"),
     *_fields("reference", AMOUNT, "seconds", prefix="published_"),
     *_fields("reference", TEXT, "device protocol source", prefix="published_"),
+    *_fields("reference", FLAG, "approximate", prefix="published_"),
+    Field("config_dir", "", "config_dir", FLAG),
     Field("git_commit", "git", "commit", TEXT),
     Field("git_dirty", "git", "dirty", FLAG),
 )

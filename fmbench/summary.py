@@ -40,7 +40,12 @@ def _published(record: Record) -> str:
     said = f"{reference['accuracy']:.2%} ({reference['protocol']}) in {reference['source']}"
     if record.deviations:
         return f"{said}, with another recipe: here {', '.join(record.deviations)}"
-    ours, of = comparable(reference["protocol"], last, record.best_test_accuracy)
+    ours, of = comparable(
+        reference["protocol"],
+        last,
+        record.best_test_accuracy,
+        test_every=record.config["test_every"],
+    )
     return f"{said}; this run {ours:.2%} ({of}), {100 * (ours - reference['accuracy']):+.2f} points"
 
 

@@ -128,8 +128,11 @@ def _check_ready_sweep(
         return
     keys = [text.partition("=")[0] for text in overrides]
     without = [text for text in overrides if not text.startswith("sweep=")]
+    chosen = base.hydra.runtime.choices
     without += [
-        f"{group}={base.hydra.runtime.choices[group]}" for group in GROUPS if group not in keys
+        f"{group}={chosen[group]}"
+        for group in (*GROUPS, "experiment")
+        if group not in keys and chosen[group] is not None
     ]
     loader = GlobalHydra.instance().config_loader()
     other = resolve(loader.load_configuration(config_name, without, RunMode.RUN))

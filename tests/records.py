@@ -78,7 +78,7 @@ MEASURED = {
     *("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "seconds"),
     *("best_test_accuracy", "best_test_epoch", "images_per_second", "peak_memory", "device"),
     *("fingerprint", "started", "git", "key", "configuration", "fmbench_version", "seed"),
-    *("experiment", "reference", "deviations"),
+    *("experiment", "reference", "deviations", "config_dir"),
 }
 
 
@@ -102,7 +102,9 @@ def record(**changes: Any) -> dict[str, Any]:
         place[last] = value
     recipe = {name: value for name, value in made.items() if name not in MEASURED}
     if isinstance(recipe["config"], dict):
-        recipe["config"] = {k: v for k, v in recipe["config"].items() if k != "seed"}
+        recipe["config"] = {
+            k: v for k, v in recipe["config"].items() if k not in ("seed", "test_every")
+        }
     made.setdefault("configuration", _hash(recipe))
     made.setdefault("key", _hash([recipe, made["seed"]]))
     return made
@@ -131,4 +133,5 @@ PUBLISHED: dict[str, Any] = {
         "source": "a project",
     },
     "deviations": [],
+    "config__test_every": 1,
 }

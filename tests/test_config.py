@@ -1,4 +1,5 @@
 import copy
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,16 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
     assert set(file) == set(vars(schema)) - groups - {"reference"}
     for knob, value in file.items():
         assert getattr(schema, knob) == value, knob
+
+
+def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
+    for group in (None, "model", "optimizer", "scheduler"):
+        for pattern in configuration.execution_whitelist(group):
+            assert not fnmatch(
+                "hydra_plugins.hydra_ray_launcher._launcher_util._run_command", pattern
+            )
+            assert not fnmatch("hydra._internal.core_plugins.bash_completion.run", pattern)
+    assert not any("hydra" in name for name in configuration.execution_whitelist("model"))
 
 
 def test_trust_adds_packages_to_the_whitelist(monkeypatch):

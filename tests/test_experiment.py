@@ -7,6 +7,7 @@ from hydra.types import RunMode
 
 from fmbench import config as configuration
 from fmbench.experiment import chosen, deviations, options_of_sweep
+from fmbench.record import keys, recorded_overrides
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def test_what_is_no_part_of_a_recipe_is_no_deviation(job, override):
     ("overrides", "found"),
     [
         (["epochs=3"], ["epochs=3"]),
+        (["reference.accuracy=0.5"], ["reference.accuracy=0.5"]),
         (["label_smoothing=0.1"], ["label_smoothing=0.1"]),
         (["optimizer.lr=0.1"], ["optimizer.lr=0.1"]),
         (["scheduler.milestones=[1,2]"], ["scheduler.milestones=[1,2]"]),
@@ -72,3 +74,34 @@ def test_a_ready_sweep_gives_way_to_the_options_it_chose(job):
     _, there = job("sweep=resnet18_batch_sizes", "experiment=resnet18_batch256")
     assert options_of_sweep(there) == []
     assert options_of_sweep(job("seed=1")[1]) == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=lenet", "seed=3"],
+        ["sweep=resnet18_batch_sizes"],
+        ["sweep=resnet18_batch_sizes", "experiment=resnet18_batch512", "model.width=8"],
+        ["sweep=lr_batch", "experiment=lenet", "batch_size=256"],
+        ["sweep=lr_batch", "model=lenet5", "optimizer=adam"],
+        ["sweep=seeds", "experiment=preact_resnet20_cutout", "seed=2"],
+    ],
+)
+def test_a_recorded_command_makes_its_run_again(job, overrides):
+    resolved, there = job(*overrides)
+    again, _ = job(*recorded_overrides([*overrides, *options_of_sweep(there)]))
+    assert keys(again, "images", "split") == keys(resolved, "images", "split")
+
+
+def test_an_experiment_of_ones_own_that_keeps_the_figures_is_compared_with_their_recipe(tmp_path):
+    """It could otherwise claim the figures of another recipe for its own."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "short.yaml").write_text(
+        "# @package _global_\ndefaults: [lenet, _self_]\nepochs: 1\n"
+    )
+    configuration.register()
+    folders = [f"file://{tmp_path}", f"file://{configuration.CONFIG_DIR}"]
+    with hydra.initialize_config_search_path(folders):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration("config", ["experiment=short"], RunMode.RUN)
+        assert deviations(configuration.resolve(composed), composed.hydra) == ["epochs=1"]

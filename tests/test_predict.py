@@ -127,6 +127,7 @@ def test_what_the_net_saw_is_written(kept_run, exported, capsys, tmp_path):
     assert run(capsys, kept_run, gone, "--seen", seen)[0] == 3
     assert not seen.exists()
     assert run(capsys, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3
+    assert run(capsys, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3  # again
     small = np.asarray(Image.open(seen))[3::6, 3::6]
     assert small.shape == (30, 60)
     for place, path in enumerate((exported[4], exported[7])):
@@ -136,6 +137,18 @@ def test_what_the_net_saw_is_written(kept_run, exported, capsys, tmp_path):
     assert status == 5
     assert out.count("\n") == err.count("\n") == 1
     assert "cannot be written" in err
+
+
+@pytest.mark.parametrize("name", ["mine.png", "mine.jpg", "new.jpg", "text.png"])
+def test_a_sheet_never_takes_the_place_of_a_picture(kept_run, exported, capsys, tmp_path, name):
+    Image.new("L", (40, 30), 200).save(tmp_path / "mine.png")
+    Image.new("L", (40, 30), 200).save(tmp_path / "mine.jpg")
+    (tmp_path / "text.png").write_text("not a picture")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    status, out, err = run(capsys, kept_run, exported[4], "--seen", tmp_path / name)
+    assert (status, out) == (2, "")
+    assert "no other picture be there" in err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_background_that_is_said_counts(kept_run, exported, capsys):

@@ -137,7 +137,10 @@ def test_experiments_stand_with_their_published_figures():
         said = yaml.safe_load(path.read_text("utf-8"))
         (row,) = re.findall(rf"^\| `experiment={path.stem}` (.*)", README, re.MULTILINE)
         assert f"{said['epochs']} epochs of batch {said['batch_size']} " in row
-        accuracy = said["reference"]["accuracy"]
+        accuracy, seconds = (said["reference"][name] for name in ("accuracy", "seconds"))
+        if seconds is not None:
+            value, unit = re.search(r"(?:about )?([\d.]+) (min|h), GTX", row).groups()
+            assert float(value) == round(seconds / {"min": 60, "h": 3600}[unit], unit == "h")
         assert ("curves only" if accuracy is None else f"{accuracy:.2%}".replace("%", " %")) in row
 
 

@@ -23,6 +23,7 @@ GOOD = {
         {"accuracy": None, "parameters": None, "seconds": None, "device": None},
         {"protocol": "last epoch", "seconds": 0.5},
         {"protocol": "not stated", "accuracy": 1},
+        {"approximate": True},
     ],
 )
 def test_takes(changes):
@@ -40,6 +41,7 @@ def test_takes(changes):
         ({**GOOD, "accuracy": True}, ["reference.accuracy=True"]),
         ({**GOOD, "parameters": 61_706.5}, ["reference.parameters=61706.5", "whole"]),
         ({**GOOD, "seconds": -1}, ["reference.seconds=-1", "0 or more"]),
+        ({**GOOD, "approximate": "yes"}, ["reference.approximate=yes", "true or false"]),
         ({**GOOD, "device": 1070}, ["reference.device=1070", "text"]),
         ({**GOOD, "source": None}, ["reference.source=None", "text"]),
         ({**GOOD, "protocol": "best"}, ["reference.protocol=best", "last epoch", "not stated"]),

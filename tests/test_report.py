@@ -516,7 +516,8 @@ def test_a_last_epoch_compared_with_a_best_on_test_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "accuracy"), [("last epoch", "89.70, last epoch"), ("not stated", "89.70")]
+    ("protocol", "accuracy"),
+    [("last epoch", "89.70, last epoch"), ("not stated", "89.70, protocol not stated")],
 )
 def test_other_protocols_are_compared_with_the_last_epoch(tmp_path, protocol, accuracy):
     reference = {**PUBLISHED["reference"], "protocol": protocol}
@@ -530,6 +531,43 @@ def test_other_protocols_are_compared_with_the_last_epoch(tmp_path, protocol, ac
     assert shown["published (%)"] == accuracy
     assert shown["difference (points)"] == "-0.70"
     assert raw["difference_of"] == "last epoch"
+
+
+def test_the_best_of_fewer_looks_is_not_compared_with_the_best_of_all(tmp_path):
+    changes = {**PUBLISHED, "config__test_every": 10}
+    write(tmp_path, test_accuracy=0.9, best_test_accuracy=0.95, **changes)
+    assert published_row(tmp_path)[0]["difference (points)"] == "+0.30, last epoch"
+
+
+def test_of_two_experiments_with_one_recipe_the_one_it_is_published_under_counts(tmp_path):
+    write(tmp_path / "0", started="2026-11-20T10:00:00Z", **PUBLISHED)
+    other = {**PUBLISHED, "experiment": "other", "deviations": ["model=lenet"]}
+    write(tmp_path / "1", seed=1, started="2026-11-20T11:00:00Z", **other)
+    shown, raw = published_row(tmp_path)
+    assert raw["experiment"] == "lenet"
+    assert shown["difference (points)"] == "+0.31, last epoch"
+
+
+def test_where_nothing_was_published_no_recipe_was_changed(tmp_path):
+    reference = {**PUBLISHED["reference"], "accuracy": None}
+    write(tmp_path, **{**PUBLISHED, "reference": reference, "deviations": ["epochs=3"]})
+    heading = table_cells(build(tmp_path, tmp_path).markdown)[0]
+    assert "difference (points)" not in heading
+    (raw,) = sheet_rows(tmp_path)
+    assert (raw["experiment"], raw["deviations"]) == ("lenet", "epochs=3")
+
+
+def test_a_time_that_is_about_so_much_says_so(tmp_path):
+    reference = {**PUBLISHED["reference"], "seconds": 144_000, "approximate": True}
+    write(tmp_path, **{**PUBLISHED, "reference": reference})
+    assert published_row(tmp_path)[0]["published time"] == "about 40 h 00 min, GTX 1070"
+
+
+def test_a_row_with_options_of_the_users_says_where_they_are_to_be_put(tmp_path):
+    write(tmp_path, config_dir=True)
+    assert (
+        "python -m fmbench --config-dir DIR model=lenet epochs=3 seed=0" in build(tmp_path).markdown
+    )
 
 
 def test_a_changed_recipe_has_no_difference(tmp_path):

@@ -21,8 +21,8 @@ class LocalResponseNorm(nn.LocalResponseNorm):
         """Normalise across channels."""
         # In bfloat16, 2 + 1e-4 x mean is 2.
         precise = x.to(torch.promote_types(x.dtype, torch.float32))
-        # With the pixels in one dimension PyTorch pools in two; its way back through pooling in
-        # three has other bits each time on a GPU, which `deterministic=true` refuses.
+        # With the pixels in one dimension PyTorch pools in two; on a GPU the backward pass of its
+        # pooling in three differs in its bits from call to call.
         return super().forward(precise.flatten(2)).view_as(x).to(x.dtype)
 
 

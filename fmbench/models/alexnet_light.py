@@ -17,7 +17,8 @@ class AlexNetLight(nn.Module):
     1024 and 256 for 4096 and 4096.
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
-    alike; the paper has a normal distribution of standard deviation 0.01 and biases of 0 or 1.
+    alike; the paper has a normal distribution of standard deviation 0.01 and biases of 0 or 1, and
+    the published code's choice is not known.
 
     Args:
         width: Channels of the first convolution; all other layers keep their ratio to it.

@@ -67,8 +67,8 @@ class InceptionLight(nn.Module):
     a side; no auxiliary classifiers; three linear layers, of which the first has 209,716,224
     parameters, for one behind global average pooling.
 
-    On a GPU PyTorch has no deterministic way back through adaptive pooling from 26 to 16 and from
-    16 to 10 pixels: with `deterministic=true` training is refused there.
+    On a GPU PyTorch has no deterministic backward pass through adaptive pooling from 26 to 16 and
+    from 16 to 10 pixels: with `deterministic=true` training is refused there.
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
     alike, batch norms as the identity, as in the published code; the paper says nothing about it.

@@ -21,7 +21,8 @@ class ResNetLight(nn.Module):
     but a hidden linear layer of 1024 with ReLU over all 4608 features.
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
-    alike, batch norms as the identity; the paper has He normal.
+    alike, batch norms as the identity; the paper has He normal, and the published code's choice is
+    not known.
 
     Args:
         depths: Blocks in each stage; every stage after the first halves the image and doubles the

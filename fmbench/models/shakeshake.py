@@ -49,7 +49,7 @@ class Shake(nn.Module):
 
     def __init__(self, *, forward: str, backward: str, evaluation: str, per: str) -> None:
         super().__init__()
-        # Two even ways are one, and need no way back of their own.
+        # Even both ways is the plain mean, whose gradients are right as they are.
         even = forward == backward == "even"
         self.modes = (forward, "keep" if even else backward, evaluation)
         self.per_image = per == "image"
@@ -66,8 +66,9 @@ class Shake(nn.Module):
 
     def _coefficients(self, like: Tensor, *modes: str) -> list[Tensor]:
         """Return for each mode a tensor that broadcasts over (N, C, H, W)."""
-        # One draw for both ways: a compiler moves one that only the way back needs to that way, and
-        # a seed would mean other numbers. In float32, so that it means the same in every precision.
+        # One draw for both passes: a compiler moves one that only the backward pass needs there,
+        # and a seed would mean other numbers. In float32, so that it means the same in every
+        # precision.
         shape = (modes.count("shake"), len(like) if self.per_image else 1, 1, 1, 1)
         drawn = iter(torch.rand(shape, device=like.device).to(like.dtype))
         half = like.new_full((1, 1, 1, 1), 0.5)

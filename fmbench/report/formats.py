@@ -68,16 +68,21 @@ def percent(share: float | None, deviation: float | None = None) -> str:
 
 def published(accuracy: float | None, protocol: str | None) -> str:
     """A published accuracy in percent, and how it was chosen where that is known."""
-    if accuracy is None or protocol in (None, NOT_STATED):
-        return percent(accuracy)
-    return f"{percent(accuracy)}, {protocol}"
+    if accuracy is None:
+        return MISSING
+    said = "protocol not stated" if protocol in (None, NOT_STATED) else protocol
+    return f"{percent(accuracy)}, {said}"
 
 
 def points(
-    share: float | None, of: str | None, protocol: str | None, deviations: tuple[str, ...]
+    share: float | None,
+    of: str | None,
+    accuracy: float | None,
+    protocol: str | None,
+    deviations: tuple[str, ...],
 ) -> str:
     """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
-    if protocol is not None and deviations:
+    if accuracy is not None and deviations:
         return "recipe changed"
     if share is None:
         return MISSING
@@ -86,9 +91,11 @@ def points(
     return f"{100 * share:+.2f}, {of}" if unlike else f"{100 * share:+.2f}"
 
 
-def published_time(seconds: float | None, device: str | None) -> str:
+def published_time(seconds: float | None, approximate: bool | None, device: str | None) -> str:
     """A published wall time and where it was taken: 18 min 29 s, GTX 1070."""
-    return MISSING if seconds is None else f"{duration(seconds)}, {text(device)}"
+    if seconds is None:
+        return MISSING
+    return f"{'about ' if approximate else ''}{duration(seconds)}, {text(device)}"
 
 
 def flops(value: float | None) -> str:

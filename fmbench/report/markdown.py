@@ -29,8 +29,9 @@ READING = """\
 - **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
   decides the order; it stands only where every seed has it.
 - **Published** is the figure of the project that a row takes its recipe from, and how it was
-  chosen where that is known. **Difference** is ours less theirs, like with like: where theirs is
-  the best epoch on test, so is ours, if it was looked at. A row whose recipe was changed has none.
+  chosen where that is stated. **Difference** is ours less theirs: where theirs is the best epoch on
+  test, so is ours, if we looked each epoch; else ours is the last epoch. A row whose recipe was
+  changed has none. Precision and device are no part of a recipe.
 - **Split** names the images to train, validate and test on.
 - **FLOPs** count the forward pass of one image, a multiply-add as two operations.
 - **Wall time** is the training clock, mean over the seeds: evaluation and start-up are outside it.

@@ -1,5 +1,6 @@
 """The published figures that stand beside the rows of the benchmark table."""
 
+import json
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,8 @@ from fmbench.report.rows import SYNTHETIC, plain_rows
 # Of the experiment that a run was started from.
 PUBLISHED = (
     *("experiment", "deviations", "published_accuracy", "published_parameters"),
-    *("published_seconds", "published_device", "published_protocol", "published_source"),
+    *("published_seconds", "published_approximate", "published_device"),
+    *("published_protocol", "published_source"),
 )
 
 
@@ -19,20 +21,25 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         made: All completed runs, repeats too, oldest first, with the number of their `row`.
-        table: Their mean `test_accuracy` and `best_test_accuracy`, indexed by that number.
+        table: Their mean `test_accuracy` and `best_test_accuracy`, `data` and `config`, indexed by
+            that number.
 
     Returns:
         The columns of `PUBLISHED`, `difference` and `difference_of`, with the table's index.
     """
-    # Of repeats too: the newest may have been typed out without its experiment. And none on
-    # synthetic data, of which nobody has published anything.
-    about = made["published_source"].notna() & (made["data"] != SYNTHETIC)
-    told = made[about].drop_duplicates("row", keep="last")
-    figures = told.set_index("row")[list(PUBLISHED)].reindex(table.index)
+    # Of repeats too: the newest may have been typed out without its experiment. Several experiments
+    # can lead to one recipe: the one it is published under says most.
+    started = made[made["experiment"].notna() | made["published_source"].notna()]
+    faithful = started["deviations"].map(len) == 0
+    newest = pd.concat([started[~faithful], started[faithful]]).drop_duplicates("row", keep="last")
+    figures = newest.set_index("row")[list(PUBLISHED)].reindex(table.index)
     figures["deviations"] = [
         value if isinstance(value, tuple) else () for value in figures["deviations"]
     ]
-    ours = table[["test_accuracy", "best_test_accuracy"]]
+    # Nobody has published anything of synthetic data.
+    names = [name for name in PUBLISHED if name.startswith("published_")]
+    figures.loc[table["data"] == SYNTHETIC, names] = None
+    ours = table[["test_accuracy", "best_test_accuracy", "config"]]
     compared = [_compare(row) for row in plain_rows(figures.join(ours))]
     figures["difference"] = pd.array([share for share, _ in compared], dtype="Float64")
     figures["difference_of"] = [of for _, of in compared]
@@ -44,6 +51,10 @@ def _compare(row: dict[str, Any]) -> tuple[float | None, str | None]:
     theirs = row["published_accuracy"]
     if theirs is None or row["deviations"]:
         return None, None
-    last, best = row["test_accuracy"], row["best_test_accuracy"]
-    ours, of = comparable(row["published_protocol"], last, best)
+    ours, of = comparable(
+        row["published_protocol"],
+        row["test_accuracy"],
+        row["best_test_accuracy"],
+        test_every=json.loads(row["config"]).get("test_every", 0),
+    )
     return ours - theirs, of

@@ -23,7 +23,7 @@ SAME = (
     *GROUP,
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
     *("epochs", "parameters", "flops", "split_train", "split_validation", "split_test"),
-    *("split_hash", "data_sha256", "overrides", "config"),
+    *("split_hash", "data_sha256", "overrides", "config", "config_dir"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
 SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "folders")
@@ -73,8 +73,10 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         " ".join(_typed("augmentation", overrides).values()) for overrides in table["overrides"]
     ]
     table["command"] = [
-        command(overrides, list(seeds))
-        for overrides, seeds in zip(table["overrides"], table["seeds"], strict=True)
+        command(overrides, list(seeds), config_dir=bool(own))
+        for overrides, seeds, own in zip(
+            table["overrides"], table["seeds"], table["config_dir"].fillna(False), strict=True
+        )
     ]
     table["differs"] = ""
     for _, part in table.groupby("data", sort=False):
@@ -90,12 +92,17 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table[[*(column.key for column in COLUMNS), "folders", "n_dirty"]]
 
 
-def command(overrides: tuple[str, ...], seeds: list[int]) -> str:
-    """The command that makes a row's runs again, quoted for a POSIX shell."""
+def command(overrides: tuple[str, ...], seeds: list[int], *, config_dir: bool = False) -> str:
+    """The command that makes a row's runs again, quoted for a POSIX shell.
+
+    Where options came from a folder of the user's, DIR stands for it: it is nobody else's to know.
+    """
     words = [word for word in overrides if not word.lstrip("+").startswith("seed=")]
     if seeds:
         words.append(f"seed={','.join(map(str, seeds))}")
-    start = ["python -m fmbench", "-m"] if len(seeds) > 1 else ["python -m fmbench"]
+    start = ["python -m fmbench"]
+    start += ["-m"] if len(seeds) > 1 else []
+    start += ["--config-dir DIR"] if config_dir else []
     return " ".join([*start, *map(shell_word, words)])
 
 
