@@ -7,8 +7,8 @@ intensities are negated, colours become grey. Differences, since the authors had
 one shop, all on white:
 
 - Pixels are averaged, where the paper skips rows and columns: large pictures have noise.
-- A picture on a dark background is not negated.
-- The background, whatever its grey, becomes black.
+- The background may change evenly over the picture, as light from one side leaves it.
+- A picture on a dark background is not negated; any background becomes black.
 """
 
 import io
@@ -41,6 +41,9 @@ CLOSE = 0.05 * 255 * math.sqrt(3)
 #: Larger pictures are made smaller first: it averages noise out, and 28 pixels need no more.
 MOST_SIDE = 512
 
+#: What each of red, green and blue adds to grey (ITU-R BT.601), as Pillow has it.
+GREY = np.array([0.299, 0.587, 0.114])
+
 # Without a handler of its own, Python prints what Pillow says about odd files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -64,31 +67,35 @@ def read(path: Path, background: str = "auto") -> np.ndarray:
     """
     image = _decode(path, background)
     pixels = np.asarray(image, dtype=np.float32)
-    as_it_is = image.size == (SIDE, SIDE) and bool((pixels == pixels[..., :1]).all())
     ground = _ground(pixels)
-    distance = np.linalg.norm(pixels - ground, axis=2)
-    seen = distance > (0 if as_it_is else CLOSE)
-    if not seen.any():
-        raise DataError(f"{path}: there is nothing to see, it is all of one colour")
-    # The weights of ITU-R BT.601, which Pillow takes too.
-    level = float(ground @ np.array([0.299, 0.587, 0.114], dtype=np.float32))
-    light = background == "light" or (background == "auto" and level > 127)
-    if as_it_is:
-        grey = pixels[..., 0]
-        return (255 - grey if light else grey).astype(np.uint8)
+    light = background == "light" or (background == "auto" and float(ground @ GREY) > 127)
+    if image.size == (SIDE, SIDE) and bool((pixels == pixels[..., :1]).all()):
+        grey = np.asarray(image)[..., 0]
+        _require_any(grey != grey[0, 0], path)
+        return 255 - grey if light else grey.copy()
 
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    grey = _sharpen(_fit(image.crop(box).convert("L")))
+    surface = _surface(pixels, ground)
+    seen = np.linalg.norm(pixels - surface, axis=2) > CLOSE
+    _require_any(seen, path)
+    grey, level = pixels @ GREY, surface @ GREY
     if light:
         grey, level = 255 - grey, 255 - level
-    if level <= 127:  # else the corners are not what was called the background
+    if level.mean() <= 127:  # else what was called the background is not what the border shows
+        level = level.clip(0, 200)
         grey = (grey - level) * (255 / (255 - level))
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    grey = grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    grey = _sharpen(_fit(Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))))
     height, width = grey.shape
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     canvas = np.zeros((SIDE, SIDE), dtype=np.uint8)
     canvas[top : top + height, left : left + width] = grey.clip(0, 255).round()
     return canvas
+
+
+def _require_any(seen: np.ndarray, path: Path) -> None:
+    if not seen.any():
+        raise DataError(f"{path}: there is nothing to see, it is all of one colour")
 
 
 def sheet(images: Sequence[np.ndarray]) -> bytes:
@@ -177,6 +184,31 @@ def _ground(pixels: np.ndarray) -> np.ndarray:
     close = np.linalg.norm(border - corners[:, None], axis=2) <= CLOSE
     ground: np.ndarray = corners[close.sum(1).argmax()]
     return ground
+
+
+def _surface(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """The background's colour everywhere, (H, W, 3), as light that falls unevenly leaves it.
+
+    For each colour a plane over the picture: through the pixels of the border that are close to
+    `ground`, then, since they give it a slope, through all that are close to the plane.
+    """
+    height, width = pixels.shape[:2]
+    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    places = np.stack([np.ones_like(down), down, across], axis=2)
+    border = np.ones((height, width), dtype=bool)
+    border[1:-1, 1:-1] = False
+    found, colours = places[border], pixels[border].astype(np.float64)
+    plane = np.stack([ground, 0 * ground, 0 * ground]).astype(np.float64)
+    for _ in range(10):
+        close = np.linalg.norm(found @ plane - colours, axis=1) <= CLOSE
+        if not close.any():
+            break
+        some = found[close]
+        # Pixels that all lie on one edge say nothing of the slope across it: it is then 0.
+        flat = np.diag([0, 0.001, 0.001]) * len(some)
+        plane = np.linalg.solve(some.T @ some + flat, some.T @ colours[close])
+    surface: np.ndarray = places @ plane
+    return surface
 
 
 def _fit(image: Image.Image) -> Image.Image:

@@ -17,11 +17,11 @@ from fmbench.storage import write_whole
 EXAMPLES = """\
 what is done to a picture, as was done to those of Fashion-MNIST (arXiv:1708.07747, section 2):
   Edges close to the colour of the corners are cut off, the longest edge becomes 28 pixels,
-  outlines are sharpened, and the picture is put in the middle of 28 x 28 grey pixels. A light
-  background is negated, and any background becomes black. So one piece of clothing on an even
-  background is what works; --seen shows what became of it. A transparent background counts as
-  white, or as black where the clothing is nearly white. A grey picture of 28 x 28 is taken as it
-  is, negated where its background is light.
+  outlines are sharpened, and the picture is put in the middle of 28 x 28 grey pixels. A picture on
+  a light background is negated, and any background becomes black. So what works is one piece of
+  clothing on a plain background, light falling from one side or not; --seen shows what became of
+  it. A transparent background counts as white, or as black where the clothing is nearly white. A
+  grey picture of 28 x 28 is taken as it is, negated where its background is light.
 
 examples:
   python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet
