@@ -193,7 +193,7 @@ def test_ready_sweeps_run_as_many_as_they_say(command, tmp_path):
 def test_a_ready_sweep_without_m_is_warned_of(command):
     status, _, err = command("sweep=seeds", *TINY, "epochs=1")
     assert status == 0
-    assert "sweep=seeds does nothing for a single run; add -m" in err
+    assert "sweep=seeds only chooses options for a single run; add -m" in err
 
 
 @pytest.mark.parametrize(
