@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from fmbench import parts
@@ -71,11 +72,26 @@ class Augmentation:
             draws["erasing"] = _draw_erasing(chosen.erasing, count, generator)
         return draws
 
+    def windows(self, images: Tensor) -> Tensor:
+        """All that crop and flip can make of the images, as a view: nothing is copied per window.
+
+        Args:
+            images: (N, 28, 28).
+
+        Returns:
+            (1, N, places, places, 28, 28), by the row and the column that a window begins at in the
+            padded image; with a flip (2, N, ...), the mirrored images second. They are stored too:
+            picking from them is half the work of mirroring what was picked.
+        """
+        padded = F.pad(images, (self.padding,) * 4)
+        ways = [padded, padded.flip(-1)] if self.parts.flip else [padded]
+        return torch.stack(ways).unfold(2, SIDE, 1).unfold(3, SIDE, 1)
+
     def move(self, windows: Tensor, draws: Draws, ids: Tensor) -> Tensor:
         """Crop and flip: the pixels of the images `ids`, still as they are stored.
 
         Args:
-            windows: (N, places, places, 28, 28), the view of the padded set that `unfold` gives.
+            windows: what `windows` made of the images.
             draws: the epoch's draws, on the device of `windows`.
             ids: (B,) int64, which images.
 
@@ -83,12 +99,15 @@ class Augmentation:
             (B, 28, 28), a copy.
         """
         if "crop_top" in draws:
-            images = windows[ids, draws["crop_top"][ids], draws["crop_left"][ids]]
+            top, left = draws["crop_top"][ids], draws["crop_left"][ids]
         else:
-            images = windows[ids, 0, 0]
-        if "flip" in draws:
-            images = images.flip(-1).where(draws["flip"][ids, None, None], images)
-        return images
+            top = left = torch.zeros_like(ids)
+        if "flip" not in draws:
+            return windows[0, ids, top, left]
+        mirrored = draws["flip"][ids]
+        # Cropped, then mirrored: in the mirrored image that window is as far from the other side.
+        left = torch.where(mirrored, windows.shape[3] - 1 - left, left)
+        return windows[mirrored.long(), ids, top, left]
 
     def blank(self, images: Tensor, draws: Draws, ids: Tensor) -> Tensor:
         """Cutout and erasing: set rectangles of the normalised images to 0, the mean, in place.

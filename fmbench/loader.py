@@ -10,11 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from fmbench.augment import Augmentation
-from fmbench.parts import SIDE
 
 #: Images gathered, augmented and normalised at once: enough that small batches cost little, few
 #: enough that they stay in the processor's cache.
@@ -73,9 +71,7 @@ class TrainLoader:
         self.seed = seed
         self.augmentation = augmentation
         self.normalization = normalization
-        padded = F.pad(images, (augmentation.padding,) * 4)
-        # Every possible crop is a window of this view; nothing is copied until one is picked.
-        self.windows = padded.unfold(1, SIDE, 1).unfold(2, SIDE, 1)
+        self.windows = augmentation.windows(images)
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -61,7 +61,7 @@ def test_images_and_labels_are_those_of_the_split(split):
     images = np.concatenate([inputs.dataset.train_images, inputs.dataset.test_images])
     labels = np.concatenate([inputs.dataset.train_labels, inputs.dataset.test_labels])
     expected = [inputs.split.train, inputs.split.validation, inputs.split.test]
-    windows = built.loader.windows[:, 0, 0]
+    windows = built.loader.windows[0, :, 0, 0]
     found = [
         (windows, built.loader.labels),
         (built.validation.images, built.validation.labels),
