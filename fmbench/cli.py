@@ -23,6 +23,7 @@ from fmbench import experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error
+from fmbench.streams import complain, silence
 from fmbench.summary import short_path, summary, sweep_line
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped from the keyboard", 130)
     except BrokenPipeError:
-        _close_output()
+        silence()
     except BaseException as error:
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
@@ -100,7 +101,7 @@ def job(config: DictConfig) -> float | None:
     try:
         print(sweep_line(record) if in_sweep else summary(record, folder), flush=True)
     except BrokenPipeError:
-        _close_output()
+        silence()
     return record.objective
 
 
@@ -189,13 +190,8 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     return resolved
 
 
-def _close_output() -> None:
-    """Let the rest go nowhere: `| head` has seen enough, and the record is written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(line: str, status: int) -> None:
-    print(f"fmbench: {' '.join(line.split())}", file=sys.stderr)
+    complain("fmbench", line)
     sys.exit(status)
 
 

@@ -1,9 +1,7 @@
 """`python -m fmbench.predict`: what a trained net takes pictures for."""
 
 import argparse
-import contextlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,9 @@ from fmbench import pictures
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.report.escape import one_line
 from fmbench.storage import write_whole
+from fmbench.streams import complain, silence
+
+PROGRAM = "fmbench.predict"
 
 EXAMPLES = """\
 what is done to a picture, as was done to those of Fashion-MNIST (arXiv:1708.07747, section 2):
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     if sys.stdout is None:  # started with `>&-`
-        _complain("standard output is closed: nothing was printed")
+        complain(PROGRAM, "standard output is closed: nothing was printed")
         sys.exit(StorageError.exit_status)
     # An old terminal's encoding may lack a letter of a file's name.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -51,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         status = _predict(arguments)
     except UserError as error:
-        _complain(str(error))
+        complain(PROGRAM, one_line(str(error)))
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
     except OSError as error:
-        _silence()
-        _complain(f"standard output: cannot be written: {error.strerror or error}")
+        silence()
+        complain(PROGRAM, f"standard output: cannot be written: {error.strerror or error}")
         status = StorageError.exit_status
     sys.exit(status)
 
@@ -79,7 +80,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         try:
             image = pictures.read(path, arguments.background)
         except DataError as error:
-            _complain(str(error))
+            complain(PROGRAM, one_line(str(error)))
             status = error.exit_status
             continue
         seen.append(image)
@@ -99,18 +100,7 @@ def _print(line: str) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()  # a line as soon as it is known, however many there are
     except BrokenPipeError:  # `| head` has seen enough
-        _silence()
-
-
-def _silence() -> None:
-    """Let what is left to print go nowhere: Python flushes it once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(line: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"fmbench.predict: {one_line(line)}\n")
+        silence()
 
 
 def _count(text: str) -> int:

@@ -4,9 +4,7 @@ Torch and matplotlib are imported when there is something to draw, so that `--he
 """
 
 import argparse
-import contextlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from fmbench.errors import ConfigError, StorageError
 from fmbench.explain import as_user_error
 from fmbench.grid import draw
 from fmbench.storage import write_whole
+from fmbench.streams import complain, silence
 
 #: There are ten classes; more columns than these are no use on a page.
 MOST_IMAGES, MOST_DRAWS = 10, 20
@@ -60,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = as_user_error(error)
         if known is None:
             raise
-        if sys.stderr is not None:
-            with contextlib.suppress(OSError):
-                sys.stderr.write(f"fmbench.preview: {' '.join(str(known).split())}\n")
+        complain("fmbench.preview", str(known))
         sys.exit(known.exit_status)
 
 
@@ -104,8 +101,7 @@ def _print(path: Path) -> None:
     try:
         print(path, flush=True)
     except OSError as error:
-        # Python flushes once more when it ends, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         if not isinstance(error, BrokenPipeError):
             raise StorageError(f"standard output: cannot be written: {error.strerror}") from error
 

@@ -1,15 +1,14 @@
 """`python -m fmbench.report`: the benchmark table of all runs below some folders."""
 
 import argparse
-import contextlib
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fmbench import report
 from fmbench.errors import StorageError, UserError
+from fmbench.streams import complain, silence
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         made = report.build(chosen, arguments.output)
         status = _print(made, chosen)
     except UserError as error:
-        _complain(str(error))
+        complain("fmbench.report", str(error))
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _print(made: report.Report, chosen: Sequence[Path]) -> int:
     """Print a report; the exit status says what became of it."""
     if sys.stdout is None:  # started with `>&-`
-        _complain("standard output is closed: nothing was printed")
+        complain("fmbench.report", "standard output is closed: nothing was printed")
         return StorageError.exit_status
     # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -67,23 +66,12 @@ def _print(made: report.Report, chosen: Sequence[Path]) -> int:
             sys.stdout.write(NOTHING.format(where=f"below {names}"))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough; the files are written
-        _silence()
+        silence()
     except OSError as error:
-        _silence()
-        _complain(f"standard output: cannot be written: {error.strerror or error}")
+        silence()
+        complain("fmbench.report", f"standard output: cannot be written: {error.strerror or error}")
         return StorageError.exit_status
     return made.exit_status
-
-
-def _silence() -> None:
-    """Let what is left to print go nowhere: Python flushes it once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(line: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"fmbench.report: {line}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
