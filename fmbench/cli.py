@@ -22,7 +22,7 @@ from fmbench import config as configuration
 from fmbench import experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
-from fmbench.explain import Refusal, as_user_error
+from fmbench.explain import Refusal, as_user_error, sweep_hint
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, summary, sweep_line
 
@@ -60,7 +60,7 @@ def main() -> None:
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
             raise
-        _fail(str(known), known.exit_status)
+        _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
     finally:
         if wanted_traceback is None:
             del os.environ[FULL_ERROR]

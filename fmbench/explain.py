@@ -53,6 +53,19 @@ def as_user_error(error: BaseException) -> UserError | None:
     return _raised_by_hydra(error)
 
 
+def sweep_hint(line: str, arguments: Sequence[str]) -> str:
+    """What helps against a line that says `no such key`, if it is about a group that is swept.
+
+    Hydra composes a sweep once without its swept groups, and looks for the key in their defaults.
+    """
+    key, _, said = line.partition(": ")
+    group = key.rpartition(".")[0]
+    swept = any(text.startswith(f"{group}=") and "," in text for text in arguments)
+    if not (said.startswith("no such key") and group and swept):
+        return ""
+    return f"; where {group} is swept, its keys are written with ++, as ++{key}=VALUE"
+
+
 def _raised_in_a_run(error: BaseException) -> bool:
     """Whether it comes from the net or what feeds it, rather than from making a folder."""
     frames = traceback.walk_tb(error.__traceback__)

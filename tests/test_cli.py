@@ -105,6 +105,19 @@ def test_grid_leaves_records_and_a_table(command, tmp_path):
     assert list((tmp_path / "multirun").rglob("benchmark.csv"))
 
 
+def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
+    nets = ["-m", *TINY, "epochs=1", "model=resnet18,resnet_light"]
+    status, _, err = command(*nets, "model.width=4")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "as ++model.width=VALUE" in err
+    assert below(tmp_path) == []
+    status, _, err = command(*nets, "++model.width=4")
+    assert status == 0, err
+    assert [record["config"]["model"]["width"] for record in records(tmp_path)] == [4, 4]
+    assert "++" not in command(*TINY, "model.width=4")[2]
+
+
 def test_a_run_that_diverges_in_a_sweep_ends_itself_alone(command, tmp_path):
     status, _, err = command("-m", *TINY, "optimizer.lr=1e38,0.01", "scheduler=constant")
     assert status == 4
