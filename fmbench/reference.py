@@ -56,6 +56,11 @@ def check_reference(reference: Any) -> None:
         )
 
 
+def in_words(protocol: str | None) -> str:
+    """A protocol as it stands behind a figure."""
+    return "protocol not stated" if protocol in (None, NOT_STATED) else str(protocol)
+
+
 def comparable(
     protocol: str, last: float, best: float | None, *, test_every: int
 ) -> tuple[float, str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fmbench.record import Record
-from fmbench.reference import comparable
+from fmbench.reference import comparable, in_words
 
 
 def summary(record: Record, folder: Path) -> str:
@@ -37,7 +37,9 @@ def _published(record: Record) -> str:
     reference, last = record.reference, record.test_accuracy
     assert reference is not None
     assert last is not None
-    said = f"{reference['accuracy']:.2%} ({reference['protocol']}) in {reference['source']}"
+    said = (
+        f"{reference['accuracy']:.2%} ({in_words(reference['protocol'])}) in {reference['source']}"
+    )
     if record.deviations:
         return f"{said}, with another recipe: here {', '.join(record.deviations)}"
     ours, of = comparable(

@@ -531,6 +531,8 @@ def test_other_protocols_are_compared_with_the_last_epoch(tmp_path, protocol, ac
     assert shown["published (%)"] == accuracy
     assert shown["difference (points)"] == "-0.70"
     assert raw["difference_of"] == "last epoch"
+    said = accuracy.partition(", ")[2]
+    assert f"Published in a project ({said})." in build(tmp_path).markdown
 
 
 def test_the_best_of_fewer_looks_is_not_compared_with_the_best_of_all(tmp_path):

@@ -3,7 +3,7 @@
 Escaping belongs to the outputs.
 """
 
-from fmbench.reference import BEST_ON_TEST, LAST_EPOCH, NOT_STATED
+from fmbench.reference import BEST_ON_TEST, LAST_EPOCH, in_words
 
 MISSING = "-"
 
@@ -70,8 +70,7 @@ def published(accuracy: float | None, protocol: str | None) -> str:
     """A published accuracy in percent, and how it was chosen where that is known."""
     if accuracy is None:
         return MISSING
-    said = "protocol not stated" if protocol in (None, NOT_STATED) else protocol
-    return f"{percent(accuracy)}, {said}"
+    return f"{percent(accuracy)}, {in_words(protocol)}"
 
 
 def points(

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import fmbench
+from fmbench.reference import in_words
 from fmbench.report.columns import ACCURACY, SHOWN, Row, shown
 from fmbench.report.escape import link, markdown, one_line
 from fmbench.report.formats import MISSING, percent
@@ -116,7 +117,7 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
 def _published(row: Row) -> str:
     """Where a row's published figures stand, and what it did otherwise."""
     said = f"Published in {one_line(row['published_source'], LONGEST_REASON)}"
-    said += f" ({row['published_protocol']})."
+    said += f" ({in_words(row['published_protocol'])})."
     if row["deviations"]:
         changes = one_line(", ".join(row["deviations"]), LONGEST_REASON)
         said += f" Otherwise than published: {changes}."
