@@ -40,16 +40,15 @@ def measure(name: str, seconds: float, data: str) -> tuple[Spread, int, str]:
     trainer = assembly.make_trainer(config, inputs, device.place(model), device, flops)
     size = config["batch_size"]
     batches = trainer.loader.epoch(0)
+    step = trainer.make_step()
 
     def steps(count: int) -> float:
         start = time.perf_counter()
         train_epoch(
             trainer.model,
             itertools.islice(batches, count),
-            trainer.optimizer,
+            step,
             trainer.schedule,
-            device=device,
-            label_smoothing=config["label_smoothing"],
             report=lambda *_sums: None,
         )
         device.synchronize()

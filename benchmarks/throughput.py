@@ -154,16 +154,14 @@ class Contest:
         inputs = replace(self.inputs, split=split)
         model = self.device.place(self._model())
         trainer = assembly.make_trainer(self.config, inputs, model, self.device, self.flops)
-        epochs = itertools.count()
+        epochs, step = itertools.count(), trainer.make_step()
 
         def work() -> int:
             train_epoch(
                 trainer.model,
                 trainer.loader.epoch(next(epochs)),
-                trainer.optimizer,
+                step,
                 trainer.schedule,
-                device=self.device,
-                label_smoothing=0.0,
                 report=lambda *_sums: None,
             )
             return images

@@ -50,7 +50,10 @@ def prepare(config: Mapping[str, Any]) -> Inputs:
     configuration.check(config)
     augmentation = Augmentation.from_config(config["augmentation"])
     device = select(
-        config["device"], threads=config["threads"], deterministic=config["deterministic"]
+        config["device"],
+        threads=config["threads"],
+        deterministic=config["deterministic"],
+        cuda_graphs=config["cuda_graphs"],
     )
     dataset = data.load(config["data"])
     split = make_split(dataset, config["data"]["split"])

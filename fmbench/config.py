@@ -95,6 +95,7 @@ class Config:
     device: str = "auto"
     precision: str = "auto"
     deterministic: bool = False
+    cuda_graphs: bool = False
     threads: int | None = None
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 

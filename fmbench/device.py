@@ -33,6 +33,7 @@ class Device:
     threads: int
     deterministic: bool
     memory_format: str = "channels_last"
+    cuda_graphs: bool = False  # steps are recorded once and replayed
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context that a forward pass runs in."""
@@ -72,14 +73,17 @@ class Device:
             "precision": self.precision,
             "memory_format": self.memory_format,
             "deterministic": self.deterministic,
+            "cuda_graphs": self.cuda_graphs if self.torch.type == "cuda" else None,
         }
 
 
-def select(device: str, *, threads: int | None, deterministic: bool) -> Device:
+def select(
+    device: str, *, threads: int | None, deterministic: bool, cuda_graphs: bool = False
+) -> Device:
     """The device asked for, set up for this process; `choose_precision` says how to run a net.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or has no CUDA graphs.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,6 +98,8 @@ def select(device: str, *, threads: int | None, deterministic: bool) -> Device:
             raise ConfigError(f"device={device}: no such device here; there are: {there}")
         chosen = torch.device("cuda", index)
         torch.cuda.set_device(chosen)
+    if cuda_graphs and chosen.type != "cuda":
+        raise ConfigError(f"cuda_graphs=true: device={chosen} has none; must be false there")
     threads = threads or available_threads()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
@@ -105,7 +111,13 @@ def select(device: str, *, threads: int | None, deterministic: bool) -> Device:
     if deterministic:
         # cuBLAS asks for it before its first call (PyTorch's notes on reproducibility).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return Device(chosen, precision="fp32", threads=threads, deterministic=deterministic)
+    return Device(
+        chosen,
+        precision="fp32",
+        threads=threads,
+        deterministic=deterministic,
+        cuda_graphs=cuda_graphs,
+    )
 
 
 @contextlib.contextmanager

@@ -26,7 +26,8 @@ RUNNING, COMPLETED = "running", "completed"
 DIVERGED, FAILED, INTERRUPTED = "diverged", "failed", "interrupted"
 
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
-#: threads, deterministic) are in the fingerprint; test_every only looks, keep_model only keeps.
+#: threads, deterministic, cuda_graphs) are in the fingerprint; test_every only looks, keep_model
+#: only keeps.
 DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 
 #: Where the data set lies says nothing about the run, and may name a person's folders.

@@ -71,7 +71,7 @@ FIELDS = (
     Field("device_type", "fingerprint", "device", TEXT),
     *_fields("fingerprint", TEXT, "python torch processor precision memory_format"),
     *_fields("fingerprint", COUNT, "threads"),
-    *_fields("fingerprint", FLAG, "deterministic"),
+    *_fields("fingerprint", FLAG, "deterministic cuda_graphs"),
     Field("experiment", "", "experiment", TEXT),
     *_fields("reference", SHARE, "accuracy", prefix="published_"),
     *_fields("reference", COUNT, "parameters", prefix="published_"),

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from fmbench.device import Device
 from fmbench.loader import EvaluationLoader, TrainLoader
 from fmbench.schedule import Schedule
+from fmbench.step import EagerStep, GraphStep, Step
 
 
 class DivergedError(Exception):
@@ -35,11 +36,9 @@ Report = Callable[[int, Tensor, Tensor], None]
 def train_epoch(
     model: nn.Module,
     batches: Iterator[tuple[Tensor, Tensor]],
-    optimizer: Optimizer,
+    step: Step,
     schedule: Schedule,
     *,
-    device: Device,
-    label_smoothing: float,
     report: Report,
 ) -> Metrics:
     """One pass over the training images.
@@ -51,23 +50,15 @@ def train_epoch(
         DivergedError: the mean loss is NaN or infinite.
     """
     model.train()
-    loss_sum = torch.zeros((), device=device.torch)
-    correct = torch.zeros((), dtype=torch.int64, device=device.torch)
+    step.begin_epoch()
     seen = 0
     for images, labels in batches:
-        with device.autocast():
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        step(images, labels)
         schedule.after_batch()
-        loss_sum += loss.detach() * len(labels)
-        correct += (logits.detach().argmax(1) == labels).sum()
         seen += len(labels)
-        report(seen, loss_sum, correct)
+        report(seen, step.loss_sum, step.correct)
     schedule.after_epoch()
-    return _metrics(loss_sum, correct, seen)
+    return _metrics(step.loss_sum, step.correct, seen)
 
 
 @torch.no_grad()
@@ -171,16 +162,15 @@ class Trainer:
         Raises:
             DivergedError: the loss is no longer a number.
         """
+        step = self.make_step()
         for epoch in range(self.epochs):
             rate = float(self.optimizer.param_groups[0]["lr"])
             start = self._now()
             train = train_epoch(
                 self.model,
                 self.loader.epoch(epoch),
-                self.optimizer,
+                step,
                 self.schedule,
-                device=self.device,
-                label_smoothing=self.label_smoothing,
                 report=report,
             )
             trained = self._now()
@@ -193,6 +183,15 @@ class Trainer:
             self.clocks.train += trained - start
             self.clocks.evaluate += self._now() - trained
             yield Epoch(epoch, rate, train, validation, test, trained - start, predictions)
+
+    def make_step(self) -> Step:
+        """How a batch is trained on, by what the device is set to."""
+        step = EagerStep(
+            self.model, self.optimizer, device=self.device, label_smoothing=self.label_smoothing
+        )
+        if self.device.cuda_graphs:
+            return GraphStep(step, batch_size=self.loader.batch_size)
+        return step
 
     def _now(self) -> float:
         self.device.synchronize()

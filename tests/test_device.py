@@ -67,3 +67,15 @@ def test_peak_memory_is_of_this_run_alone():
     filled = torch.ones(30_000_000)
     assert 100e6 < memory.bytes - before < 200e6
     del filled
+
+
+def test_cuda_graphs_without_a_gpu_are_refused():
+    raises_one_line(
+        lambda: devices.select("cpu", threads=1, deterministic=False, cuda_graphs=True),
+        ConfigError,
+        "cuda_graphs=true",
+        "device=cpu",
+        "must be false",
+    )
+    chosen = devices.Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+    assert chosen.fingerprint()["cuda_graphs"] is None

@@ -24,7 +24,8 @@ for path in PACKAGE.rglob("*.py"):
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
     "errors", "streams", "reference", "parts", "config", "storage", "sweep", "idx", "synthetic",
-    "data", "splits", "augment", "loader", "models", "cost", "device", "schedule", "train",
+    "data", "splits", "augment", "loader", "models", "cost", "device", "schedule", "step",
+    "train",
     "record", "experiment", "provenance", "progress", "weights", "assembly", "classifier",
     "runner", "schema", "results", "report", "explain", "callbacks", "summary", "cli", "pictures",
     "predict", "grid", "samples", "preview", "__main__",
@@ -42,7 +43,7 @@ def test_imports_go_one_way():
 
 
 def test_nets_and_training_never_see_hydra_or_the_config():
-    for room in ("models", "train", "loader", "augment", "schedule", "device", "cost"):
+    for room in ("models", "step", "train", "loader", "augment", "schedule", "device", "cost"):
         assert not IMPORTS[room] & {"hydra", "omegaconf", "config"}, room
 
 

@@ -12,7 +12,7 @@ from fmbench.record import DECIDING_KNOBS
 from fmbench.report.columns import SHOWN, Row
 
 # Wall times, and the last bits of an accuracy, depend on these.
-HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic")
+HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic", "cuda_graphs")
 
 # They say that two rows differ, but not how: only where nothing else does.
 HASHES = ("data_sha256", "split_hash")

@@ -1,0 +1,195 @@
+"""One step of training, as it is or recorded once as a CUDA graph and replayed.
+
+A small net keeps a GPU busy for less time than Python needs to ask for its kernels. A graph asks
+for all of them at once.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fmbench.device import Device
+from fmbench.errors import ConfigError
+
+#: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the
+#: optimizer makes its state. PyTorch's notes on CUDA graphs take as many.
+WARM_UP = 3
+
+
+class Step(Protocol):
+    """Trains on a batch and adds to the running sums, which live on the device."""
+
+    loss_sum: Tensor  # over the images of the epoch, float32
+    correct: Tensor  # images, int64
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        """(B, 1, 28, 28) float32 images and (B,) int64 labels, on the device."""
+
+    def begin_epoch(self) -> None:
+        """Set the sums to nought."""
+
+
+class EagerStep:
+    """Forward pass, loss, backward pass, optimizer; each kernel asked for as Python gets to it.
+
+    Args:
+        model: on the device, in training mode when called.
+        optimizer: over its parameters.
+        device: what to compute on, and in which precision.
+        label_smoothing: share of the target spread over all classes.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, *, device: Device, label_smoothing: float
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.device = device
+        self.label_smoothing = label_smoothing
+        self.loss_sum = torch.zeros((), device=device.torch)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device.torch)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels."""
+        with self.device.autocast():
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.loss_sum.add_(loss.detach(), alpha=len(labels))
+        self.correct.add_((logits.detach().argmax(1) == labels).sum())
+
+    def begin_epoch(self) -> None:
+        """Set the sums to nought."""
+        self.loss_sum.zero_()
+        self.correct.zero_()
+
+
+#: Records what a function asks of the GPU, without doing it; what it returns does it.
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+class GraphStep:
+    """Full batches by a recorded graph, all others (the last one of an epoch) as they are.
+
+    A graph holds addresses, not values: the batch is copied to where the graph reads it, and so
+    is the learning rate, which the schedule goes on keeping as a number. Every other number of the
+    optimizer is part of the graph.
+
+    Args:
+        step: what to record.
+        batch_size: images in a full batch.
+        recorder: makes the graph.
+    """
+
+    def __init__(
+        self, step: EagerStep, *, batch_size: int, recorder: Recorder | None = None
+    ) -> None:
+        self.step = step
+        self.loss_sum, self.correct = step.loss_sum, step.correct
+        self.batch_size = batch_size
+        self.recorder = recorder or record_graph
+        self.taken = 0
+        self.images: Tensor | None = None
+        self.labels: Tensor | None = None
+        self.replay: Callable[[], None] | None = None
+        self.rates: list[Tensor] = []
+        self.recorded: list[dict[str, Any]] = []
+
+    def begin_epoch(self) -> None:
+        """Set the sums to nought."""
+        self.step.begin_epoch()
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels.
+
+        Raises:
+            ConfigError: the net or the optimizer cannot be recorded, or the schedule changes
+                another number of the optimizer than its learning rate.
+        """
+        if len(labels) != self.batch_size:
+            self.step(images, labels)
+        elif self.taken < WARM_UP:
+            self.taken += 1
+            self._warm_up(images, labels)
+        else:
+            if self.replay is None:
+                self._record(images, labels)
+            self._replay(images, labels)
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
+        for group in self.step.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
+        # On a stream of their own, as recording will be.
+        with _beside(images.device):
+            self.step(images, labels)
+
+    def _record(self, images: Tensor, labels: Tensor) -> None:
+        groups = self.step.optimizer.param_groups
+        static_images, static_labels = images.clone(), labels.clone()
+        self.images, self.labels = static_images, static_labels
+        self.rates = [torch.tensor(float(group["lr"]), device=images.device) for group in groups]
+        self.recorded = [_fixed(group) for group in groups]
+        kept = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate
+        try:
+            self.replay = self.recorder(lambda: self.step(static_images, static_labels))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cuda_graphs=true: this net or optimizer cannot be recorded "
+                f"({str(error).splitlines()[0]}); take cuda_graphs=false"
+            ) from error
+        finally:
+            for group, rate in zip(groups, kept, strict=True):
+                group["lr"] = rate
+
+    def _replay(self, images: Tensor, labels: Tensor) -> None:
+        assert self.replay is not None
+        assert self.images is not None
+        assert self.labels is not None
+        self.images.copy_(images)
+        self.labels.copy_(labels)
+        groups = self.step.optimizer.param_groups
+        for group, rate, recorded in zip(groups, self.rates, self.recorded, strict=True):
+            rate.fill_(group["lr"])
+            if _fixed(group) != recorded:
+                changed = next(name for name, value in recorded.items() if group[name] != value)
+                raise ConfigError(
+                    f"cuda_graphs=true: the schedule changes optimizer.{changed} too, a recorded "
+                    "step follows the learning rate alone; take cuda_graphs=false"
+                )
+        self.replay()
+
+
+def _fixed(group: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of an optimizer that a graph holds as they were."""
+    return {name: value for name, value in group.items() if name not in ("params", "lr")}
+
+
+@contextlib.contextmanager
+def _beside(device: torch.device) -> Iterator[None]:
+    """A stream of its own, before and after which the current one waits."""
+    if device.type != "cuda":
+        yield
+        return
+    own = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    own.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(own):
+        yield
+    torch.cuda.current_stream(device).wait_stream(own)
+
+
+def record_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """Record a function as a CUDA graph; needs a GPU."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay

@@ -1,0 +1,200 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fmbench.augment import Augmentation
+from fmbench.device import Device
+from fmbench.errors import ConfigError
+from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.schedule import cosine, onecycle
+from fmbench.step import WARM_UP, EagerStep, GraphStep
+from fmbench.train import Trainer, train_epoch
+
+CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class FakeGraph:
+    """A recorder for the CPU: what it replays sees the optimizer's numbers of the recording.
+
+    Like a graph it does nothing when recorded, and never looks at a number again; only tensors
+    that were there may change.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.recorded = self.replayed = 0
+
+    def __call__(self, function):
+        self.recorded += 1
+        options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+
+        def replay():
+            self.replayed += 1
+            kept = [dict(group) for group in self.optimizer.param_groups]
+            for group, then in zip(self.optimizer.param_groups, options, strict=True):
+                group.update(then)
+            function()
+            for group, now in zip(self.optimizer.param_groups, kept, strict=True):
+                group.update(now)
+
+        return replay
+
+
+def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options):
+    """Net, loader (7 full batches of 16 and one of 8), optimizer, schedule over two epochs.
+
+    No bias before batch norm: its gradient is rounding alone, which Adam would blow up to steps.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 5, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10)
+    ).to(device.torch)
+    drawn = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (120, 28, 28), dtype=torch.uint8, generator=drawn)
+    labels = torch.randint(0, 10, (120,), generator=drawn)
+    loader = TrainLoader(
+        images.to(device.torch),
+        labels.to(device.torch),
+        batch_size=16,
+        seed=0,
+        augmentation=Augmentation(),
+        normalization=Normalization(0.3, 0.3),
+    )
+    options = {"lr": 0.01, "fused": True} | options
+    if optimizer_class is torch.optim.SGD:
+        options = {"momentum": 0.9, "nesterov": True} | options
+    optimizer = optimizer_class(model.parameters(), **options)
+    return model, loader, optimizer, schedule(optimizer, epochs=2, batches=len(loader))
+
+
+def train(model, loader, step, schedule, epochs=2):
+    return [
+        train_epoch(model, loader.epoch(epoch), step, schedule, report=lambda *_sums: None)
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("schedule", [cosine, onecycle])
+def test_recorded_steps_compute_what_eager_ones_do(optimizer_class, schedule):
+    """The same numbers but for the learning rate, which a graph holds in float32."""
+    model, loader, optimizer, rates = make(optimizer_class, schedule)
+    eager = train(
+        model, loader, EagerStep(model, optimizer, device=CPU, label_smoothing=0.1), rates
+    )
+    other, loader, optimizer, rates = make(optimizer_class, schedule)
+    recorder = FakeGraph(optimizer)
+    step = EagerStep(other, optimizer, device=CPU, label_smoothing=0.1)
+    replayed = train(other, loader, GraphStep(step, batch_size=16, recorder=recorder), rates)
+
+    assert (recorder.recorded, recorder.replayed) == (1, 14 - WARM_UP)
+    for one, two in zip(eager, replayed, strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        assert two.accuracy == pytest.approx(one.accuracy, abs=0.01)
+    for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+    rate = optimizer.param_groups[0]["lr"]
+    assert isinstance(rate, float)
+    assert rate == rates.scheduler.get_last_lr()[0]
+
+
+def test_the_metrics_are_means_of_each_epoch_alone():
+    model, loader, optimizer, schedule = make(lr=1e-12)
+    step = GraphStep(
+        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
+        batch_size=16,
+        recorder=FakeGraph(optimizer),
+    )
+    first, second = train(model, loader, step, schedule)
+    assert second.loss == pytest.approx(first.loss, rel=0.05)
+    assert 0 <= second.accuracy <= 1
+
+
+def test_a_schedule_that_changes_more_than_the_rate_is_refused():
+    model, loader, optimizer, _ = make()
+    schedule = onecycle(optimizer, epochs=2, batches=len(loader), cycle_momentum=True)
+    step = GraphStep(
+        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
+        batch_size=16,
+        recorder=FakeGraph(optimizer),
+    )
+    with pytest.raises(ConfigError, match=r"cuda_graphs=true.*optimizer\.momentum.*false"):
+        train(model, loader, step, schedule)
+
+
+def test_what_cannot_be_recorded_says_so_and_leaves_the_rate_a_number():
+    model, loader, optimizer, schedule = make()
+
+    def recorder(_function):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    step = GraphStep(
+        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
+        batch_size=16,
+        recorder=recorder,
+    )
+    with pytest.raises(ConfigError, match=r"cannot be recorded \(operation .* capturing\); take"):
+        train(model, loader, step, schedule)
+    assert isinstance(optimizer.param_groups[0]["lr"], float)
+
+
+@pytest.mark.parametrize(("graphs", "kind"), [(False, EagerStep), (True, GraphStep)])
+def test_the_device_says_how_steps_are_taken(graphs, kind):
+    model, loader, optimizer, schedule = make()
+    device = Device(torch.device("cpu"), "fp32", 1, deterministic=False, cuda_graphs=graphs)
+    evaluation = EvaluationLoader(
+        torch.zeros(4, 28, 28, dtype=torch.uint8),
+        torch.zeros(4, dtype=torch.int64),
+        normalization=Normalization(0.0, 1.0),
+        batch_size=4,
+    )
+    trainer = Trainer(
+        model,
+        loader=loader,
+        validation=None,
+        test=evaluation,
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=2,
+        test_every=0,
+        label_smoothing=0.0,
+        device=device,
+    )
+    assert isinstance(trainer.make_step(), kind)
+
+
+@needs_gpu
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_on_the_gpu_computes_what_eager_steps_do(optimizer_class, precision):
+    device = Device(torch.device("cuda"), precision, 1, deterministic=True)
+    weights, metrics = [], []
+    for graphs in (False, True):
+        model, loader, optimizer, schedule = make(optimizer_class, device=device)
+        step = EagerStep(model, optimizer, device=device, label_smoothing=0.1)
+        if graphs:
+            step = GraphStep(step, batch_size=16)
+        metrics.append(train(model, loader, step, schedule))
+        weights.append(copy.deepcopy(model.state_dict()))
+    for one, two in zip(*metrics, strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=1e-3)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-2, atol=1e-3)
+
+
+@needs_gpu
+def test_the_same_seed_gives_the_same_bits_with_graphs():
+    device = Device(torch.device("cuda"), "fp32", 1, deterministic=True)
+    found = []
+    for _ in range(2):
+        model, loader, optimizer, schedule = make(device=device)
+        step = EagerStep(model, optimizer, device=device, label_smoothing=0.0)
+        train(model, loader, GraphStep(step, batch_size=16), schedule)
+        found.append(torch.cat([value.flatten().cpu() for value in model.parameters()]))
+    assert torch.equal(*found)
