@@ -43,7 +43,8 @@ def test_wheel_holds_all_options_and_nothing_of_the_checkout(unpacked):
         packed = unpacked / "fmbench" / "conf" / source.relative_to(CHECKOUT / "conf")
         assert packed.read_bytes() == source.read_bytes()
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
-    assert tops == {"fmbench"}
+    assert tops == {"fmbench", "hydra_plugins"}
+    assert not (unpacked / "hydra_plugins" / "__init__.py").exists()  # others' plugins live there
     (metadata,) = unpacked.glob("*.dist-info")
     scripts = (metadata / "entry_points.txt").read_text()
     assert "fmbench = fmbench.cli:main" in scripts

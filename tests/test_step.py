@@ -52,9 +52,8 @@ def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options
     No bias before batch norm: its gradient is rounding alone, which Adam would blow up to steps.
     """
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 4, 5, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(2304, 10)
-    ).to(device.torch)
+    layers = [nn.Conv2d(1, 4, 5, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
+    model = nn.Sequential(*layers, nn.Linear(2304, 10)).to(device.torch)
     drawn = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (120, 28, 28), dtype=torch.uint8, generator=drawn)
     labels = torch.randint(0, 10, (120,), generator=drawn)

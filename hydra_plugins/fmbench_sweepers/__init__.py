@@ -1,0 +1,1 @@
+"""Hydra's sweepers where the stock ones fall short."""

@@ -1,0 +1,33 @@
+"""Grids of runs: Hydra's own sweeper, but for what it does twice."""
+
+from collections.abc import Sequence
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's basic sweeper, which composes every run's config only where it starts.
+
+    The stock one composes them all beforehand as well, to find those that cannot be. Values have
+    been tried by then (`fmbench.sweep.check_sweep`), so it is enough to compose each combination
+    of options once: a tenth of a second for each run is what that saves.
+    """
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose one run of each combination of options.
+
+        Raises:
+            HydraException: one cannot be composed.
+        """
+        assert self.config is not None
+        groups = self.config.hydra.runtime.choices
+        runs: dict[tuple[str, ...], Sequence[str]] = {}
+        for overrides in batch:
+            chosen = (text for text in overrides if _key(text) in groups)
+            runs.setdefault(tuple(chosen), overrides)
+        super().validate_batch_is_legal(list(runs.values()))
+
+
+def _key(override: str) -> str:
+    """`data.split` of `+data.split@package=custom`."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]

@@ -1,0 +1,79 @@
+"""The sweepers in `hydra_plugins/`, as Hydra starts them."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from commands import TINY, fmbench, records
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from fmbench import cli
+from hydra_plugins.fmbench_sweepers.grid import GridSweeper
+
+
+@pytest.fixture
+def compositions(monkeypatch):
+    """The overrides of each config of a sweep's run that Hydra composes in this process."""
+    composed = []
+    original = ConfigLoaderImpl.load_sweep_config
+
+    def load(self, master_config, sweep_overrides):
+        composed.append(list(sweep_overrides))
+        return original(self, master_config, sweep_overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", load)
+    return composed
+
+
+def test_each_run_is_composed_once_and_each_combination_of_options_before(
+    compositions, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*TINY, "epochs=1", "scheduler=cosine,constant", "seed=range(3)"]
+    monkeypatch.setattr(sys, "argv", ["fmbench", "-m", *arguments])
+    cli.main()
+    assert len(records(tmp_path)) == 6
+    assert len(compositions) == 6 + 2
+    first = compositions[:2]
+    assert [next(text for text in run if "scheduler" in text) for run in first] == [
+        "scheduler=cosine",
+        "scheduler=constant",
+    ]
+    assert all("seed=0" in run for run in first)
+
+
+def test_a_combination_that_cannot_be_composed_is_found_beforehand():
+    tried = []
+
+    class Loader:
+        def load_sweep_config(self, master_config, sweep_overrides):
+            tried.append(sweep_overrides)
+            if "data.split=b" in sweep_overrides and "+model=c" in sweep_overrides:
+                raise HydraException("no")
+
+    sweeper = GridSweeper(max_batch_size=None)
+    choices = {"model": "x", "data.split": "y", "optimizer": None}
+    sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": choices}}})
+    sweeper.hydra_context = SimpleNamespace(config_loader=Loader())
+    grid = [
+        [f"data.split={split}", f"+model={model}", f"seed={seed}"]
+        for split in "ab"
+        for model in "cd"
+        for seed in range(5)
+    ]
+    with pytest.raises(HydraException, match="no"):
+        sweeper.validate_batch_is_legal(grid)
+    assert len(tried) == 3
+    sweeper.validate_batch_is_legal(grid[:10])
+    assert [run[2] for run in tried[3:]] == ["seed=0", "seed=0"]
+
+
+def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper(tmp_path):
+    def target(*arguments):
+        done = fmbench("--cfg", "hydra", "-p", "hydra.sweeper", *arguments, cwd=tmp_path)
+        return OmegaConf.create(done.stdout)["_target_"]
+
+    assert target() == target("sweep=seeds") == ("hydra_plugins.fmbench_sweepers.grid.GridSweeper")
+    assert target("sweep=lr_batch").endswith("OptunaSweeper")
