@@ -126,9 +126,10 @@ def listing(results: Results) -> str:
         if isinstance(value, str):
             texts.append(f"{name}: {value}")
         else:
-            # Three digits of an accuracy would hide what it is measured for.
             figures = (value.median, value.low, value.high)
-            cells = [f"{f:.2f}" if value.unit == "%" else number(f) for f in figures]
+            # Three digits of an accuracy would hide what it is measured for.
+            decimals = value.unit in ("%", "x") and value.high < 100
+            cells = [f"{f:.2f}" if decimals else number(f) for f in figures]
             rows.append([name, cells[0], f"{cells[1]} - {cells[2]}", value.unit])
     return "\n".join([table(["what", "median", "quartiles", "unit"], rows), *texts])
 

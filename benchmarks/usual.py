@@ -24,7 +24,6 @@ from benchmarks.augment import PilImages
 from benchmarks.timing import Timed, Work
 from fmbench.device import Device, settings_kept
 
-
 #: Of older projects, which knew torchvision's first transforms.
 CROP_FLIP = transforms.Compose(
     [
