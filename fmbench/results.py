@@ -158,8 +158,7 @@ def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
 
 def _read(path: str) -> tuple[Any, ...]:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 (speed)
-            text = file.read().decode("utf-8")
+        text = Path(path).read_bytes().decode("utf-8")
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -206,8 +206,9 @@ def test_one_command_measures_all_prints_one_table_and_draws(plan, tmp_path, cap
     out = capsys.readouterr().out
     assert out.startswith("This takes about ")
     for part, results in found["results"].items():
-        for name in results:
-            line = rf"^{re.escape(f'{part}: {name}')}(  |: )"
+        for name, value in results.items():
+            after = f": {re.escape(value)}$" if isinstance(value, str) else "  "
+            line = f"^{re.escape(f'{part}: {name}')}{after}"
             assert len(re.findall(line, out, re.MULTILINE)) == 1, name
     assert found["results"]["throughput"]["lenet5, batch 8: usual, 2 workers"]["median"] > 0
     assert found["results"]["accuracy"]["test accuracy"]["count"] == 1
