@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from fmbench.grid import DENSITY, FONT, INCH, INK, SOFT
 from fmbench.storage import write_whole
@@ -104,8 +106,10 @@ def draw(content: Mapping[str, Any]) -> bytes:
             _names(axes, row, top, first=number == 0 or row.net != found[number - 1].net)
         _labels(axes, found[0], down)
         _write(figure, 20 / WIDTH, 1 - 26 / height, "Training speed, images a second", TITLE)
-        where = content["gpu"] or f"{content['processor']}, {content['threads']} threads"
-        said = f"{where}; PyTorch {content['torch']}; medians, {content['date'][:10]}"
+        threads = f"{content['threads']} thread{'s' if content['threads'] > 1 else ''}"
+        where = content["gpu"] or f"{content['processor']}, {threads}"
+        version = content["torch"].partition("+")[0]
+        said = f"{where}; PyTorch {version}; medians, {content['date'][:10]}"
         _write(figure, 20 / WIDTH, 1 - 50 / height, said, TEXT, color=SOFT, fontweight="normal")
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
@@ -116,6 +120,8 @@ def _axes(axes: Axes, found: Sequence[Row]) -> None:
     rates = [rate for row in found for rate in row.rates.values()]
     axes.set_xscale("log")
     axes.set_xlim(min(rates) / 1.35, max(rates) * 1.35)
+    decades = math.log10(max(rates) / min(rates))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
     axes.set_yticks([])
     axes.grid(visible=True, axis="x", which="major", color="#d8d8d8", linewidth=0.8)
     axes.set_axisbelow(True)

@@ -8,6 +8,7 @@ module wrote, five seeds a row, in a temporary folder. Growth is by ten times as
 
 import argparse
 import itertools
+import os
 import re
 import tempfile
 import time
@@ -99,6 +100,7 @@ def measure(sizes: Sequence[int] = SIZES, *, repeats: int = 3) -> Results:
     with tempfile.TemporaryDirectory() as temporary:
         for size in sizes:
             write_records(Path(temporary) / str(size), size)
+        os.sync()  # else the report's own files wait for these to get to the disk
         for turn, size in itertools.product(range(repeats), sizes):
             output = Path(temporary) / f"report_{turn}_{size}"
             output.mkdir()
