@@ -77,10 +77,12 @@ def fastest(found: dict[str, Steps], seconds: float = 0.2) -> tuple[str, float]:
 
     Args:
         found: what `variants` gave.
-        seconds: of each of three measurements, at least a step long.
+        seconds: of each of three measurements, at least a step long; of one for steps of seconds.
     """
     best: dict[str, float] = {}
     for turn in range(4):
+        if turn > 1 and min(best.values()) > 1:
+            break
         for name, steps in found.items():
             # Slow steps tell at once; the first of a small net tells little.
             if turn and best[name] > max(0.5, 2 * min(best.values())):

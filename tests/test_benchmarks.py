@@ -18,7 +18,7 @@ from fmbench.results import read_results
 
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import accuracy, overhead, peak, picture, report, throughput, timing
+from benchmarks import accuracy, limit, overhead, peak, picture, report, throughput, timing
 from benchmarks.contest import Contest
 from benchmarks.timing import Spread, Timed
 
@@ -49,6 +49,11 @@ def clock(monkeypatch):
     made = Clock()
     monkeypatch.setattr(timing, "time", made)
     return made
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_disks(monkeypatch):
+    monkeypatch.setattr(report.os, "sync", lambda: None)
 
 
 def test_each_script_has_one_command_in_the_readme_and_opens_with_it():
@@ -155,6 +160,24 @@ def test_contenders_train_on_the_images_that_they_say(monkeypatch):
 def test_a_slow_step_is_still_made_once():
     contest = Contest("lenet5", 64, data="synthetic", seconds=1e-9, overrides=SMALL)
     assert contest.images == contest.usual_images == 64
+
+
+def test_the_fastest_variant_is_found_in_few_steps_where_they_are_slow(clock, monkeypatch):
+    monkeypatch.setattr(limit, "time", clock)
+    made = []
+
+    def variant(name, seconds):
+        def steps(count):
+            made.extend([name] * count)
+            clock.now += seconds * count
+
+        return steps
+
+    slow = {name: variant(name, seconds) for name, seconds in (("a", 9), ("b", 4), ("c", 5))}
+    assert limit.fastest(slow) == ("b", 4)
+    assert made == ["a", "b", "c", "b", "c"]
+    fast = {name: variant(name, seconds) for name, seconds in (("a", 0.02), ("b", 0.01))}
+    assert limit.fastest(fast) == ("b", pytest.approx(0.01))
 
 
 def test_lightning_sees_each_image_and_reads_its_own_clock():
