@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks.timing import Spread, interleaved, number, ratio, save, table
+from benchmarks.timing import Results, Spread, interleaved, number, ratio, save, table
 from fmbench.augment import Augmentation
 from fmbench.device import processor
 from fmbench.loader import CHUNK, Normalization, TrainLoader
@@ -115,6 +115,53 @@ def contenders(
     return {"bare copy": copy} | {name: through(epoch) for name, epoch in chosen.items()}
 
 
+def measure(
+    *, images: int = 60_000, subset: int = 6_000, batch_size: int = 128, repeats: int = 9
+) -> Results:
+    """Images per second of every way, and fmbench's over torchvision's.
+
+    Sets PyTorch to one thread.
+
+    Args:
+        images: of an epoch.
+        subset: how many of them torchvision gets.
+        batch_size: images a batch.
+        repeats: turns.
+    """
+    torch.set_num_threads(1)
+    pixels = torch.randint(0, 256, (images, 28, 28), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (images,))
+    chosen = contenders(pixels, labels, batch_size=batch_size, subset=subset)
+    rates = interleaved(chosen, repeats)
+    results: Results = {}
+    for name, values in rates.items():
+        results[name] = Spread.of(values, "images/s")
+        usual = name.replace("fmbench", "torchvision")
+        if usual in rates and usual != name:
+            results[f"{name}: over torchvision"] = ratio(values, rates[usual])
+    return results
+
+
+def rows(results: Results) -> str:
+    """The results as a table with a line for each way."""
+    lines = []
+    for name, value in results.items():
+        if isinstance(value, str) or name.endswith(": over torchvision"):
+            continue
+        over = results.get(f"{name}: over torchvision")
+        lines.append(
+            [
+                name,
+                number(value.median),
+                f"{number(value.low)} - {number(value.high)}",
+                f"{over.median:.1f} ({over.low:.1f}-{over.high:.1f})"
+                if isinstance(over, Spread)
+                else "",
+            ]
+        )
+    return table(["images/s", "median", "quartiles", "over torchvision"], lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure, print a table, save it where asked."""
     parser = argparse.ArgumentParser(
@@ -126,28 +173,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
-
-    torch.set_num_threads(1)
-    images = torch.randint(0, 256, (arguments.images, 28, 28), dtype=torch.uint8)
-    labels = torch.randint(0, 10, (arguments.images,))
-    chosen = contenders(images, labels, batch_size=arguments.batch_size, subset=arguments.subset)
-    rates = interleaved(chosen, arguments.repeats)
-
-    results, rows = {}, []
-    for name, values in rates.items():
-        spread = results[name] = Spread.of(values)
-        cells = [number(spread.median), f"{number(spread.low)} - {number(spread.high)}"]
-        usual = name.replace("fmbench", "torchvision")
-        if usual in rates and usual != name:
-            over = results[f"{name}: over torchvision"] = ratio(values, rates[usual])
-            cells.append(f"{over.median:.1f} ({over.low:.1f}-{over.high:.1f})")
-        rows.append([name, *cells, *[""] * (3 - len(cells))])
+    results = measure(
+        images=arguments.images,
+        subset=arguments.subset,
+        batch_size=arguments.batch_size,
+        repeats=arguments.repeats,
+    )
     print(
         f"{processor()}, 1 thread; {arguments.images:,} images of random pixels "
         f"({arguments.subset:,} for torchvision)\nin batches of {arguments.batch_size}; "
         f"medians of {arguments.repeats} turns, and the quartiles\n"
     )
-    print(table(["images/s", "median", "quartiles", "over torchvision"], rows))
+    print(rows(results))
     save(arguments.json, "augment", results)
 
 

@@ -10,13 +10,14 @@ in the precision that a run takes by itself. Evaluation comes on top.
 import argparse
 import itertools
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import hydra
 import torch
 
-from benchmarks.timing import Spread, save, table
+from benchmarks.timing import Results, Spread, save, table
 from fmbench import assembly
 from fmbench import config as configuration
 from fmbench.cost import count_flops
@@ -25,7 +26,7 @@ from fmbench.report.formats import duration
 from fmbench.train import train_epoch
 
 
-def measure(name: str, seconds: float, data: str) -> tuple[Spread, int, str]:
+def recipe(name: str, *, seconds: float, data: str) -> tuple[Spread, int, str]:
     """Images per second of a recipe's steps, its images in all, and where it ran."""
     configuration.register()
     with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
@@ -58,10 +59,47 @@ def measure(name: str, seconds: float, data: str) -> tuple[Spread, int, str]:
     count = max(1, min(len(trainer.loader) // 4, round(seconds / 3 * first / size)))
     rates = [steps(count) for _ in range(3)]
     images = config["epochs"] * len(inputs.split.train)
-    return Spread.of(rates), images, f"{device.name}, {precision}"
+    return Spread.of(rates, "images/s"), images, f"{device.name}, {precision}"
 
 
-def main() -> None:
+def measure(
+    names: Sequence[str],
+    *,
+    seconds: float = 5.0,
+    data: str = "fashion_mnist",
+    say: Callable[[str], None] = lambda _line: None,
+) -> Results:
+    """Images per second of each recipe, and in words how long its training takes and on what.
+
+    Args:
+        names: of experiments.
+        seconds: of each measurement, about.
+        data: an option of the group `data`.
+        say: told each recipe's line as soon as it is measured.
+    """
+    results: Results = {}
+    for name in names:
+        rate, images, where = recipe(name, seconds=seconds, data=data)
+        found = {name: rate, f"{name}: training": duration(images / rate.median)}
+        found[f"{name}: on"] = where
+        results |= found
+        say(rows(found).splitlines()[-1])
+    return results
+
+
+def rows(results: Results) -> str:
+    """The results as a table with a line for each recipe."""
+    return table(
+        ["recipe", "images/s", "training in all", "on"],
+        [
+            [name, str(value), str(results[f"{name}: training"]), str(results[f"{name}: on"])]
+            for name, value in results.items()
+            if isinstance(value, Spread)
+        ],
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print a table, save it where asked."""
     there = sorted(path.stem for path in (configuration.CONFIG_DIR / "experiment").glob("*.yaml"))
     parser = argparse.ArgumentParser(
@@ -71,16 +109,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, about")
     parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-
-    results, rows = {}, []
-    headings = ["recipe", "images/s", "training in all", "on"]
-    for name in arguments.experiments:
-        rate, images, where = measure(name, arguments.seconds, arguments.data)
-        results[name] = rate
-        rows.append([name, str(rate), duration(images / rate.median), where])
-        print(table(headings, rows[-1:]).splitlines()[-1], flush=True)
-    print("\n" + table(headings, rows))
+    arguments = parser.parse_args(argv)
+    results = measure(
+        arguments.experiments,
+        seconds=arguments.seconds,
+        data=arguments.data,
+        say=lambda line: print(line, flush=True),
+    )
+    print("\n" + rows(results))
     save(arguments.json, "recipes", results)
 
 

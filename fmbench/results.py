@@ -95,9 +95,11 @@ def read_results(*folders: str | Path) -> Results:
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
     for path in sorted(_find(folders, problems)):
         try:
-            rows.append((*_read(path), _printable(os.path.dirname(path))))  # noqa: PTH120 (speed)
+            row = [known.setdefault(x, x) if type(x) is str else x for x in _read(path)]
+            rows.append((*row, _printable(os.path.dirname(path))))  # noqa: PTH120 (speed)
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path))

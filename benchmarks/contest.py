@@ -1,0 +1,132 @@
+"""The contenders for the training speed of one net at one batch size, on the same images."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import hydra
+import torch
+from torch import nn
+
+from benchmarks import limit, usual
+from benchmarks.timing import Work
+from fmbench import assembly
+from fmbench import config as configuration
+from fmbench.cost import count_flops
+from fmbench.device import choose_precision
+from fmbench.train import train_epoch
+
+#: Seconds that PIL and torchvision take for an image, about.
+PIL_SECONDS = 2e-4
+
+
+def compose(net: str, batch_size: int, data: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of a run with crop and flip."""
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        chosen = [f"model={net}", f"batch_size={batch_size}", f"data={data}"]
+        chosen += ["augmentation=crop_flip", "scheduler=constant", *overrides]
+        return configuration.resolve(hydra.compose("config", overrides=chosen))
+
+
+class Contest:
+    """The contenders for one net and batch size, each a function that trains on some images.
+
+    Args:
+        net: an option of the group `model`.
+        batch_size: images a step.
+        data: an option of the group `data`.
+        seconds: that each contender should take a turn, about; one step at least.
+        overrides: of the config beside these.
+
+    Attributes:
+        chosen: what the limit runs in.
+        ours: what fmbench runs in.
+        images: that fmbench and the limit train on each turn, in whole batches.
+        usual_images: that the others do: no more than PIL makes in the same time.
+    """
+
+    def __init__(
+        self,
+        net: str,
+        batch_size: int,
+        *,
+        data: str = "fashion_mnist",
+        seconds: float = 2.0,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        self.config = compose(net, batch_size, data, overrides)
+        self.batch_size = batch_size
+        self.inputs = assembly.prepare(self.config)
+        self.flops = count_flops(assembly.make_model(self.config))
+        precision = choose_precision("auto", self.inputs.device.torch, self.flops)
+        self.device = replace(self.inputs.device, precision=precision)
+        self.ours = f"{self.device.memory_format}, {precision}"
+        self.variants = limit.variants(self._model, self.device, batch_size)
+        self.chosen, step_seconds = limit.fastest(self.variants, min(0.2, seconds))
+        there = len(self.inputs.split.train) // batch_size
+        steps = max(1, min(there, round(seconds / step_seconds)))
+        self.images = batch_size * steps
+        usual_steps = max(1, min(steps, round(seconds / PIL_SECONDS / batch_size)))
+        self.usual_images = batch_size * usual_steps
+
+    def contenders(self, *, others: bool = True) -> dict[str, Work]:
+        """By name; each returns the images it trained on.
+
+        Args:
+            others: whether others than the limit and fmbench compete.
+        """
+        found = {
+            "limit": self._limit(self.chosen),
+            "same precision": self._limit(self.ours),
+            "fmbench": self._fmbench(),
+        }
+        if others:
+            for workers in (0, 2):
+                loader = self._usual_batches(workers)
+                found[f"usual, {workers} workers"] = usual.loop(self._model(), loader, self.device)
+            if usual.has_lightning():
+                loader = self._usual_batches(0)
+                found["lightning"] = usual.lightning_fit(self._model(), loader, self.device)
+        return found
+
+    def _model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return assembly.make_model(self.config).train()
+
+    def _limit(self, variant: str) -> Work:
+        def work() -> int:
+            self.variants[variant](self.images // self.batch_size)
+            return self.images
+
+        return work
+
+    def _fmbench(self) -> Work:
+        split = replace(self.inputs.split, train=self.inputs.split.train[: self.images])
+        inputs = replace(self.inputs, split=split)
+        model = self.device.place(self._model())
+        trainer = assembly.make_trainer(self.config, inputs, model, self.device, self.flops)
+        epochs, step = itertools.count(), trainer.make_step()
+
+        def work() -> int:
+            train_epoch(
+                trainer.model,
+                trainer.loader.epoch(next(epochs)),
+                step,
+                trainer.schedule,
+                report=lambda *_sums: None,
+            )
+            return self.images
+
+        return work
+
+    def _usual_batches(self, workers: int) -> Any:
+        chosen = self.inputs.split.train[: self.usual_images]
+        data = self.inputs.dataset
+        return usual.batches(
+            data.train_images[chosen],
+            data.train_labels[chosen],
+            batch_size=self.batch_size,
+            workers=workers,
+        )
