@@ -21,8 +21,14 @@ from benchmarks.commands import python
 from benchmarks.timing import Results, Spread, listing, save
 from fmbench.config import CONFIG_DIR
 
-#: Of the run that is timed.
-RECIPE = ("model=lenet", "epochs=3")
+#: Of the run that is timed: the best of a search over batch size, learning rate, weight decay,
+#: betas, smoothing and warm-up, 32 runs of three epochs, by accuracy on 6,000 held-out images. A
+#: fourth epoch takes it to the published accuracy.
+RECIPE = (
+    *("model=lenet", "epochs=4", "batch_size=192", "label_smoothing=0.076"),
+    *("optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.123"),
+    *("optimizer.betas=[0.9,0.99]", "scheduler.warmup=0.2", "scheduler.div_factor=25"),
+)
 SEEDS = (0, 1, 2, 3, 4)
 
 

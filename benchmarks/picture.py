@@ -104,7 +104,7 @@ def draw(content: Mapping[str, Any]) -> bytes:
             _row(axes, row, top)
         for number, (row, top) in enumerate(zip(found, tops, strict=True)):
             _names(axes, row, top, first=number == 0 or row.net != found[number - 1].net)
-        _labels(axes, found[0], down)
+        _labels(axes, found, down)
         _write(figure, 20 / WIDTH, 1 - 26 / height, "Training speed, images a second", TITLE)
         threads = f"{content['threads']} thread{'s' if content['threads'] > 1 else ''}"
         where = content["gpu"] or f"{content['processor']}, {threads}"
@@ -165,26 +165,25 @@ def comparison(rates: Mapping[str, float]) -> str:
     return ", ".join(said)
 
 
-def _labels(axes: Axes, row: Row, down: float) -> None:
-    """The contenders' names above their markers in the first row.
-
-    In two lines, to the left and to the right of what they name: markers lie close.
-    """
-    order = sorted(row.rates, key=row.rates.__getitem__)
+def _labels(axes: Axes, found: Sequence[Row], down: float) -> None:
+    """Marker and name of each contender, in a line above the first row."""
     per_pixel = (down + 4) / (axes.get_position().height * axes.figure.get_figheight() * INCH)
-    for number, name in enumerate(order):
-        colour = STYLES[name][0]
-        at = -(16 + 18 * (number % 2)) * per_pixel
-        rate = row.rates[name]
-        axes.plot([rate, rate], [at + 5, ROW / 2 - 5], color=colour, lw=0.8, clip_on=False)
+    at = -22 * per_pixel
+    style: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "clip_on": False}
+    names = [name for name in STYLES if any(name in row.rates for row in found)]
+    for number, name in enumerate(names):
+        colour, marker = STYLES[name]
+        left = number / max(4, len(names))
+        bar = marker == "|"
+        size = {"ms": 15, "mew": 2.2} if bar else {"ms": 7, "mew": 0}
+        axes.plot(left + 0.02, at, marker, color=colour, **size, **style)
         axes.text(
-            rate, at, name, color=colour, ha="left" if number % 2 else "right", va="center",
-            fontfamily=FONT, fontsize=TEXT * 72 / INCH, fontweight="bold",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            left + 0.045, at, name, color=colour, ha="left", va="center", fontfamily=FONT,
+            fontsize=TEXT * 72 / INCH, fontweight="bold", **style,
         )  # fmt: skip
     axes.text(
-        -0.02, -22 * per_pixel, "batch size", color=SOFT, ha="right", va="center", fontfamily=FONT,
-        fontsize=TEXT * 72 / INCH, transform=axes.get_yaxis_transform(),
+        -0.02, at, "batch size", color=SOFT, ha="right", va="center", fontfamily=FONT,
+        fontsize=TEXT * 72 / INCH, **style,
     )  # fmt: skip
 
 

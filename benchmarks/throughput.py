@@ -45,6 +45,7 @@ def measure(
     data: str = "fashion_mnist",
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda _line: None,
+    keep: Callable[[Results], None] = lambda _results: None,
 ) -> Results:
     """The speed of every contender, named "NET, batch SIZE: CONTENDER".
 
@@ -58,6 +59,7 @@ def measure(
         data: an option of the group `data`.
         overrides: of the config beside these.
         say: told each net's table as soon as it is measured.
+        keep: given all that was measured so far, as often.
     """
     results: Results = {}
     for net, batch_size in itertools.product(nets, batch_sizes):
@@ -74,6 +76,7 @@ def measure(
         found[RUNS_IN] = contest.chosen
         where = f"{net}, batch {batch_size}"
         results |= {f"{where}: {name}": value for name, value in found.items()}
+        keep(results)
         say(rows({f"{where}: {name}": value for name, value in found.items()}))
     return results
 
@@ -136,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         data=arguments.data,
         overrides=arguments.overrides,
         say=lambda lines: print(f"{lines}\n", flush=True),
+        keep=lambda so_far: save(arguments.json, "throughput", so_far),
     )
     print(rows(results))
-    save(arguments.json, "throughput", results)
 
 
 if __name__ == "__main__":
