@@ -20,10 +20,20 @@ from fmbench.config import refuse_environment, resolve
 from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
-from fmbench.record import refuse_used, refuse_used_sweep
+from fmbench.record import FINAL, Record, recorded_config
+from fmbench.runfolder import held, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
 
 log = logging.getLogger(__name__)
+
+
+class AlreadyDone(BaseException):
+    """The run that is to start is at its end; travels past Hydra as a `Refusal` does."""
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        super().__init__(folder)
+        self.record = record
+        self.folder = folder
 
 
 class Preflight(Callback):
@@ -35,8 +45,13 @@ class Preflight(Callback):
 
         with _heard():
             refuse_environment(config)
-            refuse_used(Path(config.hydra.run.dir))
-            rehearse(resolve(config))
+            resolved = resolve(config)
+            folder = Path(config.hydra.run.dir)
+            before = held(folder, recorded_config(resolved))
+            if before is None or before.status not in FINAL:
+                rehearse(resolved)
+        if before is not None and before.status in FINAL:
+            raise AlreadyDone(before, folder)
         sweep = chosen(config.hydra, "sweep")
         if sweep is not None:
             log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)

@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 import fmbench
 from fmbench import config as configuration
 from fmbench import experiment
-from fmbench.callbacks import SweepReport
+from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
+from fmbench.stop import StopRequested
 from fmbench.streams import complain, silence
-from fmbench.summary import short_path, summary, sweep_line
+from fmbench.summary import short_path, stopped_line, summary, sweep_line
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -52,6 +53,10 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"
     try:
         command()
+    except AlreadyDone as already:
+        _already(already)
+    except StopRequested as stop:
+        _fail(stopped_line(stop, sys.argv[1:]), stop.exit_status)
     except KeyboardInterrupt:
         _fail("stopped from the keyboard", 130)
     except BrokenPipeError:
@@ -92,6 +97,14 @@ def job(config: DictConfig) -> float | None:
         # A mistake in the config needs no traceback.
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
+    except StopRequested as stop:
+        stop.folder = folder
+        raise
+    return _ended(record, folder, in_sweep=in_sweep)
+
+
+def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
+    """Say how a run has ended; returns what a search maximises."""
     if record.status != "completed":
         message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
         if not in_sweep:
@@ -111,6 +124,9 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     Args:
         overrides: such as ``["model=lenet", "epochs=3"]``.
 
+    A run that was stopped (Ctrl-C) has been saved: with the same overrides and
+    `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
+
     PyTorch's settings for the process (threads, determinism) are put back at the end; its random
     numbers go on from the run's.
 
@@ -119,6 +135,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
 
     Raises:
         UserError: the config, the data or the run folder is at fault.
+        KeyboardInterrupt: the run was asked to stop.
     """
     from fmbench.device import settings_kept
     from fmbench.progress import Display
@@ -151,6 +168,8 @@ def run(overrides: Sequence[str] = ()) -> "Record":
                 overrides=list(overrides),
                 with_log_configuration=False,
             )
+    except AlreadyDone as already:
+        return already.record
     except BaseException as error:
         known = as_user_error(error)
         if known is None or known is error:
@@ -193,6 +212,15 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
 def _fail(line: str, status: int) -> None:
     complain("fmbench", line)
     sys.exit(status)
+
+
+def _already(already: AlreadyDone) -> None:
+    """Say again how a run has ended that is at its end."""
+    complain("fmbench", f"this run is at its end already; nothing was changed in {already.folder}")
+    try:
+        _ended(already.record, already.folder, in_sweep=False)
+    except UserError as error:
+        _fail(str(error), error.exit_status)
 
 
 def _epochs_done(folder: Path) -> int:

@@ -92,6 +92,8 @@ class Config:
     label_smoothing: float = 0.0
     test_every: int = 0
     keep_model: bool = False
+    checkpoint_every: int | None = None
+    keep_checkpoint: bool = False
     device: str = "auto"
     precision: str = "auto"
     deterministic: bool = False
@@ -193,6 +195,7 @@ def check(config: Mapping[str, Any]) -> None:
     _at_least(config, "batch_size", 1)
     _at_least(config, "epochs", 1)
     _at_least(config, "test_every", 0)
+    _at_least(config, "checkpoint_every", 0)
     _at_least(config, "threads", 1)
     if (config["threads"] or 1) > MOST_THREADS:
         raise ConfigError(f"threads={config['threads']}: must be at most {MOST_THREADS}")

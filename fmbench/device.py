@@ -62,7 +62,7 @@ class Device:
         return {
             "fmbench": fmbench.__version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a text, of no class of its own
             "torchvision": metadata.version("torchvision"),
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}",

@@ -25,9 +25,9 @@ for path in PACKAGE.rglob("*.py"):
 ORDER = [
     "errors", "streams", "reference", "parts", "config", "storage", "sweep", "idx", "synthetic",
     "data", "splits", "augment", "loader", "models", "cost", "device", "schedule", "step",
-    "train",
-    "record", "experiment", "provenance", "progress", "weights", "assembly", "classifier",
-    "runner", "schema", "results", "report", "explain", "callbacks", "summary", "cli", "pictures",
+    "checkpoint", "train", "record", "runfolder", "stop", "saver", "experiment", "provenance",
+    "progress", "weights", "assembly", "classifier", "runner",
+    "schema", "results", "report", "explain", "callbacks", "summary", "cli", "pictures",
     "predict", "grid", "samples", "preview", "__main__",
 ]  # fmt: skip
 

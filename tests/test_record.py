@@ -8,7 +8,8 @@ import pytest
 from commands import compose
 
 from fmbench.errors import StorageError
-from fmbench.record import RunFolder, keys, recorded_config, recorded_overrides
+from fmbench.record import keys, recorded_config, recorded_overrides
+from fmbench.runfolder import RunFolder
 from fmbench.storage import write_whole
 
 
