@@ -214,6 +214,8 @@ class Trainer:
         epoch = self.position.epoch
         train = self._train(report, between)
         trained = self._now()
+        assert self.started is not None
+        self.position.seconds, self.started = trained - self.started, None
         validation = test = predictions = None
         if self.validation is not None:
             validation, _ = evaluate(
@@ -249,7 +251,7 @@ class Trainer:
         if position.learning_rate is None:
             position.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.started = self._now() - position.seconds
-        metrics = train_epoch(
+        return train_epoch(
             self.model,
             self.loader.epoch(position.epoch, seen=position.seen),
             self.step,
@@ -257,9 +259,6 @@ class Trainer:
             seen=position.seen,
             report=after_batch,
         )
-        position.seconds = self._now() - self.started
-        self.started = None
-        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from, at the moments when `fit` calls `between`, or yields."""

@@ -100,14 +100,6 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_folder_is_refused_when_it_holds_a_run(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    folder.append_history({"epoch": 0})
-    with pytest.raises(StorageError, match="holds a run already"):
-        RunFolder(tmp_path / "run")
-    assert (tmp_path / "run" / "history.jsonl").read_text() == '{"epoch": 0}\n'
-
-
 def test_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
