@@ -16,12 +16,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.config import refuse_environment, resolve
+from fmbench.config import resolve
 from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import refuse_used, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Preflight(Callback):
         from fmbench.assembly import rehearse  # imports torch, which --help must not
 
         with _heard():
-            refuse_environment(config)
+            refuse_untrusted(config, kwargs["config_name"])
             refuse_used(Path(config.hydra.run.dir))
             rehearse(resolve(config))
         sweep = chosen(config.hydra, "sweep")

@@ -9,25 +9,25 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
-from fmbench import parts
+from fmbench import parts, sources
 from fmbench.errors import ConfigError
 from fmbench.reference import check_reference
 
-PACKAGE = Path(__file__).resolve().parent
-
-#: In a wheel `conf` travels inside the package; in a checkout it stands beside it.
-CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
 GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
+
+#: At a millisecond each they take eleven days.
+MOST_EPOCHS = 10**9
 
 #: More than any machine has cores; PyTorch takes no number of any size.
 MOST_THREADS = 1024
@@ -96,6 +96,7 @@ class Config:
     precision: str = "auto"
     deterministic: bool = False
     threads: int | None = None
+    max_runs: int = 10_000
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
@@ -153,26 +154,74 @@ def refuse_environment(config: DictConfig) -> None:
 
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
+    sources.install()
     ConfigStore.instance().store("schema", Config, provider="fmbench", replace=True)
     # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    OmegaConf.register_resolver("oc.env", _environment, replace=True)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
     """The config as plain Python, interpolations followed.
 
     Raises:
-        ConfigError: an interpolation leads nowhere, or a mandatory value is missing.
+        ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
+            missing.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
+        refuse_environment_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+#: The only key that may be read from the environment. Records leave it out.
+_FROM_ENVIRONMENT = "data.root"
+
+#: The variables read since the list was emptied.
+_variables_read: list[str] = []
+
+
+def _environment(name: str, *default: Any) -> str | None:
+    """The resolver `oc.env`, which leaves word of what was read."""
+    _variables_read.append(name)
+    return oc.env(name, *default)
+
+
+def refuse_environment_in(node: Any, path: str) -> None:
+    """Refuse values that come from the environment: they would be written into records.
+
+    Each value is read by itself, so that one which leads there through others is found too.
+
+    Args:
+        node: of a composed config, whose values are looked at.
+        path: of the node, with dots.
+
+    Raises:
+        ConfigError: the first key whose value does.
+    """
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    for key in keys:
+        place = f"{path}.{key}" if path else str(key)
+        if OmegaConf.is_missing(node, key) or place == _FROM_ENVIRONMENT:
+            continue
+        if OmegaConf.is_interpolation(node, key):
+            _variables_read.clear()
+            value = node[key]
+            if OmegaConf.is_config(value):
+                OmegaConf.to_container(value, resolve=True)
+            if _variables_read:
+                raise ConfigError(
+                    f"{place}: reads the environment variable {_variables_read[0]}; only "
+                    f"{_FROM_ENVIRONMENT} may, so that none gets into a record"
+                )
+        elif OmegaConf.is_config(node[key]):
+            refuse_environment_in(node[key], place)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -192,6 +241,9 @@ def check(config: Mapping[str, Any]) -> None:
     _at_least(config, "epochs", 1)
     _at_least(config, "test_every", 0)
     _at_least(config, "threads", 1)
+    _at_least(config, "max_runs", 1)
+    if config["epochs"] > MOST_EPOCHS:
+        raise ConfigError(f"epochs={config['epochs']}: must be at most {MOST_EPOCHS:,}")
     if (config["threads"] or 1) > MOST_THREADS:
         raise ConfigError(f"threads={config['threads']}: must be at most {MOST_THREADS}")
     if not 0 <= config["seed"] < 2**63:
