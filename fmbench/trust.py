@@ -125,9 +125,9 @@ def _check_folder(key: str, found: Any, wanted: Any) -> None:
 def _check_logging(path: str, node: Any) -> None:
     """Refuse what Python's logging would import or call: `()`, `class`, and `ext://`."""
     if not isinstance(node, (Mapping, list)):
-        name = node.removeprefix("ext://") if isinstance(node, str) else ""
-        if path.endswith((".()", ".class")) or name != node:
-            _may_start(path, name, _OF_LOGGING)
+        text = str(node)
+        if path.endswith((".()", ".class")) or text.startswith("ext://"):
+            _may_start(path, text.removeprefix("ext://"), _OF_LOGGING)
         return
     for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
         _check_logging(f"{path}.{key}", value)
