@@ -27,7 +27,7 @@ from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, summary, sweep_line
-from fmbench.trust import refuse_untrusted
+from fmbench.trust import refuse_untrusted, typed
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -235,8 +235,8 @@ def _vet(arguments: argparse.Namespace) -> None:
     with hydra.initialize_config_search_path([f"file://{folder}" for folder in folders]):
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", arguments.overrides, RunMode.MULTIRUN)
-        given = [*composed.hydra.overrides.hydra, *composed.hydra.overrides.task]
-        if sorted(given) != sorted(arguments.overrides):
+        of_hydra, of_run = typed(composed)
+        if sorted([*of_hydra, *of_run]) != sorted(arguments.overrides):
             raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
         refuse_untrusted(composed)
 

@@ -212,9 +212,13 @@ def refuse_environment_in(node: Any, path: str) -> None:
             continue
         if OmegaConf.is_interpolation(node, key):
             _variables_read.clear()
-            value = node[key]
-            if OmegaConf.is_config(value):
-                OmegaConf.to_container(value, resolve=True)
+            try:
+                value = node[key]
+                if OmegaConf.is_config(value):
+                    OmegaConf.to_container(value, resolve=True)
+            except OmegaConfBaseException:
+                if not _variables_read:
+                    raise
             if _variables_read:
                 raise ConfigError(
                     f"{place}: reads the environment variable {_variables_read[0]}; only "

@@ -53,10 +53,10 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
         ConfigError: the first key that a file may not set, or that cannot be.
     """
     refuse_environment(config)
-    typed = [str(text) for text in config.hydra.overrides.hydra]
+    of_hydra, _ = typed(config)
     loader = GlobalHydra.instance().config_loader()
     # Those of the sweeper may need one that a ready sweep chooses.
-    others = [text for text in typed if _kept(text)]
+    others = [text for text in of_hydra if _kept(text)]
     wanted = _plain(loader.load_configuration(config_name, others, RunMode.MULTIRUN))
     found = _plain(config)
     for key, value in found.items():
@@ -80,7 +80,15 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
         raise ConfigError(f"hydra.verbose={found['verbose']}: must be true, false or logger names")
     for part in ("job_logging", "hydra_logging"):
         _check_logging(f"hydra.{part}", found[part])
-    _check_started(found, typed)
+    _check_started(found, of_hydra)
+
+
+def typed(config: DictConfig) -> tuple[list[str], list[str]]:
+    """The overrides of a command line, of Hydra and of the run, as they were typed."""
+    given = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    assert isinstance(given, dict)
+    of_hydra, of_run = ([str(text) for text in given[part]] for part in ("hydra", "task"))
+    return of_hydra, of_run
 
 
 def _kept(override: str) -> bool:
@@ -138,7 +146,7 @@ def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
         raise ConfigError(f"{key}={target}: not allowed; {TRUST_VARIABLE} names packages to trust")
 
 
-def _check_started(hydra: Mapping[str, Any], typed: Sequence[str]) -> None:
+def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     """Refuse a launcher or a sweeper that is not listed, and code that a sweeper is to find."""
     for part in ("launcher", "sweeper"):
         target = (hydra[part] or {}).get("_target_")
@@ -147,7 +155,7 @@ def _check_started(hydra: Mapping[str, Any], typed: Sequence[str]) -> None:
     if (hydra["launcher"] or {}).get("n_jobs") == 0:
         raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more, or -1 for all cores")
     for key in ("storage", "study_name", "custom_search_space"):
-        given = any(text.lstrip("+").startswith(f"hydra.sweeper.{key}=") for text in typed)
+        given = any(text.lstrip("+").startswith(f"hydra.sweeper.{key}=") for text in of_hydra)
         if (hydra["sweeper"] or {}).get(key) is not None and not given:
             raise ConfigError(
                 f"hydra.sweeper.{key}: a config file may not set it; it can be given on the "
