@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any
 
@@ -266,6 +267,13 @@ def check(config: Mapping[str, Any]) -> None:
     own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
     for key, (types, wanted) in (_TYPES | own).items():
         _has_type(config, key, types, wanted)
+    for group in _TARGETS:
+        target = config[group]["_target_"]
+        # Hydra looks at where it leads to, once more, when it is started.
+        if not any(fnmatchcase(target, pattern) for pattern in execution_whitelist(group)):
+            raise ConfigError(
+                f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
+            )
     if config["data"]["std"] <= 0:
         raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
     if config["optimizer"]["lr"] <= 0:
