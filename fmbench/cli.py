@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
-from fmbench import experiment
+from fmbench import environment, experiment
 from fmbench.callbacks import SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
@@ -186,7 +186,7 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     Raises:
         ConfigError: the config sets environment variables, or cannot be resolved.
     """
-    configuration.refuse_environment(OmegaConf.create({"hydra": context}))
+    environment.refuse_set(OmegaConf.create({"hydra": context}))
     resolved = configuration.resolve(config)
     root = resolved["data"].get("root")
     if isinstance(root, str) and root and not root.startswith("~"):

@@ -14,11 +14,10 @@ from types import NoneType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 
-from fmbench import parts, sources
+from fmbench import environment, parts, sources
 from fmbench.errors import ConfigError
 from fmbench.reference import check_reference
 
@@ -139,20 +138,6 @@ def execution_whitelist(group: str | None = None) -> list[str]:
     return own + [f"{name.strip()}.*" for name in TRUSTED.split(",") if name.strip()]
 
 
-def refuse_environment(config: DictConfig) -> None:
-    """Refuse a config that sets environment variables: they can make programs run other programs.
-
-    Raises:
-        ConfigError: `hydra.job.env_set` is not empty.
-    """
-    names = list(config.hydra.job.env_set)
-    if names:
-        raise ConfigError(
-            f"hydra.job.env_set.{names[0]}: a config may not set environment variables; "
-            "set them in the shell"
-        )
-
-
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
     sources.install()
@@ -161,7 +146,7 @@ def register() -> None:
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
-    OmegaConf.register_resolver("oc.env", _environment, replace=True)
+    OmegaConf.register_resolver("oc.env", environment.read, replace=True)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -173,60 +158,12 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
-        refuse_environment_in(own, "")
+        environment.refuse_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-#: The only key that may be read from the environment. Records leave it out.
-_FROM_ENVIRONMENT = "data.root"
-
-#: The variables read since the list was emptied.
-_variables_read: list[str] = []
-
-
-def _environment(name: str, *default: Any) -> str | None:
-    """The resolver `oc.env`, which leaves word of what was read."""
-    _variables_read.append(name)
-    return oc.env(name, *default)
-
-
-def refuse_environment_in(node: Any, path: str) -> None:
-    """Refuse values that come from the environment: they would be written into records.
-
-    Each value is read by itself, so that one which leads there through others is found too.
-
-    Args:
-        node: of a composed config, whose values are looked at.
-        path: of the node, with dots.
-
-    Raises:
-        ConfigError: the first key whose value does.
-    """
-    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
-    for key in keys:
-        place = f"{path}.{key}" if path else str(key)
-        if OmegaConf.is_missing(node, key) or place == _FROM_ENVIRONMENT:
-            continue
-        if OmegaConf.is_interpolation(node, key):
-            _variables_read.clear()
-            try:
-                value = node[key]
-                if OmegaConf.is_config(value):
-                    OmegaConf.to_container(value, resolve=True)
-            except OmegaConfBaseException:
-                if not _variables_read:
-                    raise
-            if _variables_read:
-                raise ConfigError(
-                    f"{place}: reads the environment variable {_variables_read[0]}; only "
-                    f"{_FROM_ENVIRONMENT} may, so that none gets into a record"
-                )
-        elif OmegaConf.is_config(node[key]):
-            refuse_environment_in(node[key], place)
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -13,7 +13,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import GROUPS, check, refuse_environment_in, resolve
+from fmbench import environment
+from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
 from fmbench.trust import refuse_untrusted
 
@@ -164,7 +165,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
     for key in map(str, params):
         if key.lstrip("+~").startswith("hydra"):
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
-    refuse_environment_in(params, "hydra.sweeper.params")
+    environment.refuse_in(params, "hydra.sweeper.params")
 
 
 def _check_ready_sweep(

@@ -17,7 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import TRUST_VARIABLE, execution_whitelist, refuse_environment
+from fmbench import environment
+from fmbench.config import TRUST_VARIABLE, execution_whitelist
 from fmbench.errors import ConfigError
 
 #: What is looked at one by one, or set by Hydra when it composes.
@@ -52,7 +53,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     Raises:
         ConfigError: the first key that a file may not set, or that cannot be.
     """
-    refuse_environment(config)
+    environment.refuse_set(config)
     of_hydra, _ = typed(config)
     loader = GlobalHydra.instance().config_loader()
     # Those of the sweeper may need one that a ready sweep chooses.
