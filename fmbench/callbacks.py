@@ -16,13 +16,14 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.config import refuse_environment, resolve
+from fmbench.config import resolve
 from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import FINAL, Record, recorded_config
 from fmbench.runfolder import held, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Preflight(Callback):
         from fmbench.assembly import rehearse  # imports torch, which --help must not
 
         with _heard():
-            refuse_environment(config)
+            refuse_untrusted(config, kwargs["config_name"])
             resolved = resolve(config)
             folder = Path(config.hydra.run.dir)
             before = held(folder, recorded_config(resolved))

@@ -32,6 +32,9 @@ DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 #: Where the data set lies says nothing about the run, and may name a person's folders.
 PLACES = ("root", "mirrors", "download")
 
+#: Keys of a config that are no part of a run.
+_NO_PART = ("reference", "max_runs")
+
 
 @dataclass
 class Record:
@@ -156,17 +159,18 @@ def _canonical(value: Any) -> Any:
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config as a record keeps it: without the places of the data files.
 
-    And without the published figures, which decide nothing and have a field of their own.
+    And without the published figures, which decide nothing and have a field of their own, and the
+    limit of a sweep.
     """
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
-    return {key: value for key, value in config.items() if key != "reference"} | {"data": data}
+    return {key: value for key, value in config.items() if key not in _NO_PART} | {"data": data}
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without the places of the data files and `sweep=`.
+    """The overrides as a record keeps them: without places of data files, `sweep=`, `max_runs=`.
 
     Args:
         overrides: as typed, or as the sweep made them.
     """
-    gone = {"sweep", *(f"data.{name}" for name in PLACES)}
+    gone = {"sweep", "max_runs", *(f"data.{name}" for name in PLACES)}
     return [text for text in overrides if text.partition("=")[0].lstrip("+") not in gone]
