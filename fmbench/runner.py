@@ -1,11 +1,12 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
+import contextlib
 import json
 import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
-from fmbench.device import PeakMemory, choose_precision
+from fmbench.device import Device, PeakMemory, choose_precision
 from fmbench.errors import UserError
+from fmbench.memory import is_out_of_memory, out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -91,8 +93,9 @@ def execute(
         run = _Run(config, record, run_folder, listener, goes_on=before is not None)
         run_folder.write_record(record)
         try:
-            run.prepare()
-            run.fit(display)
+            with run.memory_watched():
+                run.prepare()
+                run.fit(display)
             record.status = COMPLETED
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
@@ -172,9 +175,25 @@ class _Run:
         self.folder = folder
         self.listener = listener
         self.goes_on = goes_on
-        self.start = time.perf_counter()
+        self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
+        self.device: Device | None = None
         self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
         self.saver: Saver | None = None
+
+    @contextlib.contextmanager
+    def memory_watched(self) -> Iterator[None]:
+        """Turn a lack of memory into a line that says what fits.
+
+        Raises:
+            OutOfMemoryError: there was too little.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.device is None or not is_out_of_memory(error):
+                raise
+            self.saver = None  # and with it the net
+            raise out_of_memory(error, self.config, self.device) from None
 
     def prepare(self) -> None:
         """Read the data, build the net and all around it, go on from a checkpoint if there is one.
@@ -204,7 +223,7 @@ class _Run:
         record.parameters = count_parameters(model)
         record.flops = count_flops(model)
         precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
-        device = replace(inputs.device, precision=precision)
+        self.device = device = replace(inputs.device, precision=precision)
         record.device = device.name
         record.fingerprint = device.fingerprint()
         self.memory = PeakMemory(device.torch)
@@ -229,7 +248,7 @@ class _Run:
         )
         if self.goes_on:
             saver.resume(len(split.train))
-        self.saver = saver
+        self.saver, self.start = saver, saver.since
 
     def fit(self, display: Callable[[int, int], Display]) -> None:
         """Train to the last epoch and leave what is to be kept.
@@ -276,8 +295,7 @@ class _Run:
         Raises:
             StorageError: the folder cannot be written to.
         """
-        since = self.saver.since if self.saver else self.start
-        self.record.seconds["total"] = time.perf_counter() - since
+        self.record.seconds["total"] = time.perf_counter() - self.start
         self.folder.write_record(self.record)
         if self.record.status in FINAL and not self.config["keep_checkpoint"]:
             self.checkpoints.remove()

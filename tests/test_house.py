@@ -26,7 +26,8 @@ ORDER = [
     "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
     "storage", "sweep", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "train", "record", "runfolder", "stop", "saver",
-    "experiment", "provenance", "progress", "weights", "assembly", "classifier", "runner", "schema",
+    "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
+    "schema",
     "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",
     "samples", "preview", "__main__",
 ]  # fmt: skip
