@@ -21,7 +21,8 @@ from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import FINAL, Record, recorded_config
-from fmbench.runfolder import held, refuse_used_sweep
+from fmbench.runfolder import held, lock_sweep, refuse_used_sweep
+from fmbench.storage import FolderLock
 from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trust import refuse_untrusted
 
@@ -39,6 +40,9 @@ class AlreadyDone(BaseException):
 
 class Preflight(Callback):
     """Refuses what no run can be made of before anything is written."""
+
+    def __init__(self) -> None:
+        self.lock: FolderLock | None = None  # of a sweep's folder
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
@@ -62,9 +66,16 @@ class Preflight(Callback):
         from fmbench.data import load
 
         with _heard():
-            refuse_used_sweep(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            refuse_used_sweep(folder)
             first = check_sweep(config, kwargs["config_name"])
             load(first["data"])  # data that are missing would end every run, one after the other
+            self.lock = lock_sweep(folder)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let others into the sweep's folder."""
+        if self.lock is not None:
+            self.lock.release()
 
 
 class SweepReport(Callback):

@@ -166,3 +166,22 @@ def refuse_used_sweep(folder: Path) -> None:
     with contextlib.suppress(OSError):
         if next(folder.rglob(RESULT_NAME), None):
             raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
+
+
+def lock_sweep(folder: Path) -> FolderLock:
+    """Make a sweep's folder this process's own.
+
+    Raises:
+        StorageError: it cannot be made, another sweep is at work there, or was until just now.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    lock = FolderLock(folder)
+    try:
+        refuse_used_sweep(folder)
+    except StorageError:
+        lock.release()
+        raise
+    return lock

@@ -5,8 +5,8 @@
 
 - kills: SIGKILL at random instants of short runs, each started again until it is done; in the end
   the weights, the predictions and the record are those of a run that nobody disturbed.
-- writes: SIGKILL at the first write, flush, rename or removal of a run's files, at the second, until
-  none is left; started again after each.
+- writes: SIGKILL at the first write, flush, rename or removal of a run's files, at the second,
+  and so on until none is left; started again after each.
 - disk: the largest file that may be written is so small that one write after the other fails; the
   run says so in a line with exit status 5, and what was whole before is whole.
 - truncated: a record cut off at every byte is named as unreadable, and never half-read.

@@ -1,11 +1,18 @@
 """A run that was stopped goes on to the bits of one that was not."""
 
+import itertools
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY, fmbench, records
+from commands import CHECKOUT, TINY, fmbench, records
 
 import fmbench as package
 from fmbench import saver
@@ -275,3 +282,75 @@ def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path
     ):
         run(tmp_path / "run")
     assert run(tmp_path / "run").status == "completed"
+
+
+def test_two_sweeps_may_not_share_a_folder(tmp_path):
+    from fmbench.runfolder import lock_sweep
+
+    lock = lock_sweep(tmp_path / "sweep")
+    arguments = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
+    done = fmbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 5
+    assert done.stderr.startswith("fmbench: sweep: another process is at work there")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "sweep").iterdir()) == []
+    lock.release()
+    assert fmbench(*arguments, cwd=tmp_path).returncode == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_two_starts_in_one_second(tmp_path):
+    children = [start(tmp_path) for _ in range(2)]
+    assert [child.wait(timeout=120) for child in children] == [0, 0]
+    assert [record["status"] for record in records(tmp_path)] == ["completed", "completed"]
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_the_clock_is_set_back(monkeypatch, tmp_path):
+    real = time.time
+    calls = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * (next(calls) > 5))
+    run(tmp_path / "run", "checkpoint_every=1")
+    (record,) = records(tmp_path)
+    assert all(0 <= value < 60 for value in record["seconds"].values())
+    assert record["seconds"]["total"] >= record["seconds"]["train"]
+
+
+def test_a_folder_that_vanishes(monkeypatch, tmp_path):
+    after_epoch = Saver.after_epoch
+
+    def vanish(self, line):
+        after_epoch(self, line)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    monkeypatch.setattr(Saver, "after_epoch", vanish)
+    with pytest.raises(StorageError, match=r"cannot be written: No such file or directory"):
+        run(tmp_path / "run")
+
+
+def test_a_signal_while_saving(stop_at, monkeypatch, tmp_path):
+    run(tmp_path / "whole", "checkpoint_every=1")
+    fsync = os.fsync
+    sent = []
+
+    def interrupted(handle):
+        if "checkpoint" in str(Path(f"/proc/self/fd/{handle}").readlink()) and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    stopped(tmp_path / "run", "checkpoint_every=1")
+    assert sent
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "run", "checkpoint_every=1")
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
