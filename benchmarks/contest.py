@@ -107,7 +107,7 @@ class Contest:
         inputs = replace(self.inputs, split=split)
         model = self.device.place(self._model())
         trainer = assembly.make_trainer(self.config, inputs, model, self.device, self.flops)
-        epochs, step = itertools.count(), trainer.make_step()
+        epochs, step = itertools.count(), trainer.step
 
         def work() -> int:
             train_epoch(

@@ -41,7 +41,7 @@ def recipe(name: str, *, seconds: float, data: str) -> tuple[Spread, int, str]:
     trainer = assembly.make_trainer(config, inputs, device.place(model), device, flops)
     size = config["batch_size"]
     batches = trainer.loader.epoch(0)
-    step = trainer.make_step()
+    step = trainer.step
 
     def steps(count: int) -> float:
         start = time.perf_counter()

@@ -14,6 +14,7 @@ from torch import nn
 from fmbench import config as configuration
 from fmbench import data
 from fmbench.augment import Augmentation
+from fmbench.cost import count_parameters
 from fmbench.device import Device, select
 from fmbench.errors import ConfigError, UserError
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
@@ -73,11 +74,28 @@ def rehearse(config: Mapping[str, Any]) -> None:
         UserError: what is wrong with the config or the data.
     """
     configuration.check(config)
-    model_on_meta(config)
+    model = model_on_meta(config)
     # Any parameter will do to see whether the optimizer and the schedule take their numbers.
     with contextlib.suppress(RuntimeError):
         _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
-    prepare(config)
+    inputs = prepare(config)
+    if model is not None:
+        _refuse_too_large(model, inputs.device)
+
+
+def _refuse_too_large(model: nn.Module, device: Device) -> None:
+    """Refuse a net that the system would end the process for, without a word.
+
+    Raises:
+        ConfigError: its weights and their gradients alone are more than the device's memory.
+    """
+    parameters = count_parameters(model)
+    needed, there = 8 * parameters, device.memory()  # two float32
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"model: its {parameters:,} parameters and their gradients are {needed / 1e9:,.1f} GB, "
+            f"{device.torch} has {there / 1e9:,.1f} GB"
+        )
 
 
 def make_trainer(
@@ -189,11 +207,21 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
 def _optimizer_and_schedule(
     config: Mapping[str, Any], parameters: Any, *, batches: int
 ) -> tuple[torch.optim.Optimizer, Schedule]:
-    optimizer = _instantiate(config, "optimizer", parameters)
+    optimizer = make_optimizer(config, parameters)
     schedule = _instantiate(
         config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
     )
     return optimizer, schedule
+
+
+def make_optimizer(config: Mapping[str, Any], parameters: Any) -> torch.optim.Optimizer:
+    """The optimizer, over some parameters.
+
+    Raises:
+        ConfigError: it may not be built, or refuses its numbers.
+    """
+    optimizer: torch.optim.Optimizer = _instantiate(config, "optimizer", parameters)
+    return optimizer
 
 
 def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:

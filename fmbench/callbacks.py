@@ -16,27 +16,47 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.config import refuse_environment, resolve
+from fmbench.config import resolve
 from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
-from fmbench.record import refuse_used, refuse_used_sweep
+from fmbench.record import FINAL, Record, recorded_config
+from fmbench.runfolder import held, lock_sweep, refuse_used_sweep
+from fmbench.storage import FolderLock
 from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
 
 
+class AlreadyDone(BaseException):
+    """The run that is to start is at its end; travels past Hydra as a `Refusal` does."""
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        super().__init__(folder)
+        self.record = record
+        self.folder = folder
+
+
 class Preflight(Callback):
     """Refuses what no run can be made of before anything is written."""
+
+    def __init__(self) -> None:
+        self.lock: FolderLock | None = None  # of a sweep's folder
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
         from fmbench.assembly import rehearse  # imports torch, which --help must not
 
         with _heard():
-            refuse_environment(config)
-            refuse_used(Path(config.hydra.run.dir))
-            rehearse(resolve(config))
+            refuse_untrusted(config, kwargs["config_name"])
+            resolved = resolve(config)
+            folder = Path(config.hydra.run.dir)
+            before = held(folder, recorded_config(resolved))
+            if before is None or before.status not in FINAL:
+                rehearse(resolved)
+        if before is not None and before.status in FINAL:
+            raise AlreadyDone(before, folder)
         sweep = chosen(config.hydra, "sweep")
         if sweep is not None:
             log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)
@@ -46,9 +66,16 @@ class Preflight(Callback):
         from fmbench.data import load
 
         with _heard():
-            refuse_used_sweep(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            refuse_used_sweep(folder)
             first = check_sweep(config, kwargs["config_name"])
             load(first["data"])  # data that are missing would end every run, one after the other
+            self.lock = lock_sweep(folder)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let others into the sweep's folder."""
+        if self.lock is not None:
+            self.lock.release()
 
 
 class SweepReport(Callback):

@@ -4,14 +4,16 @@ Torch is imported when the first run starts, so that `--help`, `--cfg job` and t
 at once.
 """
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -19,12 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
-from fmbench import experiment
-from fmbench.callbacks import SweepReport
+from fmbench import environment, experiment
+from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
+from fmbench.stop import StopRequested
 from fmbench.streams import complain, silence
-from fmbench.summary import short_path, summary, sweep_line
+from fmbench.summary import short_path, stopped_line, summary, sweep_line
+from fmbench.trust import refuse_untrusted, typed
 
 if TYPE_CHECKING:
     from fmbench.record import Record
@@ -40,7 +44,6 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"fmbench {fmbench.__version__}")
         return
-    configuration.register()
     command = hydra.main(
         config_path=str(configuration.CONFIG_DIR),
         config_name="config",
@@ -51,7 +54,13 @@ def main() -> None:
     # Hydra then passes every error on, where it would print many lines and exit with status 1.
     os.environ[FULL_ERROR] = "1"
     try:
+        configuration.register()
+        _vet(_arguments())
         command()
+    except AlreadyDone as already:
+        _already(already)
+    except StopRequested as stop:
+        _fail(stopped_line(stop, sys.argv[1:]), stop.exit_status)
     except KeyboardInterrupt:
         _fail("stopped from the keyboard", 130)
     except BrokenPipeError:
@@ -92,6 +101,14 @@ def job(config: DictConfig) -> float | None:
         # A mistake in the config needs no traceback.
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
+    except StopRequested as stop:
+        stop.folder = folder
+        raise
+    return _ended(record, folder, in_sweep=in_sweep)
+
+
+def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
+    """Say how a run has ended; returns what a search maximises."""
     if record.status != "completed":
         message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
         if not in_sweep:
@@ -111,6 +128,9 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     Args:
         overrides: such as ``["model=lenet", "epochs=3"]``.
 
+    A run that was stopped (Ctrl-C) has been saved: with the same overrides and
+    `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
+
     PyTorch's settings for the process (threads, determinism) are put back at the end; its random
     numbers go on from the run's.
 
@@ -119,6 +139,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
 
     Raises:
         UserError: the config, the data or the run folder is at fault.
+        KeyboardInterrupt: the run was asked to stop.
     """
     from fmbench.device import settings_kept
     from fmbench.progress import Display
@@ -151,6 +172,8 @@ def run(overrides: Sequence[str] = ()) -> "Record":
                 overrides=list(overrides),
                 with_log_configuration=False,
             )
+    except AlreadyDone as already:
+        return already.record
     except BaseException as error:
         known = as_user_error(error)
         if known is None or known is error:
@@ -182,7 +205,7 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     Raises:
         ConfigError: the config sets environment variables, or cannot be resolved.
     """
-    configuration.refuse_environment(OmegaConf.create({"hydra": context}))
+    environment.refuse_set(OmegaConf.create({"hydra": context}))
     resolved = configuration.resolve(config)
     root = resolved["data"].get("root")
     if isinstance(root, str) and root and not root.startswith("~"):
@@ -190,9 +213,65 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     return resolved
 
 
+def _arguments() -> argparse.Namespace:
+    """The arguments, as Hydra reads them.
+
+    Raises:
+        ConfigError: there is no such flag, or it takes the place of fmbench's own config.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flag  # type: ignore[method-assign]
+    parser.prog = "fmbench"
+    arguments = parser.parse_intermixed_args()
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(arguments, flag) is not None:
+            raise ConfigError(
+                f"--{flag.replace('_', '-')}: not supported; options of your own are in a folder "
+                "given with --config-dir, and a record's overrides make its run again"
+            )
+    return arguments
+
+
+def _refuse_flag(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; --help and --hydra-help explain")
+
+
+def _vet(arguments: argparse.Namespace) -> None:
+    """Refuse a config that files have no right to, before Hydra opens the first log by it.
+
+    Raises:
+        UserError: it may not be run.
+        HydraException: it does not compose.
+    """
+    looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
+    if any(getattr(arguments, name) for name in looks):
+        return
+    folders = [configuration.CONFIG_DIR]
+    if arguments.config_dir is not None:
+        folders.append(Path(arguments.config_dir).absolute())
+        if not folders[1].is_dir():
+            raise ConfigError(f"--config-dir {arguments.config_dir}: no such folder")
+    with hydra.initialize_config_search_path([f"file://{folder}" for folder in folders]):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration("config", arguments.overrides, RunMode.MULTIRUN)
+        of_hydra, of_run = typed(composed)
+        if sorted([*of_hydra, *of_run]) != sorted(arguments.overrides):
+            raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
+        refuse_untrusted(composed)
+
+
 def _fail(line: str, status: int) -> None:
     complain("fmbench", line)
     sys.exit(status)
+
+
+def _already(already: AlreadyDone) -> None:
+    """Say again how a run has ended that is at its end."""
+    complain("fmbench", f"this run is at its end already; nothing was changed in {already.folder}")
+    try:
+        _ended(already.record, already.folder, in_sweep=False)
+    except UserError as error:
+        _fail(str(error), error.exit_status)
 
 
 def _epochs_done(folder: Path) -> int:

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any
 
@@ -17,17 +17,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench import parts
+from fmbench import environment, parts, sources
 from fmbench.errors import ConfigError
 from fmbench.reference import check_reference
 
-PACKAGE = Path(__file__).resolve().parent
-
-#: In a wheel `conf` travels inside the package; in a checkout it stands beside it.
-CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
 GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
+
+#: At a millisecond each they take eleven days.
+MOST_EPOCHS = 10**9
 
 #: More than any machine has cores; PyTorch takes no number of any size.
 MOST_THREADS = 1024
@@ -92,11 +92,14 @@ class Config:
     label_smoothing: float = 0.0
     test_every: int = 0
     keep_model: bool = False
+    checkpoint_every: int | None = None
+    keep_checkpoint: bool = False
     device: str = "auto"
     precision: str = "auto"
     deterministic: bool = False
     cuda_graphs: bool = False
     threads: int | None = None
+    max_runs: int = 10_000
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
@@ -139,37 +142,27 @@ def execution_whitelist(group: str | None = None) -> list[str]:
     return own + [f"{name.strip()}.*" for name in TRUSTED.split(",") if name.strip()]
 
 
-def refuse_environment(config: DictConfig) -> None:
-    """Refuse a config that sets environment variables: they can make programs run other programs.
-
-    Raises:
-        ConfigError: `hydra.job.env_set` is not empty.
-    """
-    names = list(config.hydra.job.env_set)
-    if names:
-        raise ConfigError(
-            f"hydra.job.env_set.{names[0]}: a config may not set environment variables; "
-            "set them in the shell"
-        )
-
-
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
+    sources.install()
     ConfigStore.instance().store("schema", Config, provider="fmbench", replace=True)
     # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    OmegaConf.register_resolver("oc.env", environment.read, replace=True)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
     """The config as plain Python, interpolations followed.
 
     Raises:
-        ConfigError: an interpolation leads nowhere, or a mandatory value is missing.
+        ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
+            missing.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     try:
+        environment.refuse_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
@@ -193,7 +186,11 @@ def check(config: Mapping[str, Any]) -> None:
     _at_least(config, "batch_size", 1)
     _at_least(config, "epochs", 1)
     _at_least(config, "test_every", 0)
+    _at_least(config, "checkpoint_every", 0)
     _at_least(config, "threads", 1)
+    _at_least(config, "max_runs", 1)
+    if config["epochs"] > MOST_EPOCHS:
+        raise ConfigError(f"epochs={config['epochs']}: must be at most {MOST_EPOCHS:,}")
     if (config["threads"] or 1) > MOST_THREADS:
         raise ConfigError(f"threads={config['threads']}: must be at most {MOST_THREADS}")
     if not 0 <= config["seed"] < 2**63:
@@ -212,6 +209,13 @@ def check(config: Mapping[str, Any]) -> None:
     own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
     for key, (types, wanted) in (_TYPES | own).items():
         _has_type(config, key, types, wanted)
+    for group in _TARGETS:
+        target = config[group]["_target_"]
+        # Hydra looks at where it leads to, once more, when it is started.
+        if not any(fnmatchcase(target, pattern) for pattern in execution_whitelist(group)):
+            raise ConfigError(
+                f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
+            )
     if config["data"]["std"] <= 0:
         raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
     if config["optimizer"]["lr"] <= 0:

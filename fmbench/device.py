@@ -50,6 +50,17 @@ class Device:
         if self.torch.type == "cuda":
             torch.cuda.synchronize(self.torch)
 
+    def memory(self) -> int | None:
+        """Bytes of memory in all, or None where the system does not tell."""
+        if self.torch.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.torch).total_memory)
+        limits = []
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        with contextlib.suppress(OSError, ValueError):  # of a container; "max" where it has none
+            limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
+        return min(limits, default=None)
+
     @property
     def name(self) -> str:
         """The hardware as a reader knows it."""
@@ -62,7 +73,7 @@ class Device:
         return {
             "fmbench": fmbench.__version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a text, of no class of its own
             "torchvision": metadata.version("torchvision"),
             "numpy": np.__version__,
             "system": f"{platform.system()} {platform.machine()}",

@@ -43,13 +43,19 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, OverrideParseException):
         # After the place of the error comes a pointer to a manual; a line has no room for it.
         text = str(error.__cause__ or error.message).partition("See https:")[0]
-        return ConfigError(f"cannot read the override {error.override!r}: {_last_line(text)}")
+        return ConfigError(
+            f"cannot read the override {error.override!r}{_column(error)}: {_last_line(text)}"
+        )
+    if isinstance(error, RecursionError) and not _raised_in_a_run(error):
+        return ConfigError("the config is nested too deeply, or one of its files leads to itself")
     if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
         return PartialResultsError("no trial of the search completed")  # Optuna has no best one
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return ConfigError(" ".join(str(error).split()))
+        return ConfigError(_words(error))
+    if type(error).__module__.startswith("sqlalchemy."):
+        return ConfigError(f"hydra.sweeper.storage: {_words(error)}")
     return _raised_by_hydra(error)
 
 
@@ -76,12 +82,31 @@ def _raised_by_hydra(error: BaseException) -> ConfigError | None:
     """The line where Hydra itself refused a value, for which it has no exception of its own."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    if not isinstance(error, ValueError) or not module.startswith("hydra."):
+    if not isinstance(error, ValueError) or not module.startswith(("hydra.", "logging.config")):
         return None
-    text = " ".join(str(error).split())
+    text = _words(error)
+    if module == "logging.config":
+        return ConfigError(f"hydra.job_logging, hydra.hydra_logging: {text}")
+    if text.startswith("Exceeds the limit"):  # of the digits that Python makes a number of
+        texts = [frame.f_locals["s"] for frame in frames if frame.f_code.co_name == "parse_rule"]
+        return ConfigError(f"{texts[-1][:40] if texts else 'a number'}...: has too many digits")
     # Its text names no key, but where it was raised there is one at hand.
     override = getattr(frames[-1].f_locals.get("override"), "input_line", None)
     return ConfigError(f"{override}: {text}" if override and override not in text else text)
+
+
+def _column(error: BaseException) -> str:
+    """Where in an override the parser stopped, which is known to the one that it told."""
+    for cause in _chain(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            if frame.f_code.co_name == "syntaxError":
+                return f", character {frame.f_locals['column'] + 1}"
+    return ""
+
+
+def _words(error: BaseException) -> str:
+    """A message on one line, without what OmegaConf says below it about its own types."""
+    return " ".join(str(error).partition("\n    full_key:")[0].split())
 
 
 def _omegaconf_line(cause: OmegaConfBaseException) -> str:
@@ -89,7 +114,7 @@ def _omegaconf_line(cause: OmegaConfBaseException) -> str:
     parent = cause.parent_node
     last = key.rpartition(".")[2]
     if key.startswith("hydra"):
-        return f"{key}: {' '.join(str(cause).split())}"
+        return f"{key}: {_words(cause)}"
     missing = isinstance(cause, (ConfigAttributeError, ConfigKeyError))
     if missing and isinstance(parent, DictConfig) and last not in parent:
         there = [str(name) for name in parent if name != "hydra"]

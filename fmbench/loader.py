@@ -77,14 +77,20 @@ class TrainLoader:
         """Batches in an epoch."""
         return math.ceil(len(self.labels) / self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels."""
+    def epoch(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels.
+
+        Args:
+            epoch: counted from 0.
+            seen: images of it that were trained on already, in whole batches: they are left out.
+        """
         count, device = len(self.labels), self.labels.device
         order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER)).to(device)
         draws = self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
         draws = {name: drawn.to(device) for name, drawn in draws.items()}
         chunk = self.batch_size * max(1, CHUNK // self.batch_size)
-        for ids in torch.split(order, chunk):
+        for start in range(seen, count, chunk):
+            ids = order[start : start + chunk]
             pixels = self.augmentation.move(self.windows, draws, ids)
             images = self.augmentation.blank(self.normalization(pixels), draws, ids)
             yield from zip(

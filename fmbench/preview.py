@@ -19,6 +19,7 @@ from fmbench.explain import as_user_error
 from fmbench.grid import draw
 from fmbench.storage import write_whole
 from fmbench.streams import complain, silence
+from fmbench.trust import refuse_untrusted
 
 #: There are ten classes; more columns than these are no use on a page.
 MOST_IMAGES, MOST_DRAWS = 10, 20
@@ -82,10 +83,10 @@ def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[
     own = [] if folder is None else [f"file://{folder.resolve()}"]
     with (
         hydra.utils.execution_whitelist(configuration.execution_whitelist()),
-        hydra.initialize_config_search_path([*own, f"file://{configuration.CONFIG_DIR}"]),
+        hydra.initialize_config_search_path([f"file://{configuration.CONFIG_DIR}", *own]),
     ):
         composed = hydra.compose("config", list(overrides), return_hydra_config=True)
-    configuration.refuse_environment(composed)
+        refuse_untrusted(composed)
     option = composed.hydra.runtime.choices.get("augmentation")
     return configuration.resolve(composed), str(option or "none")
 

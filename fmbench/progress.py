@@ -33,6 +33,9 @@ class Display:
     ) -> None:
         """Leave the terminal as it was."""
 
+    def begin(self, images: int) -> None:
+        """So many images, over all epochs, were trained on before; called once, first."""
+
     def within(self, images: int, loss: float, accuracy: float) -> None:
         """So many images of the current epoch are done, with these running means."""
 
@@ -52,7 +55,8 @@ class LiveDisplay(Display):
     def __init__(self, epochs: int, images: int, console: Console | None = None) -> None:
         self.epochs = epochs
         self.images = images
-        self.done = 0
+        self.done = 0  # images of the epochs that ended
+        self.before = 0  # images that were trained on before the display began
         self.start = time.perf_counter()
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -82,9 +86,14 @@ class LiveDisplay(Display):
     ) -> None:
         self.progress.stop()
 
+    def begin(self, images: int) -> None:
+        self.before = images
+        self.done = images - images % self.images
+        self.progress.update(self.task, completed=images)
+
     def within(self, images: int, loss: float, accuracy: float) -> None:
         seen = self.done + images
-        speed = seen / (time.perf_counter() - self.start)
+        speed = (seen - self.before) / (time.perf_counter() - self.start)
         self.progress.update(
             self.task,
             completed=seen,
@@ -106,6 +115,9 @@ class PlainDisplay(Display):
         self.seconds_between = seconds_between
         self.epoch = 0
         self.last = time.perf_counter()
+
+    def begin(self, images: int) -> None:
+        self.epoch = images // self.images
 
     def within(self, images: int, loss: float, accuracy: float) -> None:
         if time.perf_counter() - self.last >= self.seconds_between:

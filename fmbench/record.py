@@ -1,37 +1,39 @@
-"""What a run says about itself, and the only place that names the files of a run folder."""
+"""What a run says about itself, and the names of the files of a run folder."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import fmbench
-from fmbench.errors import StorageError
-from fmbench.storage import storage_error, write_whole
 
 SCHEMA = 1
 RESULT_NAME = "result.json"
 HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME = "predictions.npy"
 MODEL_NAME = "model.safetensors"
+CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
 
 #: What became of a run. A record says `running` from its first second, so that a run which is
 #: killed outright still stands in the table.
 RUNNING, COMPLETED = "running", "completed"
 DIVERGED, FAILED, INTERRUPTED = "diverged", "failed", "interrupted"
 
+#: Of runs that are at their end: started again they would do the same once more.
+FINAL = (COMPLETED, DIVERGED)
+
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
-#: threads, deterministic, cuda_graphs) are in the fingerprint; test_every only looks, keep_model
-#: only keeps.
+#: threads, deterministic, cuda_graphs) are in the fingerprint; test_every only looks, keep_model,
+#: keep_checkpoint and checkpoint_every only keep.
 DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 
 #: Where the data set lies says nothing about the run, and may name a person's folders.
 PLACES = ("root", "mirrors", "download")
+
+#: Keys of a config that are no part of a run.
+_NO_PART = ("reference", "max_runs")
 
 
 @dataclass
@@ -82,6 +84,9 @@ class Record:
     peak_memory: int | None = None
     device: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    # One for each time that the run was interrupted and went on: when, where, and what of the
+    # fingerprint was another then.
+    restarts: list[dict[str, Any]] = field(default_factory=list)
     git: dict[str, Any] | None = None  # commit and dirty flag, when run from a checkout
     schema: int = SCHEMA
     fmbench_version: str = fmbench.__version__
@@ -89,6 +94,22 @@ class Record:
     def to_json(self) -> str:
         """The text of `result.json`."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """A record as `to_json` gave it.
+
+        Raises:
+            ValueError: it is none, or one of another schema.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            raise ValueError(f"no record of schema {SCHEMA}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except TypeError as error:
+            raise ValueError("lacks some of a record's fields") from error
 
     @property
     def objective(self) -> float | None:
@@ -138,86 +159,18 @@ def _canonical(value: Any) -> Any:
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config as a record keeps it: without the places of the data files.
 
-    And without the published figures, which decide nothing and have a field of their own.
+    And without the published figures, which decide nothing and have a field of their own, and the
+    limit of a sweep.
     """
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
-    return {key: value for key, value in config.items() if key != "reference"} | {"data": data}
+    return {key: value for key, value in config.items() if key not in _NO_PART} | {"data": data}
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without the places of the data files and `sweep=`.
+    """The overrides as a record keeps them: without places of data files, `sweep=`, `max_runs=`.
 
     Args:
         overrides: as typed, or as the sweep made them.
     """
-    gone = {"sweep", *(f"data.{name}" for name in PLACES)}
+    gone = {"sweep", "max_runs", *(f"data.{name}" for name in PLACES)}
     return [text for text in overrides if text.partition("=")[0].lstrip("+") not in gone]
-
-
-class RunFolder:
-    """The folder of one run; every write of `result.json` is whole or does not happen.
-
-    Args:
-        path: made if it is not there.
-
-    Raises:
-        StorageError: from any method, when the folder cannot be written to; from the constructor,
-            when it holds a run already.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        refuse_used(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(path, error) from error
-
-    def write_record(self, record: Record) -> None:
-        """Write `result.json`."""
-        write_whole(self.path / RESULT_NAME, record.to_json().encode())
-
-    def append_history(self, line: Mapping[str, Any]) -> None:
-        """Add one line, an epoch, to `history.jsonl`."""
-        path = self.path / HISTORY_NAME
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise storage_error(path, error) from error
-
-    def write_predictions(self, classes: Sequence[int] | np.ndarray) -> None:
-        """Write the predicted class of every test image, in the split's order, as uint8."""
-        path = self.path / PREDICTIONS_NAME
-        try:
-            with path.open("wb") as file:
-                np.save(file, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
-        except OSError as error:
-            raise storage_error(path, error) from error
-
-    def write_model(self, content: bytes) -> None:
-        """Write `model.safetensors`, as `fmbench.weights.to_bytes` gives it."""
-        write_whole(self.path / MODEL_NAME, content)
-
-
-def refuse_used_sweep(folder: Path) -> None:
-    """Refuse a sweep's folder that holds runs already.
-
-    Raises:
-        StorageError: it does.
-    """
-    if next(folder.rglob(RESULT_NAME), None):
-        raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
-
-
-def refuse_used(folder: Path) -> None:
-    """Refuse a folder that holds a run, so that no run is ever overwritten by another.
-
-    Raises:
-        StorageError: it does.
-    """
-    for name in (RESULT_NAME, HISTORY_NAME):
-        if (folder / name).exists():
-            raise StorageError(
-                f"{folder}: holds a run already ({name}); take another folder, or remove this one"
-            )

@@ -1,36 +1,41 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
+import contextlib
 import json
 import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fmbench.assembly import Inputs, make_model, make_trainer, prepare
+from fmbench.assembly import make_model, make_trainer, prepare
+from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
-from fmbench.device import PeakMemory, choose_precision
+from fmbench.device import Device, PeakMemory, choose_precision
 from fmbench.errors import UserError
+from fmbench.memory import is_out_of_memory, out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import (
     COMPLETED,
     DIVERGED,
     FAILED,
+    FINAL,
     INTERRUPTED,
     Record,
-    RunFolder,
     keys,
     recorded_config,
     recorded_overrides,
 )
+from fmbench.runfolder import RunFolder, held
+from fmbench.saver import Saver, now
+from fmbench.stop import Listener, listening
 from fmbench.train import DivergedError, Epoch, Trainer
 from fmbench.weights import refuse_unkeepable, to_bytes
 
@@ -54,9 +59,11 @@ def execute(
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
 
+    A run that is at its end already is left as it is; one that was interrupted goes on.
+
     Args:
         config: resolved, see `fmbench.config`.
-        folder: of the run; must not hold one yet.
+        folder: of the run; must not hold another one.
         choices: the option taken from each group.
         overrides: that make the run again.
         experiment: the published row that it was started from.
@@ -69,31 +76,37 @@ def execute(
 
     Raises:
         UserError: the config, the data or the folder is at fault.
+        StopRequested: the run was asked to stop. It is saved, and the record says so.
         Exception: whatever the net raised. The record says so, with status failed.
     """
-    run_folder = RunFolder(folder)
     record = _blank_record(config, choices, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dir = config_dir
-    run_folder.write_record(record)
-    start = time.perf_counter()
-    try:
-        inputs = prepare(config)
-        # Reading the images is not the run's: in a sweep only the first run does it.
-        start = time.perf_counter()
-        _run(config, inputs, record, run_folder, display)
-        record.status = COMPLETED
-    except DivergedError as error:
-        record.status, record.error = DIVERGED, str(error)
-    except KeyboardInterrupt:
-        record.status, record.error = INTERRUPTED, "stopped from the keyboard"
-        raise
-    except Exception as error:
-        record.status, record.error = FAILED, describe(error)
-        raise
-    finally:
-        record.seconds["total"] = time.perf_counter() - start
+    with RunFolder(folder) as run_folder, listening() as listener:
+        before = held(folder, record.config)
+        if before is not None and before.status in FINAL:
+            log.info("this run has %s already; nothing is changed", before.status)
+            return before
+        run_folder.clean()
+        if before is not None:
+            record.started, record.restarts = before.started, before.restarts
+        run = _Run(config, record, run_folder, listener, goes_on=before is not None)
         run_folder.write_record(record)
+        try:
+            with run.memory_watched():
+                run.prepare()
+                run.fit(display)
+            record.status = COMPLETED
+        except DivergedError as error:
+            record.status, record.error = DIVERGED, str(error)
+        except KeyboardInterrupt as stop:
+            record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
+            raise
+        except Exception as error:
+            record.status, record.error = FAILED, describe(error)
+            raise
+        finally:
+            run.end()
     return record
 
 
@@ -132,66 +145,160 @@ def _blank_record(
         epochs=config["epochs"],
         seed=config["seed"],
         reference=config["reference"],
-        started=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        started=now(),
         git=git_state(),
     )
 
 
-def _run(
-    config: Mapping[str, Any],
-    inputs: Inputs,
-    record: Record,
-    folder: RunFolder,
-    display: Callable[[int, int], Display],
-) -> None:
-    split = inputs.split
-    record.data["sha256"] = inputs.dataset.sha256
-    record.split = {
-        "name": split.name,
-        "train": len(split.train),
-        "validation": len(split.validation),
-        "test": len(split.test),
-        "hash": split.hash,
-    }
-    record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
+class _Run:
+    """One run in its folder.
 
-    _seed(config["seed"])
-    model = make_model(config)
-    if config["keep_model"]:
-        refuse_unkeepable(model)
-    record.parameters = count_parameters(model)
-    record.flops = count_flops(model)
-    precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
-    device = replace(inputs.device, precision=precision)
-    record.device = device.name
-    record.fingerprint = device.fingerprint()
-    memory = PeakMemory(device.torch)
-    trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
-    log.info(
-        "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
-        record.model,
-        f"{record.parameters:,}",
-        record.data["name"],
-        split.name,
-        *(f"{record.split[part]:,}" for part in ("train", "validation", "test")),
-        device.name,
-        precision,
-    )
-    images = len(split.train)
-    with display(config["epochs"], images) as shown:
-        ticker = Ticker(shown, GPU_TICK if device.torch.type == "cuda" else CPU_TICK)
-        for epoch in trainer.fit(ticker):
-            line = epoch_line(epoch, config["epochs"], images)
-            epochs_log.info(line)
-            shown.ended(epoch, line)
-            folder.append_history(_history(epoch))
-            _keep(record, epoch, trainer, images, looks_often=config["test_every"] > 0)
-            record.peak_memory = memory.bytes
-            if epoch.predictions is not None and epoch.epoch + 1 == config["epochs"]:
-                folder.write_predictions(epoch.predictions.numpy())
-    if config["keep_model"]:
-        classes = inputs.dataset.classes
-        folder.write_model(to_bytes(model, config=record.config, classes=classes, key=record.key))
+    Args:
+        config: resolved.
+        record: of the run, brought up to date as it goes.
+        folder: where it is kept.
+        listener: hears what asks the run to stop.
+        goes_on: whether the folder holds it already, interrupted.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        record: Record,
+        folder: RunFolder,
+        listener: Listener,
+        *,
+        goes_on: bool,
+    ) -> None:
+        self.config = config
+        self.record = record
+        self.folder = folder
+        self.listener = listener
+        self.goes_on = goes_on
+        self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
+        self.device: Device | None = None
+        self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
+        self.saver: Saver | None = None
+
+    @contextlib.contextmanager
+    def memory_watched(self) -> Iterator[None]:
+        """Turn a lack of memory into a line that says what fits.
+
+        Raises:
+            OutOfMemoryError: there was too little.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.device is None or not is_out_of_memory(error):
+                raise
+            self.saver = None  # and with it the net
+            raise out_of_memory(error, self.config, self.device) from None
+
+    def prepare(self) -> None:
+        """Read the data, build the net and all around it, go on from a checkpoint if there is one.
+
+        Raises:
+            UserError: the config, the data or the folder is at fault.
+        """
+        config, record = self.config, self.record
+        self.inputs = inputs = prepare(config)
+        # Reading the images is not the run's: in a sweep only the first run does it.
+        self.start = time.perf_counter()
+        split = inputs.split
+        record.data["sha256"] = inputs.dataset.sha256
+        record.split = {
+            "name": split.name,
+            "train": len(split.train),
+            "validation": len(split.validation),
+            "test": len(split.test),
+            "hash": split.hash,
+        }
+        record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
+
+        _seed(config["seed"])
+        model = make_model(config)
+        if config["keep_model"]:
+            refuse_unkeepable(model)
+        record.parameters = count_parameters(model)
+        record.flops = count_flops(model)
+        precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
+        self.device = device = replace(inputs.device, precision=precision)
+        record.device = device.name
+        record.fingerprint = device.fingerprint()
+        self.memory = PeakMemory(device.torch)
+        trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
+        log.info(
+            "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
+            record.model,
+            f"{record.parameters:,}",
+            record.data["name"],
+            split.name,
+            *(f"{record.split[part]:,}" for part in ("train", "validation", "test")),
+            device.name,
+            precision,
+        )
+        saver = Saver(
+            self.folder,
+            trainer,
+            record,
+            checkpoints=self.checkpoints,
+            listener=self.listener,
+            since=self.start,
+        )
+        if self.goes_on:
+            saver.resume(len(split.train))
+        self.saver, self.start = saver, saver.since
+
+    def fit(self, display: Callable[[int, int], Display]) -> None:
+        """Train to the last epoch and leave what is to be kept.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+            StopRequested: the run was asked to stop.
+            StorageError: the folder cannot be written to.
+        """
+        saver, config, record = self.saver, self.config, self.record
+        assert saver is not None
+        trainer = saver.trainer
+        epochs, images = config["epochs"], len(self.inputs.split.train)
+        with display(epochs, images) as shown:
+            shown.begin(trainer.position.epoch * images + trainer.position.seen)
+            on_gpu = trainer.device.torch.type == "cuda"
+            ticker = Ticker(shown, GPU_TICK if on_gpu else CPU_TICK)
+            peak = record.peak_memory or 0  # of the run's earlier starts
+            for epoch in trainer.fit(ticker, saver.between):
+                line = epoch_line(epoch, epochs, images)
+                epochs_log.info(line)
+                shown.ended(epoch, line)
+                history = _history(epoch)
+                self.folder.append_history(history)
+                _keep(record, epoch, trainer, images, looks_often=config["test_every"] > 0)
+                record.peak_memory = max(peak, self.memory.bytes or 0) or None
+                if epoch.predictions is not None and epoch.epoch + 1 == epochs:
+                    self.folder.write_predictions(epoch.predictions.numpy())
+                saver.after_epoch(history)
+        if config["keep_model"]:
+            content = to_bytes(
+                trainer.model,
+                config=record.config,
+                classes=self.inputs.dataset.classes,
+                key=record.key,
+            )
+            self.folder.write_model(content)
+        if config["keep_checkpoint"]:
+            saver.save()
+
+    def end(self) -> None:
+        """Write the record as it is now, and remove the checkpoints of a run that is at its end.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        self.record.seconds["total"] = time.perf_counter() - self.start
+        self.folder.write_record(self.record)
+        if self.record.status in FINAL and not self.config["keep_checkpoint"]:
+            self.checkpoints.remove()
 
 
 def _float(value: Any) -> Any:

@@ -4,17 +4,27 @@ import contextlib
 import os
 import sys
 
+#: What a value of any length is cut to. The longest list of options has 500.
+MOST_CHARACTERS = 2000
+
 
 def complain(program: str, line: str) -> None:
     """Write one line to standard error, if there is one to write to.
 
     Args:
         program: stands in front.
-        line: its white space is made single.
+        line: its white space is made single, and what would act on a terminal is shown instead.
     """
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"{program}: {' '.join(line.split())}\n")
+            sys.stderr.write(f"{program}: {_visible(line)}\n")
+
+
+def _visible(line: str) -> str:
+    line = " ".join(line.split())
+    if len(line) > MOST_CHARACTERS:
+        line = f"{line[:MOST_CHARACTERS]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def silence() -> None:

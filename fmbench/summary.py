@@ -1,9 +1,13 @@
 """What the end of a run says to a person."""
 
+import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from fmbench.record import Record
 from fmbench.reference import comparable, in_words
+from fmbench.stop import StopRequested
 
 
 def summary(record: Record, folder: Path) -> str:
@@ -54,6 +58,26 @@ def _published(record: Record) -> str:
 def sweep_line(record: Record) -> str:
     """The end of one run of a sweep."""
     return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
+
+
+def stopped_line(stop: StopRequested, arguments: Sequence[str]) -> str:
+    """What a run that was stopped says, with the command that goes on from there.
+
+    Args:
+        stop: what ended it.
+        arguments: of the command line, without the program.
+    """
+    if stop.folder is None:
+        return str(stop)
+    folder = str(stop.folder)
+    # Hydra reads what stands bare only where it is made of such characters.
+    if not re.fullmatch(r"[\w./\-]+", folder):
+        folder = "'" + folder.replace("'", "\\'") + "'"
+    given = [text for text in arguments if not text.startswith("hydra.run.dir=")]
+    command = shlex.join(["python", "-m", "fmbench", *given, f"hydra.run.dir={folder}"])
+    if stop.saved:
+        return f"{stop}, saved; this goes on: {command}"
+    return f"{stop}, could not be saved; this starts again from the last checkpoint: {command}"
 
 
 def short_path(folder: Path) -> str:

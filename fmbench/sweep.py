@@ -2,17 +2,21 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import GROUPS, check, refuse_environment, resolve
+from fmbench import environment
+from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
+from fmbench.trust import refuse_untrusted
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,11 @@ def total_runs(config: DictConfig) -> int:
     """How many runs a sweep has: the trials of a search, or the cells of a grid."""
     if is_search(config):
         return int(config.hydra.sweeper.n_trials)
-    return math.prod(len(axis.overrides) for axis in axes(config))
+    return _cells(axes(config))
+
+
+def _cells(every: Sequence[Axis]) -> int:
+    return math.prod(len(axis.overrides) for axis in every)
 
 
 def axes(config: DictConfig) -> list[Axis]:
@@ -42,7 +50,7 @@ def axes(config: DictConfig) -> list[Axis]:
     ends stand for it.
 
     Raises:
-        ConfigError: a glob matches nothing.
+        ConfigError: a glob matches nothing, or a key has more values than a sweep may have runs.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     given = config.hydra.sweeper.get("params") or {}
@@ -51,6 +59,7 @@ def axes(config: DictConfig) -> list[Axis]:
     for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
         key = override.get_key_element()
         if override.is_discrete_sweep():
+            _refuse_many(_count(override), config.max_runs, str(override.input_line), "values")
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not values:
                 raise ConfigError(f"{override.input_line}: matches nothing")
@@ -73,9 +82,11 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         The resolved config of the first run.
 
     Raises:
-        ConfigError: a value cannot be, or a search would look for the worst run.
+        ConfigError: a value cannot be, a search would look for the worst run, or there are more
+            runs than `max_runs`.
         HydraException: a value names no option or no key.
     """
+    _check_sweeper(config.hydra.sweeper)
     if is_search(config):
         direction = config.hydra.sweeper.direction
         name = getattr(direction, "name", direction)
@@ -84,15 +95,13 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
                 f"hydra.sweeper.direction={name}: runs return an accuracy, so it must be maximize; "
                 "sweep=lr_batch has it set"
             )
-        if config.hydra.sweeper.n_trials < 1:
-            raise ConfigError(
-                f"hydra.sweeper.n_trials={config.hydra.sweeper.n_trials}: must be 1 or more"
-            )
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
+    runs = config.hydra.sweeper.n_trials if is_search(config) else _cells(every)
+    _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(axis.overrides[0]) for axis in every]
     base = loader.load_configuration(config_name, first, RunMode.RUN)
-    refuse_environment(base)
+    refuse_untrusted(base, config_name)
     resolved = resolve(base)
     check(resolved)
     _check_ready_sweep(base, resolved, first, config_name)
@@ -105,7 +114,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
             if is_group or OmegaConf.is_config(there):
                 changed = [*first[:place], _text(override), *first[place + 1 :]]
                 composed = loader.load_configuration(config_name, changed, RunMode.RUN)
-                refuse_environment(composed)
+                refuse_untrusted(composed, config_name)
                 check(resolve(composed))
             else:
                 # Ten times as fast as composing, and the values of a long range are of this kind.
@@ -113,6 +122,50 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
                 OmegaConf.update(job, axis.key, override.value())
                 check(resolve(job))
     return resolved
+
+
+def _count(override: Override) -> int:
+    """How many values a sweep gives to a key, without making them."""
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.step:
+        start, stop = Fraction(value.start or 0), Fraction(value.stop or 0)
+        return max(0, math.ceil((stop - start) / Fraction(value.step)))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
+
+
+def _refuse_many(count: int, most: int, what: str, things: str) -> None:
+    """Refuse what Hydra would write out in memory before it starts the first run."""
+    if count > most:
+        shown = f"{count:,}" if count < 10**15 else "over 10**15"
+        raise ConfigError(
+            f"{what}: {shown} {things}, more than max_runs={most}; give it fewer, or a larger "
+            "max_runs"
+        )
+
+
+#: The numbers of a sweeper, with the least and the most that each may be.
+_OF_SWEEPERS = {
+    "n_trials": (1, math.inf),
+    "n_jobs": (1, math.inf),
+    "max_batch_size": (1, math.inf),
+    "max_failure_rate": (0, 1),
+}
+
+
+def _check_sweeper(sweeper: DictConfig) -> None:
+    for key, (least, most) in _OF_SWEEPERS.items():
+        value = sweeper.get(key)
+        if value is not None and not least <= value <= most:
+            allowed = f"{least} to {most}" if most < math.inf else f"{least} or more"
+            raise ConfigError(f"hydra.sweeper.{key}={value}: must be {allowed}")
+    storage = sweeper.get("storage")
+    if storage is not None and not isinstance(storage, str):
+        raise ConfigError(f"hydra.sweeper.storage={storage}: must be a URL, or null")
+    params = sweeper.get("params") or {}
+    for key in map(str, params):
+        if key.lstrip("+~").startswith("hydra"):
+            raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
+    environment.refuse_in(params, "hydra.sweeper.params")
 
 
 def _check_ready_sweep(

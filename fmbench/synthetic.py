@@ -21,6 +21,9 @@ CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 # fmt: on
 
+#: They take 784 MB.
+MOST_IMAGES = 1_000_000
+
 _SIDE = 28
 _CHUNK = 500  # images drawn at a time: what they need stays within a few megabytes
 
@@ -123,8 +126,8 @@ def draw(
         ConfigError: A size or the seed is out of range.
     """
     for name, size in (("train_size", train_size), ("test_size", test_size)):
-        if size < len(CLASSES):
-            raise ConfigError(f"data.{name}={size}: too small; allowed are 10 and above")
+        if not len(CLASSES) <= size <= MOST_IMAGES:
+            raise ConfigError(f"data.{name}={size}: allowed are 10 to {MOST_IMAGES:,}")
     if seed < 0:
         raise ConfigError(f"data.seed={seed}: negative; allowed are 0 and above")
     return *_draw_set(train_size, seed, stream=0), *_draw_set(test_size, seed, stream=1)

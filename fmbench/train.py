@@ -1,15 +1,19 @@
 """Fit and evaluate. Knows nets, batches and clocks; nothing of configs, folders or Hydra."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fmbench.checkpoint import random_states, restore_random_states
 from fmbench.device import Device
 from fmbench.loader import EvaluationLoader, TrainLoader
 from fmbench.schedule import Schedule
@@ -39,35 +43,48 @@ def train_epoch(
     step: Step,
     schedule: Schedule,
     *,
+    seen: int = 0,
     report: Report,
 ) -> Metrics:
-    """One pass over the training images.
+    """One pass over the training images, or the rest of one.
 
     The metrics are means over the pass, each batch measured by the weights as they were before its
     step and with augmentation and dropout on.
+
+    Args:
+        model: on its device.
+        batches: of the pass.
+        step: trains on one.
+        schedule: stepped here after every batch.
+        seen: images of the pass that were trained on before; the step has their sums.
+        report: told after every batch.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
     """
     model.train()
-    step.begin_epoch()
-    seen = 0
+    if not seen:
+        step.begin_epoch()
     for images, labels in batches:
         step(images, labels)
         schedule.after_batch()
         seen += len(labels)
         report(seen, step.loss_sum, step.correct)
-    schedule.after_epoch()
     return _metrics(step.loss_sum, step.correct, seen)
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: EvaluationLoader, *, device: Device
+    model: nn.Module,
+    loader: EvaluationLoader,
+    *,
+    device: Device,
+    between: Callable[[], None] = lambda: None,
 ) -> tuple[Metrics, Tensor]:
     """Mean loss and accuracy over a part of the split, and the predicted classes, (N,) uint8.
 
-    In the precision of training; without label smoothing, so that losses compare.
+    In the precision of training; without label smoothing, so that losses compare. `between` is
+    called after every batch.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
@@ -83,6 +100,7 @@ def evaluate(
         loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
         correct += (predicted == labels).sum()
         predictions.append(predicted.to(torch.uint8))
+        between()
     return _metrics(loss_sum, correct, len(loader)), torch.cat(predictions).cpu()
 
 
@@ -112,6 +130,16 @@ class Epoch:
     test: Metrics | None
     seconds: float  # training clock of this epoch
     predictions: Tensor | None  # on the test images, where they were looked at
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    epoch: int = 0  # that goes on, counted from 0
+    seen: int = 0  # its images that were trained on
+    learning_rate: float | None = None  # at the epoch's start, once it has begun
+    seconds: float = 0.0  # training clock of the epoch, up to the last stop
 
 
 class Trainer:
@@ -155,36 +183,11 @@ class Trainer:
         self.label_smoothing = label_smoothing
         self.device = device
         self.clocks = Clocks()
+        self.position = Position()
+        self.started: float | None = None  # of the epoch's training, while it goes on
 
-    def fit(self, report: Report) -> Iterator[Epoch]:
-        """Train; yields each epoch as it ends.
-
-        Raises:
-            DivergedError: the loss is no longer a number.
-        """
-        step = self.make_step()
-        for epoch in range(self.epochs):
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            start = self._now()
-            train = train_epoch(
-                self.model,
-                self.loader.epoch(epoch),
-                step,
-                self.schedule,
-                report=report,
-            )
-            trained = self._now()
-            validation = test = predictions = None
-            if self.validation is not None:
-                validation, _ = evaluate(self.model, self.validation, device=self.device)
-            last = epoch + 1 == self.epochs
-            if last or (self.test_every and (epoch + 1) % self.test_every == 0):
-                test, predictions = evaluate(self.model, self.test, device=self.device)
-            self.clocks.train += trained - start
-            self.clocks.evaluate += self._now() - trained
-            yield Epoch(epoch, rate, train, validation, test, trained - start, predictions)
-
-    def make_step(self) -> Step:
+    @cached_property
+    def step(self) -> Step:
         """How a batch is trained on, by what the device is set to."""
         step = EagerStep(
             self.model, self.optimizer, device=self.device, label_smoothing=self.label_smoothing
@@ -192,6 +195,100 @@ class Trainer:
         if self.device.cuda_graphs:
             return GraphStep(step, batch_size=self.loader.batch_size)
         return step
+
+    def fit(self, report: Report, between: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
+        """Train from where the position is; yields each epoch as it ends.
+
+        Args:
+            report: told after every batch of training.
+            between: called after every batch, of training or evaluation: a moment at which
+                `state_dict` gives a state to go on from. What it raises ends the run.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+        """
+        while self.position.epoch < self.epochs:
+            yield self._epoch(report, between)
+
+    def _epoch(self, report: Report, between: Callable[[], None]) -> Epoch:
+        epoch = self.position.epoch
+        train = self._train(report, between)
+        trained = self._now()
+        assert self.started is not None
+        self.position.seconds, self.started = trained - self.started, None
+        validation = test = predictions = None
+        if self.validation is not None:
+            validation, _ = evaluate(
+                self.model, self.validation, device=self.device, between=between
+            )
+        last = epoch + 1 == self.epochs
+        if last or (self.test_every and (epoch + 1) % self.test_every == 0):
+            test, predictions = evaluate(self.model, self.test, device=self.device, between=between)
+        self.clocks.evaluate += self._now() - trained
+        self.schedule.after_epoch()
+        position, self.position = self.position, Position(epoch + 1)
+        self.clocks.train += position.seconds
+        assert position.learning_rate is not None
+        return Epoch(
+            epoch,
+            position.learning_rate,
+            train,
+            validation,
+            test,
+            position.seconds,
+            predictions,
+        )
+
+    def _train(self, report: Report, between: Callable[[], None]) -> Metrics:
+        """The epoch's pass over the training images, or what is left of it."""
+        position = self.position
+
+        def after_batch(seen: int, loss_sum: Tensor, correct: Tensor) -> None:
+            position.seen = seen
+            report(seen, loss_sum, correct)
+            between()
+
+        if position.learning_rate is None:
+            position.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        self.started = self._now() - position.seconds
+        return train_epoch(
+            self.model,
+            self.loader.epoch(position.epoch, seen=position.seen),
+            self.step,
+            self.schedule,
+            seen=position.seen,
+            report=after_batch,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training goes on from, at the moments when `fit` calls `between`, or yields."""
+        position = dataclasses.asdict(self.position)
+        if self.started is not None:
+            position["seconds"] = self._now() - self.started
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
+            "position": position,
+            "clocks": dataclasses.asdict(self.clocks),
+            "random": random_states(self.device.torch),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            Exception: it is of another net, optimizer or schedule; whatever PyTorch then raises.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step.loss_sum.copy_(state["sums"]["loss"])
+        self.step.correct.copy_(state["sums"]["correct"])
+        self.position = Position(**state["position"])
+        self.clocks = Clocks(**state["clocks"])
+        restore_random_states(state["random"], self.device.torch)
 
     def _now(self) -> float:
         self.device.synchronize()

@@ -31,7 +31,8 @@ def test_mistakes_are_exceptions_and_leave_nothing(tmp_path, monkeypatch):
     raises_one_line(lambda: fmbench.run(None), ConfigError, "must be a list of texts")
     raises_one_line(lambda: fmbench.run(["batch_size=0"]), ConfigError, "batch_size=0")
     fmbench.run([*TINY, "hydra.run.dir=here"])
-    raises_one_line(lambda: fmbench.run([*TINY, "hydra.run.dir=here"]), StorageError, "here")
+    again = [*TINY, "hydra.run.dir=here", "seed=1"]
+    raises_one_line(lambda: fmbench.run(again), StorageError, "here", "seed is 0 there and 1 here")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 

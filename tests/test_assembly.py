@@ -124,7 +124,7 @@ def test_every_optimizer_goes_with_every_schedule(optimizer, scheduler):
         (["data.train_size=1.5"], "data.train_size=1.5: must be a whole number, is a float"),
         (["data.split.seed=x"], "data.split.seed=x: must be a whole number"),
         (["model._target_=fmbench.models.lenet5.Nothing"], "Nothing"),
-        (["model._target_=fmbench.cost.count_flops"], "whitelist"),
+        (["model._target_=fmbench.cost.count_flops"], "not allowed"),
         (["batch_size=201"], "batch_size=201: larger than the training part, 200 images"),
     ],
 )  # fmt: skip

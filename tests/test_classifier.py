@@ -112,7 +112,7 @@ def test_only_a_completed_run_that_is_asked_to_leaves_one(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_fails_the_run(tmp_path, monkeypatch):
-    from fmbench.record import RunFolder
+    from fmbench.runfolder import RunFolder
 
     def full(self, _content):
         raise StorageError("no space")

@@ -23,12 +23,13 @@ for path in PACKAGE.rglob("*.py"):
 
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
-    "errors", "streams", "reference", "parts", "config", "storage", "sweep", "idx", "synthetic",
-    "data", "splits", "augment", "loader", "models", "cost", "device", "schedule", "step",
-    "train",
-    "record", "experiment", "provenance", "progress", "weights", "assembly", "classifier",
-    "runner", "schema", "results", "report", "explain", "callbacks", "summary", "cli", "pictures",
-    "predict", "grid", "samples", "preview", "__main__",
+    "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
+    "storage", "sweep", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
+    "device", "schedule", "step", "checkpoint", "train", "record", "runfolder", "stop", "saver",
+    "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
+    "schema",
+    "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",
+    "samples", "preview", "__main__",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import pytest
 from commands import compose
 
 from fmbench.errors import StorageError
-from fmbench.record import RunFolder, keys, recorded_config, recorded_overrides
+from fmbench.record import keys, recorded_config, recorded_overrides
+from fmbench.runfolder import RunFolder
 from fmbench.storage import write_whole
 
 
@@ -97,14 +98,6 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written: full"):
         folder.write_model(b"weights")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_run_folder_is_refused_when_it_holds_a_run(tmp_path):
-    folder = RunFolder(tmp_path / "run")
-    folder.append_history({"epoch": 0})
-    with pytest.raises(StorageError, match="holds a run already"):
-        RunFolder(tmp_path / "run")
-    assert (tmp_path / "run" / "history.jsonl").read_text() == '{"epoch": 0}\n'
 
 
 def test_run_folder_that_cannot_be_made(tmp_path):

@@ -165,7 +165,7 @@ def test_the_device_says_how_steps_are_taken(graphs, kind):
         label_smoothing=0.0,
         device=device,
     )
-    assert isinstance(trainer.make_step(), kind)
+    assert isinstance(trainer.step, kind)
 
 
 @needs_gpu

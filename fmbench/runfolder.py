@@ -1,0 +1,187 @@
+"""The folder of a run: whose it is, and what is written into it."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fmbench.errors import StorageError
+from fmbench.record import (
+    CHECKPOINT_NAME,
+    HISTORY_NAME,
+    MODEL_NAME,
+    OLDER_CHECKPOINT_NAME,
+    PREDICTIONS_NAME,
+    RESULT_NAME,
+    Record,
+)
+from fmbench.storage import FolderLock, remove_temporaries, storage_error, write_whole
+
+#: Knobs that may be another when an interrupted run goes on: where and how fast it is computed, and
+#: what is kept.
+MAY_CHANGE = ("device", "threads", "keep_model", "keep_checkpoint", "checkpoint_every")
+
+
+class RunFolder:
+    """The folder of one run, which no other process may use meanwhile; a context manager.
+
+    Args:
+        path: made if it is not there.
+
+    Raises:
+        StorageError: from any method, when the folder cannot be written to; from the constructor,
+            when another process is at work there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        self.lock = FolderLock(path)
+
+    def __enter__(self) -> Self:
+        """The folder is this process's."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let others in."""
+        self.lock.release()
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for name in (RESULT_NAME, HISTORY_NAME, PREDICTIONS_NAME, MODEL_NAME, CHECKPOINT_NAME):
+            remove_temporaries(self.path, name)
+
+    def write_record(self, record: Record) -> None:
+        """Write `result.json`."""
+        write_whole(self.path / RESULT_NAME, record.to_json().encode())
+
+    def append_history(self, line: Mapping[str, Any]) -> None:
+        """Add one line, an epoch, to `history.jsonl`."""
+        path = self.path / HISTORY_NAME
+        text = (json.dumps(line) + "\n").encode()
+        try:
+            with path.open("ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    if file.write(text) == len(text):
+                        return
+                except OSError:
+                    file.truncate(end)  # a full disk takes a part of a line
+                    raise
+                file.truncate(end)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        raise StorageError(f"{path}: cannot be written: the disk is full")
+
+    def write_history(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write `history.jsonl` anew: the epochs up to a checkpoint."""
+        path = self.path / HISTORY_NAME
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def write_predictions(self, classes: Sequence[int] | np.ndarray) -> None:
+        """Write the predicted class of every test image, in the split's order, as uint8."""
+        content = io.BytesIO()
+        np.save(content, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
+        write_whole(self.path / PREDICTIONS_NAME, content.getvalue())
+
+    def write_model(self, content: bytes) -> None:
+        """Write `model.safetensors`, as `fmbench.weights.to_bytes` gives it."""
+        write_whole(self.path / MODEL_NAME, content)
+
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """Where the newest checkpoint goes, and the one before it."""
+        return self.path / CHECKPOINT_NAME, self.path / OLDER_CHECKPOINT_NAME
+
+
+def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
+    """The record of the run that a folder holds, if it holds this one; None where it holds none.
+
+    Args:
+        folder: of a run.
+        config: of the run that is to start there, as a record keeps it.
+
+    Raises:
+        StorageError: it holds another run, or what cannot be read.
+    """
+    path = folder / RESULT_NAME
+    other = f"{folder}: holds a run already"
+    way_out = "take another folder, or remove this one"
+    try:
+        record = Record.from_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        if (folder / HISTORY_NAME).exists():
+            raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
+        return None
+    except NotADirectoryError as error:
+        raise storage_error(folder, error) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
+        ) from error
+    there, here = dict(_flat(record.config)), dict(_flat(config))
+    for key in {**there, **here}:
+        if key not in MAY_CHANGE and there.get(key) != here.get(key):
+            said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
+            raise StorageError(f"{other}, another one ({said}); {way_out}")
+    return record
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of a nested config as JSON, with the dotted key it stands at."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, json.dumps(node)
+
+
+def _text(flat: Mapping[str, str], key: str) -> str:
+    return flat.get(key, "not set")
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+
+
+def refuse_used_sweep(folder: Path) -> None:
+    """Refuse a sweep's folder that holds runs already.
+
+    Raises:
+        StorageError: it does.
+    """
+    with contextlib.suppress(OSError):
+        if next(folder.rglob(RESULT_NAME), None):
+            raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
+
+
+def lock_sweep(folder: Path) -> FolderLock:
+    """Make a sweep's folder this process's own.
+
+    Raises:
+        StorageError: it cannot be made, another sweep is at work there, or was until just now.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    lock = FolderLock(folder)
+    try:
+        refuse_used_sweep(folder)
+    except StorageError:
+        lock.release()
+        raise
+    return lock

@@ -1,0 +1,158 @@
+"""Saves a run while it goes on, so that it can end at any moment and go on from there."""
+
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from fmbench.checkpoint import Checkpoints, DamagedError
+from fmbench.errors import StorageError
+from fmbench.record import Record
+from fmbench.runfolder import RunFolder
+from fmbench.stop import Listener, StopRequested
+from fmbench.train import Trainer
+
+log = logging.getLogger(__name__)
+
+#: What a record knows of the epochs that ended.
+PROGRESS = (
+    *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
+    *("test_loss", "test_accuracy", "best_test_accuracy", "best_test_epoch"),
+    *("seconds", "images_per_second", "peak_memory"),
+)
+
+
+class Saver:
+    """Writes checkpoints when they are due, and when the run is asked to stop.
+
+    Args:
+        folder: of the run.
+        trainer: that trains.
+        record: kept up to date by the run.
+        checkpoints: where and when.
+        listener: hears what asks the run to stop.
+        since: of `time.perf_counter`, when the run began.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        trainer: Trainer,
+        record: Record,
+        *,
+        checkpoints: Checkpoints,
+        listener: Listener,
+        since: float,
+    ) -> None:
+        self.folder = folder
+        self.trainer = trainer
+        self.record = record
+        self.checkpoints = checkpoints
+        self.listener = listener
+        self.since = since
+        self.history: list[dict[str, Any]] = []
+
+    def resume(self, images: int) -> None:
+        """Go on from the newest checkpoint; without one, from the beginning.
+
+        Args:
+            images: in an epoch.
+
+        Raises:
+            StorageError: the checkpoint is of another run.
+        """
+        state = self.checkpoints.read()
+        record = self.record
+        restart = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
+        if state is None:
+            log.info("starts again from the beginning: nothing was saved of its last start")
+        else:
+            if state["key"] != record.key:
+                raise StorageError(
+                    f"{self.checkpoints.path}: is of a run with other data or another config; "
+                    "remove it to start from the beginning"
+                )
+            self.trainer.load_state_dict(state["trainer"])
+            saved = Record.from_json(state["record"])
+            for name in PROGRESS:
+                setattr(record, name, getattr(saved, name))
+            self.history = json.loads(state["history"])
+            # Up to here; from here on the clock goes on.
+            self.since -= record.seconds["total"]
+            position = self.trainer.position
+            restart |= {"epoch": position.epoch, "images": position.seen}
+            restart["changed"] = changed = {
+                name: [saved.fingerprint.get(name), value]
+                for name, value in record.fingerprint.items()
+                if saved.fingerprint.get(name) != value
+            }
+            log.info(
+                "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
+                min(position.epoch + 1, self.trainer.epochs),
+                self.trainer.epochs,
+                f"{position.seen:,}",
+                f"{images:,}",
+                state["at"],
+            )
+            if changed:
+                log.warning(
+                    "%s changed since: the bits may be others than those of a run in one go",
+                    ", ".join(changed),
+                )
+        self.folder.write_history(self.history)
+        record.restarts.append(restart)
+
+    def between(self) -> None:
+        """Save if that is due or the run is asked to stop; called after every batch.
+
+        Raises:
+            StopRequested: it is.
+        """
+        if self.listener.asked is not None:
+            self._stop(self.listener.asked)
+        if self.checkpoints.due_within():
+            self.save()
+
+    def after_epoch(self, line: dict[str, Any]) -> None:
+        """Note an epoch's line of history, and save as `between` does.
+
+        Raises:
+            StopRequested: the run is asked to stop, and is not at its end.
+        """
+        self.history.append(line)
+        if self.trainer.position.epoch == self.trainer.epochs:
+            return
+        if self.listener.asked is not None:
+            self._stop(self.listener.asked)
+        if self.checkpoints.due_after(self.trainer.position.epoch):
+            self.save()
+
+    def _stop(self, number: int) -> None:
+        raise StopRequested(number, saved=self.save())
+
+    def save(self) -> bool:
+        """Write a checkpoint; whether that was possible.
+
+        A disk that is full for a while must not end a run of days: what cannot be written now is
+        said, and tried again when the next one is due.
+        """
+        self.record.seconds["total"] = time.perf_counter() - self.since
+        state = {
+            "key": self.record.key,
+            "at": now(),
+            "trainer": self.trainer.state_dict(),
+            "record": self.record.to_json(),
+            "history": json.dumps(self.history),
+        }
+        try:
+            self.checkpoints.write(state)
+        except (StorageError, DamagedError) as error:
+            log.warning("no checkpoint: %s", error)
+            return False
+        return True
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,134 @@
+"""Where configs are read from: files, bounded and named in every error, and Hydra's own packages.
+
+Hydra finds an option in folders and inside packages. To look into a package imports it, which runs
+its code; and a file in a folder of somebody's can be anything. Both are looked at here first.
+"""
+
+import contextlib
+from pathlib import Path
+
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parent
+
+#: In a wheel `conf` travels inside the package; in a checkout it stands beside it.
+CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+#: The largest config of fmbench has 2 KB. What is larger than this is none, and not worth parsing.
+MAX_BYTES = 2**20
+
+#: The packages whose configs Hydra may look for.
+PACKAGES = ("hydra", "hydra_plugins")
+
+
+class ConfigFiles(FileConfigSource):
+    """A folder of options.
+
+    One that is not fmbench's own cannot put anything in the place of the schema, nor bring options
+    for Hydra itself, such as a launcher.
+    """
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        if provider.startswith("hydra.searchpath") and not Path(self.path).is_dir():
+            raise ConfigError(f"hydra.searchpath: {path} is no folder")
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        with contextlib.suppress(OSError):  # a name may be too long for the system
+            return self._may_have(config_path) and super().is_config(config_path)
+        return False
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder of options."""
+        with contextlib.suppress(OSError):
+            return self._may_have(config_path) and super().is_group(config_path)
+        return False
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read one file.
+
+        Raises:
+            ConfigError: it is too large, or no YAML in UTF-8.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            size = path.stat().st_size
+            if size > MAX_BYTES:
+                raise ConfigError(
+                    f"{path}: {size:,} bytes; a config file may have at most {MAX_BYTES:,}"
+                )
+            return super().load_config(config_path)
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text; a config file must be") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}{_place(error)}: {_problem(error)}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply for a config") from error
+        except ValueError as error:  # a number of 5,000 digits, a header that is none
+            raise ConfigError(f"{path}: {str(error).partition(';')[0]}") from error
+
+    def _may_have(self, config_path: str) -> bool:
+        hydras = config_path == "schema" or config_path.partition("/")[0] == "hydra"
+        return not hydras or Path(self.path) == CONFIG_DIR
+
+
+class ConfigPackages(ImportlibResourcesConfigSource):
+    """The configs inside a package, if it is one of Hydra's."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        name = path.partition("://")[2].replace("/", ".")
+        if name.partition(".")[0] not in PACKAGES:
+            raise ConfigError(
+                f"{path}: configs in packages are not read; allowed is a folder, --config-dir DIR"
+            )
+        super().__init__(provider, path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        with contextlib.suppress(OSError):  # a name may be too long for the system
+            return super().is_config(config_path)
+        return False
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder of options."""
+        with contextlib.suppress(OSError):
+            return super().is_group(config_path)
+        return False
+
+
+# Hydra tells them by these names, where it meets its own once more in a process of a sweep.
+ConfigFiles.__name__ = FileConfigSource.__name__
+ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
+
+
+def install() -> None:
+    """Have Hydra read configs through this module; calling it again is harmless."""
+    Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
+    registered = SourcesRegistry.instance().types
+    registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    text = str(getattr(error, "problem", None) or error)
+    return " ".join(text.partition(". See ")[0].partition("\n  in ")[0].split())

@@ -1,0 +1,97 @@
+"""Being asked to stop: Ctrl-C, a scheduler that takes the machine away, a time limit.
+
+A run that is asked goes on to a moment at which it can be saved, saves itself and leaves. Asked
+from the keyboard a second time, it leaves at once.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+#: What asks: SIGTERM (an end that is announced), SIGUSR2 (Slurm's and submitit's warning that time
+#: is running out) and Ctrl-C. Not every system has all of them.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)
+)
+
+
+class StopRequested(KeyboardInterrupt):
+    """A run was asked to stop and has done so; nothing else may catch it as a mere error.
+
+    Attributes:
+        number: of the signal.
+        saved: whether the run can go on from where it stopped.
+        folder: of the run, once it is known.
+    """
+
+    folder: Path | None = None
+
+    def __init__(self, number: int, *, saved: bool) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+        self.saved = saved
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it, for the processes of a sweep."""
+        return _stop_requested, (self.number, self.saved)
+
+    @property
+    def exit_status(self) -> int:
+        """128 and the signal's number, as shells have it."""
+        return 128 + self.number
+
+
+def _stop_requested(number: int, saved: bool) -> StopRequested:
+    return StopRequested(number, saved=saved)
+
+
+class Listener:
+    """Notes that a stop was asked for.
+
+    Attributes:
+        asked: the signal's number, or None.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal: note it; the second Ctrl-C stops at once."""
+        if number == signal.SIGINT and self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Listener]:
+    """Note signals rather than obey them, and hand the last one on when the block ends in a stop.
+
+    Another package may have handlers of its own (submitit puts a job back into the queue): these
+    are called once the run is saved. In a thread other than the main one nothing is changed, since
+    signals arrive in the main one.
+    """
+    listener = Listener()
+    if threading.current_thread() is not threading.main_thread():
+        yield listener
+        return
+    before: dict[int, Any] = {number: signal.signal(number, listener) for number in SIGNALS}
+    try:
+        yield listener
+    except StopRequested as stop:
+        _restore(before)
+        handler = before.get(stop.number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(stop.number, None)
+        raise
+    finally:
+        _restore(before)
+
+
+def _restore(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        if handler is not None:  # None: set by something that is not Python
+            signal.signal(number, handler)

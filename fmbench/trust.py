@@ -1,0 +1,164 @@
+"""What a config file may not set, whoever wrote it: Hydra itself.
+
+Hydra is configured by the same files as a run: the folders that it writes into, the files that it
+logs to, the callbacks, launchers and sweepers that it starts. A file of options is somebody's text;
+those are for the user to decide. So the `hydra` part of a composed config must be what fmbench and
+the command line alone make of it. A file may set what a sweep searches, a folder below the current
+one, and callbacks of trusted packages.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fmbench import environment
+from fmbench.config import TRUST_VARIABLE, execution_whitelist
+from fmbench.errors import ConfigError
+
+#: What is looked at one by one, or set by Hydra when it composes.
+_APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
+
+#: Of a job, what Hydra sets for each.
+_OF_EACH_JOB = ("id", "num", "env_set", "env_copy")
+
+#: What may stand in the name of a folder that a file gives. A dot would let `now` give `..`.
+_HARMLESS = re.compile(
+    r"\$\{(now:[^{}/.]*|fmbench\.token:|hydra[.:]job\.(num|id|name)|hydra:job\.(num|id))\}"
+)
+
+_OF_LOGGING = (
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "colorlog.ColoredFormatter",
+    "sys.stdout",
+    "sys.stderr",
+)
+
+_PLAIN = re.compile(r"(?!\.+$)[\w.-]{1,100}")
+
+
+def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> None:
+    """Refuse a config whose `hydra` part is not what the command line makes of it.
+
+    Args:
+        config: composed, with its `hydra` part; Hydra must still be initialized.
+        config_name: that it was composed from.
+
+    Raises:
+        ConfigError: the first key that a file may not set, or that cannot be.
+    """
+    environment.refuse_set(config)
+    of_hydra, _ = typed(config)
+    loader = GlobalHydra.instance().config_loader()
+    # Those of the sweeper may need one that a ready sweep chooses.
+    others = [text for text in of_hydra if _kept(text)]
+    wanted = _plain(loader.load_configuration(config_name, others, RunMode.MULTIRUN))
+    found = _plain(config)
+    for key, value in found.items():
+        if key not in _APART:
+            _same(f"hydra.{key}", value, wanted.get(key))
+    for name, value in wanted["callbacks"].items():
+        _same(f"hydra.callbacks.{name}", found["callbacks"].get(name), value)
+    for key, value in found["job"].items():
+        if key not in _OF_EACH_JOB:
+            _same(f"hydra.job.{key}", value, wanted["job"].get(key))
+    for part, key in (("run", "dir"), ("sweep", "dir"), ("sweep", "subdir")):
+        _check_folder(f"hydra.{part}.{key}", found[part][key], wanted[part][key])
+    for key in ("job.name", "output_subdir"):
+        name = OmegaConf.select(config.hydra, key)
+        if name is not None and not _PLAIN.fullmatch(str(name)):
+            raise ConfigError(
+                f"hydra.{key}={name}: must be a plain name, letters, digits, '.', '-' and '_', "
+                "at most 100"
+            )
+    if not isinstance(found["verbose"], (bool, str, list)):
+        raise ConfigError(f"hydra.verbose={found['verbose']}: must be true, false or logger names")
+    for part in ("job_logging", "hydra_logging"):
+        _check_logging(f"hydra.{part}", found[part])
+    _check_started(found, of_hydra)
+
+
+def typed(config: DictConfig) -> tuple[list[str], list[str]]:
+    """The overrides of a command line, of Hydra and of the run, as they were typed."""
+    given = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    assert isinstance(given, dict)
+    of_hydra, of_run = ([str(text) for text in given[part]] for part in ("hydra", "task"))
+    return of_hydra, of_run
+
+
+def _kept(override: str) -> bool:
+    return not override.lstrip("+~").startswith(("hydra.sweeper", "hydra/sweeper"))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """The `hydra` part as it was written, interpolations not followed."""
+    plain = OmegaConf.to_container(config.hydra, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _same(key: str, found: Any, wanted: Any) -> None:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for name in dict.fromkeys([*found, *wanted]):
+            _same(f"{key}.{name}", found.get(name), wanted.get(name))
+    elif found != wanted:
+        raise ConfigError(
+            f"{key}: a config file may not set it; it can be given on the command line"
+        )
+
+
+def _check_folder(key: str, found: Any, wanted: Any) -> None:
+    text = str(found)
+    if not text.strip() or not text.isprintable():
+        raise ConfigError(f"{key}={text}: must be the name of a folder, of printable characters")
+    rest = _HARMLESS.sub("x", text)
+    inside = not PurePath(rest).is_absolute() and ".." not in PurePath(rest).parts
+    if key == "hydra.sweep.subdir" and ("${" not in text or not inside):
+        raise ConfigError(
+            f"{key}={text}: must be below the sweep's folder and another for each run, such as "
+            "${hydra.job.num}"
+        )
+    if found != wanted and ("${" in rest or rest.startswith("~") or not inside):
+        raise ConfigError(
+            f"{key}={text}: a config file may name a folder below the current one; any other can "
+            "be given on the command line"
+        )
+
+
+def _check_logging(path: str, node: Any) -> None:
+    """Refuse what Python's logging would import or call: `()`, `class`, and `ext://`."""
+    if not isinstance(node, (Mapping, list)):
+        text = str(node)
+        if path.endswith((".()", ".class")) or text.startswith("ext://"):
+            _may_start(path, text.removeprefix("ext://"), _OF_LOGGING)
+        return
+    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        _check_logging(f"{path}.{key}", value)
+
+
+def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
+    if not any(fnmatchcase(target, known) for known in (*execution_whitelist(), *more)):
+        raise ConfigError(f"{key}={target}: not allowed; {TRUST_VARIABLE} names packages to trust")
+
+
+def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
+    """Refuse a launcher or a sweeper that is not listed, and code that a sweeper is to find."""
+    for part in ("launcher", "sweeper"):
+        target = (hydra[part] or {}).get("_target_")
+        if target is not None:
+            _may_start(f"hydra.{part}._target_", str(target))
+    if (hydra["launcher"] or {}).get("n_jobs") == 0:
+        raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more, or -1 for all cores")
+    for key in ("storage", "study_name", "custom_search_space"):
+        given = any(text.lstrip("+").startswith(f"hydra.sweeper.{key}=") for text in of_hydra)
+        if (hydra["sweeper"] or {}).get(key) is not None and not given:
+            raise ConfigError(
+                f"hydra.sweeper.{key}: a config file may not set it; it can be given on the "
+                "command line"
+            )

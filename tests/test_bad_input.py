@@ -1,0 +1,544 @@
+"""Bad input of every kind gets one line and its exit status, and leaves nothing behind.
+
+What is bad about data files is tested on a small release in `test_data.py`; here they are the files
+of a folder that claims to be Fashion-MNIST.
+"""
+
+import gzip
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from commands import TINY, fmbench, python
+from records import record, write
+
+import fmbench as package
+from fmbench import cli, data
+from fmbench.data import OFFICIAL_FILES
+from fmbench.errors import ConfigError, DataError
+from fmbench.report.__main__ import main as report_main
+
+LONG = "x" * 300
+LENET5 = "_target_: fmbench.models.lenet5.LeNet5\n"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{other}'] * 10)}]\n"
+    for other, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in an empty folder; returns exit status, stdout, stderr."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FMBENCH_DATA", raising=False)
+    monkeypatch.setenv("SECRET", "s3cr3t")
+
+    def call(*arguments, main=cli.main):
+        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def refused(command, tmp_path):
+    """Assert that a command is refused in one line, and that no file or folder has changed."""
+
+    def call(arguments, status, *parts):
+        before = tree(tmp_path)
+        code, out, err = command(*arguments)
+        assert code == status, err
+        assert out == ""
+        assert err.startswith("fmbench: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        assert len(err) < 2100
+        assert err[:-1].isprintable()
+        assert "s3cr3t" not in err
+        for part in parts:
+            assert part in err
+        assert tree(tmp_path) == before
+
+    return call
+
+
+def tree(folder):
+    """All paths below a folder, with what the files hold."""
+    return {
+        path: path.read_bytes() if path.is_file() and path.stat().st_size < 10**6 else None
+        for path in folder.rglob("*")
+    }
+
+
+def option(path, text):
+    """Write an option into `mine`, a folder for --config-dir."""
+    file = Path("mine", path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+# The override line
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("epcohs=3", ["epcohs: no such key, did you mean epochs?"]),
+        ("model=lenett", ["model=lenett", "did you mean lenet?", "wideresnet"]),
+        ("scheduler=foo", ["scheduler=foo: no such option", "onecycle"]),
+        ("hydra/launcher=foo", ["hydra/launcher=foo: no such option", "basic"]),
+        ("optimizer.lr=[1", ["'optimizer.lr=[1', character 16: "]),
+        ("a b=3", ["'a b=3', character 2: "]),
+        ("batch_size==3", ["'batch_size==3', character 12: "]),
+        ("optimizer.lr='", ["character 14"]),
+        ("", ["'', character 1: "]),
+        ("optimizer.lr=nan", ["optimizer.lr=nan: must be a finite number"]),
+        ("optimizer.lr=1e999", ["optimizer.lr=inf: must be a finite number"]),
+        ("optimizer.lr=-0.1", ["optimizer.lr=-0.1: must be a number above 0"]),
+        ("batch_size=0", ["batch_size=0: must be 1 or more"]),
+        ("batch_size=-1", ["batch_size=-1: must be 1 or more"]),
+        ("batch_size=abc", ["batch_size", "'abc'", "Integer"]),
+        ("batch_size=201", ["batch_size=201: larger than the training part, 200 images"]),
+        ("batch_size=" + "9" * 5000, ["batch_size=999", "too many digits"]),
+        ("epochs=0", ["epochs=0: must be 1 or more"]),
+        ("epochs=-3", ["epochs=-3"]),
+        ("epochs=99999999999999999999", ["must be at most 1,000,000,000"]),
+        ("device=tpu", ["device=tpu: must be auto, cpu, cuda or cuda:N"]),
+        ("device=cuda:99", ["device=cuda:99: no such device here; there are: cpu"]),
+        ("device=", ["device=: must be auto"]),
+        ("model=", ["model=: no such option"]),
+        ("batch_size=", ["batch_size", "Integer"]),
+        ("hydra.run.dir=", ["hydra.run.dir=: must be the name of a folder"]),
+        ("device=🙂", ["'device=🙂', character 8"]),
+        ("device='🙂'", ["device=🙂: must be"]),
+        ("precision='a\nb'", ["precision=a b: must be one of"]),
+        ("device='\x1b[31mred'", ["device=\\x1b[31mred: must be"]),
+        ("hydra.run.dir='a\nb'", ["hydra.run.dir=a b", "printable"]),
+        ("hydra.run.dir='\x1b[31m'", ["hydra.run.dir=\\x1b[31m", "printable"]),
+        ("batch_size=${nope}", ["batch_size", "nope"]),
+        ("seed=${seed}", ["seed: Recursive interpolation"]),
+        ("epochs=${eval:1}", ["epochs: Unsupported interpolation type eval"]),
+        (f"model={LONG}", [f"model={LONG}: no such option"]),
+        (f"device={LONG}", [f"device={LONG}: must be"]),
+        (f"+model.{LONG}=1", ["unexpected keyword argument"]),
+        ("device=" + "y" * 100_000, ["device=yyy", "..."]),
+        (f"hydra.job.name={LONG}", ["hydra.job.name", "must be a plain name"]),
+        ("hydra.job.name=../../evil", ["hydra.job.name=../../evil: must be a plain name"]),
+        ("hydra.output_subdir=../..", ["hydra.output_subdir=../..: must be a plain name"]),
+        ("hydra.sweep.subdir=../x", ["hydra.sweep.subdir=../x: must be below"]),
+        ("hydra.sweep.subdir=../${hydra.job.num}", ["must be below the sweep's folder"]),
+        ("hydra.sweep.subdir=same", ["another for each run"]),
+        ("data.split.name=../../x", ["data.split.name=../../x: unknown", "holdout"]),
+        ("data.name=../x", ["data.name=../x: unknown"]),
+        ("model=../optimizer/sgd", ["Parent traversal ('..')"]),
+        ("hydra.verbose=5", ["hydra.verbose=5: must be"]),
+        ("hydra.overrides.task=[x]", ["hydra.overrides", "cannot be set"]),
+        ("data.split.validation=201", ["data.split.validation=201: allowed are 0 to 199"]),
+        ("data.split.validation=5", ["the validation part of 5 images has none of class"]),
+        ("data.train_size=1000000000000", ["allowed are 10 to 1,000,000"]),
+    ],
+    ids=lambda value: ascii(value)[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_an_override_that_cannot_be(refused, override, parts):
+    refused([*TINY, override], 2, *parts)
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")
+def test_a_gpu_where_there_is_none(refused):
+    refused([*TINY, "device=cuda"], 2, "device=cuda: no such device here; there are: cpu")
+
+
+@pytest.mark.parametrize(
+    "key", ["device", "data.split.name", "model.classes", "+model.x", "optimizer.lr", "seed"]
+)
+def test_the_environment_gets_into_no_record(refused, key):
+    said = f"{key.lstrip('+')}: reads the environment variable SECRET; only data.root may"
+    refused([*TINY, f"{key}=${{oc.env:SECRET}}"], 2, said)
+    if not key.startswith("+"):
+        # By way of another key, and as a default.
+        refused([*TINY, "+data.root=${oc.env:SECRET}", f"{key}=${{data.root}}"], 2, said)
+        refused([*TINY, f"{key}='${{oc.select:nope,${{oc.env:SECRET}}}}'"], 2, said)
+
+
+def test_the_place_of_the_data_may_be_the_environments_and_is_not_recorded(command, tmp_path):
+    given = ["+data.root=${oc.env:SECRET}", "hydra.run.dir=run"]
+    assert command(*TINY, "epochs=1", *given)[0] == 0
+    for path in tmp_path.rglob("*"):
+        assert "s3cr3t" not in path.name
+        assert path.is_dir() or b"s3cr3t" not in path.read_bytes()
+    assert (
+        "+data.root=${oc.env:SECRET}" in (tmp_path / "here/run/.hydra/overrides.yaml").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--foo"],
+        ["-x"],
+        ["--config-dir"],
+        ["--config-dir", "nope"],
+        ["--config-path", "pkg://this"],
+        ["--config-path", "/tmp"],
+        ["--config-name", "other"],
+        ["--experimental-rerun", "outputs"],
+        ["--cfg", "nothing"],
+        ["--run", "--multirun"],
+    ],
+    ids=" ".join,
+)
+def test_a_flag_that_cannot_be(refused, arguments):
+    refused([*arguments, *TINY] if arguments != ["--config-dir"] else arguments, 2)
+
+
+# Sweeps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["seed=range(10000000)"], ["10,000,000 values", "max_runs=10000"]),
+        (["seed=shuffle(range(100000000))"], ["100,000,000 values"]),
+        (["seed=range(0,1e300,1)"], ["over 10**15 values"]),
+        (
+            ["seed=range(1000)", "epochs=range(1,1001)", "batch_size=range(1,11)"],
+            ["this sweep: 10,000,000 runs, more than max_runs=10000"],
+        ),
+        (["sweep=lr_batch", "hydra.sweeper.n_trials=10000000"], ["10,000,000 runs"]),
+        (["sweep=lr_batch", "batch_size=range(1,10000000)"], ["9,999,999 values"]),
+        (["seed=0,1", "max_runs=1"], ["2 values, more than max_runs=1"]),
+        (["seed=range(5,0)"], ["matches nothing"]),
+        (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir=: must be"]),
+        (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["max_batch_size=0: must be 1 or more"]),
+        (["sweep=lr_batch", "hydra.sweeper.n_jobs=0"], ["n_jobs=0: must be 1 or more"]),
+        (["sweep=lr_batch", "hydra.sweeper.max_failure_rate=2"], ["must be 0 to 1"]),
+        (["sweep=lr_batch", "hydra.sweeper.storage=5"], ["storage=5: must be a URL"]),
+        (["sweep=lr_batch", "hydra.sweeper.storage=nope://x"], ["storage", "nope"]),
+        (["seed=0,1", "hydra.launcher._target_=os.system"], ["_target_=os.system: not allowed"]),
+        (["seed=0,1", "hydra.sweeper._target_=os.system"], ["_target_=os.system: not allowed"]),
+        (["sweep=lr_batch", "hydra.sweeper.sampler._target_=os.system"], ["'os.system'"]),
+        (["sweep=lr_batch", "hydra.sweeper.custom_search_space=this.x"], ["'this.x'"]),
+    ],
+    ids=lambda value: " ".join(value)[:50],
+)
+def test_a_sweep_that_cannot_be(refused, arguments, parts):
+    refused(["-m", *TINY, *arguments], 2, *parts)
+
+
+def test_a_sweep_of_many_runs_where_it_is_asked_for(monkeypatch):
+    from fmbench import sweep
+
+    for text, count in {
+        "seed=range(10)": 10, "seed=range(1,10,4)": 3, "seed=range(10,0,-3)": 4, "seed=1,2,3": 3,
+        "seed=range(0,1,0.3)": 4, "seed=range(3,1)": 0, "seed=shuffle(range(7))": 7,
+        "seed=choice(1,2)": 2,
+    }.items():  # fmt: skip
+        (override,) = sweep.OverridesParser.create().parse_overrides([text])
+        assert sweep._count(override) == count == len(list(override.sweep_string_iterator())), text
+
+
+# Files of options
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (LENET5 + "_target_: x\n", "evil.yaml, line 2, column 1: found duplicate key _target_"),
+        (LENET5 + BOMB, "YAML node expansion exceeds the configured limit of 10000"),
+        (LENET5.encode() + b"x: '\xe9'\n", "evil.yaml: not UTF-8 text"),
+        (LENET5.encode("utf-16"), "evil.yaml: not UTF-8 text"),
+        ("_target_: !!python/object/apply:os.system ['touch evil']\n", "line 1, column 11: could"),
+        ("a: [\n", "evil.yaml, line 2, column 1: did not find"),
+        ("a: \0\n", "evil.yaml: unacceptable character #x0000"),
+        ("{a: " * 3000 + "1" + "}" * 3000, "evil.yaml: nested too deeply"),
+        (LENET5 + "x: " + "9" * 5000 + "\n", "evil.yaml: Exceeds the limit (4300 digits)"),
+        (LENET5 + "---\n" + LENET5, "line 2, column 1: but found another document"),
+        ("# @package\n" + LENET5, "evil.yaml: Expected header format"),
+        ("defaults: [evil]\n" + LENET5, "one of its files leads to itself"),
+        ("defaults: [../../../x]\n", "Parent traversal"),
+        ("defaults: ['pkg://this']\n", "Could not load"),
+        ("- a\n- b\n", "model/evil"),
+        ("", "model._target_: is not there"),
+        ("<!DOCTYPE html><html></html>\n", "model._target_: is not there"),
+        (LENET5 + "x: ${model.x}\n", "model.x: Recursive interpolation"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)  # fmt: skip
+def test_an_option_that_is_no_config(refused, text, part):
+    option("model/evil.yaml", text)
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, part)
+
+
+def test_an_option_of_100_megabytes_is_not_read(refused):
+    option("model/evil.yaml", LENET5)
+    os.truncate("mine/model/evil.yaml", 100_000_000)
+    said = "100,000,000 bytes; a config file may have at most 1,048,576"
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, said)
+
+
+def test_an_option_that_is_no_file(refused):
+    option("model/other.yaml", LENET5)
+    os.mkfifo("mine/model/evil.yaml")
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "model=evil: no such option")
+
+
+# What a file of options may not do
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{callbacks: {x: {_target_: os.system, command: touch evil}}}", "'os.system'"),
+        ("{callbacks: {x: {_target_: shutil.copyfile, src: /etc/passwd, dst: evil}}}", "shutil"),
+        ("{callbacks: {preflight: null}}", "hydra.callbacks.preflight: a config file may not"),
+        ("{callbacks: {preflight: {_target_: os.system}}}", "hydra.callbacks.preflight._target_"),
+        ("{launcher: {_target_: os.system}}", "hydra.launcher._target_: a config file may not"),
+        ("{launcher: {setup: [touch evil]}}", "setup"),
+        ("{sweeper: {_target_: os.system}}", "hydra.sweeper._target_=os.system: not allowed"),
+        (
+            "{hydra_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
+            "hydra.hydra_logging.handlers.x: a config file may not set it",
+        ),
+        (
+            "{job_logging: {handlers: {x: {'()': os.system, command: touch evil}}}}",
+            "hydra.job_logging.handlers.x: a config file may not set it",
+        ),
+        ("{hydra_logging: {filters: {x: {'()': this.x}}}}", "hydra.hydra_logging.filters"),
+        ("{job_logging: {formatters: {x: {format: 'ext://this'}}}}", "job_logging.formatters"),
+        ("{job_logging: {handlers: {file: {filename: ../x}}}}", "handlers.file.filename"),
+        ("{run: {dir: ../evil}}", "hydra.run.dir=../evil: a config file may name a folder below"),
+        ("{run: {dir: /tmp/evil}}", "hydra.run.dir=/tmp/evil"),
+        ("{run: {dir: 'x/${oc.env:SECRET}'}}", "hydra.run.dir"),
+        ("{run: {dir: 'x/${now:..}/y'}}", "hydra.run.dir"),
+        ("{sweep: {dir: ../evil}}", "hydra.sweep.dir=../evil"),
+        ("{sweep: {subdir: '../${hydra.job.num}'}}", "hydra.sweep.subdir"),
+        ("{output_subdir: evil}", "hydra.output_subdir: a config file may not"),
+        ("{job: {name: evil}}", "hydra.job.name: a config file may not"),
+        ("{job: {chdir: true}}", "hydra.job.chdir: a config file may not"),
+        ("{job: {env_set: {PATH: /tmp}}}", "hydra.job.env_set.PATH"),
+        ("{job: {env_copy: [HOME]}}", "hydra.job.env_set.HOME"),
+        ("{searchpath: ['pkg://this']}", "hydra.searchpath"),
+        ("{help: {template: evil}}", "hydra.help.template"),
+        ("{overrides: {task: [evil=1]}}", "hydra.overrides"),
+    ],
+    ids=lambda value: value[:50],
+)  # fmt: skip
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_an_option_sets_nothing_of_hydra(refused, text, part, sweep):
+    option("experiment/evil.yaml", f"# @package _global_\nhydra: {text}\n")
+    refused([*sweep, "--config-dir", "mine", *TINY, "experiment=evil"], 2, part)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
+        "hydra: {sweep: {dir: ../evil}}",
+        "hydra: {job: {env_set: {PATH: /tmp}}}",
+        "model: {_target_: os.system}",
+    ],
+)
+def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
+    option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
+    refused(["-m", "--config-dir", "mine", *TINY, "experiment=lenet5,evil"], 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("storage: 'sqlite:///evil.db'", "hydra.sweeper.storage: a config file may not set it"),
+        ("custom_search_space: os.system", "custom_search_space: a config file may not"),
+        ("sampler: {_target_: os.system}", "os.system"),
+        ("params: {hydra.job_logging.handlers.file.filename: evil}", "must be a key of a run"),
+        ("params: {hydra.sweep.dir: /tmp/evil}", "must be a key of a run"),
+        ("params: {+hydra.job.env_set.A: b}", "must be a key of a run"),
+        ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
+        ("params: {model._target_: 'os.system,x'}", "os.system"),
+        ("params: {seed: 'range(100000000)'}", "100,000,000 values"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_ready_sweep_sets_only_what_it_searches(refused, text, part):
+    option(
+        "sweep/evil.yaml",
+        "# @package _global_\ndefaults:\n- override /hydra/sweeper: optuna\n"
+        "- override /data.split: holdout\n"
+        f"hydra: {{sweeper: {{direction: maximize, n_trials: 2, {text}}}}}\n",
+    )
+    refused(["-m", "--config-dir", "mine", *TINY[:3], "threads=1", "sweep=evil"], 2, part)
+
+
+def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
+    """Neither the schema nor the main config, nor options for Hydra."""
+    option("schema.yaml", "evil: 1\n")
+    option("config.yaml", "evil: 1\n")
+    option("model/lenet5.yaml", "_target_: os.system\n")
+    option("hydra/launcher/evil.yaml", "_target_: os.system\n")
+    arguments = ["--config-dir", "mine", *TINY, "epochs=1"]
+    refused([*arguments, "hydra/launcher=evil"], 2, "hydra/launcher=evil: no such option")
+    assert command(*arguments)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model._target_=os.system",
+        "model._target_=shutil.copyfile",
+        "model._target_=builtins.eval",
+        "model._target_=fmbench.models.blocks.torch.load",
+        "optimizer._target_=torch.optim.adam.torch.load",
+        "scheduler._target_=torch.load",
+        "+model.x={_target_: os.system, command: touch evil}",
+        "+model._execution_whitelist_=[os.system]",
+        "+optimizer._execution_whitelist_=os.*",
+        "+hydra.callbacks.x._target_=os.system",
+        "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+        "hydra.launcher._target_=os.system",
+        "hydra.job_logging.handlers.console.class=os.system",
+        "hydra.job_logging.handlers.console.stream=ext://os.environ",
+        "+hydra.job_logging.handlers.x={class: logging.handlers.SocketHandler}",
+        "hydra.searchpath=[pkg://this]",
+        "hydra.searchpath=[file://nope]",
+        "hydra.job.env_copy=[HOME]",
+    ],
+)
+def test_nothing_is_started_that_is_not_listed(refused, override):
+    refused([*TINY, override], 2)
+    assert "this" not in sys.modules
+    if not override.startswith("hydra.job"):
+        with pytest.raises(ConfigError):
+            package.run([*TINY, override])
+
+
+# Data
+
+
+IMAGES, LABELS = OFFICIAL_FILES[0], OFFICIAL_FILES[1]
+HEADER = struct.pack(">4I", 0x803, 60_000, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        (IMAGES.name, HEADER, "16 bytes where 47,040,016 are expected"),
+        (LABELS.name, bytes(LABELS.content_size + 1), "more than 60,008 bytes"),
+        (LABELS.name, bytes(LABELS.content_size), "SHA-256 "),
+        (LABELS.name, struct.pack(">2I", 0x801, 60_000) + bytes([10, 255] * 30_000), "SHA-256 "),
+        (IMAGES.name, struct.pack(">4I", 0x803, 30_000, 56, 28) + bytes(47_040_000), "SHA-256 "),
+        (IMAGES.archive, b"<!DOCTYPE html><html></html>", "28 bytes where 26,421,880"),
+        (LABELS.archive, gzip.compress(bytes(10**7)), "bytes where 29,515 are expected"),
+        (LABELS.archive, None, "missing train-labels-idx1-ubyte.gz"),
+    ],
+    ids=["cut", "longer", "other", "label", "shape", "html", "bomb", "missing"],
+)
+def test_data_that_are_not_the_official_ones(refused, tmp_path, name, content, part):
+    data_folder = tmp_path / "data"
+    data_folder.mkdir()
+    for official in OFFICIAL_FILES:
+        (data_folder / (name if name.startswith(official.name) else official.name)).touch()
+    if content is None:
+        (data_folder / name).unlink()
+    else:
+        (data_folder / name).write_bytes(content)
+    # The files are read in the order of the release: those before the wrong one are right.
+    given = ["data=fashion_mnist", f"data.root={data_folder}", "data.download=false", "threads=1"]
+    if name.startswith(IMAGES.name) or content is None:
+        refused([*given, "model=lenet5"], 3, part)
+        refused(["-m", *given, "seed=0,1"], 3, part)
+    else:
+        with pytest.raises(DataError, match=part):
+            data._content(LABELS, data_folder / name)
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "empty"),
+        ('{"schema": 1', "half-written or not JSON"),
+        (json.dumps(record(schema=99)), "newer than this fmbench reads"),
+        (json.dumps(record(test_accuracy=1.7)), "test_accuracy is 1.7, not a number from 0 to 1"),
+        (json.dumps(record(test_accuracy=float("nan"))), "test_accuracy is not finite"),
+        ('{"schema": 1, "seed": ' + "9" * 10_000 + "}", "too long or too deep"),
+        ("link", "link"),
+        ("pipe", "not a regular file"),
+        ("large", "too large for a record"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_record_that_cannot_be_read_is_listed_with_status_4(command, tmp_path, content, reason):
+    write(tmp_path / "runs" / "good")
+    path = tmp_path / "runs" / "bad" / "result.json"
+    path.parent.mkdir()
+    if content == "link":
+        path.symlink_to(path)
+    elif content == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("" if content == "large" else content)
+        if content == "large":
+            os.truncate(path, 2**30)
+    before = tree(tmp_path / "runs") if content != "pipe" else None
+    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert (status, err) == (4, "")
+    assert "Traceback" not in out
+    (line,) = [line for line in out.splitlines() if reason in line]
+    assert "bad" in line
+    assert before is None or tree(tmp_path / "runs") == before
+
+
+def test_a_folder_of_results_without_any_is_no_mistake(command, tmp_path):
+    (tmp_path / "runs").mkdir()
+    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert (status, err) == (0, "")
+    assert "No completed run" in out
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_key_with_two_results_is_said(command, tmp_path):
+    write(tmp_path / "runs" / "a", test_accuracy=0.9)
+    write(tmp_path / "runs" / "b", test_accuracy=0.8)
+    status, out, _ = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert status == 0
+    assert "Repeats of one run (same settings, same seed) disagree" in " ".join(out.split())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_folder_that_is_closed_is_listed_with_status_4(command, tmp_path):
+    write(tmp_path / "runs" / "good")
+    closed = write(tmp_path / "runs" / "closed")
+    closed.chmod(0)
+    try:
+        status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    finally:
+        closed.chmod(0o700)
+    assert (status, err) == (4, "")
+    assert "cannot be listed: Permission denied" in out
+
+
+# In processes of their own
+
+
+def test_as_people_start_it(tmp_path):
+    for start in (
+        lambda: fmbench("batch_size=0", cwd=tmp_path),
+        lambda: fmbench("-m", "seed=range(10000000)", cwd=tmp_path),
+        lambda: python("-m", "fmbench.report", "nowhere", cwd=tmp_path),
+    ):
+        done = start()
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

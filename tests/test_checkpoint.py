@@ -1,0 +1,189 @@
+import errno
+import hashlib
+import io
+import random
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from fmbench import checkpoint
+from fmbench.checkpoint import (
+    MAGIC,
+    Checkpoints,
+    DamagedError,
+    from_bytes,
+    random_states,
+    restore_random_states,
+    to_bytes,
+)
+from fmbench.errors import StorageError
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """Shows the time that it is set to; writing takes `cost`."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def checkpoints(folder, clock=None, every=None):
+    options = {"clock": clock} if clock else {}
+    return Checkpoints(folder / "new", folder / "old", every=every, **options)
+
+
+def test_a_state_comes_back_as_it_was():
+    state = {
+        "weights": OrderedDict(a=torch.randn(3, 4), b=torch.tensor(7)),
+        "bf16": torch.randn(2).bfloat16(),
+        "list": [1, 2.5, "three", None, True],
+    }
+    read = from_bytes(to_bytes(state))
+    assert torch.equal(read["weights"]["a"], state["weights"]["a"])
+    assert torch.equal(read["bf16"], state["bf16"])
+    assert read["list"] == state["list"]
+
+
+def forged(content):
+    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+class Starts:
+    def __reduce__(self):
+        return print, ("started",)
+
+
+@pytest.mark.parametrize("content", [
+    b"",
+    b"fmbench checkpoint 2\n",
+    MAGIC,
+    to_bytes({"a": 1})[:-1],
+    to_bytes({"a": 1}) + b"\0",
+    forged(b""),
+    forged(b"PK\x03\x04 no archive"),
+    forged(to_bytes({"a": 1})),
+])  # fmt: skip
+def test_what_is_no_checkpoint_is_damaged(content):
+    with pytest.raises(DamagedError):
+        from_bytes(content)
+
+
+def test_a_checkpoint_starts_nothing(capsys):
+    content = io.BytesIO()
+    torch.save({"a": Starts()}, content)
+    with pytest.raises(DamagedError, match=r"PyTorch cannot read it: .*print"):
+        from_bytes(forged(content.getvalue()))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_list_is_no_state():
+    content = io.BytesIO()
+    torch.save([1], content)
+    with pytest.raises(DamagedError, match="no state"):
+        from_bytes(forged(content.getvalue()))
+
+
+def test_the_one_before_is_kept_and_used_where_the_newest_is_damaged(tmp_path, caplog):
+    kept = checkpoints(tmp_path)
+    assert kept.read() is None
+    for number in (1, 2, 3):
+        kept.write({"number": number})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    assert kept.read() == {"number": 3}
+    (tmp_path / "new").write_bytes(b"half")
+    assert kept.read() == {"number": 2}
+    assert "new is damaged and not used" in caplog.text
+    (tmp_path / "new").unlink()  # killed between the two renames
+    assert kept.read() == {"number": 2}
+    (tmp_path / "old").write_bytes(b"")
+    assert kept.read() is None
+    kept.remove()
+    kept.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_those_that_are_there(tmp_path, monkeypatch):
+    kept = checkpoints(tmp_path)
+    kept.write({"number": 1})
+    kept.write({"number": 2})
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"new: cannot be written: No space left"):
+        kept.write({"number": 3})
+    assert kept.read() == {"number": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_a_state_that_could_not_be_read_again_is_not_written(tmp_path):
+    kept = checkpoints(tmp_path)
+    with pytest.raises(DamagedError, match="cannot read it"):
+        kept.write({"schedule": np.float64})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (0, []), (None, [])])
+def test_checkpoints_after_so_many_epochs(every, due, tmp_path, clock):
+    kept = checkpoints(tmp_path, clock, every)
+    assert [epochs for epochs in (1, 2, 3, 4) if kept.due_after(epochs)] == due
+
+
+def test_checkpoints_as_time_allows(tmp_path, clock, monkeypatch):
+    kept = checkpoints(tmp_path, clock)
+    clock.now += 4.9
+    assert not kept.due_after(1)
+    clock.now += 0.2
+    assert kept.due_after(1)
+    assert not kept.due_within()
+    clock.now += 300
+    assert kept.due_within()
+
+    def slow(*_arguments, **_options):
+        clock.now += 10
+
+    monkeypatch.setattr(checkpoint, "write_whole", slow)
+    kept.write({"a": 1})
+    clock.now += 499  # 2 % of the time
+    assert not kept.due_after(2)
+    assert not kept.due_within()
+    clock.now += 2
+    assert kept.due_after(2)
+    assert kept.due_within()
+
+
+@pytest.mark.parametrize("every", [0, 1, 5])
+def test_within_an_epoch_only_as_time_allows(every, tmp_path, clock):
+    kept = checkpoints(tmp_path, clock, every)
+    clock.now += 10_000
+    assert not kept.due_within()
+
+
+def test_every_source_of_random_numbers_goes_on():
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    random.gauss(0, 1)  # keeps a second number for the next call, as NumPy does
+    np.random.standard_normal()
+    states = from_bytes(to_bytes(random_states(CPU)))
+
+    def draw():
+        return (random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist(),
+                torch.rand(3).tolist(), torch.randn(5).tolist())  # fmt: skip
+
+    first = draw()
+    assert draw() != first
+    restore_random_states(states, CPU)
+    assert draw() == first

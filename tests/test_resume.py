@@ -1,0 +1,356 @@
+"""A run that was stopped goes on to the bits of one that was not."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import CHECKOUT, TINY, fmbench, records
+
+import fmbench as package
+from fmbench import saver
+from fmbench.checkpoint import Checkpoints
+from fmbench.errors import StorageError
+from fmbench.saver import Saver
+from fmbench.stop import StopRequested
+
+#: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
+#: a moment of evaluation in it.
+RUN = [*TINY, "epochs=3", "data.split.validation=20", "test_every=1", "keep_model=true"]
+
+#: Where a look into the folder would tell a run that was stopped from one that was not.
+CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="fmbench")
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Ask the run to stop at the n-th moment at which it may be, counted from 1."""
+
+    def set_up(moment, number=signal.SIGTERM):
+        count = 0
+        between = Saver.between
+
+        def counted(self):
+            nonlocal count
+            count += 1
+            if count == moment:
+                self.listener.asked = number
+            between(self)
+
+        monkeypatch.setattr(Saver, "between", counted)
+
+    return set_up
+
+
+def run(folder, *overrides):
+    return package.run([*RUN, f"hydra.run.dir={folder}", *overrides])
+
+
+def result(folder):
+    """All that a run left, but for its clocks and its log."""
+    record = json.loads((folder / "result.json").read_text("utf-8"))
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for line in history:
+        del line["seconds"]
+    return (
+        {name: value for name, value in record.items() if name not in CLOCKS},
+        history,
+        (folder / "predictions.npy").read_bytes(),
+        (folder / "model.safetensors").read_bytes(),
+    )
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != ".hydra")
+
+
+def stopped(folder, *overrides):
+    with pytest.raises(StopRequested) as raised:
+        run(folder, *overrides)
+    assert raised.value.saved
+    return raised.value
+
+
+CASES = {
+    "lenet": ["model=lenet"],
+    "densenet, dropout": ["model=densenet", "model.depth=10", "model.growth=4",
+                          "model.dropout=0.2"],
+    "shakeshake": ["model=shakeshake", "model.depth=8", "model.base_channels=4"],
+    "adamw, augmentation": ["optimizer=adamw", "augmentation=crop_flip_cutout",
+                            "label_smoothing=0.1"],
+    "adam, erasing": ["optimizer=adam", "augmentation=crop_flip_erasing"],
+    "constant": ["scheduler=constant"],
+    "step": ["scheduler=step", "scheduler.step_size=1"],
+    "multistep": ["scheduler=multistep", "scheduler.milestones=[1,2]"],
+    "cosine": ["scheduler=cosine"],
+    "onecycle": ["scheduler=onecycle", "scheduler.cycle_momentum=true"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)
+def test_a_stopped_run_goes_on_to_the_same_bits(overrides, stop_at, monkeypatch, tmp_path):
+    run(tmp_path / "whole", *overrides)
+    # An epoch: three steps, one batch of validation, one of test. In the middle of the second.
+    stop_at(7)
+    stopped(tmp_path / "again", *overrides)
+    record = records(tmp_path / "again")[0]
+    assert record["status"] == "interrupted"
+    assert "checkpoint.pt" in names(tmp_path / "again")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(99)  # another process has other random numbers
+    run(tmp_path / "again", *overrides)
+    assert result(tmp_path / "again") == result(tmp_path / "whole")
+    assert names(tmp_path / "again") == names(tmp_path / "whole")
+    restarts = records(tmp_path / "again")[0]["restarts"]
+    assert [(entry["epoch"], entry["images"], entry["changed"]) for entry in restarts] == [
+        (1, 128, {})
+    ]
+
+
+def test_every_moment_of_a_run_is_one_to_go_on_from(stop_at, monkeypatch, tmp_path):
+    """Of training, validation and test: each start gets three batches further than the last."""
+    run(tmp_path / "whole")
+    starts = 0
+    while True:
+        starts += 1
+        stop_at(3)
+        try:
+            run(tmp_path / "again")
+        except StopRequested:
+            monkeypatch.undo()
+            monkeypatch.chdir(tmp_path)
+        else:
+            break
+    assert starts > 4
+    assert result(tmp_path / "again") == result(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_each_signal_says_what_it_was(number, stop_at, tmp_path):
+    stop_at(3, number)
+    stop = stopped(tmp_path / "run")
+    assert stop.exit_status == 128 + number
+    assert records(tmp_path)[0]["error"] == f"stopped by {signal.Signals(number).name}"
+
+
+def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
+    first = run(tmp_path / "run")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(tmp_path)}
+    again = run(tmp_path / "run")
+    assert again == first
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(tmp_path)}
+    assert after == before
+
+
+def files(folder):
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def test_a_completed_run_says_so_and_exits_with_0(tmp_path):
+    arguments = [*TINY, "hydra.run.dir=here"]
+    first = fmbench(*arguments, cwd=tmp_path)
+    again = fmbench(*arguments, cwd=tmp_path)
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert again.stdout == first.stdout
+    assert again.stderr == "fmbench: this run is at its end already; nothing was changed in here\n"
+
+
+def test_a_run_that_diverged_is_at_its_end_too(tmp_path):
+    arguments = [*TINY, "hydra.run.dir=here", "optimizer.lr=1e30"]
+    first, again = (fmbench(*arguments, cwd=tmp_path) for _ in range(2))
+    assert (first.returncode, again.returncode) == (1, 1)
+    assert "diverged in epoch 1" in again.stderr.splitlines()[-1]
+    assert "nothing was changed" in again.stderr
+    assert "checkpoint.pt" not in names(tmp_path / "here")
+
+
+def test_elapsed_times_add_up(stop_at, monkeypatch, tmp_path):
+    stop_at(12)
+    stopped(tmp_path / "run")
+    before = records(tmp_path)[0]["seconds"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    real = saver.time.perf_counter
+    monkeypatch.setattr(saver.time, "perf_counter", lambda: real() + 1000)  # another boot
+    run(tmp_path / "run")
+    after = records(tmp_path)[0]["seconds"]
+    assert after["train"] > before["train"] > 0
+    assert before["total"] < after["total"] < before["total"] + 60
+    assert after["total"] >= after["train"] + after["evaluate"]
+
+
+@pytest.mark.parametrize(("kept", "there"), [("true", True), ("false", False)])
+def test_the_checkpoint_of_a_completed_run_goes_unless_it_is_asked_for(kept, there, tmp_path):
+    run(tmp_path / "run", "checkpoint_every=1", f"keep_checkpoint={kept}")
+    assert ("checkpoint.pt" in names(tmp_path / "run")) is there
+    assert ("checkpoint.older.pt" in names(tmp_path / "run")) is there
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(stop_at, monkeypatch, tmp_path, caplog):
+    run(tmp_path / "whole")
+    stop_at(12)  # in the third epoch: one checkpoint after each of the first two, one at the stop
+    stopped(tmp_path / "run", "checkpoint_every=1")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    run(tmp_path / "run", "checkpoint_every=1")
+    assert "checkpoint.pt is damaged and not used" in caplog.text
+    assert "resumes in epoch 3 of 3, after 0 of its 180 images" in caplog.text
+    one, other = result(tmp_path / "run"), result(tmp_path / "whole")
+    assert one[1:3] == other[1:3]
+
+
+def test_without_a_checkpoint_a_killed_run_starts_again(stop_at, monkeypatch, tmp_path, caplog):
+    run(tmp_path / "whole")
+    stop_at(8)
+    stopped(tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "run")
+    assert "starts again from the beginning" in caplog.text
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+def test_a_run_with_another_config_may_not_go_on(stop_at, tmp_path):
+    stop_at(3)
+    stopped(tmp_path / "run")
+    with pytest.raises(StorageError, match=r"another one \(epochs is 3 there and 4 here"):
+        run(tmp_path / "run", "epochs=4")
+    with pytest.raises(StorageError, match="test_every is 1 there and 0 here"):
+        run(tmp_path / "run", "test_every=0")
+
+
+def test_threads_may_change_and_the_record_says_so(stop_at, monkeypatch, tmp_path, caplog):
+    stop_at(3)
+    stopped(tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "run", "threads=2")
+    assert "threads changed since" in caplog.text
+    assert records(tmp_path)[0]["restarts"][0]["changed"] == {"threads": [1, 2]}
+
+
+def test_a_checkpoint_of_another_run_is_refused(stop_at, monkeypatch, tmp_path):
+    stop_at(3)
+    stopped(tmp_path / "one")
+    stopped_content = (tmp_path / "one" / "checkpoint.pt").read_bytes()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    stop_at(3)
+    stopped(tmp_path / "two", "seed=5")
+    (tmp_path / "two" / "checkpoint.pt").write_bytes(stopped_content)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="is of a run with other data or another config"):
+        run(tmp_path / "two", "seed=5")
+
+
+def test_a_disk_that_is_full_for_checkpoints_ends_no_run(monkeypatch, tmp_path, caplog):
+    def full(*_arguments):
+        raise StorageError("checkpoint.pt: cannot be written: No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "write", full)
+    record = run(tmp_path / "run", "checkpoint_every=1")
+    assert record.status == "completed"
+    assert caplog.text.count("no checkpoint: checkpoint.pt: cannot be written") == 2
+
+
+def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path):
+    from fmbench.runfolder import RunFolder
+
+    with (
+        RunFolder(tmp_path / "run"),
+        pytest.raises(StorageError, match="another process is at work there"),
+    ):
+        run(tmp_path / "run")
+    assert run(tmp_path / "run").status == "completed"
+
+
+def test_two_sweeps_may_not_share_a_folder(tmp_path):
+    from fmbench.runfolder import lock_sweep
+
+    lock = lock_sweep(tmp_path / "sweep")
+    arguments = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
+    done = fmbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 5
+    assert done.stderr.startswith("fmbench: sweep: another process is at work there")
+    assert done.stderr.count("\n") == 1
+    assert list((tmp_path / "sweep").iterdir()) == []
+    lock.release()
+    assert fmbench(*arguments, cwd=tmp_path).returncode == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_two_starts_in_one_second(tmp_path):
+    children = [start(tmp_path) for _ in range(2)]
+    assert [child.wait(timeout=120) for child in children] == [0, 0]
+    assert [record["status"] for record in records(tmp_path)] == ["completed", "completed"]
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_the_clock_is_set_back(monkeypatch, tmp_path):
+    real = time.time
+    calls = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * (next(calls) > 5))
+    run(tmp_path / "run", "checkpoint_every=1")
+    (record,) = records(tmp_path)
+    assert all(0 <= value < 60 for value in record["seconds"].values())
+    assert record["seconds"]["total"] >= record["seconds"]["train"]
+
+
+def test_a_folder_that_vanishes(monkeypatch, tmp_path):
+    after_epoch = Saver.after_epoch
+
+    def vanish(self, line):
+        after_epoch(self, line)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    monkeypatch.setattr(Saver, "after_epoch", vanish)
+    with pytest.raises(StorageError, match=r"cannot be written: No such file or directory"):
+        run(tmp_path / "run")
+
+
+def test_a_signal_while_saving(stop_at, monkeypatch, tmp_path):
+    run(tmp_path / "whole", "checkpoint_every=1")
+    fsync = os.fsync
+    sent = []
+
+    def interrupted(handle):
+        if "checkpoint" in str(Path(f"/proc/self/fd/{handle}").readlink()) and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    stopped(tmp_path / "run", "checkpoint_every=1")
+    assert sent
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "run", "checkpoint_every=1")
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
