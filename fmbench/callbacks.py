@@ -21,8 +21,7 @@ from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import FINAL, Record, recorded_config
-from fmbench.runfolder import held, lock_sweep, refuse_used_sweep
-from fmbench.storage import FolderLock
+from fmbench.runfolder import SweepFolder, held, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trust import refuse_untrusted
 
@@ -42,7 +41,7 @@ class Preflight(Callback):
     """Refuses what no run can be made of before anything is written."""
 
     def __init__(self) -> None:
-        self.lock: FolderLock | None = None  # of a sweep's folder
+        self.folder: SweepFolder | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
@@ -70,12 +69,12 @@ class Preflight(Callback):
             refuse_used_sweep(folder)
             first = check_sweep(config, kwargs["config_name"])
             load(first["data"])  # data that are missing would end every run, one after the other
-            self.lock = lock_sweep(folder)
+            self.folder = SweepFolder(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Let others into the sweep's folder."""
-        if self.lock is not None:
-            self.lock.release()
+        if self.folder is not None:
+            self.folder.release()
 
 
 class SweepReport(Callback):
@@ -116,7 +115,7 @@ class SweepReport(Callback):
         from fmbench import report  # imports pandas, which --help must not
 
         folder = Path(config.hydra.sweep.dir)
-        if not self.begun or not folder.is_dir():
+        if not self.begun or not folder.is_dir() or not any(folder.iterdir()):
             return
         with _heard():
             table = report.build([folder], folder)

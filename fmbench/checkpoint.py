@@ -71,8 +71,10 @@ def from_bytes(content: bytes) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """What the many lines of PyTorch come down to."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return next((line.strip() for line in lines if "Error:" in line), lines[0])[:200]
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "weights_only" in text:
+        return "it holds more than tensors, numbers and texts"
+    return text[:200]
 
 
 class Checkpoints:

@@ -1,6 +1,7 @@
 """From the exceptions of Hydra and OmegaConf to the one line that a person should see."""
 
 import difflib
+import errno
 import re
 import traceback
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,9 @@ from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserE
 
 #: What OmegaConf says of a key below one that is null.
 _BELOW_NULL = re.compile(r"Cannot set '([^']+)' because '([^']+)' is None")
+
+#: What a disk says that takes no more: full, over the quota, a file too large, read-only.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class Refusal(BaseException):
@@ -48,6 +52,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         )
     if isinstance(error, RecursionError) and not _raised_in_a_run(error):
         return ConfigError("the config is nested too deeply, or one of its files leads to itself")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return StorageError(f"{error.filename or 'a file'}: cannot be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):

@@ -1,5 +1,8 @@
 """Runs that need more memory than there is: told from other faults, with a batch size that fits."""
 
+import contextlib
+import ctypes
+import gc
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +14,13 @@ from fmbench.device import Device
 from fmbench.errors import UserError
 from fmbench.step import EagerStep
 
-#: What PyTorch's CPU allocator says; it has no exception of its own.
-_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+#: What PyTorch's CPU allocator and oneDNN say; they have no exceptions of their own.
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 
 
 class OutOfMemoryError(UserError):
@@ -23,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory was not to be had."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
 
 
 def out_of_memory(
@@ -56,12 +64,22 @@ def largest_that_fits(config: Mapping[str, Any], device: Device, batch_size: int
     Two, because the optimizer makes its state in the first.
     """
     while batch_size:
-        if device.torch.type == "cuda":
-            torch.cuda.empty_cache()
+        _give_back(device.torch)
         if _fits(config, device, batch_size):
-            return batch_size
+            break
         batch_size //= 2
-    return None
+    _give_back(device.torch)
+    return batch_size or None
+
+
+def _give_back(device: torch.device) -> None:
+    """Have freed memory given back to the system, which the allocators would rather keep."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _fits(config: Mapping[str, Any], device: Device, batch_size: int) -> bool:

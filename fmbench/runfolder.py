@@ -168,20 +168,32 @@ def refuse_used_sweep(folder: Path) -> None:
             raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
 
 
-def lock_sweep(folder: Path) -> FolderLock:
-    """Make a sweep's folder this process's own.
+class SweepFolder:
+    """A sweep's folder, which no other sweep may use meanwhile.
+
+    Args:
+        path: made if it is not there.
 
     Raises:
         StorageError: it cannot be made, another sweep is at work there, or was until just now.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    lock = FolderLock(folder)
-    try:
-        refuse_used_sweep(folder)
-    except StorageError:
-        lock.release()
-        raise
-    return lock
+
+    def __init__(self, path: Path) -> None:
+        self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        self.lock = FolderLock(path)
+        try:
+            refuse_used_sweep(path)
+        except StorageError:
+            self.lock.release()
+            raise
+
+    def release(self) -> None:
+        """Let others in; what was made for a sweep that did not begin goes again."""
+        self.lock.release()
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self.made:
+                folder.rmdir()

@@ -82,7 +82,7 @@ def test_what_is_no_checkpoint_is_damaged(content):
 def test_a_checkpoint_starts_nothing(capsys):
     content = io.BytesIO()
     torch.save({"a": Starts()}, content)
-    with pytest.raises(DamagedError, match=r"PyTorch cannot read it: .*print"):
+    with pytest.raises(DamagedError, match="it holds more than tensors, numbers and texts"):
         from_bytes(forged(content.getvalue()))
     assert capsys.readouterr().out == ""
 

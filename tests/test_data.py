@@ -315,7 +315,7 @@ def test_file_is_complete_and_on_disk_before_it_gets_its_name(release, tmp_path,
 
     monkeypatch.setattr(data.Path, "replace", rename)
     data.load(config(tmp_path / "root", [release.as_uri()]))
-    assert steps == ["sync", "rename"] * 4
+    assert steps == ["sync", "rename", "sync"] * 4  # of the file, and of the folder's names
 
 
 def test_many_download_at_once(release, tmp_path):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from commands import TINY, compose, python
+from commands import TINY, compose, python, records
 
 from fmbench import assembly, memory
 from fmbench.device import Device
@@ -82,14 +82,17 @@ main()
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
     (tmp_path / "limited.py").write_text(LIMITED)
-    arguments = [*TINY, "data.train_size=4000", "epochs=1", "model=resnet18", "precision=fp32"]
-    sizes = "batch_size=2000,2" if sweep else "batch_size=2000"
-    if sweep:
-        arguments += ["model=lenet5,resnet18"]
-    done = python("limited.py", *(["-m"] if sweep else []), *arguments, sizes, cwd=tmp_path)
+    arguments = [*TINY, "data.train_size=2000", "epochs=1", "model=resnet18", "model.width=16"]
+    arguments += [
+        "precision=fp32",
+        *(["-m", "batch_size=2000,20"] if sweep else ["batch_size=2000"]),
+    ]
+    done = python("limited.py", *arguments, cwd=tmp_path)
     assert "Traceback" not in done.stderr
     assert "with batch_size=2000; batch_size=" in done.stderr
     assert done.returncode == (4 if sweep else 1)
+    statuses = [record["status"] for record in records(tmp_path)]
+    assert statuses == (["failed", "completed"] if sweep else ["failed"])
 
 
 def test_a_net_that_is_larger_than_the_memory_is_refused_beforehand(monkeypatch):

@@ -285,9 +285,9 @@ def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path
 
 
 def test_two_sweeps_may_not_share_a_folder(tmp_path):
-    from fmbench.runfolder import lock_sweep
+    from fmbench.runfolder import SweepFolder
 
-    lock = lock_sweep(tmp_path / "sweep")
+    lock = SweepFolder(tmp_path / "sweep")
     arguments = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
     done = fmbench(*arguments, cwd=tmp_path)
     assert done.returncode == 5
