@@ -46,6 +46,9 @@ RUN = [
     "checkpoint_every=1", "test_every=1",
 ]  # fmt: skip
 
+#: The largest file, in bytes: less than a config, a record, a net, a checkpoint, and enough.
+SIZES = (0, 100, 400, 1000, 3000, 10_000, 100_000, 300_000, 1_000_000)
+
 #: What differs between a run in one go and one in many.
 CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
 
@@ -180,7 +183,7 @@ def _killed_at(moment: int, place: Path) -> None:
     run(place)
 
 
-def disk(folder: Path, sizes: tuple[int, ...] = (0, 100, 400, 1000, 3000, 10_000, 100_000)) -> str:
+def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
     """Let no file grow beyond a size; then take the limit away and start again."""
     expected, _ = whole(folder)
     failed = 0

@@ -26,7 +26,7 @@ def test_killed_at_the_first_writes(faults, tmp_path):
 
 
 def test_a_full_disk(faults, tmp_path):
-    said = faults.disk(tmp_path, sizes=(0, 1000, 100_000))
+    said = faults.disk(tmp_path, sizes=(0, 1000, 300_000))
     assert said == "3 limits, 2 of them end the run; all went on afterwards"
 
 
