@@ -21,7 +21,7 @@ from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import FINAL, Record, recorded_config
-from fmbench.runfolder import SweepFolder, held, refuse_used_sweep
+from fmbench.runfolder import RunFolder, SweepFolder, held, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trust import refuse_untrusted
 
@@ -54,6 +54,9 @@ class Preflight(Callback):
             before = held(folder, recorded_config(resolved))
             if before is None or before.status not in FINAL:
                 rehearse(resolved)
+            else:
+                with RunFolder(folder) as held_folder:
+                    held_folder.tidy(before)
         if before is not None and before.status in FINAL:
             raise AlreadyDone(before, folder)
         sweep = chosen(config.hydra, "sweep")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fmbench.errors import StorageError
-from fmbench.storage import write_whole
+from fmbench.storage import remove, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -161,10 +161,7 @@ class Checkpoints:
             StorageError: one cannot be removed.
         """
         for path in (self.path, self.before):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
+            remove(path)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from fmbench.record import (
     RESULT_NAME,
     Record,
 )
-from fmbench.storage import FolderLock, remove_temporaries, storage_error, write_whole
+from fmbench.storage import FolderLock, remove, remove_temporaries, storage_error, write_whole
 
 #: Knobs that may be another when an interrupted run goes on: where and how fast it is computed, and
 #: what is kept.
@@ -63,6 +63,13 @@ class RunFolder:
         """Remove what a killed process left half-written."""
         for name in (RESULT_NAME, HISTORY_NAME, PREDICTIONS_NAME, MODEL_NAME, CHECKPOINT_NAME):
             remove_temporaries(self.path, name)
+
+    def tidy(self, record: Record) -> None:
+        """Remove what the process of a run that is at its end did not come to remove."""
+        self.clean()
+        if not record.config.get("keep_checkpoint"):
+            for path in self.checkpoints:
+                remove(path)
 
     def write_record(self, record: Record) -> None:
         """Write `result.json`."""

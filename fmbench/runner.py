@@ -85,6 +85,7 @@ def execute(
     with RunFolder(folder) as run_folder, listening() as listener:
         before = held(folder, record.config)
         if before is not None and before.status in FINAL:
+            run_folder.tidy(before)
             log.info("this run has %s already; nothing is changed", before.status)
             return before
         run_folder.clean()

@@ -53,10 +53,19 @@ def remove_temporaries(folder: Path, name: str) -> None:
         StorageError: one cannot be removed.
     """
     for path in folder.glob(f".{name}.*"):
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
 def _flush_folder(folder: Path) -> None:

@@ -98,6 +98,12 @@ def left(folder: Path) -> tuple[Any, ...]:
     )
 
 
+def same(found: tuple[Any, ...], expected: tuple[Any, ...], where: Any) -> None:
+    """Compare what two runs left, and say what differs."""
+    for one, other in zip(found, expected, strict=True):
+        assert one == other, (where, one, other)
+
+
 def whole(folder: Path) -> tuple[tuple[Any, ...], float]:
     """What an undisturbed run leaves, and how many seconds it takes."""
     start = time.perf_counter()
@@ -122,7 +128,7 @@ def kills(folder: Path, count: int = 200, seed: int = 0) -> str:
             killed += 1
             if (place / "result.json").exists():
                 Record.from_json((place / "result.json").read_text("utf-8"))
-        assert left(place) == expected, place
+        same(left(place), expected, place)
         shutil.rmtree(place)
     return f"{killed} kills in {runs} runs, each with the bits of an undisturbed one"
 
@@ -136,11 +142,11 @@ def writes(folder: Path, count: int = 10_000) -> str:
         if (place / "result.json").exists():
             Record.from_json((place / "result.json").read_text("utf-8"))
         if status == 0:
-            assert left(place) == expected, moment
+            same(left(place), expected, moment)
             return f"killed at each of {moment - 1} writes, flushes, renames and removals"
         assert status == -signal.SIGKILL, (moment, status)
         assert ended(child(lambda p=place: run(p), folder / "log")) == 0, moment
-        assert left(place) == expected, moment
+        same(left(place), expected, moment)
         shutil.rmtree(place)
     return f"killed at each of the first {count} writes, flushes, renames and removals"
 
@@ -203,7 +209,7 @@ def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
             Record.from_json((place / "result.json").read_text("utf-8"))
         assert not list(place.glob(".*.json*")), "half-written files are left"
         assert ended(child(lambda place=place: run(place), log)) == 0, size
-        assert left(place) == expected, size
+        same(left(place), expected, size)
     return f"{len(sizes)} limits, {failed} of them end the run; all went on afterwards"
 
 

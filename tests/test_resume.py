@@ -156,6 +156,19 @@ def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
     assert after == before
 
 
+@pytest.mark.parametrize("again", ["command", "api"])
+def test_what_a_kill_at_the_very_end_leaves_is_tidied(again, tmp_path):
+    run(tmp_path / "run")
+    expected = names(tmp_path / "run")
+    for name in ("checkpoint.pt", "checkpoint.older.pt", ".result.json.123.abc"):
+        (tmp_path / "run" / name).write_bytes(b"left")
+    if again == "api":
+        run(tmp_path / "run")
+    else:
+        assert fmbench(*RUN, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path).returncode == 0
+    assert names(tmp_path / "run") == expected
+
+
 def files(folder):
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
