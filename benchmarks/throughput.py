@@ -66,7 +66,7 @@ def measure(
         contest = Contest(net, batch_size, data=data, seconds=seconds, overrides=overrides)
         contenders = contest.contenders(others=others)
         wait = contest.device.synchronize
-        rates = interleaved(contenders, repeats, wait=wait, budget=budget)
+        rates = contest.with_limit(interleaved(contenders, repeats, wait=wait, budget=budget))
         found: Results = {name: Spread.of(values, "images/s") for name, values in rates.items()}
         ours = rates["fmbench"]
         found |= {f"{OVER}{name}": ratio(ours, rates[name]) for name in rates if name != "fmbench"}

@@ -73,7 +73,8 @@ def interleaved(
     for turn in range(repeats + 1):
         if turn > 3 and time.perf_counter() - first > budget:
             break
-        for name, work in contenders.items():
+        # Each turn begins with another one: who comes after whom must not matter.
+        for name, work in _rotated(list(contenders.items()), turn):
             wait()
             start = time.perf_counter()
             done = work()
@@ -83,6 +84,11 @@ def interleaved(
             if turn:
                 rates[name].append(items / taken)
     return rates
+
+
+def _rotated(items: list[tuple[str, Any]], by: int) -> list[tuple[str, Any]]:
+    by %= len(items)
+    return items[by:] + items[:by]
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Spread:

@@ -5,7 +5,9 @@ for all of them at once.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -94,7 +96,7 @@ class GraphStep:
         self.step = step
         self.loss_sum, self.correct = step.loss_sum, step.correct
         self.batch_size = batch_size
-        self.recorder = recorder or record_graph
+        self.recorder = recorder or partial(record_graph, device=step.device.torch)
         self.taken = 0
         self.images: Tensor | None = None
         self.labels: Tensor | None = None
@@ -113,59 +115,74 @@ class GraphStep:
             ConfigError: the net or the optimizer cannot be recorded, or the schedule changes
                 another number of the optimizer than its learning rate.
         """
+        groups = self.step.optimizer.param_groups
+        if not self.rates:
+            self.rates = [torch.zeros((), device=images.device) for _ in groups]
+            for group in groups:
+                if "capturable" in group:
+                    group["capturable"] = True
+        for group, rate in zip(groups, self.rates, strict=True):
+            rate.fill_(group["lr"])
         if len(labels) != self.batch_size:
-            self.step(images, labels)
+            self._eagerly(images, labels)
         elif self.taken < WARM_UP:
             self.taken += 1
-            self._warm_up(images, labels)
+            with _beside(images.device):  # on a stream of its own, as recording will be
+                self._eagerly(images, labels)
         else:
             if self.replay is None:
                 self._record(images, labels)
             self._replay(images, labels)
 
-    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
-        for group in self.step.optimizer.param_groups:
-            if "capturable" in group:
-                group["capturable"] = True
-        # On a stream of their own, as recording will be.
-        with _beside(images.device):
+    def _eagerly(self, images: Tensor, labels: Tensor) -> None:
+        """The same arithmetic as a replay's, the learning rate in float32 too."""
+        with self._rates_on_device():
             self.step(images, labels)
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    @contextlib.contextmanager
+    def _rates_on_device(self) -> Iterator[None]:
+        """Show the optimizer where the learning rates are, which the schedule keeps as numbers."""
         groups = self.step.optimizer.param_groups
-        static_images, static_labels = images.clone(), labels.clone()
-        self.images, self.labels = static_images, static_labels
-        self.rates = [torch.tensor(float(group["lr"]), device=images.device) for group in groups]
-        self.recorded = [_fixed(group) for group in groups]
         kept = [group["lr"] for group in groups]
         for group, rate in zip(groups, self.rates, strict=True):
             group["lr"] = rate
         try:
-            self.replay = self.recorder(lambda: self.step(static_images, static_labels))
-        except RuntimeError as error:
+            yield
+        finally:
+            for group, number in zip(groups, kept, strict=True):
+                group["lr"] = number
+
+    def _record(self, images: Tensor, labels: Tensor) -> None:
+        static_images, static_labels = images.clone(), labels.clone()
+        self.images, self.labels = static_images, static_labels
+        self.recorded = [_fixed(group) for group in self.step.optimizer.param_groups]
+        try:
+            with self._rates_on_device():
+                self.replay = self.recorder(lambda: self.step(static_images, static_labels))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, UserWarning) as error:
             raise ConfigError(
                 f"cuda_graphs=true: this net or optimizer cannot be recorded "
                 f"({str(error).splitlines()[0]}); take cuda_graphs=false"
             ) from error
-        finally:
-            for group, rate in zip(groups, kept, strict=True):
-                group["lr"] = rate
 
     def _replay(self, images: Tensor, labels: Tensor) -> None:
         assert self.replay is not None
         assert self.images is not None
         assert self.labels is not None
+        for group, recorded in zip(self.step.optimizer.param_groups, self.recorded, strict=True):
+            now = _fixed(group)
+            if now != recorded:
+                changed = sorted(
+                    name for name in {**now, **recorded} if now.get(name) != recorded.get(name)
+                )
+                raise ConfigError(
+                    f"cuda_graphs=true: the schedule changes optimizer.{changed[0]} too, a "
+                    "recorded step follows the learning rate alone; take cuda_graphs=false"
+                )
         self.images.copy_(images)
         self.labels.copy_(labels)
-        groups = self.step.optimizer.param_groups
-        for group, rate, recorded in zip(groups, self.rates, self.recorded, strict=True):
-            rate.fill_(group["lr"])
-            if _fixed(group) != recorded:
-                changed = next(name for name, value in recorded.items() if group[name] != value)
-                raise ConfigError(
-                    f"cuda_graphs=true: the schedule changes optimizer.{changed} too, a recorded "
-                    "step follows the learning rate alone; take cuda_graphs=false"
-                )
         self.replay()
 
 
@@ -187,9 +204,21 @@ def _beside(device: torch.device) -> Iterator[None]:
     torch.cuda.current_stream(device).wait_stream(own)
 
 
-def record_graph(function: Callable[[], None]) -> Callable[[], None]:
-    """Record a function as a CUDA graph; needs a GPU."""
+def record_graph(function: Callable[[], None], *, device: torch.device) -> Callable[[], None]:
+    """Record a function as a CUDA graph; needs a GPU.
+
+    Raises:
+        RuntimeError: it does what a graph cannot hold.
+        UserWarning: it did nothing on the device; such a graph would train nothing.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # PyTorch's own stream for recording belongs to the first device that recorded.
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with (
+        warnings.catch_warnings(),
+        torch.cuda.device(device),
+        torch.cuda.graph(graph, stream=stream),
+    ):
+        warnings.filterwarnings("error", message=".*[Gg]raph is empty")
         function()
     return graph.replay

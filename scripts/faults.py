@@ -50,7 +50,7 @@ RUN = [
 SIZES = (0, 100, 400, 1000, 3000, 10_000, 100_000, 300_000, 1_000_000)
 
 #: What differs between a run in one go and one in many.
-CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
+CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts", "git")
 
 
 def run(folder: Path) -> None:

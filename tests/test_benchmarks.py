@@ -334,7 +334,10 @@ def test_the_picture_has_a_row_for_each_net_and_batch_size_and_the_best_usual():
         for size in (8, 64)
         for name, value in rate.items()
     }
-    results["lenet, batch 8: over limit"] = {"median": 0.95, "unit": "x"}
+    # Not the ratios of the medians: those of each turn count.
+    results["lenet, batch 8: over limit"] = {"median": 0.93, "unit": "x"}
+    results["lenet, batch 8: over usual, 0 workers"] = {"median": 4.1, "unit": "x"}
+    results["lenet, batch 8: over usual, 2 workers"] = {"median": 2.2, "unit": "x"}
     results["lenet, batch 8: limit runs in"] = "channels_last, fp32"
     found = picture.rows({"throughput": results})
     assert [(row.net, row.batch_size) for row in found] == [
@@ -343,7 +346,34 @@ def test_the_picture_has_a_row_for_each_net_and_batch_size_and_the_best_usual():
     ]
     assert found == picture.rows(results)
     assert found[0].rates == {"limit": 80, "fmbench": 76, "usual": 38}
-    assert picture.comparison(found[0].rates) == "0.95 of limit, 2.0x usual"
+    assert picture.comparison(found[0].over) == "0.93 of limit, 2.2x usual"
+    assert picture.comparison(found[1].over) == ""
+
+
+def test_the_limit_is_the_faster_variant_of_each_turn():
+    contest = Contest("lenet5", 4, data="synthetic", seconds=0.01, overrides=SMALL)
+    rates = {"same precision": [3.0, 5.0], "fmbench": [2.0, 4.0], "limit": [4.0, 4.0]}
+    found = contest.with_limit(rates)
+    assert list(found) == ["limit", "same precision", "fmbench"]
+    assert found["limit"] == [4.0, 5.0]
+    del rates["limit"]
+    assert contest.with_limit(rates)["limit"] == [3.0, 5.0]
+
+
+def test_a_precision_that_is_asked_for_is_the_one_measured():
+    contest = Contest(
+        "lenet5", 4, data="synthetic", seconds=0.01, overrides=[*SMALL, "precision=bf16"]
+    )
+    assert contest.ours == "channels_last, bf16"
+
+
+def test_no_contender_has_the_same_place_in_every_turn():
+    order = []
+    names = ("a", "b", "c")
+    timing.interleaved(
+        {name: lambda name=name: order.append(name) or 1 for name in names}, repeats=2
+    )
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
 
 def test_a_picture_is_drawn_of_measured_speeds_only():
