@@ -10,7 +10,7 @@ class GridSweeper(BasicSweeper):
 
     The stock one composes them all beforehand as well, to find those that cannot be. Values have
     been tried by then (`fmbench.sweep.check_sweep`), so it is enough to compose each combination
-    of options once: a tenth of a second for each run is what that saves.
+    of options once.
     """
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
