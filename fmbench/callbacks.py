@@ -42,6 +42,7 @@ class Preflight(Callback):
 
     def __init__(self) -> None:
         self.folder: SweepFolder | None = None
+        self.run: RunFolder | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
@@ -59,9 +60,19 @@ class Preflight(Callback):
                     held_folder.tidy(before)
         if before is not None and before.status in FINAL:
             raise AlreadyDone(before, folder)
+        with _heard():
+            # Before Hydra writes there what it composed; the run takes the lock over.
+            self.run = RunFolder(folder)
         sweep = chosen(config.hydra, "sweep")
         if sweep is not None:
             log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)
+
+    def on_job_start(
+        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
+    ) -> None:
+        """Leave the folder to the run, which takes it at once."""
+        if self.run is not None:
+            self.run.lock.release()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every value that a sweep gives to every key, and that its folder is free."""

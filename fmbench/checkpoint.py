@@ -62,11 +62,21 @@ def from_bytes(content: bytes) -> dict[str, Any]:
         raise DamagedError("its SHA-256 is another than was written")
     try:
         state = torch.load(io.BytesIO(content[head:]), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
         raise DamagedError(f"PyTorch cannot read it: {_reason(error)}") from error
     if not isinstance(state, dict):
         raise DamagedError("holds no state")
     return state
+
+
+def _archived(state: dict[str, Any]) -> bytes:
+    try:
+        return to_bytes(state)
+    except Exception as error:
+        # A foreign schedule may keep what cannot be written; that must not end the run.
+        raise DamagedError(f"cannot be written: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -103,6 +113,7 @@ class Checkpoints:
         self.clock = clock
         self.last = clock()
         self.cost = 0.0  # seconds that the last one took
+        self.sound = True  # the newest, as far as is known: a damaged one is not kept
         self.proven = False  # that what is written can be read
 
     def due_after(self, epochs: int) -> bool:
@@ -128,11 +139,12 @@ class Checkpoints:
         """
         start = self.clock()
         try:
-            content = to_bytes(state)
+            content = _archived(state)
             if not self.proven:
                 from_bytes(content)
                 self.proven = True
-            write_whole(self.path, content, keep=self.before)
+            write_whole(self.path, content, keep=self.before if self.sound else None)
+            self.sound = True
         finally:
             self.last = self.clock()
             self.cost = self.last - start
@@ -149,6 +161,8 @@ class Checkpoints:
             except FileNotFoundError:
                 continue
             except DamagedError as error:
+                if path == self.path:
+                    self.sound = False
                 log.warning("%s is damaged and not used: %s", path, error)
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read: {error.strerror}") from error

@@ -5,6 +5,7 @@ at once.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -60,7 +61,10 @@ def main() -> None:
     except AlreadyDone as already:
         _already(already)
     except StopRequested as stop:
-        _fail(stopped_line(stop, sys.argv[1:]), stop.exit_status)
+        # As it is: a line made for reading may have lost a space of a folder's name.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"fmbench: {stopped_line(stop, sys.argv[1:])}\n")
+        sys.exit(stop.exit_status)
     except KeyboardInterrupt:
         _fail("stopped from the keyboard", 130)
     except BrokenPipeError:
@@ -92,7 +96,8 @@ def job(config: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        record = execute(folder=folder, display=display_for, **_run_of(config, context))
+        run_of = _run_of(config, context)
+        record = execute(folder=folder, display=display_for, in_sweep=in_sweep, **run_of)
     except Exception as error:
         if not in_sweep:
             raise
@@ -102,9 +107,20 @@ def job(config: DictConfig) -> float | None:
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
     except StopRequested as stop:
-        stop.folder = folder
+        if in_sweep:  # one run of it goes on, by its own overrides
+            stop.arguments = [*_config_dir(sys.argv), *_run_of(config, context)["overrides"]]
         raise
     return _ended(record, folder, in_sweep=in_sweep)
+
+
+def _config_dir(arguments: Sequence[str]) -> list[str]:
+    """The flag that names a folder of the user's options, as it was given."""
+    for place, text in enumerate(arguments):
+        if text.startswith("--config-dir="):
+            return [text]
+        if text in ("--config-dir", "-cd"):
+            return list(arguments[place : place + 2])
+    return []
 
 
 def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:

@@ -52,6 +52,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         )
     if isinstance(error, RecursionError) and not _raised_in_a_run(error):
         return ConfigError("the config is nested too deeply, or one of its files leads to itself")
+    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        return StorageError("no temporary folder can be written to: is the disk full?")
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return StorageError(f"{error.filename or 'a file'}: cannot be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):

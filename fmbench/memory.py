@@ -14,11 +14,14 @@ from fmbench.device import Device
 from fmbench.errors import UserError
 from fmbench.step import EagerStep
 
-#: What PyTorch's CPU allocator and oneDNN say; they have no exceptions of their own.
+#: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
 _SAID = (
     "can't allocate memory",
     "not enough memory",
     "could not create a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "could not create a memory object",
 )
 

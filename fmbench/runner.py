@@ -35,7 +35,7 @@ from fmbench.record import (
 )
 from fmbench.runfolder import RunFolder, held
 from fmbench.saver import Saver, now
-from fmbench.stop import Listener, listening
+from fmbench.stop import Listener, StopRequested, listening
 from fmbench.train import DivergedError, Epoch, Trainer
 from fmbench.weights import refuse_unkeepable, to_bytes
 
@@ -55,6 +55,7 @@ def execute(
     experiment: str | None = None,
     deviations: Sequence[str] = (),
     config_dir: bool = False,
+    in_sweep: bool = False,
     display: Callable[[int, int], Display] = display_for,
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
@@ -69,6 +70,7 @@ def execute(
         experiment: the published row that it was started from.
         deviations: what it does otherwise than that.
         config_dir: whether options could come from a folder of the user's.
+        in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         display: called with epochs and images per epoch, shows the progress.
 
     Returns:
@@ -82,7 +84,7 @@ def execute(
     record = _blank_record(config, choices, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dir = config_dir
-    with RunFolder(folder) as run_folder, listening() as listener:
+    with RunFolder(folder) as run_folder, listening(pass_on=in_sweep) as listener:
         before = held(folder, record.config)
         if before is not None and before.status in FINAL:
             run_folder.tidy(before)
@@ -101,6 +103,8 @@ def execute(
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
         except KeyboardInterrupt as stop:
+            if isinstance(stop, StopRequested):
+                stop.folder = folder
             record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
             raise
         except Exception as error:
@@ -249,6 +253,7 @@ class _Run:
         )
         if self.goes_on:
             saver.resume(len(split.train))
+            self.folder.write_record(record)  # that it was started again outlives a second kill
         self.saver, self.start = saver, saver.since
 
     def fit(self, display: Callable[[int, int], Display]) -> None:

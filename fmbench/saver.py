@@ -68,16 +68,22 @@ class Saver:
         if state is None:
             log.info("starts again from the beginning: nothing was saved of its last start")
         else:
-            if state["key"] != record.key:
+            if state.get("key") != record.key:
                 raise StorageError(
                     f"{self.checkpoints.path}: is of a run with other data or another config; "
                     "remove it to start from the beginning"
                 )
-            self.trainer.load_state_dict(state["trainer"])
-            saved = Record.from_json(state["record"])
+            try:
+                self.trainer.load_state_dict(state["trainer"])
+                saved = Record.from_json(state["record"])
+                self.history = json.loads(state["history"])
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise StorageError(
+                    f"{self.checkpoints.path}: does not fit this net, optimizer and schedule "
+                    f"({type(error).__name__}); remove it to start from the beginning"
+                ) from error
             for name in PROGRESS:
                 setattr(record, name, getattr(saved, name))
-            self.history = json.loads(state["history"])
             # Up to here; from here on the clock goes on.
             self.since -= record.seconds["total"]
             position = self.trainer.position

@@ -5,6 +5,7 @@ from the keyboard a second time, it leaves at once.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,9 +27,11 @@ class StopRequested(KeyboardInterrupt):
         number: of the signal.
         saved: whether the run can go on from where it stopped.
         folder: of the run, once it is known.
+        arguments: of the run, where they are not those of the command line: in a sweep.
     """
 
     folder: Path | None = None
+    arguments: list[str] | None = None
 
     def __init__(self, number: int, *, saved: bool) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -37,7 +40,7 @@ class StopRequested(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it, for the processes of a sweep."""
-        return _stop_requested, (self.number, self.saved)
+        return _stop_requested, (self.number, self.saved, self.folder, self.arguments)
 
     @property
     def exit_status(self) -> int:
@@ -45,8 +48,12 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.number
 
 
-def _stop_requested(number: int, saved: bool) -> StopRequested:
-    return StopRequested(number, saved=saved)
+def _stop_requested(
+    number: int, saved: bool, folder: Path | None, arguments: list[str] | None
+) -> StopRequested:
+    stop = StopRequested(number, saved=saved)
+    stop.folder, stop.arguments = folder, arguments
+    return stop
 
 
 class Listener:
@@ -63,12 +70,17 @@ class Listener:
         """Handle a signal: note it; the second Ctrl-C stops at once."""
         if number == signal.SIGINT and self.asked == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT and self.asked is None:
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nsaving; Ctrl-C again stops at once\n")
         self.asked = number
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Listener]:
+def listening(*, pass_on: bool = False) -> Iterator[Listener]:
     """Note signals rather than obey them, and hand the last one on when the block ends in a stop.
+
+    With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
 
     Another package may have handlers of its own (submitit puts a job back into the queue): these
     are called once the run is saved. In a thread other than the main one nothing is changed, since
@@ -89,6 +101,8 @@ def listening() -> Iterator[Listener]:
         raise
     finally:
         _restore(before)
+    if pass_on and listener.asked is not None:
+        signal.raise_signal(listener.asked)
 
 
 def _restore(before: dict[int, Any]) -> None:

@@ -71,9 +71,9 @@ def stopped_line(stop: StopRequested, arguments: Sequence[str]) -> str:
         return str(stop)
     folder = str(stop.folder)
     # Hydra reads what stands bare only where it is made of such characters.
-    if not re.fullmatch(r"[\w./\-]+", folder):
+    if not re.fullmatch(r"[\w./\-]+", folder, re.ASCII):
         folder = "'" + folder.replace("'", "\\'") + "'"
-    given = [text for text in arguments if not text.startswith("hydra.run.dir=")]
+    given = [text for text in stop.arguments or arguments if not text.startswith("hydra.run.dir=")]
     command = shlex.join(["python", "-m", "fmbench", *given, f"hydra.run.dir={folder}"])
     if stop.saved:
         return f"{stop}, saved; this goes on: {command}"
