@@ -135,6 +135,24 @@ def test_a_state_that_could_not_be_read_again_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_checkpoint_is_not_kept_for_the_one_before(tmp_path):
+    first = checkpoints(tmp_path)
+    first.write({"number": 1})
+    first.write({"number": 2})
+    (tmp_path / "new").write_bytes(b"half")
+    again = checkpoints(tmp_path)
+    assert again.read() == {"number": 1}
+    again.write({"number": 3})
+    assert from_bytes((tmp_path / "old").read_bytes()) == {"number": 1}
+    again.write({"number": 4})
+    assert from_bytes((tmp_path / "old").read_bytes()) == {"number": 3}
+
+
+def test_a_state_that_cannot_be_written_is_damaged_too(tmp_path):
+    with pytest.raises(DamagedError, match="cannot be written"):
+        checkpoints(tmp_path).write({"schedule": lambda: 0})
+
+
 @pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (0, []), (None, [])])
 def test_checkpoints_after_so_many_epochs(every, due, tmp_path, clock):
     kept = checkpoints(tmp_path, clock, every)

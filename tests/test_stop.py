@@ -50,6 +50,23 @@ def test_another_packages_handler_has_its_turn_once_the_run_is_saved(monkeypatch
         signal.signal(signal.SIGUSR2, before)
 
 
+@pytest.mark.parametrize("pass_on", [False, True])
+def test_a_signal_that_comes_too_late_for_a_run_stops_its_sweep(pass_on, monkeypatch):
+    raised = []
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    with listening(pass_on=pass_on):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert raised == ([signal.SIGTERM] if pass_on else [])
+
+
+def test_a_run_of_a_sweep_goes_on_by_its_own_overrides():
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    stop.folder, stop.arguments = "/a", ["--config-dir=mine", "seed=1"]
+    stop = pickle.loads(pickle.dumps(stop))
+    line = stopped_line(stop, ["-m", "seed=1,2"])
+    assert line.endswith("python -m fmbench --config-dir=mine seed=1 hydra.run.dir=/a")
+
+
 def test_a_thread_changes_no_handler():
     before = signal.getsignal(signal.SIGTERM)
     found = []
@@ -72,6 +89,7 @@ def test_a_stop_travels_between_processes():
 
 @pytest.mark.parametrize(("folder", "said"), [
     ("/a/b-1_2.c", "hydra.run.dir=/a/b-1_2.c"),
+    ("/a/größe", "'hydra.run.dir='\"'\"'/a/größe'\"'\"''"),
     ("/a/b c=d", "'hydra.run.dir='\"'\"'/a/b c=d'\"'\"''"),
 ])  # fmt: skip
 def test_the_line_names_the_command_that_goes_on(folder, said):
@@ -129,8 +147,11 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path):
     with start(tmp_path, "hydra.run.dir=here") as child:
         try:
             wait_for(lambda: list(tmp_path.rglob("history.jsonl")))
-            with start(tmp_path, "hydra.run.dir=here") as other:
+            hydra_files = sorted((tmp_path / "here" / ".hydra").iterdir())
+            before = [path.read_bytes() for path in hydra_files]
+            with start(tmp_path, "hydra.run.dir=here", "keep_model=true") as other:
                 _, err = other.communicate(timeout=60)
+            assert [path.read_bytes() for path in hydra_files] == before
         finally:
             child.kill()
     assert other.returncode == 5
