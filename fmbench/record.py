@@ -19,10 +19,11 @@ CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
 #: What became of a run. A record says `running` from its first second, so that a run which is
 #: killed outright still stands in the table.
 RUNNING, COMPLETED = "running", "completed"
-DIVERGED, FAILED, INTERRUPTED = "diverged", "failed", "interrupted"
+DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pruned"
 
-#: Of runs that are at their end: started again they would do the same once more.
-FINAL = (COMPLETED, DIVERGED)
+#: Of runs that are at their end: started again they would do the same once more, or, where a
+#: search has given them up, what nobody needs.
+FINAL = (COMPLETED, DIVERGED, PRUNED)
 
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
 #: threads, deterministic, cuda_graphs) are in the fingerprint; test_every only looks, keep_model,

@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, RUNNING, SCHEMA
+from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING, SCHEMA
 
-STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, RUNNING)
+STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
 
 # A composed config is four deep. What is nested much deeper was made to exhaust the stack of
 # whoever walks through it.
