@@ -133,11 +133,11 @@ def make_trainer(
         model,
         loader=train,
         validation=validation if len(validation) else None,
-        test=test,
+        test=test if config["test_every"] is not None else None,
         optimizer=optimizer,
         schedule=schedule,
         epochs=config["epochs"],
-        test_every=config["test_every"],
+        test_every=config["test_every"] or 0,
         label_smoothing=config["label_smoothing"],
         device=device,
     )

@@ -20,8 +20,8 @@ from fmbench.config import resolve
 from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
-from fmbench.record import FINAL, Record, recorded_config
-from fmbench.runfolder import RunFolder, SweepFolder, held, refuse_used_sweep
+from fmbench.record import Record, recorded_config
+from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, refuse_used_sweep
 from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trust import refuse_untrusted
 
@@ -53,12 +53,13 @@ class Preflight(Callback):
             resolved = resolve(config)
             folder = Path(config.hydra.run.dir)
             before = held(folder, recorded_config(resolved))
-            if before is None or before.status not in FINAL:
+            done = before is not None and is_done(before, resolved)
+            if before is None or not done:
                 rehearse(resolved)
             else:
                 with RunFolder(folder) as held_folder:
                     held_folder.tidy(before)
-        if before is not None and before.status in FINAL:
+        if before is not None and done:
             raise AlreadyDone(before, folder)
         with _heard():
             # Before Hydra writes there what it composed; the run takes the lock over.

@@ -75,6 +75,18 @@ _SHAPE = {"channels": 1, "classes": 10}
 
 
 @dataclass
+class Search:
+    """The keys of `sweep`: of a search, the sweep that looks for the best run."""
+
+    trials: int = 20
+    jobs: int = 1
+    pruner: str = "none"
+    objective: Any = "validation_accuracy"
+    storage: str | None = None
+    study: str | None = None
+
+
+@dataclass
 class Config:
     """The main knobs and their types.
 
@@ -90,7 +102,7 @@ class Config:
     epochs: int = 12
     seed: int = 0
     label_smoothing: float = 0.0
-    test_every: int = 0
+    test_every: int | None = 0
     keep_model: bool = False
     checkpoint_every: int | None = None
     keep_checkpoint: bool = False
@@ -100,6 +112,7 @@ class Config:
     cuda_graphs: bool = False
     threads: int | None = None
     max_runs: int = 10_000
+    sweep: Search = field(default_factory=Search)
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 

@@ -34,7 +34,7 @@ DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 PLACES = ("root", "mirrors", "download")
 
 #: Keys of a config that are no part of a run.
-_NO_PART = ("reference", "max_runs")
+_NO_PART = ("reference", "max_runs", "sweep")
 
 
 @dataclass
@@ -168,10 +168,14 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without places of data files, `sweep=`, `max_runs=`.
+    """The overrides as a record keeps them: without places of data files, and what makes a sweep.
 
     Args:
         overrides: as typed, or as the sweep made them.
     """
     gone = {"sweep", "max_runs", *(f"data.{name}" for name in PLACES)}
-    return [text for text in overrides if text.partition("=")[0].lstrip("+") not in gone]
+    return [
+        text
+        for text in overrides
+        if (key := text.partition("=")[0].lstrip("+")) not in gone and not key.startswith("sweep.")
+    ]

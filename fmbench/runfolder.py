@@ -13,6 +13,8 @@ import numpy as np
 from fmbench.errors import StorageError
 from fmbench.record import (
     CHECKPOINT_NAME,
+    COMPLETED,
+    FINAL,
     HISTORY_NAME,
     MODEL_NAME,
     OLDER_CHECKPOINT_NAME,
@@ -114,6 +116,17 @@ class RunFolder:
         return self.path / CHECKPOINT_NAME, self.path / OLDER_CHECKPOINT_NAME
 
 
+def is_done(record: Record, config: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do: the run is at its end and has seen all that it is to see.
+
+    Args:
+        record: of the run.
+        config: that it is to be started with now.
+    """
+    blind = record.status == COMPLETED and record.test_accuracy is None
+    return record.status in FINAL and not (blind and config["test_every"] is not None)
+
+
 def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     """The record of the run that a folder holds, if it holds this one; None where it holds none.
 
@@ -141,7 +154,8 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         ) from error
     there, here = dict(_flat(record.config)), dict(_flat(config))
     for key in {**there, **here}:
-        if key not in MAY_CHANGE and there.get(key) != here.get(key):
+        looks_now = key == "test_every" and there.get(key) == "null"
+        if key not in MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
             raise StorageError(f"{other}, another one ({said}); {way_out}")
     return record

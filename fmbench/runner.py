@@ -28,19 +28,23 @@ from fmbench.record import (
     FAILED,
     FINAL,
     INTERRUPTED,
+    PRUNED,
     Record,
     keys,
     recorded_config,
     recorded_overrides,
 )
-from fmbench.runfolder import RunFolder, held
+from fmbench.runfolder import RunFolder, held, is_done
 from fmbench.saver import Saver, now
 from fmbench.stop import Listener, StopRequested, listening
-from fmbench.train import DivergedError, Epoch, Trainer
+from fmbench.train import DivergedError, Epoch, Trainer, evaluate
 from fmbench.weights import refuse_unkeepable, to_bytes
 
 log = logging.getLogger(__name__)
 epochs_log = logging.getLogger("fmbench.epochs")
+
+#: Told after each epoch how far a run is: epochs done, and its record. Whether to give it up.
+Watch = Callable[[int, Record], bool]
 
 #: Seconds between looks at the running means; see `Ticker`.
 CPU_TICK, GPU_TICK = 0.2, 10.0
@@ -57,10 +61,12 @@ def execute(
     config_dir: bool = False,
     in_sweep: bool = False,
     display: Callable[[int, int], Display] = display_for,
+    watch: Watch | None = None,
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
 
-    A run that is at its end already is left as it is; one that was interrupted goes on.
+    A run that is at its end already is left as it is; one that was interrupted goes on. One that
+    has not looked at the test set (`test_every=null`) and is to do so now, does that alone.
 
     Args:
         config: resolved, see `fmbench.config`.
@@ -72,9 +78,10 @@ def execute(
         config_dir: whether options could come from a folder of the user's.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         display: called with epochs and images per epoch, shows the progress.
+        watch: of a search.
 
     Returns:
-        The record; its status is completed or diverged.
+        The record; its status is completed, diverged or pruned.
 
     Raises:
         UserError: the config, the data or the folder is at fault.
@@ -86,11 +93,16 @@ def execute(
     record.config_dir = config_dir
     with RunFolder(folder) as run_folder, listening(pass_on=in_sweep) as listener:
         before = held(folder, record.config)
-        if before is not None and before.status in FINAL:
+        if before is not None and is_done(before, config):
             run_folder.tidy(before)
             log.info("this run has %s already; nothing is changed", before.status)
             return before
         run_folder.clean()
+        if before is not None and before.status in FINAL:
+            run = _Run(config, before, run_folder, listener, goes_on=True)
+            with run.memory_watched():
+                run.look_at_test()
+            return before
         if before is not None:
             record.started, record.restarts = before.started, before.restarts
         run = _Run(config, record, run_folder, listener, goes_on=before is not None)
@@ -98,8 +110,10 @@ def execute(
         try:
             with run.memory_watched():
                 run.prepare()
-                run.fit(display)
+                run.fit(display, watch)
             record.status = COMPLETED
+        except _PrunedError as error:
+            record.status, record.error = PRUNED, str(error)
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
         except KeyboardInterrupt as stop:
@@ -155,6 +169,10 @@ def _blank_record(
     )
 
 
+class _PrunedError(Exception):
+    """A search has given the run up."""
+
+
 class _Run:
     """One run in its folder.
 
@@ -183,7 +201,7 @@ class _Run:
         self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
         self.device: Device | None = None
         self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
-        self.saver: Saver | None = None
+        self.trainer: Trainer | None = None
 
     @contextlib.contextmanager
     def memory_watched(self) -> Iterator[None]:
@@ -197,7 +215,7 @@ class _Run:
         except Exception as error:
             if self.device is None or not is_out_of_memory(error):
                 raise
-            self.saver = None  # and with it the net
+            self.trainer = None  # and with it the net
             raise out_of_memory(error, self.config, self.device) from None
 
     def prepare(self) -> None:
@@ -232,7 +250,7 @@ class _Run:
         record.device = device.name
         record.fingerprint = device.fingerprint()
         self.memory = PeakMemory(device.torch)
-        trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
+        self.trainer = trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
         log.info(
             "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
             record.model,
@@ -243,6 +261,19 @@ class _Run:
             device.name,
             precision,
         )
+
+    def fit(self, display: Callable[[int, int], Display], watch: Watch | None = None) -> None:
+        """Train to the last epoch and leave what is to be kept.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+            _PrunedError: `watch` gives the run up.
+            StopRequested: the run was asked to stop.
+            StorageError: the folder cannot be written to.
+        """
+        config, record, trainer = self.config, self.record, self.trainer
+        assert trainer is not None
+        epochs, images = config["epochs"], len(self.inputs.split.train)
         saver = Saver(
             self.folder,
             trainer,
@@ -252,22 +283,9 @@ class _Run:
             since=self.start,
         )
         if self.goes_on:
-            saver.resume(len(split.train))
+            saver.resume(images)
             self.folder.write_record(record)  # that it was started again outlives a second kill
-        self.saver, self.start = saver, saver.since
-
-    def fit(self, display: Callable[[int, int], Display]) -> None:
-        """Train to the last epoch and leave what is to be kept.
-
-        Raises:
-            DivergedError: the loss is no longer a number.
-            StopRequested: the run was asked to stop.
-            StorageError: the folder cannot be written to.
-        """
-        saver, config, record = self.saver, self.config, self.record
-        assert saver is not None
-        trainer = saver.trainer
-        epochs, images = config["epochs"], len(self.inputs.split.train)
+        self.start = saver.since
         with display(epochs, images) as shown:
             shown.begin(trainer.position.epoch * images + trainer.position.seen)
             on_gpu = trainer.device.torch.type == "cuda"
@@ -279,21 +297,60 @@ class _Run:
                 shown.ended(epoch, line)
                 history = _history(epoch)
                 self.folder.append_history(history)
-                _keep(record, epoch, trainer, images, looks_often=config["test_every"] > 0)
+                _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
                 record.peak_memory = max(peak, self.memory.bytes or 0) or None
                 if epoch.predictions is not None and epoch.epoch + 1 == epochs:
                     self.folder.write_predictions(epoch.predictions.numpy())
+                if watch is not None and watch(epoch.epoch + 1, record):
+                    raise _PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
                 saver.after_epoch(history)
-        if config["keep_model"]:
-            content = to_bytes(
-                trainer.model,
-                config=record.config,
-                classes=self.inputs.dataset.classes,
-                key=record.key,
-            )
-            self.folder.write_model(content)
+        self._keep_model(trainer)
         if config["keep_checkpoint"]:
             saver.save()
+
+    def look_at_test(self) -> None:
+        """Evaluate a run that has completed on the test set, which it has not seen so far.
+
+        Raises:
+            StorageError: it kept no checkpoint, or the folder cannot be written to.
+        """
+        record = self.record
+        state = self.checkpoints.read()
+        if state is None:
+            raise StorageError(
+                f"{self.folder.path}: the run has completed without a look at the test set, and "
+                "kept no checkpoint to look with (keep_checkpoint=true)"
+            )
+        trained_on = record.device, record.fingerprint
+        self.prepare()
+        record.device, record.fingerprint = trained_on
+        trainer = self.trainer
+        assert trainer is not None
+        trainer.load_state_dict(state["trainer"])
+        assert trainer.test is not None
+        start = time.perf_counter()
+        metrics, predictions = evaluate(trainer.model, trainer.test, device=trainer.device)
+        seconds = time.perf_counter() - start
+        record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
+        record.seconds["evaluate"] += seconds
+        record.seconds["total"] += seconds
+        kept = recorded_config(self.config)
+        record.config = kept
+        self.folder.write_predictions(predictions.numpy())
+        self._keep_model(trainer)
+        self.folder.write_record(record)
+        if not self.config["keep_checkpoint"]:
+            self.checkpoints.remove()
+
+    def _keep_model(self, trainer: Trainer) -> None:
+        if self.config["keep_model"]:
+            content = to_bytes(
+                trainer.model,
+                config=self.record.config,
+                classes=self.inputs.dataset.classes,
+                key=self.record.key,
+            )
+            self.folder.write_model(content)
 
     def end(self) -> None:
         """Write the record as it is now, and remove the checkpoints of a run that is at its end.
@@ -303,7 +360,8 @@ class _Run:
         """
         self.record.seconds["total"] = time.perf_counter() - self.start
         self.folder.write_record(self.record)
-        if self.record.status in FINAL and not self.config["keep_checkpoint"]:
+        kept = self.config["keep_checkpoint"] and self.record.status != PRUNED
+        if self.record.status in FINAL and not kept:
             self.checkpoints.remove()
 
 

@@ -13,16 +13,16 @@ from fmbench.stop import StopRequested
 def summary(record: Record, folder: Path) -> str:
     """The end of a run, for a person."""
     split, seconds = record.split, record.seconds
-    assert record.test_accuracy is not None
     assert record.parameters is not None
-    lines = [
-        ("net", f"{record.model} on {record.data['name']}, {split['name']} split"),
-        ("test accuracy", f"{record.test_accuracy:.2%} on {split['test']:,} images"),
-    ]
+    lines = [("net", f"{record.model} on {record.data['name']}, {split['name']} split")]
+    if record.test_accuracy is not None:  # None: test_every=null
+        shown = f"{record.test_accuracy:.2%} on {split['test']:,} images"
+        lines.append(("test accuracy", shown))
     if record.validation_accuracy is not None:
         shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
         lines.append(("validation", shown))
-    if record.reference and record.reference["accuracy"] is not None:
+    published = record.reference and record.reference["accuracy"] is not None
+    if published and record.test_accuracy is not None:
         lines.append(("published", _published(record)))
     times = (
         f"{seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
@@ -57,7 +57,12 @@ def _published(record: Record) -> str:
 
 def sweep_line(record: Record) -> str:
     """The end of one run of a sweep."""
-    return f"test accuracy {record.test_accuracy:.2%} in {record.seconds['train']:.1f} s training"
+    part, accuracy = "test", record.test_accuracy
+    if accuracy is None:
+        part, accuracy = "validation", record.validation_accuracy
+    if accuracy is None:
+        part, accuracy = "training", record.train_accuracy
+    return f"{part} accuracy {accuracy:.2%} in {record.seconds['train']:.1f} s training"
 
 
 def stopped_line(stop: StopRequested, arguments: Sequence[str]) -> str:

@@ -149,7 +149,7 @@ class Trainer:
         model: on the device.
         loader: the training images.
         validation: evaluated after every epoch, if given.
-        test: evaluated every `test_every` epochs, and always after the last.
+        test: evaluated every `test_every` epochs, and always after the last; None for never.
         optimizer: over the model's parameters.
         schedule: stepped here.
         epochs: passes over the training images.
@@ -164,7 +164,7 @@ class Trainer:
         *,
         loader: TrainLoader,
         validation: EvaluationLoader | None,
-        test: EvaluationLoader,
+        test: EvaluationLoader | None,
         optimizer: Optimizer,
         schedule: Schedule,
         epochs: int,
@@ -222,7 +222,8 @@ class Trainer:
                 self.model, self.validation, device=self.device, between=between
             )
         last = epoch + 1 == self.epochs
-        if last or (self.test_every and (epoch + 1) % self.test_every == 0):
+        due = last or (self.test_every > 0 and (epoch + 1) % self.test_every == 0)
+        if self.test is not None and due:
             test, predictions = evaluate(self.model, self.test, device=self.device, between=between)
         self.clocks.evaluate += self._now() - trained
         self.schedule.after_epoch()

@@ -25,7 +25,7 @@ for path in PACKAGE.rglob("*.py"):
 ORDER = [
     "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
     "storage", "sweep", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
-    "device", "schedule", "step", "checkpoint", "train", "record", "runfolder", "stop", "saver",
+    "device", "schedule", "step", "checkpoint", "train", "record", "objectives", "study", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
     "schema",
     "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",

@@ -1,0 +1,194 @@
+"""The study of a search: where Optuna keeps it, and what a run tells it after each epoch.
+
+Imports Optuna, and through it much else: only the sweeper of a search and its runs come here.
+"""
+
+import logging
+import sqlite3
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ArgumentError, ExperimentalWarning, OptunaError
+from optuna.pruners import BasePruner
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from fmbench import objectives
+from fmbench.errors import ConfigError, StorageError
+from fmbench.record import Record
+
+log = logging.getLogger(__name__)
+
+#: The database of a search that has none of its own, in the sweep's folder.
+DATABASE_NAME = "study.db"
+
+#: Its only study; a database that is shared holds many.
+OWN_STUDY = "search"
+
+#: What a trial says of its run: the sweep's folder, and the run's number in it.
+FOLDER, JOB = "fmbench.folder", "fmbench.job"
+
+#: Seconds that a process waits for another one that writes to the same SQLite file.
+_PATIENCE = 60.0
+
+#: What goes wrong between here and a database.
+FAULTS = (OptunaError, SQLAlchemyError, OSError)
+
+
+def name(sweep: Mapping[str, Any], folder: Path) -> str:
+    """The name of a search's study.
+
+    Args:
+        sweep: the keys of `sweep`.
+        folder: of the sweep.
+    """
+    if sweep["study"] is not None:
+        return str(sweep["study"])
+    if sweep["storage"] is None:
+        return OWN_STUDY
+    return "/".join(folder.absolute().parts[-2:])
+
+
+def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
+    """The database of a search; one connection for a whole process.
+
+    Args:
+        sweep: the keys of `sweep`.
+        folder: of the sweep.
+
+    Raises:
+        ConfigError: its URL is none, or needs a driver that is not installed.
+        StorageError: it cannot be reached.
+    """
+    # What Optuna has to say of a trial, the run says better.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = sweep["storage"]
+    try:
+        if url is not None:
+            return _shared(str(url))
+        return _own(folder.absolute() / DATABASE_NAME)
+    except (ArgumentError, ImportError, ValueError) as error:
+        raise ConfigError(f"sweep.storage={url}: {_line(error)}") from error
+    except FAULTS as error:
+        where = folder / DATABASE_NAME if url is None else "sweep.storage"
+        raise StorageError(f"{where}: cannot be opened: {_line(error)}") from error
+
+
+@lru_cache
+def _shared(url: str) -> RDBStorage:
+    # The connection may have died since the last epoch, hours ago.
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+@lru_cache
+def _own(path: Path) -> RDBStorage:
+    # Not by a URL: a folder's name may hold what means something there.
+    connect = partial(sqlite3.connect, path, timeout=_PATIENCE)
+    return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def make_pruner(kind: str, epochs: int) -> BasePruner:
+    """What decides after each epoch but the last whether a run goes on.
+
+    - `median`: it must not be worse than the median of those before it, after the same epoch; the
+      first four trials go to their end.
+    - `halving`: of those that reach 1, 2, 4, ... epochs the better half goes on (asynchronous
+      successive halving; Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020).
+    - `hyperband`: the same with brackets that begin later (Li et al., "Hyperband", 2018).
+
+    Args:
+        kind: one of `fmbench.objectives.PRUNERS`.
+        epochs: of a run.
+    """
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
+    if kind == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    if kind == "hyperband":
+        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            return optuna.pruners.HyperbandPruner(
+                min_resource=1, max_resource=epochs, reduction_factor=2
+            )
+    return optuna.pruners.NopPruner()
+
+
+class Watch:
+    """Tells the study after each epoch how a run does, and asks whether it is to go on.
+
+    Args:
+        trial: that the run is.
+        objective: that is looked at, of `fmbench.objectives.OF_AN_EPOCH`.
+    """
+
+    def __init__(self, trial: Trial, objective: str) -> None:
+        self.trial = trial
+        self.objective = objective
+        # Epochs that a run went through before it was stopped; they are the same again.
+        frozen = trial.study._storage.get_trial(trial._trial_id)
+        self.known = set(frozen.intermediate_values)
+
+    def __call__(self, epoch: int, record: Record) -> bool:
+        """Whether the run is to be given up.
+
+        A database that cannot be reached ends no run: it goes on without.
+
+        Args:
+            epoch: that has ended, counted from 1.
+            record: of the run.
+        """
+        value = objectives.value(record, self.objective)
+        if value is None:
+            return False
+        try:
+            if epoch not in self.known:
+                self.trial.report(value, epoch)
+                self.known.add(epoch)
+            return epoch < record.epochs and self.trial.should_prune()
+        except FAULTS as error:
+            log.warning("the search is not told of epoch %d: %s", epoch, _line(error))
+            return False
+
+
+def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watch | None:
+    """What a run of a search is to call after each epoch; None where nothing is to be told.
+
+    Args:
+        sweep: the keys of `sweep`, resolved.
+        folder: of the sweep.
+        job: the run's number in it.
+        epochs: of the run.
+    """
+    of_search = objectives.names(sweep["objective"])
+    if len(of_search) > 1 or of_search[0] not in objectives.OF_AN_EPOCH:
+        return None
+    try:
+        study = optuna.load_study(
+            study_name=name(sweep, folder),
+            storage=open_storage(sweep, folder),
+            # Its values are drawn by now; the search's own sampler would draw once more.
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=make_pruner(sweep["pruner"], epochs),
+        )
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        found = next((trial for trial in running if is_of(trial, folder, job)), None)
+        return None if found is None else Watch(Trial(study, found._trial_id), of_search[0])
+    except (KeyError, StorageError, *FAULTS) as error:
+        log.warning("the search is not told of this run: %s", _line(error))
+        return None
+
+
+def is_of(trial: FrozenTrial, folder: Path, job: int | None = None) -> bool:
+    """Whether a trial's run is in this sweep's folder, and has this number there."""
+    told = trial.user_attrs
+    here = told.get(FOLDER) in ("", str(folder.absolute()))
+    return here and (job is None or told.get(JOB) == job)
