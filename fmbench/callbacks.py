@@ -21,8 +21,8 @@ from fmbench.errors import PartialResultsError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
-from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, refuse_used_sweep
-from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
+from fmbench.sweep import check_sweep, total_runs
 from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,6 @@ class Preflight(Callback):
 
         with _heard():
             folder = Path(config.hydra.sweep.dir)
-            refuse_used_sweep(folder)
             first = check_sweep(config, kwargs["config_name"])
             load(first["data"])  # data that are missing would end every run, one after the other
             self.folder = SweepFolder(folder)
@@ -107,14 +106,6 @@ class SweepReport(Callback):
         SweepReport.exit_status = 0
         self.begun = True
         self.total = total_runs(config)
-        split = config.data.split
-        # None is the tenth that `holdout` keeps.
-        has_validation = split.validation or (split.validation is None and split.name == "holdout")
-        if is_search(config) and not has_validation:
-            log.warning(
-                "this search chooses by test accuracy, which makes the best one optimistic: "
-                "give it data.split=holdout, or data.split.validation=N"
-            )
 
     def on_job_start(
         self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any

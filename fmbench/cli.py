@@ -26,13 +26,16 @@ from fmbench import environment, experiment
 from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
+from fmbench.record import PRUNED
 from fmbench.stop import StopRequested
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
+from fmbench.sweep import is_search, search_keys
 from fmbench.trust import refuse_untrusted, typed
 
 if TYPE_CHECKING:
     from fmbench.record import Record
+    from fmbench.runner import Watch
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +100,13 @@ def job(config: DictConfig) -> float | None:
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
         run_of = _run_of(config, context)
-        record = execute(folder=folder, display=display_for, in_sweep=in_sweep, **run_of)
+        record = execute(
+            folder=folder,
+            display=display_for,
+            in_sweep=in_sweep,
+            watch=_watch(config, context) if in_sweep else None,
+            **run_of,
+        )
     except Exception as error:
         if not in_sweep:
             raise
@@ -113,6 +122,16 @@ def job(config: DictConfig) -> float | None:
     return _ended(record, folder, in_sweep=in_sweep)
 
 
+def _watch(config: DictConfig, context: Any) -> "Watch | None":
+    """What a run of a search tells the search after each epoch; None in a grid."""
+    if not is_search(context):
+        return None
+    from fmbench.study import watch
+
+    folder = Path(context.runtime.cwd) / context.sweep.dir
+    return watch(search_keys(config), folder, context.job.num, config.epochs)
+
+
 def _config_dir(arguments: Sequence[str]) -> list[str]:
     """The flag that names a folder of the user's options, as it was given."""
     for place, text in enumerate(arguments):
@@ -126,10 +145,13 @@ def _config_dir(arguments: Sequence[str]) -> list[str]:
 def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     """Say how a run has ended; returns what a search maximises."""
     if record.status != "completed":
-        message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
+        if record.status == PRUNED:
+            message = f"pruned: {record.error}"
+        else:
+            message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
         if not in_sweep:
             raise UserError(f"{message}; the record is in {short_path(folder)}")
-        log.error(message)
+        log.log(logging.INFO if record.status == PRUNED else logging.ERROR, message)
         return float("nan")
     try:
         print(sweep_line(record) if in_sweep else summary(record, folder), flush=True)

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserError
+from fmbench.errors import ConfigError, StorageError, UserError
 
 #: What OmegaConf says of a key below one that is null.
 _BELOW_NULL = re.compile(r"Cannot set '([^']+)' because '([^']+)' is None")
@@ -58,12 +58,10 @@ def as_user_error(error: BaseException) -> UserError | None:
         return StorageError(f"{error.filename or 'a file'}: cannot be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):
         return StorageError(f"{error.filename}: {error.strerror}")
-    if isinstance(error, ValueError) and str(error).startswith("No trials are completed"):
-        return PartialResultsError("no trial of the search completed")  # Optuna has no best one
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_words(error))
     if type(error).__module__.startswith("sqlalchemy."):
-        return ConfigError(f"hydra.sweeper.storage: {_words(error)}")
+        return ConfigError(f"sweep.storage: {_words(error)}")
     return _raised_by_hydra(error)
 
 

@@ -178,17 +178,6 @@ def _brief(error: BaseException) -> str:
     return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
 
 
-def refuse_used_sweep(folder: Path) -> None:
-    """Refuse a sweep's folder that holds runs already.
-
-    Raises:
-        StorageError: it does.
-    """
-    with contextlib.suppress(OSError):
-        if next(folder.rglob(RESULT_NAME), None):
-            raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
-
-
 class SweepFolder:
     """A sweep's folder, which no other sweep may use meanwhile.
 
@@ -196,7 +185,7 @@ class SweepFolder:
         path: made if it is not there.
 
     Raises:
-        StorageError: it cannot be made, another sweep is at work there, or was until just now.
+        StorageError: it cannot be made, or another sweep is at work there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -206,11 +195,6 @@ class SweepFolder:
         except OSError as error:
             raise storage_error(path, error) from error
         self.lock = FolderLock(path)
-        try:
-            refuse_used_sweep(path)
-        except StorageError:
-            self.lock.release()
-            raise
 
     def release(self) -> None:
         """Let others in; what was made for a sweep that did not begin goes again."""

@@ -18,7 +18,7 @@ from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
 from fmbench.device import Device, PeakMemory, choose_precision
-from fmbench.errors import UserError
+from fmbench.errors import StorageError, UserError
 from fmbench.memory import is_out_of_memory, out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
@@ -250,7 +250,7 @@ class _Run:
         record.device = device.name
         record.fingerprint = device.fingerprint()
         self.memory = PeakMemory(device.torch)
-        self.trainer = trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
+        self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
         log.info(
             "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
             record.model,

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench import environment
+from fmbench import environment, objectives
 from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
 from fmbench.trust import refuse_untrusted
@@ -27,15 +27,26 @@ class Axis:
     overrides: tuple[Override, ...]
 
 
-def is_search(config: DictConfig) -> bool:
-    """Whether the sweeper looks for the best run, rather than running all of a grid."""
-    return "n_trials" in config.hydra.sweeper
+def is_search(hydra: Any) -> bool:
+    """Whether the sweeper looks for the best run, rather than running all of a grid.
+
+    Args:
+        hydra: the `hydra` part of a config.
+    """
+    return "sampler" in hydra.sweeper
+
+
+def search_keys(config: DictConfig) -> dict[str, Any]:
+    """The keys of `sweep`, resolved."""
+    keys = OmegaConf.to_container(config.sweep, resolve=True)
+    assert isinstance(keys, dict)
+    return {str(key): value for key, value in keys.items()}
 
 
 def total_runs(config: DictConfig) -> int:
     """How many runs a sweep has: the trials of a search, or the cells of a grid."""
-    if is_search(config):
-        return int(config.hydra.sweeper.n_trials)
+    if is_search(config.hydra):
+        return int(config.sweep.trials)
     return _cells(axes(config))
 
 
@@ -87,17 +98,12 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         HydraException: a value names no option or no key.
     """
     _check_sweeper(config.hydra.sweeper)
-    if is_search(config):
-        direction = config.hydra.sweeper.direction
-        name = getattr(direction, "name", direction)
-        if name != "maximize":
-            raise ConfigError(
-                f"hydra.sweeper.direction={name}: runs return an accuracy, so it must be maximize; "
-                "sweep=lr_batch has it set"
-            )
+    search = is_search(config.hydra)
+    if search:
+        _check_search(config)
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
-    runs = config.hydra.sweeper.n_trials if is_search(config) else _cells(every)
+    runs = config.sweep.trials if search else _cells(every)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(axis.overrides[0]) for axis in every]
     base = loader.load_configuration(config_name, first, RunMode.RUN)
@@ -143,24 +149,34 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
         )
 
 
-#: The numbers of a sweeper, with the least and the most that each may be.
-_OF_SWEEPERS = {
-    "n_trials": (1, math.inf),
-    "n_jobs": (1, math.inf),
-    "max_batch_size": (1, math.inf),
-    "max_failure_rate": (0, 1),
-}
+def _check_search(config: DictConfig) -> None:
+    """Refuse a search that could not choose, or that would choose by the test set."""
+    objectives.check(search_keys(config))
+    given = config.hydra.sweeper.get("params") or {}
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    texts = [f"{key}={value}" for key, value in given.items()]
+    for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
+        key = override.get_key_element().lstrip("+~")
+        if key.partition("@")[0] == "test_every":
+            raise ConfigError(
+                f"{override.input_line}: a search looks at the test set once, for the best of its "
+                "runs"
+            )
+        if override.is_sweep_override() and key.split(".")[:2] in (["data"], ["data", "split"]):
+            raise ConfigError(
+                f"{override.input_line}: cannot be searched; accuracies on other images do not "
+                "compare"
+            )
+    folders = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(folders, dict)
+    if folders["subdir"] != "${hydra.job.num}":
+        raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
 
 
 def _check_sweeper(sweeper: DictConfig) -> None:
-    for key, (least, most) in _OF_SWEEPERS.items():
-        value = sweeper.get(key)
-        if value is not None and not least <= value <= most:
-            allowed = f"{least} to {most}" if most < math.inf else f"{least} or more"
-            raise ConfigError(f"hydra.sweeper.{key}={value}: must be {allowed}")
-    storage = sweeper.get("storage")
-    if storage is not None and not isinstance(storage, str):
-        raise ConfigError(f"hydra.sweeper.storage={storage}: must be a URL, or null")
+    most = sweeper.get("max_batch_size")
+    if most is not None and most < 1:
+        raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more")
     params = sweeper.get("params") or {}
     for key in map(str, params):
         if key.lstrip("+~").startswith("hydra"):
@@ -189,11 +205,11 @@ def _check_ready_sweep(
     ]
     loader = GlobalHydra.instance().config_loader()
     other = resolve(loader.load_configuration(config_name, without, RunMode.RUN))
-    changed = [key for key in resolved if resolved[key] != other.get(key)]
+    changed = [key for key in resolved if key != "sweep" and resolved[key] != other.get(key)]
     if changed:
         raise ConfigError(
-            f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options and set "
-            "hydra.sweeper, no knob of a run"
+            f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "
+            "hydra.sweeper and the keys of sweep, no knob of a run"
         )
 
 

@@ -32,6 +32,8 @@ _HARMLESS = re.compile(
     r"\$\{(now:[^{}/.]*|fmbench\.token:|hydra[.:]job\.(num|id|name)|hydra:job\.(num|id))\}"
 )
 
+_NOT_BY_A_FILE = "{}: a config file may not set it; it can be given on the command line"
+
 _OF_LOGGING = (
     "logging.StreamHandler",
     "logging.FileHandler",
@@ -54,7 +56,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
         ConfigError: the first key that a file may not set, or that cannot be.
     """
     environment.refuse_set(config)
-    of_hydra, _ = typed(config)
+    of_hydra, of_run = typed(config)
     loader = GlobalHydra.instance().config_loader()
     # Those of the sweeper may need one that a ready sweep chooses.
     others = [text for text in of_hydra if _kept(text)]
@@ -82,6 +84,10 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     for part in ("job_logging", "hydra_logging"):
         _check_logging(f"hydra.{part}", found[part])
     _check_started(found, of_hydra)
+    for key in ("sweep.storage", "sweep.study"):
+        given = any(text.lstrip("+").startswith(f"{key}=") for text in of_run)
+        if OmegaConf.select(config, key) is not None and not given:
+            raise ConfigError(_NOT_BY_A_FILE.format(key))
 
 
 def typed(config: DictConfig) -> tuple[list[str], list[str]]:
@@ -108,9 +114,7 @@ def _same(key: str, found: Any, wanted: Any) -> None:
         for name in dict.fromkeys([*found, *wanted]):
             _same(f"{key}.{name}", found.get(name), wanted.get(name))
     elif found != wanted:
-        raise ConfigError(
-            f"{key}: a config file may not set it; it can be given on the command line"
-        )
+        raise ConfigError(_NOT_BY_A_FILE.format(key))
 
 
 def _check_folder(key: str, found: Any, wanted: Any) -> None:
@@ -155,10 +159,7 @@ def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
             _may_start(f"hydra.{part}._target_", str(target))
     if (hydra["launcher"] or {}).get("n_jobs") == 0:
         raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more, or -1 for all cores")
-    for key in ("storage", "study_name", "custom_search_space"):
-        given = any(text.lstrip("+").startswith(f"hydra.sweeper.{key}=") for text in of_hydra)
-        if (hydra["sweeper"] or {}).get(key) is not None and not given:
-            raise ConfigError(
-                f"hydra.sweeper.{key}: a config file may not set it; it can be given on the "
-                "command line"
-            )
+    key = "hydra.sweeper.custom_search_space"
+    given = any(text.lstrip("+").startswith(f"{key}=") for text in of_hydra)
+    if (hydra["sweeper"] or {}).get("custom_search_space") is not None and not given:
+        raise ConfigError(_NOT_BY_A_FILE.format(key))

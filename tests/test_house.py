@@ -24,8 +24,9 @@ for path in PACKAGE.rglob("*.py"):
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
     "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
-    "storage", "sweep", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
-    "device", "schedule", "step", "checkpoint", "train", "record", "objectives", "study", "runfolder", "stop", "saver",
+    "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
+    "device", "schedule", "step", "checkpoint", "train", "record", "objectives",
+    "sweep", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
     "schema",
     "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",
