@@ -1,5 +1,6 @@
 """The best run of a search as an experiment: a file of options that makes it again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,23 @@ def write(folder: Path, record: Record, number: int) -> Path:
     """
     path = folder / BEST_NAME
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, _text(record, number).encode())
+    content = text(record.overrides, number=number, accuracy=record.validation_accuracy)
+    write_whole(path, content.encode())
     return path
 
 
-def _text(record: Record, number: int) -> str:
+def text(overrides: Sequence[str], *, number: int, accuracy: float | None) -> str:
+    """The content of the file.
+
+    Args:
+        overrides: that make the run.
+        number: of the trial.
+        accuracy: of the run on the validation images.
+    """
     defaults: list[Any] = []
     values: dict[str, Any] = {}
     gone = []
-    for override in OverridesParser.create().parse_overrides(record.overrides):
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group
         if override.is_delete():
             gone.append(key)
@@ -53,9 +62,8 @@ def _text(record: Record, number: int) -> str:
             _set(values, key.split("."), override.value())
     lines = [
         "# @package _global_",
-        f"# Trial {number}, the best of its search; validation accuracy "
-        f"{record.validation_accuracy:.4f}:"
-        if record.validation_accuracy is not None
+        f"# Trial {number}, the best of its search; validation accuracy {accuracy:.4f}:"
+        if accuracy is not None
         else f"# Trial {number}, among the best of its search:",
         "#   python -m fmbench --config-dir FOLDER experiment=best",
         "# where FOLDER is the search's.",

@@ -97,6 +97,9 @@ class SweepReport(Callback):
     #: Of the last sweep that ended in this process: 0, or 4 where a run did not complete.
     exit_status = 0
 
+    #: Of the sweep that goes on in this process.
+    folder: Path | None = None
+
     def __init__(self) -> None:
         self.total: int | None = None
         self.begun = False  # Hydra ends a sweep also where its start was refused
@@ -104,6 +107,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
         SweepReport.exit_status = 0
+        SweepReport.folder = Path(config.hydra.sweep.dir)
         self.begun = True
         self.total = total_runs(config)
 

@@ -157,6 +157,9 @@ def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
         target = (hydra[part] or {}).get("_target_")
         if target is not None:
             _may_start(f"hydra.{part}._target_", str(target))
+    sampler = ((hydra["sweeper"] or {}).get("sampler") or {}).get("_target_")
+    if sampler is not None:
+        _may_start("hydra.sweeper.sampler._target_", str(sampler))
     if (hydra["launcher"] or {}).get("n_jobs") == 0:
         raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more, or -1 for all cores")
     key = "hydra.sweeper.custom_search_space"

@@ -76,4 +76,4 @@ def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper(tmp_
         return OmegaConf.create(done.stdout)["_target_"]
 
     assert target() == target("sweep=seeds") == ("hydra_plugins.fmbench_sweepers.grid.GridSweeper")
-    assert target("sweep=lr_batch").endswith("OptunaSweeper")
+    assert target("sweep=lr_batch").endswith("search.SearchSweeper")

@@ -46,7 +46,7 @@ from fmbench.storage import FolderLock
 from fmbench.sweep import search_keys
 from hydra_plugins.fmbench_sweepers import _sampler
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fmbench.sweep")
 
 #: What may change between two starts of a search.
 _MAY_CHANGE = ("device", "threads", "checkpoint_every", "keep_model", "keep_checkpoint", "max_runs")
@@ -123,13 +123,26 @@ class Search(OptunaSweeperImpl):
     # The study
 
     def _open(self) -> optuna.Study:
+        """The study, made where there is none.
+
+        Raises:
+            ConfigError: the storage's URL is none.
+            StorageError: the storage cannot be reached, or the folder holds another sweep.
+        """
+        used = any(self.folder.glob(f"*/{RESULT_NAME}"))
+        foreign = StorageError(
+            f"{self.folder}: holds the runs of another sweep; take another folder"
+        )
+        # Before a database is made there, by which it would be taken for a search.
+        if used and not self.label and not (self.folder / study.DATABASE_NAME).exists():
+            raise foreign
         name = study.name(self.of_search, self.folder)
         directions = [
             StudyDirection[objectives.DIRECTIONS[each].upper()] for each in self.objectives
         ]
         storage = study.open_storage(self.of_search, self.folder)
         try:
-            return optuna.create_study(
+            found = optuna.create_study(
                 study_name=name,
                 storage=storage,
                 pruner=study.make_pruner(self.of_search["pruner"], self._epochs()),
@@ -138,6 +151,9 @@ class Search(OptunaSweeperImpl):
             )
         except study.FAULTS as error:
             raise StorageError(f"sweep.storage: {' '.join(str(error).split())[:300]}") from error
+        if used and not any(study.is_of(trial, self.folder) for trial in found.get_trials()):
+            raise foreign
+        return found
 
     def _begin(self) -> None:
         """See that the study is this search's, and settle how its runs validate.

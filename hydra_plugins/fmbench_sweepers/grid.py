@@ -1,17 +1,31 @@
-"""Grids of runs: Hydra's own sweeper, but for what it does twice."""
+"""Grids of runs: Hydra's own sweeper, which goes on after a stop and does nothing twice."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper, which composes every run's config only where it starts.
+    """Hydra's basic sweeper, which starts only what has not completed in its folder before.
 
-    The stock one composes them all beforehand as well, to find those that cannot be. Values have
-    been tried by then (`fmbench.sweep.check_sweep`), so it is enough to compose each combination
-    of options once.
+    And composes every run's config only where it starts. The stock one composes them all
+    beforehand as well, to find those that cannot be. Values have been tried by then
+    (`fmbench.sweep.check_sweep`), so it is enough to compose each combination of options once.
     """
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """The next runs; before the first of them, see which are there already."""
+        from hydra_plugins.fmbench_sweepers._resume import GoingOn
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.overrides is not None
+        assert self.launcher is not None
+        if not isinstance(self.launcher, GoingOn):
+            grid = list(chain.from_iterable(self.overrides))
+            self.launcher = GoingOn(self.launcher, self.hydra_context, self.config, grid)
+        return super().get_job_batch()
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose one run of each combination of options.

@@ -1,0 +1,150 @@
+"""A grid that is started again in its folder: which of its runs are there, and which are left."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from fmbench.config import resolve
+from fmbench.errors import StorageError
+from fmbench.explain import Refusal
+from fmbench.record import RESULT_NAME, Record, recorded_config
+from fmbench.runfolder import MAY_CHANGE, is_done
+from fmbench.stop import StopRequested
+from fmbench.study import DATABASE_NAME
+
+log = logging.getLogger("fmbench.sweep")
+
+
+class GoingOn(Launcher):
+    """A launcher that starts what is left of a grid.
+
+    A run is known by its config, not by its place: a grid may have got longer since.
+
+    Args:
+        launcher: that starts the runs.
+        context: of Hydra.
+        config: of the sweep.
+        grid: the overrides of all its runs.
+
+    Raises:
+        StorageError: the folder holds runs that are none of this grid.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        context: HydraContext,
+        config: DictConfig,
+        grid: Sequence[Sequence[str]],
+    ) -> None:
+        self.launcher = launcher
+        self.folder = Path(config.hydra.sweep.dir)
+        if (self.folder / DATABASE_NAME).exists():
+            raise StorageError(f"{self.folder}: holds a search; take another folder")
+        there = dict(_records(self.folder)) if _numbered(config) else {}
+        self.done: dict[int, Record] = {}  # by the place in the grid
+        self.numbers = list(range(len(grid)))
+        if there:
+            configs = [
+                resolve(context.config_loader.load_sweep_config(config, list(overrides)))
+                for overrides in grid
+            ]
+            self._match(configs, there)
+
+    def setup(self, **_: Any) -> None:
+        """Nothing: the launcher that it goes on with has been set up."""
+
+    def _match(self, configs: Sequence[dict[str, Any]], there: dict[int, Record]) -> None:
+        """Find the run of each config, by all of it or by all that decides."""
+        found: dict[int, int] = {}
+        for ignored in ((), MAY_CHANGE):
+            left: dict[str, list[int]] = {}
+            for number, record in there.items():
+                if number not in found.values():
+                    left.setdefault(_text(record.config, ignored), []).append(number)
+            for place, config in enumerate(configs):
+                same = left.get(_text(recorded_config(config), ignored))
+                if place not in found and same:
+                    found[place] = same.pop(0)
+        foreign = sorted(set(there) - set(found.values()))
+        if foreign:
+            record = there[foreign[0]]
+            raise StorageError(
+                f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
+                f"({' '.join(record.overrides)}); take another folder"
+            )
+        fresh = max(there) + 1
+        for place, config in enumerate(configs):
+            if place in found:
+                record = there[found[place]]
+                self.numbers[place] = found[place]
+                if is_done(record, config):
+                    self.done[place] = record
+            else:
+                self.numbers[place], fresh = fresh, fresh + 1
+        log.info("goes on with the sweep: %d of %d runs are done", len(self.done), len(configs))
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Start the runs that are left; the others give what they gave.
+
+        Raises:
+            Refusal: a fault that every run shares.
+            StopRequested: the sweep was asked to stop.
+        """
+        places = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        returns = {place: _returned(self.done[place]) for place in places if place in self.done}
+        left = [place for place in places if place not in self.done]
+        for _, stretch in groupby(left, key=lambda place: self.numbers[place] - left.index(place)):
+            together = list(stretch)
+            overrides = [job_overrides[place - initial_job_idx] for place in together]
+            launched = self.launcher.launch(overrides, initial_job_idx=self.numbers[together[0]])
+            returns.update(zip(together, launched, strict=True))
+        return [_alone(returns[place]) for place in places]
+
+
+def _records(folder: Path) -> Iterator[tuple[int, Record]]:
+    for path in folder.glob(f"*/{RESULT_NAME}"):
+        if path.parent.name.isdecimal():
+            try:
+                yield int(path.parent.name), Record.from_json(path.read_text("utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise StorageError(
+                    f"{path}: cannot be read ({error}); remove its folder"
+                ) from error
+
+
+def _numbered(config: DictConfig) -> bool:
+    """Whether the folders of runs are called by their numbers."""
+    return bool(config.hydra.sweep._get_node("subdir")._value() == "${hydra.job.num}")
+
+
+def _text(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
+    kept = {key: value for key, value in config.items() if key not in ignored}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _returned(record: Record) -> JobReturn:
+    value = record.objective if record.status == "completed" else float("nan")
+    return JobReturn(overrides=record.overrides, status=JobStatus.COMPLETED, _return_value=value)
+
+
+def _alone(returned: JobReturn) -> JobReturn:
+    """A run whose process died has ended itself alone; its sweeper would end with it."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED:
+        return returned
+    if isinstance(error, (Refusal, StopRequested)):
+        raise error
+    log.error("failed: %s", error)
+    returned.status, returned._return_value = JobStatus.COMPLETED, float("nan")
+    return returned
