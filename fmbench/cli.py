@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from fmbench import environment, experiment
 from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
-from fmbench.stop import StopRequested
+from fmbench.stop import StopRequested, said_of
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.trust import refuse_untrusted, typed
@@ -45,16 +46,16 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"fmbench {fmbench.__version__}")
         return
-    command = hydra.main(
-        config_path=str(configuration.CONFIG_DIR),
-        config_name="config",
-        execution_whitelist=configuration.execution_whitelist(),
-    )(job)
     SweepReport.exit_status = 0
     wanted_traceback = os.environ.get(FULL_ERROR)
-    # Hydra then passes every error on, where it would print many lines and exit with status 1.
-    os.environ[FULL_ERROR] = "1"
     try:
+        # Hydra then passes every error on, where it would print many lines and exit with status 1.
+        os.environ[FULL_ERROR] = "1"
+        command = hydra.main(
+            config_path=str(configuration.CONFIG_DIR),
+            config_name="config",
+            execution_whitelist=configuration.execution_whitelist(),
+        )(job)
         configuration.register()
         _vet(_arguments())
         command()
@@ -66,7 +67,7 @@ def main() -> None:
             sys.stderr.write(f"fmbench: {stopped_line(stop, sys.argv[1:])}\n")
         sys.exit(stop.exit_status)
     except KeyboardInterrupt:
-        _fail("stopped from the keyboard", 130)
+        _fail(said_of(signal.SIGINT), 130)
     except BrokenPipeError:
         silence()
     except BaseException as error:
@@ -76,7 +77,7 @@ def main() -> None:
         _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
     finally:
         if wanted_traceback is None:
-            del os.environ[FULL_ERROR]
+            os.environ.pop(FULL_ERROR, None)
         else:
             os.environ[FULL_ERROR] = wanted_traceback
     if SweepReport.exit_status:
