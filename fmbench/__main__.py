@@ -1,6 +1,15 @@
-"""`python -m fmbench`."""
+"""`python -m fmbench`, and the command `fmbench`."""
 
-from fmbench.cli import main
+from fmbench.stop import stop_in_order
+
+
+def main() -> None:
+    """Run the command line; the import of all that it needs takes a while, and may be stopped."""
+    stop_in_order()
+    from fmbench.cli import main as command
+
+    command()
+
 
 if __name__ == "__main__":
     main()

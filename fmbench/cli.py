@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, sweep_hint
 from fmbench.record import PRUNED
-from fmbench.stop import StopRequested
+from fmbench.stop import StopRequested, said_of
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.sweep import is_search, search_keys
@@ -48,28 +49,29 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"fmbench {fmbench.__version__}")
         return
-    command = hydra.main(
-        config_path=str(configuration.CONFIG_DIR),
-        config_name="config",
-        execution_whitelist=configuration.execution_whitelist(),
-    )(job)
-    SweepReport.exit_status = 0
+    SweepReport.exit_status, SweepReport.folder = 0, None
     wanted_traceback = os.environ.get(FULL_ERROR)
-    # Hydra then passes every error on, where it would print many lines and exit with status 1.
-    os.environ[FULL_ERROR] = "1"
     try:
+        # Hydra then passes every error on, where it would print many lines and exit with status 1.
+        os.environ[FULL_ERROR] = "1"
+        command = hydra.main(
+            config_path=str(configuration.CONFIG_DIR),
+            config_name="config",
+            execution_whitelist=configuration.execution_whitelist(),
+        )(job)
         configuration.register()
         _vet(_arguments())
         command()
     except AlreadyDone as already:
         _already(already)
     except StopRequested as stop:
-        # As it is: a line made for reading may have lost a space of a folder's name.
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"fmbench: {stopped_line(stop, sys.argv[1:])}\n")
+        _say_stopped(stop)
         sys.exit(stop.exit_status)
     except KeyboardInterrupt:
-        _fail("stopped from the keyboard", 130)
+        if SweepReport.folder is None:
+            _fail(said_of(signal.SIGINT), 130)
+        _say_stopped(StopRequested(signal.SIGINT, saved=False))
+        sys.exit(130)
     except BrokenPipeError:
         silence()
     except BaseException as error:
@@ -79,7 +81,7 @@ def main() -> None:
         _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
     finally:
         if wanted_traceback is None:
-            del os.environ[FULL_ERROR]
+            os.environ.pop(FULL_ERROR, None)
         else:
             os.environ[FULL_ERROR] = wanted_traceback
     if SweepReport.exit_status:
@@ -115,10 +117,6 @@ def job(config: DictConfig) -> float | None:
         # A mistake in the config needs no traceback.
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
-    except StopRequested as stop:
-        if in_sweep:  # one run of it goes on, by its own overrides
-            stop.arguments = [*_config_dir(sys.argv), *_run_of(config, context)["overrides"]]
-        raise
     return _ended(record, folder, in_sweep=in_sweep)
 
 
@@ -130,16 +128,6 @@ def _watch(config: DictConfig, context: Any) -> "Watch | None":
 
     folder = Path(context.runtime.cwd) / context.sweep.dir
     return watch(search_keys(config), folder, context.job.num, config.epochs)
-
-
-def _config_dir(arguments: Sequence[str]) -> list[str]:
-    """The flag that names a folder of the user's options, as it was given."""
-    for place, text in enumerate(arguments):
-        if text.startswith("--config-dir="):
-            return [text]
-        if text in ("--config-dir", "-cd"):
-            return list(arguments[place : place + 2])
-    return []
 
 
 def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
@@ -296,6 +284,14 @@ def _vet(arguments: argparse.Namespace) -> None:
         if sorted([*of_hydra, *of_run]) != sorted(arguments.overrides):
             raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
         refuse_untrusted(composed)
+
+
+def _say_stopped(stop: StopRequested) -> None:
+    """Say what stopped the run, or the sweep, and the command that goes on."""
+    line = stopped_line(stop, sys.argv[1:], sweep=SweepReport.folder)
+    # As it is: a line made for reading may have lost a space of a folder's name.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"fmbench: {line}\n")
 
 
 def _fail(line: str, status: int) -> None:

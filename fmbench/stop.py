@@ -20,6 +20,13 @@ SIGNALS = tuple(
 )
 
 
+def said_of(number: int) -> str:
+    """What a signal that ended the program is said to have done."""
+    if number == signal.SIGINT:
+        return "stopped from the keyboard"
+    return f"stopped by {signal.Signals(number).name}"
+
+
 class StopRequested(KeyboardInterrupt):
     """A run was asked to stop and has done so; nothing else may catch it as a mere error.
 
@@ -27,11 +34,9 @@ class StopRequested(KeyboardInterrupt):
         number: of the signal.
         saved: whether the run can go on from where it stopped.
         folder: of the run, once it is known.
-        arguments: of the run, where they are not those of the command line: in a sweep.
     """
 
     folder: Path | None = None
-    arguments: list[str] | None = None
 
     def __init__(self, number: int, *, saved: bool) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -40,7 +45,7 @@ class StopRequested(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it, for the processes of a sweep."""
-        return _stop_requested, (self.number, self.saved, self.folder, self.arguments)
+        return _stop_requested, (self.number, self.saved, self.folder)
 
     @property
     def exit_status(self) -> int:
@@ -48,11 +53,9 @@ class StopRequested(KeyboardInterrupt):
         return 128 + self.number
 
 
-def _stop_requested(
-    number: int, saved: bool, folder: Path | None, arguments: list[str] | None
-) -> StopRequested:
+def _stop_requested(number: int, saved: bool, folder: Path | None) -> StopRequested:
     stop = StopRequested(number, saved=saved)
-    stop.folder, stop.arguments = folder, arguments
+    stop.folder = folder
     return stop
 
 
@@ -96,13 +99,44 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
     except StopRequested as stop:
         _restore(before)
         handler = before.get(stop.number)
-        if callable(handler) and handler is not signal.default_int_handler:
+        if callable(handler) and handler not in (signal.default_int_handler, _stop):
             handler(stop.number, None)
         raise
     finally:
         _restore(before)
     if pass_on and listener.asked is not None:
         signal.raise_signal(listener.asked)
+
+
+def stop_in_order() -> None:
+    """Let every signal that asks for a stop end the program as Ctrl-C does: by an exception.
+
+    For the command, which owns its process, outside of its runs: no traceback, no bare end, and
+    what was begun is tidied up. A signal that the program was started to ignore, or that somebody
+    else handles, stays theirs.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _importing(frame):
+        # An exception in the middle of PyTorch's import aborts the process. Nothing is open there.
+        with contextlib.suppress(OSError):
+            os.write(2, f"fmbench: {said_of(number)}\n".encode())
+        os._exit(128 + number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise StopRequested(number, saved=False)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _restore(before: dict[int, Any]) -> None:

@@ -65,21 +65,27 @@ def sweep_line(record: Record) -> str:
     return f"{part} accuracy {accuracy:.2%} in {record.seconds['train']:.1f} s training"
 
 
-def stopped_line(stop: StopRequested, arguments: Sequence[str]) -> str:
-    """What a run that was stopped says, with the command that goes on from there.
+def stopped_line(
+    stop: StopRequested, arguments: Sequence[str], *, sweep: Path | None = None
+) -> str:
+    """What a run or a sweep that was stopped says, with the command that goes on from there.
 
     Args:
         stop: what ended it.
         arguments: of the command line, without the program.
+        sweep: the folder of the sweep that the run is one of.
     """
-    if stop.folder is None:
+    if stop.folder is None and sweep is None:
         return str(stop)
-    folder = str(stop.folder)
+    key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
+    folder = str(sweep or stop.folder)
     # Hydra reads what stands bare only where it is made of such characters.
     if not re.fullmatch(r"[\w./\-]+", folder, re.ASCII):
         folder = "'" + folder.replace("'", "\\'") + "'"
-    given = [text for text in stop.arguments or arguments if not text.startswith("hydra.run.dir=")]
-    command = shlex.join(["python", "-m", "fmbench", *given, f"hydra.run.dir={folder}"])
+    given = [text for text in arguments if not text.startswith(key)]
+    command = shlex.join(["python", "-m", "fmbench", *given, f"{key}{folder}"])
+    if sweep is not None:
+        return f"{stop}; this goes on: {command}"
     if stop.saved:
         return f"{stop}, saved; this goes on: {command}"
     return f"{stop}, could not be saved; this starts again from the last checkpoint: {command}"

@@ -2,11 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from commands import KEPT
+
+from fmbench import cli
+
+#: Exit status, standard output, standard error.
+Said = tuple[int, str, str]
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +25,27 @@ def _logging_as_it_was() -> Iterator[None]:
         for handler in set(logger.handlers) - set(handlers):
             handler.close()
         logger.handlers, logger.level = handlers, level
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Run `fmbench ARGUMENTS`, or another `main`, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FMBENCH_DATA", raising=False)
+
+    def call(*arguments: str, main: Callable[[], object] = cli.main) -> Said:
+        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

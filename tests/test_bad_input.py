@@ -16,7 +16,7 @@ from commands import TINY, fmbench, python
 from records import record, write
 
 import fmbench as package
-from fmbench import cli, data
+from fmbench import data
 from fmbench.data import OFFICIAL_FILES
 from fmbench.errors import ConfigError, DataError
 from fmbench.report.__main__ import main as report_main
@@ -30,25 +30,13 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run a command in this process, in an empty folder; returns exit status, stdout, stderr."""
+def command(command, tmp_path, monkeypatch):
+    """The same below a folder that is looked at, and with a secret."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.delenv("FMBENCH_DATA", raising=False)
     monkeypatch.setenv("SECRET", "s3cr3t")
-
-    def call(*arguments, main=cli.main):
-        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
+    return command
 
 
 @pytest.fixture

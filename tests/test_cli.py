@@ -18,25 +18,6 @@ from fmbench import config as configuration
 from fmbench.errors import ConfigError, StorageError
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run `fmbench ARGUMENTS` in an empty folder; returns exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FMBENCH_DATA", raising=False)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
-
-
 def below(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 

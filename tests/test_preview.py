@@ -1,5 +1,6 @@
 """The command that shows an augmentation: that its pictures are what a run trains on."""
 
+import functools
 import io
 import shlex
 import sys
@@ -19,21 +20,9 @@ ALL = ["augmentation=crop_flip_cutout", "augmentation.erasing={}"]
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run `fmbench.preview ARGUMENTS` in an empty folder; returns exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FMBENCH_DATA", raising=False)
-
-    def call(*arguments):
-        try:
-            preview.main(arguments)
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
+def command(command):
+    """Run `fmbench.preview ARGUMENTS`."""
+    return functools.partial(command, main=preview.main)
 
 
 def collect(*overrides, images=10, draws=3):

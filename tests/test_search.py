@@ -35,7 +35,7 @@ def states(folder: Path) -> list[str]:
 
 
 def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, tmp_path):
-    status, out, err = command(*SEARCH, "sweep.pruner=none")
+    status, _out, err = command(*SEARCH, "sweep.pruner=none")
     assert status == 0, err
     found = trials(tmp_path / "here")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
@@ -279,7 +279,7 @@ def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
     assert first.read_bytes() == kept
     found = sorted_records(tmp_path / "here")
     assert [(r["seed"], r["status"]) for r in found] == [(s, "completed") for s in (0, 1, 5)]
-    status, out, err = command(*grid, "seed=5,0,1")
+    status, _out, err = command(*grid, "seed=5,0,1")
     assert (status, "3 of 3 runs are done" in err) == (0, True)
 
 

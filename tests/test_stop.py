@@ -7,9 +7,10 @@ import threading
 import time
 
 import pytest
-from commands import CHECKOUT, TINY, records
+from commands import CHECKOUT, TINY, python, records
 
-from fmbench.stop import StopRequested, listening
+from fmbench import __main__, callbacks, report
+from fmbench.stop import SIGNALS, StopRequested, listening, stop_in_order
 from fmbench.summary import stopped_line
 
 
@@ -157,3 +158,87 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path):
     assert other.returncode == 5
     assert err.splitlines()[-1].startswith("fmbench: ")
     assert "another process is at work there" in err.splitlines()[-1]
+
+
+#: A signal arrives while a module is looked for.
+WHILE_IMPORTING = """
+import os, runpy, sys
+
+class Trap:
+    def find_spec(name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+
+sys.meta_path.insert(0, Trap)
+runpy.run_module("fmbench", run_name="__main__", alter_sys=True)
+"""
+
+SAID = [
+    (signal.SIGINT, "fmbench: stopped from the keyboard\n"),
+    (signal.SIGTERM, "fmbench: stopped by SIGTERM\n"),
+    (signal.SIGUSR2, "fmbench: stopped by SIGUSR2\n"),
+]
+
+
+@pytest.mark.parametrize("module", ["fmbench.cli", "hydra", "omegaconf.errors"])
+@pytest.mark.parametrize(("number", "said"), SAID)
+def test_a_signal_while_it_is_imported(number, said, module, tmp_path):
+    done = python("-c", WHILE_IMPORTING, module, str(int(number)), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def _handlers_as_they_were():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def sends(number, then):
+    def call(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return then(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.usefixtures("_handlers_as_they_were")
+@pytest.mark.parametrize(("number", "said"), SAID)
+def test_a_signal_before_a_run(number, said, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(callbacks, "held", sends(number, callbacks.held))
+    assert command(*TINY, main=__main__.main) == (128 + number, "", said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_handlers_as_they_were")
+@pytest.mark.parametrize(("number", "said"), SAID)
+def test_a_signal_while_a_sweep_is_reported(number, said, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "build", sends(number, report.build))
+    got, _, err = command("-m", *TINY, "epochs=1", "seed=0,1", main=__main__.main)
+    assert (got, err.splitlines(keepends=True)[-1]) == (128 + number, said)
+    assert "Traceback" not in err
+    assert [record["status"] for record in records(tmp_path)] == ["completed", "completed"]
+    assert not list(tmp_path.rglob("benchmark*"))
+
+
+@pytest.mark.usefixtures("_handlers_as_they_were")
+def test_a_signal_that_is_ignored_or_taken_is_left_alone():
+    def taken(*_):
+        pass
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, taken)
+    stop_in_order()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is taken
+
+
+@pytest.mark.usefixtures("_handlers_as_they_were")
+def test_a_run_that_is_saved_is_not_stopped_once_more():
+    stop_in_order()
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    with pytest.raises(StopRequested) as raised, listening():
+        raise stop
+    assert raised.value is stop
