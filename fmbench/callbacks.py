@@ -6,6 +6,7 @@ travels as a `Refusal`, which Hydra lets through and `fmbench.cli` takes apart a
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
 from fmbench.sweep import check_sweep, total_runs
+from fmbench.trials import COMPLETE, PRUNED, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
@@ -133,10 +135,32 @@ class SweepReport(Callback):
             for path in table.written:
                 print(path)
         sys.stdout.flush()
+        search = _search(folder)
+        if search is not None:
+            SweepReport.exit_status = _said_of_search(search)
+            return
         total = self.total or table.completed + table.failed
         if table.completed < total or table.exit_status:
             SweepReport.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
+
+
+def _search(folder: Path) -> Search | None:
+    try:
+        return Search.from_json((folder / SEARCH_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _said_of_search(search: Search) -> int:
+    """Say how many trials of a search ended well; returns the exit status."""
+    counts = Counter(trial.state for trial in search.trials)
+    well = counts[COMPLETE] + counts[PRUNED]
+    detail = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    partial = well < search.total or not counts[COMPLETE]
+    level = logging.WARNING if partial else logging.INFO
+    log.log(level, "%d of %d trials ended well: %s", well, search.total, detail or "none was run")
+    return PartialResultsError.exit_status if partial else 0
 
 
 @contextmanager

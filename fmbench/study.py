@@ -34,6 +34,12 @@ OWN_STUDY = "search"
 #: What a trial says of its run: the sweep's folder, and the run's number in it.
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
 
+#: What a trial says of its end, where that was no good one.
+ERROR = "fmbench.error"
+
+#: What a trial says of the training clock of its run, in seconds.
+SECONDS = "fmbench.seconds"
+
 #: Seconds that a process waits for another one that writes to the same SQLite file.
 _PATIENCE = 60.0
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from commands import CHECKOUT, TINY, python, records
@@ -60,12 +61,14 @@ def test_a_signal_that_comes_too_late_for_a_run_stops_its_sweep(pass_on, monkeyp
     assert raised == ([signal.SIGTERM] if pass_on else [])
 
 
-def test_a_run_of_a_sweep_goes_on_by_its_own_overrides():
+def test_a_sweep_goes_on_by_its_own_command():
     stop = StopRequested(signal.SIGTERM, saved=True)
-    stop.folder, stop.arguments = "/a", ["--config-dir=mine", "seed=1"]
+    stop.folder = "/a/0"
     stop = pickle.loads(pickle.dumps(stop))
-    line = stopped_line(stop, ["-m", "seed=1,2"])
-    assert line.endswith("python -m fmbench --config-dir=mine seed=1 hydra.run.dir=/a")
+    assert stop.folder == "/a/0"
+    given = ["-m", "--config-dir=mine", "seed=1,2", "hydra.sweep.dir=/old"]
+    line = stopped_line(stop, given, sweep=Path("/a"))
+    assert line.endswith("python -m fmbench -m --config-dir=mine seed=1,2 hydra.sweep.dir=/a")
 
 
 def test_a_thread_changes_no_handler():

@@ -42,9 +42,9 @@ from fmbench.record import (
 from fmbench.runfolder import RunFolder
 from fmbench.splits import make_split
 from fmbench.stop import StopRequested
-from fmbench.storage import FolderLock
+from fmbench.storage import FolderLock, remove
 from fmbench.sweep import search_keys
-from hydra_plugins.fmbench_sweepers import _sampler
+from hydra_plugins.fmbench_sweepers import _sampler, _written
 
 log = logging.getLogger("fmbench.sweep")
 
@@ -115,10 +115,15 @@ class Search(OptunaSweeperImpl):
         self.total = self._total()
         self.study = self._open()
         self._begin()
+        chosen = self._tidy({_job(trial) for trial in self._mine()})
         for trials, first in self._batches():
-            self._run(trials, first)
-            self._tidy()
+            try:
+                self._run(trials, first)
+                chosen = self._tidy({*chosen, *range(first, first + len(trials))})
+            finally:
+                self._write()
         self._conclude()
+        self._write()
 
     # The study
 
@@ -278,9 +283,11 @@ class Search(OptunaSweeperImpl):
                 state, values = TrialState.COMPLETE, known
         elif record is not None and record.status == PRUNED:
             state = TrialState.PRUNED
+        if record is not None:
+            trial.set_user_attr(study.SECONDS, record.seconds["train"])
         if state == TrialState.FAIL:
             said = (record.error if record is not None else None) or str(returned or "no record")
-            trial.set_user_attr("fmbench.error", said)
+            trial.set_user_attr(study.ERROR, said)
             log.warning("trial %d failed: %s", trial.number, said)
         try:
             self.study.tell(trial, values=values, state=state)
@@ -326,19 +333,23 @@ class Search(OptunaSweeperImpl):
             return []
         return [self.study.best_trial] if len(self.objectives) == 1 else self.study.best_trials
 
-    def _tidy(self) -> None:
-        """Remove the checkpoints of trials that will not be looked at again."""
-        if "keep_checkpoint" in self.fixed:
-            return
-        chosen = {trial.number for trial in self._best()}
-        for trial in self._mine(TrialState.COMPLETE, TrialState.PRUNED):
-            record = self._record(_job(trial))
-            if trial.number in chosen or record is None:
-                continue
-            if any(path.exists() for path in _checkpoints(self.folder / str(_job(trial)))):
-                with RunFolder(self.folder / str(_job(trial))) as folder:
+    def _tidy(self, jobs: set[int]) -> set[int]:
+        """Remove the checkpoints of runs that are not among the best, and never will be again.
+
+        Args:
+            jobs: those that may have one.
+
+        Returns:
+            The best, which keep theirs: they are to be looked at.
+        """
+        chosen = {_job(trial) for trial in self._best() if study.is_of(trial, self.folder)}
+        over = {_job(trial) for trial in self._mine() if trial.state.is_finished()}
+        for job in (jobs & over) - chosen if "keep_checkpoint" not in self.fixed else ():
+            if any(path.exists() for path in _checkpoints(self.folder / str(job))):
+                with RunFolder(self.folder / str(job)) as folder:
                     for path in folder.checkpoints:
-                        path.unlink(missing_ok=True)
+                        remove(path)
+        return chosen
 
     def _conclude(self) -> None:
         """Look at the best on the test set, once, and write down how to run it again."""
@@ -352,6 +363,17 @@ class Search(OptunaSweeperImpl):
             self._launch([overrides], _job(trial))
         if chosen and (record := self._record(_job(chosen[0]))) is not None:
             best.write(self.folder, record, chosen[0].number)
+
+    def _write(self) -> None:
+        _written.write(
+            self.folder,
+            self.study,
+            total=self.total,
+            pruner=self.of_search["pruner"],
+            sampler=self.sampler_config._target_.rpartition(".")[2],
+            names=self.objectives,
+            best=self._best(),
+        )
 
     # What the runs of a search are given
 

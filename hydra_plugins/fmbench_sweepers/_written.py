@@ -1,0 +1,105 @@
+"""`search.json`: what a search has tried so far, for the report."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from fmbench import objectives, study, trials
+from fmbench.storage import write_whole
+
+_STATES = {
+    TrialState.COMPLETE: trials.COMPLETE,
+    TrialState.PRUNED: trials.PRUNED,
+    TrialState.FAIL: trials.FAILED,
+}
+
+#: Below these nothing can be said of what matters.
+_LEAST_TRIALS = 8
+
+
+def write(
+    folder: Path,
+    found: optuna.Study,
+    *,
+    total: int,
+    pruner: str,
+    sampler: str,
+    names: Sequence[str],
+    best: Sequence[FrozenTrial],
+) -> None:
+    """Write the file.
+
+    Args:
+        folder: of the sweep.
+        found: the study.
+        total: trials that were asked for.
+        pruner: one of `fmbench.objectives.PRUNERS`.
+        sampler: the name of its class.
+        names: of the objectives.
+        best: trials.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    search = trials.Search(
+        study=found.study_name,
+        sampler=sampler,
+        pruner=pruner,
+        total=total,
+        objectives=tuple(
+            trials.Objective(name, objectives.DIRECTIONS[name]) for name in names
+        ),
+        trials=tuple(
+            _trial(trial, folder)
+            for trial in found.get_trials(deepcopy=False)
+            if study.FOLDER in trial.user_attrs
+        ),
+        importances=_importances(found, several=len(names) > 1),
+        best=tuple(trial.number for trial in best),
+    )
+    write_whole(folder / trials.SEARCH_NAME, search.to_json().encode())
+
+
+def _trial(trial: FrozenTrial, folder: Path) -> trials.Trial:
+    there, job = trial.user_attrs[study.FOLDER], trial.user_attrs[study.JOB]
+    here = study.is_of(trial, folder)
+    return trials.Trial(
+        number=trial.number,
+        state=_STATES.get(trial.state, trials.RUNNING),
+        parameters={key: _plain(value) for key, value in trial.params.items()},
+        values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+        reports={epoch: value for epoch, value in trial.intermediate_values.items()},
+        folder=str(job) if here else str(Path(there) / str(job)),
+        seconds=trial.user_attrs.get(study.SECONDS),
+        error=trial.user_attrs.get(study.ERROR),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as a person writes it: texts come with the quotes that the command line needs."""
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def _importances(found: optuna.Study, *, several: bool) -> dict[str, float] | None:
+    """The share of each parameter in what moves the first objective, by PED-ANOVA.
+
+    Watanabe, Bansal and Hutter, "PED-ANOVA", 2023. None where there are too few trials.
+    """
+    complete = found.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < _LEAST_TRIALS:
+        return None
+    try:
+        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            shares = optuna.importance.get_param_importances(
+                found, target=(lambda trial: trial.values[0]) if several else None
+            )
+    except (RuntimeError, ValueError):  # a parameter that never moved, or was not in all trials
+        return None
+    return {key: float(value) for key, value in shares.items()} or None
