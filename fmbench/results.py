@@ -1,5 +1,7 @@
 """Run folders to one pandas table: every readable record a row, every unreadable one a problem.
 
+What searches say of themselves is found on the way.
+
 A folder of runs is never perfect: jobs are killed while they write, disks fill up, a colleague
 uses a newer version. Such a record costs its own row and nothing else. What a record must hold is
 said in `fmbench.schema`.
@@ -8,26 +10,30 @@ said in `fmbench.schema`.
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from fmbench.errors import ConfigError
 from fmbench.record import RESULT_NAME
 from fmbench.schema import DTYPES, UnreadableError, compact, to_row
+from fmbench.trials import SEARCH_NAME, Search
 
-# A record is a few kilobytes. Whatever is larger than this is not one, and is not worth reading.
+# A record is a few kilobytes, a search some hundred for each trial. Whatever is larger than this is
+# neither, and is not worth reading.
 MAX_BYTES = 16 * 2**20
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Problem:
-    """A record that could not be read.
+    """A record, or a search's file, that could not be read.
 
     Attributes:
         path: The file (or the folder that could not be listed).
@@ -48,10 +54,12 @@ class Results:
     Attributes:
         frame: One row a run; see `load_results` for its columns.
         problems: The records that could not be read, in the order of their paths.
+        searches: The searches among them by folder, in the order of their paths.
     """
 
     frame: pd.DataFrame
     problems: list[Problem]
+    searches: dict[str, Search] = field(default_factory=dict)
 
 
 def load_results(*folders: str | Path) -> pd.DataFrame:
@@ -68,7 +76,8 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
         as two), `started` is a UTC time, `config` is JSON text, `overrides` and `deviations` are
         tuples of texts, `published_*` are the figures of the run's experiment, `folder` is where
         the run lies. What a record does not know is missing in pandas' sense.
-        A `status` of "running" says that the run is still under way, or was killed.
+        A `status` of "running" says that the run is still under way, or was killed. A completed
+        run without a `test_accuracy` is a trial of a search, of which only the best is looked at there.
 
     Raises:
         ConfigError: A folder does not exist.
@@ -80,7 +89,7 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
 
 
 def read_results(*folders: str | Path) -> Results:
-    """Read every run below some folders, and say which records could not be read.
+    """Read every run and search below some folders, and say which could not be read.
 
     Symbolic links to folders are not followed below the given ones, and no record counts twice.
 
@@ -88,21 +97,26 @@ def read_results(*folders: str | Path) -> Results:
         *folders: Run folders, sweep folders, or whatever holds them.
 
     Returns:
-        The table and the problems.
+        The table, the problems, the searches.
 
     Raises:
         ConfigError: A folder does not exist.
     """
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
+    searches: dict[str, Search] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
     for path in sorted(_find(folders, problems)):
+        folder, name = os.path.split(path)
         try:
-            row = [known.setdefault(x, x) if type(x) is str else x for x in _read(path)]
-            rows.append((*row, _printable(os.path.dirname(path))))  # noqa: PTH120 (speed)
+            if name == SEARCH_NAME:
+                searches[_printable(folder)] = _read(path, _parse_search)
+                continue
+            row = [known.setdefault(x, x) if type(x) is str else x for x in _read(path, _parse)]
+            rows.append((*row, _printable(folder)))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
-    return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path))
+    return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:
@@ -133,7 +147,7 @@ def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[
 
 
 def _unfit(entry: "os.DirEntry[str]") -> str | None:
-    """Why something called result.json should not be opened, if it should not."""
+    """Why something called like a record should not be opened, if it should not."""
     # Opening a pipe would wait for ever; a link that leads nowhere ends here too.
     if not entry.is_file():
         return "not a regular file"
@@ -141,14 +155,14 @@ def _unfit(entry: "os.DirEntry[str]") -> str | None:
 
 
 def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
-    """Whatever is called result.json at or below a folder, without recursion."""
+    """Whatever is called like a record or a search's file at or below a folder, without recursion."""
     waiting = [top]
     while waiting:
         folder = waiting.pop()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name == RESULT_NAME:
+                    if entry.name in (RESULT_NAME, SEARCH_NAME):
                         yield entry
                     elif entry.name != ".hydra" and entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -156,7 +170,7 @@ def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
             problems.append(Problem(Path(folder), f"cannot be listed: {error.strerror}"))
 
 
-def _read(path: str) -> tuple[Any, ...]:
+def _read(path: str, parse: Callable[[str], T]) -> T:
     try:
         text = Path(path).read_bytes().decode("utf-8")
     except OSError as error:
@@ -165,6 +179,17 @@ def _read(path: str) -> tuple[Any, ...]:
         raise UnreadableError("not UTF-8 text") from None
     if not text.strip("\0 \t\r\n"):
         raise UnreadableError("empty")
+    return parse(text)
+
+
+def _parse_search(text: str) -> Search:
+    try:
+        return Search.from_json(text)
+    except ValueError as error:
+        raise UnreadableError(str(error)) from None
+
+
+def _parse(text: str) -> tuple[Any, ...]:
     try:
         record = json.loads(text)
         # Half of a surrogate pair is fine in JSON but can be written to no file.

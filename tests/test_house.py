@@ -28,9 +28,8 @@ ORDER = [
     "device", "schedule", "step", "checkpoint", "train", "record", "objectives",
     "sweep", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
-    "schema",
-    "results", "report", "explain", "callbacks", "summary", "cli", "pictures", "predict", "grid",
-    "samples", "preview", "__main__",
+    "schema", "trials", "results", "grid", "report", "explain", "callbacks", "summary", "cli",
+    "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip
 
 
@@ -52,7 +51,7 @@ def test_nets_and_training_never_see_hydra_or_the_config():
 def test_results_report_and_grids_never_see_torch():
     for room in (
         *("results", "schema", "report", "record", "storage", "config", "parts", "sweep", "data"),
-        "grid",
+        *("grid", "trials"),
     ):
         assert not IMPORTS[room] & {"torch", "torchvision", "train", "device"}, room
 
