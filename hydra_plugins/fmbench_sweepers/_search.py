@@ -171,9 +171,9 @@ class Search(OptunaSweeperImpl):
             "objective": ", ".join(self.objectives),
             **{key: distribution_to_json(value) for key, value in self.space.items()},
             **{
-                key: value
+                name: value
                 for key, value in self.fixed.items()
-                if key not in _MAY_CHANGE and not key.startswith("sweep")
+                if (name := key.lstrip("+")) not in _MAY_CHANGE and not name.startswith("sweep")
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }

@@ -51,9 +51,7 @@ def write(
         sampler=sampler,
         pruner=pruner,
         total=total,
-        objectives=tuple(
-            trials.Objective(name, objectives.DIRECTIONS[name]) for name in names
-        ),
+        objectives=tuple(trials.Objective(name, objectives.DIRECTIONS[name]) for name in names),
         trials=tuple(
             _trial(trial, folder)
             for trial in found.get_trials(deepcopy=False)
@@ -73,7 +71,7 @@ def _trial(trial: FrozenTrial, folder: Path) -> trials.Trial:
         state=_STATES.get(trial.state, trials.RUNNING),
         parameters={key: _plain(value) for key, value in trial.params.items()},
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
-        reports={epoch: value for epoch, value in trial.intermediate_values.items()},
+        reports=dict(trial.intermediate_values.items()),
         folder=str(job) if here else str(Path(there) / str(job)),
         seconds=trial.user_attrs.get(study.SECONDS),
         error=trial.user_attrs.get(study.ERROR),
