@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import filter_overrides
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
@@ -74,6 +74,20 @@ class Preflight(Callback):
         self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
     ) -> None:
         """Leave the folder to the run, which takes it at once."""
+        self._leave()
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave the folder where no run came to take it; let an error end the program in one line.
+
+        Hydra would write a line of its own before it raises what a run has raised.
+        """
+        self._leave()
+        job_return: JobReturn = kwargs["job_return"]
+        error = job_return._return_value  # noqa: SLF001 - looking at `return_value` writes the line
+        if job_return.status == JobStatus.FAILED and isinstance(error, Exception):
+            raise Refusal(error) from error
+
+    def _leave(self) -> None:
         if self.run is not None:
             self.run.lock.release()
 

@@ -115,6 +115,7 @@ class Checkpoints:
         self.cost = 0.0  # seconds that the last one took
         self.sound = True  # the newest, as far as is known: a damaged one is not kept
         self.proven = False  # that what is written can be read
+        self.damaged: list[Path] = []  # what the last look found
 
     def due_after(self, epochs: int) -> bool:
         """Whether to write one now that so many epochs are done."""
@@ -150,11 +151,12 @@ class Checkpoints:
             self.cost = self.last - start
 
     def read(self) -> dict[str, Any] | None:
-        """The newest state that is whole; None where there is none.
+        """The newest state that is whole; None where there is none, `damaged` says why.
 
         Raises:
             StorageError: a file is there and cannot be read.
         """
+        self.damaged = []
         for path in (self.path, self.before):
             try:
                 return from_bytes(path.read_bytes())
@@ -163,6 +165,7 @@ class Checkpoints:
             except DamagedError as error:
                 if path == self.path:
                     self.sound = False
+                self.damaged.append(path)
                 log.warning("%s is damaged and not used: %s", path, error)
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read: {error.strerror}") from error

@@ -77,6 +77,8 @@ def main() -> None:
     except BaseException as error:
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
+            if isinstance(error, Refusal):
+                error.unpack()
             raise
         _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
     finally:
@@ -202,6 +204,8 @@ def run(overrides: Sequence[str] = ()) -> "Record":
         return already.record
     except BaseException as error:
         known = as_user_error(error)
+        if isinstance(error, Refusal) and known in (None, error.error):
+            error.unpack()
         if known is None or known is error:
             raise
         raise known from error

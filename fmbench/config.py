@@ -193,6 +193,9 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise ConfigError(f"{key}: no such key; there are: {', '.join(known)}")
+    for key in known:
+        if key not in config:
+            raise ConfigError(f"{key}: is not there; it cannot be deleted")
     for key, value in _numbers(config):
         if not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")

@@ -5,6 +5,7 @@ import errno
 import re
 import traceback
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -25,6 +26,14 @@ class Refusal(BaseException):
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
         self.error = error
+
+    def unpack(self) -> NoReturn:
+        """Raise what it carries, as if nothing had carried it."""
+        context = self.error.__context__
+        try:
+            raise self.error
+        finally:
+            self.error.__context__ = context
 
 
 def as_user_error(error: BaseException) -> UserError | None:

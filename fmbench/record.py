@@ -86,7 +86,7 @@ class Record:
     device: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     # One for each time that the run was interrupted and went on: when, where, and what of the
-    # fingerprint was another then.
+    # fingerprint, or the git commit, was another then.
     restarts: list[dict[str, Any]] = field(default_factory=list)
     git: dict[str, Any] | None = None  # commit and dirty flag, when run from a checkout
     schema: int = SCHEMA

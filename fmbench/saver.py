@@ -66,7 +66,13 @@ class Saver:
         record = self.record
         restart = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
         if state is None:
-            log.info("starts again from the beginning: nothing was saved of its last start")
+            damaged = ", ".join(path.name for path in self.checkpoints.damaged)
+            why = (
+                f"what its last start saved is damaged ({damaged})"
+                if damaged
+                else "nothing was saved of its last start"
+            )
+            log.info("starts again from the beginning: %s", why)
         else:
             if state.get("key") != record.key:
                 raise StorageError(
@@ -88,11 +94,7 @@ class Saver:
             self.since -= record.seconds["total"]
             position = self.trainer.position
             restart |= {"epoch": position.epoch, "images": position.seen}
-            restart["changed"] = changed = {
-                name: [saved.fingerprint.get(name), value]
-                for name, value in record.fingerprint.items()
-                if saved.fingerprint.get(name) != value
-            }
+            restart["changed"] = changed = _changed(saved, record)
             log.info(
                 "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
                 min(position.epoch + 1, self.trainer.epochs),
@@ -101,10 +103,13 @@ class Saver:
                 f"{images:,}",
                 state["at"],
             )
-            if changed:
+            reasons = [f"{', '.join(changed)} changed since"] if changed else []
+            if "git" not in changed and record.git and record.git["dirty"]:
+                # Which changes the checkout had then, nobody has written down.
+                reasons.append("the checkout has uncommitted changes, as it had then")
+            if reasons:
                 log.warning(
-                    "%s changed since: the bits may be others than those of a run in one go",
-                    ", ".join(changed),
+                    "%s: the bits may be others than those of a run in one go", "; ".join(reasons)
                 )
         self.folder.write_history(self.history)
         record.restarts.append(restart)
@@ -157,6 +162,12 @@ class Saver:
             log.warning("no checkpoint: %s", error)
             return False
         return True
+
+
+def _changed(saved: Record, record: Record) -> dict[str, list[Any]]:
+    """What of the fingerprint and of the code is another now: what it was and what it is."""
+    then, here = ({**one.fingerprint, "git": one.git} for one in (saved, record))
+    return {name: [then.get(name), here[name]] for name in here if then.get(name) != here[name]}
 
 
 def now() -> str:

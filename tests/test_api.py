@@ -8,6 +8,7 @@ from commands import TINY, python, raises_one_line
 
 import fmbench
 from fmbench.errors import ConfigError, StorageError
+from fmbench.storage import FolderLock
 
 
 def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch, capsys):
@@ -67,6 +68,39 @@ def test_a_missing_file_in_a_net_is_no_storage_error(tmp_path, monkeypatch):
     monkeypatch.setattr(LeNet5, "forward", lambda *_: Path("weights.pt").read_bytes())
     with pytest.raises(FileNotFoundError):
         fmbench.run(TINY)
+
+
+def test_a_net_that_raises_does_so_as_it_is_and_says_nothing(tmp_path, monkeypatch, capsys):
+    from fmbench.models.lenet5 import LeNet5
+
+    def broken(*_):
+        try:
+            {}["a"]
+        except KeyError:
+            raise RuntimeError("no luck")  # noqa: B904 - the context is to be kept
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LeNet5, "forward", broken)
+    with pytest.raises(RuntimeError, match="no luck") as raised:
+        fmbench.run(TINY)
+    assert raised.value.__cause__ is None
+    assert isinstance(raised.value.__context__, KeyError)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_does_not_come_to_begin_leaves_its_folder_to_others(
+    fault, tmp_path, monkeypatch
+):
+    def fails(*_):
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hydra.core.utils._save_config", fails)
+        expected = StorageError if isinstance(fault, OSError) else KeyboardInterrupt
+        with pytest.raises(expected):
+            fmbench.run([*TINY, f"hydra.run.dir={tmp_path / 'here'}"])
+    FolderLock(tmp_path / "here").release()
 
 
 def test_unknown_name():

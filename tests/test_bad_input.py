@@ -96,6 +96,8 @@ def option(path, text):
         ("optimizer.lr=-0.1", ["optimizer.lr=-0.1: must be a number above 0"]),
         ("batch_size=0", ["batch_size=0: must be 1 or more"]),
         ("batch_size=-1", ["batch_size=-1: must be 1 or more"]),
+        ("~batch_size", ["batch_size: is not there; it cannot be deleted"]),
+        ("~threads", ["threads: is not there; it cannot be deleted"]),
         ("batch_size=abc", ["batch_size", "'abc'", "Integer"]),
         ("batch_size=201", ["batch_size=201: larger than the training part, 200 images"]),
         ("batch_size=" + "9" * 5000, ["batch_size=999", "too many digits"]),

@@ -15,7 +15,7 @@ from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 import fmbench as package
 from fmbench import cli
 from fmbench import config as configuration
-from fmbench.errors import ConfigError, StorageError
+from fmbench.errors import ConfigError, StorageError, UserError
 
 
 def below(folder):
@@ -111,10 +111,19 @@ def test_a_run_that_diverges_in_a_sweep_ends_itself_alone(command, tmp_path):
 def test_a_run_that_diverges_alone_fails(command, tmp_path):
     status, _, err = command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
     assert status == 1
-    assert "diverged in epoch 1" in err
+    logged, said = err.splitlines()  # and nothing of Hydra's about it
+    assert logged.startswith("lenet5 (44,426 parameters)")
+    assert said.startswith("fmbench: diverged in epoch 1")
     (record,) = records(tmp_path)
     assert record["status"] == "diverged"
     assert record["test_accuracy"] is None
+
+
+def test_a_fault_within_a_run_is_traced_where_that_is_asked_for(command, monkeypatch):
+    monkeypatch.setenv(cli.FULL_ERROR, "1")
+    with pytest.raises(UserError, match="diverged in epoch 1") as raised:
+        command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
+    assert raised.value.__cause__ is raised.value.__context__ is None
 
 
 def test_a_net_that_raises_leaves_its_record(command, tmp_path, monkeypatch):

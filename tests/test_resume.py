@@ -15,7 +15,7 @@ import torch
 from commands import CHECKOUT, TINY, fmbench, records
 
 import fmbench as package
-from fmbench import saver
+from fmbench import runner, saver
 from fmbench.checkpoint import Checkpoints
 from fmbench.errors import StorageError
 from fmbench.saver import Saver
@@ -230,6 +230,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(stop_at, monkeypatch, 
     assert one[1:3] == other[1:3]
 
 
+@pytest.mark.parametrize("names", [["checkpoint.pt"], ["checkpoint.pt", "checkpoint.older.pt"]])
+def test_what_was_saved_is_said_to_be_damaged(names, stop_at, monkeypatch, tmp_path, caplog):
+    run(tmp_path / "whole")
+    stop_at(12)
+    stopped(tmp_path / "run", "checkpoint_every=1")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "run").glob("checkpoint*"):
+        path.unlink()
+    for name in names:
+        (tmp_path / "run" / name).write_bytes(b"half")
+    run(tmp_path / "run")
+    said = f"what its last start saved is damaged ({', '.join(names)})"
+    assert f"starts again from the beginning: {said}" in caplog.text
+    assert all(f"{name} is damaged and not used" in caplog.text for name in names)
+    assert "nothing was saved" not in caplog.text
+    assert result(tmp_path / "run")[1:] == result(tmp_path / "whole")[1:]
+
+
 def test_without_a_checkpoint_a_killed_run_starts_again(stop_at, monkeypatch, tmp_path, caplog):
     run(tmp_path / "whole")
     stop_at(8)
@@ -238,7 +257,7 @@ def test_without_a_checkpoint_a_killed_run_starts_again(stop_at, monkeypatch, tm
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "run")
-    assert "starts again from the beginning" in caplog.text
+    assert "from the beginning: nothing was saved of its last start" in caplog.text
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
@@ -259,6 +278,38 @@ def test_threads_may_change_and_the_record_says_so(stop_at, monkeypatch, tmp_pat
     run(tmp_path / "run", "threads=2")
     assert "threads changed since" in caplog.text
     assert records(tmp_path)[0]["restarts"][0]["changed"] == {"threads": [1, 2]}
+
+
+CLEAN, EDITED = ({"commit": "a" * 40, "dirty": dirty} for dirty in (False, True))
+OTHER = {"commit": "b" * 40, "dirty": False}
+MAY_DIFFER = ": the bits may be others than those of a run in one go"
+CHANGED = "git changed since"
+UNKNOWN = "the checkout has uncommitted changes, as it had then"
+
+
+@pytest.mark.parametrize(("then", "here", "said"), [
+    (CLEAN, CLEAN, None),
+    (None, None, None),
+    (CLEAN, OTHER, CHANGED),
+    (CLEAN, EDITED, CHANGED),
+    (EDITED, CLEAN, CHANGED),
+    (CLEAN, None, CHANGED),
+    (EDITED, EDITED, UNKNOWN),
+])  # fmt: skip
+def test_code_may_change_and_it_is_said(then, here, said, monkeypatch, caplog):
+    def between(self):
+        self._stop(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "git_state", lambda: then)
+        patched.setattr(Saver, "between", between)
+        stopped(Path("run"))
+    monkeypatch.setattr(runner, "git_state", lambda: here)
+    run(Path("run"))
+    assert caplog.text.count(MAY_DIFFER) == (said is not None)
+    assert said is None or f"{said}{MAY_DIFFER}" in caplog.text
+    changed = {"git": [then, here]} if said == CHANGED else {}
+    assert records(Path())[0]["restarts"][0]["changed"] == changed
 
 
 def test_a_checkpoint_of_another_run_is_refused(stop_at, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -145,6 +146,45 @@ def test_sigterm_to_the_command(tmp_path):
     (record,) = records(tmp_path)
     assert record["status"] == "interrupted"
     assert (tmp_path / "here" / "checkpoint.pt").is_file()
+
+
+def test_sigterm_to_a_grid(tmp_path):
+    first = "hydra.sweep.dir=grid"
+    with start(tmp_path, "-m", "seed=0,1,2", first) as child:
+        try:
+            wait_for(lambda: list(tmp_path.rglob("history.jsonl")))
+            child.terminate()
+            _, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 143
+    assert "Traceback" not in err
+    (record,) = records(tmp_path)  # the second and the third have not begun
+    assert (record["status"], record["seed"]) == ("interrupted", 0)
+    assert (tmp_path / "grid" / "0" / "checkpoint.pt").is_file()
+    said = err.splitlines()[-1]
+    beginning = "fmbench: stopped by SIGTERM, saved; this goes on: python -m fmbench "
+    assert said.startswith(beginning)
+    assert said.endswith(f"hydra.run.dir={tmp_path / 'grid' / '0'}")
+    arguments = shlex.split(said.removeprefix(beginning))
+    assert "seed=0" in arguments
+    assert "-m" not in arguments
+    with subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as again:
+        try:
+            lines = iter(again.stderr.readline, "")
+            assert any("resumes in epoch" in line for line in lines)
+            again.terminate()
+            again.communicate(timeout=60)
+        finally:
+            again.kill()
+    (record,) = records(tmp_path)
+    assert len(record["restarts"]) == 1
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path):
