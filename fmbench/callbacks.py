@@ -29,6 +29,9 @@ from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
 
+#: Overrides of a run that are the sweep's.
+_OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "test_every=null")
+
 
 class AlreadyDone(BaseException):
     """The run that is to start is at its end; travels past Hydra as a `Refusal` does."""
@@ -133,8 +136,10 @@ class SweepReport(Callback):
         """Say which run this is."""
         if config.hydra.mode == RunMode.MULTIRUN:
             total = f" of {self.total}" if self.total else ""
-            overrides = " ".join(filter_overrides(config.hydra.overrides.task))
-            log.info("run %d%s: %s", config.hydra.job.num + 1, total, overrides)
+            overrides = filter_overrides(config.hydra.overrides.task)
+            # What is the same in every run, and was not typed for its sake.
+            shown = [text for text in overrides if not text.startswith(_OF_SWEEPS)]
+            log.info("run %d%s: %s", config.hydra.job.num + 1, total, " ".join(shown))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `benchmark.md` and `benchmark.csv` into the sweep's folder and print the table."""

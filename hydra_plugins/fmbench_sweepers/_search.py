@@ -288,18 +288,17 @@ class Search(OptunaSweeperImpl):
         if state == TrialState.FAIL:
             said = (record.error if record is not None else None) or str(returned or "no record")
             trial.set_user_attr(study.ERROR, said)
-            log.warning("trial %d failed: %s", trial.number, said)
+            log.warning("failed: %s", said)
         try:
             self.study.tell(trial, values=values, state=state)
         except RuntimeError as error:
             if "Study.stop" not in str(error):  # which a grid calls when all is drawn
                 raise
-        if state == TrialState.COMPLETE:
-            shown = ", ".join(
-                f"{name} {value:.4g}"
-                for name, value in zip(self.objectives, values or (), strict=True)
-            )
-            log.info("trial %d: %s", trial.number, shown)
+        if state == TrialState.COMPLETE and len(self.objectives) == 1:
+            leader = self.study.best_trial
+            where = "" if study.is_of(leader, self.folder) else " of another search"
+            name, value = self.objectives[0], leader.value
+            log.info("best so far: run %d%s, %s %.4g", _job(leader) + 1, where, name, value)
 
     def _record(self, job: int) -> Record | None:
         try:
@@ -358,7 +357,7 @@ class Search(OptunaSweeperImpl):
             record = self._record(_job(trial))
             if record is None or record.test_accuracy is not None:
                 continue
-            log.info("trial %d is among the best: a look at the test set", trial.number)
+            log.info("run %d is among the best: a look at the test set", _job(trial) + 1)
             overrides = [*trial.user_attrs[_OVERRIDES], *self._extra(look=True)]
             self._launch([overrides], _job(trial))
         if chosen and (record := self._record(_job(chosen[0]))) is not None:
