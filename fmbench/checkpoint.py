@@ -115,7 +115,7 @@ class Checkpoints:
         self.cost = 0.0  # seconds that the last one took
         self.sound = True  # the newest, as far as is known: a damaged one is not kept
         self.proven = False  # that what is written can be read
-        self.damaged: list[Path] = []  # what the last look found
+        self.damaged: list[Path] = []  # what was found so
 
     def due_after(self, epochs: int) -> bool:
         """Whether to write one now that so many epochs are done."""
@@ -156,7 +156,6 @@ class Checkpoints:
         Raises:
             StorageError: a file is there and cannot be read.
         """
-        self.damaged = []
         for path in (self.path, self.before):
             try:
                 return from_bytes(path.read_bytes())

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from fmbench.config import CONFIG_DIR, GROUPS, resolve
-from fmbench.record import DECIDING_KNOBS, PLACES
+from fmbench.record import DECIDING_KNOBS, PLACES, leaves
 
 _PLACES = {f"data.{name}" for name in PLACES}
 
@@ -114,20 +114,11 @@ def _compose(name: str, overrides: tuple[str, ...]) -> Any:
 
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """All that decides a run but its seed, as texts under dotted names."""
-    for key, value in config.items():
-        if key in GROUPS or (key == "reference" and value):
-            yield from _flat(value, f"{key}.")
-        elif key in DECIDING_KNOBS:
+    for key, value in leaves(config):
+        group, _, inner = key.partition(".")
+        of_group = inner and group in (*GROUPS, "reference") and key not in _PLACES
+        if of_group or key in DECIDING_KNOBS:
             yield key, _text(value)
-
-
-def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in group.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        elif name not in _PLACES:
-            yield name, _text(value)
 
 
 def _text(value: Any) -> str:

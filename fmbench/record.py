@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,6 +165,15 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
     return {key: value for key, value in config.items() if key not in _NO_PART} | {"data": data}
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a nested config, an empty part being one, with the dotted key it stands at."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:

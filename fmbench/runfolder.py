@@ -3,7 +3,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from fmbench.record import (
     PREDICTIONS_NAME,
     RESULT_NAME,
     Record,
+    leaves,
 )
 from fmbench.storage import FolderLock, remove, remove_temporaries, storage_error, write_whole
 
@@ -152,22 +153,15 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         raise StorageError(
             f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
         ) from error
-    there, here = dict(_flat(record.config)), dict(_flat(config))
+    there, here = (
+        {key: json.dumps(value) for key, value in leaves(one)} for one in (record.config, config)
+    )
     for key in {**there, **here}:
         looks_now = key == "test_every" and there.get(key) == "null"
         if key not in MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
             raise StorageError(f"{other}, another one ({said}); {way_out}")
     return record
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of a nested config as JSON, with the dotted key it stands at."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, json.dumps(node)
 
 
 def _text(flat: Mapping[str, str], key: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fmbench import environment
 from fmbench.config import TRUST_VARIABLE, execution_whitelist
@@ -154,6 +154,8 @@ def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
 def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     """Refuse a launcher or a sweeper that is not listed, and code that a sweeper is to find."""
     for part in ("launcher", "sweeper"):
+        if hydra[part] == MISSING:
+            raise ConfigError(f"hydra/{part}: cannot be taken out")
         target = (hydra[part] or {}).get("_target_")
         if target is not None:
             _may_start(f"hydra.{part}._target_", str(target))

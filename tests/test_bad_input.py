@@ -109,6 +109,8 @@ def option(path, text):
         ("device=", ["device=: must be auto"]),
         ("model=", ["model=: no such option"]),
         ("batch_size=", ["batch_size", "Integer"]),
+        ("~hydra/launcher", ["hydra/launcher: cannot be taken out"]),
+        ("~hydra/sweeper", ["hydra/sweeper: cannot be taken out"]),
         ("hydra.run.dir=", ["hydra.run.dir=: must be the name of a folder"]),
         ("device=🙂", ["'device=🙂', character 8"]),
         ("device='🙂'", ["device=🙂: must be"]),

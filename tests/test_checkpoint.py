@@ -59,6 +59,13 @@ def forged(content):
     return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
+def test_a_number_that_is_not_as_it_was_written_is_damage():
+    content = bytearray(to_bytes({"a": torch.zeros(1000)}))
+    content[content.index(bytes(2000)) + 1000] = 1  # PyTorch alone reads it
+    with pytest.raises(DamagedError, match="SHA-256"):
+        from_bytes(bytes(content))
+
+
 class Starts:
     def __reduce__(self):
         return print, ("started",)
@@ -146,6 +153,34 @@ def test_a_damaged_checkpoint_is_not_kept_for_the_one_before(tmp_path):
     assert from_bytes((tmp_path / "old").read_bytes()) == {"number": 1}
     again.write({"number": 4})
     assert from_bytes((tmp_path / "old").read_bytes()) == {"number": 3}
+
+
+def test_the_newest_is_kept_for_the_one_before_also_where_that_is_damaged(tmp_path):
+    first = checkpoints(tmp_path)
+    first.write({"number": 1})
+    first.write({"number": 2})
+    (tmp_path / "old").write_bytes(b"half")
+    assert first.read() == {"number": 2}
+    first.write({"number": 3})
+    assert from_bytes((tmp_path / "old").read_bytes()) == {"number": 2}
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    kept = checkpoints(tmp_path)
+    kept.write({"number": 1})
+
+    def lacks(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", lacks)
+    with pytest.raises(MemoryError):
+        kept.read()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_damage(tmp_path):
+    (tmp_path / "new").mkdir()
+    with pytest.raises(StorageError, match="new: cannot be read: "):
+        checkpoints(tmp_path).read()
 
 
 def test_a_state_that_cannot_be_written_is_damaged_too(tmp_path):

@@ -35,6 +35,15 @@ def test_the_second_ctrl_c_stops_at_once():
     assert not isinstance(raised.value, StopRequested)
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("second", SIGNALS)
+def test_only_ctrl_c_twice_stops_at_once(first, second):
+    with listening() as listener:
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), second)
+        assert listener.asked == second
+
+
 def stop(nothing_called):
     with listening() as listener:
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -44,11 +53,13 @@ def stop(nothing_called):
 
 def test_another_packages_handler_has_its_turn_once_the_run_is_saved(monkeypatch):
     called = []
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
+    before = signal.signal(
+        signal.SIGUSR2, lambda *_: called.append(signal.getsignal(signal.SIGUSR2))
+    )
     try:
         with pytest.raises(StopRequested):
             stop(lambda: called == [])
-        assert called == [signal.SIGUSR2]
+        assert called == [signal.getsignal(signal.SIGUSR2)]  # it may send the signal once more
     finally:
         signal.signal(signal.SIGUSR2, before)
 

@@ -5,10 +5,10 @@ One pass over the rows of a group: a sweep may have thousands that differ in one
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fmbench.record import DECIDING_KNOBS
+from fmbench.record import DECIDING_KNOBS, leaves
 from fmbench.report.columns import SHOWN, Row
 
 # Wall times, and the last bits of an accuracy, depend on these.
@@ -113,18 +113,10 @@ def _settings(row: Row) -> dict[str, str]:
     config = json.loads(row["config"] or "{}")
     settings = {"scheduler": str(row["scheduler"])}
     settings |= {
-        key: value
-        for key, value in _flat(config)
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in leaves(config)
         if key != "data.name" and ("." in key or key in DECIDING_KNOBS)
     }
     settings |= {name: str(row[name]) for name in HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
     return settings
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
