@@ -17,9 +17,9 @@ import torch
 from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
-from fmbench.device import Device, PeakMemory, choose_precision
+from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
 from fmbench.errors import UserError
-from fmbench.memory import is_out_of_memory, out_of_memory
+from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -198,7 +198,9 @@ class _Run:
             if self.device is None or not is_out_of_memory(error):
                 raise
             self.saver = None  # and with it the net
-            raise out_of_memory(error, self.config, self.device) from None
+            raise out_of_memory(
+                error, self.config, self.inputs, self.device, self.record.flops
+            ) from None
 
     def prepare(self) -> None:
         """Read the data, build the net and all around it, go on from a checkpoint if there is one.
