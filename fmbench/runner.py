@@ -18,7 +18,7 @@ from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
 from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
-from fmbench.errors import UserError
+from fmbench.errors import StorageError, UserError
 from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
@@ -78,7 +78,8 @@ def execute(
 
     Raises:
         UserError: the config, the data or the folder is at fault.
-        StopRequested: the run was asked to stop. It is saved, and the record says so.
+        StopRequested: the run was asked to stop. It is saved, and the record says so, or the
+            exception says that it could not be written.
         Exception: whatever the net raised. The record says so, with status failed.
     """
     record = _blank_record(config, choices, overrides)
@@ -95,6 +96,7 @@ def execute(
             record.started, record.restarts = before.started, before.restarts
         run = _Run(config, record, run_folder, listener, goes_on=before is not None)
         run_folder.write_record(record)
+        stop: KeyboardInterrupt | None = None
         try:
             with run.memory_watched():
                 run.prepare()
@@ -102,7 +104,8 @@ def execute(
             record.status = COMPLETED
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt as error:
+            stop = error
             if isinstance(stop, StopRequested):
                 stop.folder = folder
             record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
@@ -111,7 +114,15 @@ def execute(
             record.status, record.error = FAILED, describe(error)
             raise
         finally:
-            run.end()
+            try:
+                run.end()
+            except StorageError as error:
+                if stop is None:
+                    raise
+                # That it can go on matters more than what its record says of it.
+                log.warning("%s", error)
+                if isinstance(stop, StopRequested):
+                    stop.unrecorded = str(error)
     return record
 
 
