@@ -122,8 +122,9 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         config: of the run that is to start there, as a record keeps it.
 
     Raises:
-        StorageError: it holds another run, or what cannot be read.
+        StorageError: it holds another run, or what cannot be read, or Hydra cannot work there.
     """
+    _refuse_interpolation(folder)
     path = folder / RESULT_NAME
     other = f"{folder}: holds a run already"
     way_out = "take another folder, or remove this one"
@@ -147,6 +148,12 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     return record
 
 
+def _refuse_interpolation(folder: Path) -> None:
+    """Refuse what Hydra would take for the name of a key when it names its log."""
+    if "${" in str(folder.absolute()):
+        raise StorageError(f"{folder}: no folder may have '${{' in its name; take another")
+
+
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every value of a nested config as JSON, with the dotted key it stands at."""
     if isinstance(node, Mapping) and node:
@@ -168,8 +175,9 @@ def refuse_used_sweep(folder: Path) -> None:
     """Refuse a sweep's folder that holds runs already.
 
     Raises:
-        StorageError: it does.
+        StorageError: it does, or Hydra cannot work there.
     """
+    _refuse_interpolation(folder)
     with contextlib.suppress(OSError):
         if next(folder.rglob(RESULT_NAME), None):
             raise StorageError(f"{folder}: holds the runs of a sweep already; take another folder")
