@@ -23,6 +23,17 @@ from fmbench.errors import ConfigError
 #: quarter of its width (57 M) 1.4x, DenseNet-BC-40 (110 M) 1.6x, ResNet-18 (0.9 G) 1.9x.
 BF16_FLOPS = 20_000_000
 
+#: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "could not create a memory object",
+)
+
 
 @dataclass(frozen=True)
 class Device:
@@ -129,6 +140,13 @@ def select(
         deterministic=deterministic,
         cuda_graphs=cuda_graphs,
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not to be had."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
 
 
 @contextlib.contextmanager

@@ -136,8 +136,9 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         config: of the run that is to start there, as a record keeps it.
 
     Raises:
-        StorageError: it holds another run, or what cannot be read.
+        StorageError: it holds another run, or what cannot be read, or Hydra cannot work there.
     """
+    _refuse_interpolation(folder)
     path = folder / RESULT_NAME
     other = f"{folder}: holds a run already"
     way_out = "take another folder, or remove this one"
@@ -164,6 +165,12 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     return record
 
 
+def _refuse_interpolation(folder: Path) -> None:
+    """Refuse what Hydra would take for the name of a key when it names its log."""
+    if "${" in str(folder.absolute()):
+        raise StorageError(f"{folder}: no folder may have '${{' in its name; take another")
+
+
 def _text(flat: Mapping[str, str], key: str) -> str:
     return flat.get(key, "not set")
 
@@ -179,10 +186,11 @@ class SweepFolder:
         path: made if it is not there.
 
     Raises:
-        StorageError: it cannot be made, or another sweep is at work there.
+        StorageError: it cannot be made, another sweep is at work there, or Hydra cannot work there.
     """
 
     def __init__(self, path: Path) -> None:
+        _refuse_interpolation(path)
         self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ import torch
 from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
-from fmbench.device import Device, PeakMemory, choose_precision
+from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
 from fmbench.errors import StorageError, UserError
-from fmbench.memory import is_out_of_memory, out_of_memory
+from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, display_for, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -85,7 +85,8 @@ def execute(
 
     Raises:
         UserError: the config, the data or the folder is at fault.
-        StopRequested: the run was asked to stop. It is saved, and the record says so.
+        StopRequested: the run was asked to stop. It is saved, and the record says so, or the
+            exception says that it could not be written.
         Exception: whatever the net raised. The record says so, with status failed.
     """
     record = _blank_record(config, choices, overrides)
@@ -107,6 +108,7 @@ def execute(
             record.started, record.restarts = before.started, before.restarts
         run = _Run(config, record, run_folder, listener, goes_on=before is not None)
         run_folder.write_record(record)
+        stop: KeyboardInterrupt | None = None
         try:
             with run.memory_watched():
                 run.prepare()
@@ -116,7 +118,8 @@ def execute(
             record.status, record.error = PRUNED, str(error)
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
-        except KeyboardInterrupt as stop:
+        except KeyboardInterrupt as error:
+            stop = error
             if isinstance(stop, StopRequested):
                 stop.folder = folder
             record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
@@ -125,7 +128,15 @@ def execute(
             record.status, record.error = FAILED, describe(error)
             raise
         finally:
-            run.end()
+            try:
+                run.end()
+            except StorageError as error:
+                if stop is None:
+                    raise
+                # That it can go on matters more than what its record says of it.
+                log.warning("%s", error)
+                if isinstance(stop, StopRequested):
+                    stop.unrecorded = str(error)
     return record
 
 
@@ -216,7 +227,9 @@ class _Run:
             if self.device is None or not is_out_of_memory(error):
                 raise
             self.trainer = None  # and with it the net
-            raise out_of_memory(error, self.config, self.device) from None
+            raise out_of_memory(
+                error, self.config, self.inputs, self.device, self.record.flops
+            ) from None
 
     def prepare(self) -> None:
         """Read the data, build the net and all around it, go on from a checkpoint if there is one.

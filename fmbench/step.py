@@ -8,14 +8,14 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmbench.device import Device
+from fmbench.device import Device, is_out_of_memory
 from fmbench.errors import ConfigError
 
 #: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the
@@ -88,7 +88,13 @@ class GraphStep:
         step: what to record.
         batch_size: images in a full batch.
         recorder: makes the graph.
+
+    Attributes:
+        ran_out: whether a recording has run out of memory in this process. PyTorch's allocator may
+            take it for one that still goes on, and then gives no memory back for another.
     """
+
+    ran_out: ClassVar[bool] = False
 
     def __init__(
         self, step: EagerStep, *, batch_size: int, recorder: Recorder | None = None
@@ -159,12 +165,19 @@ class GraphStep:
         try:
             with self._rates_on_device():
                 self.replay = self.recorder(lambda: self.step(static_images, static_labels))
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, UserWarning) as error:
+            if lack := _lack_of_memory(error):
+                GraphStep.ran_out = True
+                raise lack from None
+            text = str(error).splitlines()[0]
+            if GraphStep.ran_out:
+                raise ConfigError(
+                    f"cuda_graphs=true: cannot be recorded ({text}) in a process in which a "
+                    "recording ran out of memory; start it in a new one"
+                ) from error
             raise ConfigError(
-                f"cuda_graphs=true: this net or optimizer cannot be recorded "
-                f"({str(error).splitlines()[0]}); take cuda_graphs=false"
+                f"cuda_graphs=true: this net or optimizer cannot be recorded ({text}); take "
+                "cuda_graphs=false"
             ) from error
 
     def _replay(self, images: Tensor, labels: Tensor) -> None:
@@ -184,6 +197,14 @@ class GraphStep:
         self.images.copy_(images)
         self.labels.copy_(labels)
         self.replay()
+
+
+def _lack_of_memory(error: BaseException) -> BaseException | None:
+    """The lack of memory that ended a recording; to end it may have failed in turn."""
+    found: BaseException | None = error
+    while found is not None and not is_out_of_memory(found):
+        found = found.__context__
+    return found
 
 
 def _fixed(group: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,9 +35,11 @@ class StopRequested(KeyboardInterrupt):
         number: of the signal.
         saved: whether the run can go on from where it stopped.
         folder: of the run, once it is known.
+        unrecorded: why the record does not say so, where it could not be written.
     """
 
     folder: Path | None = None
+    unrecorded: str | None = None
 
     def __init__(self, number: int, *, saved: bool) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -45,18 +48,12 @@ class StopRequested(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it, for the processes of a sweep."""
-        return _stop_requested, (self.number, self.saved, self.folder)
+        return partial(StopRequested, saved=self.saved), (self.number,), vars(self)
 
     @property
     def exit_status(self) -> int:
         """128 and the signal's number, as shells have it."""
         return 128 + self.number
-
-
-def _stop_requested(number: int, saved: bool, folder: Path | None) -> StopRequested:
-    stop = StopRequested(number, saved=saved)
-    stop.folder = folder
-    return stop
 
 
 class Listener:

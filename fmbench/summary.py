@@ -1,7 +1,10 @@
 """What the end of a run says to a person."""
 
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,16 +82,41 @@ def stopped_line(
         return str(stop)
     key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
     folder = str(sweep or stop.folder)
-    # Hydra reads what stands bare only where it is made of such characters.
-    if not re.fullmatch(r"[\w./\-]+", folder, re.ASCII):
-        folder = "'" + folder.replace("'", "\\'") + "'"
+    if not folder.isprintable():  # the current one is not; whoever goes on is in it
+        folder = os.path.relpath(folder)
+    if "/" not in folder:
+        folder = f"./{folder}"
     given = [text for text in arguments if not text.startswith(key)]
-    command = shlex.join(["python", "-m", "fmbench", *given, f"{key}{folder}"])
+    command = shlex.join([_program(), "-m", "fmbench", *given, f"{key}{_quoted(folder)}"])
     if sweep is not None:
         return f"{stop}; this goes on: {command}"
-    if stop.saved:
-        return f"{stop}, saved; this goes on: {command}"
-    return f"{stop}, could not be saved; this starts again from the last checkpoint: {command}"
+    said = f"{stop}, saved" if stop.saved else f"{stop}, could not be saved"
+    if stop.unrecorded:
+        said += f", its record is as it was ({stop.unrecorded})"
+    how = "this goes on" if stop.saved else "this starts again from the last checkpoint"
+    return f"{said}; {how}: {command}"
+
+
+def _quoted(text: str) -> str:
+    """A text as Hydra's override grammar and OmegaConf's interpolations take it for itself."""
+    # What stands bare might be a number or null, unless there is a slash in it.
+    if re.fullmatch(r"[\w.\-]*/[\w./\-]*", text, re.ASCII):
+        return text
+    # OmegaConf: a backslash makes `${` a text, and those in front of it are doubled.
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    # Hydra: the same of a quote, and of the one at the end.
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+
+
+def _program() -> str:
+    """The Python that runs this, as short as a shell takes it."""
+    here = Path(sys.executable)
+    for name in ("python", here.name):
+        found = Path(shutil.which(name) or "")
+        # By folder too: the Pythons of all virtual environments lead to the one they were made of.
+        if found.parent == here.parent and found.samefile(here):
+            return name
+    return str(here)
 
 
 def short_path(folder: Path) -> str:

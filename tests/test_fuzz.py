@@ -7,14 +7,14 @@ Deterministic and short by default. For longer, with new examples each time:
 
 import gzip
 import json
-import os
 import struct
 
 import hydra
 from commands import TINY
+from fuzz import fuzz
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from records import record
 
@@ -24,17 +24,6 @@ from fmbench.errors import ConfigError, DataError
 from fmbench.explain import as_user_error
 from fmbench.schema import DTYPES, UnreadableError, to_row
 from fmbench.trust import refuse_untrusted
-
-LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-
-
-def fuzz(examples):
-    """So many examples, always the same; or, where it is asked for, 200 times as many new ones."""
-    how = {"max_examples": 200 * examples} if LONG else {"max_examples": examples, "database": None}
-    return settings(
-        derandomize=not LONG, deadline=None, suppress_health_check=list(HealthCheck), **how
-    )
-
 
 # The override line
 

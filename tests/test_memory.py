@@ -1,14 +1,19 @@
 import dataclasses
+import inspect
 import sys
 
 import pytest
 import torch
 from commands import TINY, compose, python, records
 
-from fmbench import assembly, memory
-from fmbench.device import Device
+import fmbench
+from fmbench import step
+from fmbench.assembly import prepare, rehearse
+from fmbench.device import Device, is_out_of_memory
 from fmbench.errors import ConfigError
-from fmbench.memory import is_out_of_memory, largest_that_fits, out_of_memory
+from fmbench.memory import OutOfMemoryError, largest_that_fits, out_of_memory
+from fmbench.models.lenet5 import LeNet5
+from fmbench.step import WARM_UP, EagerStep, GraphStep
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 
@@ -24,48 +29,138 @@ def test_what_says_that_memory_was_not_to_be_had(error, is_it):
     assert is_out_of_memory(error) is is_it
 
 
+#: The training part is larger than any batch here; LeNet-5 is small, so all 50 images of the test
+#: set are evaluated at once.
+LARGER = [*TINY, "data.train_size=400"]
+
+
 @pytest.fixture
 def room_for(monkeypatch):
-    """A device that has memory for so many images a step."""
+    """A device that has memory for so many images at once, in training and in evaluation."""
 
-    def set_up(most):
+    def set_up(most, evaluated=1000):
         tried = []
+        forward = LeNet5.forward
 
-        class Step(memory.EagerStep):
-            def __call__(self, images, labels):
-                tried.append(len(labels))
-                if len(labels) > most:
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-                super().__call__(images, labels)
+        def limited(self, images):
+            tried.append(len(images) if self.training else -len(images))
+            if len(images) > (most if self.training else evaluated):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(self, images)
 
-        monkeypatch.setattr(memory, "EagerStep", Step)
+        monkeypatch.setattr(LeNet5, "forward", limited)
         return tried
 
     return set_up
 
 
 @pytest.mark.parametrize(("most", "found", "tried"), [
-    (100, 64, [256, 128, 64, 64]),
-    (256, 256, [256, 256]),
-    (1, 1, [256, 128, 64, 32, 16, 8, 4, 2, 1, 1]),
+    (100, 64, [256, 128, 64, 64, -50]),
+    (256, 256, [256, 144, -50]),  # an epoch's last batch is smaller
+    (1, 1, [256, 128, 64, 32, 16, 8, 4, 2, 1, 1, -50]),
     (0, None, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
 ])  # fmt: skip
 def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
     sizes = room_for(most)
-    assert largest_that_fits(compose(*TINY), CPU, 256) == found
+    config = compose(*LARGER, "batch_size=256")
+    assert largest_that_fits(config, prepare(config), CPU, flops=1) == found
     assert sizes == tried
+
+
+@pytest.mark.parametrize(("flops", "evaluated", "found"), [
+    (10**9, 200, 200),  # a large net is evaluated in batches as large as those of training
+    (10**9, 128, 100),  # ... but never in smaller ones than 128
+    (10**9, 127, None),
+    (1, 300, 400),
+    (1, 299, None),
+])  # fmt: skip
+def test_a_batch_size_that_trains_and_cannot_be_evaluated_does_not_fit(
+    room_for, flops, evaluated, found
+):
+    room_for(1000, evaluated)
+    config = compose(*LARGER, "data.test_size=300", "batch_size=400")
+    assert largest_that_fits(config, prepare(config), CPU, flops=flops) == found
+
+
+def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkeypatch):
+    """As batch norm does on one value per channel."""
+    room_for(100)
+    config = compose(*LARGER, "batch_size=128")
+
+    def refuses(self, images, labels):
+        raise ValueError("Expected more than 1 value per channel when training")
+
+    monkeypatch.setattr(EagerStep, "__call__", refuses)
+    assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
 
 
 @pytest.mark.parametrize(("most", "advice"), [
     (100, "batch_size=64 fits"),
-    (999, "a step of this size fits now"),
-    (0, "not even batch_size=1"),
+    (999, "a step of this size fits now: other programs may have had the memory"),
+    (0, "no batch_size down to 1 fits in training and evaluation: take a smaller net"),
 ])  # fmt: skip
 def test_the_line_says_what_fits(room_for, most, advice):
     room_for(most)
-    error = out_of_memory(MemoryError(), compose(*TINY, "batch_size=128"), CPU)
-    assert str(error).startswith("out of memory on ")
-    assert f"with batch_size=128; {advice}" in str(error)
+    config = compose(*LARGER, "batch_size=128")
+    error = out_of_memory(MemoryError(), config, prepare(config), CPU, flops=1)
+    assert str(error).startswith(f"out of memory on {CPU.name} with batch_size=128; {advice}")
+
+
+def test_a_run_that_cannot_be_evaluated_says_so(room_for, tmp_path):
+    room_for(1000, evaluated=49)
+    with pytest.raises(OutOfMemoryError) as raised:
+        fmbench.run([*TINY, "batch_size=64", f"hydra.run.dir={tmp_path / 'run'}"])
+    assert "out of memory in evaluation on " in str(raised.value)
+    assert "with batch_size=64; no batch_size down to 1 fits in training and" in str(raised.value)
+    assert records(tmp_path)[0]["error"] == str(raised.value)
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """Steps of so many images can be recorded, no larger ones; the sizes that were."""
+
+    def set_up(most):
+        sizes = []
+
+        def record(function, *, device):
+            sizes.append(len(inspect.getclosurevars(function).nonlocals["static_labels"]))
+            if sizes[-1] > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return function
+
+        monkeypatch.setattr(step, "record_graph", record)
+        monkeypatch.setattr(GraphStep, "ran_out", False)
+        return sizes
+
+    return set_up
+
+
+WITH_GRAPHS = dataclasses.replace(CPU, cuda_graphs=True)
+
+
+def test_the_steps_that_are_tried_are_recorded_where_those_of_the_run_are(room_for, recordings):
+    tried, sizes = room_for(100), recordings(999)
+    config = compose(*LARGER, "batch_size=128")
+    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    assert str(error).endswith("with batch_size=128; batch_size=64 fits")
+    assert sizes == [64]
+    # Four of each epoch's full batches, all recorded; replays call the net as it is here.
+    assert tried == [128] + [64] * (WARM_UP + 2) + [-50]
+
+
+def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings):
+    """A recording that ran out of memory may leave an allocator that cannot record again."""
+    room_for(100)
+    sizes = recordings(50)
+    config = compose(*LARGER, "batch_size=128")
+    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    assert str(error).endswith(
+        "with batch_size=128; batch_size=64 fits with cuda_graphs=false; start others with "
+        "cuda_graphs=true in a new process"
+    )
+    assert sizes == [64]
+    out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    assert sizes == [64]
 
 
 LIMITED = """
@@ -75,7 +170,7 @@ from fmbench import report  # the table at the end needs libraries that are larg
 from fmbench.cli import main
 report.build, report.print_tables
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 900_000_000, resource.RLIM_INFINITY))
 main()
 """
 
@@ -84,7 +179,7 @@ main()
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
     (tmp_path / "limited.py").write_text(LIMITED)
-    arguments = [*TINY, "data.train_size=2000", "epochs=1", "model=resnet18", "model.width=16"]
+    arguments = [*TINY, "data.train_size=2000", "epochs=1", "model=resnet18", "model.width=8"]
     arguments += [
         "precision=fp32",
         *(["-m", "batch_size=2000,20"] if sweep else ["batch_size=2000"]),
@@ -100,9 +195,9 @@ def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
 def test_a_net_that_is_larger_than_the_memory_is_refused_beforehand(monkeypatch):
     monkeypatch.setattr(Device, "memory", lambda _self: 300_000)
     with pytest.raises(ConfigError, match=r"44,426 parameters and their gradients are 0\.0 GB"):
-        assembly.rehearse(compose(*TINY))
+        rehearse(compose(*TINY))
     monkeypatch.setattr(Device, "memory", lambda _self: None)
-    assembly.rehearse(compose(*TINY))
+    rehearse(compose(*TINY))
 
 
 def test_the_memory_of_this_machine():

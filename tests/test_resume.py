@@ -1,5 +1,6 @@
 """A run that was stopped goes on to the bits of one that was not."""
 
+import io
 import itertools
 import json
 import os
@@ -17,7 +18,9 @@ from commands import CHECKOUT, TINY, fmbench, records
 import fmbench as package
 from fmbench import runner, saver
 from fmbench.checkpoint import Checkpoints
+from fmbench.cli import main
 from fmbench.errors import StorageError
+from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import StopRequested
 
@@ -337,9 +340,53 @@ def test_a_disk_that_is_full_for_checkpoints_ends_no_run(monkeypatch, tmp_path, 
     assert caplog.text.count("no checkpoint: checkpoint.pt: cannot be written") == 2
 
 
-def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path):
-    from fmbench.runfolder import RunFolder
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_stop_wins_over_a_record_that_cannot_be_written(sweep, stop_at, monkeypatch, tmp_path):
+    """From the signal on, the disk takes checkpoints and no record."""
+    stop_at(7)
+    write_record = RunFolder.write_record
 
+    def full(self, record):
+        if record.status == "interrupted":
+            raise StorageError("result.json: cannot be written: No space left on device")
+        write_record(self, record)
+
+    monkeypatch.setattr(RunFolder, "write_record", full)
+    arguments = ["-m", "seed=0,1", "hydra.sweep.dir=here"] if sweep else ["hydra.run.dir=here"]
+    monkeypatch.setattr(sys, "argv", ["fmbench", *RUN, *arguments])
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 143
+    folder = tmp_path / ("here/0" if sweep else "here")
+    line = said.getvalue().splitlines()[-1]
+    assert line.startswith(
+        "fmbench: stopped by SIGTERM, saved, its record is as it was (result.json: cannot be "
+        "written: No space left on device); this goes on: "
+    )
+    assert line.endswith(f" hydra.run.dir={folder}")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    seed = ["seed=0"] if sweep else []
+    assert run(folder, *seed).status == "completed"
+    assert records(folder)[0]["restarts"][0]["images"] == 128
+
+
+def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tmp_path):
+    def twice(_self):
+        raise KeyboardInterrupt
+
+    def full(_self):
+        raise StorageError("result.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(Saver, "between", twice)
+    monkeypatch.setattr(runner._Run, "end", full)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run")
+
+
+def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path):
     with (
         RunFolder(tmp_path / "run"),
         pytest.raises(StorageError, match="another process is at work there"),

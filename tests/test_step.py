@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fmbench.augment import Augmentation
-from fmbench.device import Device, select
+from fmbench.device import Device, is_out_of_memory, select
 from fmbench.errors import ConfigError
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.schedule import cosine, onecycle
@@ -137,19 +137,54 @@ def test_a_schedule_that_changes_more_than_the_rate_is_refused():
         train(model, loader, step, schedule)
 
 
-def test_a_lack_of_memory_is_no_mistake_of_the_config():
+@pytest.fixture
+def _nothing_ran_out(monkeypatch):
+    monkeypatch.setattr(GraphStep, "ran_out", False)
+
+
+def recording(recorder):
+    """Train with recorded steps, on the CPU."""
     model, loader, optimizer, schedule = make()
+    eager = EagerStep(model, optimizer, device=CPU, label_smoothing=0.0)
+    train(model, loader, GraphStep(eager, batch_size=16, recorder=recorder), schedule)
 
-    def recorder(_function):
-        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    step = GraphStep(
-        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
-        batch_size=16,
-        recorder=recorder,
-    )
+def runs_out(_function):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def runs_out_and_cannot_end(_function):
+    try:
+        runs_out(_function)
+    finally:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def cannot_be_instantiated(_function):
+    raise RuntimeError("CUDA error: out of memory\nand more")
+
+
+@pytest.mark.usefixtures("_nothing_ran_out")
+@pytest.mark.parametrize("recorder", [runs_out, runs_out_and_cannot_end, cannot_be_instantiated])
+def test_a_lack_of_memory_is_no_mistake_of_the_config(recorder):
+    with pytest.raises(RuntimeError) as raised:
+        recording(recorder)
+    assert is_out_of_memory(raised.value)
+    assert GraphStep.ran_out
+
+
+@pytest.mark.usefixtures("_nothing_ran_out")
+def test_a_recording_that_fails_after_one_that_ran_out_asks_for_a_new_process():
+    def fails(_function):
+        raise RuntimeError("captures underway")
+
+    with pytest.raises(ConfigError, match="take cuda_graphs=false"):
+        recording(fails)
+    assert not GraphStep.ran_out
     with pytest.raises(torch.OutOfMemoryError):
-        train(model, loader, step, schedule)
+        recording(runs_out)
+    with pytest.raises(ConfigError, match=r"\(captures underway\) in a process .* a new one"):
+        recording(fails)
 
 
 def test_what_cannot_be_recorded_says_so_and_leaves_the_rate_a_number():

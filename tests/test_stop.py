@@ -8,12 +8,26 @@ import threading
 import time
 from pathlib import Path
 
+import hydra
 import pytest
-from commands import CHECKOUT, TINY, python, records
+from commands import CHECKOUT, TINY, fmbench, python, records
+from fuzz import fuzz
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fmbench import __main__, callbacks, report
+from fmbench import config as configuration
 from fmbench.stop import SIGNALS, StopRequested, listening, stop_in_order
 from fmbench.summary import stopped_line
+from fmbench.trust import refuse_untrusted
+
+
+@pytest.fixture(autouse=True)
+def _python_is_on_the_path(monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(Path(sys.executable).with_name("python")))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -98,8 +112,11 @@ def test_a_thread_changes_no_handler():
 
 
 def test_a_stop_travels_between_processes():
-    stop = pickle.loads(pickle.dumps(StopRequested(signal.SIGTERM, saved=True)))
-    assert (stop.number, stop.saved, str(stop)) == (signal.SIGTERM, True, "stopped by SIGTERM")
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    stop.folder, stop.arguments, stop.unrecorded = Path("/a"), ["seed=1"], "no room"
+    there = pickle.loads(pickle.dumps(stop))
+    assert vars(there) == vars(stop)
+    assert str(there) == "stopped by SIGTERM"
     assert stop.exit_status == 143
 
 
@@ -122,6 +139,85 @@ def test_the_line_names_the_command_that_goes_on(folder, said):
     )
     stop.folder = None
     assert stopped_line(stop, []) == "stopped by SIGTERM"
+
+
+def composed(command):
+    """The run folder that a command makes Hydra compose."""
+    words = shlex.split(command)
+    assert words[1:3] == ["-m", "fmbench"]
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", words[3:], RunMode.RUN)
+        refuse_untrusted(config)
+    return config.hydra.run.dir
+
+
+def command_for(folder):
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    stop.folder = folder
+    return stopped_line(stop, [])
+
+
+#: Names of folders, of what the shell, Hydra and OmegaConf each read in a way of their own.
+NAMES = st.text(
+    st.sampled_from("\\'\"${}:,=()[]~*?#!&;|<>`%@^+- \t0aé🙂")
+    | st.characters(exclude_categories=["Cs"], exclude_characters="/\0"),
+    min_size=1,
+    max_size=12,
+).filter(lambda name: name not in (".", "..") and name.isprintable())
+
+
+@fuzz(60)
+@given(st.lists(NAMES, min_size=1, max_size=2))
+def test_the_command_names_the_folder_whatever_it_is_called(names):
+    folder = Path("/", *names)
+    assert composed(command_for(folder).partition("goes on: ")[2]) == str(folder)
+
+
+@pytest.mark.parametrize("name", [
+    r"a${b}", r"a\${b}", r"a\\${b}", "${", "$", "{x}", "'", "a'b\\\\'${c", "\\", "a\\\\", "a\\'",
+])  # fmt: skip
+def test_the_command_names_a_folder_with_what_hydra_would_follow(name):
+    folder = Path("/tmp", name)
+    assert composed(command_for(folder).partition("goes on: ")[2]) == str(folder)
+
+
+@pytest.mark.parametrize("name", ["1_0", "null", "1e3", "true", "run"])
+def test_below_a_folder_that_no_line_can_show_the_name_is_relative(name, tmp_path, monkeypatch):
+    place = tmp_path / "two\nlines"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    said = command_for(place / name)
+    assert "\n" not in said
+    assert composed(said.partition("goes on: ")[2]) == name
+
+
+def linked(folder, *names):
+    """A folder with links of these names to the Python that runs the tests."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(sys.executable)
+    return folder
+
+
+@pytest.mark.parametrize(("started", "on_the_path", "named"), [
+    ("own/python", "own", "python"),
+    ("own/python3", "own", "python"),
+    ("own/python3", "other:own", "python3"),  # another environment's python is found first
+    ("own/python3", "other", "own/python3"),
+    ("own/python", "nowhere", "own/python"),
+])  # fmt: skip
+def test_the_command_starts_the_python_that_was_started(
+    started, on_the_path, named, tmp_path, monkeypatch
+):
+    linked(tmp_path / "own", "python", "python3")
+    linked(tmp_path / "other", "python")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / started))
+    path = ":".join(str(tmp_path / folder) for folder in on_the_path.split(":"))
+    monkeypatch.setenv("PATH", path)
+    word = shlex.split(command_for("/a").partition("goes on: ")[2])[0]
+    assert word == (str(tmp_path / named) if "/" in named else named)
 
 
 def start(folder, *overrides):
@@ -174,12 +270,10 @@ def test_sigterm_to_a_grid(tmp_path):
     assert (record["status"], record["seed"]) == ("interrupted", 0)
     assert (tmp_path / "grid" / "0" / "checkpoint.pt").is_file()
     said = err.splitlines()[-1]
-    beginning = "fmbench: stopped by SIGTERM, saved; this goes on: python -m fmbench "
+    beginning = "fmbench: stopped by SIGTERM; this goes on: python -m fmbench "
     assert said.startswith(beginning)
-    assert said.endswith(f"hydra.run.dir={tmp_path / 'grid' / '0'}")
+    assert said.endswith("hydra.sweep.dir=./grid")
     arguments = shlex.split(said.removeprefix(beginning))
-    assert "seed=0" in arguments
-    assert "-m" not in arguments
     with subprocess.Popen(
         [sys.executable, "-m", "fmbench", *arguments],
         cwd=tmp_path,
@@ -196,6 +290,50 @@ def test_sigterm_to_a_grid(tmp_path):
             again.kill()
     (record,) = records(tmp_path)
     assert len(record["restarts"]) == 1
+
+
+AWKWARD = "a'b $c {d}\\"
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_folder_that_hydra_cannot_name_is_refused(sweep, tmp_path):
+    """Nor can it be the folder of a run that says how it goes on."""
+    name = r"hydra.sweep.dir='a\${b}'" if sweep else r"hydra.run.dir='a\${b}'"
+    done = fmbench(*TINY, *(["-m", "seed=0,1"] if sweep else []), name, cwd=tmp_path)
+    assert done.returncode == 5
+    assert done.stderr == "fmbench: a${b}: no folder may have '${' in its name; take another\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("chdir", [True, False])
+def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, fashion_mnist_root):
+    """In the same place: the data are below a relative folder."""
+    (tmp_path / "my data").symlink_to(fashion_mnist_root)
+    folder = tmp_path / AWKWARD
+    data = ["data=fashion_mnist", "data.root=my data", f"hydra.job.chdir={chdir}"]
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    stop.folder = folder
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = stopped_line(stop, ["model=lenet5", "threads=1", "batch_size=1000", *data])
+    command = command.partition("goes on: ")[2]
+    for begins in ("lenet5 (", "resumes in epoch 1 of 12"):
+        with subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            try:
+                said = next(line for line in child.stderr if begins in line)
+                child.terminate()
+                rest = child.stderr.read()
+            finally:
+                child.kill()
+        assert child.returncode == 143, said + rest
+        assert rest.splitlines()[-1].endswith(f"this goes on: {command}")
 
 
 def test_a_second_process_in_the_folder_is_refused(tmp_path):
