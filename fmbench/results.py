@@ -77,7 +77,8 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
         tuples of texts, `published_*` are the figures of the run's experiment, `folder` is where
         the run lies. What a record does not know is missing in pandas' sense.
         A `status` of "running" says that the run is still under way, or was killed. A completed
-        run without a `test_accuracy` is a trial of a search, of which only the best is looked at there.
+        run without a `test_accuracy` is a trial of a search, which looks at its best trial alone
+        on the test set.
 
     Raises:
         ConfigError: A folder does not exist.
@@ -147,7 +148,7 @@ def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[
 
 
 def _unfit(entry: "os.DirEntry[str]") -> str | None:
-    """Why something called like a record should not be opened, if it should not."""
+    """Why something of such a name should not be opened, if it should not."""
     # Opening a pipe would wait for ever; a link that leads nowhere ends here too.
     if not entry.is_file():
         return "not a regular file"
@@ -155,7 +156,7 @@ def _unfit(entry: "os.DirEntry[str]") -> str | None:
 
 
 def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
-    """Whatever is called like a record or a search's file at or below a folder, without recursion."""
+    """Whatever is called result.json or search.json at or below a folder, without recursion."""
     waiting = [top]
     while waiting:
         folder = waiting.pop()

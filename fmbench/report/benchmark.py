@@ -10,6 +10,7 @@ import pandas as pd
 
 from fmbench.errors import PartialResultsError
 from fmbench.report.markdown import page
+from fmbench.report.search import SearchPart, search_parts
 from fmbench.report.sections import Section, sections
 from fmbench.report.spreadsheet import sheet
 from fmbench.report.table import benchmark_table
@@ -20,6 +21,9 @@ from fmbench.storage import storage_error, write_whole
 MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
 
+#: The picture of the first search; others have a number behind the name.
+PICTURE_NAME = "search.png"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -28,6 +32,7 @@ class Report:
     Attributes:
         table: What `benchmark_table` gives: all rows, Fashion-MNIST before synthetic data.
         sections: The same rows, a section for each data set, with the runs that did not complete.
+        searches: The searches among the folders, with their runs.
         problems: The records that could not be read.
         made: When, in UTC.
         base: The folder that `markdown` names run folders relative to; None for the current one.
@@ -40,6 +45,7 @@ class Report:
     made: datetime
     base: Path | None = None
     written: tuple[Path, ...] = ()
+    searches: tuple[SearchPart, ...] = ()
 
     @property
     def completed(self) -> int:
@@ -47,9 +53,15 @@ class Report:
         return sum(section.completed for section in self.sections)
 
     @property
+    def pruned(self) -> int:
+        """How many runs a search gave up, which is no failure."""
+        return sum(section.pruned for section in self.sections)
+
+    @property
     def failed(self) -> int:
         """How many runs did not complete: diverged, failed, interrupted, or still running."""
-        return sum(len(section.unfinished) for section in self.sections)
+        total = sum(section.total for section in self.sections)
+        return total - self.completed - self.pruned
 
     @property
     def exit_status(self) -> int:
@@ -59,12 +71,21 @@ class Report:
     @cached_property
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
-        return page(self.sections, self.problems, self.made, self.base)
+        return page(
+            self.sections, self.problems, self.made, self.base, self.searches, self._pictures
+        )
 
     @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return sheet(self.table)
+
+    @property
+    def _pictures(self) -> dict[int, str]:
+        """The pictures that were written, by the place of their search."""
+        names = {path.name for path in self.written}
+        places = enumerate(map(picture_name, range(len(self.searches))))
+        return {place: name for place, name in places if name in names}
 
 
 def build(folders: Sequence[Path], output: Path | None = None) -> Report:
@@ -72,8 +93,9 @@ def build(folders: Sequence[Path], output: Path | None = None) -> Report:
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md` and `benchmark.csv`; made if it is not there.
-            Nothing is written where no run completed, so that an older benchmark stays.
+        output: Where to write `benchmark.md`, `benchmark.csv` and a picture of each search; made
+            if it is not there. Nothing is written where no run completed and no search has a
+            trial, so that an older benchmark stays.
 
     Raises:
         ConfigError: A folder does not exist.
@@ -81,24 +103,48 @@ def build(folders: Sequence[Path], output: Path | None = None) -> Report:
     """
     results = read_results(*folders)
     table = benchmark_table(results.frame)
-    parts = sections(results.frame, table)
-    report = Report(table, parts, results.problems, datetime.now(UTC), output)
-    if output is None or table.empty:
+    searches = tuple(search_parts(results.searches, results.frame))
+    searched = {run["folder"] for part in searches for run in part.runs.values()}
+    parts = sections(results.frame, table, searched)
+    report = Report(table, parts, results.problems, datetime.now(UTC), output, searches=searches)
+    if output is None or (table.empty and not any(part.search.trials for part in searches)):
         return report
-    return replace(report, written=_write(report, output))
+    return _written(report, output)
+
+
+def picture_name(place: int) -> str:
+    """The file of the picture of a search: search.png, search_2.png."""
+    return PICTURE_NAME if place == 0 else PICTURE_NAME.replace(".", f"_{place + 1}.")
 
 
 def print_tables(report: Report) -> None:
     """Print a report to standard output: fitted to a terminal, or plain where there is none."""
-    print_sections(report.sections, report.problems)
+    print_sections(report.sections, report.problems, searches=report.searches)
 
 
-def _write(report: Report, output: Path) -> tuple[Path, ...]:
+def _written(report: Report, output: Path) -> Report:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    texts = {output / MARKDOWN_NAME: report.markdown, output / CSV_NAME: report.csv}
-    for path, text in texts.items():
+    texts = (output / MARKDOWN_NAME, output / CSV_NAME)
+    pictures = _draw(report.searches, output)
+    report = replace(report, written=(*texts, *pictures))
+    for path, text in zip(texts, (report.markdown, report.csv), strict=True):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
-    return tuple(texts)
+    return report
+
+
+def _draw(searches: Sequence[SearchPart], output: Path) -> list[Path]:
+    """Write a picture of each search that has a trial."""
+    if not searches:
+        return []
+    from fmbench.report.plots import draw  # imports matplotlib, which most reports need not
+
+    pictures = []
+    for place, part in enumerate(searches):
+        path = output / picture_name(place)
+        if part.search.trials:
+            write_whole(path, draw(part.search))
+            pictures.append(path)
+    return pictures

@@ -72,7 +72,7 @@ COLUMNS = (
     Column("learning_rate", "learning rate", formats.number, right=True, recipe=True, gives_way=2),
     Column("batch_size", "batch size", formats.count, right=True, recipe=True, gives_way=1),
     Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=8),
-    Column("n", "n", formats.seeds, ("n", "n_failed", "n_unfinished"), right=True),
+    Column("n", "n", formats.seeds, ("n", "n_failed", "n_unfinished", "n_pruned"), right=True),
     Column("test_accuracy", "test accuracy", formats.percent, ACCURACY, unit="%", right=True),
     Column(
         "best_test_accuracy",
@@ -154,6 +154,7 @@ COLUMNS = (
     Column("repeats_spread"),
     Column("n_failed"),
     Column("n_unfinished"),
+    Column("n_pruned"),
     Column("configuration"),
     Column("command"),
 )

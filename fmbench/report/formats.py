@@ -34,9 +34,9 @@ def split(
     return f"{text(name)} {'/'.join(map(count, counts))}"
 
 
-def seeds(n: int, failed: int, unfinished: int) -> str:
+def seeds(n: int, failed: int, unfinished: int, pruned: int = 0) -> str:
     """How many seeds a row has, and how many runs of the same configuration did not complete."""
-    said = [(failed, "failed"), (unfinished, "unfinished")]
+    said = [(failed, "failed"), (pruned, "pruned"), (unfinished, "unfinished")]
     extra = ", ".join(f"+{value:,} {word}" for value, word in said if value)
     return f"{n:,} ({extra})" if extra else f"{n:,}"
 

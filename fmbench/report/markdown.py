@@ -5,7 +5,7 @@ Whatever came from a record passes through `fmbench.report.escape` on its way in
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fmbench.reference import in_words
 from fmbench.report.columns import ACCURACY, SHOWN, Row, shown
 from fmbench.report.escape import link, markdown, one_line
 from fmbench.report.formats import MISSING, percent
+from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 
@@ -25,8 +26,9 @@ READING = """\
 
 - **Test accuracy** is measured after the last epoch; nothing was chosen on the test set. Over
   n ≥ 2 seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered
-  by this mean. **+1 failed** counts runs of the same config that ended early, **unfinished** those
-  that still run or were killed.
+  by this mean. **+1 failed** counts runs of the same config that ended early, **pruned** those that
+  a search gave up, **unfinished** those that still run or were killed. Trials of a search that were
+  not looked at on the test set are no rows.
 - **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
   decides the order; it stands only where every seed has it.
 - **Published** is the figure of the project that a row takes its recipe from, and how it was
@@ -44,7 +46,12 @@ READING = """\
 
 
 def page(
-    sections: Sequence[Section], problems: Sequence[Problem], made: datetime, base: Path | None
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    made: datetime,
+    base: Path | None,
+    searches: Sequence[SearchPart] = (),
+    pictures: Mapping[int, str] | None = None,
 ) -> str:
     """Write the page.
 
@@ -53,6 +60,8 @@ def page(
         problems: The records that could not be read.
         made: When, in UTC.
         base: The folder the page will lie in; run folders are named relative to it.
+        searches: The searches among the runs.
+        pictures: The names of their pictures, by their places; they lie beside the page.
 
     Returns:
         Markdown, ending in a newline.
@@ -63,6 +72,8 @@ def page(
     ]
     for section in sections:
         blocks += _section(section, base)
+    for place, part in enumerate(searches):
+        blocks += _search(part, (pictures or {}).get(place))
     blocks.append(READING.rstrip())
     if problems:
         rows = (
@@ -112,6 +123,16 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
                 yield markdown(_published(row))
             yield _code(row["command"])
         yield "</details>"
+
+
+def _search(part: SearchPart, picture: str | None) -> Iterator[str]:
+    yield f"## {markdown(part.title)}"
+    yield markdown(" ".join(part.sentences))
+    if picture is not None:
+        yield f"![{markdown(one_line(part.alt_text, LONGEST_REASON))}]({link(picture)})"
+    for table in part.tables:
+        yield f"### {markdown(table.title)}"
+        yield _table(table.headings, table.rows, table.right)
 
 
 def _published(row: Row) -> str:

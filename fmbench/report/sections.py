@@ -1,13 +1,13 @@
 """The benchmark table in sections, one for each data set, with what its reader must know."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from fmbench.record import COMPLETED, RUNNING
+from fmbench.record import COMPLETED, PRUNED, RUNNING
 from fmbench.report.columns import SPLIT, Row
 from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
@@ -26,9 +26,13 @@ class Section:
     Attributes:
         data: The data set's name.
         rows: The rows of `benchmark_table` on it, best first, as plain values.
-        unfinished: Its runs that did not complete, as plain values of the runs' frame.
-        completed: How many of its runs completed, repeats included.
+        unfinished: Its runs that did not complete, as plain values of the runs' frame: those that
+            failed first, those that were pruned last, without what the report's searches show.
+        completed: How many of its runs completed, repeats and trials of searches included.
         total: How many there are.
+        pruned: How many a search gave up.
+        trials: How many completed as trials of a search in this report, without a test accuracy.
+        untested: The same of searches that this report does not know.
     """
 
     data: str
@@ -36,6 +40,9 @@ class Section:
     unfinished: list[dict[str, Any]]
     completed: int
     total: int
+    pruned: int = 0
+    trials: int = 0
+    untested: int = 0
 
     @property
     def title(self) -> str:
@@ -52,8 +59,15 @@ class Section:
         more = []
         if repeats:
             more.append(f"repeats of a run, which count once: {repeats}")
+        if self.pruned:
+            more.append(f"{self.pruned:,} pruned")
         if running:
             more.append(f"still running, or killed: {running}")
+        if self.trials:
+            other = "other " if self.rows else ""
+            more.append(f"{self.trials:,} {other}trial{'s' * (self.trials != 1)}: see Search")
+        if self.untested:
+            more.append(f"without a test accuracy, so no row here: {self.untested:,}")
         return f"{said} ({'; '.join(more)})." if more else f"{said}."
 
     @property
@@ -75,28 +89,46 @@ class Section:
         return notes
 
 
-def sections(frame: pd.DataFrame, table: pd.DataFrame) -> list[Section]:
+def sections(
+    frame: pd.DataFrame, table: pd.DataFrame, searched: Collection[str] = ()
+) -> list[Section]:
     """Split a table by data set: Fashion-MNIST first, synthetic data last.
 
     Args:
         frame: The runs.
         table: What `benchmark_table` made of them.
+        searched: Folders of runs that the report shows as trials of a search.
     """
     rows, runs = defaultdict(list), defaultdict(list)
     for row in plain_rows(table):
         rows[row["data"]].append(row)
     brief = frame[["data", "model", "seed", "status", "error", "started", "folder"]]
+    pruned, trials, untested = Counter[str](), Counter[str](), Counter[str]()
     for run in plain_rows(brief[frame["status"] != COMPLETED]):
-        runs[run["data"] or "unknown"].append(run)
-    completed = frame.loc[frame["status"] == COMPLETED, "data"].value_counts().to_dict()
-    names = sorted({*rows, *runs}, key=lambda name: (name == SYNTHETIC, name != REAL, name))
+        name = run["data"] or "unknown"
+        pruned[name] += run["status"] == PRUNED
+        # The search says which it gave up; here they would hide what failed.
+        if run["status"] != PRUNED or run["folder"] not in searched:
+            runs[name].append(run)
+    for listed in runs.values():
+        listed.sort(key=lambda run: run["status"] == PRUNED)
+    done = frame[frame["status"] == COMPLETED]
+    completed = done["data"].value_counts().to_dict()
+    for run in plain_rows(done.loc[done["test_accuracy"].isna(), ["data", "folder"]]):
+        (trials if run["folder"] in searched else untested)[run["data"]] += 1
+    everyone = {*rows, *runs, *completed, *pruned}
+    names = sorted(everyone, key=lambda name: (name == SYNTHETIC, name != REAL, name))
+    totals = frame["data"].fillna("unknown").value_counts().to_dict()
     return [
         Section(
             data=name,
             rows=rows[name],
             unfinished=runs[name],
             completed=completed.get(name, 0),
-            total=completed.get(name, 0) + len(runs[name]),
+            total=totals[name],
+            pruned=pruned[name],
+            trials=trials[name],
+            untested=untested[name],
         )
         for name in names
     ]
@@ -106,6 +138,8 @@ def reason(run: Row) -> str:
     """Why a run did not complete, as far as it is known."""
     if run["status"] == RUNNING:
         return "still running, or killed"
+    if run["status"] == PRUNED:
+        return run["error"] or "given up by a search"
     return run["error"] or "no reason recorded"
 
 

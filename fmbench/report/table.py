@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.record import COMPLETED, RUNNING
+from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.columns import COLUMNS
 from fmbench.report.differs import HARDWARE, differences
 from fmbench.report.escape import shell_word
@@ -49,7 +49,9 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         where `deviations` says what was done otherwise) and `difference_of` which of ours,
         `n_repeats` the runs that were left out as repeats, `repeats_spread` the most that the
         test accuracies of one run made again differ by, `n_failed` the runs of the same config
-        that ended early, `n_unfinished` those still running or killed. Behind them `folders` of
+        that ended early, `n_unfinished` those still running or killed, `n_pruned` those that a
+        search gave up. A completed run without a test accuracy, a trial of a search, is no row:
+        there is nothing to rank it by that compares with the others. Behind them `folders` of
         the n runs and `n_dirty`, how many were made with uncommitted changes. Fashion-MNIST comes
         first and synthetic data last; within one data set the best mean test accuracy.
     """
@@ -57,14 +59,18 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
     on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
     frame = frame.assign(threads=frame["threads"].mask(on_gpu))
     completed = frame["status"] == COMPLETED
-    made = _with_repeats(frame[completed])
+    made = _with_repeats(frame[completed & frame["test_accuracy"].notna()])
     runs = made.drop_duplicates(["row", "key"], keep="last")
     table = _aggregate(runs)
     table = table.join(published(made, table))
     table["n_repeats"] = made.groupby("row").size() - table["n"]
-    ended, unfinished = _not_completed(runs, frame[~completed])
-    table["n_failed"] = [ended[row] for row in table.index]
-    table["n_unfinished"] = [unfinished[row] for row in table.index]
+    others = _not_completed(runs, frame[~completed])
+    table["n_unfinished"] = [others[row, RUNNING] for row in table.index]
+    table["n_pruned"] = [others[row, PRUNED] for row in table.index]
+    table["n_failed"] = [
+        sum(others[row, status] for status in (FAILED, DIVERGED, INTERRUPTED))
+        for row in table.index
+    ]
     table["model_settings"] = [
         model_settings(model, overrides)
         for model, overrides in zip(table["model"], table["overrides"], strict=True)
@@ -184,15 +190,15 @@ def _several(runs: pd.DataFrame, name: str, rows: int) -> list[tuple[Any, ...]]:
     return [tuple(value) if name == "folders" else tuple(sorted(value)) for value in values]
 
 
-def _not_completed(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[Counter[int], Counter[int]]:
-    """How many of the other runs belong to each row: those that ended, and those that did not.
+def _not_completed(runs: pd.DataFrame, others: pd.DataFrame) -> Counter[tuple[int, str]]:
+    """How many of the other runs belong to each row, by row and status.
 
     A run that failed early knows neither its data nor its device, so it is matched by its config;
     where several rows share that, by whatever else it knows. It counts for one row only.
     """
-    ended, unfinished = Counter[int](), Counter[int]()
+    counts = Counter[tuple[int, str]]()
     if others.empty:
-        return ended, unfinished
+        return counts
     columns = [*dict.fromkeys((*GROUP, *CHOSEN)), "config"]
     rows_of: dict[Any, dict[int, None]] = defaultdict(dict)
     row_of: dict[Any, int] = {}
@@ -204,8 +210,8 @@ def _not_completed(runs: pd.DataFrame, others: pd.DataFrame) -> tuple[Counter[in
         if row is None:
             row = next(iter(rows_of.get(_recipe(run), ())), None)
         if row is not None:
-            (unfinished if run["status"] == RUNNING else ended)[row] += 1
-    return ended, unfinished
+            counts[row, run["status"]] += 1
+    return counts
 
 
 def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:

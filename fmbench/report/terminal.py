@@ -14,6 +14,7 @@ from fmbench.record import RUNNING
 from fmbench.report.columns import SHOWN, Column, Row, shown
 from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
+from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
 
@@ -29,14 +30,18 @@ FOLDING = {"model", "split", "n", "device"}
 
 
 def print_sections(
-    sections: Sequence[Section], problems: Sequence[Problem], console: Console | None = None
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    console: Console | None = None,
+    searches: Sequence[SearchPart] = (),
 ) -> None:
-    """Print the tables, the runs that did not complete, and the records that could not be read.
+    """Print the tables, the runs that did not complete, the searches, and what could not be read.
 
     Args:
         sections: What to show, a table each.
         problems: The records that could not be read.
         console: Where to; standard output by default.
+        searches: The searches among the runs; in brief, the rest is in the Markdown page.
     """
     console = console or Console()
     for section in sections:
@@ -52,6 +57,14 @@ def print_sections(
             console,
             [_unfinished(run) for run in section.unfinished],
         )
+        _line(console, "")
+    for part in searches:
+        _line(console, part.title, "bold")
+        for sentence in part.sentences:
+            _line(console, sentence)
+        if part.search.importances:
+            said = ", ".join(" ".join(row) for row in part.importance_rows)
+            _line(console, f"Importances: {said}.")
         _line(console, "")
     if problems:
         _line(console, "Records that could not be read", "bold")

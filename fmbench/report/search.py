@@ -1,0 +1,302 @@
+"""What a report says of a search: sentences and tables, as plain text.
+
+Escaping belongs to the outputs. Nothing is opened by a name that a search gives: its trials are
+looked for among the runs that were found anyway.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from fmbench.report import formats
+from fmbench.report.escape import one_line
+from fmbench.report.formats import MISSING
+from fmbench.report.rows import plain_rows
+from fmbench.trials import COMPLETE, FAILED, MAXIMIZE, PRUNED, Objective, Parameter, Search, Trial
+
+MOST_BEST = 5
+MOST_FRONT = 20
+MOST_FAILED = 10
+
+# A name or a value may be of any length; what is longer than this is cut.
+LONGEST = 60
+LONGEST_ERROR = 300
+
+_WORDS = {"flops": "FLOPs", "train_seconds": "training time"}
+_FORMATS = {
+    "parameters": formats.count,
+    "flops": formats.flops,
+    "train_seconds": formats.duration,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a search.
+
+    Attributes:
+        title: Its heading.
+        headings: One for each column.
+        rows: Their cells.
+        right: Which columns stand flush right.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    right: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class SearchPart:
+    """A search, and its runs as far as the report knows them.
+
+    Attributes:
+        search: What its file says.
+        runs: By the number of the trial, as plain values: `folder` and `test_accuracy`.
+    """
+
+    search: Search
+    runs: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """The heading of the part."""
+        return f"Search: {one_line(self.search.study, LONGEST)}"
+
+    @property
+    def sentences(self) -> list[str]:
+        """What became of the search."""
+        search = self.search
+        pruner = "no pruner" if search.pruner == "none" else f"pruner {_cut(search.pruner)}"
+        goals = " and ".join(_goal(objective) for objective in search.objectives)
+        said = [f"{_cut(search.sampler)}, {pruner}, looked for {goals}: {counts(search)}."]
+        seconds = [trial.seconds for trial in search.trials if trial.seconds is not None]
+        if seconds:
+            said.append(f"Training took {formats.duration(sum(seconds))} in all.")
+        if len(search.objectives) > 1 and self.best:
+            trials = "1 trial is" if len(self.best) == 1 else f"{len(self.best):,} trials are"
+            said.append(
+                f"{trials} on the Pareto front: no other is at least as good in all objectives and "
+                "better in one."
+            )
+        elif self.best:
+            said += self._best_sentences(self.best[0])
+        elif not any(trial.state == COMPLETE for trial in search.trials):
+            said.append("No trial completed, so there is no best one.")
+        return said
+
+    @property
+    def tables(self) -> list[Table]:
+        """The best trials or the Pareto front, the importances, the trials that failed."""
+        search = self.search
+        tables = []
+        if len(search.objectives) > 1 and self.best:
+            front = self.best[:MOST_FRONT]
+            tables.append(self._trials(_first("Pareto front", front, self.best), front))
+        elif ranked := ranking(search)[:MOST_BEST]:
+            tables.append(self._trials("Best trials", ranked))
+        if search.importances:
+            of = f" for {objective_name(search.objectives[0])}" if search.objectives[1:] else ""
+            headings = ("parameter", "importance")
+            tables.append(Table(f"Importances{of}", headings, self.importance_rows, (False, True)))
+        failed = sorted(
+            (trial for trial in search.trials if trial.state == FAILED), key=lambda t: t.number
+        )
+        if failed:
+            listed = failed[:MOST_FAILED]
+            rows = [
+                (
+                    str(trial.number),
+                    settings(trial),
+                    one_line(trial.error or "no reason recorded", LONGEST_ERROR),
+                )
+                for trial in listed
+            ]
+            title = _first("Trials that failed", listed, failed)
+            tables.append(
+                Table(title, ("trial", "parameters", "reason"), rows, (True, False, False))
+            )
+        return tables
+
+    @property
+    def importance_rows(self) -> list[tuple[str, str]]:
+        """The parameters and their importances as texts, the largest first."""
+        return [(_cut(name), f"{share:.2f}") for name, share in importances(self.search)]
+
+    @property
+    def alt_text(self) -> str:
+        """What a picture of the search shows, for those who do not see it."""
+        objective = self.search.objectives[0]
+        said = [f"History, slices and importances: {objective_name(objective)} of the trials"]
+        if self.best and self.best[0].values:
+            value = value_text(objective, self.best[0].values[0], unit=True)
+            said.append(f"best {value} in trial {self.best[0].number}")
+        return "; ".join([*said, counts(self.search)])
+
+    @cached_property
+    def best(self) -> list[Trial]:
+        """The best trial, or the Pareto front, by the first objective."""
+        named = set(self.search.best)
+        return [trial for trial in ranking(self.search) if trial.number in named]
+
+    def _best_sentences(self, best: Trial) -> Iterator[str]:
+        assert best.values is not None
+        objective = self.search.objectives[0]
+        value = f"{objective_name(objective)} {value_text(objective, best.values[0], unit=True)}"
+        named = settings(best)
+        said = f"Best is trial {best.number}{f' ({named})' if named else ''}: {value}"
+        run = self.runs.get(best.number)
+        test = run["test_accuracy"] if run else None
+        if test is not None:
+            yield f"{said}, test accuracy {formats.percent(test)} %."
+            yield (
+                f"It was chosen by its {objective_name(objective)}, which is optimistic for that; "
+                "the test set had no part in the choice."
+            )
+        else:
+            yield f"{said}."
+            missing = "its run is not in this report" if run is None else "it was not looked at"
+            yield f"Of its test accuracy nothing is known: {missing}."
+
+    def _trials(self, title: str, trials: Sequence[Trial]) -> Table:
+        search = self.search
+        keys = list(dict.fromkeys(key for trial in trials for key in trial.parameters))
+        tested = {
+            trial.number: self.runs[trial.number]["test_accuracy"]
+            for trial in trials
+            if trial.number in self.runs
+        }
+        has_test = any(value is not None for value in tested.values())
+        headings = ["trial", *map(objective_heading, search.objectives)]
+        headings += ["test accuracy (%)"] * has_test
+        rows = []
+        for trial in trials:
+            assert trial.values is not None
+            pairs = zip(search.objectives, trial.values, strict=True)
+            cells = [str(trial.number), *(value_text(*pair) for pair in pairs)]
+            cells += [formats.percent(tested.get(trial.number))] * has_test
+            cells += [
+                parameter_text(trial.parameters[key]) if key in trial.parameters else MISSING
+                for key in keys
+            ]
+            rows.append((*cells, formats.duration(trial.seconds)))
+        right = (*(True for _ in headings), *(False for _ in keys), True)
+        return Table(title, (*headings, *map(_cut, keys), "training"), rows, right)
+
+
+def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[SearchPart]:
+    """Find the runs of searches.
+
+    Args:
+        searches: By folder.
+        frame: The runs, as `fmbench.results.load_results` gives them.
+    """
+    if not searches:
+        return []
+    runs = {}
+    for row in plain_rows(frame[["folder", "test_accuracy"]]):
+        # Another driver names its folders as it sees them: from the root, links followed.
+        runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
+    parts = []
+    for folder, search in searches.items():
+        places = {
+            trial.number: os.path.abspath(os.path.join(folder, trial.folder))  # noqa: PTH100, PTH118
+            for trial in search.trials
+            if trial.folder is not None
+        }
+        found = {number: runs[place] for number, place in places.items() if place in runs}
+        parts.append(SearchPart(search, found))
+    return parts
+
+
+def counts(search: Search) -> str:
+    """How many trials ended in which way: 12 of 20 trials completed, 7 pruned, 1 failed."""
+    states = Counter(trial.state for trial in search.trials)
+    made = len(search.trials)
+    said = [f"{states[COMPLETE]:,} of {max(search.total, made):,} trials completed"]
+    others = {
+        "pruned": states[PRUNED],
+        "failed": states[FAILED],
+        "still running, or killed": made - states[COMPLETE] - states[PRUNED] - states[FAILED],
+        "not begun": max(search.total - made, 0),
+    }
+    return ", ".join([*said, *(f"{number:,} {word}" for word, number in others.items() if number)])
+
+
+def ranking(search: Search) -> list[Trial]:
+    """The complete trials, the best in the first objective first."""
+    sign = search.objectives[0].sign
+    complete = [
+        (-sign * trial.values[0], trial.number, trial)
+        for trial in search.trials
+        if trial.state == COMPLETE and trial.values is not None
+    ]
+    return [trial for _, _, trial in sorted(complete, key=lambda entry: entry[:2])]
+
+
+def importances(search: Search) -> list[tuple[str, float]]:
+    """The parameters and their importances, the largest first."""
+    return sorted((search.importances or {}).items(), key=lambda item: (-item[1], item[0]))
+
+
+def objective_name(objective: Objective) -> str:
+    """An objective as people say it: validation accuracy."""
+    return _WORDS.get(objective.name, _cut(objective.name.replace("_", " ")))
+
+
+def is_share(objective: Objective) -> bool:
+    """Whether it is an accuracy, shown in percent."""
+    return objective.name.endswith("accuracy")
+
+
+def objective_heading(objective: Objective) -> str:
+    """The heading of a column: validation accuracy (%)."""
+    return f"{objective_name(objective)}{' (%)' if is_share(objective) else ''}"
+
+
+def value_text(objective: Objective, value: float, *, unit: bool = False) -> str:
+    """The value of an objective, with its unit if asked for: 90.12 %."""
+    if is_share(objective):
+        return f"{formats.percent(value)}{' %' if unit else ''}"
+    show = _FORMATS.get(objective.name)
+    return show(value) if show else f"{value:g}"
+
+
+def parameter_text(value: Parameter) -> str:
+    """A value that was tried, as a command has it: 64, 0.01234, true, null, adam."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return one_line(str(value), LONGEST)
+
+
+def settings(trial: Trial) -> str:
+    """What a trial tried: batch_size=64, optimizer.lr=0.01."""
+    return ", ".join(
+        f"{_cut(key)}={parameter_text(value)}" for key, value in trial.parameters.items()
+    )
+
+
+def _goal(objective: Objective) -> str:
+    which = "highest" if objective.direction == MAXIMIZE else "lowest"
+    return f"the {which} {objective_name(objective)}"
+
+
+def _first(title: str, listed: Sequence[Any], everything: Sequence[Any]) -> str:
+    """The title, and how many of how many are listed where that is not all."""
+    if len(listed) == len(everything):
+        return title
+    return f"{title} (the first {len(listed):,} of {len(everything):,})"
+
+
+def _cut(text: str) -> str:
+    return one_line(text, LONGEST)
