@@ -23,7 +23,7 @@ NARROWEST = 15  # pixels from one slanted name to the next
 
 # So many times the distance from the best to the worst but a quarter is still drawn: beyond lie
 # trials that learned nothing and would leave no room for what tells the others apart.
-REACH = 3
+REACH = 2
 
 # Golden ratio: its multiples never pile up.
 _SPREAD = 0.618033988749895
@@ -155,7 +155,8 @@ def limits(
             low = max(low, high - reach)
         elif reach > 0:
             high = min(high, low + reach)
-    edge = 0.07 * (high - low) or 0.01 * abs(high) or 1.0
+    around = 0.01 if objective is not None else 0.5
+    edge = 0.07 * (high - low) or around * abs(high) or 1.0
     return low - edge, high + edge
 
 
@@ -193,8 +194,10 @@ def _log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
 
 
 def _ticks(low: float, high: float, *, whole: bool) -> tuple[tuple[float, str], ...]:
-    places = MaxNLocator(nbins=5 if not whole else 10, integer=whole).tick_values(low, high)
+    places = MaxNLocator(nbins=10 if whole else 4, integer=whole).tick_values(low, high)
     inside = [float(place) for place in places if low <= place <= high]
+    if whole:  # of less than two, matplotlib counts halves too
+        inside = [place for place in inside if place.is_integer()]
     return tuple((place, _number(place)) for place in inside)
 
 
