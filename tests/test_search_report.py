@@ -137,13 +137,19 @@ def test_the_paragraph_says_what_became_of_the_search(tmp_path):
     (part,) = made.searches
     assert part.title == "Search: lr_batch"
     assert part.sentences == [
-        "TPESampler, pruner median, looked for the highest validation accuracy: "
-        "2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun.",
+        (
+            "TPESampler, pruner median, looked for the highest validation accuracy: "
+            "2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun."
+        ),
         "Training took 30.0 s in all.",
-        "Best is trial 0 (batch_size=64, optimizer.lr=0.01): validation accuracy 90.00 %, "
-        "test accuracy 88.70 %.",
-        "It was chosen by its validation accuracy, which is optimistic for that; the test set had "
-        "no part in the choice.",
+        (
+            "Best is trial 0 (batch_size=64, optimizer.lr=0.01): validation accuracy 90.00 %, "
+            "test accuracy 88.70 %."
+        ),
+        (
+            "It was chosen by its validation accuracy, which is optimistic for that; the test set "
+            "had no part in the choice."
+        ),
     ]
     for sentence in part.sentences:
         assert sentence in printed(made)
@@ -242,7 +248,7 @@ def test_names_and_values_of_a_search_do_no_harm(tmp_path):
         assert "x" * 61 not in text
         assert "y" * 61 not in text
     assert "<script>" not in made.markdown
-    assert "](https" not in made.markdown
+    assert not re.search(r"(?<!\\)\]\(http", made.markdown)
     assert "null | true |" in made.markdown
     tables = re.findall(r"(?:^\|.*\n)+", made.markdown, re.MULTILINE)
     for table in tables:
@@ -304,7 +310,7 @@ def test_whatever_was_searched_can_be_drawn(changes):
     image = Image.open(io.BytesIO(plots.draw(search(**changes))))
     assert image.width == 2 * plots.WIDTH
     assert 300 < image.height < 4_000
-    assert len(set(image.convert("L").getdata())) > 10
+    assert sum(map(bool, image.convert("L").histogram())) > 10
 
 
 def test_panels_stand_where_there_is_something_for_them():
@@ -345,7 +351,8 @@ def test_a_choice_has_its_values_in_order_side_by_side():
 def test_what_learned_nothing_leaves_room_for_the_others():
     values = [0.90, 0.91, 0.89, 0.88, 0.87, 0.10]
     up = axis.value_axis(values, Objective("validation_accuracy"))
-    assert 80 < up.low < 87 < 91 < up.high < 93
+    assert 80 < up.low < 87
+    assert 91 < up.high < 93
     assert [up.beyond(value) for value in values] == [False] * 5 + [True]
     assert up.arrow == "v"
     assert up.low < up.placed(0.10) < up.placed(0.87) == 87

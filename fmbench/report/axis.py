@@ -171,12 +171,15 @@ def _choice(values: Sequence[Parameter], label: str, room: float) -> Axis:
     each = room / len(texts)
     slanted = any(len(one_line(text, 40)) * CHARACTER > each - 6 for text in texts)
     every = math.ceil(NARROWEST / each)
-    ticks = tuple((float(names[text]), one_line(text, LONGEST_NAME)) for text in texts[::every])
+    shown = [(text, one_line(text, LONGEST_NAME if slanted else None)) for text in texts[::every]]
+    ticks = tuple((float(names[text]), said) for text, said in shown)
     return Axis(-0.6, len(texts) - 0.4, label, ticks, slanted=slanted, names=names)
 
 
 def _spans(values: Sequence[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) / min(values) > LOG_SPAN
+    # Further out, the ends of a logarithmic axis would be no numbers.
+    sane = bool(values) and min(values) > 1e-100 and max(values) < 1e100
+    return sane and max(values) / min(values) > LOG_SPAN
 
 
 def _log_limits(values: Sequence[float]) -> tuple[float, float]:
