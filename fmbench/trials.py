@@ -243,7 +243,7 @@ def _reports(item: Mapping[str, Any], where: str) -> dict[int, float | None]:
     _check_object(reports, f"{where}.reports")
     for epoch, value in reports.items():
         if not _EPOCH.fullmatch(epoch):
-            raise _wrong(f"{where}.reports has the epoch", epoch, "which is no whole number")
+            raise _wrong(f"{where}.reports: the epoch", epoch, "which is no whole number")
         if value is not None and not _finite(value):
             raise _wrong(f"{where}.reports[{epoch}]", value, "not a finite number or null")
     return {int(epoch): None if x is None else float(x) for epoch, x in reports.items()}

@@ -23,7 +23,7 @@ NARROWEST = 15  # pixels from one slanted name to the next
 
 # So many times the distance from the best to the worst but a quarter is still drawn: beyond lie
 # trials that learned nothing and would leave no room for what tells the others apart.
-REACH = 3
+REACH = 2
 
 # Golden ratio: its multiples never pile up.
 _SPREAD = 0.618033988749895
@@ -155,7 +155,8 @@ def limits(
             low = max(low, high - reach)
         elif reach > 0:
             high = min(high, low + reach)
-    edge = 0.07 * (high - low) or 0.01 * abs(high) or 1.0
+    around = 0.01 if objective is not None else 0.5
+    edge = 0.07 * (high - low) or around * abs(high) or 1.0
     return low - edge, high + edge
 
 
@@ -170,12 +171,15 @@ def _choice(values: Sequence[Parameter], label: str, room: float) -> Axis:
     each = room / len(texts)
     slanted = any(len(one_line(text, 40)) * CHARACTER > each - 6 for text in texts)
     every = math.ceil(NARROWEST / each)
-    ticks = tuple((float(names[text]), one_line(text, LONGEST_NAME)) for text in texts[::every])
+    shown = [(text, one_line(text, LONGEST_NAME if slanted else None)) for text in texts[::every]]
+    ticks = tuple((float(names[text]), said) for text, said in shown)
     return Axis(-0.6, len(texts) - 0.4, label, ticks, slanted=slanted, names=names)
 
 
 def _spans(values: Sequence[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) / min(values) > LOG_SPAN
+    # Further out, the ends of a logarithmic axis would be no numbers.
+    sane = bool(values) and min(values) > 1e-100 and max(values) < 1e100
+    return sane and max(values) / min(values) > LOG_SPAN
 
 
 def _log_limits(values: Sequence[float]) -> tuple[float, float]:
@@ -193,8 +197,10 @@ def _log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
 
 
 def _ticks(low: float, high: float, *, whole: bool) -> tuple[tuple[float, str], ...]:
-    places = MaxNLocator(nbins=5 if not whole else 10, integer=whole).tick_values(low, high)
+    places = MaxNLocator(nbins=10 if whole else 4, integer=whole).tick_values(low, high)
     inside = [float(place) for place in places if low <= place <= high]
+    if whole:  # of less than two, matplotlib counts halves too
+        inside = [place for place in inside if place.is_integer()]
     return tuple((place, _number(place)) for place in inside)
 
 

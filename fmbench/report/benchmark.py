@@ -72,7 +72,12 @@ class Report:
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
         return page(
-            self.sections, self.problems, self.made, self.base, self.searches, self._pictures
+            self.sections,
+            self.problems,
+            self.made,
+            self.base,
+            searches=self.searches,
+            pictures=self._pictures,
         )
 
     @cached_property

@@ -50,6 +50,7 @@ def page(
     problems: Sequence[Problem],
     made: datetime,
     base: Path | None,
+    *,
     searches: Sequence[SearchPart] = (),
     pictures: Mapping[int, str] | None = None,
 ) -> str:

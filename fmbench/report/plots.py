@@ -28,7 +28,7 @@ from fmbench.report.search import (
     objective_heading,
     ranking,
 )
-from fmbench.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
+from fmbench.trials import FAILED, MAXIMIZE, PRUNED, Objective, Search, Trial
 
 WIDTH = 880
 LEFT, RIGHT = 76, 24  # beside axes
@@ -38,6 +38,8 @@ SLANTED = 46  # more below axes whose names are written slanted
 COLUMNS, SLICE_GAP = 3, 22
 MOST_SLICES, MOST_BARS = 12, 12
 BAR_NAMES, BAR_VALUES = 220, 60
+
+LETTER = 6.7  # as wide as one is in such words, where none may run into the next
 
 # Colours that the colour-blind tell apart, of Okabe and Ito (2008).
 BLUE, ORANGE, RED, GREY, PALE = "#0072B2", "#E69F00", "#D55E00", "#8a8a8a", "#e2e2e2"
@@ -101,9 +103,7 @@ def _heights(search: Search, complete: Sequence[Trial], shown: Sequence[str]) ->
     if complete and len(search.objectives) > 1:
         heights["front"] = HEADING + FRONT + LABELS
     if shown:
-        rows = -(-len(shown[:MOST_SLICES]) // COLUMNS)
-        slanted = any(_slice_axis(complete, key).slanted for key in shown[:MOST_SLICES])
-        heights["slices"] = HEADING + rows * (SLICE + LABELS + SLANTED * slanted)
+        heights["slices"] = HEADING + sum(_slice_rows(complete, shown[:MOST_SLICES]))
     if search.importances:
         heights["importances"] = HEADING + BAR * min(len(search.importances), MOST_BARS)
     return heights
@@ -169,9 +169,10 @@ class _Sheet:
         self.write(MARGIN, top + 8, text, 13, fontweight="bold")
         right = float(WIDTH - RIGHT)
         for said, colour, marker in reversed(entries):
-            self.write(right, top + 8, said, TEXT, color=SOFT, ha="right")
-            right -= CHARACTER * len(said) + 22
-            self._mark(right + 10, top + 8, colour, marker)
+            right -= LETTER * len(said)
+            self.write(right, top + 8, said, TEXT, color=SOFT)
+            self._mark(right - 14, top + 8, colour, marker)
+            right -= 42
 
     def _mark(self, x: float, y: float, colour: str, marker: str) -> None:
         reach = 8 if marker == "-" else 0
@@ -209,7 +210,14 @@ def _history(sheet: _Sheet, top: float, search: Search, complete: Sequence[Trial
             "va": "center",
             "color": SOFT,
         }
-        axes.text(0.5, 0.5, "no trial reported a value", fontfamily=FONT, **text)
+        axes.text(
+            0.5,
+            0.5,
+            "no trial reported a value",
+            fontfamily=FONT,
+            fontsize=TEXT * 72 / INCH,
+            **text,
+        )
     beyond = _scatter(axes, y, pruned, color=GREY, marker="x", ms=5, mew=1.3)
     beyond |= _scatter(axes, y, points, color=BLUE, marker="o", ms=5, mew=0, alpha=0.8)
     for number in failed:
@@ -224,7 +232,7 @@ def _history(sheet: _Sheet, top: float, search: Search, complete: Sequence[Trial
         axes.plot([*numbers, last], [*path, path[-1]], drawstyle="steps-post", color=ORANGE, lw=2)
     if beyond:
         entries.append(("beyond the axis", SOFT, y.arrow))
-    sheet.heading(top, f"History: {objective_heading(objective)}", *entries)
+    sheet.heading(top, f"History: {_label(objective)}", *entries)
 
 
 def _front(sheet: _Sheet, top: float, search: Search, complete: Sequence[Trial]) -> None:
@@ -234,7 +242,7 @@ def _front(sheet: _Sheet, top: float, search: Search, complete: Sequence[Trial])
     beyond = False
     for place, other in enumerate(others, 1):
         x_values = [trial.values[place] for trial in complete if trial.values is not None]
-        x = value_axis(x_values, other, label=objective_heading(other), may_log=True)
+        x = value_axis(x_values, other, label=_label(other), may_log=True)
         y = value_axis(y_values, first, labelled=place == 1)
         left = LEFT + (place - 1) * (room + SLICE_GAP)
         axes = sheet.axes((left, top + HEADING, room, FRONT), x, y)
@@ -251,7 +259,7 @@ def _front(sheet: _Sheet, top: float, search: Search, complete: Sequence[Trial])
         beyond |= _scatter(axes, y, front, color=RED, marker="o", ms=7, mew=0)
     entries = [("Pareto front", RED, "o"), ("other trials", GREY, "o")]
     entries += [("beyond the axis", SOFT, y.arrow)] if beyond else []
-    sheet.heading(top, f"Pareto front: {objective_heading(first)}", *entries)
+    sheet.heading(top, f"Pareto front: {_label(first)}", *entries)
 
 
 def _slices(
@@ -263,13 +271,13 @@ def _slices(
     # One range for all, so that heights compare.
     low_high = limits(values, objective)
     room = (WIDTH - LEFT - RIGHT - (COLUMNS - 1) * SLICE_GAP) / COLUMNS
-    slanted = any(_slice_axis(complete, key).slanted for key in shown)
+    rows = _slice_rows(complete, shown)
     beyond = False
     for number, key in enumerate(shown):
         row, column = divmod(number, COLUMNS)
         x = _slice_axis(complete, key)
         y = value_axis(values, objective, labelled=column == 0, between=low_high)
-        down = top + HEADING + row * (SLICE + LABELS + SLANTED * slanted)
+        down = top + HEADING + sum(rows[:row])
         axes = sheet.axes((LEFT + column * (room + SLICE_GAP), down, room, SLICE), x, y)
         points = [
             (x.placed(trial.parameters[key], trial.number), trial.values[0], trial.number)
@@ -283,10 +291,22 @@ def _slices(
     several = len(search.objectives) > 1
     entries = [("on the Pareto front" if several else "best", RED, "o")] if search.best else []
     entries += [("beyond the axis", SOFT, y.arrow)] if beyond else []
-    title = f"Slices: {objective_heading(objective)} by parameter"
+    title = f"Slices: {_label(objective)} by parameter"
     if len(keys) > len(shown):
         title += f" (the first {len(shown)} of {len(keys)})"
     sheet.heading(top, title, *entries)
+
+
+def _slice_rows(complete: Sequence[Trial], keys: Sequence[str]) -> list[int]:
+    """How high each row of slices is, what is written below them included."""
+    slanted = [_slice_axis(complete, key).slanted for key in keys]
+    starts = range(0, len(keys), COLUMNS)
+    return [SLICE + LABELS + SLANTED * any(slanted[at : at + COLUMNS]) for at in starts]
+
+
+def _label(objective: Objective) -> str:
+    """The heading of an objective's axis: training time (s)."""
+    return objective_heading(objective) + " (s)" * (objective.name == "train_seconds")
 
 
 def _slice_axis(complete: Sequence[Trial], key: str) -> Axis:

@@ -1,0 +1,59 @@
+"""A search.json for tests, made by hand: four trials, one of each state; and its run folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from records import write
+
+
+def trial(number: int, **changes: Any) -> dict[str, Any]:
+    """A complete trial, with some of its fields changed."""
+    return {
+        "number": number,
+        "state": "complete",
+        "parameters": {"batch_size": 64, "optimizer.lr": 0.01},
+        "values": [0.9],
+        "reports": {"1": 0.85, "2": 0.9},
+        "folder": str(number),
+        "seconds": 12.5,
+        "error": None,
+    } | changes
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """A search as its file has it, with some of its fields changed."""
+    return {
+        "schema": 1,
+        "study": "lr_batch",
+        "sampler": "TPESampler",
+        "pruner": "median",
+        "total": 5,
+        "objectives": [{"name": "validation_accuracy", "direction": "maximize"}],
+        "trials": [
+            trial(0),
+            trial(1, state="pruned", values=None, reports={"1": 0.5, "2": 0.6}, seconds=5.0),
+            trial(2, state="failed", values=None, reports={}, seconds=None, error="no memory"),
+            trial(3, parameters={"batch_size": 512, "optimizer.lr": 0.00123}, values=[0.8]),
+        ],
+        "importances": {"optimizer.lr": 0.8, "batch_size": 0.2},
+        "best": [0],
+    } | changes
+
+
+def put(folder: Path, **changes: Any) -> Path:
+    """Write `content(**changes)` into a folder, made if need be, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "search.json").write_text(json.dumps(content(**changes)), encoding="utf-8")
+    return folder
+
+
+def sweep(folder: Path, **changes: Any) -> Path:
+    """A sweep's folder: the search, and a record of each of its trials; the best was tested."""
+    put(folder, **changes)
+    untested: dict[str, Any] = {"test_accuracy": None, "test_loss": None}
+    write(folder / "0", batch_size=64, validation_accuracy=0.9, test_accuracy=0.887)
+    write(folder / "1", batch_size=65, status="pruned", validation_accuracy=0.6, **untested)
+    write(folder / "2", batch_size=66, status="failed", error="no memory", **untested)
+    write(folder / "3", batch_size=512, validation_accuracy=0.8, **untested)
+    return folder
