@@ -26,7 +26,7 @@ from fmbench import config as configuration
 from fmbench import environment, experiment
 from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
-from fmbench.explain import Refusal, as_user_error, sweep_hint
+from fmbench.explain import Refusal, as_user_error, remove_half_written, sweep_hint
 from fmbench.record import PRUNED
 from fmbench.stop import StopRequested, said_of
 from fmbench.streams import complain, silence
@@ -80,6 +80,7 @@ def main() -> None:
             if isinstance(error, Refusal):
                 error.unpack()
             raise
+        remove_half_written(error)
         _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
     finally:
         if wanted_traceback is None:
@@ -99,6 +100,8 @@ def job(config: DictConfig) -> float | None:
     from fmbench.progress import display_for
     from fmbench.runner import describe, execute
 
+    # A log that takes no more is no reason for a traceback; what the run needs says so itself.
+    logging.raiseExceptions = False
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
@@ -208,6 +211,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
             error.unpack()
         if known is None or known is error:
             raise
+        remove_half_written(error)
         raise known from error
     return done[0]
 

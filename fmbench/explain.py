@@ -1,12 +1,15 @@
 """From the exceptions of Hydra and OmegaConf to the one line that a person should see."""
 
+import contextlib
 import difflib
 import errno
 import re
 import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from hydra.core.utils import _save_config
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -62,9 +65,11 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, RecursionError) and not _raised_in_a_run(error):
         return ConfigError("the config is nested too deeply, or one of its files leads to itself")
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-        return StorageError("no temporary folder can be written to: is the disk full?")
+        folders = str(error).rpartition(" in ")[2]
+        return StorageError(f"no temporary folder can be written to, of {folders}: is there room?")
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return StorageError(f"{error.filename or 'a file'}: cannot be written: {error.strerror}")
+        name = error.filename or half_written(error) or "a file"
+        return StorageError(f"{name}: cannot be written: {error.strerror}")
     if isinstance(error, OSError) and error.filename and not _raised_in_a_run(error):
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -72,6 +77,24 @@ def as_user_error(error: BaseException) -> UserError | None:
     if type(error).__module__.startswith("sqlalchemy."):
         return ConfigError(f"sweep.storage: {_words(error)}")
     return _raised_by_hydra(error)
+
+
+def half_written(error: BaseException) -> Path | None:
+    """The file that Hydra was writing when it met this exception; None where it was no such one."""
+    for cause in _chain(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            if frame.f_code is _save_config.__code__ and "file" in frame.f_locals:
+                return Path(frame.f_locals["file"].name)
+    return None
+
+
+def remove_half_written(error: BaseException) -> None:
+    """Remove what Hydra has begun to write and could not, and its folder if that held no more."""
+    path = half_written(error)
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+            path.parent.rmdir()
 
 
 def sweep_hint(line: str, arguments: Sequence[str]) -> str:
@@ -93,7 +116,7 @@ def _raised_in_a_run(error: BaseException) -> bool:
     return any(frame.f_globals.get("__name__") == "fmbench.runner" for frame, _ in frames)
 
 
-def _raised_by_hydra(error: BaseException) -> ConfigError | None:
+def _raised_by_hydra(error: BaseException) -> UserError | None:
     """The line where Hydra itself refused a value, for which it has no exception of its own."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
@@ -101,6 +124,9 @@ def _raised_by_hydra(error: BaseException) -> ConfigError | None:
         return None
     text = _words(error)
     if module == "logging.config":
+        for cause in _chain(error):
+            if isinstance(cause, OSError):  # whatever the run's folder has against a log
+                return StorageError(f"{cause.filename}: cannot be written: {cause.strerror}")
         return ConfigError(f"hydra.job_logging, hydra.hydra_logging: {text}")
     if text.startswith("Exceeds the limit"):  # of the digits that Python makes a number of
         texts = [frame.f_locals["s"] for frame in frames if frame.f_code.co_name == "parse_rule"]
