@@ -18,6 +18,7 @@ from fmbench.record import (
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
     RESULT_NAME,
+    RUNNING,
     Record,
 )
 from fmbench.storage import FolderLock, remove, remove_temporaries, storage_error, write_whole
@@ -145,6 +146,31 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
             raise StorageError(f"{other}, another one ({said}); {way_out}")
     return record
+
+
+def mark_ended(folder: Path, status: str, error: str) -> None:
+    """Say of a run how it has ended, where its process is gone and its record says `running`.
+
+    It may go on from its checkpoint all the same.
+
+    Args:
+        folder: of the run; where there is no record, nothing is done.
+        status: failed or interrupted.
+        error: what happened, in one line.
+
+    Raises:
+        StorageError: another process is at work there, or the record cannot be written.
+        ValueError: the record cannot be read.
+        OSError: the same.
+    """
+    path = folder / RESULT_NAME
+    if not path.is_file():
+        return
+    with RunFolder(folder) as run_folder:
+        record = Record.from_json(path.read_text("utf-8"))
+        if record.status == RUNNING:
+            record.status, record.error = status, error
+            run_folder.write_record(record)
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
