@@ -156,9 +156,7 @@ def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     n_jobs = (hydra["launcher"] or {}).get("n_jobs")
     of_another_key = isinstance(n_jobs, str) and n_jobs.startswith("${")
     if n_jobs is not None and not of_another_key and (type(n_jobs) is not int or n_jobs == 0):
-        raise ConfigError(
-            f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores"
-        )
+        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores")
     for key in ("storage", "study_name", "custom_search_space"):
         given = any(text.lstrip("+").startswith(f"hydra.sweeper.{key}=") for text in of_hydra)
         if (hydra["sweeper"] or {}).get(key) is not None and not given:

@@ -90,8 +90,9 @@ class Lane:
     def kill(self) -> None:
         """End the process, whatever it is at."""
         if self.process is not None:
-            self.process.kill()
+            _kill(self.process)
             self.close()
+        self.place = None
 
     def close(self) -> None:
         """Have the process leave, which it does once its run, if any, is saved."""
@@ -111,7 +112,7 @@ class Lane:
         assert self.process is not None
         self.process.join(_PATIENCE)
         if self.process.exitcode is None:
-            self.process.kill()
+            _kill(self.process)
             self.process.join()
         status = self.process.exitcode or 0
         if status >= 0:
@@ -164,8 +165,9 @@ class Lanes:
         Args:
             timeout: in seconds; after it there may be none.
         """
-        busy = {lane.connection: lane for lane in self.busy}
-        return [busy[found] for found in wait(list(busy), timeout)]  # type: ignore[index,type-var]
+        busy = self.busy
+        found = wait([lane.connection for lane in busy if lane.connection is not None], timeout)
+        return [lane for lane in busy if lane.connection in found]
 
 
 def _close(lanes: Sequence[Lane]) -> None:
@@ -174,6 +176,11 @@ def _close(lanes: Sequence[Lane]) -> None:
             lane.connection.close()
     for lane in lanes:
         lane.close()
+
+
+def _kill(process: LokyProcess) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _environment(

@@ -74,20 +74,9 @@ def _receive(connection: Connection, runs: "SimpleQueue[bytes | None]") -> None:
 
 def _outcome(run: bytes, listener: Listener) -> bytes:
     """What came of a run, pickled: its JobReturn, or what it raised."""
-    from hydra_plugins.hydra_joblib_launcher._core import execute_job
     import cloudpickle
 
-    outcome: Any
-    try:
-        if listener.asked is not None:
-            raise StopRequested(listener.asked, saved=True)
-        shared, number, overrides = pickle.loads(run)
-        context, config, function, singletons = pickle.loads(shared)
-        outcome = execute_job(number, overrides, context, config, function, 0, singletons, False)
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
-            traceback.print_exception(error)  # it does not travel
-        outcome = error
+    outcome = _done(run) if listener.asked is None else StopRequested(listener.asked, saved=True)
     try:
         content: bytes = cloudpickle.dumps(outcome)
         pickle.loads(content)
@@ -95,3 +84,16 @@ def _outcome(run: bytes, listener: Listener) -> bytes:
         said = f"what a run gave cannot be passed on: {type(error).__name__}: {error}"
         return pickle.dumps(RuntimeError(said))
     return content
+
+
+def _done(run: bytes) -> Any:
+    from hydra_plugins.hydra_joblib_launcher._core import execute_job
+
+    try:
+        shared, number, overrides = pickle.loads(run)
+        context, config, function, singletons = pickle.loads(shared)
+        return execute_job(number, overrides, context, config, function, 0, singletons, False)
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
+            traceback.print_exception(error)  # it does not travel
+        return error

@@ -5,7 +5,7 @@ import pickle
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -39,9 +39,7 @@ class ProcessLauncher(Launcher):
         inner_max_num_threads: of a run that says none; None: the cores, shared out.
     """
 
-    def __init__(
-        self, n_jobs: int | None = -1, inner_max_num_threads: int | None = None
-    ) -> None:
+    def __init__(self, n_jobs: int | None = -1, inner_max_num_threads: int | None = None) -> None:
         self.n_jobs = n_jobs
         self.threads = inner_max_num_threads
         self.lanes: Lanes | None = None
@@ -113,7 +111,7 @@ class ProcessLauncher(Launcher):
         return self.lanes
 
     def _names_a_gpu(self, job_overrides: Sequence[Sequence[str]]) -> bool:
-        """Whether some run says which GPU it is to have; it would not see it among others' shares."""
+        """Whether some run says which GPU it is to have: it could not, were they shared out."""
         given = (text.lstrip("+") for overrides in job_overrides for text in overrides)
         texts = [f"device={self.config.device}", *given]
         return any(text.startswith("device=cuda:") for text in texts)
@@ -182,7 +180,7 @@ class _Launch:
         for lane, place in busy:
             lane.kill()
             assert place is not None
-            self._mark(self._composed(place), INTERRUPTED, said)
+            self._mark(place, INTERRUPTED, said)
 
     def _give(self, lane: "Lane") -> None:
         place = self.waiting.popleft()

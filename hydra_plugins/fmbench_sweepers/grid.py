@@ -60,8 +60,8 @@ class _Lenient(Launcher):
         """Start runs and wait for all of them."""
         returns = self.launcher.launch(job_overrides, initial_job_idx)
         for ended in returns:
-            # To read the value is to raise it.
-            if isinstance(ended._return_value, PartialResultsError):
+            # To read the value in another way is to raise it.
+            if isinstance(ended._return_value, PartialResultsError):  # noqa: SLF001
                 ended.return_value, ended.status = math.nan, JobStatus.COMPLETED
         return returns
 
