@@ -25,6 +25,10 @@ class PartialResultsError(UserError):
     exit_status = 4
 
 
+class RunDiedError(PartialResultsError):
+    """The process of a run ended without a result: killed, or out of memory."""
+
+
 class StorageError(UserError):
     """A run folder or a report could not be written."""
 

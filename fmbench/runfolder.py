@@ -20,6 +20,7 @@ from fmbench.record import (
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
     RESULT_NAME,
+    RUNNING,
     Record,
     leaves,
 )
@@ -169,6 +170,31 @@ def _refuse_interpolation(folder: Path) -> None:
     """Refuse what Hydra would take for the name of a key when it names its log."""
     if "${" in str(folder.absolute()):
         raise StorageError(f"{folder}: no folder may have '${{' in its name; take another")
+
+
+def mark_ended(folder: Path, status: str, error: str) -> None:
+    """Say of a run how it has ended, where its process is gone and its record says `running`.
+
+    It may go on from its checkpoint all the same.
+
+    Args:
+        folder: of the run; where there is no record, nothing is done.
+        status: failed or interrupted.
+        error: what happened, in one line.
+
+    Raises:
+        StorageError: another process is at work there, or the record cannot be written.
+        ValueError: the record cannot be read.
+        OSError: the same.
+    """
+    path = folder / RESULT_NAME
+    if not path.is_file():
+        return
+    with RunFolder(folder) as run_folder:
+        record = Record.from_json(path.read_text("utf-8"))
+        if record.status == RUNNING:
+            record.status, record.error = status, error
+            run_folder.write_record(record)
 
 
 def _text(flat: Mapping[str, str], key: str) -> str:

@@ -80,6 +80,8 @@ class Listener:
 def listening(*, pass_on: bool = False) -> Iterator[Listener]:
     """Note signals rather than obey them, and hand the last one on when the block ends in a stop.
 
+    What a listener around this one has heard by now is heard here too.
+
     With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
 
     Another package may have handlers of its own (submitit puts a job back into the queue): these
@@ -91,6 +93,9 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
         yield listener
         return
     before: dict[int, Any] = {number: signal.signal(number, listener) for number in SIGNALS}
+    for outer in before.values():
+        if isinstance(outer, Listener) and listener.asked is None:
+            listener.asked = outer.asked
     try:
         yield listener
     except StopRequested as stop:

@@ -162,8 +162,10 @@ def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     sampler = ((hydra["sweeper"] or {}).get("sampler") or {}).get("_target_")
     if sampler is not None:
         _may_start("hydra.sweeper.sampler._target_", str(sampler))
-    if (hydra["launcher"] or {}).get("n_jobs") == 0:
-        raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more, or -1 for all cores")
+    n_jobs = (hydra["launcher"] or {}).get("n_jobs")
+    of_another_key = isinstance(n_jobs, str) and n_jobs.startswith("${")
+    if n_jobs is not None and not of_another_key and (type(n_jobs) is not int or n_jobs == 0):
+        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores")
     key = "hydra.sweeper.custom_search_space"
     given = any(text.lstrip("+").startswith(f"{key}=") for text in of_hydra)
     if (hydra["sweeper"] or {}).get("custom_search_space") is not None and not given:

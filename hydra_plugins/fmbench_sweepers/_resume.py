@@ -13,7 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from fmbench.config import resolve
-from fmbench.errors import StorageError
+from fmbench.errors import PartialResultsError, StorageError
 from fmbench.explain import Refusal
 from fmbench.record import RESULT_NAME, Record, recorded_config
 from fmbench.runfolder import MAY_CHANGE, is_done
@@ -145,6 +145,7 @@ def _alone(returned: JobReturn) -> JobReturn:
         return returned
     if isinstance(error, (Refusal, StopRequested)):
         raise error
-    log.error("failed: %s", error)
+    if not isinstance(error, PartialResultsError):  # of a process that died its launcher has told
+        log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
     returned.status, returned._return_value = JobStatus.COMPLETED, float("nan")
     return returned
