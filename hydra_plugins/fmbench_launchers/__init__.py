@@ -1,0 +1,1 @@
+"""Launchers under which one dead run does not end a sweep."""

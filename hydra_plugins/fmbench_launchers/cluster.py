@@ -1,0 +1,355 @@
+"""Sweeps whose runs are processes of submitit, on this machine or on Slurm, or tasks of Ray.
+
+The stock launchers under other rules: a run that dies is a failed run and no more, asked to stop
+the sweep asks its runs, and nothing on Slurm needs accounting.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fmbench.errors import ConfigError
+from fmbench.explain import Refusal
+from fmbench.stop import StopRequested
+from hydra_plugins.fmbench_launchers import slurm
+from hydra_plugins.fmbench_launchers.gather import RunDiedError, Task, failed, gather, log
+
+
+class NotInstalled(Launcher):
+    """Stands for a stock launcher that is not installed, so that choosing it ends in one line."""
+
+    needs = ""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Refuse.
+
+        Raises:
+            ConfigError: always.
+        """
+        option = config.hydra.runtime.choices["hydra/launcher"]
+        raise ConfigError(f"hydra/launcher={option}: is not installed; {self.needs} brings it")
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Never called."""
+        raise NotImplementedError
+
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+except ImportError:
+
+    class BaseSubmititLauncher(NotInstalled):  # type: ignore[no-redef]
+        """In its place."""
+
+        needs = "pip install 'fmbench[slurm]'"
+
+
+try:
+    from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as StockRayLauncher
+except ImportError:
+
+    class StockRayLauncher(NotInstalled):  # type: ignore[no-redef]
+        """In its place."""
+
+        needs = "pip install 'fmbench[ray]'"
+
+
+#: What submitit is told when an executor is made, and what it calls the same on every system.
+_FIRST = ("max_num_timeout", "python")
+_SHARED = (
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"),
+    *("name", "stderr_to_stdout"),
+)
+
+
+class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
+    """What runs on this machine and on Slurm have in common."""
+
+    #: Options that submitit does not know.
+    own: tuple[str, ...] = ("submitit_folder",)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Have the runs use no more threads than they have cores."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.task_function = Task(task_function, self.params.get("cpus_per_task"))
+
+    def __call__(self, overrides: list[str], *arguments: Any) -> JobReturn:
+        """One run, in its own process; what it raises gets back to the sweep."""
+        import submitit
+
+        before = signal.getsignal(signal.SIGUSR2)
+
+        def warned(number: int, frame: Any) -> None:
+            # Of a run that is out of time for good submitit raises an error here, over which it
+            # would be forgotten that the run was saved.
+            with contextlib.suppress(submitit.core.utils.UncompletedJobError):
+                before(number, frame)  # type: ignore[operator]
+
+        if callable(before):
+            signal.signal(signal.SIGUSR2, warned)
+        try:
+            return super().__call__(overrides, *arguments)  # type: ignore[no-any-return]
+        except StopRequested as stop:
+            if submitit.JobEnvironment().cluster == "slurm" and stop.number == signal.SIGTERM:
+                # Cancelled, or preempted and soon to be started again: Slurm knows which.
+                sys.exit(stop.exit_status)
+            return failed(overrides, stop)
+        except (Exception, Refusal, KeyboardInterrupt) as error:
+            return failed(overrides, error)
+
+    def executor(self) -> Any:
+        """Of submitit, as the options have it."""
+        import submitit
+
+        name = self._EXECUTOR
+        first = {f"{name}_{key}": self.params[key] for key in _FIRST if key in self.params}
+        executor = submitit.AutoExecutor(
+            folder=self.params["submitit_folder"], cluster=name, **first
+        )
+        executor.update_parameters(
+            **{
+                key if key in _SHARED else f"{name}_{key}": value
+                for key, value in self.params.items()
+                if key not in (*_FIRST, *self.own)
+            }
+        )
+        return executor
+
+    def calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
+        """The arguments of `__call__` for each run."""
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        state = Singleton.get_state()
+        return [
+            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
+            for number, overrides in enumerate(job_overrides, first)
+        ]
+
+
+class LocalLauncher(SubmititLauncher):
+    """Each run a process on this machine, as many at once as there are cores for them."""
+
+    _EXECUTOR = "local"
+    own = ("submitit_folder", "array_parallelism")
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises."""
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        at_once = self.params.get("array_parallelism")
+        at_once = at_once or max(1, cores // (self.params.get("cpus_per_task") or 1))
+        assert isinstance(self.task_function, Task)
+        if self.params.get("gpus_per_node") is None:
+            # submitit hides all GPUs from a run that asks for none; here it sees what a run without
+            # a launcher would.
+            self.task_function.visible_gpus = (os.environ.get("CUDA_VISIBLE_DEVICES"),)
+        executor = self.executor()
+        calls = self.calls(job_overrides, initial_job_idx)
+
+        def start(place: int) -> "LocalProcess":
+            with _no_keyboard():
+                return LocalProcess(executor.submit(self, *calls[place]))
+
+        return gather(start, job_overrides, initial_job_idx, at_once)
+
+
+@contextlib.contextmanager
+def _no_keyboard() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class LocalProcess:
+    """A run in a process of submitit on this machine."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        if not self.job.done():
+            return None
+        if self.job.paths.result_pickle.exists():
+            return _result(self.job)
+        raise RunDiedError(
+            f"process {self.job.job_id} ended without a result: killed, or out of time or memory; "
+            f"its log is {self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(self.job.job_id), signal.SIGTERM)
+
+
+class SlurmLauncher(SubmititLauncher):
+    """Each run a job of Slurm; those of one launch are an array."""
+
+    _EXECUTOR = "slurm"
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises.
+
+        Raises:
+            ConfigError: Slurm is not here, or does not take the jobs.
+        """
+        import submitit
+
+        calls = self.calls(job_overrides, initial_job_idx)
+        try:
+            jobs = self.executor().map_array(self, *zip(*calls, strict=True))
+        except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
+            words = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
+        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
+        queue = slurm.Queue([job.job_id for job in jobs])
+        return gather(lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx)
+
+
+class SlurmProcess:
+    """A run that is a job of Slurm."""
+
+    def __init__(self, job: Any, queue: slurm.Queue) -> None:
+        self.job = job
+        self.queue = queue
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        folder = self.job.paths.folder
+        with contextlib.suppress(OSError):
+            folder.chmod(folder.stat().st_mode)  # a network disk then looks again
+        if self.job.paths.result_pickle.exists():
+            return _result(self.job)
+        if not self.queue.has_ended(self.job.job_id):
+            return None
+        raise RunDiedError(
+            f"Slurm job {self.job.job_id} ended without a result: {slurm.ending(self.job.job_id)}; "
+            f"its log is {self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave; out of the queue if it has not begun."""
+        slurm.stop([self.job.job_id])
+
+
+def _result(job: Any) -> JobReturn:
+    """What a job of submitit left.
+
+    Raises:
+        RunDiedError: it is an error of submitit's, or cannot be read.
+    """
+    try:
+        (result,) = job.results()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        # The last line of a traceback is followed by three of submitit's.
+        said = next((line for line in lines if "Error: " in line), lines[-1] if lines else "?")
+        raise RunDiedError(f"its result cannot be read: {said.strip()}") from error
+    assert isinstance(result, JobReturn)
+    return result
+
+
+class RayLauncher(StockRayLauncher):  # type: ignore[misc]
+    """Each run a task of Ray."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Have the runs use no more threads than they have cores."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        cores = self.ray_cfg.remote.get("num_cpus")
+        self.task_function = Task(task_function, max(1, int(cores)) if cores else None)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises."""
+        import ray
+        from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
+
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        stock.start_ray(OmegaConf.create(_given(self.ray_cfg.init)))
+        remote = ray.remote(**_given(self.ray_cfg.remote))(ray_task)
+        tasks = []
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            config = self.hydra_context.config_loader.load_sweep_config(
+                self.config, list(overrides)
+            )
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
+            tasks.append(
+                remote.remote(self.hydra_context, config, self.task_function, Singleton.get_state())
+            )
+        return gather(lambda place: RayProcess(tasks[place]), job_overrides, initial_job_idx)
+
+
+def ray_task(context: HydraContext, config: DictConfig, function: Task, state: Any) -> JobReturn:
+    """One run, in a process of Ray; what it raises gets back to the sweep."""
+    from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
+
+    try:
+        return stock._run_job(context, config, function, state)  # type: ignore[no-any-return] # noqa: SLF001
+    except (Exception, Refusal, KeyboardInterrupt) as error:
+        return failed(OmegaConf.to_container(config.hydra.overrides.task), error)  # type: ignore[arg-type]
+
+
+def _given(options: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(options, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if value is not None}
+
+
+class RayProcess:
+    """A run that is a task of Ray."""
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        import ray
+
+        ready, _ = ray.wait([self.task], timeout=0)
+        if not ready:
+            return None
+        try:
+            return ray.get(self.task)  # type: ignore[no-any-return]
+        except ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())
+            said = f"{type(error).__name__}: {words.partition('. ')[0]}"
+            raise RunDiedError(f"its task of Ray ended without a result: {said}") from error
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave; it does not begin if it has not."""
+        import ray
+
+        ray.cancel(self.task, force=False)
