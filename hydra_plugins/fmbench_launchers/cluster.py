@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fmbench.errors import ConfigError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested
-from hydra_plugins.fmbench_launchers import slurm
-from hydra_plugins.fmbench_launchers.gather import RunDiedError, Task, failed, gather, log
+from hydra_plugins.fmbench_launchers import _slurm as slurm
+from hydra_plugins.fmbench_launchers._gather import RunDiedError, Task, failed, gather, log
 
 
 class NotInstalled(Launcher):
@@ -176,14 +176,21 @@ class LocalLauncher(SubmititLauncher):
 @contextlib.contextmanager
 def _no_keyboard() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
-    if threading.current_thread() is not threading.main_thread():
+    with _as_before(signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _as_before(number: int) -> Iterator[None]:
+    """Put the handler of a signal back; in a thread other than the main one there are none."""
+    before = signal.getsignal(number)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 class LocalProcess:
@@ -258,6 +265,7 @@ class SlurmProcess:
 
     def ask_to_stop(self) -> None:
         """Have the run save itself and leave; out of the queue if it has not begun."""
+        self.queue.grace = 0  # nothing goes back into the queue now
         slurm.stop([self.job.job_id])
 
 
@@ -297,7 +305,8 @@ class RayLauncher(StockRayLauncher):  # type: ignore[misc]
         from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
 
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        stock.start_ray(OmegaConf.create(_given(self.ray_cfg.init)))
+        with _as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
+            stock.start_ray(OmegaConf.create(_given(self.ray_cfg.init)))
         remote = ray.remote(**_given(self.ray_cfg.remote))(ray_task)
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

@@ -113,7 +113,8 @@ def gather(
                 for process in running.values():
                     process.ask_to_stop()
             for place, process in list(running.items()):
-                ended = _outcome(process, job_overrides[place], first + place)
+                quiet = listener.asked is not None
+                ended = _outcome(process, job_overrides[place], first + place, quiet=quiet)
                 if ended is not None:
                     returns[place] = ended
                     del running[place]
@@ -126,12 +127,15 @@ def gather(
     return [returns[place] for place in range(total)]
 
 
-def _outcome(process: Process, overrides: Sequence[str], number: int) -> JobReturn | None:
+def _outcome(
+    process: Process, overrides: Sequence[str], number: int, *, quiet: bool
+) -> JobReturn | None:
     try:
         ended = process.outcome()
     except RunDiedError as error:
         line = f"run {number + 1}: {error}"
-        log.error(line)  # noqa: TRY400 - where it was found out says nothing
+        if not quiet:  # runs that are stopped before they have begun die
+            log.error(line)  # noqa: TRY400 - where it was found out says nothing
         return failed(overrides, RunDiedError(line))
     if ended is None:
         return None

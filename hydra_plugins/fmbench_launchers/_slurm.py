@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from hydra_plugins.fmbench_launchers.gather import exit_text
+from hydra_plugins.fmbench_launchers._gather import exit_text
 
 #: Seconds between two questions to the controller, and for which the answer that a job has ended
 #: must stand: one that goes back into the queue has ended for a moment, and a network disk shows a
@@ -31,13 +31,14 @@ class Queue:
         self.ended: dict[str, float] = {}
         self.jobs = list(jobs)
         self.asked_at = float("-inf")
+        self.grace = GRACE
 
     def has_ended(self, job: str) -> bool:
         """Whether a job has ended for good."""
         if time.monotonic() > self.asked_at + INTERVAL:
             self._ask()
             self.asked_at = time.monotonic()
-        return time.monotonic() > self.ended.get(job, float("inf")) + GRACE
+        return time.monotonic() > self.ended.get(job, float("inf")) + self.grace
 
     def _ask(self) -> None:
         done = _run("squeue", "-h", "--array", "--states=all", "-o", "%i %T", "-j", self.asked_for)
