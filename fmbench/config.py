@@ -131,7 +131,7 @@ _AROUND_RUNS = [
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
-    "hydra_plugins.fmbench_launchers.cluster.RayLauncher",
+    "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
     "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
     "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
     "hydra_plugins.fmbench_sweepers.search.SearchSweeper",

@@ -64,7 +64,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A program that is not installed; its text names it."""
 
 
@@ -72,11 +72,11 @@ def program(name: str, *more: str) -> str:
     """The path of an installed program.
 
     Raises:
-        Missing: it is not there.
+        MissingError: it is not there.
     """
     found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *PLACES, *more]))
     if found is None:
-        raise Missing(f"{name} is not installed")
+        raise MissingError(f"{name} is not installed")
     return found
 
 
@@ -88,7 +88,7 @@ def slurm() -> Iterator[dict[str, str]]:
         The environment variables that its commands need.
 
     Raises:
-        Missing: it is not installed.
+        MissingError: it is not installed.
         RuntimeError: it does not start.
     """
     paths = {name: program(name) for name in ("munged", "slurmctld", "slurmd", "sinfo", "scancel")}
@@ -116,7 +116,7 @@ def slurm() -> Iterator[dict[str, str]]:
         files = {"key": "key", "socket": "socket", "pid": "pid", "seed": "seed"}
         names = {"key": "key-file", "socket": "socket", "pid": "pid-file", "seed": "seed-file"}
         start("munged", "-F", *(f"--{names[n]}={folder}/munge.{files[n]}" for n in names))
-        _wait(lambda: (folder / "munge.socket").exists(), folder / "munged.log")
+        _wait((folder / "munge.socket").exists, folder / "munged.log")
         start("slurmctld", "-D", "-i")
         start("slurmd", "-D")
 
@@ -152,7 +152,7 @@ def postgresql() -> Iterator[dict[str, str]]:
         The environment variables that its clients read, and PGURL.
 
     Raises:
-        Missing: it is not installed.
+        MissingError: it is not installed.
         RuntimeError: it does not start.
     """
     newest = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
@@ -275,7 +275,7 @@ def main() -> int:
     try:
         with DAEMONS[arguments.daemons]() as environment:
             return subprocess.call(arguments.command, env={**os.environ, **environment})
-    except (Missing, RuntimeError) as error:
+    except (MissingError, RuntimeError) as error:
         print(f"daemons: {error}", file=sys.stderr)
         return 1
 

@@ -1,18 +1,21 @@
 """The runs of a sweep in processes elsewhere: waiting for all of them, however each one ends."""
 
+import contextlib
 import logging
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import TaskFunction
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench import config as configuration
-from fmbench.errors import PartialResultsError
+from fmbench.errors import ConfigError, PartialResultsError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested, listening
 
@@ -70,6 +73,43 @@ class Task:
         return self.function(config)
 
 
+class NotInstalled(Launcher):
+    """Stands for a stock launcher that is not installed, so that choosing it ends in one line."""
+
+    needs = ""
+
+    def __init__(self, **options: Any) -> None:
+        pass
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Refuse.
+
+        Raises:
+            ConfigError: always.
+        """
+        option = config.hydra.runtime.choices["hydra/launcher"]
+        raise ConfigError(f"hydra/launcher={option}: is not installed; {self.needs} brings it")
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Never called."""
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def as_before(number: int) -> Iterator[None]:
+    """Put the handler of a signal back; in a thread other than the main one there are none."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
+
+
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
     """A run that ended in an error, as a sweeper wants to know it."""
     return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=error)
@@ -104,7 +144,9 @@ def gather(
         places = iter(range(total))
         while len(returns) < total:
             if listener.asked is None:
-                while len(running) < (at_once or total) and (place := next(places, None)) is not None:
+                while (
+                    len(running) < (at_once or total) and (place := next(places, None)) is not None
+                ):
                     running[place] = start(place)
             elif not running:
                 raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
@@ -122,8 +164,8 @@ def gather(
         if listener.asked is not None:
             raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
     for ended in returns.values():
-        if isinstance(ended._return_value, Refusal):  # noqa: SLF001 - reading it would raise it
-            raise ended._return_value  # noqa: SLF001
+        if isinstance(ended._return_value, Refusal):
+            raise ended._return_value
     return [returns[place] for place in range(total)]
 
 
@@ -139,7 +181,7 @@ def _outcome(
         return failed(overrides, RunDiedError(line))
     if ended is None:
         return None
-    value = ended._return_value  # noqa: SLF001
+    value = ended._return_value
     if isinstance(value, StopRequested):
         # Nobody may take it for a request to stop the sweep.
         said = "saved" if value.saved else "could not be saved"
@@ -153,7 +195,7 @@ def _outcome(
 
 
 def _all_saved(returns: Any) -> bool:
-    stops = [getattr(ended._return_value, "__cause__", None) for ended in returns]  # noqa: SLF001
+    stops = [getattr(ended._return_value, "__cause__", None) for ended in returns]
     return all(stop.saved for stop in stops if isinstance(stop, StopRequested))
 
 

@@ -1,4 +1,4 @@
-"""Sweeps whose runs are processes of submitit, on this machine or on Slurm, or tasks of Ray.
+"""Sweeps whose runs are processes of submitit, on this machine or on Slurm.
 
 The stock launchers under other rules: a run that dies is a failed run and no more, asked to stop
 the sweep asks its runs, and nothing on Slurm needs accounting.
@@ -15,42 +15,22 @@ from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from fmbench.errors import ConfigError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested
 from hydra_plugins.fmbench_launchers import _slurm as slurm
-from hydra_plugins.fmbench_launchers._gather import RunDiedError, Task, failed, gather, log
-
-
-class NotInstalled(Launcher):
-    """Stands for a stock launcher that is not installed, so that choosing it ends in one line."""
-
-    needs = ""
-
-    def __init__(self, **options: Any) -> None:
-        pass
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Refuse.
-
-        Raises:
-            ConfigError: always.
-        """
-        option = config.hydra.runtime.choices["hydra/launcher"]
-        raise ConfigError(f"hydra/launcher={option}: is not installed; {self.needs} brings it")
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Never called."""
-        raise NotImplementedError
-
+from hydra_plugins.fmbench_launchers._gather import (
+    NotInstalled,
+    RunDiedError,
+    Task,
+    as_before,
+    failed,
+    gather,
+    log,
+)
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
@@ -60,16 +40,6 @@ except ImportError:
         """In its place."""
 
         needs = "pip install 'fmbench[slurm]'"
-
-
-try:
-    from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as StockRayLauncher
-except ImportError:
-
-    class StockRayLauncher(NotInstalled):  # type: ignore[no-redef]
-        """In its place."""
-
-        needs = "pip install 'fmbench[ray]'"
 
 
 #: What submitit is told when an executor is made, and what it calls the same on every system.
@@ -98,14 +68,15 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         import submitit
 
         before = signal.getsignal(signal.SIGUSR2)
-
-        def warned(number: int, frame: Any) -> None:
-            # Of a run that is out of time for good submitit raises an error here, over which it
-            # would be forgotten that the run was saved.
-            with contextlib.suppress(submitit.core.utils.UncompletedJobError):
-                before(number, frame)  # type: ignore[operator]
-
         if callable(before):
+            own = before
+
+            def warned(number: int, frame: Any) -> None:
+                # Of a run that is out of time for good submitit raises an error here, over which it
+                # would be forgotten that the run was saved.
+                with contextlib.suppress(submitit.core.utils.UncompletedJobError):
+                    own(number, frame)
+
             signal.signal(signal.SIGUSR2, warned)
         try:
             return super().__call__(overrides, *arguments)  # type: ignore[no-any-return]
@@ -176,21 +147,10 @@ class LocalLauncher(SubmititLauncher):
 @contextlib.contextmanager
 def _no_keyboard() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
-    with _as_before(signal.SIGINT):
+    with as_before(signal.SIGINT):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         yield
-
-
-@contextlib.contextmanager
-def _as_before(number: int) -> Iterator[None]:
-    """Put the handler of a signal back; in a thread other than the main one there are none."""
-    before = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(number, before)
 
 
 class LocalProcess:
@@ -239,7 +199,9 @@ class SlurmLauncher(SubmititLauncher):
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
         log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
         queue = slurm.Queue([job.job_id for job in jobs])
-        return gather(lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx)
+        return gather(
+            lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx
+        )
 
 
 class SlurmProcess:
@@ -284,81 +246,3 @@ def _result(job: Any) -> JobReturn:
         raise RunDiedError(f"its result cannot be read: {said.strip()}") from error
     assert isinstance(result, JobReturn)
     return result
-
-
-class RayLauncher(StockRayLauncher):  # type: ignore[misc]
-    """Each run a task of Ray."""
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Have the runs use no more threads than they have cores."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        cores = self.ray_cfg.remote.get("num_cpus")
-        self.task_function = Task(task_function, max(1, int(cores)) if cores else None)
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises."""
-        import ray
-        from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
-
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        with _as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
-            stock.start_ray(OmegaConf.create(_given(self.ray_cfg.init)))
-        remote = ray.remote(**_given(self.ray_cfg.remote))(ray_task)
-        tasks = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            config = self.hydra_context.config_loader.load_sweep_config(
-                self.config, list(overrides)
-            )
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
-            tasks.append(
-                remote.remote(self.hydra_context, config, self.task_function, Singleton.get_state())
-            )
-        return gather(lambda place: RayProcess(tasks[place]), job_overrides, initial_job_idx)
-
-
-def ray_task(context: HydraContext, config: DictConfig, function: Task, state: Any) -> JobReturn:
-    """One run, in a process of Ray; what it raises gets back to the sweep."""
-    from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
-
-    try:
-        return stock._run_job(context, config, function, state)  # type: ignore[no-any-return] # noqa: SLF001
-    except (Exception, Refusal, KeyboardInterrupt) as error:
-        return failed(OmegaConf.to_container(config.hydra.overrides.task), error)  # type: ignore[arg-type]
-
-
-def _given(options: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(options, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if value is not None}
-
-
-class RayProcess:
-    """A run that is a task of Ray."""
-
-    def __init__(self, task: Any) -> None:
-        self.task = task
-
-    def outcome(self) -> JobReturn | None:
-        """As `gather.Process` has it."""
-        import ray
-
-        ready, _ = ray.wait([self.task], timeout=0)
-        if not ready:
-            return None
-        try:
-            return ray.get(self.task)  # type: ignore[no-any-return]
-        except ray.exceptions.RayError as error:
-            words = " ".join(str(error).split())
-            said = f"{type(error).__name__}: {words.partition('. ')[0]}"
-            raise RunDiedError(f"its task of Ray ended without a result: {said}") from error
-
-    def ask_to_stop(self) -> None:
-        """Have the run save itself and leave; it does not begin if it has not."""
-        import ray
-
-        ray.cancel(self.task, force=False)
