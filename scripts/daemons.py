@@ -23,6 +23,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1,requeue_delay=1
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1
 AccountingStorageType=accounting_storage/none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -186,7 +187,8 @@ def postgresql() -> Iterator[dict[str, str]]:
         settings = [f"unix_socket_directories={home}", "fsync=off", "max_connections=50"]
         options = [part for text in settings for part in ("-c", text)]
         command = [paths["postgres"], "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
-        with _daemon(command, folder / "postgres.log", {}, user=user, cwd=home):
+        # SIGINT ends it also while clients are connected.
+        with _daemon(command, folder / "postgres.log", {}, user=user, cwd=home, end=signal.SIGINT):
             ask = [paths["pg_isready"], "-q", "-h", "127.0.0.1", "-p", str(port)]
             _wait(lambda: subprocess.call(ask) == 0, folder / "postgres.log")
             yield {
@@ -216,8 +218,9 @@ def _daemon(
     *,
     user: str | None = None,
     cwd: Path | None = None,
+    end: int = signal.SIGTERM,
 ) -> Iterator[None]:
-    """A process that lives as long as the block."""
+    """A process that lives as long as the block, and is then sent the signal `end`."""
     ids = pwd.getpwnam(user) if user else None
     with (
         log.open("wb") as out,
@@ -236,7 +239,7 @@ def _daemon(
         try:
             yield
         finally:
-            process.terminate()
+            process.send_signal(end)
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:

@@ -3,10 +3,14 @@
 Slurm and PostgreSQL are real ones of this machine, which `scripts/daemons.py` starts.
 """
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import signal
+import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import fields
 
@@ -22,6 +26,9 @@ from fmbench.explain import Refusal
 from fmbench.stop import StopRequested
 from hydra_plugins.fmbench_launchers import _slurm, cluster, ray_tasks
 from hydra_plugins.fmbench_launchers._gather import LOOK, RunDiedError, failed, gather
+
+#: Seconds that a command may take on a machine that has much else to do.
+PATIENCE = 400
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -127,6 +134,33 @@ def statuses(folder):
     return Counter(record["status"] for record in records(folder))
 
 
+@contextlib.contextmanager
+def started_at_once(environment):
+    """Slurm keeps a job that goes back into the queue there for two minutes: not while this is."""
+    over = threading.Event()
+
+    def look():
+        environ = {**os.environ, **environment}
+        while not over.wait(0.5):
+            asked = subprocess.run(
+                ["squeue", "-h", "--array", "-t", "PENDING", "-o", "%i %r"],
+                env=environ, capture_output=True, text=True,
+            )  # fmt: skip
+            for line in asked.stdout.splitlines():
+                job, reason = line.split(maxsplit=1)
+                if reason == "BeginTime":
+                    told = f"JobId={job}", "StartTime=now"
+                    subprocess.run(["scontrol", "update", *told], env=environ)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @needs_linux
 def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     name, environment = launcher
@@ -139,16 +173,14 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     arguments = [text for text in TINY if not text.startswith("model=")]
-    done = fmbench(
-        "-m", "--config-dir=mine", *arguments, "model=mortal", "seed=range(4)",
-        f"model.ends={ENDS[name]}", f"model.marks={marks}", f"hydra/launcher={name}",
-        "hydra.sweep.dir=here", cwd=tmp_path,
-        environment={
-            **environment,
-            "FMBENCH_TRUST": "mortal",
-            "PYTHONPATH": f"{CHECKOUT}:{tmp_path}",
-        },
-    )  # fmt: skip
+    mine = {"FMBENCH_TRUST": "mortal", "PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    with started_at_once(environment) if name == "submitit_slurm" else contextlib.nullcontext():
+        done = fmbench(
+            "-m", "--config-dir=mine", *arguments, "model=mortal", "seed=range(4)",
+            f"model.ends={ENDS[name]}", f"model.marks={marks}", f"hydra/launcher={name}",
+            "hydra.sweep.dir=here",
+            cwd=tmp_path, environment={**environment, **mine}, timeout=PATIENCE,
+        )  # fmt: skip
     assert done.returncode == PartialResultsError.exit_status, done.stderr
     assert "Traceback" not in done.stderr
     said = done.stderr.splitlines()
@@ -169,10 +201,10 @@ def test_a_search_of_eight(launcher, tmp_path):
     name, environment = launcher
     done = fmbench(
         "-m", *SEARCH, *search_keys(8, 2), f"hydra/launcher={name}",
-        cwd=tmp_path, environment=environment,
+        cwd=tmp_path, environment=environment, timeout=PATIENCE,
     )  # fmt: skip
     assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr
-    assert (tmp_path / "here" / "best.yaml").is_file(), done.stderr
+    assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
 
 
 @needs_linux
@@ -181,7 +213,7 @@ def test_a_search_of_eight_in_postgresql(postgresql, tmp_path, monkeypatch):
     url = postgresql["PGURL"]
     done = fmbench(
         "-m", *SEARCH, *search_keys(8, 1, url), "sweep.study=eight",
-        cwd=tmp_path, environment=postgresql,
+        cwd=tmp_path, environment=postgresql, timeout=PATIENCE,
     )  # fmt: skip
     assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr
     for name, value in postgresql.items():
