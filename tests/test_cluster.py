@@ -144,13 +144,13 @@ def started_at_once(environment):
         while not over.wait(0.5):
             asked = subprocess.run(
                 ["squeue", "-h", "--array", "-t", "PENDING", "-o", "%i %r"],
-                env=environ, capture_output=True, text=True,
+                env=environ, capture_output=True, text=True, check=False,
             )  # fmt: skip
             for line in asked.stdout.splitlines():
                 job, reason = line.split(maxsplit=1)
                 if reason == "BeginTime":
                     told = f"JobId={job}", "StartTime=now"
-                    subprocess.run(["scontrol", "update", *told], env=environ)
+                    subprocess.run(["scontrol", "update", *told], env=environ, check=False)
 
     thread = threading.Thread(target=look)
     thread.start()
