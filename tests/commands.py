@@ -33,7 +33,7 @@ def compose(*overrides: str) -> dict[str, Any]:
 
 
 def python(
-    *arguments: str, cwd: Path, environment: dict[str, str] | None = None
+    *arguments: str, cwd: Path, environment: dict[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """`python ARGUMENTS` with fmbench importable, in `cwd`, without network or data set."""
     inherited = {name: value for name, value in os.environ.items() if name != "FMBENCH_DATA"}
@@ -43,7 +43,7 @@ def python(
         env={**inherited, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
 

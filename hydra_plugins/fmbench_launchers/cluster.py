@@ -1,0 +1,248 @@
+"""Sweeps whose runs are processes of submitit, on this machine or on Slurm.
+
+The stock launchers under other rules: a run that dies is a failed run and no more, asked to stop
+the sweep asks its runs, and nothing on Slurm needs accounting.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from fmbench.errors import ConfigError
+from fmbench.explain import Refusal
+from fmbench.stop import StopRequested
+from hydra_plugins.fmbench_launchers import _slurm as slurm
+from hydra_plugins.fmbench_launchers._gather import (
+    NotInstalled,
+    RunDiedError,
+    Task,
+    as_before,
+    failed,
+    gather,
+    log,
+)
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+except ImportError:
+
+    class BaseSubmititLauncher(NotInstalled):  # type: ignore[no-redef]
+        """In its place."""
+
+        needs = "pip install 'fmbench[slurm]'"
+
+
+#: What submitit is told when an executor is made, and what it calls the same on every system.
+_FIRST = ("max_num_timeout", "python")
+_SHARED = (
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"),
+    *("name", "stderr_to_stdout"),
+)
+
+
+class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
+    """What runs on this machine and on Slurm have in common."""
+
+    #: Options that submitit does not know.
+    own: tuple[str, ...] = ("submitit_folder",)
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Have the runs use no more threads than they have cores."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.task_function = Task(task_function, self.params.get("cpus_per_task"))
+
+    def __call__(self, overrides: list[str], *arguments: Any) -> JobReturn:
+        """One run, in its own process; what it raises gets back to the sweep."""
+        import submitit
+
+        before = signal.getsignal(signal.SIGUSR2)
+        if callable(before):
+            own = before
+
+            def warned(number: int, frame: Any) -> None:
+                # Of a run that is out of time for good submitit raises an error here, over which it
+                # would be forgotten that the run was saved.
+                with contextlib.suppress(submitit.core.utils.UncompletedJobError):
+                    own(number, frame)
+
+            signal.signal(signal.SIGUSR2, warned)
+        try:
+            return super().__call__(overrides, *arguments)  # type: ignore[no-any-return]
+        except StopRequested as stop:
+            if submitit.JobEnvironment().cluster == "slurm" and stop.number == signal.SIGTERM:
+                # Cancelled, or preempted and soon to be started again: Slurm knows which.
+                sys.exit(stop.exit_status)
+            return failed(overrides, stop)
+        except (Exception, Refusal, KeyboardInterrupt) as error:
+            return failed(overrides, error)
+
+    def executor(self) -> Any:
+        """Of submitit, as the options have it."""
+        import submitit
+
+        name = self._EXECUTOR
+        first = {f"{name}_{key}": self.params[key] for key in _FIRST if key in self.params}
+        executor = submitit.AutoExecutor(
+            folder=self.params["submitit_folder"], cluster=name, **first
+        )
+        executor.update_parameters(
+            **{
+                key if key in _SHARED else f"{name}_{key}": value
+                for key, value in self.params.items()
+                if key not in (*_FIRST, *self.own)
+            }
+        )
+        return executor
+
+    def calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
+        """The arguments of `__call__` for each run."""
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        state = Singleton.get_state()
+        return [
+            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
+            for number, overrides in enumerate(job_overrides, first)
+        ]
+
+
+class LocalLauncher(SubmititLauncher):
+    """Each run a process on this machine, as many at once as there are cores for them."""
+
+    _EXECUTOR = "local"
+    own = ("submitit_folder", "array_parallelism")
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises."""
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        at_once = self.params.get("array_parallelism")
+        at_once = at_once or max(1, cores // (self.params.get("cpus_per_task") or 1))
+        assert isinstance(self.task_function, Task)
+        if self.params.get("gpus_per_node") is None:
+            # submitit hides all GPUs from a run that asks for none; here it sees what a run without
+            # a launcher would.
+            self.task_function.visible_gpus = (os.environ.get("CUDA_VISIBLE_DEVICES"),)
+        executor = self.executor()
+        calls = self.calls(job_overrides, initial_job_idx)
+
+        def start(place: int) -> "LocalProcess":
+            with _no_keyboard():
+                return LocalProcess(executor.submit(self, *calls[place]))
+
+        return gather(start, job_overrides, initial_job_idx, at_once)
+
+
+@contextlib.contextmanager
+def _no_keyboard() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
+    with as_before(signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+
+
+class LocalProcess:
+    """A run in a process of submitit on this machine."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        if not self.job.done():
+            return None
+        if self.job.paths.result_pickle.exists():
+            return _result(self.job)
+        raise RunDiedError(
+            f"process {self.job.job_id} ended without a result: killed, or out of time or memory; "
+            f"its log is {self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(self.job.job_id), signal.SIGTERM)
+
+
+class SlurmLauncher(SubmititLauncher):
+    """Each run a job of Slurm; those of one launch are an array."""
+
+    _EXECUTOR = "slurm"
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises.
+
+        Raises:
+            ConfigError: Slurm is not here, or does not take the jobs.
+        """
+        import submitit
+
+        calls = self.calls(job_overrides, initial_job_idx)
+        try:
+            jobs = self.executor().map_array(self, *zip(*calls, strict=True))
+        except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
+            words = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
+        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
+        queue = slurm.Queue([job.job_id for job in jobs])
+        return gather(
+            lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx
+        )
+
+
+class SlurmProcess:
+    """A run that is a job of Slurm."""
+
+    def __init__(self, job: Any, queue: slurm.Queue) -> None:
+        self.job = job
+        self.queue = queue
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        folder = self.job.paths.folder
+        with contextlib.suppress(OSError):
+            folder.chmod(folder.stat().st_mode)  # a network disk then looks again
+        if self.job.paths.result_pickle.exists():
+            return _result(self.job)
+        if not self.queue.has_ended(self.job.job_id):
+            return None
+        raise RunDiedError(
+            f"Slurm job {self.job.job_id} ended without a result: {slurm.ending(self.job.job_id)}; "
+            f"its log is {self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave; out of the queue if it has not begun."""
+        self.queue.grace = 0  # nothing goes back into the queue now
+        slurm.stop([self.job.job_id])
+
+
+def _result(job: Any) -> JobReturn:
+    """What a job of submitit left.
+
+    Raises:
+        RunDiedError: it is an error of submitit's, or cannot be read.
+    """
+    try:
+        (result,) = job.results()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        # The last line of a traceback is followed by three of submitit's.
+        said = next((line for line in lines if "Error: " in line), lines[-1] if lines else "?")
+        raise RunDiedError(f"its result cannot be read: {said.strip()}") from error
+    assert isinstance(result, JobReturn)
+    return result
