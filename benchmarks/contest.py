@@ -13,11 +13,11 @@ from benchmarks import limit, usual
 from benchmarks.timing import Work
 from fmbench import assembly
 from fmbench import config as configuration
+from fmbench.attempt import CPU_TICK
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops
 from fmbench.device import choose_precision
 from fmbench.progress import Display, Ticker
-from fmbench.runner import CPU_TICK
 from fmbench.saver import Saver
 from fmbench.stop import Listener
 

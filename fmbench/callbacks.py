@@ -159,8 +159,9 @@ class SweepReport(Callback):
         if search is not None:
             SweepReport.exit_status = _said_of_search(search)
             return
-        total = self.total or table.completed + table.failed
-        if table.completed < total or table.exit_status:
+        well = table.completed + table.pruned
+        total = self.total or well + table.failed
+        if well < total or table.exit_status:
             SweepReport.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
 

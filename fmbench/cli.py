@@ -35,8 +35,8 @@ from fmbench.sweep import is_search, search_keys
 from fmbench.trust import refuse_untrusted, typed
 
 if TYPE_CHECKING:
+    from fmbench.attempt import Watch
     from fmbench.record import Record
-    from fmbench.runner import Watch
 
 log = logging.getLogger(__name__)
 

@@ -1,26 +1,14 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
-import contextlib
 import json
 import logging
-import math
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from fmbench.assembly import make_model, make_trainer, prepare
-from fmbench.checkpoint import Checkpoints
-from fmbench.cost import count_flops, count_parameters
-from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
+from fmbench.attempt import Attempt, PrunedError, Watch
 from fmbench.errors import StorageError, UserError
-from fmbench.memory import out_of_memory
-from fmbench.progress import Display, Ticker, display_for, epoch_line
+from fmbench.progress import Display, display_for
 from fmbench.provenance import git_state
 from fmbench.record import (
     COMPLETED,
@@ -35,19 +23,11 @@ from fmbench.record import (
     recorded_overrides,
 )
 from fmbench.runfolder import RunFolder, held, is_done
-from fmbench.saver import Saver, now
-from fmbench.stop import Listener, StopRequested, listening
-from fmbench.train import DivergedError, Epoch, Trainer, evaluate
-from fmbench.weights import refuse_unkeepable, to_bytes
+from fmbench.saver import now
+from fmbench.stop import StopRequested, listening
+from fmbench.train import DivergedError
 
 log = logging.getLogger(__name__)
-epochs_log = logging.getLogger("fmbench.epochs")
-
-#: Told after each epoch how far a run is: epochs done, and its record. Whether to give it up.
-Watch = Callable[[int, Record], bool]
-
-#: Seconds between looks at the running means; see `Ticker`.
-CPU_TICK, GPU_TICK = 0.2, 10.0
 
 
 def execute(
@@ -100,13 +80,13 @@ def execute(
             return before
         run_folder.clean()
         if before is not None and before.status in FINAL:
-            run = _Run(config, before, run_folder, listener, goes_on=True)
+            run = Attempt(config, before, run_folder, listener, goes_on=True)
             with run.memory_watched():
                 run.look_at_test()
             return before
         if before is not None:
             record.started, record.restarts = before.started, before.restarts
-        run = _Run(config, record, run_folder, listener, goes_on=before is not None)
+        run = Attempt(config, record, run_folder, listener, goes_on=before is not None)
         run_folder.write_record(record)
         stop: KeyboardInterrupt | None = None
         try:
@@ -114,7 +94,7 @@ def execute(
                 run.prepare()
                 run.fit(display, watch)
             record.status = COMPLETED
-        except _PrunedError as error:
+        except PrunedError as error:
             record.status, record.error = PRUNED, str(error)
         except DivergedError as error:
             record.status, record.error = DIVERGED, str(error)
@@ -180,242 +160,6 @@ def _blank_record(
     )
 
 
-class _PrunedError(Exception):
-    """A search has given the run up."""
-
-
-class _Run:
-    """One run in its folder.
-
-    Args:
-        config: resolved.
-        record: of the run, brought up to date as it goes.
-        folder: where it is kept.
-        listener: hears what asks the run to stop.
-        goes_on: whether the folder holds it already, interrupted.
-    """
-
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        record: Record,
-        folder: RunFolder,
-        listener: Listener,
-        *,
-        goes_on: bool,
-    ) -> None:
-        self.config = config
-        self.record = record
-        self.folder = folder
-        self.listener = listener
-        self.goes_on = goes_on
-        self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
-        self.device: Device | None = None
-        self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
-        self.trainer: Trainer | None = None
-
-    @contextlib.contextmanager
-    def memory_watched(self) -> Iterator[None]:
-        """Turn a lack of memory into a line that says what fits.
-
-        Raises:
-            OutOfMemoryError: there was too little.
-        """
-        try:
-            yield
-        except Exception as error:
-            if self.device is None or not is_out_of_memory(error):
-                raise
-            self.trainer = None  # and with it the net
-            raise out_of_memory(
-                error, self.config, self.inputs, self.device, self.record.flops
-            ) from None
-
-    def prepare(self) -> None:
-        """Read the data, build the net and all around it, go on from a checkpoint if there is one.
-
-        Raises:
-            UserError: the config, the data or the folder is at fault.
-        """
-        config, record = self.config, self.record
-        self.inputs = inputs = prepare(config)
-        # Reading the images is not the run's: in a sweep only the first run does it.
-        self.start = time.perf_counter()
-        split = inputs.split
-        record.data["sha256"] = inputs.dataset.sha256
-        record.split = {
-            "name": split.name,
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-            "hash": split.hash,
-        }
-        record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
-
-        _seed(config["seed"])
-        model = make_model(config)
-        if config["keep_model"]:
-            refuse_unkeepable(model)
-        record.parameters = count_parameters(model)
-        record.flops = count_flops(model)
-        precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
-        self.device = device = replace(inputs.device, precision=precision)
-        record.device = device.name
-        record.fingerprint = device.fingerprint()
-        self.memory = PeakMemory(device.torch)
-        self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
-        log.info(
-            "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
-            record.model,
-            f"{record.parameters:,}",
-            record.data["name"],
-            split.name,
-            *(f"{record.split[part]:,}" for part in ("train", "validation", "test")),
-            device.name,
-            precision,
-        )
-
-    def fit(self, display: Callable[[int, int], Display], watch: Watch | None = None) -> None:
-        """Train to the last epoch and leave what is to be kept.
-
-        Raises:
-            DivergedError: the loss is no longer a number.
-            _PrunedError: `watch` gives the run up.
-            StopRequested: the run was asked to stop.
-            StorageError: the folder cannot be written to.
-        """
-        config, record, trainer = self.config, self.record, self.trainer
-        assert trainer is not None
-        epochs, images = config["epochs"], len(self.inputs.split.train)
-        saver = Saver(
-            self.folder,
-            trainer,
-            record,
-            checkpoints=self.checkpoints,
-            listener=self.listener,
-            since=self.start,
-        )
-        if self.goes_on:
-            saver.resume(images)
-            self.folder.write_record(record)  # that it was started again outlives a second kill
-        self.start = saver.since
-        with display(epochs, images) as shown:
-            shown.begin(trainer.position.epoch * images + trainer.position.seen)
-            on_gpu = trainer.device.torch.type == "cuda"
-            ticker = Ticker(shown, GPU_TICK if on_gpu else CPU_TICK)
-            peak = record.peak_memory or 0  # of the run's earlier starts
-            for epoch in trainer.fit(ticker, saver.between):
-                line = epoch_line(epoch, epochs, images)
-                epochs_log.info(line)
-                shown.ended(epoch, line)
-                history = _history(epoch)
-                self.folder.append_history(history)
-                _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
-                record.peak_memory = max(peak, self.memory.bytes or 0) or None
-                if epoch.predictions is not None and epoch.epoch + 1 == epochs:
-                    self.folder.write_predictions(epoch.predictions.numpy())
-                if watch is not None and watch(epoch.epoch + 1, record):
-                    raise _PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
-                saver.after_epoch(history)
-        self._keep_model(trainer)
-        if config["keep_checkpoint"]:
-            saver.save()
-
-    def look_at_test(self) -> None:
-        """Evaluate a run that has completed on the test set, which it has not seen so far.
-
-        Raises:
-            StorageError: it kept no checkpoint, or the folder cannot be written to.
-        """
-        record = self.record
-        state = self.checkpoints.read()
-        if state is None:
-            raise StorageError(
-                f"{self.folder.path}: the run has completed without a look at the test set, and "
-                "kept no checkpoint to look with (keep_checkpoint=true)"
-            )
-        trained_on = record.device, record.fingerprint
-        self.prepare()
-        record.device, record.fingerprint = trained_on
-        trainer = self.trainer
-        assert trainer is not None
-        trainer.load_state_dict(state["trainer"])
-        assert trainer.test is not None
-        start = time.perf_counter()
-        metrics, predictions = evaluate(trainer.model, trainer.test, device=trainer.device)
-        seconds = time.perf_counter() - start
-        record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
-        record.seconds["evaluate"] += seconds
-        record.seconds["total"] += seconds
-        kept = recorded_config(self.config)
-        record.config = kept
-        self.folder.write_predictions(predictions.numpy())
-        self._keep_model(trainer)
-        self.folder.write_record(record)
-        if not self.config["keep_checkpoint"]:
-            self.checkpoints.remove()
-
-    def _keep_model(self, trainer: Trainer) -> None:
-        if self.config["keep_model"]:
-            content = to_bytes(
-                trainer.model,
-                config=self.record.config,
-                classes=self.inputs.dataset.classes,
-                key=self.record.key,
-            )
-            self.folder.write_model(content)
-
-    def end(self) -> None:
-        """Write the record as it is now, and remove the checkpoints of a run that is at its end.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
-        self.record.seconds["total"] = time.perf_counter() - self.start
-        self.folder.write_record(self.record)
-        kept = self.config["keep_checkpoint"] and self.record.status != PRUNED
-        if self.record.status in FINAL and not kept:
-            self.checkpoints.remove()
-
-
 def _float(value: Any) -> Any:
     """1 as 1.0; what is no number, of a config that will be refused, as it is."""
     return float(value) if isinstance(value, int) else value
-
-
-def _seed(seed: int) -> None:
-    """Seed every global source of random numbers that a net may draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def _history(epoch: Epoch) -> dict[str, Any]:
-    line: dict[str, Any] = {"epoch": epoch.epoch, "learning_rate": epoch.learning_rate}
-    for name in ("train", "validation", "test"):
-        metrics = getattr(epoch, name)
-        if metrics:
-            line[f"{name}_loss"] = metrics.loss
-            line[f"{name}_accuracy"] = metrics.accuracy
-    line["seconds"] = epoch.seconds
-    return line
-
-
-def _keep(
-    record: Record, epoch: Epoch, trainer: Trainer, images: int, *, looks_often: bool
-) -> None:
-    """Bring the record up to the epoch that has just ended."""
-    record.train_loss, record.train_accuracy = epoch.train.loss, epoch.train.accuracy
-    if epoch.validation:
-        record.validation_loss = epoch.validation.loss
-        record.validation_accuracy = epoch.validation.accuracy
-    if epoch.test:
-        record.test_loss, record.test_accuracy = epoch.test.loss, epoch.test.accuracy
-        best = record.best_test_accuracy
-        if looks_often and (best is None or epoch.test.accuracy > best):
-            record.best_test_accuracy = epoch.test.accuracy
-            record.best_test_epoch = epoch.epoch
-    record.seconds["train"] = trainer.clocks.train
-    record.seconds["evaluate"] = trainer.clocks.evaluate
-    if not math.isclose(trainer.clocks.train, 0):
-        record.images_per_second = images * (epoch.epoch + 1) / trainer.clocks.train

@@ -27,7 +27,8 @@ ORDER = [
     "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "train", "record", "objectives",
     "sweep", "study", "best", "runfolder", "stop", "saver",
-    "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier", "runner",
+    "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
+    "attempt", "runner",
     "schema", "trials", "results", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip

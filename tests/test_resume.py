@@ -381,7 +381,7 @@ def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tm
         raise StorageError("result.json: cannot be written: No space left on device")
 
     monkeypatch.setattr(Saver, "between", twice)
-    monkeypatch.setattr(runner._Run, "end", full)
+    monkeypatch.setattr(runner.Attempt, "end", full)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
 
