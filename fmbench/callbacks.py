@@ -18,7 +18,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench.config import resolve
-from fmbench.errors import PartialResultsError, UserError
+from fmbench.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
@@ -146,7 +146,8 @@ class SweepReport(Callback):
         from fmbench import report  # imports pandas, which --help must not
 
         folder = Path(config.hydra.sweep.dir)
-        refused = isinstance(sys.exc_info()[1], UserError)  # by the sweeper, before its first run
+        # By the sweeper, before its first run.
+        refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
         if not self.begun or refused or not folder.is_dir() or not any(folder.iterdir()):
             return
         with _heard():

@@ -74,8 +74,8 @@ def as_user_error(error: BaseException) -> UserError | None:
         return StorageError(f"{error.filename}: {error.strerror}")
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return ConfigError(_words(error))
-    if type(error).__module__.startswith("sqlalchemy."):
-        return ConfigError(f"sweep.storage: {_words(error)}")
+    if type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
+        return StorageError(f"the study of the search (sweep.storage): {_words(error)}")
     return _raised_by_hydra(error)
 
 

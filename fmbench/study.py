@@ -4,6 +4,7 @@ Imports Optuna, and through it much else: only the sweeper of a search and its r
 """
 
 import logging
+import re
 import sqlite3
 import warnings
 from collections.abc import Mapping
@@ -80,10 +81,10 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
             return _shared(str(url))
         return _own(folder.absolute() / DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
-        raise ConfigError(f"sweep.storage={url}: {_line(error)}") from error
+        raise ConfigError(f"sweep.storage={_without_password(str(url))}: {line(error)}") from error
     except FAULTS as error:
         where = folder / DATABASE_NAME if url is None else "sweep.storage"
-        raise StorageError(f"{where}: cannot be opened: {_line(error)}") from error
+        raise StorageError(f"{where}: cannot be opened: {line(error)}") from error
 
 
 @lru_cache
@@ -99,8 +100,14 @@ def _own(path: Path) -> RDBStorage:
     return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def line(error: BaseException) -> str:
+    """What a database says, in one line; without the password that a URL may hold."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return _without_password(text)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:@/\s]*):[^@\s]*@", r"\1:***@", text)
 
 
 def make_pruner(kind: str, epochs: int) -> BasePruner:
@@ -161,7 +168,7 @@ class Watch:
                 self.known.add(epoch)
             return epoch < record.epochs and self.trial.should_prune()
         except FAULTS as error:
-            log.warning("the search is not told of epoch %d: %s", epoch, _line(error))
+            log.warning("the search is not told of epoch %d: %s", epoch, line(error))
             return False
 
 
@@ -189,7 +196,7 @@ def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watc
         found = next((trial for trial in running if is_of(trial, folder, job)), None)
         return None if found is None else Watch(Trial(study, found._trial_id), of_search[0])
     except (KeyError, StorageError, *FAULTS) as error:
-        log.warning("the search is not told of this run: %s", _line(error))
+        log.warning("the search is not told of this run: %s", line(error))
         return None
 
 

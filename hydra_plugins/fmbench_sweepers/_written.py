@@ -1,7 +1,6 @@
 """`search.json`: what a search has tried so far, for the report."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmbench import objectives, study, trials
 from fmbench.storage import write_whole
+from hydra_plugins.fmbench_sweepers._ledger import Ledger
 
 _STATES = {
     TrialState.COMPLETE: trials.COMPLETE,
@@ -22,45 +22,34 @@ _STATES = {
 _LEAST_TRIALS = 8
 
 
-def write(
-    folder: Path,
-    found: optuna.Study,
-    *,
-    total: int,
-    pruner: str,
-    sampler: str,
-    names: Sequence[str],
-    best: Sequence[FrozenTrial],
-) -> None:
+def write(ledger: Ledger, *, total: int, pruner: str, sampler: str) -> None:
     """Write the file.
 
     Args:
-        folder: of the sweep.
-        found: the study.
+        ledger: of the search.
         total: trials that were asked for.
         pruner: one of `fmbench.objectives.PRUNERS`.
         sampler: the name of its class.
-        names: of the objectives.
-        best: trials.
 
     Raises:
         StorageError: it cannot be written.
     """
+    names = ledger.objectives
     search = trials.Search(
-        study=found.study_name,
+        study=ledger.study.study_name,
         sampler=sampler,
         pruner=pruner,
         total=total,
         objectives=tuple(trials.Objective(name, objectives.DIRECTIONS[name]) for name in names),
         trials=tuple(
-            _trial(trial, folder)
-            for trial in found.get_trials(deepcopy=False)
+            _trial(trial, ledger.folder)
+            for trial in ledger.trials()
             if study.FOLDER in trial.user_attrs
         ),
-        importances=_importances(found, several=len(names) > 1),
-        best=tuple(trial.number for trial in best),
+        importances=_importances(ledger.study, several=len(names) > 1),
+        best=tuple(trial.number for trial in ledger.best()),
     )
-    write_whole(folder / trials.SEARCH_NAME, search.to_json().encode())
+    write_whole(ledger.folder / trials.SEARCH_NAME, search.to_json().encode())
 
 
 def _trial(trial: FrozenTrial, folder: Path) -> trials.Trial:
