@@ -7,14 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import CHECKOUT, TINY, fmbench, records
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from fmbench import cli
+from fmbench.errors import RunDiedError
 from fmbench.record import FAILED, INTERRUPTED, Record
 from fmbench.runfolder import RunFolder, mark_ended
+from fmbench.stop import Listener, StopRequested
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -202,6 +206,92 @@ def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
     for here, there in zip(records(tmp_path / "none"), records(tmp_path / "one"), strict=True):
         assert here["fingerprint"] == there["fingerprint"]
         assert here["test_loss"] == there["test_loss"]
+
+
+class FakeLane:
+    """A lane whose runs end as they are told to."""
+
+    def __init__(self, outcomes):
+        self.outcomes, self.place, self.closed, self.asked = outcomes, None, 0, 0
+
+    def give(self, place, run):
+        self.place = place
+
+    def outcome(self):
+        self.place = None
+        return self.outcomes.pop(0)
+
+    def close(self):
+        self.closed += 1
+
+    def ask_to_stop(self):
+        self.asked += 1
+
+
+class FakeLanes:
+    def __init__(self, *lanes):
+        self.lanes = lanes
+
+    idle = property(lambda self: [lane for lane in self.lanes if lane.place is None])
+    busy = property(lambda self: [lane for lane in self.lanes if lane.place is not None])
+
+    def start(self, count):
+        pass
+
+    def ended(self, timeout):
+        return self.busy
+
+
+def launch(monkeypatch, runs, *lanes):
+    from hydra_plugins.fmbench_launchers import processes
+
+    launcher = SimpleNamespace(
+        hydra_context=None,
+        task_function=None,
+        config=OmegaConf.create({"hydra": {"job": {"name": "fmbench"}}}),
+    )
+    monkeypatch.setattr(processes._Launch, "_mark", lambda *arguments: None)
+    return processes._Launch(launcher, FakeLanes(*lanes), [["seed=1"]] * runs, 0)
+
+
+def stopped(folder, *, saved=True):
+    stop = StopRequested(signal.SIGTERM, saved=saved)
+    stop.folder = folder
+    return stop
+
+
+def done(value):
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
+def test_a_process_that_is_asked_to_stop_alone_does_not_stop_the_sweep(monkeypatch):
+    lane = FakeLane([done(1), stopped(Path("b")), stopped(None), done(3)])
+    returns = launch(monkeypatch, 3, lane).run(Listener())
+    assert lane.closed == 2  # a fresh one, which nobody has asked
+    assert [returns[place]._return_value for place in (0, 2)] == [1, 3]
+    assert isinstance(returns[1]._return_value, RunDiedError)
+    assert returns[1].status == JobStatus.FAILED
+
+
+def test_a_sweep_says_whether_all_of_its_runs_were_saved(monkeypatch):
+    for saved in (True, False):
+        listener = Listener()
+        lanes = [FakeLane([stopped(Path("a"))]), FakeLane([stopped(Path("b"), saved=saved)])]
+        begun = launch(monkeypatch, 5, *lanes)
+        for place, lane in enumerate(lanes):
+            lane.place = place
+        listener.asked = signal.SIGUSR2
+        with pytest.raises(StopRequested) as raised:
+            begun.run(listener)
+        assert (raised.value.number, raised.value.saved) == (signal.SIGUSR2, saved)
+        assert [lane.asked for lane in lanes] == [1, 1]
+
+
+def test_an_error_of_one_run_is_its_own(monkeypatch):
+    returns = launch(monkeypatch, 2, FakeLane([ValueError("no"), done(2)])).run(Listener())
+    with pytest.raises(ValueError, match="no"):
+        _ = returns[0].return_value
+    assert returns[1].return_value == 2
 
 
 def environments(monkeypatch, count, threads=None, gpus=()):

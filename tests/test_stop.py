@@ -87,6 +87,14 @@ def test_a_signal_that_comes_too_late_for_a_run_stops_its_sweep(pass_on, monkeyp
     assert raised == ([signal.SIGTERM] if pass_on else [])
 
 
+def test_a_run_hears_what_was_asked_before_it_began():
+    with listening() as outer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with listening() as inner:
+            assert inner.asked == signal.SIGTERM
+        assert outer.asked == signal.SIGTERM
+
+
 def test_a_sweep_goes_on_by_its_own_command():
     stop = StopRequested(signal.SIGTERM, saved=True)
     stop.folder = "/a/0"

@@ -30,8 +30,10 @@ def work(connection: Connection, *, alone: bool) -> None:
         alone: whether there are no others, with whom the terminal must be shared.
     """
     listener = _listen()
-    if not alone:
-        sys.stderr = _Shared(sys.stderr.buffer, encoding="utf-8", write_through=True)
+    if not alone and sys.stderr is not None:  # closed
+        sys.stderr = _Shared(
+            sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, write_through=True
+        )
     runs: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, runs), daemon=True).start()
     while (run := runs.get()) is not None:

@@ -143,6 +143,7 @@ class _Launch:
         self.waiting = deque(range(len(job_overrides)))
         self.returns: dict[int, JobReturn] = {}
         self.fault: BaseException | None = None  # that ends the sweep
+        self.stopping = False
         self.saved = True
         self.shared = cloudpickle.dumps(
             (
@@ -156,22 +157,20 @@ class _Launch:
     def run(self, listener: Listener) -> list[JobReturn]:
         """Do them all, unless the listener hears of a stop, or a run meets what ends the sweep."""
         self.lanes.start(len(self.job_overrides))
-        stopping = False
-        while self.lanes.busy or (self.waiting and not stopping):
-            if not stopping and (listener.asked is not None or self.fault is not None):
-                stopping = True
+        while self.lanes.busy or (self.waiting and not self.stopping):
+            if not self.stopping and (listener.asked is not None or self.fault is not None):
+                self.stopping = True
                 for lane in self.lanes.busy:
                     lane.ask_to_stop()
             for lane in self.lanes.idle:
-                if self.waiting and not stopping:
+                if self.waiting and not self.stopping:
                     self._give(lane)
             for lane in self.lanes.ended(_LOOK):
                 self._take(lane)
-        if self.fault is not None and not isinstance(self.fault, StopRequested):
+        if self.fault is not None:
             raise self.fault
-        number = listener.asked or getattr(self.fault, "number", None)
-        if number is not None:
-            raise StopRequested(number, saved=self.saved)
+        if listener.asked is not None:
+            raise StopRequested(listener.asked, saved=self.saved)
         return [self.returns[place] for place in sorted(self.returns)]
 
     def kill(self, said: str) -> None:
@@ -199,11 +198,17 @@ class _Launch:
             self.returns[place] = outcome
         elif isinstance(outcome, Exception):
             self.returns[place] = self._failed(place, outcome)
+        elif not isinstance(outcome, StopRequested):
+            self.fault = self.fault or outcome
+        elif self.stopping:
+            self.saved = self.saved and outcome.saved
         else:
-            if isinstance(outcome, StopRequested):
-                self.saved = self.saved and outcome.saved
-            if self.fault is None or isinstance(self.fault, StopRequested):
-                self.fault = outcome
+            # Asked of this process alone, as some do to whatever takes the most memory.
+            lane.close()
+            if outcome.folder is None:  # the run had not begun
+                self.waiting.appendleft(place)
+            else:
+                self.returns[place] = self._failed(place, RunDiedError(f"its process: {outcome}"))
 
     def _failed(self, place: int, error: Exception) -> JobReturn:
         """A run that gave nothing, as a sweeper wants to know it."""
