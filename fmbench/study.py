@@ -115,9 +115,11 @@ def make_pruner(kind: str, epochs: int) -> BasePruner:
 
     - `median`: it must not be worse than the median of those before it, after the same epoch; the
       first four trials go to their end.
-    - `halving`: of those that reach 1, 2, 4, ... epochs the better half goes on (asynchronous
-      successive halving; Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020).
-    - `hyperband`: the same with brackets that begin later (Li et al., "Hyperband", 2018).
+    - `halving`: of those that reach 1, 4, 16, ... epochs the best quarter goes on (asynchronous
+      successive halving with the paper's rate; Li et al., "A System for Massively Parallel
+      Hyperparameter Tuning", 2020).
+    - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
+      on (Li et al., "Hyperband", 2018).
 
     Args:
         kind: one of `fmbench.objectives.PRUNERS`.
@@ -126,11 +128,11 @@ def make_pruner(kind: str, epochs: int) -> BasePruner:
     if kind == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
     if kind == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4)
     if kind == "hyperband":
         with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
             return optuna.pruners.HyperbandPruner(
-                min_resource=1, max_resource=epochs, reduction_factor=2
+                min_resource=1, max_resource=epochs, reduction_factor=3
             )
     return optuna.pruners.NopPruner()
 

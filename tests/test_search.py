@@ -261,7 +261,7 @@ def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
     assert process.returncode == 128 + signal.SIGTERM, err
     line = err.splitlines()[-1]
     assert "-m fmbench -m sweep=lr_batch" in line
-    assert line.endswith("hydra.sweep.dir=here")
+    assert line.endswith("hydra.sweep.dir=./here")
     (running,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.RUNNING]
     assert sorted_records(tmp_path / "here")[running.number]["status"] == "interrupted"
 

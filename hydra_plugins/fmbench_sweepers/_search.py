@@ -13,15 +13,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException, InstantiationException
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.errors import HydraException
+from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper._impl import (
     OptunaSweeperImpl,
     create_params_from_overrides,
 )
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
 from optuna.trial import Trial, TrialState
 
@@ -36,6 +35,7 @@ from fmbench.splits import make_split
 from fmbench.stop import StopRequested
 from fmbench.storage import FolderLock, remove
 from fmbench.sweep import search_keys
+from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 from hydra_plugins.fmbench_sweepers import _sampler, _written
 from hydra_plugins.fmbench_sweepers._ledger import Ledger, job_of
 
@@ -81,7 +81,10 @@ class Search(OptunaSweeperImpl):
         self.of_search = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
         if self.of_search["jobs"] > 1 and config.hydra.launcher._target_.endswith("BasicLauncher"):
-            self.launcher = _launcher_of_processes(hydra_context, task_function, config)
+            self.launcher = ProcessLauncher(n_jobs=self.of_search["jobs"])
+            self.launcher.setup(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until there are as many as were asked for, then look at the best.
@@ -307,29 +310,3 @@ class Search(OptunaSweeperImpl):
         if "keep_checkpoint" not in self.fixed:
             found.append(f"keep_checkpoint={str(not look).lower()}")
         return [*found, f"test_every={0 if look else 'null'}"]
-
-
-def _launcher_of_processes(
-    context: HydraContext, task_function: TaskFunction, config: DictConfig
-) -> Any:
-    """The launcher that `hydra/launcher=joblib` chooses.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    given = [*config.hydra.overrides.hydra, *config.hydra.overrides.task]
-    composed = context.config_loader.load_configuration(
-        config.hydra.job.config_name, [*given, "hydra/launcher=joblib"], RunMode.MULTIRUN
-    )
-    with open_dict(config):
-        config.hydra.launcher = composed.hydra.launcher
-        config.hydra.launcher.n_jobs = config.sweep.jobs
-    try:
-        return Plugins.instance().instantiate_launcher(
-            config=config, hydra_context=context, task_function=task_function
-        )
-    except (ImportError, InstantiationException) as error:
-        raise ConfigError(
-            f"sweep.jobs={config.sweep.jobs}: a process for each needs pip install "
-            "'fmbench[joblib]'"
-        ) from error
