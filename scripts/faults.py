@@ -8,7 +8,10 @@
 - writes: SIGKILL at the first write, flush, rename or removal of a run's files, at the second,
   and so on until none is left; started again after each.
 - disk: the largest file that may be written is so small that one write after the other fails; the
-  run says so in a line with exit status 5, and what was whole before is whole.
+  run says so in a line with exit status 5, and what was whole before is whole. Once from Python,
+  once as the command.
+- small: the command in a file system of so few bytes; needs `unshare` and the right to mount.
+- closed: the command in a folder, below a folder and on a disk that may not be written to.
 - truncated: a record cut off at every byte is named as unreadable, and never half-read.
 - flipped: a checkpoint with one byte changed is never used.
 - together: 8 processes write 2,000 records while the results are being read.
@@ -23,11 +26,15 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +42,7 @@ import torch
 
 import fmbench
 from fmbench.checkpoint import DamagedError, from_bytes, to_bytes
+from fmbench.cli import main as main_of_fmbench
 from fmbench.errors import UserError
 from fmbench.record import Record
 from fmbench.results import read_results
@@ -46,6 +54,10 @@ RUN = [
     "checkpoint_every=1", "test_every=1",
 ]  # fmt: skip
 
+#: The same as the command of another process, which finds fmbench where this one did.
+COMMAND = [sys.executable, "-m", "fmbench", *RUN]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *filter(None, sys.path)])[1:]}
+
 #: The largest file, in bytes: less than a config, a record, a net, a checkpoint, and enough.
 SIZES = (0, 100, 400, 1000, 3000, 10_000, 100_000, 300_000, 1_000_000)
 
@@ -56,6 +68,19 @@ CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts", 
 def run(folder: Path) -> None:
     """A short run in a folder, or the rest of one."""
     fmbench.run([*RUN, f"hydra.run.dir={folder}"])
+
+
+def command(folder: Path) -> None:
+    """The same as the command."""
+    sys.argv = ["fmbench", *RUN, f"hydra.run.dir={folder}"]
+    main_of_fmbench()
+
+
+def started(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """What came of a program that was started in a folder."""
+    return subprocess.run(
+        words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
 
 
 def child(work: Callable[[], None], log: Path) -> int:
@@ -73,6 +98,8 @@ def child(work: Callable[[], None], log: Path) -> int:
     except UserError as error:
         os.write(2, f"fmbench: {error}\n".encode())
         status = error.exit_status
+    except SystemExit as error:
+        status = int(error.code or 0)
     finally:
         os._exit(status)
 
@@ -133,32 +160,41 @@ def kills(folder: Path, count: int = 200, seed: int = 0) -> str:
     return f"{killed} kills in {runs} runs, each with the bits of an undisturbed one"
 
 
-def writes(folder: Path, count: int = 10_000) -> str:
-    """Kill a run at every write, flush, rename and removal."""
+def writes(folder: Path, count: int | None = None) -> str:
+    """Kill a run at every write, flush, rename and removal, or at so many, the last among them."""
     expected, _ = whole(folder)
-    for moment in range(1, count + 1):
+    assert ended(child(lambda: _killed_at(0, folder / "all"), folder / "log")) == 0
+    total = int((folder / "writes").read_text())
+    for moment in spread(total, count or total):
         place = folder / f"write{moment}"
         status = ended(child(lambda n=moment, p=place: _killed_at(n, p), folder / "log"))
         if (place / "result.json").exists():
             Record.from_json((place / "result.json").read_text("utf-8"))
-        if status == 0:
-            same(left(place), expected, moment)
-            return f"killed at each of {moment - 1} writes, flushes, renames and removals"
         assert status == -signal.SIGKILL, (moment, status)
         assert ended(child(lambda p=place: run(p), folder / "log")) == 0, moment
         same(left(place), expected, moment)
         shutil.rmtree(place)
-    return f"killed at each of the first {count} writes, flushes, renames and removals"
+    return f"killed at {count or total} of {total} writes, flushes, renames and removals"
+
+
+def spread(total: int, count: int) -> list[int]:
+    """So many of 1 to total: half of them the last ones, where a run is tidied; the others even."""
+    last = list(range(total - count // 2 + 1, total + 1))
+    others = count - len(last)
+    return [1 + number * (total - len(last)) // others for number in range(others)] + last
 
 
 def _killed_at(moment: int, place: Path) -> None:
-    """A run that kills itself at a moment, counted from 1; a write is done by half."""
-    left_over = moment
+    """A run that kills itself at a moment, counted from 1; a write is done by half.
+
+    At 0 never: how many moments there are is left beside its folder.
+    """
+    reached = 0
 
     def due() -> bool:
-        nonlocal left_over
-        left_over -= 1
-        return left_over == 0
+        nonlocal reached
+        reached += 1
+        return reached == moment
 
     def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -187,30 +223,108 @@ def _killed_at(moment: int, place: Path) -> None:
     Path.unlink = guarded(Path.unlink)  # type: ignore[method-assign]
     Path.open = open_path  # type: ignore[assignment, method-assign]
     run(place)
+    if not moment:
+        (place.parent / "writes").write_text(str(reached))
 
 
 def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
     """Let no file grow beyond a size; then take the limit away and start again."""
     expected, _ = whole(folder)
+    config = (folder / "whole" / ".hydra" / "config.yaml").read_bytes()
     failed = 0
-    for size in sizes:
-        place, log = folder / f"disk{size}", Path(os.devnull)  # a log would be limited too
+    for start, size in product((run, command), sizes):
+        place, log = folder / f"{start.__name__}{size}", Path(os.devnull)  # a log has a limit too
 
-        def limited(size: int = size, place: Path = place) -> None:
+        def limited(size: int = size, place: Path = place, start: Any = start) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             place.mkdir()
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-            run(place)
+            start(place)
 
         status = ended(child(limited, log))
-        assert status in (0, 5), (size, status)
+        assert status in (0, 5), (start, size, status)
         failed += status == 5
-        if (place / "result.json").exists():
-            Record.from_json((place / "result.json").read_text("utf-8"))
-        assert not list(place.glob(".*.json*")), "half-written files are left"
-        assert ended(child(lambda place=place: run(place), log)) == 0, size
+        _nothing_half_written(place, config)
+        assert ended(child(lambda place=place, start=start: start(place), log)) == 0, size
         same(left(place), expected, size)
-    return f"{len(sizes)} limits, {failed} of them end the run; all went on afterwards"
+    return f"{2 * len(sizes)} runs, {failed} of them ended by it; all went on afterwards"
+
+
+def _nothing_half_written(place: Path, config: bytes) -> None:
+    if (place / "result.json").exists():
+        Record.from_json((place / "result.json").read_text("utf-8"))
+    if (place / ".hydra" / "config.yaml").exists():
+        assert (place / ".hydra" / "config.yaml").read_bytes() == config
+    assert not list(place.glob(".*.json*")), "half-written files are left"
+
+
+#: Bytes of a disk: less than Hydra's files, a record, a history, a net, the checkpoints, enough.
+DISKS = (4096, 12_288, 16_384, 24_576, 65_536, 262_144, 1_048_576, 4_194_304)
+
+
+def can_mount(place: Path) -> bool:
+    """Whether a file system may be mounted, in a namespace of its own."""
+    words = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(place)]
+    return shutil.which("unshare") is not None and started(words, place).returncode == 0
+
+
+def small(folder: Path, sizes: tuple[int, ...] = DISKS) -> str:
+    """Run the command on a disk that is full before the run ends; make room and start again."""
+    expected, _ = whole(folder)
+    config = (folder / "whole" / ".hydra" / "config.yaml").read_bytes()
+    mount = folder / "mount"
+    mount.mkdir()
+    if not can_mount(mount):
+        return "not done: nothing can be mounted here"
+    starts = shlex.join([*COMMAND, f"hydra.run.dir={mount}/run"])
+    failed = 0
+    for size in sizes:
+        full, afterwards = folder / f"full{size}", folder / f"afterwards{size}"
+        # The mount goes with the last process in its namespace.
+        script = f"""
+            mount -t tmpfs -o size={size} tmpfs {mount} || exit 97
+            {starts} 2> {folder}/said; status=$?
+            cp -r {mount}/run {full}
+            mount -o remount,size=100m {mount}
+            {starts} || exit 98
+            cp -r {mount}/run {afterwards}
+            exit $status
+        """
+        status = started(["unshare", "-rm", "sh", "-c", script], folder).returncode
+        said = (folder / "said").read_text("utf-8")
+        assert status in (0, 5), (size, status, said)
+        assert "Traceback" not in said, said
+        assert (said.splitlines()[-1].startswith("fmbench: ") and str(mount) in said) or not status
+        failed += status == 5
+        _nothing_half_written(full, config)
+        same(left(afterwards), expected, size)
+    return f"{len(sizes)} disks, {failed} of them too small for the run; all went on afterwards"
+
+
+def closed(folder: Path) -> str:
+    """Run the command where nothing may be written: as a user without rights, on a closed disk."""
+    folder.chmod(0o755)
+    places = {"folder": folder / "closed", "below": folder / "closed" / "run"}
+    places["folder"].mkdir()
+    places["folder"].chmod(0o555)
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    starts = {name: [*nobody, *COMMAND, f"hydra.run.dir={at}"] for name, at in places.items()}
+    if nobody and started([*nobody, sys.executable, "-c", "import fmbench"], folder).returncode:
+        starts = {}  # nobody may read the program
+    mount = folder / "mount"
+    mount.mkdir()
+    if can_mount(mount):
+        script = f"mount -t tmpfs -o ro tmpfs {mount} && {shlex.join(COMMAND)}"
+        for name, place in (("disk", mount), ("below a disk", mount / "run")):
+            starts[name] = ["unshare", "-rm", "sh", "-c", f"{script} hydra.run.dir={place}"]
+    for name, words in starts.items():
+        found = started(words, folder)
+        line = found.stderr.strip()
+        assert found.returncode == 5, (name, line)
+        assert line.startswith(f"fmbench: {folder}"), line
+        assert "\n" not in line, line
+        assert {path.name for path in folder.rglob("*")} == {"closed", "mount"}
+    return f"refused in a line, nothing made: {', '.join(starts)}"
 
 
 def truncated(folder: Path, step: int = 1) -> str:
@@ -270,7 +384,8 @@ def together(folder: Path, records: int = 2000, processes: int = 8) -> str:
 
 
 FAULTS = {
-    function.__name__: function for function in (kills, writes, disk, truncated, flipped, together)
+    function.__name__: function
+    for function in (kills, writes, disk, small, closed, truncated, flipped, together)
 }
 
 

@@ -58,6 +58,15 @@ def test_only_ctrl_c_twice_stops_at_once(first, second):
         assert listener.asked == second
 
 
+def test_a_ctrl_c_after_another_signal_is_the_first():
+    with listening() as listener:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert listener.asked == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def stop(nothing_called):
     with listening() as listener:
         os.kill(os.getpid(), signal.SIGUSR2)
