@@ -275,6 +275,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.command:
         parser.error("a command to run is missing")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that they end too
     try:
         with DAEMONS[arguments.daemons]() as environment:
             return subprocess.call(arguments.command, env={**os.environ, **environment})
