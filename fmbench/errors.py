@@ -26,7 +26,7 @@ class PartialResultsError(UserError):
 
 
 class RunDiedError(PartialResultsError):
-    """The process of a run ended without a result: killed, or out of memory."""
+    """A run ended without a result: killed, out of memory or time, cancelled, its machine lost."""
 
 
 class StorageError(UserError):

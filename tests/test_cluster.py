@@ -185,8 +185,7 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     said = done.stderr.splitlines()
     (dead,) = [line for line in said if line.startswith("run 2: ")]
     assert "ended without a result" in dead
-    assert said[-1] == f"fmbench: {dead}"
-    assert "3 of 4 runs completed" in said
+    assert said[-1] == "3 of 4 runs completed"
     assert [record["status"] for record in records(tmp_path / "here")] == [
         "completed", "running", "completed", "completed"
     ]  # fmt: skip
@@ -202,6 +201,7 @@ def test_a_search_of_eight(launcher, tmp_path):
         "-m", *SEARCH, *search_keys(8, 2), f"hydra/launcher={name}",
         cwd=tmp_path, environment=environment, timeout=PATIENCE,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr
     assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
 

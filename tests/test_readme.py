@@ -26,15 +26,19 @@ def commands(prefix):
     for page in PAGES:
         code = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
         code += re.findall(r"`([^`\n]+)`", page)
-        for line in "\n".join(code).splitlines():
+        for line in "\n".join(code).replace("\\\n", " ").splitlines():
             for part in line.split("&&"):
                 if part.strip().startswith(prefix):
-                    found.add(part.strip())
+                    found.add(part.strip().removesuffix("&"))
     return [shlex.split(line.removeprefix(prefix), comments=True) for line in sorted(found)]
 
 
 OTHERS = ([".predict"], [".preview"], [".report"])
-RUNS = [arguments for arguments in commands("python -m fmbench") if arguments[:1] not in OTHERS]
+RUNS = [
+    arguments
+    for arguments in commands("python -m fmbench")
+    if arguments[:1] not in OTHERS and "--config-dir" not in arguments
+]
 PREVIEWS = commands("python -m fmbench.preview")
 
 
@@ -161,7 +165,8 @@ def test_knobs_named_are_those_there_are():
     (paragraph,) = re.findall(r"The knobs at the top are (.*?)\.\n? ?Everything", README, re.DOTALL)
     groups = {group for group in configuration.GROUPS if "." not in group}
     knobs = set(vars(configuration.Config())) - groups - {"reference"}
-    assert set(re.findall(r"`(\w+)`", paragraph)) == knobs
+    of_search = {f"sweep.{key}" for key in vars(configuration.Search())}
+    assert set(re.findall(r"`([\w.]+)`", paragraph)) == knobs - {"sweep"} | of_search
 
 
 def test_report_help_names_the_default_folders():

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench import config as configuration
-from fmbench.errors import ConfigError, PartialResultsError
+from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested, listening
 
@@ -24,10 +24,6 @@ log = logging.getLogger("fmbench.launchers")
 #: Seconds between two looks at the runs, and between two requests to stop: one that is still
 #: starting up does not hear the first.
 LOOK, ASK = 0.1, 2.0
-
-
-class RunDiedError(PartialResultsError):
-    """A run ended without a result: killed, out of time, cancelled, its machine lost."""
 
 
 class Process(Protocol):

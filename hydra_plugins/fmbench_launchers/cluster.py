@@ -18,13 +18,12 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.errors import ConfigError
+from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested
 from hydra_plugins.fmbench_launchers import _slurm as slurm
 from hydra_plugins.fmbench_launchers._gather import (
     NotInstalled,
-    RunDiedError,
     Task,
     as_before,
     failed,

@@ -10,10 +10,10 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fmbench.errors import RunDiedError
 from fmbench.explain import Refusal
 from hydra_plugins.fmbench_launchers._gather import (
     NotInstalled,
-    RunDiedError,
     Task,
     as_before,
     failed,
