@@ -1,13 +1,14 @@
 import dataclasses
 import inspect
 import sys
+import weakref
 
 import pytest
 import torch
 from commands import TINY, compose, python, records
 
 import fmbench
-from fmbench import step
+from fmbench import memory, step
 from fmbench.assembly import prepare, rehearse
 from fmbench.device import Device, is_out_of_memory
 from fmbench.errors import ConfigError
@@ -161,6 +162,45 @@ def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings):
     assert sizes == [64]
     out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
     assert sizes == [64]
+
+
+def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
+    room_for(100)
+    recordings(50)
+    config = compose(*LARGER, "batch_size=64")
+    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    assert "with batch_size=64; batch_size=64 fits with cuda_graphs=false; start" in str(error)
+
+
+def test_the_larger_part_is_what_must_be_evaluated(room_for):
+    room_for(1000, evaluated=30)
+    config = compose(*LARGER, "data.split.validation=20")
+    assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
+
+
+def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
+    class Net:
+        pass
+
+    def train():
+        net = Net()
+        held.append(weakref.ref(net))
+        raise MemoryError
+
+    def fail():
+        try:
+            train()
+        except MemoryError as error:
+            raise RuntimeError("cannot end it either") from error
+
+    held = []
+    with pytest.raises(RuntimeError) as raised:
+        fail()
+    assert held[0]() is not None
+    found = []
+    monkeypatch.setattr(memory, "largest_that_fits", lambda *_: found.append(held[0]()))
+    out_of_memory(raised.value, compose(*LARGER), None, CPU, flops=1)
+    assert found == [None]
 
 
 LIMITED = """

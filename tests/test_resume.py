@@ -23,6 +23,7 @@ from fmbench.errors import StorageError
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import StopRequested
+from fmbench.storage import FolderLock
 
 #: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
 #: a moment of evaluation in it.
@@ -384,6 +385,29 @@ def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tm
     monkeypatch.setattr(runner.Attempt, "end", full)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
+
+
+def test_a_stop_after_the_last_epoch_comes_too_late(monkeypatch, tmp_path):
+    """All is computed; to stop now would have it begun again for nothing."""
+    after_epoch = Saver.after_epoch
+
+    def asked(self, line):
+        if line["epoch"] == 2:
+            self.listener.asked = signal.SIGTERM
+        after_epoch(self, line)
+
+    monkeypatch.setattr(Saver, "after_epoch", asked)
+    assert run(tmp_path / "run").status == "completed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no locks for folders")
+def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
+    lock = FolderLock(tmp_path)
+    lock.release()
+    with (tmp_path / "file").open("w") as file:  # takes the number that the lock had
+        lock.release()
+        file.write("whole")
+    assert (tmp_path / "file").read_text() == "whole"
 
 
 def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path):
