@@ -80,6 +80,7 @@ def execute(
             return before
         run_folder.clean()
         if before is not None and before.status in FINAL:
+            before.overrides = record.overrides
             run = Attempt(config, before, run_folder, listener, goes_on=True)
             with run.memory_watched():
                 run.look_at_test()

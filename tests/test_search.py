@@ -307,3 +307,5 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
     assert not [text for text in record["overrides"] if text.startswith("sweep")]
     again = compose(*record["overrides"])
     assert again["data"]["split"]["name"] == "holdout"
+    assert again["test_every"] == 0
+    assert not again["keep_checkpoint"]

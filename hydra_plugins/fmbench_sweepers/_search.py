@@ -305,8 +305,13 @@ class Search(OptunaSweeperImpl):
         return size
 
     def _extra(self, *, look: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, and no look at the test set, or one."""
+        """Overrides of every trial: images to validate on, and no look at the test set, or one.
+
+        For one, nothing need be said; but until then there must be a checkpoint to look with.
+        """
         found = [f"data.split.validation={self.validation}"] if self.validation else []
+        if look:
+            return found
         if "keep_checkpoint" not in self.fixed:
-            found.append(f"keep_checkpoint={str(not look).lower()}")
-        return [*found, f"test_every={0 if look else 'null'}"]
+            found.append("keep_checkpoint=true")
+        return [*found, "test_every=null"]
