@@ -87,7 +87,7 @@ def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
 
 
 def test_a_search_prunes_and_never_in_the_last_epoch(command, tmp_path):
-    status, _, err = command(*SEARCH, "sweep.trials=12")
+    status, _, err = command(*SEARCH, "sweep.trials=12", "sweep.pruner=median")
     assert status == 0, err
     found, left = trials(tmp_path / "here"), sorted_records(tmp_path / "here")
     kinds = {trial.state.name for trial in found}
