@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 class GridSweeper(BasicSweeper):
@@ -14,18 +16,22 @@ class GridSweeper(BasicSweeper):
     (`fmbench.sweep.check_sweep`), so it is enough to compose each combination of options once.
     """
 
-    def get_job_batch(self) -> Sequence[Sequence[str]]:
-        """The next runs; before the first of them, see which are there already."""
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the grid, or what is left of it.
+
+        Raises:
+            StorageError: the folder holds runs of another sweep; nothing is written there.
+        """
         from hydra_plugins.fmbench_sweepers._resume import GoingOn
 
         assert self.config is not None
         assert self.hydra_context is not None
-        assert self.overrides is not None
         assert self.launcher is not None
-        if not isinstance(self.launcher, GoingOn):
-            grid = list(chain.from_iterable(self.overrides))
-            self.launcher = GoingOn(self.launcher, self.hydra_context, self.config, grid)
-        return super().get_job_batch()
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        grid = list(chain.from_iterable(self.split_arguments(overrides, None)))
+        self.launcher = GoingOn(self.launcher, self.hydra_context, self.config, grid)
+        return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose one run of each combination of options.
