@@ -309,3 +309,72 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
     assert again["data"]["split"]["name"] == "holdout"
     assert again["test_every"] == 0
     assert not again["keep_checkpoint"]
+
+
+def by_two(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *SEARCH, "sweep.jobs=2", "sweep.pruner=none", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def owner(folder: Path) -> int | None:
+    """The process that is at work in a run's folder."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == folder:
+                return int(link.parts[2])
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_process_fails_its_own_trial(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
+    process = by_two(tmp_path, "sweep.trials=4", "epochs=30")
+    limit, killed = time.monotonic() + 100, None
+    while killed is None:
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        if (tmp_path / "here" / "1" / "history.jsonl").exists():
+            killed = owner(tmp_path / "here" / "1")
+    os.kill(killed, signal.SIGKILL)
+    err = process.communicate(timeout=100)[1]
+    assert process.returncode == 4, err
+    assert "3 of 4 trials ended well: 3 complete, 1 failed" in err
+    assert sorted(states(tmp_path / "here")) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    (failed,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.FAIL]
+    assert failed.user_attrs[study.ERROR] == "its process was killed by SIGKILL"
+    assert [r["status"] for r in sorted_records(tmp_path / "here")].count("failed") == 1
+
+
+def test_one_process_draws_the_trials_of_none(command, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
+    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median")[0] == 0
+    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=one"]
+    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median", *one)[0] == 0
+    for here, there in zip(trials(tmp_path / "here"), trials(tmp_path / "one"), strict=True):
+        assert (here.params, here.values, here.state) == (there.params, there.values, there.state)
+        assert here.intermediate_values == there.intermediate_values
+
+
+def test_searches_that_share_a_study_end_at_its_total(tmp_path):
+    """Two at once, that draw from one study until all is drawn."""
+    url = f"sqlite:///{tmp_path / 'both.db'}"
+    study.open_storage({"storage": url}, tmp_path)  # its tables, once
+    shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both", "sweep.pruner=none"]
+    both = [start(tmp_path, *SEARCH, *shared, f"hydra.sweep.dir={name}") for name in "ab"]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    found = optuna.load_study(study_name="both", storage=url).get_trials()
+    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    assert len(complete) == 6
+    assert len(records(tmp_path)) == 6
+    assert len({trial.params["optimizer.lr"] for trial in complete}) == 6
+    value = max(trial.value for trial in complete)
+    looked = [record for record in records(tmp_path) if record["test_accuracy"] is not None]
+    assert value in [record["validation_accuracy"] for record in looked]
