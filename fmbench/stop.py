@@ -47,8 +47,12 @@ class StopRequested(KeyboardInterrupt):
         self.saved = saved
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it, for the processes of a sweep."""
-        return partial(StopRequested, saved=self.saved), (self.number,), vars(self)
+        """Pickle it, for the processes of a sweep.
+
+        Without what others hang on it: Hydra does, a `JobReturn` that holds it, without end.
+        """
+        own = {"folder": self.folder, "unrecorded": self.unrecorded}
+        return partial(StopRequested, saved=self.saved), (self.number,), own
 
     @property
     def exit_status(self) -> int:

@@ -62,9 +62,12 @@ def test_a_history_alone_is_a_run_too(folder):
         held(folder.path, {})
 
 
-def test_a_sweep_that_another_has_just_left_there_is_found(tmp_path):
+def test_a_sweeps_folder_is_its_own_until_it_lets_go(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").touch()
-    with pytest.raises(StorageError, match="holds the runs of a sweep already"):
+    folder = SweepFolder(tmp_path)
+    with pytest.raises(StorageError, match="another process is at work there"):
         SweepFolder(tmp_path)
-    FolderLock(tmp_path).release()  # and is left to others
+    folder.release()
+    FolderLock(tmp_path).release()
+    assert (tmp_path / "0").is_dir()  # what others have left stays

@@ -107,8 +107,11 @@ def test_a_run_hears_what_was_asked_before_it_began():
 def test_a_sweep_goes_on_by_its_own_command():
     stop = StopRequested(signal.SIGTERM, saved=True)
     stop.folder = "/a/0"
+    stop.hung_on = [stop]
     stop = pickle.loads(pickle.dumps(stop))
-    assert stop.folder == "/a/0"
+    assert vars(stop) == {
+        "number": signal.SIGTERM, "saved": True, "folder": "/a/0", "unrecorded": None
+    }  # fmt: skip
     given = ["-m", "--config-dir=mine", "seed=1,2", "hydra.sweep.dir=/old"]
     line = stopped_line(stop, given, sweep=Path("/a"))
     assert line.endswith("python -m fmbench -m --config-dir=mine seed=1,2 hydra.sweep.dir=/a")

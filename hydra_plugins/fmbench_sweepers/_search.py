@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.hydra_optuna_sweeper._impl import (
     OptunaSweeperImpl,
@@ -94,7 +94,10 @@ class Search(OptunaSweeperImpl):
             StopRequested: the search was asked to stop; started again, it goes on.
         """
         given = self._parse_sweeper_params_config() + arguments
-        self.space, self.fixed, self.deleted = create_params_from_overrides(given)
+        try:
+            self.space, self.fixed, self.deleted = create_params_from_overrides(given)
+        except (AssertionError, NotImplementedError, ValueError) as error:
+            raise ConfigError(f"hydra.sweeper.params: {study.line(error)}") from error
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
         if not self.space and self.custom_search_space_extender is None:
@@ -102,6 +105,11 @@ class Search(OptunaSweeperImpl):
                 "hydra.sweeper.params: gives nothing to search; such as "
                 "'optimizer.lr=tag(log,interval(1e-3,0.1))' or batch_size=64,256"
             )
+        try:  # before anything is written
+            _sampler.make(self.sampler_config, self.space, [0])
+        except (InstantiationException, TypeError, ValueError) as error:
+            cause = error.__cause__ or error  # Hydra's own text says where it called what
+            raise ConfigError(f"hydra.sweeper.sampler: {study.line(cause)}") from error
         self._begin()
         try:
             chosen = {job_of(trial) for trial in self.ledger.mine()}
