@@ -23,11 +23,9 @@ from sqlalchemy.pool import NullPool
 from fmbench import objectives
 from fmbench.errors import ConfigError, StorageError
 from fmbench.record import Record
+from fmbench.trials import DATABASE_NAME
 
 log = logging.getLogger(__name__)
-
-#: The database of a search that has none of its own, in the sweep's folder.
-DATABASE_NAME = "study.db"
 
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"

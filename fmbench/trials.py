@@ -28,6 +28,9 @@ from fmbench.schema import (
 SCHEMA = 1
 SEARCH_NAME = "search.json"
 
+#: The database of a search that has none of its own, in the sweep's folder.
+DATABASE_NAME = "study.db"
+
 #: What became of a trial. One that is `running` may have been killed.
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 STATES = (COMPLETE, PRUNED, FAILED, RUNNING)

@@ -26,10 +26,10 @@ ORDER = [
     "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
     "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "train", "record", "objectives",
-    "sweep", "study", "best", "runfolder", "stop", "saver",
+    "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
     "attempt", "runner",
-    "schema", "trials", "results", "grid", "report", "explain", "callbacks", "summary", "cli",
+    "results", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip
 

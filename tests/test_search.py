@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from fmbench import best, study
 from fmbench.record import Record
+from fmbench.trials import DATABASE_NAME
 
 #: Six trials of three epochs, over in a few seconds.
 SEARCH = [
@@ -171,7 +172,7 @@ def test_grids_and_searches_keep_out_of_each_others_folders(command, tmp_path):
     assert command(*grid, "hydra.sweep.dir=grid")[0] == 0
     status, _, err = command(*SEARCH, "hydra.sweep.dir=grid")
     assert (status, "grid: holds the runs of another sweep" in err) == (5, True)
-    assert not (tmp_path / "grid" / study.DATABASE_NAME).exists()
+    assert not (tmp_path / "grid" / DATABASE_NAME).exists()
 
 
 def test_trials_that_fail_end_themselves_alone(command, tmp_path):

@@ -77,3 +77,15 @@ def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper(tmp_
 
     assert target() == target("sweep=seeds") == ("hydra_plugins.fmbench_sweepers.grid.GridSweeper")
     assert target("sweep=lr_batch").endswith("search.SearchSweeper")
+
+
+def test_a_grid_never_imports_optuna_nor_joblib(tmp_path):
+    probe = (
+        "import sys; sys.argv = ['fmbench', *sys.argv[1:]]\n"
+        "from fmbench.cli import main\n"
+        "main()\n"
+        "heavy = {'optuna', 'sqlalchemy', 'joblib', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = python("-c", probe, "-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmbench import objectives, study
 from fmbench.errors import StorageError
 from fmbench.record import COMPLETED, PRUNED, RESULT_NAME, Record
+from fmbench.trials import DATABASE_NAME
 
 #: What a trial says of the overrides that it is made of.
 _OVERRIDES = "fmbench.overrides"
@@ -56,7 +57,7 @@ class Ledger:
         used = any(folder.glob(f"*/{RESULT_NAME}"))
         foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
         # Before a database is made there, by which it would be taken for a search.
-        if used and not self.label and not (folder / study.DATABASE_NAME).exists():
+        if used and not self.label and not (folder / DATABASE_NAME).exists():
             raise foreign
         self.study = self._open(keys, pruner)
         if used and not self.mine():

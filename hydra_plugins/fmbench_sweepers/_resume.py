@@ -18,7 +18,7 @@ from fmbench.explain import Refusal
 from fmbench.record import RESULT_NAME, Record, recorded_config
 from fmbench.runfolder import MAY_CHANGE, is_done
 from fmbench.stop import StopRequested
-from fmbench.study import DATABASE_NAME
+from fmbench.trials import DATABASE_NAME
 
 log = logging.getLogger("fmbench.sweep")
 
