@@ -4,7 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from commands import TINY, fmbench, records
+from commands import TINY, fmbench, python, records
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
