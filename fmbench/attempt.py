@@ -19,7 +19,7 @@ from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memor
 from fmbench.errors import StorageError
 from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, epoch_line
-from fmbench.record import FINAL, PRUNED, Record, keys, recorded_config
+from fmbench.record import DIVERGED, FINAL, PRUNED, Record, keys, recorded_config
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import Listener
@@ -228,6 +228,8 @@ class Attempt:
             StorageError: the folder cannot be written to.
         """
         self.record.seconds["total"] = time.perf_counter() - self.start
+        if self.record.status == DIVERGED and self.trainer is not None:
+            self.record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
         self.folder.write_record(self.record)
         kept = self.config["keep_checkpoint"] and self.record.status != PRUNED
         if self.record.status in FINAL and not kept:

@@ -208,7 +208,12 @@ class Trainer:
             DivergedError: the loss is no longer a number.
         """
         while self.position.epoch < self.epochs:
-            yield self._epoch(report, between)
+            try:
+                epoch = self._epoch(report, between)
+            except DivergedError:
+                self.clocks.train += self._seconds()  # it cost what it cost
+                raise
+            yield epoch
 
     def _epoch(self, report: Report, between: Callable[[], None]) -> Epoch:
         epoch = self.position.epoch
@@ -263,9 +268,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that training goes on from, at the moments when `fit` calls `between`, or yields."""
-        position = dataclasses.asdict(self.position)
-        if self.started is not None:
-            position["seconds"] = self._now() - self.started
+        position = dataclasses.asdict(self.position) | {"seconds": self._seconds()}
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -290,6 +293,10 @@ class Trainer:
         self.position = Position(**state["position"])
         self.clocks = Clocks(**state["clocks"])
         restore_random_states(state["random"], self.device.torch)
+
+    def _seconds(self) -> float:
+        """The training clock of the epoch that goes on."""
+        return self.position.seconds if self.started is None else self._now() - self.started
 
     def _now(self) -> float:
         self.device.synchronize()

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from fmbench import best, study
 from fmbench.record import Record
-from fmbench.trials import DATABASE_NAME
+from fmbench.trials import DATABASE_NAME, Search
 
 #: Six trials of three epochs, over in a few seconds.
 SEARCH = [
@@ -182,8 +182,14 @@ def test_trials_that_fail_end_themselves_alone(command, tmp_path):
     status, _, err = command(*SEARCH[:-2], *given, *sampler, "hydra.sweep.dir=here")
     assert status == 4, err
     found = trials(tmp_path / "here")
-    assert sorted(trial.state.name for trial in found) == ["COMPLETE", "FAIL", "FAIL", "FAIL"]
-    failed = [t.user_attrs["fmbench.error"] for t in found if t.state == TrialState.FAIL]
+    # Optuna's samplers learn nothing from a failure, but that a place is bad where one is pruned.
+    assert sorted(t.state.name for t in found) == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
+    failed = [t.user_attrs["fmbench.error"] for t in found if t.state != TrialState.COMPLETE]
+    written = Search.from_json((tmp_path / "here" / "search.json").read_text())
+    assert sorted(trial.state for trial in written.trials) == ["complete", *["failed"] * 3]
+    diverged = [r for r in records(tmp_path) if r["status"] == "diverged"]
+    assert all(r["seconds"]["train"] > 0 for r in diverged)
+    assert len(diverged) == 1
     assert sum("batch_size=100000: larger than" in text for text in failed) == 2
     assert sum("the loss is" in text for text in failed) == 1
     assert "1 of 4 trials ended well" in err

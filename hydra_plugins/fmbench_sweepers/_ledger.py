@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmbench import objectives, study
 from fmbench.errors import StorageError
-from fmbench.record import COMPLETED, PRUNED, RESULT_NAME, Record
+from fmbench.record import COMPLETED, DIVERGED, PRUNED, RESULT_NAME, Record
 from fmbench.trials import DATABASE_NAME
 
 #: What a trial says of the overrides that it is made of.
@@ -173,6 +173,9 @@ class Ledger:
     def tell(self, trial: Trial, job: int, returned: object) -> str | None:
         """Tell the study what became of a trial, by the record of its run.
 
+        A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
+        look where the loss is no number again and again.
+
         Args:
             trial: that has ended.
             job: the number of its run.
@@ -196,6 +199,8 @@ class Ledger:
             said = record.error if record is not None else None
             failure = said or " ".join(str(returned or "it left no record").split())
             trial.set_user_attr(study.ERROR, failure)
+            if record is not None and record.status == DIVERGED and len(self.objectives) == 1:
+                state = TrialState.PRUNED
         # Optuna's sampler of a grid stops the study when all is drawn, which it may not do here.
         with contextlib.suppress(RuntimeError):
             self.study.tell(trial, values=values, state=state)

@@ -55,9 +55,11 @@ def write(ledger: Ledger, *, total: int, pruner: str, sampler: str) -> None:
 def _trial(trial: FrozenTrial, folder: Path) -> trials.Trial:
     there, job = trial.user_attrs[study.FOLDER], trial.user_attrs[study.JOB]
     here = study.is_of(trial, folder)
+    # One that diverged is pruned to Optuna.
+    failed = study.ERROR in trial.user_attrs
     return trials.Trial(
         number=trial.number,
-        state=_STATES.get(trial.state, trials.RUNNING),
+        state=trials.FAILED if failed else _STATES.get(trial.state, trials.RUNNING),
         parameters={key: _plain(value) for key, value in trial.params.items()},
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
         reports=dict(trial.intermediate_values.items()),
