@@ -174,8 +174,11 @@ class Attempt:
                     raise PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
                 saver.after_epoch(history)
         self._keep_model(trainer)
-        if config["keep_checkpoint"]:
-            saver.save()
+        if config["keep_checkpoint"] and not saver.save() and config["test_every"] is None:
+            raise StorageError(
+                f"{self.folder.path}: the checkpoint that the look at the test set needs cannot be "
+                "written"
+            )
 
     def look_at_test(self) -> None:
         """Evaluate a run that has completed on the test set, which it has not seen so far.

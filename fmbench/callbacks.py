@@ -23,7 +23,7 @@ from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
-from fmbench.sweep import check_sweep, total_runs
+from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trials import COMPLETE, PRUNED, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
 
@@ -156,7 +156,7 @@ class SweepReport(Callback):
             for path in table.written:
                 print(path)
         sys.stdout.flush()
-        search = _search(folder)
+        search = _search(folder) if is_search(config.hydra) else None
         if search is not None:
             SweepReport.exit_status = _said_of_search(search)
             return
@@ -168,8 +168,9 @@ class SweepReport(Callback):
 
 
 def _search(folder: Path) -> Search | None:
+    path = folder / SEARCH_NAME
     try:
-        return Search.from_json((folder / SEARCH_NAME).read_text("utf-8"))
+        return Search.from_json(path.read_text("utf-8")) if path.is_file() else None
     except (OSError, ValueError):
         return None
 

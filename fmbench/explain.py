@@ -119,6 +119,10 @@ def _raised_in_a_run(error: BaseException) -> bool:
 def _raised_by_hydra(error: BaseException) -> UserError | None:
     """The line where Hydra itself refused a value, for which it has no exception of its own."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in frames:
+        made = frame.f_globals.get("__name__") == "hydra.core.plugins"
+        if isinstance(error, TypeError) and made and frame.f_code.co_name == "_instantiate":
+            return ConfigError(f"hydra.launcher, hydra.sweeper: {_words(error)}")
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
     if not isinstance(error, ValueError) or not module.startswith(("hydra.", "logging.config")):
         return None

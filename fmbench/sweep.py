@@ -152,6 +152,8 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
 def _check_search(config: DictConfig) -> None:
     """Refuse a search that could not choose, or that would choose by the test set."""
     objectives.check(search_keys(config))
+    if config.hydra.sweeper.sampler is None:
+        raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
     given = config.hydra.sweeper.get("params") or {}
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     texts = [f"{key}={value}" for key, value in given.items()]
@@ -173,13 +175,20 @@ def _check_search(config: DictConfig) -> None:
         raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
 
 
+#: Keys that are no part of a run: what a file may not set, it may not have a sweep set either.
+_OF_SWEEPS = ("sweep", "max_runs")
+
+
 def _check_sweeper(sweeper: DictConfig) -> None:
     most = sweeper.get("max_batch_size")
     if most is not None and most < 1:
         raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more")
     params = sweeper.get("params") or {}
+    if not isinstance(params, DictConfig) and params != {}:
+        raise ConfigError(f"hydra.sweeper.params={params}: must be KEY: VALUES")
     for key in map(str, params):
-        if key.lstrip("+~").startswith("hydra"):
+        name = key.lstrip("+~").partition("@")[0]
+        if name.startswith("hydra") or name.partition(".")[0] in _OF_SWEEPS:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
     environment.refuse_in(params, "hydra.sweeper.params")
 

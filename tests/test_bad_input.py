@@ -229,6 +229,17 @@ def test_a_flag_that_cannot_be(refused, arguments):
         (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
         (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
         (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),
+        (["sweep=lr_batch", "hydra.sweeper.params=5"], ["hydra.sweeper.params=5: must be"]),
+        (["sweep=lr_batch", "hydra.sweeper.sampler=null"], ["hydra.sweeper.sampler=null: "]),
+        (["sweep=lr_batch", "+hydra.sweeper.sampler.foo=1"], ["hydra.sweeper.sampler: ", "foo"]),
+        (["seed=0,1", "hydra/launcher=joblib", "+hydra.launcher.foo=1"], ["launcher", "foo"]),
+        (
+            [
+                "sweep=lr_batch",
+                "hydra.sweeper.sampler._target_=optuna.samplers.PartialFixedSampler",
+            ],
+            ["hydra.sweeper.sampler: "],
+        ),
         (
             ["sweep=lr_batch", "optimizer.lr=interval(0.3,0.1)"],
             ["hydra.sweeper.params: `low <= hi"],
@@ -372,6 +383,10 @@ def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
         ("params: {hydra.job_logging.handlers.file.filename: evil}", "must be a key of a run"),
         ("params: {hydra.sweep.dir: /tmp/evil}", "must be a key of a run"),
         ("params: {+hydra.job.env_set.A: b}", "must be a key of a run"),
+        ("params: {sweep.storage: 'sqlite:///evil.db'}", "must be a key of a run"),
+        ("params: {++sweep.study: x}", "must be a key of a run"),
+        ("params: {sweep: '{storage: x}'}", "must be a key of a run"),
+        ("params: {max_runs: 5}", "must be a key of a run"),
         ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
         ("params: {model._target_: 'os.system,x'}", "os.system"),
         ("params: {seed: 'range(100000000)'}", "100,000,000 values"),

@@ -385,3 +385,53 @@ def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     value = max(trial.value for trial in complete)
     looked = [record for record in records(tmp_path) if record["test_accuracy"] is not None]
     assert value in [record["validation_accuracy"] for record in looked]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been(
+    sampler, command, tmp_path, monkeypatch
+):
+    """Its search was killed in between."""
+    from hydra_plugins.fmbench_sweepers import _search
+
+    given = ["optimizer.lr=choice(0.01,0.02,0.03)", "batch_size=16", "epochs=1", "sweep.trials=3"]
+    search = [*SEARCH, *given, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.sampler.seed=0"]
+    assert command(*search, "hydra.sweep.dir=straight")[0] == 0
+    draw, drawn = _search.Search._draw, []
+
+    def killed_at_the_second(self, trial):
+        drawn.append(trial)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return draw(self, trial)
+
+    monkeypatch.setattr(_search.Search, "_draw", killed_at_the_second)
+    assert command(*search)[0] == 130
+    monkeypatch.setattr(_search.Search, "_draw", draw)
+    assert command(*search)[0] == 0
+    ours, straight = trials(tmp_path / "here"), trials(tmp_path / "straight")
+    assert [t.params for t in ours] == [t.params for t in straight]
+
+
+def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_path, monkeypatch):
+    from fmbench.saver import Saver
+
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self: False)
+    status, _, err = command(*SEARCH, "sweep.trials=1")
+    assert status == 5
+    assert "here/0: the checkpoint that the look at the test set needs cannot be written" in err
+    monkeypatch.setattr(Saver, "save", save)
+    status, _, err = command(*SEARCH, "sweep.trials=1")
+    assert status == 0, err
+    (record,) = records(tmp_path)
+    assert record["test_accuracy"] is not None
+
+
+def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
+    assert command(*SEARCH, "sweep.trials=1")[0] == 0
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "here" / "search.json").rename(tmp_path / "grid" / "search.json")
+    status, _, err = command("-m", *TINY, "optimizer.lr=0.1,1e30", "hydra.sweep.dir=grid")
+    assert status == 4
+    assert "1 of 2 runs completed" in err

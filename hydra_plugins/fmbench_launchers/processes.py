@@ -43,6 +43,8 @@ class ProcessLauncher(Launcher):
         self.n_jobs = n_jobs
         self.threads = inner_max_num_threads
         self.lanes: Lanes | None = None
+        #: The most runs that a sweep has at once, over all that it launches; None: not known.
+        self.at_once: int | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -90,10 +92,10 @@ class ProcessLauncher(Launcher):
                 raise
 
     def _lanes_for(self, job_overrides: Sequence[Sequence[str]]) -> "Lanes":
-        """As many lanes as the first launch can use, so that its runs share all of the machine.
+        """As many lanes as the sweep can use, so that its runs share all of the machine.
 
-        Later launches have the same, though they may be smaller: the runs of a sweep compare only
-        with the same threads.
+        A launch may be smaller, the last one or what is left after a stop: the runs of a sweep
+        compare only with the same threads.
         """
         from joblib import effective_n_jobs
 
@@ -101,8 +103,12 @@ class ProcessLauncher(Launcher):
 
         if self.n_jobs is not None and type(self.n_jobs) is not int:
             raise ConfigError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number")
+        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
+            raise ConfigError(
+                f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
+            )
         most = effective_n_jobs(-1 if self.n_jobs is None else self.n_jobs)
-        count = min(most, len(job_overrides))
+        count = min(most, max(self.at_once or 0, len(job_overrides)))
         if self.lanes is None or len(self.lanes.lanes) < count:
             if self.lanes is not None:
                 self.lanes.close()

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -129,9 +128,8 @@ class Ledger:
         mine = self.mine()
         return job_of(mine[-1]) + 1 if mine else 0
 
-    def ask(self, sampler: BaseSampler, job: int, total: int) -> Trial | None:
+    def ask(self, job: int, total: int) -> Trial | None:
         """A new trial; None where other searches have just drawn the last ones."""
-        self.study.sampler = sampler
         trial = self.study.ask()
         if self.label and sum(self._counts(other, trial) for other in self.trials()) >= total:
             self.study.tell(trial, state=TrialState.FAIL)
@@ -160,8 +158,8 @@ class Ledger:
         trial.set_user_attr(_OVERRIDES, list(overrides))
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
-        """What `note` was given."""
-        return list(trial.user_attrs[_OVERRIDES])
+        """What `note` was given; empty where it was not."""
+        return list(trial.user_attrs.get(_OVERRIDES, ()))
 
     def record(self, job: int) -> Record | None:
         """What a run says of itself; None where it says nothing."""

@@ -19,6 +19,7 @@ from fmbench.record import RESULT_NAME, Record, recorded_config
 from fmbench.runfolder import MAY_CHANGE, is_done
 from fmbench.stop import StopRequested
 from fmbench.trials import DATABASE_NAME
+from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 
 log = logging.getLogger("fmbench.sweep")
 
@@ -46,6 +47,8 @@ class GoingOn(Launcher):
         grid: Sequence[Sequence[str]],
     ) -> None:
         self.launcher = launcher
+        if isinstance(launcher, ProcessLauncher):
+            launcher.at_once = len(grid)
         self.folder = Path(config.hydra.sweep.dir)
         if (self.folder / DATABASE_NAME).exists():
             raise StorageError(f"{self.folder}: holds a search; take another folder")
@@ -114,7 +117,7 @@ class GoingOn(Launcher):
 
 def _records(folder: Path) -> Iterator[tuple[int, Record]]:
     for path in folder.glob(f"*/{RESULT_NAME}"):
-        if path.parent.name.isdecimal():
+        if path.parent.name.isdecimal() and path.is_file():
             try:
                 yield int(path.parent.name), Record.from_json(path.read_text("utf-8"))
             except (OSError, ValueError, RecursionError) as error:

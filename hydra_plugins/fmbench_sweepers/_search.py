@@ -22,7 +22,7 @@ from hydra_plugins.hydra_optuna_sweeper._impl import (
 )
 from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmbench import best, study
 from fmbench.config import resolve
@@ -35,11 +35,15 @@ from fmbench.splits import make_split
 from fmbench.stop import StopRequested
 from fmbench.storage import FolderLock, remove
 from fmbench.sweep import search_keys
+from fmbench.trials import SEARCH_NAME
 from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 from hydra_plugins.fmbench_sweepers import _sampler, _written
 from hydra_plugins.fmbench_sweepers._ledger import Ledger, job_of
 
 log = logging.getLogger("fmbench.sweep")
+
+#: A trial and the overrides of its run.
+Drawn = tuple[Trial, list[str]]
 
 #: What may change between two starts of a search.
 _MAY_CHANGE = ("device", "threads", "checkpoint_every", "keep_model", "keep_checkpoint", "max_runs")
@@ -85,6 +89,8 @@ class Search(OptunaSweeperImpl):
             self.launcher.setup(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
+        if isinstance(self.launcher, ProcessLauncher):
+            self.launcher.at_once = self.of_search["jobs"]
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until there are as many as were asked for, then look at the best.
@@ -153,8 +159,8 @@ class Search(OptunaSweeperImpl):
 
     # Trials
 
-    def _batches(self) -> Iterator[tuple[list[Trial], int]]:
-        """Trials to run at once, and the number of the first one's run.
+    def _batches(self) -> Iterator[tuple[list[Drawn], int]]:
+        """Trials to run at once with their overrides, and the number of the first one's run.
 
         First those that an earlier start did not bring to an end, then new ones.
         """
@@ -166,7 +172,7 @@ class Search(OptunaSweeperImpl):
                 batch = trials[start : start + at_once]
                 for trial in batch:
                     self._wait_for(job_of(trial))
-                yield [self.ledger.live(trial) for trial in batch], job_of(batch[0])
+                yield [self._drawn_before(trial) for trial in batch], job_of(batch[0])
         while (room := self.total - self.ledger.drawn()) > 0:
             first = self.ledger.next_job()
             asked = [self._ask(first + place) for place in range(min(room, at_once))]
@@ -175,10 +181,28 @@ class Search(OptunaSweeperImpl):
                 return
             yield drawn, first
 
-    def _ask(self, job: int) -> Trial | None:
-        stream = [len(self.ledger.trials()), *self.ledger.label.encode()]
-        sampler = _sampler.make(self.sampler_config, self.space, stream)
-        return self.ledger.ask(sampler, job, self.total)
+    def _ask(self, job: int) -> Drawn | None:
+        self._seed(len(self.ledger.trials()))
+        trial = self.ledger.ask(job, self.total)
+        return None if trial is None else (trial, self._draw(trial))
+
+    def _drawn_before(self, trial: FrozenTrial) -> Drawn:
+        """A trial that an earlier start has asked for, and drawn unless it was killed before."""
+        self._seed(trial.number)
+        live = self.ledger.live(trial)
+        return live, self.ledger.overrides(trial) or self._draw(live)
+
+    def _seed(self, number: int) -> None:
+        """Have the sampler draw what it draws for this trial, whenever that is."""
+        stream = [number, *self.ledger.label.encode()]
+        self.ledger.study.sampler = _sampler.make(self.sampler_config, self.space, stream)
+
+    def _draw(self, trial: Trial) -> list[str]:
+        (drawn,) = self._configure_trials([trial], self.space, {}, [])
+        given = [f"{key}={value}" for key, value in self.fixed.items()]
+        overrides = [*drawn, *given, *self.deleted]
+        self.ledger.note(trial, overrides)
+        return overrides
 
     def _wait_for(self, job: int) -> None:
         """Wait for a run that a killed start has left at work: on a cluster runs outlive it."""
@@ -195,21 +219,16 @@ class Search(OptunaSweeperImpl):
             else:
                 return
 
-    def _run(self, trials: Sequence[Trial], first: int) -> None:
+    def _run(self, trials: Sequence[Drawn], first: int) -> None:
         """Run trials and tell the study what became of them."""
-        drawn = self._configure_trials(list(trials), self.space, {}, [])
-        given = [*(f"{key}={value}" for key, value in self.fixed.items()), *self.deleted]
-        overrides = [[*each, *given] for each in drawn]
-        for trial, each in zip(trials, overrides, strict=True):
-            self.ledger.note(trial, each)
         returns: Sequence[JobReturn | None] = [None] * len(trials)
         said: str | None = None
         try:
             extra = self._extra(look=False)
-            returns = self._launch([[*each, *extra] for each in overrides], first)
+            returns = self._launch([[*overrides, *extra] for _, overrides in trials], first)
         except HydraException as error:  # values that cannot be together end their own trial
             said = str(as_user_error(error) or error)
-        for job, (trial, returned) in enumerate(zip(trials, returns, strict=True), first):
+        for job, ((trial, _), returned) in enumerate(zip(trials, returns, strict=True), first):
             value = said if returned is None else returned._return_value
             failure = self.ledger.tell(trial, job, value)
             if failure is not None:
@@ -269,6 +288,9 @@ class Search(OptunaSweeperImpl):
                 overrides = [*self.ledger.overrides(trial), *self._extra(look=True)]
                 self._launch([overrides], job)
                 record = self.ledger.record(job)
+            elif "keep_checkpoint" not in self.fixed:
+                with RunFolder(self.folder / str(job)) as folder:
+                    folder.tidy(record)  # a start that was killed did not come to it
             if record is None or record.test_accuracy is None:
                 raise PartialResultsError(
                     f"{self.folder / str(job)}: could not be evaluated on the test set; the same "
@@ -280,12 +302,15 @@ class Search(OptunaSweeperImpl):
             best.write(self.folder, record, trial.number)
 
     def _write(self) -> None:
-        _written.write(
-            self.ledger,
-            total=self.total,
-            pruner=self.of_search["pruner"],
-            sampler=self.sampler_config._target_.rpartition(".")[2],
-        )
+        try:
+            _written.write(
+                self.ledger,
+                total=self.total,
+                pruner=self.of_search["pruner"],
+                sampler=self.sampler_config._target_.rpartition(".")[2],
+            )
+        except ValueError as error:  # a number that no report could show
+            log.warning("no %s: %s", SEARCH_NAME, error)
 
     # What the runs of a search are given
 
