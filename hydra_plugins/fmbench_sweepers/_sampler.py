@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler
 
 #: The seed of these is one of a whole design, not of a stream of random numbers.
@@ -31,7 +33,7 @@ def make(
         space: what is searched.
         stream: says which trial of which search it is.
     """
-    sampler: Any = instantiate(config, _execution_whitelist_=_MAY_START)
+    sampler: Any = _instantiate(config)
     if isinstance(sampler, functools.partial):  # of a grid, which wants to know it
         of_grid: BaseSampler = sampler(_grid(space))
         return of_grid
@@ -39,9 +41,15 @@ def make(
     if seed is not None and not isinstance(sampler, _OF_A_DESIGN):
         drawn = int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0])
         seeded = OmegaConf.merge(config, {"seed": drawn})
-        sampler = instantiate(seeded, _execution_whitelist_=_MAY_START)
+        sampler = _instantiate(seeded)
     assert isinstance(sampler, BaseSampler)
     return sampler
+
+
+def _instantiate(config: Any) -> Any:
+    # Whoever chooses a sampler need not be told with each trial that it is an experimental one.
+    with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+        return instantiate(config, _execution_whitelist_=_MAY_START)
 
 
 def cells(config: DictConfig, space: Mapping[str, BaseDistribution]) -> int | None:
