@@ -42,6 +42,9 @@ SECONDS = "fmbench.seconds"
 #: Seconds that a process waits for another one that writes to the same SQLite file.
 _PATIENCE = 60.0
 
+#: Of successive halving: one in so many goes on.
+_RATE = 4
+
 #: What goes wrong between here and a database.
 FAULTS = (OptunaError, SQLAlchemyError, OSError)
 
@@ -108,25 +111,31 @@ def _without_password(text: str) -> str:
     return re.sub(r"(://[^:@/\s]*):[^@\s]*@", r"\1:***@", text)
 
 
-def make_pruner(kind: str, epochs: int) -> BasePruner:
+def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
     """What decides after each epoch but the last whether a run goes on.
 
     - `median`: it must not be worse than the median of those before it, after the same epoch; the
       first four trials go to their end.
     - `halving`: of those that reach 1, 4, 16, ... epochs the best quarter goes on (asynchronous
       successive halving with the paper's rate; Li et al., "A System for Massively Parallel
-      Hyperparameter Tuning", 2020).
+      Hyperparameter Tuning", 2020). A quarter of the first three is none of them, as in the paper,
+      but in a search so small that too few would be left.
     - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
       on (Li et al., "Hyperband", 2018).
 
     Args:
         kind: one of `fmbench.objectives.PRUNERS`.
         epochs: of a run.
+        trials: of the search.
     """
     if kind == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
     if kind == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=4)
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1,
+            reduction_factor=_RATE,
+            bootstrap_count=_RATE - 1 if trials >= _RATE * (_RATE - 1) else 0,
+        )
     if kind == "hyperband":
         with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
             return optuna.pruners.HyperbandPruner(
@@ -190,7 +199,7 @@ def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watc
             storage=open_storage(sweep, folder),
             # Its values are drawn by now; the search's own sampler would draw once more.
             sampler=optuna.samplers.RandomSampler(),
-            pruner=make_pruner(sweep["pruner"], epochs),
+            pruner=make_pruner(sweep["pruner"], epochs=epochs, trials=sweep["trials"]),
         )
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         found = next((trial for trial in running if is_of(trial, folder, job)), None)

@@ -435,3 +435,17 @@ def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
     status, _, err = command("-m", *TINY, "optimizer.lr=0.1,1e30", "hydra.sweep.dir=grid")
     assert status == 4
     assert "1 of 2 runs completed" in err
+
+
+@pytest.mark.parametrize(("trials_in_all", "first_goes_on"), [(11, True), (12, False)])
+def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on):
+    pruner = study.make_pruner("halving", epochs=4, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    went_on = []
+    for value in (0.5, 0.6, 0.4, 0.7, 0.65, 0.3, 0.2, 0.69):
+        trial = searched.ask()
+        trial.report(value, 1)
+        went_on.append(not trial.should_prune())
+        searched.tell(trial, state=TrialState.PRUNED)
+    # Of eight two go on: the last is the second best.
+    assert went_on == [first_goes_on, first_goes_on, False, True, False, False, False, True]

@@ -137,7 +137,11 @@ class Search(OptunaSweeperImpl):
             UserError: the search cannot be, or the folder holds another one.
         """
         config = self._first_config()
-        pruner = study.make_pruner(self.of_search["pruner"], int(config["epochs"]))
+        pruner = study.make_pruner(
+            self.of_search["pruner"],
+            epochs=int(config["epochs"]),
+            trials=int(self.of_search["trials"]),
+        )
         self.ledger = Ledger(self.of_search, self.folder, pruner)
         self.validation = self._validation(config)
         cells = _sampler.cells(self.sampler_config, self.space)
