@@ -24,7 +24,7 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
 from fmbench.sweep import check_sweep, is_search, total_runs
-from fmbench.trials import COMPLETE, PRUNED, SEARCH_NAME, STATES, Search
+from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,11 @@ def _said_of_search(search: Search) -> int:
     counts = Counter(trial.state for trial in search.trials)
     well = counts[COMPLETE] + counts[PRUNED]
     detail = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    partial = well < search.total or not counts[COMPLETE]
+    # Of a study that is shared others may still be at work on theirs.
+    elsewhere = sum(
+        trial.state == RUNNING and Path(trial.folder or "").is_absolute() for trial in search.trials
+    )
+    partial = well + elsewhere < search.total or not counts[COMPLETE]
     level = logging.WARNING if partial else logging.INFO
     log.log(level, "%d of %d trials ended well: %s", well, search.total, detail or "none was run")
     return PartialResultsError.exit_status if partial else 0

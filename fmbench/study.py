@@ -4,8 +4,10 @@ Imports Optuna, and through it much else: only the sweeper of a search and its r
 """
 
 import logging
+import random
 import re
 import sqlite3
+import time
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -17,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from fmbench import objectives
@@ -38,6 +40,9 @@ ERROR = "fmbench.error"
 
 #: What a trial says of the training clock of its run, in seconds.
 SECONDS = "fmbench.seconds"
+
+#: To open a database that others may be opening for the first time.
+_TRIES = 5
 
 #: Seconds that a process waits for another one that writes to the same SQLite file.
 _PATIENCE = 60.0
@@ -90,8 +95,16 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
 
 @lru_cache
 def _shared(url: str) -> RDBStorage:
-    # The connection may have died since the last epoch, hours ago.
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    for left in reversed(range(_TRIES)):
+        try:
+            # The connection may have died since the last epoch, hours ago.
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except DBAPIError:
+            # Another search may be making the tables just now, which Optuna does without a lock.
+            if not left:
+                raise
+            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that they do not meet again
+    raise AssertionError
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,11 @@ def test_a_flag_that_cannot_be(refused, arguments):
         (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
         (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),
         (["sweep=lr_batch", "hydra.sweeper.params=5"], ["hydra.sweeper.params=5: must be"]),
+        pytest.param(
+            ["sweep=lr_batch", "hydra/sweeper/sampler=cmaes"],
+            ["needs pip install cmaes"],
+            marks=pytest.mark.skipif(find_spec("cmaes") is not None, reason="it is there"),
+        ),
         (["sweep=lr_batch", "hydra.sweeper.sampler=null"], ["hydra.sweeper.sampler=null: "]),
         (["sweep=lr_batch", "+hydra.sweeper.sampler.foo=1"], ["hydra.sweeper.sampler: ", "foo"]),
         (["seed=0,1", "hydra/launcher=joblib", "+hydra.launcher.foo=1"], ["launcher", "foo"]),

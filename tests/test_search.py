@@ -373,7 +373,6 @@ def test_one_process_draws_the_trials_of_none(command, tmp_path):
 def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"
-    study.open_storage({"storage": url}, tmp_path)  # its tables, once
     shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both", "sweep.pruner=none"]
     both = [start(tmp_path, *SEARCH, *shared, f"hydra.sweep.dir={name}") for name in "ab"]
     assert [process.wait(timeout=200) for process in both] == [0, 0]

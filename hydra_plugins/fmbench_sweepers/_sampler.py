@@ -4,6 +4,7 @@ import functools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GridSampler, QMCSampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, QMCSampler
 
 #: The seed of these is one of a whole design, not of a stream of random numbers.
 _OF_A_DESIGN = (GridSampler, QMCSampler)
@@ -37,6 +38,8 @@ def make(
     if isinstance(sampler, functools.partial):  # of a grid, which wants to know it
         of_grid: BaseSampler = sampler(_grid(space))
         return of_grid
+    if isinstance(sampler, CmaEsSampler) and find_spec("cmaes") is None:
+        raise ValueError("the sampler cmaes needs pip install cmaes")
     seed = config.get("seed")
     if seed is not None and not isinstance(sampler, _OF_A_DESIGN):
         drawn = int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0])

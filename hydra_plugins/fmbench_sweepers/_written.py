@@ -35,19 +35,18 @@ def write(ledger: Ledger, *, total: int, pruner: str, sampler: str) -> None:
         StorageError: it cannot be written.
     """
     names = ledger.objectives
+    found = [trial for trial in ledger.trials() if study.FOLDER in trial.user_attrs]
+    # Another search may have ended a trial since.
+    complete = {trial.number for trial in found if trial.state == TrialState.COMPLETE}
     search = trials.Search(
         study=ledger.study.study_name,
         sampler=sampler,
         pruner=pruner,
-        total=total,
+        total=max(total, len(found)),
         objectives=tuple(trials.Objective(name, objectives.DIRECTIONS[name]) for name in names),
-        trials=tuple(
-            _trial(trial, ledger.folder)
-            for trial in ledger.trials()
-            if study.FOLDER in trial.user_attrs
-        ),
+        trials=tuple(_trial(trial, ledger.folder) for trial in found),
         importances=_importances(ledger.study, several=len(names) > 1),
-        best=tuple(trial.number for trial in ledger.best()),
+        best=tuple(trial.number for trial in ledger.best() if trial.number in complete),
     )
     write_whole(ledger.folder / trials.SEARCH_NAME, search.to_json().encode())
 
