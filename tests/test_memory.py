@@ -208,9 +208,13 @@ import resource, sys
 import torch
 from fmbench import report  # the table at the end needs libraries that are large too
 from fmbench.cli import main
+import fmbench.runner
+import hydra_plugins.fmbench_sweepers._resume
+from hydra.core.plugins import Plugins
+Plugins.instance()
 report.build, report.print_tables
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 900_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000, resource.RLIM_INFINITY))
 main()
 """
 

@@ -133,7 +133,7 @@ def test_a_thread_changes_no_handler():
 
 def test_a_stop_travels_between_processes():
     stop = StopRequested(signal.SIGTERM, saved=True)
-    stop.folder, stop.arguments, stop.unrecorded = Path("/a"), ["seed=1"], "no room"
+    stop.folder, stop.unrecorded = Path("/a"), "no room"
     there = pickle.loads(pickle.dumps(stop))
     assert vars(there) == vars(stop)
     assert str(there) == "stopped by SIGTERM"
