@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fmbench.answers import mistakes
 from fmbench.assembly import make_model, make_trainer, prepare
 from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
@@ -23,7 +24,7 @@ from fmbench.record import DIVERGED, FINAL, PRUNED, Record, keys, recorded_confi
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import Listener
-from fmbench.train import Epoch, Trainer, evaluate
+from fmbench.train import Answers, Epoch, Trainer, evaluate
 from fmbench.weights import refuse_unkeepable, to_bytes
 
 log = logging.getLogger("fmbench.runner")
@@ -168,8 +169,8 @@ class Attempt:
                 self.folder.append_history(history)
                 _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
                 record.peak_memory = max(peak, self.memory.bytes or 0) or None
-                if epoch.predictions is not None and epoch.epoch + 1 == epochs:
-                    self.folder.write_predictions(epoch.predictions.numpy())
+                if epoch.answers is not None and epoch.epoch + 1 == epochs:
+                    self._keep_answers(epoch.answers)
                 if watch is not None and watch(epoch.epoch + 1, record):
                     raise PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
                 saver.after_epoch(history)
@@ -201,18 +202,29 @@ class Attempt:
         trainer.load_state_dict(state["trainer"])
         assert trainer.test is not None
         start = time.perf_counter()
-        metrics, predictions = evaluate(trainer.model, trainer.test, device=trainer.device)
+        metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
         seconds = time.perf_counter() - start
         record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
         record.seconds["evaluate"] += seconds
         record.seconds["total"] += seconds
         kept = recorded_config(self.config)
         record.config = kept
-        self.folder.write_predictions(predictions.numpy())
+        self._keep_answers(answers)
         self._keep_model(trainer)
         self.folder.write_record(record)
         if not self.config["keep_checkpoint"]:
             self.checkpoints.remove()
+
+    def _keep_answers(self, answers: Answers) -> None:
+        """Write what was answered on the test images, beside what is right."""
+        assert self.trainer is not None
+        test = self.trainer.test
+        assert test is not None
+        classes, confidences = (part.numpy() for part in answers)
+        labels = test.labels.cpu().numpy().astype(np.uint8)
+        self.folder.write_answers(
+            classes, labels, mistakes(classes, labels, confidences, test.images.cpu().numpy())
+        )
 
     def _keep_model(self, trainer: Trainer) -> None:
         if self.config["keep_model"]:

@@ -12,7 +12,8 @@ import fmbench
 SCHEMA = 1
 RESULT_NAME = "result.json"
 HISTORY_NAME = "history.jsonl"
-PREDICTIONS_NAME = "predictions.npy"
+PREDICTIONS_NAME, LABELS_NAME = "predictions.npy", "labels.npy"
+MISTAKES_NAME = "mistakes.npy"
 MODEL_NAME = "model.safetensors"
 CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
 

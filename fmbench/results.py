@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fmbench.errors import ConfigError
-from fmbench.record import RESULT_NAME
-from fmbench.schema import DTYPES, UnreadableError, compact, to_row
+from fmbench.record import HISTORY_NAME, RESULT_NAME
+from fmbench.schema import COUNT, DTYPES, UnreadableError, compact, to_row
 from fmbench.trials import SEARCH_NAME, Search
 
 # A record is a few kilobytes, a search some hundred for each trial. Whatever is larger than this is
@@ -118,6 +118,41 @@ def read_results(*folders: str | Path) -> Results:
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
+
+
+def read_history(folder: str | Path) -> list[dict[str, float]]:
+    """Read the epochs of a run, for a notebook or a picture.
+
+    Args:
+        folder: A run folder.
+
+    Returns:
+        A dict for each line of `history.jsonl`, with `epoch` (counted from 0) and whichever of
+        `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy` and the same of
+        `validation_` and `test_` it has. A line that is half-written, or has no epoch, is left
+        out, and so is a value that is not a finite number; where there is no such file the list is
+        empty.
+    """
+    path = Path(folder, HISTORY_NAME)
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return []
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return []
+    epochs = []
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if type(values) is dict and COUNT.holds(values.get("epoch")):
+            epochs.append({name: x for name, x in values.items() if _is_finite(x)})
+    return epochs
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:

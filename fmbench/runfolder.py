@@ -1,7 +1,6 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import contextlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from fmbench.answers import to_bytes
 from fmbench.errors import StorageError
 from fmbench.record import (
     CHECKPOINT_NAME,
     COMPLETED,
     FINAL,
     HISTORY_NAME,
+    LABELS_NAME,
+    MISTAKES_NAME,
     MODEL_NAME,
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
@@ -65,7 +67,10 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for name in (RESULT_NAME, HISTORY_NAME, PREDICTIONS_NAME, MODEL_NAME, CHECKPOINT_NAME):
+        for name in (
+            *(RESULT_NAME, HISTORY_NAME, LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME),
+            *(MODEL_NAME, CHECKPOINT_NAME),
+        ):
             remove_temporaries(self.path, name)
 
     def tidy(self, record: Record) -> None:
@@ -102,11 +107,23 @@ class RunFolder:
         path = self.path / HISTORY_NAME
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
-    def write_predictions(self, classes: Sequence[int] | np.ndarray) -> None:
-        """Write the predicted class of every test image, in the split's order, as uint8."""
-        content = io.BytesIO()
-        np.save(content, np.asarray(classes, dtype=np.uint8), allow_pickle=False)
-        write_whole(self.path / PREDICTIONS_NAME, content.getvalue())
+    def write_answers(
+        self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
+    ) -> None:
+        """Write what was answered on the test images, in the split's order.
+
+        Args:
+            predicted: (N,) classes, into `predictions.npy`.
+            labels: (N,) the right ones, into `labels.npy`.
+            mistakes: as `fmbench.answers.mistakes` gives them, into `mistakes.npy`.
+        """
+        # The predictions last: where they are, the rest is too.
+        for name, array in (
+            (LABELS_NAME, labels.astype(np.uint8)),
+            (MISTAKES_NAME, mistakes),
+            (PREDICTIONS_NAME, predicted.astype(np.uint8)),
+        ):
+            write_whole(self.path / name, to_bytes(array))
 
     def write_model(self, content: bytes) -> None:
         """Write `model.safetensors`, as `fmbench.weights.to_bytes` gives it."""

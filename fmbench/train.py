@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -30,6 +30,13 @@ class Metrics:
 
     loss: float  # mean cross entropy per image
     accuracy: float  # 0 to 1
+
+
+class Answers(NamedTuple):
+    """What a net said of some images, in their order."""
+
+    classes: Tensor  # (N,) uint8, those it predicted
+    confidences: Tensor  # (N,) float32, the probability it gave each of them
 
 
 #: Told, as an epoch goes on: images seen, and the running sums of loss and of correct answers.
@@ -80,8 +87,8 @@ def evaluate(
     *,
     device: Device,
     between: Callable[[], None] = lambda: None,
-) -> tuple[Metrics, Tensor]:
-    """Mean loss and accuracy over a part of the split, and the predicted classes, (N,) uint8.
+) -> tuple[Metrics, Answers]:
+    """Mean loss and accuracy over a part of the split, and what was answered, on the CPU.
 
     In the precision of training; without label smoothing, so that losses compare. `between` is
     called after every batch.
@@ -92,16 +99,18 @@ def evaluate(
     model.eval()
     loss_sum = torch.zeros((), device=device.torch)
     correct = torch.zeros((), dtype=torch.int64, device=device.torch)
-    predictions = []
+    classes, confidences = [], []
     for images, labels in loader:
         with device.autocast():
             logits = model(images)
         predicted = logits.argmax(1)
         loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
         correct += (predicted == labels).sum()
-        predictions.append(predicted.to(torch.uint8))
+        classes.append(predicted.to(torch.uint8))
+        confidences.append(logits.float().softmax(1).amax(1))
         between()
-    return _metrics(loss_sum, correct, len(loader)), torch.cat(predictions).cpu()
+    answers = Answers(torch.cat(classes).cpu(), torch.cat(confidences).cpu())
+    return _metrics(loss_sum, correct, len(loader)), answers
 
 
 def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
@@ -129,7 +138,7 @@ class Epoch:
     validation: Metrics | None
     test: Metrics | None
     seconds: float  # training clock of this epoch
-    predictions: Tensor | None  # on the test images, where they were looked at
+    answers: Answers | None  # on the test images, where they were looked at
 
 
 @dataclass
@@ -221,7 +230,7 @@ class Trainer:
         trained = self._now()
         assert self.started is not None
         self.position.seconds, self.started = trained - self.started, None
-        validation = test = predictions = None
+        validation = test = answers = None
         if self.validation is not None:
             validation, _ = evaluate(
                 self.model, self.validation, device=self.device, between=between
@@ -229,7 +238,7 @@ class Trainer:
         last = epoch + 1 == self.epochs
         due = last or (self.test_every > 0 and (epoch + 1) % self.test_every == 0)
         if self.test is not None and due:
-            test, predictions = evaluate(self.model, self.test, device=self.device, between=between)
+            test, answers = evaluate(self.model, self.test, device=self.device, between=between)
         self.clocks.evaluate += self._now() - trained
         self.schedule.after_epoch()
         position, self.position = self.position, Position(epoch + 1)
@@ -242,7 +251,7 @@ class Trainer:
             validation,
             test,
             position.seconds,
-            predictions,
+            answers,
         )
 
     def _train(self, report: Report, between: Callable[[], None]) -> Metrics:

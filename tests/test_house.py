@@ -25,7 +25,7 @@ for path in PACKAGE.rglob("*.py"):
 ORDER = [
     "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
     "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
-    "device", "schedule", "step", "checkpoint", "train", "record", "objectives",
+    "device", "schedule", "step", "checkpoint", "train", "record", "answers", "objectives",
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
     "attempt", "runner",
@@ -52,7 +52,7 @@ def test_nets_and_training_never_see_hydra_or_the_config():
 def test_results_report_and_grids_never_see_torch():
     for room in (
         *("results", "schema", "report", "record", "storage", "config", "parts", "sweep", "data"),
-        *("grid", "trials"),
+        *("grid", "trials", "answers"),
     ):
         assert not IMPORTS[room] & {"torch", "torchvision", "train", "device"}, room
 

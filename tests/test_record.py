@@ -3,7 +3,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import compose
 
@@ -104,10 +103,3 @@ def test_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
         RunFolder(tmp_path / "file" / "run")
-
-
-def test_predictions_are_uint8_and_no_pickle(tmp_path):
-    RunFolder(tmp_path).write_predictions([3, 1, 9])
-    read = np.load(tmp_path / "predictions.npy", allow_pickle=False)
-    assert read.dtype == np.uint8
-    assert read.tolist() == [3, 1, 9]

@@ -14,7 +14,7 @@ from records import record, write
 from fmbench import results
 from fmbench.errors import ConfigError
 from fmbench.record import RESULT_NAME, RUNNING
-from fmbench.results import load_results, read_results
+from fmbench.results import load_results, read_history, read_results
 
 
 def put(folder: Path, content: str | bytes) -> None:
@@ -249,3 +249,21 @@ def test_two_thousand_records(tmp_path):
         put(tmp_path / str(number // 100) / str(number), text)
     found = read_results(tmp_path)
     assert (len(found.frame), found.problems) == (2_000, [])
+
+
+def test_history_is_read_line_by_line(tmp_path):
+    lines = [
+        '{"epoch": 0, "learning_rate": 0.1, "train_loss": 1.5, "seconds": 2}',
+        "half-wri",
+        "[1]",
+        '{"train_loss": 1}',
+        '{"epoch": 1, "train_loss": NaN, "train_accuracy": "high", "test_accuracy": 0.5}',
+        "[" * 100_000,
+        '{"epoch": 2',
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    assert read_history(tmp_path) == [
+        {"epoch": 0, "learning_rate": 0.1, "train_loss": 1.5, "seconds": 2},
+        {"epoch": 1, "test_accuracy": 0.5},
+    ]
+    assert read_history(tmp_path / "elsewhere") == []

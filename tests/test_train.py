@@ -56,8 +56,11 @@ def test_learns_and_tests_once_at_the_end():
     assert [epoch.test is not None for epoch in epochs] == [False, False, True]
     assert epochs[-1].train.loss < epochs[0].train.loss / 2
     assert epochs[-1].test.accuracy == 1.0
-    assert epochs[-1].predictions.dtype == torch.uint8
-    assert torch.equal(epochs[-1].predictions.long(), image_set()[1])
+    classes, confidences = epochs[-1].answers
+    assert classes.dtype == torch.uint8
+    assert torch.equal(classes.long(), image_set()[1])
+    assert confidences.shape == classes.shape
+    assert confidences.dtype == torch.float32
     assert all(epoch.learning_rate == 0.01 for epoch in epochs)
 
 
@@ -106,10 +109,13 @@ def test_evaluation_runs_without_dropout_or_gradients():
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(784, 10))
     images, labels = image_set()
     loader = EvaluationLoader(images, labels, normalization=PLAIN, batch_size=64)
-    first, predicted = evaluate(model.train(), loader, device=CPU)
+    first, answers = evaluate(model.train(), loader, device=CPU)
     second, again = evaluate(model.train(), loader, device=CPU)
     assert first == second
-    assert torch.equal(predicted, again)
+    assert torch.equal(answers.classes, again.classes)
+    with torch.no_grad():
+        shares = model(PLAIN(images).unsqueeze(1)).softmax(1)
+    torch.testing.assert_close(answers.confidences, shares.amax(1))
 
 
 def test_clock_of_training_excludes_evaluation(monkeypatch):
