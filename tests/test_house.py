@@ -29,7 +29,7 @@ ORDER = [
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
     "attempt", "runner",
-    "results", "grid", "report", "explain", "callbacks", "summary", "cli",
+    "results", "stats", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_nets_and_training_never_see_hydra_or_the_config():
 def test_results_report_and_grids_never_see_torch():
     for room in (
         *("results", "schema", "report", "record", "storage", "config", "parts", "sweep", "data"),
-        *("grid", "trials", "answers"),
+        *("grid", "trials", "answers", "stats"),
     ):
         assert not IMPORTS[room] & {"torch", "torchvision", "train", "device"}, room
 

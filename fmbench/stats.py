@@ -1,0 +1,245 @@
+"""Repeated seeds to mean, interval and ties: what a difference of two accuracies is worth.
+
+Two things are uncertain about a test accuracy: which images the test set happens to hold, and which
+seed the net was trained from. Where both rows answered the same images, their answers are compared
+image by image, which removes what is hard or easy for both (the paired comparison of McNemar 1947;
+for classifiers, Dietterich 1998, section 3.1). Where there are several seeds, their spread comes on
+top (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning Benchmarks", section 2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import special
+
+CONFIDENCE = 0.95
+
+# Images of the Gram matrix at a time: 500 rows of so many doubles are 16 MB.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The test accuracies of one row, a seed each.
+
+    Attributes:
+        accuracies: (n,) shares from 0 to 1.
+        images: How many test images they are of.
+        test_set: Names the test images and their order; None where that is not known.
+        correct: (N,) for each image the share of the seeds that had it right; None where that is
+            not known.
+    """
+
+    accuracies: np.ndarray = field(repr=False)
+    images: int
+    test_set: str | None = None
+    correct: np.ndarray | None = field(default=None, repr=False)
+
+    def is_paired(self, other: "Sample") -> bool:
+        """Whether the answers of both can be compared image by image."""
+        known = self.correct is not None and other.correct is not None
+        return known and self.test_set is not None and self.test_set == other.test_set
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one row is than another.
+
+    Attributes:
+        mean: A's mean accuracy less B's.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p: Of the hypothesis that there is no difference, two-sided.
+        paired: The answers were compared image by image.
+        seeds: The spread of the seeds is in it; else it is about these two nets alone.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    paired: bool
+    seeds: bool
+
+
+def t_half_width(deviation: np.ndarray | float, n: np.ndarray | float) -> np.ndarray:
+    """Half the 95 % interval of a mean, by Student's t with n - 1 degrees of freedom.
+
+    Args:
+        deviation: Standard deviations, with n - 1 in the denominator.
+        n: How many values each is of; of one there is no interval.
+
+    Returns:
+        NaN where n is 1.
+    """
+    n = np.asarray(n, dtype=float)
+    quantile = special.stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2)
+    width = quantile * np.asarray(deviation, dtype=float) / np.sqrt(n)
+    return np.where(n > 1, width, np.nan)
+
+
+def mcnemar(only_a: np.ndarray | int, only_b: np.ndarray | int) -> np.ndarray:
+    """The exact two-sided p of McNemar's test.
+
+    Args:
+        only_a: Images that A alone has right.
+        only_b: Images that B alone has right.
+
+    Returns:
+        The probability, if both were equally good, of a split of these images at least as uneven.
+    """
+    only_a, only_b = np.asarray(only_a, dtype=float), np.asarray(only_b, dtype=float)
+    tail = special.bdtr(np.minimum(only_a, only_b), (only_a + only_b).astype(np.int64), 0.5)
+    return np.asarray(np.minimum(2 * tail, 1.0))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """The p of several tests, corrected for their number (Holm 1979).
+
+    Args:
+        p: (k,) of one test each.
+
+    Returns:
+        (k,) to be compared with the level itself.
+    """
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
+    return adjusted
+
+
+def difference(a: Sample, b: Sample) -> Difference:
+    """Compare two rows."""
+    found = _differences([a, b])
+    half = float(special.stdtrit(found.freedom[0], (1 + CONFIDENCE) / 2) * found.error[0])
+    mean = float(found.mean[0])
+    return Difference(
+        mean,
+        mean - half,
+        mean + half,
+        float(found.p[0]),
+        paired=a.is_paired(b),
+        seeds=max(len(a.accuracies), len(b.accuracies)) > 1,
+    )
+
+
+def ranks(samples: Sequence[Sample], *, level: float = 1 - CONFIDENCE) -> list[int]:
+    """The rank of each row: 1, and one more for each row that is better beyond doubt.
+
+    That is by a test of each pair, all of them corrected by Holm's method. So rows share a rank
+    where no test can tell them apart from the same better ones; a row of few seeds may share one
+    that a row just above it, of more seeds, does not reach.
+
+    Args:
+        samples: One a row.
+        level: Of error, over all pairs together.
+    """
+    count = len(samples)
+    found = [1] * count
+    if count < 2:
+        return found
+    pairs = _differences(samples)
+    first, second = np.triu_indices(count, 1)
+    apart = holm(pairs.p) < level
+    worse = np.where(pairs.mean > 0, second, first)[apart]
+    return [1 + int(better) for better in np.bincount(worse, minlength=count)]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """All pairs of some rows, in the order of `numpy.triu_indices`; (k,) each."""
+
+    mean: np.ndarray
+    error: np.ndarray
+    freedom: np.ndarray
+    p: np.ndarray
+
+
+def _differences(samples: Sequence[Sample]) -> _Pairs:
+    """The difference of each pair, its standard error and degrees of freedom, and its p.
+
+    The variance of a difference is that over the images plus that over the seeds of either row.
+    The first holds a little of the second already, so the tests err on the careful side. Degrees
+    of freedom are by Welch and Satterthwaite. A row of one seed says nothing of its spread: where
+    the other has several, theirs is taken for it; where neither has, what is left is McNemar's
+    test of two nets.
+    """
+    first, second = np.triu_indices(len(samples), 1)
+    n = np.array([len(sample.accuracies) for sample in samples])
+    means = np.array([float(np.mean(sample.accuracies)) for sample in samples])
+    spread = np.array(
+        [np.var(s.accuracies, ddof=1) if len(s.accuracies) > 1 else 0.0 for s in samples]
+    )
+    images = np.array([sample.images for sample in samples], dtype=float)
+    mean = means[first] - means[second]
+
+    # Unpaired, as if the images were drawn anew for either.
+    alone = means * (1 - means) / images
+    over_images = alone[first] + alone[second]
+    p_exact = np.full(len(first), np.nan)
+    for members in _test_sets(samples):
+        inside = np.isin(first, members) & np.isin(second, members)
+        at = {member: place for place, member in enumerate(members)}
+        row = np.array([at[member] for member in first[inside]], dtype=int)
+        column = np.array([at[member] for member in second[inside]], dtype=int)
+        products = _products([samples[member].correct for member in members])
+        squares = np.diag(products)
+        count = images[members[0]]
+        sums = squares[row] + squares[column] - 2 * products[row, column]
+        variance = np.maximum(sums - count * mean[inside] ** 2, 0) / max(count - 1, 1)
+        over_images[inside] = variance / count
+        p_exact[inside] = mcnemar(
+            np.rint(squares[row] - products[row, column]),
+            np.rint(squares[column] - products[row, column]),
+        )
+
+    over_seeds, seed_term = _over_seeds(n[first], n[second], spread[first], spread[second])
+    variance = over_images + over_seeds
+    image_term = over_images**2 / np.maximum(np.minimum(images[first], images[second]) - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = variance**2 / (image_term + seed_term)
+        distance = np.abs(mean) / np.sqrt(variance)
+    freedom = np.where(np.isfinite(freedom), freedom, np.inf)
+    # Where nothing varies, any difference is one.
+    distance = np.where(variance > 0, distance, np.where(mean == 0, 0.0, np.inf))
+    p = np.minimum(2 * special.stdtr(np.minimum(freedom, 1e9), -distance), 1.0)
+    exact = (n[first] == 1) & (n[second] == 1) & np.isfinite(p_exact)
+    return _Pairs(mean, np.sqrt(variance), np.minimum(freedom, 1e9), np.where(exact, p_exact, p))
+
+
+def _over_seeds(
+    n_a: np.ndarray, n_b: np.ndarray, spread_a: np.ndarray, spread_b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The variance that the seeds add to each difference, and its term of the freedom."""
+    part_a, part_b = spread_a / n_a, spread_b / n_b
+    variance = part_a + part_b
+    term = part_a**2 / np.maximum(n_a - 1, 1) + part_b**2 / np.maximum(n_b - 1, 1)
+    # The spread of the one row stands for that of the other, too.
+    lent_a = (n_a == 1) & (n_b > 1)
+    lent_b = (n_b == 1) & (n_a > 1)
+    for lent, lender, many in ((lent_a, spread_b, n_b), (lent_b, spread_a, n_a)):
+        both = lender * (1 + 1 / many)
+        variance = np.where(lent, both, variance)
+        term = np.where(lent, both**2 / np.maximum(many - 1, 1), term)
+    return variance, term
+
+
+def _test_sets(samples: Sequence[Sample]) -> list[list[int]]:
+    """The places of the samples whose answers can be compared, by test set."""
+    places: dict[str, list[int]] = {}
+    for place, sample in enumerate(samples):
+        if sample.is_paired(sample) and sample.test_set is not None:
+            places.setdefault(sample.test_set, []).append(place)
+    return [members for members in places.values() if len(members) > 1]
+
+
+def _products(correct: Sequence[np.ndarray | None]) -> np.ndarray:
+    """(k, k) sums over the images of the products of each two rows' shares."""
+    known = [shares for shares in correct if shares is not None]
+    products = np.zeros((len(known), len(known)))
+    for start in range(0, len(known[0]), _CHUNK):
+        part = np.stack([shares[start : start + _CHUNK] for shares in known]).astype(float)
+        products += part @ part.T
+    return products
