@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: Told how many records were read, and of how many.
+Progress = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -89,13 +92,14 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
     return results.frame
 
 
-def read_results(*folders: str | Path) -> Results:
+def read_results(*folders: str | Path, progress: Progress | None = None) -> Results:
     """Read every run and search below some folders, and say which could not be read.
 
     Symbolic links to folders are not followed below the given ones, and no record counts twice.
 
     Args:
         *folders: Run folders, sweep folders, or whatever holds them.
+        progress: Told after every 500 records how many were read, and of how many.
 
     Returns:
         The table, the problems, the searches.
@@ -107,7 +111,10 @@ def read_results(*folders: str | Path) -> Results:
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
-    for path in sorted(_find(folders, problems)):
+    paths = sorted(_find(folders, problems))
+    for number, path in enumerate(paths):
+        if progress is not None and number % 500 == 0:
+            progress(number, len(paths))
         folder, name = os.path.split(path)
         try:
             if name == SEARCH_NAME:

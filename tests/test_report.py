@@ -21,9 +21,9 @@ from fmbench.errors import StorageError
 from fmbench.record import RUNNING
 from fmbench.report import columns, escape, formats
 from fmbench.report.__main__ import main
-from fmbench.report.columns import SHOWN, SPLIT
+from fmbench.report.columns import METRICS, SHOWN, SPLIT
+from fmbench.report.command import command, model_settings
 from fmbench.report.differs import HARDWARE, HASHES, MOST_DIFFERENCES, differences
-from fmbench.report.table import command, model_settings
 from fmbench.report.terminal import print_sections
 from fmbench.results import load_results
 
@@ -67,6 +67,12 @@ def table_cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
+def cell(markdown: str, heading: str, row: int = 0) -> str:
+    """What stands below a heading of the first Markdown table, `row` lines down."""
+    headings, _, *rows = table_cells(markdown)
+    return rows[row][[text.partition(" (")[0] for text in headings].index(heading)]
+
+
 def printed(made: report.Report, width: int | None = None) -> str:
     """What a terminal of some width shows, or what a pipe gets."""
     file = io.StringIO()
@@ -90,20 +96,26 @@ def test_seeds_are_grouped_with_mean_and_sample_deviation(tmp_path):
     assert row["seconds_train"] == pytest.approx(9.0)
     assert row["command"] == "python -m fmbench -m model=lenet epochs=3 seed=0,1,2"
     made = build(tmp_path)
-    assert table_cells(made.markdown)[2][9:11] == ["3", "92.00 ± 2.65"]
+    assert cell(made.markdown, "n") == "3"
+    assert cell(made.markdown, "test accuracy") == "92.00 ± 2.65"
+    # Student's t of two degrees of freedom: 4.303 standard errors on either side.
+    assert cell(made.markdown, "95 % interval") == "85.43 to 98.57"
 
 
 def test_one_seed_has_no_deviation(tmp_path):
     write(tmp_path)
-    assert table_cells(build(tmp_path).markdown)[2][9:11] == ["1", "90.01"]
+    text = build(tmp_path).markdown
+    assert (cell(text, "n"), cell(text, "test accuracy")) == ("1", "90.01")
+    assert "95 % interval" not in text.partition("How to read")[0]
 
 
 def test_columns_come_in_the_order_people_were_promised(tmp_path):
     write(tmp_path)
     assert table_cells(build(tmp_path).markdown)[0] == [
         *("#", "net", "data", "split", "augmentation", "optimizer", "learning rate", "batch size"),
-        *("epochs", "n", "test accuracy (%)", "best on test (optimistic, %)", "parameters"),
-        *("FLOPs", "wall time", "images/s", "device"),
+        *("epochs", "n", "test accuracy (last epoch, %)", "best on test (optimistic, %)"),
+        *("parameters", "FLOPs", "training time", "evaluation time", "total time", "images/s"),
+        *("peak memory", "device"),
     ]
 
 
@@ -136,7 +148,7 @@ def test_devices_and_precisions_are_rows_of_their_own(tmp_path):
     assert devices == {
         *("AMD EPYC, 2 threads, fp32", "NVIDIA H100, fp32", "AMD EPYC, 2 threads, bf16")
     }
-    assert "several devices or precisions" in made.markdown
+    assert "not all measured on the same terms (device, precision)" in made.markdown
 
 
 def test_rows_that_look_the_same_say_how_they_differ(tmp_path):
@@ -216,7 +228,7 @@ def test_a_running_record_is_listed_with_its_start_and_not_counted_as_completed(
     assert shown in printed(made).replace(os.path.relpath(tmp_path) + "/", "")
     (row,) = sheet_rows(tmp_path)
     assert (row["n"], row["n_failed"], row["n_unfinished"]) == ("1", "0", "1")
-    assert table_cells(made.markdown)[2][9] == "1 (+1 unfinished)"
+    assert cell(made.markdown, "n") == "1 of 2 (1 unfinished)"
 
 
 def test_seeds_on_gpu_hosts_with_different_processors_are_one_row(tmp_path):
@@ -278,13 +290,13 @@ def test_best_on_test_stands_only_where_every_seed_has_it(tmp_path):
     write(tmp_path / "0", best_test_accuracy=0.95)
     write(tmp_path / "1", seed=1)
     made = build(tmp_path, tmp_path)
-    assert table_cells(made.markdown)[2][11] == "-"
+    assert cell(made.markdown, "best on test") == "-"
     assert sheet_rows(tmp_path)[0]["best_test_accuracy"] == ""
     # Made again with the same result, seed 1 now has it, though its newest run did not look.
     for number, best in ((2, 0.92), (3, 0.93)):
         started = f"2026-11-1{number}T00:00:00Z"
         write(tmp_path / str(number), seed=1, best_test_accuracy=best, started=started)
-    assert table_cells(build(tmp_path).markdown)[2][11] == "94.00"
+    assert cell(build(tmp_path).markdown, "best on test") == "94.00"
 
 
 def test_best_on_test_is_not_taken_from_a_repeat_with_another_result(tmp_path):
@@ -402,7 +414,7 @@ def test_failures_stand_beside_n_wherever_they_happened(tmp_path):
     made = build(tmp_path, tmp_path)
     counts = [row["n_failed"] for row in sheet_rows(tmp_path)]
     assert counts == ["2", "0"]
-    assert [cells[9] for cells in table_cells(made.markdown)[2:]] == ["2 (+2 failed)", "1"]
+    assert [cells[9] for cells in table_cells(made.markdown)[2:]] == ["2 of 4 (2 failed)", "1"]
 
 
 def test_a_failure_that_knows_its_device_counts_there(tmp_path):
@@ -468,20 +480,25 @@ def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_p
 
 def test_markdown_numbers_are_flush_right(tmp_path):
     write(tmp_path, **PUBLISHED)
-    _, rule, row = table_cells(build(tmp_path).markdown)
-    right = [True, *(column.right for column in SHOWN)]
-    assert rule == ["---:" if flush else "---" for flush in right]
-    assert sum(right) == 14
+    headings, rule, row = table_cells(build(tmp_path).markdown)
+    left = {"net", "data", "split", "augmentation", "optimizer", "device"}
+    assert {text for text, flush in zip(headings, rule, strict=True) if flush == "---"} == left
+    assert set(rule) == {"---", "---:"}
     assert row[0] == "1"
 
 
 def test_each_row_links_to_its_runs(tmp_path):
     write(tmp_path / "a (b) [c]|d" / "1", seed=0)
+    composed = tmp_path / "a (b) [c]|d" / "1" / ".hydra" / "config.yaml"
+    composed.parent.mkdir()
+    composed.write_text("")
     write(tmp_path / "0", seed=1)
     text = build(tmp_path, tmp_path / "out").markdown
     assert (
         r"Row 1: lenet, 90.01 ± 0.00 %. Runs: [../a (b) \[c\]&#124;d/1]"
-        "(../a%20%28b%29%20%5Bc%5D%7Cd/1), [../0](../0)"
+        "(../a%20%28b%29%20%5Bc%5D%7Cd/1) "
+        "([config](../a%20%28b%29%20%5Bc%5D%7Cd/1/.hydra/config.yaml)), "
+        "[../0](../0) ([config](../0/result.json))"
     ) in text
     assert "```sh\npython -m fmbench -m model=lenet epochs=3 seed=0,1\n```" in text
 
@@ -608,7 +625,8 @@ def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_p
     ("text", "expected"),
     [
         (formats.percent(0.90164), "90.16"),
-        (formats.percent(0.9016, 0.0012), "90.16 ± 0.12"),
+        (METRICS["test_accuracy"].with_spread(0.9016, 0.0012), "90.16 ± 0.12"),
+        (METRICS["test_accuracy"].interval(0.9, 0.9123), "90.00 to 91.23"),
         (formats.percent(None), "-"),
         (formats.count(61706), "61,706"),
         (formats.number(1e-05), "1e-05"),
@@ -619,7 +637,7 @@ def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_p
         (formats.split("custom", 30_000, 0, 40_000), "custom 30,000/0/40,000"),
         (formats.split("custom", None, None, None), "custom"),
         (formats.seeds(3, 0, 0), "3"),
-        (formats.seeds(3, 1, 2), "3 (+1 failed, +2 unfinished)"),
+        (formats.seeds(3, 1, 2), "3 of 6 (1 failed, 2 unfinished)"),
         (formats.flops(833_040), "0.83 M"),
         (formats.flops(1_113_000_000), "1.11 G"),
         (formats.flops(7), "7"),
@@ -668,7 +686,7 @@ def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
     text = (tmp_path / "out" / "benchmark.md").read_text(encoding="utf-8")
     rows = table_cells(text)
     assert len(rows) == 2 + len(HOSTILE)
-    assert {len(row) for row in rows} == {1 + len(SHOWN)}
+    assert {len(row) for row in rows} == {len(rows[0])}
     assert len(made.sections) == 1 + len(HOSTILE)
     # Outside the code blocks and the links nothing is left that Markdown would act on.
     prose = re.sub(r"^(`{3,})sh\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -758,9 +776,12 @@ def test_a_pipe_gets_every_column_and_whole_lines(tmp_path):
         write(tmp_path / str(number), model=f"net-{number}", **PUBLISHED)
         write(tmp_path / f"x{number}", status="failed", error="why " * 50, test_accuracy=None)
     text = printed(build(tmp_path))
-    heading = next(line for line in text.splitlines() if line.startswith("net"))
-    assert re.split("  +", heading) == [column.title for column in SHOWN]
-    row = next(line for line in text.splitlines() if line.startswith("net-7 "))
+    heading = next(line for line in text.splitlines() if line.startswith(" #  net"))
+    (section,) = build(tmp_path).sections
+    assert re.split("  +", heading.strip()) == [
+        column.title for column in columns.shown(section.rows)
+    ]
+    row = next(line for line in text.splitlines() if "  net-7 " in line)
     assert row.endswith("AMD EPYC, 2 threads, fp32")
     assert row.index("AMD") == heading.index("device")
     assert text.count("failed: ") == 30
@@ -857,7 +878,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         build(tmp_path, tmp_path)
     assert (tmp_path / "benchmark.md").read_bytes() == before
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"0", "1", "benchmark.md", "benchmark.csv"}
+    assert names == {"0", "1", "benchmark.md", "benchmark.csv", "benchmark.json"}
 
 
 def sheet_rows(folder: Path) -> list[dict[str, str]]:

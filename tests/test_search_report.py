@@ -98,7 +98,7 @@ def test_a_pruned_run_is_neither_a_seed_nor_a_failure_of_its_row(tmp_path):
     (row,) = made.sections[0].rows
     assert (row["n"], row["n_failed"], row["n_pruned"]) == (1, 1, 2)
     assert row["test_accuracy"] == 0.9001
-    assert "| 1 (+1 failed, +2 pruned) |" in made.markdown
+    assert "| 1 of 4 (1 failed, 2 pruned) |" in made.markdown
     assert "1 of 4 runs completed (2 pruned)." in printed(made)
     assert (made.completed, made.pruned, made.failed) == (1, 2, 1)
 
@@ -265,7 +265,7 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     put(tmp_path / "b", study="other")
     made = build(tmp_path, tmp_path / "out")
     assert [path.name for path in made.written] == [
-        *("benchmark.md", "benchmark.csv", "search.png", "search_2.png")
+        *("benchmark.md", "benchmark.csv", "benchmark.json", "search.png", "search_2.png")
     ]
     text = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert (

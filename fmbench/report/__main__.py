@@ -1,9 +1,10 @@
 """`python -m fmbench.report`: the benchmark table of all runs below some folders."""
 
 import argparse
+import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fmbench import report
@@ -17,11 +18,22 @@ examples:
   python -m fmbench.report                              all runs below outputs and multirun
   python -m fmbench.report multirun --output results    one table of all sweeps, kept in results
   python -m fmbench.report old_runs new_runs            runs of several places in one table
+  python -m fmbench.report --filter "model=resnet18 batch_size=64,256" --sort training_time
+  python -m fmbench.report --group-by batch_size --metric validation_accuracy
+  python -m fmbench.report compare 1 2                  what sets the first two rows apart
+  python -m fmbench.report compare --help               and how else two rows can be named
 
 exit status:
   0  the report is complete          2  a DIR does not exist, or a wrong option
   4  some records could not be read: they are listed, the rest is reported
   5  the report could not be written or printed
+"""
+
+COMPARE_EXAMPLES = """\
+examples:
+  python -m fmbench.report compare outputs/lenet outputs/resnet18     two runs
+  python -m fmbench.report compare 1 3 multirun                       rows 1 and 3 of the table
+  python -m fmbench.report compare "model=lenet batch_size=64" "model=lenet batch_size=256"
 """
 
 NOTHING = """\
@@ -36,11 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments; those of the command line by default.
     """
-    arguments = _parser().parse_args(argv)
-    chosen = arguments.folders or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        made = report.build(chosen, arguments.output)
-        status = _print(made, chosen)
+        if words[:1] == ["compare"]:
+            status = _compare(_compare_parser().parse_args(words[1:]))
+        else:
+            status = _report(_parser().parse_args(words))
     except UserError as error:
         complain("fmbench.report", str(error))
         status = error.exit_status
@@ -49,8 +62,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def _print(made: report.Report, chosen: Sequence[Path]) -> int:
-    """Print a report; the exit status says what became of it."""
+def _report(arguments: argparse.Namespace) -> int:
+    from fmbench.report.view import View  # imports pandas, which --help must not
+
+    view = View(
+        condition=arguments.filter,
+        group_by=tuple(filter(None, arguments.group_by.split(","))),
+        metric=arguments.metric,
+        sort=arguments.sort,
+    )
+    output: Path | None = arguments.output
+    if output is None and view.is_plain:
+        output = Path()
+    folders = _folders(arguments.folders)
+    with _progress() as progress:
+        made = report.build(folders, output, view=view, progress=progress)
+    return _printed(lambda: _print(made, folders)) or made.exit_status
+
+
+def _print(made: report.Report, folders: Sequence[Path]) -> None:
+    report.print_tables(made)
+    if made.written:
+        sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
+    elif not made.view.is_plain and not made.table.empty:
+        sys.stdout.write("A view of the runs: nothing was written (--output DIR writes it).\n")
+    elif made.view.condition:
+        sys.stdout.write(f"No completed run with {made.view.condition}.\n")
+    else:
+        names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
+        sys.stdout.write(NOTHING.format(where=f"below {names}"))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from fmbench.report.compare import compare
+    from fmbench.report.comparison import print_comparison
+
+    folders = _folders(arguments.folders)
+    with _progress() as progress:
+        found = compare(arguments.a, arguments.b, folders, progress=progress)
+    return _printed(lambda: print_comparison(found))
+
+
+def _folders(given: Sequence[Path]) -> list[Path]:
+    return list(given) or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
+
+
+def _printed(write: Callable[[], None]) -> int:
+    """Print; the exit status says what became of it."""
     if sys.stdout is None:  # started with `>&-`
         complain("fmbench.report", "standard output is closed: nothing was printed")
         return StorageError.exit_status
@@ -58,12 +116,7 @@ def _print(made: report.Report, chosen: Sequence[Path]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
-        report.print_tables(made)
-        if made.written:
-            sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
-        else:
-            names = " or ".join(map(str, chosen or DEFAULT_FOLDERS))
-            sys.stdout.write(NOTHING.format(where=f"below {names}"))
+        write()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough; the files are written
         silence()
@@ -71,15 +124,34 @@ def _print(made: report.Report, chosen: Sequence[Path]) -> int:
         silence()
         complain("fmbench.report", f"standard output: cannot be written: {error.strerror or error}")
         return StorageError.exit_status
-    return made.exit_status
+    return 0
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """What says how many records were read, where somebody waits and there are many."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+
+    def show(read: int, total: int) -> None:
+        if read:  # a few hundred are read before anybody asks
+            sys.stderr.write(f"\r\x1b[2Kreading {read:,} of {total:,} records")
+            sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[2K")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fmbench.report",
         description=(
-            "Make the benchmark table of all runs below some folders: print it, and write\n"
-            "benchmark.md (renders on GitHub) and benchmark.csv (raw numbers)."
+            "Make the benchmark of all runs below some folders: print its table, and write\n"
+            "benchmark.md (renders on GitHub), benchmark.html (one page to send to somebody),\n"
+            "benchmark.csv and benchmark.json (raw numbers), and figures/ (PNG and SVG)."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,9 +167,60 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(),
         metavar="DIR",
-        help="where to write the two files; made if it is not there (default: here)",
+        help="where to write the files; made if it is not there (default: here, and nowhere with "
+        "one of the options below)",
+    )
+    view = parser.add_argument_group("another look at the runs")
+    view.add_argument(
+        "--filter",
+        default="",
+        metavar="CONDITIONS",
+        help="only runs for which all hold: KEY=VALUE, KEY!=VALUE (several between commas, * for "
+        "anything), KEY<NUMBER, <=, >, >=; a key is a column of benchmark.csv or of the config, "
+        "such as optimizer.lr",
+    )
+    view.add_argument(
+        "--group-by",
+        default="",
+        metavar="KEYS",
+        help="a row for all runs that share these, between commas (default: all but the seed)",
+    )
+    view.add_argument(
+        "--metric",
+        default="test_accuracy",
+        metavar="NAME",
+        help="what is shown with its spread and orders the rows: test_accuracy (default), "
+        "validation_accuracy, train_accuracy, test_loss, seconds_train, seconds_evaluate, "
+        "seconds_total, images_per_second, peak_memory, parameters, flops",
+    )
+    view.add_argument(
+        "--sort",
+        metavar="COLUMN[:asc|:desc]",
+        help="the column that orders the rows instead, such as parameters or training_time:desc",
+    )
+    return parser
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fmbench.report compare",
+        description=(
+            "Compare two rows of the benchmark, image by image where both were tested on the same\n"
+            "images: the difference with its interval, each class, the times, and what follows."
+        ),
+        epilog=COMPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    row = "a run or sweep folder, the number of a row, or conditions as --filter takes them"
+    parser.add_argument("a", metavar="A", help=row)
+    parser.add_argument("b", metavar="B", help="what to compare it with, likewise")
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="where numbers and conditions look (default: outputs and multirun)",
     )
     return parser
 

@@ -10,16 +10,18 @@ import pandas as pd
 
 from fmbench.errors import PartialResultsError
 from fmbench.report.markdown import page
-from fmbench.report.search import SearchPart, search_parts
+from fmbench.report.raw import document, sheet
+from fmbench.report.search import SearchPart, chosen_by, search_parts
 from fmbench.report.sections import Section, sections
-from fmbench.report.spreadsheet import sheet
 from fmbench.report.table import benchmark_table
 from fmbench.report.terminal import print_sections
-from fmbench.results import Problem, read_results
+from fmbench.report.view import PLAIN, View, check, chosen
+from fmbench.results import Problem, Progress, read_results
 from fmbench.storage import storage_error, write_whole
 
 MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
+JSON_NAME = "benchmark.json"
 
 #: The picture of the first search; others have a number behind the name.
 PICTURE_NAME = "search.png"
@@ -37,6 +39,7 @@ class Report:
         made: When, in UTC.
         base: The folder that `markdown` names run folders relative to; None for the current one.
         written: The files that were written.
+        view: How the runs were looked at.
     """
 
     table: pd.DataFrame
@@ -46,6 +49,7 @@ class Report:
     base: Path | None = None
     written: tuple[Path, ...] = ()
     searches: tuple[SearchPart, ...] = ()
+    view: View = PLAIN
 
     @property
     def completed(self) -> int:
@@ -78,12 +82,25 @@ class Report:
             self.base,
             searches=self.searches,
             pictures=self._pictures,
+            notes=self.view.notes,
         )
 
     @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return sheet(self.table)
+
+    @cached_property
+    def json(self) -> str:
+        """The text of `benchmark.json`."""
+        return document(
+            self.table,
+            made=self.made,
+            notes=self.view.notes,
+            unfinished=[run for section in self.sections for run in section.unfinished],
+            problems=self.problems,
+            searches={part.folder: part.search for part in self.searches},
+        )
 
     @property
     def _pictures(self) -> dict[int, str]:
@@ -93,25 +110,38 @@ class Report:
         return {place: name for place, name in places if name in names}
 
 
-def build(folders: Sequence[Path], output: Path | None = None) -> Report:
+def build(
+    folders: Sequence[Path],
+    output: Path | None = None,
+    *,
+    view: View = PLAIN,
+    progress: Progress | None = None,
+) -> Report:
     """Read the runs below some folders and make the benchmark of them.
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md`, `benchmark.csv` and a picture of each search; made
-            if it is not there. Nothing is written where no run completed and no search has a
-            trial, so that an older benchmark stays.
+        output: Where to write `benchmark.md`, `benchmark.csv`, `benchmark.json` and a picture of
+            each search; made if it is not there. Nothing is written where no run completed and no
+            search has a trial, so that an older benchmark stays.
+        view: Which runs, in what groups and order.
+        progress: Told now and then how many records were read.
 
     Raises:
-        ConfigError: A folder does not exist.
+        ConfigError: A folder does not exist, or there is nothing to look at in such a way.
         StorageError: A file cannot be written.
     """
-    results = read_results(*folders)
-    table = benchmark_table(results.frame)
+    check(view)
+    results = read_results(*folders, progress=progress)
+    frame = chosen(results.frame, view.condition)
+    table = benchmark_table(frame, replace(view, condition=""))
     searches = tuple(search_parts(results.searches, results.frame))
+    table["chosen"] = chosen_by(table, searches)
     searched = {run["folder"] for part in searches for run in part.runs.values()}
-    parts = sections(results.frame, table, searched)
-    report = Report(table, parts, results.problems, datetime.now(UTC), output, searches=searches)
+    parts = sections(frame, table, searched, view.metric)
+    report = Report(
+        table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view
+    )
     if output is None or (table.empty and not any(part.search.trials for part in searches)):
         return report
     return _written(report, output)
@@ -124,7 +154,9 @@ def picture_name(place: int) -> str:
 
 def print_tables(report: Report) -> None:
     """Print a report to standard output: fitted to a terminal, or plain where there is none."""
-    print_sections(report.sections, report.problems, searches=report.searches)
+    print_sections(
+        report.sections, report.problems, searches=report.searches, notes=report.view.notes
+    )
 
 
 def _written(report: Report, output: Path) -> Report:
@@ -132,10 +164,10 @@ def _written(report: Report, output: Path) -> Report:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    texts = (output / MARKDOWN_NAME, output / CSV_NAME)
+    texts = tuple(output / name for name in (MARKDOWN_NAME, CSV_NAME, JSON_NAME))
     pictures = _draw(report.searches, output)
     report = replace(report, written=(*texts, *pictures))
-    for path, text in zip(texts, (report.markdown, report.csv), strict=True):
+    for path, text in zip(texts, (report.markdown, report.csv, report.json), strict=True):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
 

@@ -56,9 +56,90 @@ class Column:
 ACCURACY = ("test_accuracy", "test_accuracy_sd")
 SPLIT = ("split", "split_train", "split_validation", "split_test")
 
+
+@dataclass(frozen=True)
+class Metric:
+    """What rows can be ordered by.
+
+    Attributes:
+        heading: What people read.
+        show: Makes the text of one value.
+        unit: As in `Column`.
+        ascending: The smallest comes first.
+        spread: Its standard deviation and interval are known.
+    """
+
+    heading: str
+    show: Callable[[float | None], str]
+    unit: str = ""
+    ascending: bool = False
+    spread: bool = True
+
+    def with_spread(self, mean: float | None, deviation: float | None) -> str:
+        """A mean with its standard deviation, where that is known: 90.16 ± 0.12."""
+        said = self.show(mean)
+        return said if mean is None or deviation is None else f"{said} ± {self.show(deviation)}"
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        """An interval: 89.93 to 90.31."""
+        if low is None or high is None:
+            return MISSING
+        return f"{self.show(low)} to {self.show(high)}"
+
+
+METRICS = {
+    "test_accuracy": Metric("test accuracy", formats.percent, "last epoch, %"),
+    "validation_accuracy": Metric("validation accuracy", formats.percent, "%"),
+    "train_accuracy": Metric("training accuracy", formats.percent, "%"),
+    "test_loss": Metric("test loss", formats.loss, ascending=True),
+    "seconds_train": Metric("training time", formats.duration, ascending=True),
+    "seconds_evaluate": Metric("evaluation time", formats.duration, ascending=True),
+    "seconds_total": Metric("total time", formats.duration, ascending=True),
+    "images_per_second": Metric("images/s", formats.rate, spread=False),
+    "peak_memory": Metric("peak memory", formats.size, ascending=True, spread=False),
+    "parameters": Metric("parameters", formats.count, ascending=True, spread=False),
+    "flops": Metric("FLOPs", formats.flops, ascending=True, spread=False),
+}
+
+#: Those with a standard deviation and an interval.
+SPREAD = tuple(name for name, metric in METRICS.items() if metric.spread)
+
+
+def _mean(key: str, **options: Any) -> Column:
+    """The column of a metric without its spread."""
+    metric = METRICS[key]
+    return Column(key, metric.heading, metric.show, unit=metric.unit, right=True, **options)
+
+
+def _with_spread(key: str) -> Column:
+    metric = METRICS[key]
+    if not metric.spread:
+        return _mean(key)
+    takes = (key, f"{key}_sd")
+    return Column(key, metric.heading, metric.with_spread, takes, unit=metric.unit, right=True)
+
+
+def _interval(key: str, **options: Any) -> Column:
+    metric = METRICS[key]
+    takes = (f"{key}_low", f"{key}_high")
+    return Column(
+        takes[0],
+        "95 % interval",
+        metric.interval,
+        takes,
+        unit="%" if metric.unit else "",
+        right=True,
+        optional=True,
+        **options,
+    )
+
+
+NET = Column("model", "net", formats.net, ("model", "model_settings", "differs"), recipe=True)
+
 COLUMNS = (
-    Column("model", "net", formats.net, ("model", "model_settings", "differs"), recipe=True),
-    Column("data", "data", recipe=True, gives_way=16),
+    Column("number", "#", formats.count, right=True, gives_way=6),
+    NET,
+    Column("data", "data", recipe=True, gives_way=22),
     Column("split", "split", formats.split, SPLIT, recipe=True, gives_way=6),
     Column(
         "augmentation",
@@ -68,19 +149,22 @@ COLUMNS = (
         recipe=True,
         gives_way=5,
     ),
-    Column("optimizer", "optimizer", recipe=True, gives_way=9),
+    Column("optimizer", "optimizer", recipe=True, gives_way=10),
     Column("learning_rate", "learning rate", formats.number, right=True, recipe=True, gives_way=2),
     Column("batch_size", "batch size", formats.count, right=True, recipe=True, gives_way=1),
-    Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=8),
+    Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=9),
     Column("n", "n", formats.seeds, ("n", "n_failed", "n_unfinished", "n_pruned"), right=True),
-    Column("test_accuracy", "test accuracy", formats.percent, ACCURACY, unit="%", right=True),
+    Column("rank", "rank", formats.count, right=True, optional=True, gives_way=4),
+    _with_spread("test_accuracy"),
+    _interval("test_accuracy", gives_way=8),
+    Column("chosen", "chosen", optional=True, gives_way=12),
     Column(
         "best_test_accuracy",
         "best on test",
         formats.percent,
         unit="optimistic, %",
         right=True,
-        gives_way=15,
+        gives_way=17,
     ),
     Column(
         "published_accuracy",
@@ -102,9 +186,12 @@ COLUMNS = (
         optional=True,
         gives_way=4,
     ),
-    Column("parameters", "parameters", formats.count, right=True, gives_way=10),
-    Column("flops", "FLOPs", formats.flops, right=True, gives_way=13),
-    Column("seconds_train", "wall time", formats.duration, right=True, gives_way=3),
+    _mean("validation_accuracy", optional=True, gives_way=16),
+    _mean("parameters", gives_way=11),
+    _mean("flops", gives_way=15),
+    _mean("seconds_train", gives_way=3),
+    _mean("seconds_evaluate", gives_way=21),
+    _mean("seconds_total", gives_way=20),
     Column(
         "published_seconds",
         "published time",
@@ -112,13 +199,14 @@ COLUMNS = (
         ("published_seconds", "published_approximate", "published_device"),
         right=True,
         optional=True,
-        gives_way=12,
+        gives_way=14,
     ),
-    Column("images_per_second", "images/s", formats.rate, right=True, gives_way=11),
+    _mean("images_per_second", gives_way=13),
+    _mean("peak_memory", gives_way=19),
     Column(
-        "device", "device", formats.hardware, ("device", "precision"), recipe=True, gives_way=14
+        "device", "device", formats.hardware, ("device", "precision"), recipe=True, gives_way=18
     ),
-    # From here on in the CSV file only.
+    # From here on in the files for programs only.
     Column("experiment"),
     Column("deviations"),
     Column("difference_of"),
@@ -132,15 +220,16 @@ COLUMNS = (
     Column("differs"),
     Column("scheduler"),
     Column("precision"),
+    Column("threads"),
+    Column("memory_format"),
+    Column("deterministic"),
+    Column("cuda_graphs"),
     Column("seeds"),
-    Column("test_accuracy_sd"),
-    Column("test_loss"),
-    Column("validation_accuracy"),
     Column("train_accuracy"),
-    Column("seconds_train_sd"),
-    Column("seconds_evaluate"),
-    Column("seconds_total"),
-    Column("peak_memory"),
+    Column("test_loss"),
+    *(Column(f"{name}_sd") for name in SPREAD),
+    *(Column(f"{name}_low") for name in SPREAD if name != "test_accuracy"),
+    *(Column(f"{name}_high") for name in SPREAD),
     Column("split_train"),
     Column("split_validation"),
     Column("split_test"),
@@ -162,10 +251,23 @@ COLUMNS = (
 SHOWN = tuple(column for column in COLUMNS if column.heading)
 
 
-def shown(rows: Sequence[Row]) -> list[Column]:
-    """The columns that people read of some rows: without the optional ones that no row fills."""
+def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
+    """The columns that people read of some rows: without the optional ones that no row fills.
+
+    Args:
+        rows: As plain values.
+        metric: What the rows are ordered by: it comes behind n, with its spread.
+    """
+    columns = list(SHOWN)
+    if metric != "test_accuracy":
+        theirs = ("rank", "test_accuracy_low", metric)
+        columns = [column for column in columns if column.key not in theirs]
+        place = [column.key for column in columns].index("n") + 1
+        columns[place:place] = [_with_spread(metric)]
+        if METRICS[metric].spread:
+            columns[place + 1 : place + 1] = [_interval(metric)]
     return [
         column
-        for column in SHOWN
+        for column in columns
         if not column.optional or any(column.cell(row) != MISSING for row in rows)
     ]

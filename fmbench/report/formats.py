@@ -35,10 +35,10 @@ def split(
 
 
 def seeds(n: int, failed: int, unfinished: int, pruned: int = 0) -> str:
-    """How many seeds a row has, and how many runs of the same configuration did not complete."""
+    """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed)."""
     said = [(failed, "failed"), (pruned, "pruned"), (unfinished, "unfinished")]
-    extra = ", ".join(f"+{value:,} {word}" for value, word in said if value)
-    return f"{n:,} ({extra})" if extra else f"{n:,}"
+    others = ", ".join(f"{value:,} {word}" for value, word in said if value)
+    return f"{n:,} of {n + failed + unfinished + pruned:,} ({others})" if others else f"{n:,}"
 
 
 def number(value: float | None) -> str:
@@ -58,12 +58,28 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}" if value < 99.95 else count(value)
 
 
-def percent(share: float | None, deviation: float | None = None) -> str:
-    """A share from 0 to 1 in percent, with its standard deviation if known: 90.16 ± 0.12."""
-    if share is None:
+def percent(share: float | None) -> str:
+    """A share from 0 to 1 in percent: 90.16."""
+    return MISSING if share is None else f"{100 * share:.2f}"
+
+
+def loss(value: float | None) -> str:
+    """A loss: 0.2814."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes with a metric prefix: 512 MB."""
+    if count is None:
         return MISSING
-    mean = f"{100 * share:.2f}"
-    return mean if deviation is None else f"{mean} ± {100 * deviation:.2f}"
+    for prefix, unit in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= unit:
+            return (
+                f"{count / unit:.3g} {prefix}"
+                if count < 999.5 * unit
+                else f"{count / unit:,.0f} {prefix}"
+            )
+    return f"{count:.0f} B"
 
 
 def published(accuracy: float | None, protocol: str | None) -> str:
@@ -123,3 +139,15 @@ def duration(seconds: float | None) -> str:
 def hardware(device: str | None, precision: str | None) -> str:
     """Where a row was measured, and in which number format."""
     return text(device) if precision is None else f"{text(device)}, {precision}"
+
+
+def probability(p: float) -> str:
+    """A p with the sign before it: = 0.51, = 0.0021, < 0.0001."""
+    if p < 0.0001:
+        return "< 0.0001"
+    return f"= {p:.2f}" if p >= 0.095 else f"= {p:.4f}"
+
+
+def factor(ratio: float) -> str:
+    """A ratio: 0.52, 1.84, 12.3."""
+    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:,.0f}"

@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 import fmbench
+from fmbench.record import RESULT_NAME
 from fmbench.reference import in_words
-from fmbench.report.columns import ACCURACY, SHOWN, Row, shown
+from fmbench.report.columns import ACCURACY, METRICS, NET, Row
 from fmbench.report.escape import link, markdown, one_line
-from fmbench.report.formats import MISSING, percent
+from fmbench.report.formats import MISSING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section, reason, started
 from fmbench.results import Problem
@@ -53,6 +54,7 @@ def page(
     *,
     searches: Sequence[SearchPart] = (),
     pictures: Mapping[int, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """Write the page.
 
@@ -63,6 +65,7 @@ def page(
         base: The folder the page will lie in; run folders are named relative to it.
         searches: The searches among the runs.
         pictures: The names of their pictures, by their places; they lie beside the page.
+        notes: What a reader must know of how the runs were looked at.
 
     Returns:
         Markdown, ending in a newline.
@@ -71,6 +74,7 @@ def page(
         "# Benchmark",
         f"Made {made:%Y-%m-%d %H:%M} UTC with fmbench {fmbench.__version__}.",
     ]
+    blocks += (f"> **{markdown(note)}**" for note in notes)
     for section in sections:
         blocks += _section(section, base)
     for place, part in enumerate(searches):
@@ -89,13 +93,9 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
-        columns = shown(section.rows)
-        cells = (
-            [str(number), *(column.cell(row) for column in columns)]
-            for number, row in enumerate(section.rows, 1)
-        )
-        right = [True, *(column.right for column in columns)]
-        yield _table(["#", *(column.title for column in columns)], cells, right)
+        columns = section.columns
+        cells = ([column.cell(row) for column in columns] for row in section.rows)
+        yield _table([column.title for column in columns], cells, [c.right for c in columns])
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"
@@ -115,14 +115,15 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
         )
     if section.rows:
         yield "<details><summary>Commands that make these rows again, and their runs</summary>"
-        for number, row in enumerate(section.rows, 1):
-            name = SHOWN[0].cell(row)
-            accuracy = percent(*(row[key] for key in ACCURACY))
-            links = ", ".join(_link(folder, base) for folder in row["folders"])
-            yield f"Row {number}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
+        for row in section.rows:
+            name = NET.cell(row)
+            accuracy = METRICS["test_accuracy"].with_spread(*(row[key] for key in ACCURACY))
+            links = ", ".join(_links(folder, base) for folder in row["folders"])
+            yield f"Row {row['number']}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
             if row["published_source"] is not None:
                 yield markdown(_published(row))
-            yield _code(row["command"])
+            if row["command"] is not None:
+                yield _code(row["command"])
         yield "</details>"
 
 
@@ -165,9 +166,18 @@ def _code(command: str) -> str:
     return f"{fence}sh\n{command}\n{fence}"
 
 
-def _link(folder: str, base: Path | None) -> str:
+def _links(folder: str, base: Path | None) -> str:
+    """Links to a run and to the file that holds its config."""
     place = _place(folder, base)
-    return f"[{markdown(place)}]({link(place)})"
+    config = link(os.path.join(place, config_file(folder)))  # noqa: PTH118 - texts
+    return f"[{markdown(place)}]({link(place)}) ([config]({config}))"
+
+
+def config_file(folder: str) -> str:
+    """The file of a run folder that a reader looks for its config in."""
+    composed = os.path.join(".hydra", "config.yaml")  # noqa: PTH118 - texts
+    # A run that was started from Python has its record alone, which holds the config too.
+    return composed if os.path.isfile(os.path.join(folder, composed)) else RESULT_NAME  # noqa: PTH113, PTH118
 
 
 def _place(path: Path | str, base: Path | None) -> str:

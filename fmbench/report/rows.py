@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.synthetic import CLASSES
+
 REAL = "fashion_mnist"
 SYNTHETIC = "synthetic"
 
@@ -12,3 +14,8 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None where a value is missing."""
     objects = table.astype(object)
     return objects.where(objects.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def class_names(data: str) -> tuple[str, ...]:
+    """The names of a data set's classes, by number; none where only numbers are known."""
+    return CLASSES if data in (REAL, SYNTHETIC) else ()

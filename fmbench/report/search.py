@@ -59,10 +59,12 @@ class SearchPart:
     Attributes:
         search: What its file says.
         runs: By the number of the trial, as plain values: `folder` and `test_accuracy`.
+        folder: Where its file lies.
     """
 
     search: Search
     runs: Mapping[int, Mapping[str, Any]]
+    folder: str = ""
 
     @property
     def title(self) -> str:
@@ -211,8 +213,28 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
             if trial.folder is not None
         }
         found = {number: runs[place] for number, place in places.items() if place in runs}
-        parts.append(SearchPart(search, found))
+        parts.append(SearchPart(search, found, folder))
     return parts
+
+
+def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str | None]:
+    """For each row of the table how a search came to choose its run, if one did.
+
+    Args:
+        table: With the `folders` of the rows' runs.
+        searches: That may know them.
+    """
+    said: dict[str, str] = {}
+    for part in searches:
+        goals = " and ".join(map(objective_name, part.search.objectives))
+        for number in part.search.best:
+            if number in part.runs:
+                trials = f"{len(part.search.trials):,} trials"
+                said[part.runs[number]["folder"]] = f"best of {trials} by {goals}"
+    return [
+        next((said[folder] for folder in folders if folder in said), None)
+        for folders in table["folders"]
+    ]
 
 
 def counts(search: Search) -> str:

@@ -8,9 +8,20 @@ from typing import Any
 import pandas as pd
 
 from fmbench.record import COMPLETED, PRUNED, RUNNING
-from fmbench.report.columns import SPLIT, Row
+from fmbench.report.columns import SPLIT, Column, Row, shown
+from fmbench.report.differs import HARDWARE
 from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
+from fmbench.report.view import TEST_ACCURACY
+
+_HARDWARE_NAMES = {
+    "device": "device",
+    "precision": "precision",
+    "threads": "threads",
+    "memory_format": "memory format",
+    "deterministic": "deterministic algorithms",
+    "cuda_graphs": "CUDA graphs",
+}
 
 # Half an image of 10,000, as a share: what one machine with one setting should never show.
 REPEATS_AGREE = 0.005 / 100
@@ -33,6 +44,7 @@ class Section:
         pruned: How many a search gave up.
         trials: How many completed as trials of a search in this report, without a test accuracy.
         untested: The same of searches that this report does not know.
+        metric: What the rows are ordered by.
     """
 
     data: str
@@ -43,6 +55,12 @@ class Section:
     pruned: int = 0
     trials: int = 0
     untested: int = 0
+    metric: str = TEST_ACCURACY
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns that people read of the rows."""
+        return shown(self.rows, self.metric)
 
     @property
     def title(self) -> str:
@@ -80,17 +98,16 @@ class Section:
                 "these accuracies say nothing about Fashion-MNIST."
             )
         notes += _test_set_notes(self.data, self.rows)
-        if len({(row["device"], row["precision"]) for row in self.rows}) > 1:
-            notes.append(
-                "The rows come from several devices or precisions: compare wall times and "
-                "images/s within one of them."
-            )
+        notes += _hardware_notes(self.rows)
         notes += _provenance_notes(self.rows)
         return notes
 
 
 def sections(
-    frame: pd.DataFrame, table: pd.DataFrame, searched: Collection[str] = ()
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    searched: Collection[str] = (),
+    metric: str = TEST_ACCURACY,
 ) -> list[Section]:
     """Split a table by data set: Fashion-MNIST first, synthetic data last.
 
@@ -98,6 +115,7 @@ def sections(
         frame: The runs.
         table: What `benchmark_table` made of them.
         searched: Folders of runs that the report shows as trials of a search.
+        metric: What the rows are ordered by.
     """
     rows, runs = defaultdict(list), defaultdict(list)
     for row in plain_rows(table):
@@ -129,6 +147,7 @@ def sections(
             pruned=pruned[name],
             trials=trials[name],
             untested=untested[name],
+            metric=metric,
         )
         for name in names
     ]
@@ -160,6 +179,9 @@ def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
             f"The rows come from {len(contents)} different contents of the data set: compare "
             "accuracies within one (data_sha256 in the CSV file)."
         )
+    tested = {(row["data_sha256"], row["split_test"]) for row in rows if row["rank"] is not None}
+    if len(tested) > 1:
+        yield "Ranks count within one test set."
     # Where the drawings differ, so do the draws of a split from them.
     draws: dict[str, dict[Any, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
@@ -179,6 +201,15 @@ def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
+def _hardware_notes(rows: Sequence[Row]) -> Iterator[str]:
+    differing = [_HARDWARE_NAMES[key] for key in HARDWARE if len({row[key] for row in rows}) > 1]
+    if differing:
+        yield (
+            f"The rows were not all measured on the same terms ({', '.join(differing)}): compare "
+            "times and images/s within one of them."
+        )
+
+
 def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
     for key, name in (("torch", "torch"), ("fmbench_version", "fmbench")):
         versions = sorted({version for row in rows for version in row[key]})
@@ -192,8 +223,8 @@ def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
         runs = "1 run was" if dirty == 1 else f"{dirty:,} runs were"
         yield f"{runs} made with uncommitted changes to fmbench."
     apart = [
-        str(number)
-        for number, row in enumerate(rows, 1)
+        str(row["number"])
+        for row in rows
         if row["repeats_spread"] is not None and row["repeats_spread"] > REPEATS_AGREE
     ]
     if apart:

@@ -1,38 +1,25 @@
-"""Runs to benchmark table: seeds grouped, best first, and what was left out counted."""
+"""Runs to benchmark table: seeds grouped, best first, ranked, and what was left out counted."""
 
-import json
-from collections import Counter, defaultdict
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
-from fmbench.report.columns import COLUMNS
-from fmbench.report.differs import HARDWARE, differences
-from fmbench.report.escape import shell_word
-from fmbench.report.published import published
+from fmbench.report.aggregate import ROW, aggregate, with_repeats
+from fmbench.report.columns import COLUMNS, SHOWN
+from fmbench.report.command import command, model_settings, typed
+from fmbench.report.differs import differences
+from fmbench.report.published import PUBLISHED, published
+from fmbench.report.ranks import ranked
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
+from fmbench.report.unfinished import not_completed, not_completed_alike
+from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, values_of
 
-GROUP = ("configuration", "data", *HARDWARE)
-
-MEANS = (
-    *("test_accuracy", "best_test_accuracy", "validation_accuracy", "train_accuracy", "test_loss"),
-    *("seconds_train", "seconds_evaluate", "seconds_total", "peak_memory"),
-)
-SAME = (
-    *GROUP,
-    *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
-    *("epochs", "parameters", "flops", "split_train", "split_validation", "split_test"),
-    *("split_hash", "data_sha256", "overrides", "config", "config_dir"),
-)
-# Several values stand behind a row: its cell is a tuple of them.
-SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "folders")
-
-# Chosen by name, beside what the config says: with it they make a recipe.
-CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler")
+#: Behind the columns: what leads from a row to its runs.
+BEHIND = ("folders", "accuracies", "run_seeds", "n_dirty")
 
 
-def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
+def benchmark_table(frame: pd.DataFrame, view: View = PLAIN) -> pd.DataFrame:
     """Group runs into the rows of the benchmark table.
 
     A row is one configuration on one device in one precision; its runs differ in their seed. The
@@ -40,43 +27,72 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         frame: The runs, as `fmbench.results.load_results` gives them.
+        view: Which of them, in other groups, or in another order.
 
     Returns:
-        The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: means over
-        the `n` seeds, `*_sd` with n - 1 in the denominator (missing for one seed),
-        `best_test_accuracy` only where all n have it, `images_per_second` over all their training,
-        `published_*` of the experiment, `difference` ours less the published accuracy (missing
-        where `deviations` says what was done otherwise) and `difference_of` which of ours,
-        `n_repeats` the runs that were left out as repeats, `repeats_spread` the most that the
-        test accuracies of one run made again differ by, `n_failed` the runs of the same config
-        that ended early, `n_unfinished` those still running or killed, `n_pruned` those that a
-        search gave up. A completed run without a test accuracy, a trial of a search, is no row:
-        there is nothing to rank it by that compares with the others. Behind them `folders` of
-        the n runs and `n_dirty`, how many were made with uncommitted changes. Fashion-MNIST comes
-        first and synthetic data last; within one data set the best mean test accuracy.
+        The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: the `number`
+        of the row, means over the `n` seeds, `*_sd` with n - 1 in the denominator, `*_low` and
+        `*_high` of the 95 % interval by Student's t (missing for one seed), `rank` by paired tests
+        where the folders hold what was answered (`fmbench.report.ranks`), `best_test_accuracy` only
+        where all n have it, `images_per_second` over all their training, `published_*` of the
+        experiment, `difference` ours less the published accuracy (missing where `deviations` says
+        what was done otherwise) and `difference_of` which of ours, `n_repeats` the runs that were
+        left out as repeats, `repeats_spread` the most that the test accuracies of one run made
+        again differ by, `n_failed` the runs of the same config that ended early, `n_unfinished`
+        those still running or killed, `n_pruned` those that a search gave up. A completed run
+        without a test accuracy, a trial of a search, is no row: there is nothing to rank it by that
+        compares with the others. Behind them the columns of `BEHIND`: `folders` of the n runs,
+        their `accuracies` and `run_seeds`, and `n_dirty`, how many were made with uncommitted
+        changes. Fashion- MNIST comes first and synthetic data last; within one data set the best
+        mean test accuracy.
+
+    Raises:
+        ConfigError: There is nothing to look at in such a way.
     """
+    check(view)
+    frame = chosen(frame, view.condition)
     # A GPU's results do not depend on how many threads its host has.
     on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
     frame = frame.assign(threads=frame["threads"].mask(on_gpu))
+    keys: Sequence[str] = ROW
+    if view.group_by:
+        grouped = {f"by {key}": values_of(frame, key, "group-by") for key in view.group_by}
+        frame = frame.assign(**grouped)
+        keys = ("data", *grouped)
     completed = frame["status"] == COMPLETED
-    made = _with_repeats(frame[completed & frame["test_accuracy"].notna()])
+    made = with_repeats(frame[completed & frame["test_accuracy"].notna()], keys)
     runs = made.drop_duplicates(["row", "key"], keep="last")
-    table = _aggregate(runs)
-    table = table.join(published(made, table))
+    table = aggregate(runs, mixed=bool(view.group_by))
     table["n_repeats"] = made.groupby("row").size() - table["n"]
-    others = _not_completed(runs, frame[~completed])
+    table["chosen"] = None
+    if view.group_by:
+        others = not_completed_alike(runs, frame[~completed], keys)
+        _describe_groups(table, runs, view)
+    else:
+        others = not_completed(runs, frame[~completed])
+        _describe(table, made)
     table["n_unfinished"] = [others[row, RUNNING] for row in table.index]
     table["n_pruned"] = [others[row, PRUNED] for row in table.index]
     table["n_failed"] = [
         sum(others[row, status] for status in (FAILED, DIVERGED, INTERRUPTED))
         for row in table.index
     ]
+    replicates = not view.group_by and view.metric == TEST_ACCURACY
+    ranks = ranked(plain_rows(table)) if replicates else [None] * len(table)
+    table["rank"] = pd.array(ranks, dtype="Int64")
+    return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
+
+
+def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
+    """Add what one configuration is: published as, typed as, made again by."""
+    for name, figures in published(made, table).items():
+        table[name] = figures
     table["model_settings"] = [
         model_settings(model, overrides)
         for model, overrides in zip(table["model"], table["overrides"], strict=True)
     ]
     table["augmentation_settings"] = [
-        " ".join(_typed("augmentation", overrides).values()) for overrides in table["overrides"]
+        " ".join(typed("augmentation", overrides).values()) for overrides in table["overrides"]
     ]
     table["command"] = [
         command(overrides, list(seeds), config_dir=bool(own))
@@ -88,137 +104,32 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
     for _, part in table.groupby("data", sort=False):
         table.loc[part.index, "differs"] = differences(plain_rows(part))
 
+
+def _describe_groups(table: pd.DataFrame, runs: pd.DataFrame, view: View) -> None:
+    """Add what several configurations have in common: what they were grouped by."""
+    for name in (*PUBLISHED, "difference", "difference_of", "command"):
+        table[name] = None
+    table["deviations"] = [()] * len(table)
+    table["model_settings"] = table["augmentation_settings"] = ""
+    columns = {column.key for column in SHOWN if column.recipe}
+    hidden = [key for key in view.group_by if values_of(runs, key, "").name not in columns]
+    values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
+    table["differs"] = [
+        ", ".join(f"{key}={value}" for key, value in zip(hidden, row, strict=True))
+        for row in values.itertuples(index=False)
+    ] or ""
+
+
+def _ordered(table: pd.DataFrame, view: View) -> pd.DataFrame:
+    by, ascending = view.order()
     order = table["data"].map({REAL: 0, SYNTHETIC: 2}).fillna(1)
+    # Names, numbers and tuples of names each have an order; together they have none.
+    if table[by].dtype == object:
+        table = table.assign(sorted_by=table[by].map(str).where(table[by].notna()))
+        by = "sorted_by"
+    keys = dict.fromkeys(["order", "data", by, "model", "differs"])
+    directions = [ascending if key == by else True for key in keys]
     table = table.assign(order=order).sort_values(
-        ["order", "data", "test_accuracy", "model", "differs"],
-        ascending=[True, True, False, True, True],
-        kind="stable",
-        ignore_index=True,
+        list(keys), ascending=directions, kind="stable", ignore_index=True
     )
-    return table[[*(column.key for column in COLUMNS), "folders", "n_dirty"]]
-
-
-def command(overrides: tuple[str, ...], seeds: list[int], *, config_dir: bool = False) -> str:
-    """The command that makes a row's runs again, quoted for a POSIX shell.
-
-    Where options came from a folder of the user's, DIR stands for it: it is nobody else's to know.
-    """
-    words = [word for word in overrides if not word.lstrip("+").startswith("seed=")]
-    if seeds:
-        words.append(f"seed={','.join(map(str, seeds))}")
-    start = ["python -m fmbench"]
-    start += ["-m"] if len(seeds) > 1 else []
-    start += ["--config-dir DIR"] if config_dir else []
-    return " ".join([*start, *map(shell_word, words)])
-
-
-def model_settings(model: str, overrides: tuple[str, ...]) -> str:
-    """What was typed about the net itself, as it stands behind its name: width=16 depth=40."""
-    said = _typed("model", overrides)
-    # Where one option stands for many nets, the name of the net has it already.
-    if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
-        said.pop("name", None)
-    return " ".join(said.values())
-
-
-def _typed(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
-    """What was typed about the keys of a group, by key, without the group's name."""
-    said: dict[str, str] = {}
-    for word in overrides:
-        key, equals, value = word.lstrip("+").partition("=")
-        if key.lstrip("~").startswith(f"{group}."):
-            key = key.replace(f"{group}.", "", 1)
-            said[key] = f"{key}{equals}{value}"
-    return said
-
-
-def _with_repeats(completed: pd.DataFrame) -> pd.DataFrame:
-    """The runs, oldest first, with the number of their row and what their repeats add."""
-    # Stable, so that among equals the last folder counts, as it does among dated ones.
-    made = completed.sort_values("started", kind="stable", na_position="first")
-    made = made.assign(row=made.groupby(list(GROUP), sort=False, dropna=False).ngroup())
-    accuracies = made.groupby(["row", "key"])["test_accuracy"]
-    spread = accuracies.transform("max") - accuracies.transform("min")
-    # A repeat with the same result may know what the newest did not look at.
-    best = made.groupby(["row", "key", "test_accuracy"])["best_test_accuracy"].transform("last")
-    return made.assign(
-        repeats_spread=spread.where(accuracies.transform("size") > 1), best_test_accuracy=best
-    )
-
-
-def _aggregate(runs: pd.DataFrame) -> pd.DataFrame:
-    """One line for each row of the table, indexed by the row's number."""
-    # As floats: the product of two 64-bit counts need not fit 64 bits.
-    images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")
-    clocked = images.notna() & runs["seconds_train"].notna()
-    runs = runs.assign(
-        images=images.where(clocked),
-        clock=runs["seconds_train"].where(clocked),
-        dirty=runs["git_dirty"].fillna(False).astype("int64"),
-    )
-    groups = runs.groupby("row")
-    table = groups.agg(
-        n=("key", "size"),
-        n_dirty=("dirty", "sum"),
-        test_accuracy_sd=("test_accuracy", "std"),
-        seconds_train_sd=("seconds_train", "std"),
-        repeats_spread=("repeats_spread", "max"),
-        **{name: (name, "mean") for name in MEANS},
-        **{name: (name, "last") for name in SAME},
-    )
-    # The mean of rates is no rate: it would contradict the wall time beside it.
-    sums = groups[["images", "clock"]].sum()
-    table["images_per_second"] = sums["images"] / sums["clock"].where(sums["clock"] > 0)
-    # A mean over other seeds than the accuracy's is not comparable with it.
-    everywhere = groups["best_test_accuracy"].count() == table["n"]
-    table["best_test_accuracy"] = table["best_test_accuracy"].where(everywhere)
-    table["peak_memory"] = table["peak_memory"].round().astype("Int64")
-    by_seed = runs.sort_values("seed", kind="stable").assign(
-        seeds=lambda frame: frame["seed"], folders=lambda frame: frame["folder"]
-    )
-    for name in SEVERAL:
-        table[name] = _several(by_seed, name, len(table))
-    return table
-
-
-def _several(runs: pd.DataFrame, name: str, rows: int) -> list[tuple[Any, ...]]:
-    """For each row the different values of its runs, in order."""
-    values: list[dict[Any, None]] = [{} for _ in range(rows)]
-    known = runs[["row", name]].dropna()
-    for row, value in zip(known["row"].tolist(), known[name].tolist(), strict=True):
-        values[row][value] = None
-    return [tuple(value) if name == "folders" else tuple(sorted(value)) for value in values]
-
-
-def _not_completed(runs: pd.DataFrame, others: pd.DataFrame) -> Counter[tuple[int, str]]:
-    """How many of the other runs belong to each row, by row and status.
-
-    A run that failed early knows neither its data nor its device, so it is matched by its config;
-    where several rows share that, by whatever else it knows. It counts for one row only.
-    """
-    counts = Counter[tuple[int, str]]()
-    if others.empty:
-        return counts
-    columns = [*dict.fromkeys((*GROUP, *CHOSEN)), "config"]
-    rows_of: dict[Any, dict[int, None]] = defaultdict(dict)
-    row_of: dict[Any, int] = {}
-    for run in plain_rows(runs[["row", *columns]]):
-        rows_of[_recipe(run)][run["row"]] = None
-        row_of[tuple(run[name] for name in GROUP)] = run["row"]
-    for run in plain_rows(others[["status", *columns]]):
-        row = row_of.get(tuple(run[name] for name in GROUP))
-        if row is None:
-            row = next(iter(rows_of.get(_recipe(run), ())), None)
-        if row is not None:
-            counts[row, run["status"]] += 1
-    return counts
-
-
-def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
-    """What two runs have in common that differ in their seed alone, as far as was typed."""
-    config = json.loads(run["config"])
-    config.pop("seed", None)
-    config.pop("test_every", None)  # it only looks
-    config.pop("keep_model", None)  # and this only keeps
-    said = json.dumps(config, sort_keys=True) if config else run["configuration"]
-    return (*(run[name] for name in CHOSEN), said)
+    return table.assign(number=table.index + 1)

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fmbench.record import RUNNING
-from fmbench.report.columns import SHOWN, Column, Row, shown
+from fmbench.report.aligned import aligned
+from fmbench.report.columns import Column, Row
 from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.search import SearchPart
@@ -34,6 +35,7 @@ def print_sections(
     problems: Sequence[Problem],
     console: Console | None = None,
     searches: Sequence[SearchPart] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Print the tables, the runs that did not complete, the searches, and what could not be read.
 
@@ -42,16 +44,19 @@ def print_sections(
         problems: The records that could not be read.
         console: Where to; standard output by default.
         searches: The searches among the runs; in brief, the rest is in the Markdown page.
+        notes: What a reader must know of how the runs were looked at.
     """
     console = console or Console()
+    for note in notes:
+        _line(console, note, "yellow")
     for section in sections:
         _line(console, section.title, "bold")
         for note in section.notes:
             _line(console, note, "yellow")
         if section.rows and console.is_terminal:
-            _print_fitted(console, section.rows)
+            _print_fitted(console, section)
         elif section.rows:
-            _print_plain(console, section.rows)
+            _print_plain(console, section)
         _line(console, section.summary)
         _print_list(
             console,
@@ -106,9 +111,10 @@ def fit(
     return list(room)
 
 
-def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
-    cells = {column: _cells(column, rows) for column in SHOWN}
-    columns = [c for c in SHOWN if not c.gives_way or set(cells[c]) != {MISSING}]
+def _print_fitted(console: Console, section: Section) -> None:
+    rows = section.rows
+    cells = {column: _cells(column, rows) for column in section.columns}
+    columns = [c for c in cells if not c.gives_way or set(cells[c]) != {MISSING}]
     headings = {column: column.title for column in columns}
     shared: list[Column] = []
     most = min(len(rows), MOST_ROWS)
@@ -149,7 +155,8 @@ def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
     for position in range(most):
         table.add_row(
             *(Text(cells[column][position]) for column in kept),
-            style="bold green" if position == 0 and len(rows) > 1 else "",
+            # Those that no test can tell from the best.
+            style="bold green" if rows[position]["rank"] == 1 else "",
         )
     console.print("", table, "", sep="\n")
     if len(rows) > most:
@@ -157,7 +164,7 @@ def _print_fitted(console: Console, rows: Sequence[Row]) -> None:
     if shared:
         same = "; ".join(f"{column.heading} {cells[column][0]}" for column in shared)
         _line(console, f"{'All rows' if len(rows) > 1 else 'And'}: {same}.", "dim")
-    left_out = "; ".join(column.heading for column in columns if column not in kept)
+    left_out = "; ".join(c.heading for c in columns if c not in kept and c.key != "number")
     if left_out:
         _line(console, f"In benchmark.md, or in a wider window: {left_out}.", "dim")
 
@@ -174,18 +181,12 @@ def _widths(needs: Sequence[tuple[int, int]], width: int) -> list[int]:
     return widths
 
 
-def _print_plain(console: Console, rows: Sequence[Row]) -> None:
-    columns = shown(rows)
-    lines = [[column.title, *_cells(column, rows)] for column in columns]
-    widths = [max(map(cell_len, cells)) for cells in lines]
-    for line in zip(*lines, strict=True):
-        padded = [
-            " " * (width - cell_len(cell)) + cell
-            if column.right
-            else cell + " " * (width - cell_len(cell))
-            for column, cell, width in zip(columns, line, widths, strict=True)
-        ]
-        _write(console, Text("  ".join(padded).rstrip()))
+def _print_plain(console: Console, section: Section) -> None:
+    columns = section.columns
+    cells = zip(*(_cells(column, section.rows) for column in columns), strict=True)
+    lines = [[column.title for column in columns], *cells]
+    for line in aligned(lines, [column.right for column in columns]):
+        _write(console, Text(line))
 
 
 def _unfinished(run: Row) -> str:

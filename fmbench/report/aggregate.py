@@ -1,0 +1,124 @@
+"""The runs of each row as one line: means, spread, and what all of them share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from fmbench.report.columns import SPREAD
+from fmbench.report.differs import HARDWARE
+from fmbench.stats import t_half_width
+
+#: What the runs of a row have in common, but for their seed.
+ROW = ("configuration", "data", *HARDWARE)
+
+# Beside those with a spread.
+_MEANS = ("best_test_accuracy", "peak_memory")
+_SAME = (
+    *ROW,
+    *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
+    *("epochs", "parameters", "flops", "split_train", "split_validation", "split_test"),
+    *("split_hash", "data_sha256", "overrides", "config", "config_dir"),
+)
+# Several values stand behind a row: its cell is a tuple of them.
+_SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "folders")
+# Of different machines no mean says anything.
+_CLOCKS = ("seconds_train", "seconds_evaluate", "seconds_total", "images_per_second")
+
+
+def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The runs, oldest first, with the number of their row and what their repeats add.
+
+    Args:
+        completed: The runs.
+        keys: Columns that the runs of a row have in common.
+    """
+    # Stable, so that among equals the last folder counts, as it does among dated ones.
+    made = completed.sort_values("started", kind="stable", na_position="first")
+    made = made.assign(row=made.groupby(list(keys), sort=False, dropna=False).ngroup())
+    accuracies = made.groupby(["row", "key"])["test_accuracy"]
+    spread = accuracies.transform("max") - accuracies.transform("min")
+    # A repeat with the same result may know what the newest did not look at.
+    best = made.groupby(["row", "key", "test_accuracy"])["best_test_accuracy"].transform("last")
+    return made.assign(
+        repeats_spread=spread.where(accuracies.transform("size") > 1), best_test_accuracy=best
+    )
+
+
+def aggregate(runs: pd.DataFrame, *, mixed: bool = False) -> pd.DataFrame:
+    """One line for each row of the table, indexed by the row's number.
+
+    Args:
+        runs: Those that count, with the number of their `row`.
+        mixed: The runs of a row may differ in more than their seed: what they do not share is left
+            out, and so are times on different hardware.
+
+    Returns:
+        `n`, means, `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the 95 % interval
+        of the mean by Student's t, what all runs share, tuples of what they do not, and the
+        `accuracies` and `run_seeds` of the runs in the order of their `folders`.
+    """
+    # As floats: the product of two 64-bit counts need not fit 64 bits.
+    images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")
+    clocked = images.notna() & runs["seconds_train"].notna()
+    runs = runs.assign(
+        images=images.where(clocked),
+        clock=runs["seconds_train"].where(clocked),
+        dirty=runs["git_dirty"].fillna(False).astype("int64"),
+    )
+    groups = runs.groupby("row")
+    table = groups.agg(
+        n=("key", "size"),
+        n_dirty=("dirty", "sum"),
+        repeats_spread=("repeats_spread", "max"),
+        **{name: (name, "mean") for name in (*SPREAD, *_MEANS)},
+        **{f"{name}_sd": (name, "std") for name in SPREAD},
+        **{name: (name, "last") for name in _SAME},
+    )
+    # The mean of rates is no rate: it would contradict the time beside it.
+    sums = groups[["images", "clock"]].sum()
+    table["images_per_second"] = sums["images"] / sums["clock"].where(sums["clock"] > 0)
+    # A mean over other seeds than the accuracy's is not comparable with it.
+    everywhere = groups["best_test_accuracy"].count() == table["n"]
+    table["best_test_accuracy"] = table["best_test_accuracy"].where(everywhere)
+    table["peak_memory"] = table["peak_memory"].round().astype("Int64")
+    if mixed:
+        _leave_out(table, groups)
+    counts = groups[list(SPREAD)].count()
+    for name in SPREAD:
+        half = t_half_width(table[f"{name}_sd"].to_numpy(), counts[name].to_numpy())
+        table[f"{name}_low"], table[f"{name}_high"] = table[name] - half, table[name] + half
+    by_seed = runs.sort_values("seed", kind="stable").assign(
+        seeds=lambda frame: frame["seed"], folders=lambda frame: frame["folder"]
+    )
+    for name in _SEVERAL:
+        table[name] = _several(by_seed, name, len(table))
+    # One each for every run, in the order of the folders.
+    for name, column in (("accuracies", "test_accuracy"), ("run_seeds", "seed")):
+        each: list[list[Any]] = [[] for _ in range(len(table))]
+        values = by_seed[column].astype(object)
+        for row, value in zip(by_seed["row"], values.where(values.notna(), None), strict=True):
+            each[row].append(value)
+        table[name] = [tuple(values) for values in each]
+    return table
+
+
+def _leave_out(table: pd.DataFrame, groups: Any) -> None:
+    """Make missing what the runs of a row do not share."""
+    values = groups[list(_SAME)].nunique(dropna=False)
+    machines = (values[list(HARDWARE)] > 1).any(axis=1)
+    for name in _SAME:
+        table[name] = table[name].where(values[name] == 1)
+    for name in _CLOCKS:
+        table[name] = table[name].where(~machines)
+        if f"{name}_sd" in table:
+            table[f"{name}_sd"] = table[f"{name}_sd"].where(~machines)
+
+
+def _several(runs: pd.DataFrame, name: str, rows: int) -> list[tuple[Any, ...]]:
+    """For each row the different values of its runs, in order."""
+    values: list[dict[Any, None]] = [{} for _ in range(rows)]
+    known = runs[["row", name]].dropna()
+    for row, value in zip(known["row"].tolist(), known[name].tolist(), strict=True):
+        values[row][value] = None
+    return [tuple(value) if name == "folders" else tuple(sorted(value)) for value in values]

@@ -1,0 +1,37 @@
+"""The command that makes a row of the benchmark again, and what was typed to get it."""
+
+from fmbench.report.escape import shell_word
+
+
+def command(overrides: tuple[str, ...], seeds: list[int], *, config_dir: bool = False) -> str:
+    """The command that makes a row's runs again, quoted for a POSIX shell.
+
+    Where options came from a folder of the user's, DIR stands for it: it is nobody else's to know.
+    """
+    words = [word for word in overrides if not word.lstrip("+").startswith("seed=")]
+    if seeds:
+        words.append(f"seed={','.join(map(str, seeds))}")
+    start = ["python -m fmbench"]
+    start += ["-m"] if len(seeds) > 1 else []
+    start += ["--config-dir DIR"] if config_dir else []
+    return " ".join([*start, *map(shell_word, words)])
+
+
+def model_settings(model: str, overrides: tuple[str, ...]) -> str:
+    """What was typed about the net itself, as it stands behind its name: width=16 depth=40."""
+    said = typed("model", overrides)
+    # Where one option stands for many nets, the name of the net has it already.
+    if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
+        said.pop("name", None)
+    return " ".join(said.values())
+
+
+def typed(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
+    """What was typed about the keys of a group, by key, without the group's name."""
+    said: dict[str, str] = {}
+    for word in overrides:
+        key, equals, value = word.lstrip("+").partition("=")
+        if key.lstrip("~").startswith(f"{group}."):
+            key = key.replace(f"{group}.", "", 1)
+            said[key] = f"{key}{equals}{value}"
+    return said

@@ -1,0 +1,161 @@
+"""What there is to say of two rows of the benchmark, and how it is said."""
+
+import sys
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+
+from fmbench.report import formats
+from fmbench.report.aligned import aligned
+from fmbench.report.columns import SHOWN, Row
+from fmbench.report.escape import one_line
+from fmbench.stats import CONFIDENCE, Difference
+
+
+@dataclass(frozen=True)
+class SeedPair:
+    """One run of either row, with the same seed.
+
+    Attributes:
+        seed: Of both.
+        a: Test accuracy of A.
+        b: Of B.
+        only_a: Images that A alone has right.
+        only_b: Images that B alone has right.
+        p: McNemar's exact test, two-sided.
+    """
+
+    seed: int
+    a: float
+    b: float
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class ClassPair:
+    """The test images of one class.
+
+    Attributes:
+        name: Of the class.
+        a: Share of them that A has right, mean over its seeds.
+        b: The same of B.
+        p: That there is no difference, corrected by Holm's method for the number of classes.
+    """
+
+    name: str
+    a: float
+    b: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to say of two rows.
+
+    Attributes:
+        names: What to call them.
+        rows: The rows of `benchmark_table`, as plain values.
+        difference: A less B.
+        seeds: Runs with the same seed, where both answered the same images.
+        classes: Where the answers of both are known.
+        time_ratio: Training time of A over that of B; None where the two do not compare.
+        time_note: Why they do not.
+    """
+
+    names: tuple[str, str]
+    rows: tuple[Row, Row]
+    difference: Difference
+    seeds: list[SeedPair]
+    classes: list[ClassPair]
+    time_ratio: float | None
+    time_note: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What follows, in one sentence."""
+        found = self.difference
+        points = f"{abs(100 * found.mean):.2f} points"
+        low, high = sorted(np.sign(found.mean or 1) * 100 * np.array([found.low, found.high]))
+        first, second = self.names if found.mean >= 0 else self.names[::-1]
+        detail = (
+            f"{CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}, p {formats.probability(found.p)}"
+        )
+        if found.p < 1 - CONFIDENCE:
+            said = f"{first} is more accurate than {second} by {points} ({detail})"
+        else:
+            said = (
+                f"{first} and {second} cannot be told apart: {points} lie between them ({detail})"
+            )
+        if not found.seeds:
+            said += "; with one seed each this is about these two nets, not about their recipes"
+        if not found.paired:
+            said += "; their answers could not be compared image by image"
+        return f"{said}{self._time(first, second)}."
+
+    def _time(self, first: str, second: str) -> str:
+        if self.time_ratio is None:
+            return ""
+        ratio = self.time_ratio if first == self.names[0] else 1 / self.time_ratio
+        if 0.95 < ratio < 1.05:
+            return f"; {first} and {second} train equally long"
+        return f"; {first} trains {formats.factor(ratio)} times as long as {second}"
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print a comparison to standard output."""
+    for line in lines(found):
+        sys.stdout.write(f"{line}\n")
+
+
+def lines(found: Comparison) -> list[str]:
+    """A comparison as lines of text."""
+    seeds = ["seeds", *(", ".join(map(str, row["seeds"])) for row in found.rows)]
+    keys = ("test_accuracy", "test_accuracy_low", "parameters", "seconds_train", "device")
+    shown = [column for column in SHOWN if column.key in keys]
+    cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
+    said = [f"A: {one_line(found.names[0])}", f"B: {one_line(found.names[1])}", ""]
+    said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])
+    d = found.difference
+    interval = f"{CONFIDENCE:.0%} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
+    p = formats.probability(d.p)
+    said += ["", f"Difference, A less B: {100 * d.mean:+.2f} points, {interval}, p {p}"]
+    if found.seeds:
+        said += ["", "McNemar's test, runs of one seed"]
+        heading = ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]
+        body = [
+            [
+                str(pair.seed),
+                formats.percent(pair.a),
+                formats.percent(pair.b),
+                formats.count(pair.only_a),
+                formats.count(pair.only_b),
+                formats.probability(pair.p),
+            ]
+            for pair in found.seeds
+        ]
+        said += aligned([heading, *body], [True] * 6)
+    if found.classes:
+        said += ["", "By class (p corrected for their number)"]
+        heading = ["class", "A (%)", "B (%)", "difference (points)", "p"]
+        body = [
+            [
+                one.name,
+                formats.percent(one.a),
+                formats.percent(one.b),
+                f"{100 * (one.a - one.b):+.2f}",
+                formats.probability(one.p),
+            ]
+            for one in found.classes
+        ]
+        said += aligned([heading, *body], [False, True, True, True, True])
+    said.append("")
+    if found.time_ratio is not None:
+        said.append(f"Training time, A over B: {formats.factor(found.time_ratio)}")
+    elif found.time_note is not None:
+        said.append(f"Training times do not compare: {found.time_note}")
+    width = Console().width if sys.stdout is not None and sys.stdout.isatty() else 100
+    return [*said, "", *textwrap.wrap(one_line(found.sentence), max(width, 20))]

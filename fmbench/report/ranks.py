@@ -1,0 +1,109 @@
+"""The ranks of the table's rows, from what their runs answered image by image."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fmbench.answers import read_labels, read_predictions
+from fmbench.report.columns import Row
+from fmbench.stats import Sample, ranks
+
+# Every row is tested against every other. Those behind the first 500 are far from the front.
+MOST_RANKED = 500
+
+
+def ranked(rows: Sequence[Row]) -> list[int | None]:
+    """Rank the rows within each test set: 1, and one more for each row that is better beyond doubt.
+
+    Args:
+        rows: Of `benchmark_table`, as plain values, with the `accuracies` and `folders` of their
+            runs.
+
+    Returns:
+        A rank each; None for a row that is alone on its test set or does not say how many images
+        it was tested on, and for those behind the first `MOST_RANKED` of a test set.
+    """
+    found: list[int | None] = [None] * len(rows)
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        if row["split_test"]:
+            groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
+    for places in groups.values():
+        if len(places) == 1:
+            continue
+        first = sorted(places, key=lambda place: -rows[place]["test_accuracy"])[:MOST_RANKED]
+        samples = [_of(rows[place]) for place in first]
+        for place, rank in zip(first, ranks(samples), strict=True):
+            found[place] = rank
+    return found
+
+
+def _of(row: Row) -> Sample:
+    found = evidence(row)
+    if found is None:
+        return Sample(np.array(row["accuracies"], dtype=float), int(row["split_test"]))
+    return found.sample
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the runs of a row answered, image by image.
+
+    Attributes:
+        labels: (N,) the right classes.
+        correct: (n, N) what each run had right, in the order of `seeds`.
+        seeds: Of the runs.
+        test_set: Names the test images and their order.
+    """
+
+    labels: np.ndarray = field(repr=False)
+    correct: np.ndarray = field(repr=False)
+    seeds: tuple[int | None, ...]
+    test_set: str
+
+    @property
+    def sample(self) -> Sample:
+        """All test images."""
+        return _sample(self.correct, self.test_set)
+
+    def of_class(self, number: int) -> Sample:
+        """The test images of one class."""
+        return _sample(self.correct[:, self.labels == number], f"{self.test_set} {number}")
+
+
+def evidence(row: Row) -> Evidence | None:
+    """What a row's runs answered; None unless all of them kept it, and it is what they record.
+
+    Args:
+        row: Of `benchmark_table`, as plain values.
+    """
+    labels: np.ndarray | None = None
+    correct = []
+    for folder, accuracy in zip(row["folders"], row["accuracies"], strict=True):
+        right, predicted = read_labels(folder), read_predictions(folder)
+        if right is None or predicted is None or len(right) != len(predicted):
+            return None
+        if len(right) != row["split_test"] or (
+            labels is not None and not np.array_equal(labels, right)
+        ):
+            return None
+        labels = right
+        hits = right == predicted
+        # Another run's files, or another look's, are no evidence of this one.
+        if abs(hits.mean() - accuracy) > 0.5 / len(right):
+            return None
+        correct.append(hits)
+    if labels is None:
+        return None
+    test_set = f"{row['data_sha256']} {hashlib.sha256(labels.tobytes()).hexdigest()}"
+    return Evidence(labels, np.stack(correct), row["run_seeds"], test_set)
+
+
+def _sample(correct: np.ndarray, test_set: str) -> Sample:
+    accuracies = correct.mean(axis=1)
+    # As float32: 500 rows of 40,000 images are 80 MB.
+    return Sample(accuracies, correct.shape[1], test_set, correct.mean(axis=0, dtype=np.float32))

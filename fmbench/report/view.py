@@ -1,0 +1,215 @@
+"""How a report looks at the runs: which of them, in what groups, by which metric, in what order."""
+
+import fnmatch
+import json
+import operator
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fmbench.errors import ConfigError
+from fmbench.report.columns import COLUMNS, METRICS
+
+TEST_ACCURACY = "test_accuracy"
+
+_CONDITION = re.compile(r"(?P<key>[\w.]+)(?P<operator>!=|>=|<=|=|>|<)(?P<values>.*)", re.DOTALL)
+_ORDERS: dict[str, Callable[[Any, Any], Any]] = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+
+# Names under which a command knows what the runs' table calls otherwise.
+_ALIASES = {"data.split": "split", "lr": "learning_rate", "net": "model", "data.name": "data"}
+
+
+@dataclass(frozen=True)
+class View:
+    """How a report looks at the runs.
+
+    Attributes:
+        condition: Which runs: `model=resnet18 batch_size=64,256 learning_rate<0.1`, all of it.
+        group_by: What the runs of a row have in common; nothing for all but the seed.
+        metric: What is shown with its spread, and orders the rows; one of `METRICS`.
+        sort: The column that orders the rows instead, and `:asc` or `:desc` behind it.
+    """
+
+    condition: str = ""
+    group_by: tuple[str, ...] = ()
+    metric: str = TEST_ACCURACY
+    sort: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the benchmark itself: all runs, ranked by test accuracy."""
+        return self == PLAIN
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of it."""
+        notes = []
+        if self.condition.strip():
+            notes.append(f"Only runs with {' and '.join(shlex.split(self.condition))}.")
+        if self.group_by:
+            notes.append(
+                f"A row is all runs with the same {', '.join(self.group_by)} on one data set; what "
+                "they do not share is left out, and the spread is over these runs."
+            )
+        if self.metric != TEST_ACCURACY:
+            notes.append(f"Ordered by {METRICS[self.metric].heading}, and not ranked.")
+        return notes
+
+    def order(self) -> tuple[str, bool]:
+        """The column to sort by, and whether the smallest comes first.
+
+        Raises:
+            ConfigError: There is no such column.
+        """
+        if self.sort is None:
+            return self.metric, METRICS[self.metric].ascending
+        said, _, direction = self.sort.partition(":")
+        wanted = said.strip().lower().replace(" ", "_")
+        names = {column.heading.lower().replace(" ", "_"): column.key for column in COLUMNS}
+        names |= {column.key: column.key for column in COLUMNS}
+        if wanted not in names or not wanted or direction not in ("", "asc", "desc"):
+            there_are = ", ".join(sorted(filter(None, names)))
+            raise ConfigError(
+                f"sort: {self.sort!r} is no column; there are {there_are}, each with :asc or :desc "
+                "behind it or nothing"
+            )
+        key = names[wanted]
+        usual = METRICS[key].ascending if key in METRICS else "accuracy" not in key
+        return key, usual if not direction else direction == "asc"
+
+
+#: The benchmark itself.
+PLAIN = View()
+
+
+def check(view: View) -> None:
+    """Refuse a view that cannot be.
+
+    Raises:
+        ConfigError: There is no such metric or column, or a condition is none.
+    """
+    if view.metric == "best_test_accuracy":
+        raise ConfigError(
+            "metric: best_test_accuracy was chosen on the test set, so it orders nothing; "
+            f"there are {', '.join(METRICS)}"
+        )
+    if view.metric not in METRICS:
+        raise ConfigError(f"metric: {view.metric!r} is none; there are {', '.join(METRICS)}")
+    view.order()
+    _conditions(view.condition)
+
+
+def is_condition(text: str) -> bool:
+    """Whether a text is made of conditions."""
+    try:
+        return bool(_conditions(text))
+    except ConfigError:
+        return False
+
+
+def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """The runs that a condition asks for.
+
+    Args:
+        frame: The runs, as `fmbench.results.load_results` gives them.
+        condition: Words, all of which must hold: `KEY=VALUE`, `KEY!=VALUE` with alternatives
+            between commas and `*` for anything, or `KEY<NUMBER`, `<=`, `>`, `>=`. A key is a column
+            of the frame or a key of the runs' configs, such as `optimizer.weight_decay`.
+
+    Raises:
+        ConfigError: A word is no condition, or no run has such a key.
+    """
+    for key, sign, values in _conditions(condition):
+        cells = values_of(frame, key, "filter")
+        if sign in _ORDERS:
+            numbers = pd.to_numeric(cells, errors="coerce")
+            keep = _ORDERS[sign](numbers, float(values[0])).fillna(False).astype(bool)
+        else:
+            known = {cell: _is_one_of(cell, values) for cell in set(cells.dropna())}
+            keep = cells.map(known).fillna(False).astype(bool)
+            keep = keep if sign == "=" else ~keep
+        frame = frame[keep]
+    return frame
+
+
+def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
+    """A column of the runs, or a key of their configs, as plain values.
+
+    Args:
+        frame: The runs.
+        key: Its name.
+        said_in: What to blame where there is none.
+
+    Raises:
+        ConfigError: No run has such a key.
+    """
+    name = _ALIASES.get(key, key)
+    if name in frame and name not in ("config", "overrides"):
+        return frame[name].astype(object)
+    known: dict[str, Any] = {}  # the runs of a sweep share few configs but for their seed
+    cells = []
+    for text in frame["config"]:
+        if text not in known:
+            known[text] = _leaf(json.loads(text), name.split("."))
+        cells.append(known[text])
+    found = pd.Series(cells, index=frame.index, dtype=object)
+    if len(frame) and found.isna().all():
+        there_are = ", ".join(sorted(map(str, frame.columns)))
+        raise ConfigError(
+            f"{said_in}: no run has {key!r}; there are {there_are}, and the keys of the runs' "
+            "configs, such as optimizer.weight_decay"
+        )
+    return found
+
+
+def _leaf(config: Any, path: list[str]) -> Any:
+    for step in path:
+        if not isinstance(config, Mapping) or step not in config:
+            return None
+        config = config[step]
+    return config if isinstance(config, (str, int, float, bool)) else None
+
+
+def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"filter: {text!r}: {error}") from None
+    conditions = []
+    for word in words:
+        found = _CONDITION.fullmatch(word)
+        if found is None:
+            raise ConfigError(f"filter: {word!r} is no condition such as model=lenet or epochs>=30")
+        values = found["values"].split(",")
+        if found["operator"] in _ORDERS:
+            try:
+                float(found["values"])
+            except ValueError:
+                raise ConfigError(f"filter: {word!r} compares with no number") from None
+        conditions.append((found["key"], found["operator"], values))
+    return conditions
+
+
+def _is_one_of(cell: Any, values: list[str]) -> bool:
+    """Whether a value is one of some texts: as a number where both are, else as a text."""
+    if isinstance(cell, bool):
+        return str(cell).lower() in [value.lower() for value in values]
+    for value in values:
+        if isinstance(cell, (int, float)):
+            try:
+                if float(value) == float(cell):
+                    return True
+            except ValueError:
+                continue
+        elif fnmatch.fnmatchcase(str(cell), value):
+            return True
+    return False
