@@ -5,6 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fmbench.answers import mistakes
+from fmbench.runfolder import RunFolder
+
 BASE: dict[str, Any] = {
     "schema": 1,
     "fmbench_version": "0.1.0",
@@ -135,3 +140,25 @@ PUBLISHED: dict[str, Any] = {
     "deviations": [],
     "config__test_every": 1,
 }
+
+
+def answer(folder: Path, right: int, *, images: int = 10_000, seed: int = 0, swap: int = 0) -> Path:
+    """Add what a run of `write` answered to its folder: the first `right` images rightly.
+
+    Args:
+        folder: Of a run with the test accuracy `right / images`.
+        right: How many answers are right.
+        images: How many there are.
+        seed: Of the labels.
+        swap: So many of the right answers are wrong, and so many of the wrong ones right.
+    """
+    labels = np.random.default_rng(seed).integers(0, 10, images).astype(np.uint8)
+    correct = np.arange(images) < right
+    correct[:swap], correct[images - swap :] = False, correct[images - swap :] | (swap > 0)
+    predicted = np.where(correct, labels, (labels + 1) % 10).astype(np.uint8)
+    nothing = mistakes(
+        predicted, labels, np.full(images, 0.5, np.float32), np.zeros((images, 28, 28), np.uint8)
+    )
+    with RunFolder(folder) as held:
+        held.write_answers(predicted, labels, nothing)
+    return folder

@@ -13,6 +13,8 @@ from fmbench.report.columns import SHOWN, Row
 from fmbench.report.escape import one_line
 from fmbench.stats import CONFIDENCE, Difference
 
+_LEVEL = f"{100 * CONFIDENCE:g} %"
+
 
 @dataclass(frozen=True)
 class SeedPair:
@@ -81,9 +83,7 @@ class Comparison:
         points = f"{abs(100 * found.mean):.2f} points"
         low, high = sorted(np.sign(found.mean or 1) * 100 * np.array([found.low, found.high]))
         first, second = self.names if found.mean >= 0 else self.names[::-1]
-        detail = (
-            f"{CONFIDENCE:.0%} interval {low:.2f} to {high:.2f}, p {formats.probability(found.p)}"
-        )
+        detail = f"{_LEVEL} interval {low:.2f} to {high:.2f}, p {formats.probability(found.p)}"
         if found.p < 1 - CONFIDENCE:
             said = f"{first} is more accurate than {second} by {points} ({detail})"
         else:
@@ -120,7 +120,7 @@ def lines(found: Comparison) -> list[str]:
     said = [f"A: {one_line(found.names[0])}", f"B: {one_line(found.names[1])}", ""]
     said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])
     d = found.difference
-    interval = f"{CONFIDENCE:.0%} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
+    interval = f"{_LEVEL} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
     p = formats.probability(d.p)
     said += ["", f"Difference, A less B: {100 * d.mean:+.2f} points, {interval}, p {p}"]
     if found.seeds:
@@ -157,5 +157,7 @@ def lines(found: Comparison) -> list[str]:
         said.append(f"Training time, A over B: {formats.factor(found.time_ratio)}")
     elif found.time_note is not None:
         said.append(f"Training times do not compare: {found.time_note}")
-    width = Console().width if sys.stdout is not None and sys.stdout.isatty() else 100
-    return [*said, "", *textwrap.wrap(one_line(found.sentence), max(width, 20))]
+    sentence = one_line(found.sentence)
+    if sys.stdout is not None and sys.stdout.isatty():
+        return [*said, "", *textwrap.wrap(sentence, max(Console().width, 20))]
+    return [*said, "", sentence]

@@ -1,0 +1,155 @@
+"""`python -m fmbench.report compare A B`."""
+
+import numpy as np
+import pytest
+from records import answer, write
+
+from fmbench.errors import ConfigError
+from fmbench.report.__main__ import main
+from fmbench.report.compare import compare
+from fmbench.stats import mcnemar
+
+
+def run(folder, model, right, *, seed=0, swap=0, **changes):
+    write(folder, model=model, seed=seed, test_accuracy=right / 10_000, **changes)
+    return answer(folder, right, swap=swap)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two nets of two seeds, two points apart."""
+    for seed in (0, 1):
+        run(tmp_path / "a" / str(seed), "good", 9200 + seed, seed=seed, swap=20)
+        seconds = {"train": 4.05, "evaluate": 1.0, "total": 6.0}
+        run(tmp_path / "b" / str(seed), "fast", 9000 + seed, seed=seed, seconds=seconds)
+    return tmp_path
+
+
+def test_two_folders(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert found.difference.mean == pytest.approx(0.02)
+    assert found.difference.low < 0.02 < found.difference.high
+    assert found.difference.low > 0.01
+    assert found.difference.p < 1e-6
+    assert found.time_ratio == pytest.approx(2.0)
+    assert found.sentence.startswith(
+        "good is more accurate than fast by 2.00 points (95 % interval "
+    )
+    assert found.sentence.endswith("; good trains 2 times as long as fast.")
+    other = compare(str(rows / "b"), str(rows / "a"))
+    assert other.difference.mean == pytest.approx(-0.02)
+    assert other.sentence == found.sentence
+
+
+def test_each_seed_has_its_mcnemar(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert [pair.seed for pair in found.seeds] == [0, 1]
+    first = found.seeds[0]
+    # The 20 first images A has wrong and B right; of the last 1,000 A has 220 right and B none.
+    assert (first.only_a, first.only_b) == (220, 20)
+    assert first.p == float(mcnemar(220, 20))
+    assert (first.a, first.b) == pytest.approx((0.92, 0.90))
+
+
+def test_classes_are_compared_each_and_corrected(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert [one.name for one in found.classes][:2] == ["T-shirt/top", "Trouser"]
+    assert len(found.classes) == 10
+    labels = np.load(rows / "a" / "0" / "labels.npy")
+    for number, one in enumerate(found.classes):
+        of = labels == number
+        shares = [
+            np.mean((np.load(rows / "a" / s / "predictions.npy") == labels)[of]) for s in "01"
+        ]
+        assert one.a == pytest.approx(np.mean(shares))
+        assert one.p < 0.05
+
+
+def test_rows_that_cannot_be_told_apart(tmp_path):
+    run(tmp_path / "a", "a", 9010, swap=150)
+    run(tmp_path / "b", "b", 9000)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.sentence.startswith("a and b cannot be told apart: 0.10 points lie between them")
+    assert "with one seed each this is about these two nets" in found.sentence
+    assert found.sentence.endswith("a and b train equally long.")
+
+
+def test_without_answers_accuracies_alone_are_compared(rows):
+    (rows / "a" / "0" / "predictions.npy").unlink()
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert (found.seeds, found.classes) == ([], [])
+    assert "could not be compared image by image" in found.sentence
+    assert found.difference.mean == pytest.approx(0.02)
+
+
+def test_other_test_images_are_compared_class_by_class_and_no_further(tmp_path):
+    run(tmp_path / "a", "a", 9200)
+    run(tmp_path / "b", "b", 9000)
+    answer(tmp_path / "b", 9000, seed=3)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.seeds == []
+    assert len(found.classes) == 10
+    assert not found.difference.paired
+
+
+def test_times_on_other_hardware_do_not_compare(rows):
+    run(rows / "gpu", "other", 9100, device="NVIDIA H100")
+    found = compare(str(rows / "a"), str(rows / "gpu"))
+    assert found.time_ratio is None
+    assert found.time_note == "device is AMD EPYC, 2 threads and NVIDIA H100"
+    assert "as long as" not in found.sentence
+
+
+def test_rows_by_number_and_by_conditions(rows):
+    expected = compare(str(rows / "a"), str(rows / "b"))
+    for pair in (("1", "2"), ("model=good", "model=fast"), ("1", "net=fast")):
+        found = compare(*pair, [rows])
+        assert found.sentence == expected.sentence
+
+
+def test_rows_of_one_net_are_called_by_what_sets_them_apart(tmp_path):
+    for batch_size in (64, 256):
+        folder = run(tmp_path / str(batch_size), "lenet", 9000 + batch_size, batch_size=batch_size)
+        assert folder.is_dir()
+    found = compare("batch_size=64", "batch_size=256", [tmp_path])
+    assert found.names == ("lenet, batch size 64", "lenet, batch size 256")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ("1", "9", "there is no row 9: .* hold 2"),
+        ("0", "1", "there is no row 0"),
+        ("1", "1", "are the same row"),
+        ("1", "net=good", "are the same row"),
+        ("nowhere", "1", "'nowhere' is no folder, no number of a row, and no conditions"),
+        ("model=vgg", "1", "'model=vgg' fits no completed run"),
+        ("seed=0", "1", r"'seed=0' is 2 rows; .*1: good; 2: fast"),
+        ("colour=red", "1", "no run has 'colour'"),
+    ],
+)
+def test_what_is_no_row_is_said(rows, a, b, said):
+    with pytest.raises(ConfigError, match=said) as raised:
+        compare(a, b, [rows])
+    assert "\n" not in str(raised.value)
+
+
+def test_other_data_do_not_compare(rows):
+    write(rows / "s", model="s", data__name="synthetic", data__sha256="aa" * 32)
+    with pytest.raises(ConfigError, match="accuracies compare on one data set alone"):
+        compare("1", "3", [rows])
+
+
+def test_the_command(rows, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "1", "2", str(rows)])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert "Difference, A less B: +2.00 points, 95 % interval +1." in said.out
+    assert "McNemar's test, runs of one seed" in said.out
+    assert "\nTrouser " in said.out
+    assert said.out.rstrip().endswith("good trains 2 times as long as fast.")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "1", "7", str(rows)])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)

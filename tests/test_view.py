@@ -1,0 +1,226 @@
+"""Other looks at the runs: some of them, in other groups, by another metric, in another order."""
+
+import json
+import statistics
+
+import pytest
+from records import write
+
+from fmbench import report
+from fmbench.errors import ConfigError
+from fmbench.report.__main__ import main
+from fmbench.report.view import View, chosen
+from fmbench.results import load_results
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two nets at two batch sizes, two seeds each, one of them failed, one on a GPU."""
+    folder = tmp_path / "runs"
+    number = 0
+    for model, base in (("lenet", 0.90), ("resnet18", 0.93)):
+        for batch_size in (64, 256):
+            for seed in (0, 1):
+                seconds = {"train": 10.0 + number, "evaluate": 1.0, "total": 12.0 + number}
+                write(
+                    folder / str(number),
+                    model=model,
+                    batch_size=batch_size,
+                    config__batch_size=batch_size,
+                    config__model__width=8 if model == "lenet" else None,
+                    config__optimizer__weight_decay=0.1 / batch_size,
+                    seed=seed,
+                    test_accuracy=base - batch_size / 1e5 + seed / 1e4,
+                    validation_accuracy=0.5 + batch_size / 1e3,
+                    seconds=seconds,
+                )
+                number += 1
+    write(folder / "failed", model="lenet", status="failed", test_accuracy=None, error="why")
+    return folder
+
+
+def numbers(folder, condition):
+    return sorted(
+        path.rpartition("/")[2] for path in chosen(load_results(folder), condition)["folder"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("", ["0", "1", "2", "3", "4", "5", "6", "7", "failed"]),
+        ("model=lenet", ["0", "1", "2", "3", "failed"]),
+        ("model=lenet batch_size=64 status=completed", ["0", "1"]),
+        ("batch_size=64,256 model=res*", ["4", "5", "6", "7"]),
+        ("model!=lenet seed=0", ["4", "6"]),
+        ("batch_size>64 seed<1", ["2", "6"]),
+        ("batch_size>=256.0 seed<=0 net=lenet", ["2"]),
+        ("test_accuracy>0.9", ["4", "5", "6", "7"]),
+        ("optimizer.weight_decay<0.001 seed=1", ["3", "7"]),
+        ("model.width=8 batch_size=256", ["2", "3"]),
+        ("optimizer.lr=5e-2 lr=0.05 model=lenet seed=1", ["1", "3"]),
+        ("data.split=standard seed=0 batch_size=256", ["2", "6"]),
+        ("status=failed", ["failed"]),
+        ("git_dirty=false batch_size=256 seed=1", ["3", "7"]),
+        ("device='AMD EPYC, 2 threads' seed=1", []),
+        ("device='AMD EPYC*' seed=1 batch_size=64", ["1", "5"]),
+        ("model=LeNet", []),
+        ("batch_size=many", []),
+    ],
+)
+def test_conditions_choose_runs(runs, condition, expected):
+    assert numbers(runs, condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("lenet", "'lenet' is no condition such as"),
+        ("colour=red", "no run has 'colour'; there are"),
+        ("model.depth=3", "no run has 'model.depth'"),
+        ("batch_size>many", "compares with no number"),
+        ("model='lenet", "No closing quotation"),
+        ("config=x", "no run has 'config'"),
+    ],
+)
+def test_what_is_no_condition_is_said(runs, condition, said):
+    with pytest.raises(ConfigError, match="filter: ") as raised:
+        report.build([runs], view=View(condition=condition))
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_filtered_report_counts_the_runs_that_it_is_of(runs):
+    made = report.build([runs], view=View(condition="model=lenet"))
+    (section,) = made.sections
+    assert section.summary.startswith("4 of 5 runs completed")
+    assert made.view.notes == ["Only runs with model=lenet."]
+    assert "> **Only runs with model=lenet.**" in made.markdown
+
+
+def test_grouped_rows_are_of_all_runs_that_share_the_keys(runs):
+    made = report.build([runs], view=View(group_by=("batch_size",)))
+    (section,) = made.sections
+    assert [row["batch_size"] for row in section.rows] == [64, 256]
+    first = section.rows[0]
+    accuracies = [0.90 - 0.00064, 0.9001 - 0.00064, 0.93 - 0.00064, 0.9301 - 0.00064]
+    assert first["n"] == 4
+    assert first["test_accuracy"] == pytest.approx(statistics.mean(accuracies))
+    assert first["test_accuracy_sd"] == pytest.approx(statistics.stdev(accuracies))
+    # What they do not share is left out rather than taken from one of them.
+    assert (first["model"], first["command"], first["rank"]) == (None, None, None)
+    assert first["learning_rate"] == 0.05
+    assert first["n_failed"] == 1
+    assert "A row is all runs with the same batch_size" in made.markdown
+    assert "```sh" not in made.markdown
+
+
+def test_times_of_several_machines_have_no_mean(runs):
+    write(runs / "gpu", model="lenet", device="NVIDIA H100", fingerprint__device="cuda")
+    made = report.build([runs], view=View(group_by=("model",)))
+    times = {row["model"]: row["seconds_train"] for row in made.sections[0].rows}
+    assert times == {"lenet": None, "resnet18": pytest.approx(15.5)}
+
+
+def test_a_key_that_no_column_shows_is_named_in_the_row(runs):
+    made = report.build([runs], view=View(group_by=("model", "optimizer.weight_decay")))
+    nets = [made.sections[0].columns[1].cell(row) for row in made.sections[0].rows]
+    assert nets[0] == "resnet18 (optimizer.weight_decay=0.0015625)"
+    assert len(set(nets)) == 4
+
+
+def test_another_metric_orders_the_rows_and_has_the_spread(runs):
+    view = View(metric="seconds_train", condition="batch_size=64")
+    (section,) = report.build([runs], view=view).sections
+    assert [row["model"] for row in section.rows] == ["lenet", "resnet18"]
+    headings = [column.heading for column in section.columns]
+    place = headings.index("training time")
+    assert headings[place - 1] == "n"
+    assert headings.count("training time") == 1
+    assert "rank" not in headings
+    assert section.columns[place].cell(section.rows[0]) == "10.5 s ± 0.71 s"
+    assert section.columns[place + 1].cell(section.rows[0]) == "4.1 s to 16.9 s"
+
+
+def test_rows_come_in_any_order(runs):
+    def order(sort):
+        (section,) = report.build([runs], view=View(sort=sort)).sections
+        return [(row["model"], row["batch_size"]) for row in section.rows]
+
+    lenet, resnet = [("lenet", 64), ("lenet", 256)], [("resnet18", 64), ("resnet18", 256)]
+    assert order("training_time") == [*lenet, *resnet]
+    assert order("seconds_train:desc") == [*resnet[::-1], *lenet[::-1]]
+    assert order("validation accuracy") == [lenet[1], resnet[1], lenet[0], resnet[0]]
+    assert order("net:desc")[0][0] == "resnet18"
+    assert order("published")[0] in (*lenet, *resnet)  # nobody has any
+
+
+def test_numbers_follow_the_order(runs):
+    (section,) = report.build([runs], view=View(sort="net")).sections
+    assert [row["number"] for row in section.rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        (View(metric="best_test_accuracy"), "chosen on the test set, so it orders nothing"),
+        (View(metric="beauty"), "metric: 'beauty' is none; there are test_accuracy"),
+        (View(sort="beauty"), "sort: 'beauty' is no column"),
+        (View(sort="net:up"), "sort: 'net:up' is no column"),
+        (View(sort=""), "sort: '' is no column"),
+        (View(group_by=("colour",)), "group-by: no run has 'colour'"),
+    ],
+)
+def test_a_view_that_cannot_be_is_said(runs, view, said):
+    with pytest.raises(ConfigError) as raised:
+        report.build([runs], view=view)
+    assert said in str(raised.value)
+
+
+def command(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code, capsys.readouterr()
+
+
+def test_a_look_writes_nothing_unless_it_is_said_where(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, said = command(capsys, runs, "--filter", "model=lenet", "--sort", "parameters")
+    assert (status, said.err) == (0, "")
+    assert "A view of the runs: nothing was written" in said.out
+    assert "resnet18" not in said.out
+    assert list(tmp_path.iterdir()) == [runs]
+    status, said = command(capsys, runs, "--group-by", "model", "--output", "out")
+    assert status == 0
+    content = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
+    assert [row["model"] for row in content["rows"]] == ["resnet18", "lenet"]
+    assert content["notes"][0].startswith("A row is all runs with the same model")
+
+
+def test_no_run_of_such_conditions_is_said(runs, capsys):
+    status, said = command(capsys, runs, "--filter", "model=vgg")
+    assert (status, said.out.splitlines()[-1]) == (0, "No completed run with model=vgg.")
+
+
+def test_a_wrong_look_is_one_line_and_status_2(runs, capsys):
+    status, said = command(capsys, runs, "--filter", "lenet")
+    assert status == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+
+
+def test_json_holds_what_the_csv_holds_and_the_rest(runs, tmp_path):
+    write(runs / "bad")
+    (runs / "bad" / "result.json").write_text('{"schema": 99}')
+    made = report.build([runs], tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
+    assert content["schema"] == 1
+    assert len(content["rows"]) == 4
+    row = content["rows"][0]
+    assert row["test_accuracy"] == made.table["test_accuracy"][0]
+    assert (row["seeds"], row["rank"], row["published_accuracy"]) == ([0, 1], 1, None)
+    assert len(row["folders"]) == 2
+    assert set(made.table.columns) == set(row)
+    assert [run["status"] for run in content["not_completed"]] == ["failed"]
+    assert content["not_completed"][0]["started"] == "2026-11-20T23:00:00+00:00"
+    assert "newer than this fmbench reads" in content["unreadable"][0]["reason"]
