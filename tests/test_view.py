@@ -224,3 +224,14 @@ def test_json_holds_what_the_csv_holds_and_the_rest(runs, tmp_path):
     assert [run["status"] for run in content["not_completed"]] == ["failed"]
     assert content["not_completed"][0]["started"] == "2026-11-20T23:00:00+00:00"
     assert "newer than this fmbench reads" in content["unreadable"][0]["reason"]
+
+
+def test_json_is_json_whatever_a_loss_was(tmp_path):
+    write(tmp_path / "0", test_loss=float("inf"))
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    content = json.loads(report.build([tmp_path]).json, parse_constant=refuse)
+    assert content["rows"][0]["test_loss"] is None
+    assert content["rows"][0]["model"] == "lenet"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,6 +53,11 @@ class Report:
     view: View = PLAIN
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table, as plain values."""
+        return [row for section in self.sections for row in section.rows]
+
+    @property
     def completed(self) -> int:
         """How many runs completed."""
         return sum(section.completed for section in self.sections)
@@ -88,13 +94,13 @@ class Report:
     @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
-        return sheet(self.table)
+        return sheet(self.rows)
 
     @cached_property
     def json(self) -> str:
         """The text of `benchmark.json`."""
         return document(
-            self.table,
+            self.rows,
             made=self.made,
             notes=self.view.notes,
             unfinished=[run for section in self.sections for run in section.unfinished],

@@ -3,16 +3,14 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import pandas as pd
-
 import fmbench
 from fmbench.report.columns import COLUMNS, Row
 from fmbench.report.escape import spreadsheet
-from fmbench.report.rows import plain_rows
 from fmbench.results import Problem
 from fmbench.trials import Search
 
@@ -20,11 +18,11 @@ from fmbench.trials import Search
 SCHEMA = 1
 
 
-def sheet(table: pd.DataFrame) -> str:
+def sheet(rows: Sequence[Row]) -> str:
     """Write the table as CSV text.
 
     Args:
-        table: What `benchmark_table` gives.
+        rows: Of `benchmark_table`, as plain values.
 
     Returns:
         Comma-separated lines under machine-readable headings; a missing value is an empty cell,
@@ -34,13 +32,13 @@ def sheet(table: pd.DataFrame) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(column.key for column in COLUMNS)
-    for row in plain_rows(table):
+    for row in rows:
         writer.writerow(_cell(row[column.key]) for column in COLUMNS)
     return file.getvalue()
 
 
 def document(
-    table: pd.DataFrame,
+    rows: Sequence[Row],
     *,
     made: datetime,
     notes: Sequence[str],
@@ -51,7 +49,7 @@ def document(
     """Write the benchmark as one JSON object.
 
     Args:
-        table: What `benchmark_table` gives.
+        rows: Of `benchmark_table`, as plain values.
         made: When, in UTC.
         notes: How the runs were looked at, where not as the benchmark itself.
         unfinished: The runs that did not complete, as plain values.
@@ -68,14 +66,35 @@ def document(
         "fmbench_version": fmbench.__version__,
         "made": made.isoformat(timespec="seconds"),
         "notes": list(notes),
-        "rows": plain_rows(table),
+        "rows": list(rows),
         "not_completed": [{**run, "started": _time(run["started"])} for run in unfinished],
         "unreadable": [
             {"path": str(problem.path), "reason": problem.reason} for problem in problems
         ],
         "searches": {folder: json.loads(search.to_json()) for folder, search in searches.items()},
     }
-    return json.dumps(content, indent=1, default=_plain) + "\n"
+    # A line for each item: indented all the way, a large one would take five times as long.
+    parts = []
+    for name, value in content.items():
+        if isinstance(value, list) and value:
+            items = ",\n".join(_dumps(item) for item in value)
+            parts.append(f"{json.dumps(name)}: [\n{items}\n]")
+        else:
+            parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _dumps(item: Any) -> str:
+    try:
+        return json.dumps(item, default=_plain, allow_nan=False)
+    except ValueError:  # a loss beyond all bounds has no place in JSON
+        return json.dumps(_finite(item), default=_plain)
+
+
+def _finite(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {key: _finite(value) for key, value in item.items()}
+    return None if isinstance(item, float) and not math.isfinite(item) else item
 
 
 def _time(started: Any) -> str | None:
