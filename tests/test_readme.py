@@ -13,7 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from fmbench import config as configuration
 from fmbench import parts, preview
 from fmbench.predict import _parser as predict_parser
+from fmbench.report.__main__ import _compare_parser as compare_parser
 from fmbench.report.__main__ import _parser as report_parser
+from fmbench.report.view import View, check
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -93,7 +95,11 @@ def test_there_are_commands_to_check():
 
 @pytest.mark.parametrize("arguments", commands("python -m fmbench.report"), ids=" ".join)
 def test_reports_parse(arguments):
-    report_parser().parse_args(arguments)
+    if arguments[:1] == ["compare"]:
+        compare_parser().parse_args(arguments[1:])
+        return
+    said = report_parser().parse_args(arguments)
+    check(View(said.filter, tuple(filter(None, said.group_by.split(","))), said.metric, said.sort))
 
 
 @pytest.mark.parametrize("arguments", PREVIEWS, ids=" ".join)
