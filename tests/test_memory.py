@@ -214,7 +214,7 @@ from hydra.core.plugins import Plugins
 Plugins.instance()
 report.build, report.print_tables
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 1_300_000_000, resource.RLIM_INFINITY))
 main()
 """
 
@@ -223,14 +223,14 @@ main()
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
     (tmp_path / "limited.py").write_text(LIMITED)
-    arguments = [*TINY, "data.train_size=2000", "epochs=1", "model=resnet18", "model.width=8"]
+    arguments = [*TINY, "data.train_size=2600", "epochs=1", "model=resnet18", "model.width=8"]
     arguments += [
         "precision=fp32",
-        *(["-m", "batch_size=2000,20"] if sweep else ["batch_size=2000"]),
+        *(["-m", "batch_size=2600,50"] if sweep else ["batch_size=2600"]),
     ]
     done = python("limited.py", *arguments, cwd=tmp_path)
     assert "Traceback" not in done.stderr
-    assert "with batch_size=2000; batch_size=" in done.stderr
+    assert "with batch_size=2600; batch_size=" in done.stderr
     assert done.returncode == (4 if sweep else 1)
     statuses = [record["status"] for record in records(tmp_path)]
     assert statuses == (["failed", "completed"] if sweep else ["failed"])
