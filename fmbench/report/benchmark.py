@@ -20,6 +20,7 @@ from fmbench.storage import storage_error, write_whole
 
 MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
+HTML_NAME = "benchmark.html"
 
 #: The picture of the first search; others have a number behind the name.
 PICTURE_NAME = "search.png"
@@ -35,7 +36,8 @@ class Report:
         searches: The searches among the folders, with their runs.
         problems: The records that could not be read.
         made: When, in UTC.
-        base: The folder that `markdown` names run folders relative to; None for the current one.
+        base: The folder that run folders are named relative to in what is written; None for the
+            current one.
         written: The files that were written.
     """
 
@@ -81,6 +83,13 @@ class Report:
         )
 
     @cached_property
+    def html(self) -> str:
+        """The text of `benchmark.html`."""
+        from fmbench.report import html  # imports Jinja, which a report on a screen need not
+
+        return html.page(self.sections, self.problems, self.made, self.base, searches=self.searches)
+
+    @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return sheet(self.table)
@@ -98,9 +107,9 @@ def build(folders: Sequence[Path], output: Path | None = None) -> Report:
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md`, `benchmark.csv` and a picture of each search; made
-            if it is not there. Nothing is written where no run completed and no search has a
-            trial, so that an older benchmark stays.
+        output: Where to write `benchmark.md`, `benchmark.csv`, `benchmark.html` and a picture of
+            each search; made if it is not there. Nothing is written where no run completed and no
+            search has a trial, so that an older benchmark stays.
 
     Raises:
         ConfigError: A folder does not exist.
@@ -132,10 +141,10 @@ def _written(report: Report, output: Path) -> Report:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    texts = (output / MARKDOWN_NAME, output / CSV_NAME)
+    texts = (output / MARKDOWN_NAME, output / CSV_NAME, output / HTML_NAME)
     pictures = _draw(report.searches, output)
     report = replace(report, written=(*texts, *pictures))
-    for path, text in zip(texts, (report.markdown, report.csv), strict=True):
+    for path, text in zip(texts, (report.markdown, report.csv, report.html), strict=True):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
 

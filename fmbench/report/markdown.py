@@ -55,7 +55,7 @@ def page(
         blocks += _section(section, base)
     for place, part in enumerate(searches):
         blocks += _search(part, (pictures or {}).get(place))
-    said = (f"- **{markdown(term)}** {markdown(meaning)}" for term, meaning in READING)
+    said = (f"- **{markdown(term)}** {markdown(meaning)}" for term, meaning in READING.items())
     blocks += ["## How to read the table", "\n".join(said)]
     if problems:
         rows = (
