@@ -161,19 +161,18 @@
       this.table.style.minWidth = "";
     }
 
-    // As in a terminal: the column with the highest number goes first, what tells rows apart last.
+    // As in a terminal: what tells rows apart comes before what does not, then the lower number.
     fit(room) {
-      const telling = (column) => column.texts.length > 1;
-      const rank = (column) => [telling(column) ? 0 : 1, column.way];
-      const going = this.columns
-        .filter((column) => column.way)
-        .sort((a, b) => rank(b)[0] - rank(a)[0] || rank(b)[1] - rank(a)[1]);
-      let width = this.widths.reduce((sum, one) => sum + one, 0);
-      for (const column of this.columns) column.shown = true;
-      for (const column of going) {
-        if (width <= room + 1) break;
-        column.shown = false;
-        width -= this.widths[this.columns.indexOf(column) + 1];
+      const same = (column) => column.texts.length === 1;
+      const width = (column) => this.widths[this.columns.indexOf(column) + 1];
+      const waiting = this.columns.filter((column) => column.way);
+      waiting.sort((a, b) => same(a) - same(b) || a.way - b.way);
+      for (const column of this.columns) column.shown = !column.way;
+      let used = this.widths[0];
+      for (const column of this.columns) if (column.shown) used += width(column);
+      for (const column of waiting) {
+        column.shown = used + width(column) <= room;
+        if (column.shown) used += width(column);
       }
       this.draw();
     }
@@ -258,6 +257,7 @@
           head.removeAttribute("aria-sort");
         }
       });
+      this.box.classList.toggle("fits", this.table.offsetWidth <= this.box.clientWidth);
       this.say(visible);
     }
 
@@ -403,6 +403,7 @@
     return done;
   };
 
+  document.documentElement.classList.add("scripted");
   const tables = [...document.querySelectorAll("section.data")].map((one) => new Table(one));
 
   let narrow = window.innerWidth;
