@@ -181,8 +181,11 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
-        """The addresses that the page asked for."""
-        return [said["request"]["url"] for said in self.events("Network.requestWillBeSent")]
+        """The addresses that were asked for: what the page's policy stopped was not."""
+        failed = self.events("Network.loadingFailed")
+        stopped = {said["requestId"] for said in failed if said.get("blockedReason") == "csp"}
+        sent = self.events("Network.requestWillBeSent")
+        return [said["request"]["url"] for said in sent if said["requestId"] not in stopped]
 
     def close(self) -> None:
         """Close the tab, and forget all that it stored."""

@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"(\d{1,18})")
 
 # Within a script element these could end it, or start what does not end; the last two are line
 # ends to old JavaScript.
-_INERT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+_ACTIVE = "<>&\u2028\u2029"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ class PackedRows:
             "runs": runs,
         }
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.translate(_INERT)
+        for sign in _ACTIVE:
+            text = text.replace(sign, f"\\u{ord(sign):04x}")
+        return text
 
 
 def pack(rows: Sequence[Row], base: Path | None) -> PackedRows:
@@ -166,7 +168,9 @@ def pack(rows: Sequence[Row], base: Path | None) -> PackedRows:
         ],
         others=[column for column in others if column.texts != [MISSING]],
         commands=[row["command"] for row in rows],
-        sources=["" if row["published_source"] is None else published(row) for row in rows],
+        sources=[
+            "" if row["published_source"] is None else one_line(published(row)) for row in rows
+        ],
         runs=[[place(folder) for folder in row["folders"]] for row in rows],
         seeds=[row["seeds"] for row in rows],
     )
@@ -197,8 +201,9 @@ def _packed(column: Column, title: str, cells: Sequence[str], rows: Sequence[Row
 
     def order(pair: tuple[Any, str]) -> tuple[Any, ...]:
         value, text = pair
-        missing = value is None if is_number else text == MISSING
-        return missing, value or 0, _natural(text)
+        if is_number:
+            return value is None, value or 0, text
+        return text == MISSING, _natural(text)
 
     distinct = sorted(dict.fromkeys(pairs), key=order)
     places = {pair: place for place, pair in enumerate(distinct)}
