@@ -156,6 +156,13 @@ class Page:
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
 
+    def until(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.run(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.01)
+
     def key(self, name: str, code: int, text: str = "") -> None:
         """Press a key and let it go."""
         key: dict[str, Any] = {"key": name, "code": name, "windowsVirtualKeyCode": code}

@@ -379,6 +379,14 @@ def show_all_columns(tab: Page) -> None:
     )
 
 
+def open_all(tab: Page) -> None:
+    tab.run("document.querySelectorAll('tbody summary').forEach((one) => one.click())")
+    tab.until(
+        "document.querySelectorAll('.more').length === "
+        "document.querySelectorAll('tbody summary').length"
+    )
+
+
 def click(tab: Page, heading: str) -> None:
     tab.run(
         "[...document.querySelectorAll('.rows thead button')]"
@@ -428,29 +436,29 @@ def test_the_keyboard_sorts_too(tab):
     assert column(tab, "net")[0] == "densenet"
 
 
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        ("", "330 rows"),
-        ("densenet", "82 of 330 rows"),
-        ("DENSE epochs=8", "1 of 330 rows"),
-        ("net=resnet18 batch_size=1024", "9 of 330 rows"),
-        ("model=resnet", "165 of 330 rows"),
-        ("batch_size=4", "37 of 330 rows"),
-        ("batch_size=1,024", "36 of 330 rows"),
-        ("learning_rate=5e-2", "330 rows"),
-        ("seed=0 torch=2.15.0 precision=fp32", "330 rows"),
-        ("runs/17", "11 of 330 rows"),
-        ("runs/171", "1 of 330 rows"),
-        ("model=none", "0 of 330 rows"),
-        ("no=such", "0 of 330 rows"),
-        ('"net=lenet"', "83 of 330 rows"),
-    ],
-)
-def test_the_filter_finds_words_and_values(tab, words, found):
-    assert type_filter(tab, words) == found
-    drawn = len([one for one in column(tab, "net") if one])
-    assert drawn == min(int(found.split()[0]), FIRST_ROWS)
+FILTERS = [
+    ("", "330 rows"),
+    ("densenet", "82 of 330 rows"),
+    ("DENSE epochs=8", "1 of 330 rows"),
+    ("net=resnet18 batch_size=1024", "9 of 330 rows"),
+    ("model=resnet", "165 of 330 rows"),
+    ("batch_size=4", "37 of 330 rows"),
+    ("batch_size=1,024", "36 of 330 rows"),
+    ("learning_rate=5e-2", "330 rows"),
+    ("seed=0 torch=2.15.0 precision=fp32", "330 rows"),
+    ("runs/17", "11 of 330 rows"),
+    ("runs/171", "1 of 330 rows"),
+    ("model=none", "0 of 330 rows"),
+    ("no=such", "0 of 330 rows"),
+    ('"net=lenet"', "83 of 330 rows"),
+]
+
+
+def test_the_filter_finds_words_and_values(tab):
+    for words, found in FILTERS:
+        assert (words, type_filter(tab, words)) == (words, found)
+        drawn = [one for one in column(tab, "net") if one]
+        assert len(drawn) == min(int(found.split()[0]), FIRST_ROWS)
 
 
 def test_more_rows_are_drawn_when_asked_for(tab):
@@ -472,24 +480,22 @@ def test_a_row_opens_and_its_command_is_copied(tab):
     )
     tab.call("Page.bringToFront")
     tab.run("document.querySelectorAll('tbody summary')[1].click()")
-    tab.run("new Promise(requestAnimationFrame)")
+    tab.until("document.querySelectorAll('.more').length === 1")
     said = tab.run("document.querySelector('.more').innerText")
     assert "python -m fmbench model=resnet18 epochs=2 seed=0" in said
     assert "seed 0 runs/1 result.json" in said
     assert "FLOPs" in said
     assert tab.run("document.querySelector('.more a').getAttribute('href')") == "runs/1/"
-    copied = """(async () => {
-        document.querySelector(".copy").click();
-        await new Promise((done) => setTimeout(done, 100));
-        return [document.querySelector(".copy").textContent, await navigator.clipboard.readText()];
-    })()"""
-    assert tab.run(copied) == ["Copied", "python -m fmbench model=resnet18 epochs=2 seed=0"]
+    tab.run("document.querySelector('.copy').click()")
+    tab.until("document.querySelector('.copy').textContent === 'Copied'")
+    assert tab.run("navigator.clipboard.readText()") == (
+        "python -m fmbench model=resnet18 epochs=2 seed=0"
+    )
     click(tab, "#")
     click(tab, "#")
     assert tab.run("document.querySelectorAll('.more').length") == 1  # it stays open
     tab.run("document.querySelectorAll('tbody summary')[1].click()")
-    tab.run("new Promise(requestAnimationFrame)")
-    assert tab.run("document.querySelectorAll('.more').length") == 0
+    tab.until("document.querySelectorAll('.more').length === 0")
 
 
 def test_columns_that_do_not_fit_can_be_shown(tab):
@@ -505,7 +511,7 @@ def test_columns_that_do_not_fit_can_be_shown(tab):
 
 def test_a_phone_sees_the_net_and_its_accuracy(tab):
     tab.size(390, 800)
-    tab.run("new Promise((done) => setTimeout(done, 50))")
+    tab.until("document.querySelector('.menu summary').textContent === 'Columns: 3 of 16'")
     assert tab.run("document.documentElement.scrollWidth") == 390
     heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden)"
     assert tab.run(f"{heads}.map((th) => th.textContent)")[1:] == ["net", "n", "test accuracy (%)"]
@@ -531,16 +537,14 @@ def test_the_scheme_follows_the_readers(tab):
 def test_paper_has_no_buttons_and_dark_ink(tab):
     tab.scheme("dark")
     tab.run("dispatchEvent(new Event('beforeprint'))")
-    before = len(
-        tab.run("[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden)")
-    )
+    heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden).length"
+    assert tab.run(heads) > 12
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     tab.call("Emulation.setEmulatedMedia", media="print", features=features)
     hidden = "[...document.querySelectorAll('nav, .tools, .further')].every((one) => "
     assert tab.run(f"{hidden} getComputedStyle(one).display === 'none')")
     assert tab.run("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
     assert tab.run("getComputedStyle(document.querySelector('.rows')).overflow") == "visible"
-    assert before > 10
     tab.call("Page.printToPDF", preferCSSPageSize=True)
 
 
@@ -568,8 +572,7 @@ def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path):
         tab = chromium.page(javascript=javascript).open(tmp_path / "benchmark.html")
         if javascript:
             show_all_columns(tab)
-            tab.run("document.querySelectorAll('tbody summary').forEach((one) => one.click())")
-            tab.run("new Promise((done) => setTimeout(done, 100))")
+            open_all(tab)
         drawn.append(tab.run(DRAWN))
         tab.close()
     assert len(drawn[0]) == 2 * (2 * len(HOSTILE) + 1)
@@ -584,8 +587,7 @@ def test_hostile_values_do_nothing_in_a_browser(chromium, tmp_path):
     path.write_text(text(tmp_path), "utf-8")
     tab = chromium.page().open(path)
     show_all_columns(tab)
-    tab.run("document.querySelectorAll('tbody summary').forEach((one) => one.click())")
-    tab.run("new Promise((done) => setTimeout(done, 100))")
+    open_all(tab)
     assert tab.events("Page.javascriptDialogOpening") == []
     assert (tab.complaints, tab.requests) == ([], [path.as_uri()])
     assert tab.run("document.querySelectorAll('img, iframe, object, embed').length") == 0

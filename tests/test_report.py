@@ -857,7 +857,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         build(tmp_path, tmp_path)
     assert (tmp_path / "benchmark.md").read_bytes() == before
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"0", "1", "benchmark.md", "benchmark.csv"}
+    assert names == {"0", "1", "benchmark.md", "benchmark.csv", "benchmark.html"}
 
 
 def sheet_rows(folder: Path) -> list[dict[str, str]]:

@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m fmbench.report",
         description=(
             "Make the benchmark table of all runs below some folders: print it, and write\n"
-            "benchmark.md (renders on GitHub) and benchmark.csv (raw numbers)."
+            "benchmark.md (renders on GitHub), benchmark.html (one page to send, which sorts and\n"
+            "filters) and benchmark.csv (raw numbers)."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path(),
         metavar="DIR",
-        help="where to write the two files; made if it is not there (default: here)",
+        help="where to write the files; made if it is not there (default: here)",
     )
     return parser
 

@@ -25,6 +25,9 @@ TOLD = ("command", "published_source", "published_protocol", "deviations")
 _HASH = re.compile("[0-9a-f]{32,}")
 _DIGITS = 12
 
+# A path that is its own address, as nearly all are: `quote` would take longer to say so.
+_PLAIN = re.compile("[A-Za-z0-9_.~/-]+")
+
 # No longer, or Python refuses to read it as one.
 _NUMBER = re.compile(r"(\d{1,18})")
 
@@ -191,6 +194,8 @@ class _Places:
             self._parents[parent] = os.path.relpath(parent or ".", self._base)
         place = os.path.join(self._parents[parent], name).removeprefix("./")  # noqa: PTH118
         has_config = os.path.exists(f"{folder}/.hydra/config.yaml")  # noqa: PTH110
+        if _PLAIN.fullmatch(place):
+            return Run(place, place, has_config)
         return Run(one_line(place), link(place), has_config)
 
 
@@ -248,7 +253,7 @@ def _packed_runs(rows: Iterable[Iterable[Run]]) -> tuple[list[list[str]], list[l
     That is the address, where it is not what people read, and 0 for a run without a config.
     """
     parents: dict[tuple[str, str], int] = {}
-    packed = []
+    packed: list[list[list[Any]]] = []
     for runs in rows:
         packed.append(row := [])
         for run in runs:

@@ -5,7 +5,7 @@
   const FIRST = 100;
   const MORE = 200;
   // Opened to the last row, a table of many thousand takes seconds to draw: once, not at each click.
-  const REDRAWN = 2000;
+  const REDRAWN = 1000;
   const MISSING = "-";
 
   const make = (tag, attributes = {}, ...children) => {
