@@ -52,8 +52,8 @@ def page(
         made: When, in UTC.
         base: The folder the page will lie in; run folders are named relative to it.
         searches: The searches among the runs.
-        figures: Pictures of the sections, and of the searches: of the first those whose name begins
-            with `search`, of the second with `search_2`.
+        figures: Pictures of the sections, and of the searches: `search` of the first, `search_2`
+            of the second. What belongs to none stands behind them.
         notes: What a reader must know of the whole page.
 
     Returns:
@@ -145,7 +145,7 @@ def _owner(figure: Figure, sections: Sequence[Section], searches: int) -> tuple[
         if figure.data == section.data:
             return "data", place
     if figure.data is None:
-        for place in reversed(range(searches)):
-            if figure.name.startswith(f"search_{place + 1}" if place else "search"):
+        for place in range(searches):
+            if figure.name == (f"search_{place + 1}" if place else "search"):
                 return "search", place
     return None

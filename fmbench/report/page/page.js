@@ -124,7 +124,7 @@
     }
 
     choices() {
-      const list = make("fieldset");
+      const list = make("fieldset", { "aria-label": "Columns to show" });
       this.boxes = this.columns.map((column, place) => {
         const tick = make("input", { type: "checkbox" });
         tick.addEventListener("change", () => {
