@@ -142,7 +142,7 @@ class SweepReport(Callback):
             log.info("run %d%s: %s", config.hydra.job.num + 1, total, " ".join(shown))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `benchmark.md` and `benchmark.csv` into the sweep's folder and print the table."""
+        """Write the report (`benchmark.md` and others) into the sweep's folder; print the table."""
         from fmbench import report  # imports pandas, which --help must not
 
         folder = Path(config.hydra.sweep.dir)

@@ -265,7 +265,8 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     put(tmp_path / "b", study="other")
     made = build(tmp_path, tmp_path / "out")
     assert [path.name for path in made.written] == [
-        *("benchmark.md", "benchmark.csv", "benchmark.json", "search.png", "search_2.png")
+        *("benchmark.md", "benchmark.html", "benchmark.csv", "benchmark.json"),
+        *("search.png", "search_2.png"),
     ]
     text = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert (

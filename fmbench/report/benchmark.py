@@ -22,7 +22,7 @@ from fmbench.storage import storage_error, write_whole
 
 MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
-JSON_NAME = "benchmark.json"
+HTML_NAME, JSON_NAME = "benchmark.html", "benchmark.json"
 
 #: The picture of the first search; others have a number behind the name.
 PICTURE_NAME = "search.png"
@@ -38,7 +38,8 @@ class Report:
         searches: The searches among the folders, with their runs.
         problems: The records that could not be read.
         made: When, in UTC.
-        base: The folder that `markdown` names run folders relative to; None for the current one.
+        base: The folder that run folders are named relative to in what is written; None for the
+            current one.
         written: The files that were written.
         view: How the runs were looked at.
     """
@@ -92,6 +93,20 @@ class Report:
         )
 
     @cached_property
+    def html(self) -> str:
+        """The text of `benchmark.html`."""
+        from fmbench.report import html  # imports Jinja, which a report on a screen need not
+
+        return html.page(
+            self.sections,
+            self.problems,
+            self.made,
+            self.base,
+            searches=self.searches,
+            notes=self.view.notes,
+        )
+
+    @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return sheet(self.rows)
@@ -127,9 +142,9 @@ def build(
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md`, `benchmark.csv`, `benchmark.json` and a picture of
-            each search; made if it is not there. Nothing is written where no run completed and no
-            search has a trial, so that an older benchmark stays.
+        output: Where to write `benchmark.md`, `benchmark.html`, `benchmark.csv`, `benchmark.json`
+            and a picture of each search; made if it is not there. Nothing is written where no run
+            completed and no search has a trial, so that an older benchmark stays.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
 
@@ -170,10 +185,11 @@ def _written(report: Report, output: Path) -> Report:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    texts = tuple(output / name for name in (MARKDOWN_NAME, CSV_NAME, JSON_NAME))
+    names = (MARKDOWN_NAME, HTML_NAME, CSV_NAME, JSON_NAME)
     pictures = _draw(report.searches, output)
-    report = replace(report, written=(*texts, *pictures))
-    for path, text in zip(texts, (report.markdown, report.csv, report.json), strict=True):
+    report = replace(report, written=(*(output / name for name in names), *pictures))
+    texts = (report.markdown, report.html, report.csv, report.json)
+    for path, text in zip(report.written, texts, strict=False):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
 

@@ -11,39 +11,18 @@ from pathlib import Path
 
 import fmbench
 from fmbench.record import RESULT_NAME
-from fmbench.reference import in_words
-from fmbench.report.columns import ACCURACY, METRICS, NET, Row
+from fmbench.report.columns import ACCURACY, METRICS, NET
 from fmbench.report.escape import link, markdown, one_line
-from fmbench.report.formats import MISSING
+from fmbench.report.reading import READING
 from fmbench.report.search import SearchPart
-from fmbench.report.sections import Section, reason, started
+from fmbench.report.sections import (
+    LONGEST_REASON,
+    UNFINISHED,
+    Section,
+    published,
+    unfinished_cells,
+)
 from fmbench.results import Problem
-
-# An error's text may quote a whole config; the run's log has all of it.
-LONGEST_REASON = 300
-
-READING = """\
-## How to read the table
-
-- **Test accuracy** is measured after the last epoch; nothing was chosen on the test set. Over
-  n ≥ 2 seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered
-  by this mean. **+1 failed** counts runs of the same config that ended early, **pruned** those that
-  a search gave up, **unfinished** those that still run or were killed. Trials of a search that were
-  not looked at on the test set are no rows.
-- **Best on test** is the best epoch as seen on the test set itself. That is optimistic, and never
-  decides the order; it stands only where every seed has it.
-- **Published** is the figure of the project that a row takes its recipe from, and how it was
-  chosen where that is stated. **Difference** is ours less theirs: where theirs is the best epoch on
-  test, so is ours, if we looked each epoch; else ours is the last epoch. A row whose recipe was
-  changed has none. Precision and device are no part of a recipe.
-- **Split** names the images to train, validate and test on.
-- **FLOPs** count the forward pass of one image, a multiply-add as two operations.
-- **Wall time** is the training clock, mean over the seeds: evaluation and start-up are outside it.
-  It and **images/s**, the training images of all seeds over their training clocks, compare only
-  between rows of one device and precision. **Published time** was taken on another device.
-- One row is one configuration on one device in one precision. The same run made again (same
-  settings, same seed) counts once, the newest of them.
-"""
 
 
 def page(
@@ -79,7 +58,8 @@ def page(
         blocks += _section(section, base)
     for place, part in enumerate(searches):
         blocks += _search(part, (pictures or {}).get(place))
-    blocks.append(READING.rstrip())
+    said = (f"- **{markdown(term)}** {markdown(meaning)}" for term, meaning in READING.items())
+    blocks += ["## How to read the table", "\n".join(said)]
     if problems:
         rows = (
             [_place(problem.path, base), one_line(problem.reason, LONGEST_REASON)]
@@ -100,18 +80,8 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
     if section.unfinished:
         yield "### Runs that did not complete"
         yield _table(
-            ["net", "seed", "status", "reason", "started", "folder"],
-            (
-                [
-                    run["model"] or MISSING,
-                    MISSING if run["seed"] is None else str(run["seed"]),
-                    run["status"],
-                    one_line(reason(run), LONGEST_REASON),
-                    started(run),
-                    _place(run["folder"], base),
-                ]
-                for run in section.unfinished
-            ),
+            [*UNFINISHED, "folder"],
+            ([*unfinished_cells(run), _place(run["folder"], base)] for run in section.unfinished),
         )
     if section.rows:
         yield "<details><summary>Commands that make these rows again, and their runs</summary>"
@@ -121,7 +91,7 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
             links = ", ".join(_links(folder, base) for folder in row["folders"])
             yield f"Row {row['number']}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
             if row["published_source"] is not None:
-                yield markdown(_published(row))
+                yield markdown(published(row))
             if row["command"] is not None:
                 yield _code(row["command"])
         yield "</details>"
@@ -135,16 +105,6 @@ def _search(part: SearchPart, picture: str | None) -> Iterator[str]:
     for table in part.tables:
         yield f"### {markdown(table.title)}"
         yield _table(table.headings, table.rows, table.right)
-
-
-def _published(row: Row) -> str:
-    """Where a row's published figures stand, and what it did otherwise."""
-    said = f"Published in {one_line(row['published_source'], LONGEST_REASON)}"
-    said += f" ({in_words(row['published_protocol'])})."
-    if row["deviations"]:
-        changes = one_line(", ".join(row["deviations"]), LONGEST_REASON)
-        said += f" Otherwise than published: {changes}."
-    return said
 
 
 def _table(

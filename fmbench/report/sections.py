@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from fmbench.record import COMPLETED, PRUNED, RUNNING
+from fmbench.reference import in_words
 from fmbench.report.columns import SPLIT, Column, Row, shown
 from fmbench.report.differs import HARDWARE
+from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.view import TEST_ACCURACY
@@ -25,6 +27,12 @@ _HARDWARE_NAMES = {
 
 # Half an image of 10,000, as a share: what one machine with one setting should never show.
 REPEATS_AGREE = 0.005 / 100
+
+# An error's text may quote a whole config; the run's log has all of it.
+LONGEST_REASON = 300
+
+#: The headings of `unfinished_cells`.
+UNFINISHED = ("net", "seed", "status", "reason", "started")
 
 # More names than this in a note are read by nobody.
 MOST_NAMED = 5
@@ -165,6 +173,23 @@ def reason(run: Row) -> str:
 def started(run: Row) -> str:
     """When a run began: 2026-11-20 23:00 UTC."""
     return MISSING if run["started"] is None else f"{run['started']:%Y-%m-%d %H:%M} UTC"
+
+
+def unfinished_cells(run: Row) -> tuple[str, ...]:
+    """What is said of a run that did not complete, below the headings of `UNFINISHED`."""
+    seed = MISSING if run["seed"] is None else str(run["seed"])
+    why = one_line(reason(run), LONGEST_REASON)
+    return run["model"] or MISSING, seed, run["status"], why, started(run)
+
+
+def published(row: Row) -> str:
+    """Where a row's published figures stand, and what it did otherwise."""
+    said = f"Published in {one_line(row['published_source'], LONGEST_REASON)}"
+    said += f" ({in_words(row['published_protocol'])})."
+    if row["deviations"]:
+        changes = one_line(", ".join(row["deviations"]), LONGEST_REASON)
+        said += f" Otherwise than published: {changes}."
+    return said
 
 
 def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:

@@ -1,0 +1,151 @@
+"""The benchmark as one self-contained web page, to send to somebody or to put on paper.
+
+It needs nothing beside it and asks nobody for anything: its policy (Content-Security-Policy) lets
+one XX
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import fmbench
+from fmbench.report.columns import NET
+from fmbench.report.escape import link, one_line
+from fmbench.report.figure import Figure
+from fmbench.report.packed import pack
+from fmbench.report.reading import READING
+from fmbench.report.search import SearchPart
+from fmbench.report.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
+from fmbench.results import Problem
+
+# So many rows of a table are drawn at first, and by a browser without JavaScript.
+FIRST_ROWS = 100
+
+# More runs that did not complete, or records that could not be read, are in benchmark.md.
+MOST_LISTED = 200
+
+_FOLDER = Path(__file__).parent / "page"
+
+
+def page(
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    made: datetime,
+    base: Path | None,
+    *,
+    searches: Sequence[SearchPart] = (),
+    figures: Sequence[Figure] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Write the page.
+
+    Args:
+        sections: What to show, a table each.
+        problems: The records that could not be read.
+        made: When, in UTC.
+        base: The folder the page will lie in; run folders are named relative to it.
+        searches: The searches among the runs.
+        figures: Pictures of the sections, and of the searches: `search` of the first, `search_2`
+            of the second. What belongs to none stands behind them.
+        notes: What a reader must know of the whole page.
+
+    Returns:
+        HTML, ending in a newline.
+    """
+    style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    owners = [_owner(figure, sections, len(searches)) for figure in figures]
+
+    def owned(owner: tuple[str, int] | None) -> list[Figure]:
+        return [figure for figure, of in zip(figures, owners, strict=True) if of == owner]
+
+    return (
+        _environment(base)
+        .get_template("page.html.j2")
+        .render(
+            version=fmbench.__version__,
+            made=made,
+            policy=_policy(script),
+            style=Markup(style),  # noqa: S704, ours, as are the script and the pictures
+            script=Markup(script),  # noqa: S704
+            notes=notes,
+            parts=[
+                {
+                    "section": section,
+                    "packed": pack(section, base),
+                    "unfinished": [
+                        (unfinished_cells(run), run["folder"])
+                        for run in section.unfinished[:MOST_LISTED]
+                    ],
+                    "figures": owned(("data", place)),
+                }
+                for place, section in enumerate(sections)
+            ],
+            searches=[
+                {"part": part, "figures": owned(("search", place))}
+                for place, part in enumerate(searches)
+            ],
+            other_figures=owned(None),
+            problems=problems,
+            reading=READING,
+            headings=UNFINISHED,
+            net=NET.key,
+            first=FIRST_ROWS,
+            most=MOST_LISTED,
+            longest=LONGEST_REASON,
+        )
+        + "\n"
+    )
+
+
+def _environment(base: Path | None) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {
+        "cut": one_line,
+        "drawn": lambda figure: Markup(figure.inline),  # noqa: S704
+        "json": lambda packed: Markup(packed.json),  # noqa: S704, it is escaped for its place
+        "link": link,
+        "place": lambda path: os.path.relpath(path, base or Path()),
+        # Spaces within its quotes count; `fmbench.report.escape.shell_word` made it one line.
+        "verbatim": Markup.escape,
+    }
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """No text of a record is more than a line, or has characters that act instead of being seen."""
+    return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _policy(script: str) -> str:
+    # Pictures carry their styles in attributes, which have no hash.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _owner(figure: Figure, sections: Sequence[Section], searches: int) -> tuple[str, int] | None:
+    """What a picture belongs to: a section or a search, by its place."""
+    for place, section in enumerate(sections):
+        if figure.data == section.data:
+            return "data", place
+    if figure.data is None:
+        for place in range(searches):
+            if figure.name == (f"search_{place + 1}" if place else "search"):
+                return "search", place
+    return None

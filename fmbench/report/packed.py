@@ -1,0 +1,275 @@
+"""The rows of a section as the web page's script reads them: small, and quick to sort.
+
+Of each column the different texts are kept once, in the order that sorting by it gives, and of each
+row only the place of its text in that order. So a script sorts by comparing whole numbers, in the
+order of the raw values, and a learning rate that a thousand rows share is written once.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fmbench.report.columns import COLUMNS, Column, Row
+from fmbench.report.escape import link, one_line
+from fmbench.report.formats import MISSING
+from fmbench.report.sections import Section, published
+
+# It stands before every row, whichever columns are shown.
+NUMBER = "number"
+
+# They stand in a row's details in a form of their own.
+TOLD = ("command", "published_source", "published_protocol", "deviations")
+
+# A hash's first digits tell it apart; the CSV file has them all.
+_HASH = re.compile("[0-9a-f]{32,}")
+_DIGITS = 12
+
+# A path that is its own address, as nearly all are: `quote` would take longer to say so.
+_PLAIN = re.compile("[A-Za-z0-9_.~/-]+")
+
+# No longer, or Python refuses to read it as one.
+_NUMBER = re.compile(r"(\d{1,18})")
+
+# Within a script element these could end it, or start what does not end; the last two are line
+# ends to old JavaScript.
+_ACTIVE = "<>&\u2028\u2029"
+
+
+@dataclass(frozen=True)
+class PackedColumn:
+    """A column of a section.
+
+    Attributes:
+        key: Its name, as in the CSV file.
+        title: What people read above it; the key where only the CSV file has the column.
+        right: Numbers stand flush right.
+        gives_way: See `fmbench.report.columns.Column`.
+        texts: The different cells, in the order of their raw values; those without one last.
+        known: How many of them have a raw value.
+        at: For each row the place of its cell in `texts`.
+    """
+
+    key: str
+    title: str
+    right: bool
+    gives_way: int
+    texts: list[str]
+    known: int
+    at: list[int]
+
+    def cell(self, row: int) -> str:
+        """The text of a row."""
+        return self.texts[self.at[row]]
+
+    @property
+    def constant(self) -> bool:
+        """Whether all rows say the same."""
+        return len(self.texts) == 1
+
+    @property
+    def packed(self) -> dict[str, Any]:
+        """What the script reads; what it can tell by itself is left out."""
+        content: dict[str, Any] = {"key": self.key, "title": self.title, "texts": self.texts}
+        if not self.constant:
+            content |= {"at": self.at, "known": self.known}
+        if self.right:
+            content["right"] = True
+        if self.gives_way:
+            content["way"] = self.gives_way
+        return content
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a row: where its folder is, seen from the page.
+
+    Attributes:
+        place: The folder, as people read it.
+        address: The same as the address of a link.
+        has_config: Whether Hydra's config lies in it.
+    """
+
+    place: str
+    address: str
+    has_config: bool
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """The rows of a section.
+
+    Attributes:
+        columns: Those that the table can show.
+        others: Those of the CSV file only that have a value in any row.
+        first: The number of the first row; the others follow.
+        commands: For each row the command that makes it again; empty where none does.
+        sources: For each row where its published figures stand; empty where there are none.
+        runs: For each row its runs.
+        seeds: For each row its seeds.
+    """
+
+    columns: list[PackedColumn]
+    others: list[PackedColumn]
+    first: int
+    commands: list[str]
+    sources: list[str]
+    runs: list[list[Run]]
+    seeds: list[tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return len(self.commands)
+
+    @property
+    def same(self) -> list[tuple[str, str]]:
+        """What all rows say alike beside their cells."""
+        alike = [column for column in self.others if column.constant and len(self) > 1]
+        return [(column.title, column.texts[0]) for column in alike]
+
+    def details(self, row: int) -> list[tuple[str, str]]:
+        """What a row says beside its cells, and not as all others do."""
+        said = [column for column in self.others if not column.constant or len(self) == 1]
+        told = [(column.title, column.cell(row)) for column in said]
+        return [(title, text) for title, text in told if text != MISSING]
+
+    @property
+    def json(self) -> str:
+        """All of it as JSON that can stand inside a script element."""
+        words, commands = _indexed(command.split(" ") for command in self.commands)
+        sources, at = _indexed([source] for source in self.sources)
+        folders, runs = _packed_runs(self.runs)
+        content = {
+            "columns": [column.packed for column in self.columns],
+            "others": [column.packed for column in self.others],
+            "first": self.first,
+            "words": words,
+            "commands": commands,
+            "sources": {"texts": sources, "at": [place for (place,) in at]},
+            "folders": folders,
+            "runs": runs,
+        }
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        for sign in _ACTIVE:
+            text = text.replace(sign, f"\\u{ord(sign):04x}")
+        return text
+
+
+def pack(section: Section, base: Path | None) -> PackedRows:
+    """Pack the rows of a section.
+
+    Args:
+        section: With its rows in their order.
+        base: The folder that the page will lie in.
+    """
+    rows = section.rows
+    others = [
+        _packed(column, column.key, [_raw(row[column.key]) for row in rows], rows)
+        for column in COLUMNS
+        if not column.heading and column.key not in TOLD
+    ]
+    place = _Places(base).run
+    return PackedRows(
+        columns=[
+            _packed(column, column.title, [column.cell(row) for row in rows], rows)
+            for column in section.columns
+            if column.key != NUMBER
+        ],
+        others=[column for column in others if column.texts != [MISSING]],
+        first=rows[0][NUMBER] if rows else 1,
+        commands=[row["command"] or "" for row in rows],
+        sources=[
+            "" if row["published_source"] is None else one_line(published(row)) for row in rows
+        ],
+        runs=[[place(folder) for folder in row["folders"]] for row in rows],
+        seeds=[row["seeds"] for row in rows],
+    )
+
+
+class _Places:
+    """Where folders are, seen from a page. Most of many share a parent, which is found once."""
+
+    def __init__(self, base: Path | None) -> None:
+        self._base = base or Path()
+        self._parents: dict[str, str] = {}
+
+    def run(self, folder: str) -> Run:
+        parent, name = os.path.split(folder)
+        if name in ("", ".", ".."):
+            parent, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100
+        if parent not in self._parents:
+            self._parents[parent] = os.path.relpath(parent or ".", self._base)
+        place = os.path.join(self._parents[parent], name).removeprefix("./")  # noqa: PTH118
+        has_config = os.path.exists(f"{folder}/.hydra/config.yaml")  # noqa: PTH110
+        if _PLAIN.fullmatch(place):
+            return Run(place, place, has_config)
+        return Run(one_line(place), link(place), has_config)
+
+
+def _packed(column: Column, title: str, cells: Sequence[str], rows: Sequence[Row]) -> PackedColumn:
+    raw = [row[column.key] for row in rows]
+    is_number = all(isinstance(value, (int, float)) for value in raw if value is not None)
+    pairs = list(zip(raw if is_number else [None] * len(raw), cells, strict=True))
+
+    def order(pair: tuple[Any, str]) -> tuple[Any, ...]:
+        value, text = pair
+        if is_number:
+            return value is None, value or 0, text
+        return text == MISSING, _natural(text)
+
+    distinct = sorted(dict.fromkeys(pairs), key=order)
+    places = {pair: place for place, pair in enumerate(distinct)}
+    return PackedColumn(
+        key=column.key,
+        title=title,
+        right=column.right,
+        gives_way=column.gives_way,
+        texts=[one_line(text) for _, text in distinct],
+        known=sum(not order(pair)[0] for pair in distinct),
+        at=[places[pair] for pair in pairs],
+    )
+
+
+def _natural(text: str) -> list[Any]:
+    """A key that sorts as people do: resnet8 before resnet18, A beside a."""
+    return [int(part) if part.isdecimal() else part for part in _NUMBER.split(text.casefold())]
+
+
+def _raw(value: Any) -> str:
+    """A raw value as text."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_raw, value)) or MISSING
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"{text[:_DIGITS]}..." if _HASH.fullmatch(text) else text
+
+
+def _indexed(rows: Iterable[Iterable[str]]) -> tuple[list[str], list[list[int]]]:
+    """The different texts of some rows, and for each row the places of its own among them."""
+    places: dict[str, int] = {}
+    at = [[places.setdefault(text, len(places)) for text in row] for row in rows]
+    return list(places), at
+
+
+def _packed_runs(rows: Iterable[Iterable[Run]]) -> tuple[list[list[str]], list[list[list[Any]]]]:
+    """The parents of run folders, and for each row its runs: parent, name, and what is unusual.
+
+    That is the address, where it is not what people read, and 0 for a run without a config.
+    """
+    parents: dict[tuple[str, str], int] = {}
+    packed: list[list[list[Any]]] = []
+    for runs in rows:
+        packed.append(row := [])
+        for run in runs:
+            place, _, name = run.place.rpartition("/")
+            address, _, called = run.address.rpartition("/")
+            entry: list[Any] = [parents.setdefault((place, address), len(parents)), name]
+            if called != name or not run.has_config:
+                entry += [called, int(run.has_config)]
+            row.append(entry)
+    return [list(parent) for parent in parents], packed
