@@ -1,6 +1,7 @@
 """One start of a run in its folder: prepare, train, evaluate, keep what is to be kept."""
 
 import contextlib
+import json
 import logging
 import math
 import random
@@ -23,6 +24,7 @@ from fmbench.record import DIVERGED, FINAL, PRUNED, Record, keys, recorded_confi
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import Listener
+from fmbench.trackers import Tracking
 from fmbench.train import Epoch, Trainer, evaluate
 from fmbench.weights import refuse_unkeepable, to_bytes
 
@@ -48,6 +50,7 @@ class Attempt:
         record: of the run, brought up to date as it goes.
         folder: where it is kept.
         listener: hears what asks the run to stop.
+        tracking: is told how it goes.
         goes_on: whether the folder holds it already, interrupted.
     """
 
@@ -57,6 +60,7 @@ class Attempt:
         record: Record,
         folder: RunFolder,
         listener: Listener,
+        tracking: Tracking,
         *,
         goes_on: bool,
     ) -> None:
@@ -64,6 +68,7 @@ class Attempt:
         self.record = record
         self.folder = folder
         self.listener = listener
+        self.tracking = tracking
         self.goes_on = goes_on
         self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
         self.device: Device | None = None
@@ -94,6 +99,8 @@ class Attempt:
             UserError: the config, the data or the folder is at fault.
         """
         config, record = self.config, self.record
+        if not self.goes_on:
+            self.tracking.begin(record, [])
         self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
@@ -154,6 +161,7 @@ class Attempt:
         if self.goes_on:
             saver.resume(images)
             self.folder.write_record(record)  # that it was started again outlives a second kill
+            self.tracking.begin(record, saver.history)
         self.start = saver.since
         with display(epochs, images) as shown:
             shown.begin(trainer.position.epoch * images + trainer.position.seen)
@@ -166,6 +174,7 @@ class Attempt:
                 shown.ended(epoch, line)
                 history = _history(epoch)
                 self.folder.append_history(history)
+                self.tracking.epoch(history)
                 _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
                 record.peak_memory = max(peak, self.memory.bytes or 0) or None
                 if epoch.predictions is not None and epoch.epoch + 1 == epochs:
@@ -211,6 +220,8 @@ class Attempt:
         self.folder.write_predictions(predictions.numpy())
         self._keep_model(trainer)
         self.folder.write_record(record)
+        self.tracking.begin(record, json.loads(state["history"]))
+        self.tracking.end(record)
         if not self.config["keep_checkpoint"]:
             self.checkpoints.remove()
 
@@ -225,7 +236,7 @@ class Attempt:
             self.folder.write_model(content)
 
     def end(self) -> None:
-        """Write the record as it is now, and remove the checkpoints of a run that is at its end.
+        """Write the record as it is now, tell the tracker, remove the checkpoints of a run at its end.
 
         Raises:
             StorageError: the folder cannot be written to.
@@ -233,7 +244,10 @@ class Attempt:
         self.record.seconds["total"] = time.perf_counter() - self.start
         if self.record.status == DIVERGED and self.trainer is not None:
             self.record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
-        self.folder.write_record(self.record)
+        try:
+            self.folder.write_record(self.record)
+        finally:
+            self.tracking.end(self.record)
         kept = self.config["keep_checkpoint"] and self.record.status != PRUNED
         if self.record.status in FINAL and not kept:
             self.checkpoints.remove()

@@ -16,6 +16,7 @@ from fmbench.record import (
     COMPLETED,
     FINAL,
     HISTORY_NAME,
+    MLFLOW_NAME,
     MODEL_NAME,
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
@@ -65,7 +66,10 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for name in (RESULT_NAME, HISTORY_NAME, PREDICTIONS_NAME, MODEL_NAME, CHECKPOINT_NAME):
+        for name in (
+            *(RESULT_NAME, HISTORY_NAME, PREDICTIONS_NAME, MODEL_NAME, CHECKPOINT_NAME),
+            MLFLOW_NAME,
+        ):
             remove_temporaries(self.path, name)
 
     def tidy(self, record: Record) -> None:
