@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fmbench.errors import ConfigError
-from fmbench.record import FINAL, Record, leaves
+from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
 
 log = logging.getLogger(__name__)
 
@@ -87,22 +87,45 @@ class Tracking:
                 tracker.close()
 
     def _safely(self, call: Callable[[], None]) -> None:
-        # Some trackers draw from Python's random numbers, and so may a net.
-        state = random.getstate()
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                call()
-        except Exception as error:  # noqa: BLE001 - of whatever package
+        if not _safely(self.logger["name"], call):
             self._close()
-            said = " ".join(str(error).split())[:300]
-            log.warning(
-                "logger=%s: %s%s; the run goes on without",
-                self.logger["name"],
-                type(error).__name__,
-                f": {said}" if said else "",
-            )
-        finally:
-            random.setstate(state)
+
+
+def _safely(name: str, call: Callable[[], None]) -> bool:
+    """Whether a call went well; what it raises is said in a line."""
+    # Some trackers draw from Python's random numbers, and so may a net.
+    state = random.getstate()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            call()
+    except Exception as error:  # noqa: BLE001 - of whatever package
+        said = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        log.warning("logger=%s: %s; the run goes on without", name, reason)
+        return False
+    finally:
+        random.setstate(state)
+    return True
+
+
+def settle(folder: Path, base: Path) -> None:
+    """Tell a tracker how a run has ended whose own process could not, as its record says.
+
+    TensorBoard has no such thing to be told.
+
+    Args:
+        folder: of the run.
+        base: where the program was started.
+    """
+
+    def call() -> None:
+        from fmbench.trackers.on_mlflow import MLflow
+
+        record = Record.from_json((folder / RESULT_NAME).read_text("utf-8"))
+        MLflow(folder, "", base).settle(record)
+
+    if (folder / MLFLOW_NAME).is_file():
+        _safely("mlflow", call)
 
 
 def refuse_missing(logger: Mapping[str, Any]) -> None:

@@ -8,9 +8,10 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from fmbench.record import (
     COMPLETED,
@@ -24,11 +25,20 @@ from fmbench.record import (
 from fmbench.storage import write_whole
 from fmbench.trackers import Line, final, settings
 
+if sys.platform != "win32":
+    import fcntl
+
 #: Where MLflow looks for its server.
 SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 
 #: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
 DATABASE_NAME = "mlflow.db"
+
+#: Held while a database is opened: of runs that make its tables at once all but one would fail.
+LOCK_NAME = ".mlflow.lock"
+
+#: Seconds to wait for it; the tables take about five.
+_PATIENCE = 60.0
 
 #: What MLflow is told unless the user has told it something else: to report no usage to its makers,
 #: and not to hold a run up for minutes when its server is gone.
@@ -78,20 +88,35 @@ class MLflow:
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin a run, or go on with the one that the folder names."""
-        with _manners():
-            import mlflow
-        self.entities = mlflow.entities
-        with _manners():  # once more: the import turns its loggers up
-            server = os.environ.get(SERVER_VARIABLE)
-            self.client = mlflow.MlflowClient(tracking_uri=server or _database(self.base))
+        with self._connected():
             known = self._find() or self._create(record)
-            wanted = {name: str(value) for name, value in settings(record).items()}
+            wanted = {name: _text(value) for name, value in settings(record).items()}
             new = [(name, wanted[name]) for name in wanted if name not in known]
             for start in range(0, len(new), _PARAMETERS):
                 parameters = [self.entities.Param(*pair) for pair in new[start : start + _PARAMETERS]]
                 self.client.log_batch(self.run, params=parameters)
             self._log(point for line in history for point in _points(line))
         self.step = len(history)
+
+    def settle(self, record: Record) -> None:
+        """Write how a run has ended whose own process could not, if it had begun."""
+        with self._connected():
+            if self._find() is not None:
+                self._terminate(record)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        with _manners():
+            import mlflow
+        self.entities = mlflow.entities
+        with _manners():  # once more: the import turns its loggers up
+            where = os.environ.get(SERVER_VARIABLE) or _database(self.base)
+            if where.startswith("http"):
+                self.client = mlflow.MlflowClient(tracking_uri=where)
+            else:
+                with _alone(self.base / LOCK_NAME):
+                    self.client = mlflow.MlflowClient(tracking_uri=where)
+            yield
 
     def _find(self) -> set[str] | None:
         """Go on with the run that the folder names; its parameters, or None where there is none."""
@@ -147,12 +172,6 @@ class MLflow:
 
     def end(self, record: Record) -> None:
         """Write how the run has ended."""
-        tags = {
-            "fmbench.status": record.status,
-            "fmbench.error": record.error or "",
-            "fmbench.key": record.key,
-            "fmbench.device": record.device or "",
-        }
         with _manners():
             # A completed run may take its look at the test set later: what it changes counts.
             values = {f"final_{name}": value for name, value in final(record).items()}
@@ -161,9 +180,18 @@ class MLflow:
                 for name, value in values.items()
                 if self.known.get(name, {}).get(self.step) != value
             )
-            of_run = [self.entities.RunTag(key, value) for key, value in tags.items()]
-            self.client.log_batch(self.run, tags=of_run)
-            self.client.set_terminated(self.run, _STATUS.get(record.status, "KILLED"))
+            self._terminate(record)
+
+    def _terminate(self, record: Record) -> None:
+        tags = {
+            "fmbench.status": record.status,
+            "fmbench.error": record.error or "",
+            "fmbench.key": record.key,
+            "fmbench.device": record.device or "",
+        }
+        of_run = [self.entities.RunTag(key, value) for key, value in tags.items()]
+        self.client.log_batch(self.run, tags=of_run)
+        self.client.set_terminated(self.run, _STATUS.get(record.status, "KILLED"))
 
     def close(self) -> None:
         """Nothing is open between two calls."""
@@ -179,6 +207,10 @@ class MLflow:
             self.client.log_batch(self.run, metrics=new[start : start + _METRICS])
 
 
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _points(line: Line) -> Iterator[Point]:
     return ((name, line["epoch"], value) for name, value in line.items() if name != "epoch")
 
@@ -188,6 +220,25 @@ def _database(base: Path) -> str:
     if re.search("[?#%]", path):
         raise ValueError(f"{path}: its URL cannot be written; {SERVER_VARIABLE} may name another")
     return f"sqlite:///{path}"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process holds a file, and hold it; where files can be locked."""
+    if sys.platform == "win32":
+        yield
+        return
+    with ExitStack() as opened:
+        with suppress(OSError):
+            file = opened.enter_context(path.open("ab"))
+            until = time.monotonic() + _PATIENCE
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.05)
+        yield
 
 
 @contextmanager
