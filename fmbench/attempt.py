@@ -236,7 +236,7 @@ class Attempt:
             self.folder.write_model(content)
 
     def end(self) -> None:
-        """Write the record as it is now, tell the tracker, remove the checkpoints of a run at its end.
+        """Write the record as it is now, and remove the checkpoints of a run that is at its end.
 
         Raises:
             StorageError: the folder cannot be written to.

@@ -91,9 +91,7 @@ def execute(
             return before
         if before is not None:
             record.started, record.restarts = before.started, before.restarts
-        run = Attempt(
-            config, record, run_folder, listener, tracking, goes_on=before is not None
-        )
+        run = Attempt(config, record, run_folder, listener, tracking, goes_on=before is not None)
         run_folder.write_record(record)
         stop: KeyboardInterrupt | None = None
         try:

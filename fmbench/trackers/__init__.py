@@ -9,6 +9,7 @@ The packages that a tracker needs are imported with the tracker's own module, wh
 import json
 import logging
 import random
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,9 @@ from fmbench.errors import ConfigError
 from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
 
 log = logging.getLogger(__name__)
+
+#: Whose name, and password, a URL may hold.
+_USER = re.compile(r"://[^/\s@]*@")
 
 #: A line of `history.jsonl`.
 Line = Mapping[str, Any]
@@ -99,7 +103,7 @@ def _safely(name: str, call: Callable[[], None]) -> bool:
         with warnings.catch_warnings(action="ignore"):
             call()
     except Exception as error:  # noqa: BLE001 - of whatever package
-        said = " ".join(str(error).split())[:300]
+        said = _USER.sub("://***@", " ".join(str(error).split())[:300])
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         log.warning("logger=%s: %s; the run goes on without", name, reason)
         return False

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
 from fmbench.record import (
     COMPLETED,
     DIVERGED,
@@ -93,7 +94,9 @@ class MLflow:
             wanted = {name: _text(value) for name, value in settings(record).items()}
             new = [(name, wanted[name]) for name in wanted if name not in known]
             for start in range(0, len(new), _PARAMETERS):
-                parameters = [self.entities.Param(*pair) for pair in new[start : start + _PARAMETERS]]
+                parameters = [
+                    self.entities.Param(*pair) for pair in new[start : start + _PARAMETERS]
+                ]
                 self.client.log_batch(self.run, params=parameters)
             self._log(point for line in history for point in _points(line))
         self.step = len(history)

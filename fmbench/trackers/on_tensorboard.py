@@ -38,7 +38,7 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self.path = folder / TENSORBOARD_NAME
         self.step = 0  # epochs that it has been told of
-        self.writer: SummaryWriter | None = None
+        self.writer: Any = None
         self.threads: set[threading.Thread] = set()
         self.others_hook = threading.excepthook
 

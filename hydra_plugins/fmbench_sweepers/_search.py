@@ -345,7 +345,7 @@ class Search(OptunaSweeperImpl):
         return size
 
     def _extra(self, *, look: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, a tracker, a look at the test set or none.
+        """Overrides of every trial: images to validate on, who is told, a look at the test set.
 
         For one, nothing need be said; but until then there must be a checkpoint to look with.
         """
