@@ -11,8 +11,8 @@ import logging
 import random
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,7 +87,7 @@ class Tracking:
     def _close(self) -> None:
         tracker, self.tracker = self.tracker, None
         if tracker is not None:
-            with suppress(Exception):
+            with suppress(Exception), _undisturbed():
                 tracker.close()
 
     def _safely(self, call: Callable[[], None]) -> None:
@@ -97,19 +97,26 @@ class Tracking:
 
 def _safely(name: str, call: Callable[[], None]) -> bool:
     """Whether a call went well; what it raises is said in a line."""
-    # Some trackers draw from Python's random numbers, and so may a net.
-    state = random.getstate()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with _undisturbed():
             call()
     except Exception as error:  # noqa: BLE001 - of whatever package
         said = _USER.sub("://***@", " ".join(str(error).split())[:300])
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         log.warning("logger=%s: %s; the run goes on without", name, reason)
         return False
+    return True
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep warnings from the run's display; and Python's random numbers, which a net may draw."""
+    state = random.getstate()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         random.setstate(state)
-    return True
 
 
 def settle(folder: Path, base: Path) -> None:

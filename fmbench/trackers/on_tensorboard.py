@@ -39,7 +39,8 @@ class TensorBoard:
         self.path = folder / TENSORBOARD_NAME
         self.step = 0  # epochs that it has been told of
         self.writer: Any = None
-        self.threads: set[threading.Thread] = set()
+        self.threads: set[threading.Thread] = set()  # the writer's
+        self.before: frozenset[threading.Thread] | None = None  # those before it, while it opens
         self.others_hook = threading.excepthook
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
@@ -47,10 +48,10 @@ class TensorBoard:
         held = self._held()
         kept = next((place for place in range(len(history)) if place not in held), len(history))
         fresh = not self._files()
-        before = set(threading.enumerate())
-        self.writer = SummaryWriter(str(self.path), purge_step=None if fresh else kept)
-        self.threads = set(threading.enumerate()) - before
+        self.before = frozenset(threading.enumerate())
         threading.excepthook = self._hook
+        self.writer = SummaryWriter(str(self.path), purge_step=None if fresh else kept)
+        self.threads, self.before = set(threading.enumerate()) - self.before, None
         if fresh:  # of several only the first would count
             self._write_session(record)
         for line in history[kept:]:
@@ -112,7 +113,8 @@ class TensorBoard:
 
     def _hook(self, error: threading.ExceptHookArgs) -> None:
         """Say nothing of the writer's thread, whose error `flush` raises once more."""
-        if error.thread not in self.threads:
+        opening = self.before is not None and error.thread not in self.before
+        if not opening and error.thread not in self.threads:
             self.others_hook(error)
 
     def _write_session(self, record: Record) -> None:
