@@ -139,6 +139,20 @@ def settle(folder: Path, base: Path) -> None:
         _safely("mlflow", call)
 
 
+@contextmanager
+def silenced(*names: str) -> Iterator[None]:
+    """Silence loggers that say in many lines what is said in one here."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def refuse_missing(logger: Mapping[str, Any]) -> None:
     """Refuse a tracker whose package is not installed.
 

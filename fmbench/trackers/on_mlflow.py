@@ -5,7 +5,6 @@ could be a stranger's, and would choose who gets the numbers.
 """
 
 import json
-import logging
 import os
 import re
 import sys
@@ -24,7 +23,7 @@ from fmbench.record import (
     Record,
 )
 from fmbench.storage import write_whole
-from fmbench.trackers import Line, final, settings
+from fmbench.trackers import Line, final, settings, silenced
 
 if sys.platform != "win32":
     import fcntl
@@ -48,9 +47,6 @@ _MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-
-#: Loggers that say in many lines what is said in one here.
-_TALKATIVE = ("mlflow", "alembic", "urllib3")
 
 #: MLflow's words for how a run has ended.
 _STATUS = {
@@ -248,15 +244,10 @@ def _alone(path: Path) -> Iterator[None]:
 def _manners() -> Iterator[None]:
     """See to it that MLflow is quiet, reports to nobody, and gives up in time."""
     missing = {name: value for name, value in _MANNERS.items() if name not in os.environ}
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
     os.environ |= missing
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with silenced("mlflow", "alembic", "urllib3"):
+            yield
     finally:
         for name in missing:
             os.environ.pop(name, None)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

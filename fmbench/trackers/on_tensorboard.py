@@ -19,7 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 from torch.utils.tensorboard import SummaryWriter
 
 from fmbench.record import COMPLETED, FINAL, TENSORBOARD_NAME, Record
-from fmbench.trackers import Line, final, settings
+from fmbench.trackers import Line, final, settings, silenced
 
 #: What every event file's name begins with; the second of its beginning follows.
 _PREFIX = "events.out.tfevents."
@@ -73,7 +73,8 @@ class TensorBoard:
         if not files:
             return set()
         events = EventAccumulator(str(self.path), size_guidance={"scalars": 0})
-        events.Reload()
+        with silenced("tensorboard"):  # it is no news that a run was started again
+            events.Reload()
         known = "learning_rate" in events.Tags()["scalars"]
         return {event.step for event in events.Scalars("learning_rate")} if known else set()
 
