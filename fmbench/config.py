@@ -266,9 +266,6 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
     for key in logger:
         if key not in known:
             raise ConfigError(f"logger.{key}: no such key; there are: {', '.join(known)}")
-    for key in known:
-        if key not in logger:
-            raise ConfigError(f"logger.{key}: is not there; it cannot be deleted")
     if logger["name"] not in LOGGERS:
         raise ConfigError(f"logger.name={logger['name']}: must be one of {', '.join(LOGGERS)}")
     name = logger["experiment"]

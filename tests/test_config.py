@@ -96,7 +96,6 @@ def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
         (["model._target_=null"], ["model._target_"]),
         (["+nonsense=1"], ["nonsense", "batch_size"]),
         (["+logger._target_=os.system"], ["logger._target_", "name, experiment"]),
-        (["~logger.experiment"], ["logger.experiment"]),
         (["logger.name=wandb"], ["logger.name=wandb", "tensorboard", "mlflow"]),
         (["logger=mlflow", "logger.experiment=' '"], ["logger.experiment=' '", "1 to 200"]),
         (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 28"]),

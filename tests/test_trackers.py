@@ -276,6 +276,21 @@ def test_a_tracker_chosen_later_gets_all_epochs(name, stop_at):
 
 
 @only("mlflow")
+def test_a_run_that_was_killed_before_it_had_its_parameters_is_no_second_one(stop_at):
+    stop_at(7)
+    stopped("mlflow")
+    made = of_mlflow().info.run_id
+    with closing(sqlite3.connect("mlflow.db")) as there:
+        there.execute("delete from params")
+        there.commit()
+    stop_at(1000)
+    run("mlflow")
+    assert of_mlflow().info.run_id == made
+    assert of_mlflow().data.params["model"] == "lenet5"
+    assert held("mlflow")[0] == history()
+
+
+@only("mlflow")
 def test_a_run_that_is_gone_from_the_server_is_made_anew(stop_at):
     stop_at(7)
     stopped("mlflow")
@@ -358,6 +373,16 @@ def test_a_store_that_cannot_be_written(name, caplog):
     assert run(name).status == "completed"
     assert caplog.text.count("the run goes on without") == 1
     assert len(history()["train_loss"]) == 4
+
+
+@only("mlflow")
+def test_a_server_that_is_gone(monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert run("mlflow").status == "completed"
+    assert caplog.text.count("the run goes on without") == 1
+    assert "secret" not in caplog.text
+    assert len(caplog.text.splitlines()) == 1
 
 
 @only("tensorboard")

@@ -37,7 +37,7 @@ DATABASE_NAME = "mlflow.db"
 #: Held while a database is opened: of runs that make its tables at once all but one would fail.
 LOCK_NAME = ".mlflow.lock"
 
-#: Seconds to wait for it; the tables take about five.
+#: Seconds to wait for it, and for another run's writing; the tables take about five.
 _PATIENCE = 60.0
 
 #: What MLflow is told unless the user has told it something else: to report no usage to its makers,
@@ -59,6 +59,9 @@ _STATUS = {
 
 #: A metric's name, its step and its value.
 Point = tuple[str, int, float]
+
+#: Characters of a value; MLflow takes 6,000.
+_LONGEST = 5000
 
 #: Most metrics, and most parameters, in one request.
 _METRICS, _PARAMETERS = 1000, 100
@@ -86,7 +89,9 @@ class MLflow:
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin a run, or go on with the one that the folder names."""
         with self._connected():
-            known = self._find() or self._create(record)
+            known = self._find()
+            if known is None:
+                known = self._create(record)
             wanted = {name: _text(value) for name, value in settings(record).items()}
             new = [(name, wanted[name]) for name in wanted if name not in known]
             for start in range(0, len(new), _PARAMETERS):
@@ -121,9 +126,14 @@ class MLflow:
         """Go on with the run that the folder names; its parameters, or None where there is none."""
         try:
             named = json.loads((self.folder / MLFLOW_NAME).read_text("utf-8"))["run"]
-            found = self.client.get_run(str(named))
-        except Exception:  # noqa: BLE001 - on another server now, removed, or never there
+        except (LookupError, OSError, TypeError, ValueError):
             return None
+        try:
+            found = self.client.get_run(str(named))
+        except Exception as error:
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return None  # removed, or on another server
+            raise
         if found.info.lifecycle_stage != "active":
             return None
         self.run = found.info.run_id
@@ -184,7 +194,7 @@ class MLflow:
     def _terminate(self, record: Record) -> None:
         tags = {
             "fmbench.status": record.status,
-            "fmbench.error": record.error or "",
+            "fmbench.error": (record.error or "")[:_LONGEST],
             "fmbench.key": record.key,
             "fmbench.device": record.device or "",
         }
@@ -207,7 +217,7 @@ class MLflow:
 
 
 def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return (value if isinstance(value, str) else json.dumps(value))[:_LONGEST]
 
 
 def _points(line: Line) -> Iterator[Point]:
@@ -218,7 +228,8 @@ def _database(base: Path) -> str:
     path = str((base / DATABASE_NAME).absolute())
     if re.search("[?#%]", path):
         raise ValueError(f"{path}: its URL cannot be written; {SERVER_VARIABLE} may name another")
-    return f"sqlite:///{path}"
+    # Seconds to wait for another run that is writing; SQLite's own five are few on a busy disk.
+    return f"sqlite:///{path}?timeout={_PATIENCE}"
 
 
 @contextmanager
