@@ -1,6 +1,7 @@
 """One start of a run in its folder: prepare, train, evaluate, keep what is to be kept."""
 
 import contextlib
+import json
 import logging
 import math
 import random
@@ -24,6 +25,7 @@ from fmbench.record import DIVERGED, FINAL, PRUNED, Record, keys, recorded_confi
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import Listener
+from fmbench.trackers import Tracking
 from fmbench.train import Answers, Epoch, Trainer, evaluate
 from fmbench.weights import refuse_unkeepable, to_bytes
 
@@ -49,6 +51,7 @@ class Attempt:
         record: of the run, brought up to date as it goes.
         folder: where it is kept.
         listener: hears what asks the run to stop.
+        tracking: is told how it goes.
         goes_on: whether the folder holds it already, interrupted.
     """
 
@@ -58,6 +61,7 @@ class Attempt:
         record: Record,
         folder: RunFolder,
         listener: Listener,
+        tracking: Tracking,
         *,
         goes_on: bool,
     ) -> None:
@@ -65,6 +69,7 @@ class Attempt:
         self.record = record
         self.folder = folder
         self.listener = listener
+        self.tracking = tracking
         self.goes_on = goes_on
         self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
         self.device: Device | None = None
@@ -95,6 +100,8 @@ class Attempt:
             UserError: the config, the data or the folder is at fault.
         """
         config, record = self.config, self.record
+        if not self.goes_on:
+            self.tracking.begin(record, [])
         self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
@@ -155,6 +162,7 @@ class Attempt:
         if self.goes_on:
             saver.resume(images)
             self.folder.write_record(record)  # that it was started again outlives a second kill
+            self.tracking.begin(record, saver.history)
         self.start = saver.since
         with display(epochs, images) as shown:
             shown.begin(trainer.position.epoch * images + trainer.position.seen)
@@ -167,6 +175,7 @@ class Attempt:
                 shown.ended(epoch, line)
                 history = _history(epoch)
                 self.folder.append_history(history)
+                self.tracking.epoch(history)
                 _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
                 record.peak_memory = max(peak, self.memory.bytes or 0) or None
                 if epoch.answers is not None and epoch.epoch + 1 == epochs:
@@ -212,6 +221,8 @@ class Attempt:
         self._keep_answers(answers)
         self._keep_model(trainer)
         self.folder.write_record(record)
+        self.tracking.begin(record, json.loads(state["history"]))
+        self.tracking.end(record)
         if not self.config["keep_checkpoint"]:
             self.checkpoints.remove()
 
@@ -245,7 +256,10 @@ class Attempt:
         self.record.seconds["total"] = time.perf_counter() - self.start
         if self.record.status == DIVERGED and self.trainer is not None:
             self.record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
-        self.folder.write_record(self.record)
+        try:
+            self.folder.write_record(self.record)
+        finally:
+            self.tracking.end(self.record)
         kept = self.config["keep_checkpoint"] and self.record.status != PRUNED
         if self.record.status in FINAL and not kept:
             self.checkpoints.remove()

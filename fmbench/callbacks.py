@@ -24,6 +24,7 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
 from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
 
@@ -56,6 +57,7 @@ class Preflight(Callback):
         with _heard():
             refuse_untrusted(config, kwargs["config_name"])
             resolved = resolve(config)
+            refuse_missing(resolved["logger"])
             folder = Path(config.hydra.run.dir)
             before = held(folder, recorded_config(resolved))
             done = before is not None and is_done(before, resolved)
@@ -101,6 +103,7 @@ class Preflight(Callback):
         with _heard():
             folder = Path(config.hydra.sweep.dir)
             first = check_sweep(config, kwargs["config_name"])
+            refuse_missing(first["logger"])
             load(first["data"])  # data that are missing would end every run, one after the other
             self.folder = SweepFolder(folder)
 

@@ -225,6 +225,7 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
         "overrides": [*context.overrides.task, *experiment.options_of_sweep(context)],
         "experiment": experiment.chosen(context, "experiment"),
         "deviations": experiment.deviations(resolved, context),
+        "base": Path(context.runtime.cwd),
         "config_dir": any(
             source.provider == "command-line" for source in context.runtime.config_sources
         ),

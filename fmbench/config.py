@@ -34,6 +34,12 @@ MOST_THREADS = 1024
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+#: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
+LOGGERS = ("none", "tensorboard", "mlflow")
+
+#: Characters of an experiment's name.
+_LONGEST_NAME = 200
+
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
 TRUST_VARIABLE = "FMBENCH_TRUST"
 
@@ -87,6 +93,14 @@ class Search:
 
 
 @dataclass
+class Logger:
+    """The keys of `logger`: what gets a run's numbers while it goes on. It decides nothing."""
+
+    name: str = "none"
+    experiment: str = "fmbench"  # of MLflow
+
+
+@dataclass
 class Config:
     """The main knobs and their types.
 
@@ -113,6 +127,7 @@ class Config:
     threads: int | None = None
     max_runs: int = 10_000
     sweep: Search = field(default_factory=Search)
+    logger: Logger = field(default_factory=Logger)
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
@@ -221,6 +236,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"precision={config['precision']}: must be one of {', '.join(PRECISIONS)}"
         )
+    _check_logger(config["logger"])
     check_reference(config["reference"])
     own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
     for key, (types, wanted) in (_TYPES | own).items():
@@ -243,6 +259,21 @@ def check(config: Mapping[str, Any]) -> None:
                 f"model.{key}={config['model'][key]}: must be {value}, the images have {value} "
                 f"{key if value > 1 else key.removesuffix('s')}"
             )
+
+
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(Logger)]
+    for key in logger:
+        if key not in known:
+            raise ConfigError(f"logger.{key}: no such key; there are: {', '.join(known)}")
+    if logger["name"] not in LOGGERS:
+        raise ConfigError(f"logger.name={logger['name']}: must be one of {', '.join(LOGGERS)}")
+    name = logger["experiment"]
+    if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
+        raise ConfigError(
+            f"logger.experiment={name[:_LONGEST_NAME]!r}: must be a name of 1 to {_LONGEST_NAME} "
+            "printable characters"
+        )
 
 
 def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], wanted: str) -> None:

@@ -15,6 +15,7 @@ HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME, LABELS_NAME = "predictions.npy", "labels.npy"
 MISTAKES_NAME = "mistakes.npy"
 MODEL_NAME = "model.safetensors"
+TENSORBOARD_NAME, MLFLOW_NAME = "tensorboard", "mlflow.json"
 CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
 
 #: What became of a run. A record says `running` from its first second, so that a run which is
@@ -35,7 +36,7 @@ DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 PLACES = ("root", "mirrors", "download")
 
 #: Keys of a config that are no part of a run.
-_NO_PART = ("reference", "max_runs", "sweep")
+_NO_PART = ("reference", "max_runs", "sweep", "logger")
 
 
 @dataclass
@@ -161,8 +162,8 @@ def _canonical(value: Any) -> Any:
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config as a record keeps it: without the places of the data files.
 
-    And without the published figures, which decide nothing and have a field of their own, and the
-    limit of a sweep.
+    And without the published figures, which decide nothing and have a field of their own, the limit
+    of a sweep, and who else is told of the run.
     """
     data = {key: value for key, value in config["data"].items() if key not in PLACES}
     return {key: value for key, value in config.items() if key not in _NO_PART} | {"data": data}
@@ -178,14 +179,17 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without places of data files, and what makes a sweep.
+    """The overrides as a record keeps them: without what `recorded_config` leaves out.
+
+    The places of data files, what makes a sweep, who else is told.
 
     Args:
         overrides: as typed, or as the sweep made them.
     """
-    gone = {"sweep", "max_runs", *(f"data.{name}" for name in PLACES)}
+    gone = {"sweep", "logger", "max_runs", *(f"data.{name}" for name in PLACES)}
     return [
         text
         for text in overrides
-        if (key := text.partition("=")[0].lstrip("+")) not in gone and not key.startswith("sweep.")
+        if (key := text.partition("=")[0].lstrip("+")) not in gone
+        and not key.startswith(("sweep.", "logger."))
     ]

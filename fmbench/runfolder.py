@@ -18,6 +18,7 @@ from fmbench.record import (
     HISTORY_NAME,
     LABELS_NAME,
     MISTAKES_NAME,
+    MLFLOW_NAME,
     MODEL_NAME,
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
@@ -69,7 +70,7 @@ class RunFolder:
         """Remove what a killed process left half-written."""
         for name in (
             *(RESULT_NAME, HISTORY_NAME, LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME),
-            *(MODEL_NAME, CHECKPOINT_NAME),
+            *(MODEL_NAME, CHECKPOINT_NAME, MLFLOW_NAME),
         ):
             remove_temporaries(self.path, name)
 

@@ -25,6 +25,7 @@ from fmbench.record import (
 from fmbench.runfolder import RunFolder, held, is_done
 from fmbench.saver import now
 from fmbench.stop import StopRequested, listening
+from fmbench.trackers import Tracking
 from fmbench.train import DivergedError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def execute(
     in_sweep: bool = False,
     display: Callable[[int, int], Display] = display_for,
     watch: Watch | None = None,
+    base: Path | None = None,
 ) -> Record:
     """Train one net and leave its record in `folder`, however it ends.
 
@@ -59,6 +61,7 @@ def execute(
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         display: called with epochs and images per epoch, shows the progress.
         watch: of a search.
+        base: where the program was started; the current folder unless given.
 
     Returns:
         The record; its status is completed, diverged or pruned.
@@ -72,6 +75,7 @@ def execute(
     record = _blank_record(config, choices, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dir = config_dir
+    tracking = Tracking(config["logger"], folder, base or Path.cwd())
     with RunFolder(folder) as run_folder, listening(pass_on=in_sweep) as listener:
         before = held(folder, record.config)
         if before is not None and is_done(before, config):
@@ -81,13 +85,13 @@ def execute(
         run_folder.clean()
         if before is not None and before.status in FINAL:
             before.overrides = record.overrides
-            run = Attempt(config, before, run_folder, listener, goes_on=True)
+            run = Attempt(config, before, run_folder, listener, tracking, goes_on=True)
             with run.memory_watched():
                 run.look_at_test()
             return before
         if before is not None:
             record.started, record.restarts = before.started, before.restarts
-        run = Attempt(config, record, run_folder, listener, goes_on=before is not None)
+        run = Attempt(config, record, run_folder, listener, tracking, goes_on=before is not None)
         run_folder.write_record(record)
         stop: KeyboardInterrupt | None = None
         try:

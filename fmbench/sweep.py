@@ -214,7 +214,8 @@ def _check_ready_sweep(
     ]
     loader = GlobalHydra.instance().config_loader()
     other = resolve(loader.load_configuration(config_name, without, RunMode.RUN))
-    changed = [key for key in resolved if key != "sweep" and resolved[key] != other.get(key)]
+    free = ("sweep", "logger")  # no part of a run
+    changed = [key for key in resolved if key not in free and resolved[key] != other.get(key)]
     if changed:
         raise ConfigError(
             f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "

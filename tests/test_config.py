@@ -95,6 +95,9 @@ def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
         (["data.mean=dark"], ["data.mean=dark"]),
         (["model._target_=null"], ["model._target_"]),
         (["+nonsense=1"], ["nonsense", "batch_size"]),
+        (["+logger._target_=os.system"], ["logger._target_", "name, experiment"]),
+        (["logger.name=wandb"], ["logger.name=wandb", "tensorboard", "mlflow"]),
+        (["logger=mlflow", "logger.experiment=' '"], ["logger.experiment=' '", "1 to 200"]),
         (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 28"]),
         (["augmentation.flip={probability: 2}"], ["augmentation.flip.probability=2.0", "0 to 1"]),
         (["augmentation.erasing={ratio: [3, 1]}"], ["augmentation.erasing.ratio=[3.0, 1.0]"]),
@@ -111,7 +114,7 @@ def test_dead_interpolation_is_a_config_error():
 
 
 def test_every_option_composes_and_opens_with_a_comment():
-    for group in (*configuration.GROUPS, "sweep"):
+    for group in (*configuration.GROUPS, "logger", "sweep"):
         files = sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
         assert files, group
         for file in files:
@@ -125,7 +128,7 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
     del file["defaults"]
     schema = configuration.Config()
     groups = {group for group in configuration.GROUPS if "." not in group}
-    assert set(file) == set(vars(schema)) - groups - {"reference"}
+    assert set(file) == set(vars(schema)) - groups - {"reference", "logger"}
     for knob, value in file.items():
         there = getattr(schema, knob)
         assert (vars(there) if knob == "sweep" else there) == value, knob

@@ -28,7 +28,7 @@ ORDER = [
     "device", "schedule", "step", "checkpoint", "train", "record", "answers", "objectives",
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
-    "attempt", "runner",
+    "trackers", "attempt", "runner",
     "results", "stats", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip

@@ -121,7 +121,7 @@ def test_predictions_parse_and_follow_a_run_that_keeps_its_net_there(arguments):
 
 def test_groups_and_options_named_are_those_there_are():
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*) \|$", README, re.MULTILINE))
-    for group in configuration.GROUPS:
+    for group in (*configuration.GROUPS, "logger"):
         named = set(re.findall(r"`(\w+)`", rows[group]))
         assert named == {path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml")}, group
 
@@ -169,7 +169,7 @@ def test_links_and_pictures_are_there():
 
 def test_knobs_named_are_those_there_are():
     (paragraph,) = re.findall(r"The knobs at the top are (.*?)\.\n? ?Everything", README, re.DOTALL)
-    groups = {group for group in configuration.GROUPS if "." not in group}
+    groups = {group for group in configuration.GROUPS if "." not in group} | {"logger"}
     knobs = set(vars(configuration.Config())) - groups - {"reference"}
     of_search = {f"sweep.{key}" for key in vars(configuration.Search())}
     assert set(re.findall(r"`([\w.]+)`", paragraph)) == knobs - {"sweep"} | of_search

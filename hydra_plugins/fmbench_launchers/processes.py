@@ -232,10 +232,13 @@ class _Launch:
 
     def _mark(self, place: int, status: str, said: str) -> None:
         """Write into the record of a run whose process is gone how it has ended."""
+        from fmbench import trackers
         from fmbench.runfolder import mark_ended
 
         try:
-            mark_ended(self._folder(place), status, said)
+            folder = self._folder(place)
+            mark_ended(folder, status, said)
+            trackers.settle(folder, Path(self.launcher.config.hydra.runtime.cwd))
         except (StorageError, ValueError, OSError) as error:
             log.warning("the record of run %d stays as it is: %s", self.first + place + 1, error)
 

@@ -106,6 +106,9 @@ class Search(OptunaSweeperImpl):
             raise ConfigError(f"hydra.sweeper.params: {study.line(error)}") from error
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
+        # Of this start, not of its trials, which may go on with another one.
+        of_logger = [key for key in self.fixed if key.lstrip("+").partition(".")[0] == "logger"]
+        self.logger = [f"{key}={self.fixed.pop(key)}" for key in of_logger]
         if not self.space and self.custom_search_space_extender is None:
             raise ConfigError(
                 "hydra.sweeper.params: gives nothing to search; such as "
@@ -342,11 +345,12 @@ class Search(OptunaSweeperImpl):
         return size
 
     def _extra(self, *, look: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, and no look at the test set, or one.
+        """Overrides of every trial: images to validate on, who is told, a look at the test set.
 
         For one, nothing need be said; but until then there must be a checkpoint to look with.
         """
         found = [f"data.split.validation={self.validation}"] if self.validation else []
+        found += self.logger
         if look:
             return found
         if "keep_checkpoint" not in self.fixed:
