@@ -3,18 +3,32 @@
 #: By term, the sentences whose subject it is. Plain text.
 READING = {
     "Test accuracy": (
-        "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds "
-        "it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered by"
-        " this mean."
+        "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds it "
+        "is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered by this "
+        "mean."
     ),
-    "+1 failed": (
-        "beside n counts runs of the same config that ended early, pruned those that a search "
-        "gave up, unfinished those that still run or were killed. Trials of a search that were "
-        "not looked at on the test set are no rows."
+    "95 % interval": (
+        "of that mean, by Student's t. One seed has none: how far another would land is not known."
+    ),
+    "Rank": (
+        "is 1, and one more for each row that is better beyond doubt. Rows share a rank where no "
+        "test can tell them apart from the same better ones. Each pair of rows on one test set is "
+        "compared image by image where their runs kept what they answered, with the spread of "
+        "their seeds on top, and corrected for the number of pairs (Holm). With one seed each this "
+        "is McNemar's test, of two nets rather than of two recipes."
+    ),
+    "n": (
+        "counts seeds. 3 of 5 says that runs of the same config did not complete: failed ones "
+        "ended early, pruned ones a search gave up, unfinished ones still run or were killed. "
+        "Trials of a search that were not looked at on the test set are no rows."
+    ),
+    "Chosen": (
+        "says how a search came to choose a row among its trials. Validation accuracy is then "
+        "optimistic; test accuracy is not."
     ),
     "Best on test": (
-        "is the best epoch as seen on the test set itself. That is optimistic, and never decides"
-        " the order; it stands only where every seed has it."
+        "is the best epoch as seen on the test set itself. That is optimistic, and never decides "
+        "the order; it stands only where every seed has it."
     ),
     "Published": (
         "is the figure of the project that a row takes its recipe from, and how it was chosen "
@@ -27,14 +41,16 @@ READING = {
     ),
     "Split": "names the images to train, validate and test on.",
     "FLOPs": "count the forward pass of one image, a multiply-add as two operations.",
-    "Wall time": (
-        "is the training clock, mean over the seeds: evaluation and start-up are outside it."
+    "Training time": (
+        "is the wall time of the training clock, mean over the seeds: evaluation has a clock of "
+        "its own. Total time has both, and all else from the moment the images are in memory."
     ),
     "Images/s": (
-        "are the training images of all seeds over their training clocks. They and wall times "
-        "compare only between rows of one device and precision."
+        "are the training images of all seeds over their training clocks. They and all times "
+        "compare only between rows of one device and one setting of it."
     ),
     "Published time": "was taken on another device.",
+    "Peak memory": "is that of the process, or of the GPU where there is one.",
     "One row": (
         "is one configuration on one device in one precision. The same run made again (same "
         "settings, same seed) counts once, the newest of them."
