@@ -83,7 +83,7 @@ class Comparison:
         points = f"{abs(100 * found.mean):.2f} points"
         low, high = sorted(np.sign(found.mean or 1) * 100 * np.array([found.low, found.high]))
         first, second = self.names if found.mean >= 0 else self.names[::-1]
-        detail = f"{_LEVEL} interval {low:.2f} to {high:.2f}, p {formats.probability(found.p)}"
+        detail = f"{_LEVEL} interval {low:.2f} to {high:.2f}, {formats.equals(found.p)}"
         if found.p < 1 - CONFIDENCE:
             said = f"{first} is more accurate than {second} by {points} ({detail})"
         else:
@@ -121,8 +121,10 @@ def lines(found: Comparison) -> list[str]:
     said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])
     d = found.difference
     interval = f"{_LEVEL} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
-    p = formats.probability(d.p)
-    said += ["", f"Difference, A less B: {100 * d.mean:+.2f} points, {interval}, p {p}"]
+    said += [
+        "",
+        f"Difference, A less B: {100 * d.mean:+.2f} points, {interval}, {formats.equals(d.p)}",
+    ]
     if found.seeds:
         said += ["", "McNemar's test, runs of one seed"]
         heading = ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]

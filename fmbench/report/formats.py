@@ -142,10 +142,14 @@ def hardware(device: str | None, precision: str | None) -> str:
 
 
 def probability(p: float) -> str:
-    """A p with the sign before it: = 0.51, = 0.0021, < 0.0001."""
-    if p < 0.0001:
-        return "< 0.0001"
-    return f"= {p:.2f}" if p >= 0.095 else f"= {p:.4f}"
+    """A p as a table has it: 0.51, 0.0021, < 0.0001."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def equals(p: float) -> str:
+    """A p as a sentence has it: p = 0.51, p < 0.0001."""
+    said = probability(p)
+    return f"p {said}" if said.startswith("<") else f"p = {said}"
 
 
 def factor(ratio: float) -> str:

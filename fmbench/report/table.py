@@ -6,7 +6,7 @@ import pandas as pd
 
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.aggregate import ROW, aggregate, with_repeats
-from fmbench.report.columns import COLUMNS, SHOWN
+from fmbench.report.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.command import command, model_settings, typed
 from fmbench.report.differs import differences
 from fmbench.report.published import PUBLISHED, published
@@ -127,9 +127,11 @@ def _ordered(table: pd.DataFrame, view: View) -> pd.DataFrame:
     if table[by].dtype == object:
         table = table.assign(sorted_by=table[by].map(str).where(table[by].notna()))
         by = "sorted_by"
-    keys = dict.fromkeys(["order", "data", by, "model", "differs"])
-    directions = [ascending if key == by else True for key in keys]
+    # Among equals the metric decides, then the name.
+    directions = {"order": True, "data": True, by: ascending}
+    directions.setdefault(view.metric, METRICS[view.metric].ascending)
+    directions |= {"model": directions.get("model", True), "differs": True}
     table = table.assign(order=order).sort_values(
-        list(keys), ascending=directions, kind="stable", ignore_index=True
+        list(directions), ascending=list(directions.values()), kind="stable", ignore_index=True
     )
     return table.assign(number=table.index + 1)

@@ -1,6 +1,7 @@
 """The benchmark in a terminal, fitted to its width; as plain aligned text where there is none."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ MOST_ROWS = 50
 
 # Between two columns: one cell of padding and one of the box.
 PADDING = 2
+
+# A heading folds at its spaces, but a sign stays with its number.
+_STACKED = re.compile(" (?!%)")
 
 # Where room is short, these fold between their words; the others stand on one line.
 FOLDING = {"model", "split", "n", "device"}
@@ -130,7 +134,7 @@ def _print_fitted(console: Console, section: Section) -> None:
         return PADDING + max(map(cell_len, words))
 
     if sum(map(whole, columns)) > console.width:
-        headings = {column: column.title.replace(" ", "\n") for column in columns}
+        headings = {column: _STACKED.sub("\n", column.title) for column in columns}
         # What all rows share is said once below the table, before anything is left out.
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
