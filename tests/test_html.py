@@ -16,7 +16,7 @@ from test_report import HOSTILE, write_hostile
 
 from fmbench import report
 from fmbench.record import RUNNING
-from fmbench.report import escape
+from fmbench.report import columns, escape
 from fmbench.report.columns import shown
 from fmbench.report.figure import Figure
 from fmbench.report.html import FIRST_ROWS, MOST_LISTED, page
@@ -561,7 +561,9 @@ DRAWN = """[...document.querySelectorAll(".rows tbody tr")].map(function drawn(e
 })"""
 
 
-def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path):
+def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path, monkeypatch):
+    # Wherever the net stands.
+    monkeypatch.setattr(columns, "SHOWN", (columns.SHOWN[-1], *columns.SHOWN[:-1]))
     (write(tmp_path / "a b", **PUBLISHED) / ".hydra").mkdir()
     (tmp_path / "a b" / ".hydra" / "config.yaml").touch()
     write(tmp_path / "c", seed=1, **PUBLISHED)
@@ -576,6 +578,7 @@ def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path):
         drawn.append(tab.run(DRAWN))
         tab.close()
     assert len(drawn[0]) == 2 * (2 * len(HOSTILE) + 1)
+    assert [tag for tag, *_ in drawn[0][0][2]][:4] == ["td", "td", "th", "td"]
     for plain, scripted in zip(*drawn, strict=True):
         assert plain == scripted
 

@@ -18,6 +18,9 @@ from fmbench.report.escape import link, one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.sections import published
 
+#: The column that a row opens by, and that stays in sight.
+NET = "model"
+
 # They stand in a row's details in a form of their own.
 TOLD = ("command", "published_source", "published_protocol", "deviations")
 
@@ -137,6 +140,7 @@ class PackedRows:
         sources, at = _indexed([source] for source in self.sources)
         folders, runs = _packed_runs(self.runs)
         content = {
+            "net": NET,
             "columns": [column.packed for column in self.columns],
             "others": [column.packed for column in self.others],
             "words": words,

@@ -132,7 +132,7 @@
           this.chosen = true;
           this.draw();
         });
-        if (place > 0) list.append(make("label", {}, tick, column.title));
+        if (column.key !== this.data.net) list.append(make("label", {}, tick, column.title));
         return tick;
       });
       list.append(
@@ -297,7 +297,7 @@
       line.row = number;
       for (const column of visible) {
         const text = column.cell(number);
-        if (column === this.columns[0]) {
+        if (column.key === this.data.net) {
           const opener = make("details", {}, make("summary", {}, text));
           opener.open = this.opened.has(number);
           line.append(make("th", { scope: "row" }, opener));
