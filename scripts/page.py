@@ -34,7 +34,7 @@ TIMED = """(async () => {{
 }})()"""
 
 SORT = (
-    "[...document.querySelectorAll('.rows thead button')]"
+    "[...document.querySelectorAll('.rows thead [role=button]')]"
     ".find((one) => one.textContent.startsWith('{heading}')).click()"
 )
 ACTIONS = {

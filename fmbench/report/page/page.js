@@ -148,8 +148,15 @@
       this.heads = [...this.table.tHead.rows[0].cells];
       this.heads.forEach((head, place) => {
         const column = this.columns[place - 1] ?? null;
-        const title = head.textContent;
-        head.replaceChildren(button(title, () => this.sort(column)));
+        // Not a button element: on paper those are missing where headings are repeated.
+        const sorter = make("span", { role: "button", tabindex: "0" }, head.textContent);
+        sorter.addEventListener("click", () => this.sort(column));
+        sorter.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          this.sort(column);
+        });
+        head.replaceChildren(sorter);
       });
     }
 
