@@ -16,9 +16,10 @@ import jinja2
 from markupsafe import Markup
 
 import fmbench
+from fmbench.report.columns import SHOWN
 from fmbench.report.escape import link, one_line
 from fmbench.report.figure import Figure
-from fmbench.report.packed import NET, pack
+from fmbench.report.packed import pack
 from fmbench.report.reading import READING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
@@ -94,7 +95,7 @@ def page(
             problems=problems,
             reading=READING,
             headings=UNFINISHED,
-            net=NET,
+            net=SHOWN[0].key,
             first=FIRST_ROWS,
             most=MOST_LISTED,
             longest=LONGEST_REASON,
