@@ -80,6 +80,14 @@ class Browser:
         ):
             self.events.append(self._read())
 
+    def forget(self, method: str, session: str) -> None:
+        """Forget the events of one kind: what is waited for then is yet to come."""
+        self.events = [
+            said
+            for said in self.events
+            if (said.get("method"), said.get("sessionId")) != (method, session)
+        ]
+
     def page(self, *, javascript: bool = True, width: int = 1280, dark: bool = False) -> "Page":
         """An empty tab."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
@@ -131,6 +139,7 @@ class Page:
 
     def open(self, path: Path) -> "Page":
         """Load a file and wait until it is there."""
+        self.browser.forget("Page.loadEventFired", self.session)
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.browser.wait("Page.loadEventFired", self.session)
         return self

@@ -21,6 +21,9 @@ from fmbench.report.sections import Section, published
 # It stands before every row, whichever columns are shown.
 NUMBER = "number"
 
+#: The column that a row opens by, and that stays in sight.
+NET = "model"
+
 # They stand in a row's details in a form of their own.
 TOLD = ("command", "published_source", "published_protocol", "deviations")
 
@@ -142,6 +145,7 @@ class PackedRows:
         sources, at = _indexed([source] for source in self.sources)
         folders, runs = _packed_runs(self.runs)
         content = {
+            "net": NET,
             "columns": [column.packed for column in self.columns],
             "others": [column.packed for column in self.others],
             "first": self.first,

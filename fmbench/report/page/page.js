@@ -132,7 +132,7 @@
           this.chosen = true;
           this.draw();
         });
-        if (place > 0) list.append(make("label", {}, tick, column.title));
+        if (column.key !== this.data.net) list.append(make("label", {}, tick, column.title));
         return tick;
       });
       list.append(
@@ -148,8 +148,15 @@
       this.heads = [...this.table.tHead.rows[0].cells];
       this.heads.forEach((head, place) => {
         const column = this.columns[place - 1] ?? null;
-        const title = head.textContent;
-        head.replaceChildren(button(title, () => this.sort(column)));
+        // Not a button element: on paper those are missing where headings are repeated.
+        const sorter = make("span", { role: "button", tabindex: "0" }, head.textContent);
+        sorter.addEventListener("click", () => this.sort(column));
+        sorter.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          this.sort(column);
+        });
+        head.replaceChildren(sorter);
       });
     }
 
@@ -297,7 +304,7 @@
       line.row = number;
       for (const column of visible) {
         const text = column.cell(number);
-        if (column === this.columns[0]) {
+        if (column.key === this.data.net) {
           const opener = make("details", {}, make("summary", {}, text));
           opener.open = this.opened.has(number);
           line.append(make("th", { scope: "row" }, opener));
