@@ -9,6 +9,7 @@ said in `fmbench.schema`.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from fmbench.errors import ConfigError
-from fmbench.record import RESULT_NAME
+from fmbench.record import HISTORY_NAME, RESULT_NAME
 from fmbench.schema import DTYPES, UnreadableError, compact, to_row
 from fmbench.trials import SEARCH_NAME, Search
 
@@ -118,6 +119,38 @@ def read_results(*folders: str | Path) -> Results:
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
+
+
+def read_history(folder: str | Path) -> list[dict[str, float]]:
+    """The epochs of a run, as far as its `history.jsonl` can be read.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        For each epoch its finite numbers: `epoch` from 0, `learning_rate`, `train_loss`,
+        `train_accuracy`, `validation_*` and `test_*` where looked at, `seconds`. A line that cannot
+        be read is left out; where there is no such file there are none.
+    """
+    try:
+        path = Path(folder) / HISTORY_NAME
+        text = path.read_bytes() if path.is_file() else b""
+    except (OSError, ValueError):
+        return []
+    epochs = []
+    for line in text.splitlines():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            epochs.append({key: float(x) for key, x in content.items() if _is_number(x)})
+    return epochs
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) < 1e300 and math.isfinite(value)  # type: ignore[operator, arg-type]
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:

@@ -29,7 +29,7 @@ ORDER = [
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
     "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
     "attempt", "runner",
-    "results", "grid", "report", "explain", "callbacks", "summary", "cli",
+    "answers", "results", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip
 
