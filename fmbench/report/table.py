@@ -52,8 +52,9 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         that ended early, `n_unfinished` those still running or killed, `n_pruned` those that a
         search gave up. A completed run without a test accuracy, a trial of a search, is no row:
         there is nothing to rank it by that compares with the others. Behind them `folders` of
-        the n runs and `n_dirty`, how many were made with uncommitted changes. Fashion-MNIST comes
-        first and synthetic data last; within one data set the best mean test accuracy.
+        the n runs, `n_dirty`, how many were made with uncommitted changes, and what else sets
+        rows apart: `config` as JSON text and the rest of the hardware. Fashion-MNIST comes first
+        and synthetic data last; within one data set the best mean test accuracy.
     """
     # A GPU's results do not depend on how many threads its host has.
     on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
@@ -95,7 +96,8 @@ def benchmark_table(frame: pd.DataFrame) -> pd.DataFrame:
         kind="stable",
         ignore_index=True,
     )
-    return table[[*(column.key for column in COLUMNS), "folders", "n_dirty"]]
+    hidden = ("config", *(name for name in HARDWARE if name not in ("device", "precision")))
+    return table[[*(column.key for column in COLUMNS), "folders", "n_dirty", *hidden]]
 
 
 def command(overrides: tuple[str, ...], seeds: list[int], *, config_dir: bool = False) -> str:

@@ -1,7 +1,8 @@
 """What rows are called in a picture: nets, and what sets rows of one net apart."""
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fmbench.report.columns import SHOWN, Row
 from fmbench.report.escape import one_line
@@ -68,24 +69,23 @@ def class_names(data: str, classes: int) -> list[str]:
     return [str(number) for number in range(classes)]
 
 
-def unused(name: str, used: Mapping[str, object] | Iterable[str], data: str | None = None) -> str:
+def unused(name: str, used: Mapping[str, str | None], data: str) -> str:
     """The name in safe characters, with something behind it where another figure has it.
 
     Args:
         name: What it should be.
-        used: Those there are; some file systems do not tell A from a.
-        data: The data set, to tell it apart by.
+        used: Those there are, each with its data set. Some file systems do not tell A from a.
+        data: The data set of the new one: the name says it where another's has the plain name.
     """
-    taken = {one.lower() for one in used}
+    taken = {one.lower(): of for one, of in used.items()}
     safe = _UNSAFE.sub("_", name)[:LONGEST_NAME].strip("_") or "figure"
-    tries = [safe] if data is None else [safe, f"{safe}_{_UNSAFE.sub('_', data)[:LONGEST_NAME]}"]
-    for one in tries:
-        if one.lower() not in taken:
-            return one
-    number = 2
-    while f"{safe}_{number}".lower() in taken:
-        number += 1
-    return f"{safe}_{number}"
+    if taken.get(safe.lower(), data) != data:
+        safe = f"{safe}_{_UNSAFE.sub('_', data)[:LONGEST_NAME]}"
+    if safe.lower() not in taken:
+        return safe
+    return next(
+        one for number in itertools.count(2) if (one := f"{safe}_{number}").lower() not in taken
+    )
 
 
 def _variants(rows: Sequence[Row]) -> list[str]:

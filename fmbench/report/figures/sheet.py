@@ -161,6 +161,14 @@ class Sheet:
         size = (width / WIDTH, height / self.height)
         self.figure.add_artist(Rectangle(corner, *size, color=colour, alpha=alpha, lw=0))
 
+    def line(self, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+        """A thin line from one place to another."""
+        from matplotlib.lines import Line2D
+
+        x, y = zip(start, end, strict=True)
+        places = [at / WIDTH for at in x], [1 - at / self.height for at in y]
+        self.figure.add_artist(Line2D(*places, color=colour, lw=0.8))
+
     def saved(self, title: str) -> tuple[bytes, str]:
         """The picture as PNG, and as SVG with a title."""
         png, drawing = io.BytesIO(), io.StringIO()
