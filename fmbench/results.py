@@ -149,8 +149,9 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
 
 
 def _is_number(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) < 1e300 and math.isfinite(value)  # type: ignore[operator, arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e300 and math.isfinite(value)
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:

@@ -254,7 +254,7 @@ def test_names_and_values_of_a_search_do_no_harm(tmp_path):
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    assert (tmp_path / "search.png").is_file()
+    assert (tmp_path / "figures" / "search.png").is_file()
 
 
 # --- pictures ---------------------------------------------------------------------------------

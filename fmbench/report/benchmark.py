@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from fmbench.errors import PartialResultsError
+from fmbench.report.figure import Figure
+from fmbench.report.figures import figures
 from fmbench.report.markdown import page
 from fmbench.report.search import SearchPart, search_parts
 from fmbench.report.sections import Section, sections
@@ -21,8 +23,8 @@ from fmbench.storage import storage_error, write_whole
 MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
 
-#: The picture of the first search; others have a number behind the name.
-PICTURE_NAME = "search.png"
+#: The folder of the pictures, beside the page.
+FIGURES_NAME = "figures"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Report:
         problems: The records that could not be read.
         made: When, in UTC.
         base: The folder that `markdown` names run folders relative to; None for the current one.
-        written: The files that were written.
+        written: The files that were written, and the folder of the pictures.
+        figures: The pictures in it.
     """
 
     table: pd.DataFrame
@@ -46,6 +49,7 @@ class Report:
     base: Path | None = None
     written: tuple[Path, ...] = ()
     searches: tuple[SearchPart, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
     @property
     def completed(self) -> int:
@@ -77,7 +81,7 @@ class Report:
             self.made,
             self.base,
             searches=self.searches,
-            pictures=self._pictures,
+            figures=self.figures,
         )
 
     @cached_property
@@ -85,21 +89,14 @@ class Report:
         """The text of `benchmark.csv`."""
         return sheet(self.table)
 
-    @property
-    def _pictures(self) -> dict[int, str]:
-        """The pictures that were written, by the place of their search."""
-        names = {path.name for path in self.written}
-        places = enumerate(map(picture_name, range(len(self.searches))))
-        return {place: name for place, name in places if name in names}
-
 
 def build(folders: Sequence[Path], output: Path | None = None) -> Report:
     """Read the runs below some folders and make the benchmark of them.
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md`, `benchmark.csv` and a picture of each search; made
-            if it is not there. Nothing is written where no run completed and no search has a
+        output: Where to write `benchmark.md`, `benchmark.csv` and the pictures; made if it is
+            not there. Nothing is written where no run completed and no search has a
             trial, so that an older benchmark stays.
 
     Raises:
@@ -117,11 +114,6 @@ def build(folders: Sequence[Path], output: Path | None = None) -> Report:
     return _written(report, output)
 
 
-def picture_name(place: int) -> str:
-    """The file of the picture of a search: search.png, search_2.png."""
-    return PICTURE_NAME if place == 0 else PICTURE_NAME.replace(".", f"_{place + 1}.")
-
-
 def print_tables(report: Report) -> None:
     """Print a report to standard output: fitted to a terminal, or plain where there is none."""
     print_sections(report.sections, report.problems, searches=report.searches)
@@ -133,23 +125,23 @@ def _written(report: Report, output: Path) -> Report:
     except OSError as error:
         raise storage_error(output, error) from error
     texts = (output / MARKDOWN_NAME, output / CSV_NAME)
-    pictures = _draw(report.searches, output)
-    report = replace(report, written=(*texts, *pictures))
+    drawn = _draw(report, output / FIGURES_NAME)
+    folders = (output / FIGURES_NAME,) if drawn else ()
+    report = replace(report, written=(*texts, *folders), figures=drawn)
     for path, text in zip(texts, (report.markdown, report.csv), strict=True):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
 
 
-def _draw(searches: Sequence[SearchPart], output: Path) -> list[Path]:
-    """Write a picture of each search that has a trial."""
-    if not searches:
-        return []
-    from fmbench.report.plots import draw  # imports matplotlib, which most reports need not
-
-    pictures = []
-    for place, part in enumerate(searches):
-        path = output / picture_name(place)
-        if part.search.trials:
-            write_whole(path, draw(part.search))
-            pictures.append(path)
-    return pictures
+def _draw(report: Report, folder: Path) -> tuple[Figure, ...]:
+    """Draw the pictures of a report and write each as PNG and as SVG."""
+    drawn = []
+    for figure in figures(report.sections, report.searches):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        write_whole(folder / f"{figure.name}.png", figure.png)
+        write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
+        drawn.append(figure)
+    return tuple(drawn)

@@ -5,7 +5,7 @@ Whatever came from a record passes through `fmbench.report.escape` on its way in
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import fmbench
 from fmbench.reference import in_words
 from fmbench.report.columns import ACCURACY, SHOWN, Row, shown
 from fmbench.report.escape import link, markdown, one_line
+from fmbench.report.figure import Figure
+from fmbench.report.figures import search_name
 from fmbench.report.formats import MISSING, percent
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section, reason, started
@@ -20,6 +22,9 @@ from fmbench.results import Problem
 
 # An error's text may quote a whole config; the run's log has all of it.
 LONGEST_REASON = 300
+
+# Of a picture: the main figures in words.
+LONGEST_ALT = 600
 
 READING = """\
 ## How to read the table
@@ -52,7 +57,7 @@ def page(
     base: Path | None,
     *,
     searches: Sequence[SearchPart] = (),
-    pictures: Mapping[int, str] | None = None,
+    figures: Sequence[Figure] = (),
 ) -> str:
     """Write the page.
 
@@ -62,7 +67,7 @@ def page(
         made: When, in UTC.
         base: The folder the page will lie in; run folders are named relative to it.
         searches: The searches among the runs.
-        pictures: The names of their pictures, by their places; they lie beside the page.
+        figures: The pictures; they lie in the folder `figures` beside the page.
 
     Returns:
         Markdown, ending in a newline.
@@ -73,8 +78,12 @@ def page(
     ]
     for section in sections:
         blocks += _section(section, base)
-    for place, part in enumerate(searches):
-        blocks += _search(part, (pictures or {}).get(place))
+        for figure in figures:
+            if figure.data == section.data:
+                blocks += [f"### {markdown(figure.title)}", *_figure(figure)]
+    named = {figure.name: figure for figure in figures if figure.data is None}
+    for place, part in enumerate(searches, 1):
+        blocks += _search(part, named.get(search_name(place)))
     blocks.append(READING.rstrip())
     if problems:
         rows = (
@@ -126,11 +135,17 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
         yield "</details>"
 
 
-def _search(part: SearchPart, picture: str | None) -> Iterator[str]:
+def _figure(figure: Figure) -> Iterator[str]:
+    place = link(f"figures/{figure.name}")
+    yield f"![{markdown(one_line(figure.alt, LONGEST_ALT))}]({place}.png)"
+    yield f"{markdown(figure.caption)} [SVG]({place}.svg)"
+
+
+def _search(part: SearchPart, figure: Figure | None) -> Iterator[str]:
     yield f"## {markdown(part.title)}"
     yield markdown(" ".join(part.sentences))
-    if picture is not None:
-        yield f"![{markdown(one_line(part.alt_text, LONGEST_REASON))}]({link(picture)})"
+    if figure is not None:
+        yield from _figure(figure)
     for table in part.tables:
         yield f"### {markdown(table.title)}"
         yield _table(table.headings, table.rows, table.right)

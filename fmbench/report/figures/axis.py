@@ -18,7 +18,7 @@ MOST_CHOICES = 6
 MOST_TICKS = 7
 
 # A logarithmic axis of less than this shows differences that are none.
-LEAST_SPAN = 6
+LEAST_SPAN = 4
 LONGEST_NAME = 14
 NARROWEST = 15  # pixels from one slanted name to the next
 
@@ -132,9 +132,12 @@ def parameter_axis(values: Sequence[Parameter], label: str, room: float) -> Axis
     return value_axis(numbers, label=label, may_log=True, whole=whole)
 
 
-def plain_axis(low: float, high: float, label: str = "", *, labelled: bool = True) -> Axis:
-    """A linear axis from one number to another."""
-    return Axis(low, high, label, _ticks(low, high, whole=False), labelled=labelled)
+def plain_axis(
+    low: float, high: float, label: str = "", *, show: Callable[[float], str] | None = None
+) -> Axis:
+    """A linear axis from one number to another; `show` makes a tick's text."""
+    ticks = _ticks(low, high, whole=False)
+    return Axis(low, high, label, tuple((at, show(at) if show else text) for at, text in ticks))
 
 
 def log_axis(
@@ -142,7 +145,7 @@ def log_axis(
     label: str,
     *,
     show: Callable[[float], str] | None = None,
-    places: Sequence[float] | None = None,
+    places: Sequence[Sequence[float]] = (),
 ) -> Axis:
     """A logarithmic axis for numbers above zero, however near to each other.
 
@@ -150,15 +153,20 @@ def log_axis(
         values: All that are to be drawn.
         label: What is written at it.
         show: Makes a tick's text.
-        places: Where ticks may stand; by default round numbers.
+        places: Where ticks may stand, in order: the first of these of which three lie inside, else
+            the last; by default round numbers.
     """
     show = show or _number
     low, high = min(values), max(values)
     middle, span = math.sqrt(low) * math.sqrt(high), max(high / low, LEAST_SPAN) ** 0.56
     low, high = middle / span, middle * span
-    if places is None:
+    if not places:
         return Axis(low, high, label, _log_ticks(low, high, show), log=True)
-    inside = [place for place in sorted(set(places)) if low <= place <= high]
+    inside: list[float] = []
+    for some in places:
+        inside = [place for place in some if low <= place <= high]
+        if len(inside) > 2:
+            break
     every = math.ceil(len(inside) / MOST_TICKS) or 1
     return Axis(low, high, label, tuple((at, show(at)) for at in inside[::every]), log=True)
 
@@ -236,7 +244,10 @@ def _log_ticks(
 def _ticks(low: float, high: float, *, whole: bool) -> tuple[tuple[float, str], ...]:
     from matplotlib.ticker import MaxNLocator
 
-    places = MaxNLocator(nbins=10 if whole else 4, integer=whole).tick_values(low, high)
+    steps = None if whole else [1, 2, 2.5, 5, 10]
+    places = MaxNLocator(nbins=10 if whole else 5, integer=whole, steps=steps).tick_values(
+        low, high
+    )
     inside = [float(place) for place in places if low <= place <= high]
     if whole:  # of less than two, matplotlib counts halves too
         inside = [place for place in inside if place.is_integer()]

@@ -1,7 +1,7 @@
 """What the batch size does, where rows differ in it alone."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fmbench.grid import MARGIN
 from fmbench.report import formats
@@ -10,6 +10,7 @@ from fmbench.report.differs import settings_of
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, log_axis, plain_axis
+from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import recipe
 from fmbench.report.figures.sheet import BLUE, HEADING, LABELS, RIGHT, WIDTH, Sheet, drawing
 
@@ -39,7 +40,7 @@ def batch_size(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | 
     seeds = sorted({row["n"] for row in series})
     n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     caption = f"Rows that differ in their batch size alone ({others}); means over n = {n} seeds"
-    caption += ", the bars 95 % intervals." if any(map(_interval, series)) else "."
+    caption += ", the bars 95 % intervals." if any(map(interval, series)) else "."
     said = [
         f"batch size {row['batch_size']}: {formats.percent(row['test_accuracy'])} %"
         f", {formats.duration(row['seconds_train'])}, {formats.rate(row['images_per_second'])}"
@@ -73,47 +74,43 @@ def _draw(sheet: Sheet, series: Sequence[Row]) -> None:
     unit, size = next((u for u in UNITS if max(s or 0 for s in seconds) >= 2 * u[1]), UNITS[-1])
     times = [None if value is None else value / size for value in seconds]
     speeds = [row["images_per_second"] for row in series]
-    _panel(sheet, 0, "Test accuracy (%)", series, accuracies, _around(series, accuracies))
-    _panel(sheet, 1, f"Training time ({unit})", series, times, _from_zero(times))
-    _panel(sheet, 2, "Training images/s", series, speeds, _from_zero(speeds))
+    _panel(sheet, 0, series, accuracies, _around(series, accuracies))
+    _panel(sheet, 1, series, times, _from_zero(times, f"Training time ({unit})"))
+    _panel(sheet, 2, series, speeds, _from_zero(speeds, "Training images/s", formats.count))
 
 
 def _panel(
-    sheet: Sheet, place: int, title: str, series: Sequence[Row], values: Sequence[float | None],
-    y: Axis,
-) -> None:  # fmt: skip
+    sheet: Sheet, place: int, series: Sequence[Row], values: Sequence[float | None], y: Axis
+) -> None:
     room = (WIDTH - RIGHT) / 3
     left = place * room + ROOM
     sizes = [float(row["batch_size"]) for row in series]
-    x = log_axis(sizes, "batch size", show=lambda size: f"{size:.0f}", places=sizes)
+    x = log_axis(sizes, "batch size", show=lambda size: f"{size:.0f}", places=[sizes])
     axes = sheet.axes((left, MARGIN + HEADING, room - ROOM, PANEL), x, y)
-    sheet.heading(MARGIN, title, left=left - ROOM + MARGIN)
+    sheet.heading(MARGIN, y.label, left=left - ROOM + MARGIN)
     known = [(at, value) for at, value in zip(sizes, values, strict=True) if value is not None]
     axes.plot(
         [at for at, _ in known], [value for _, value in known],
         color=BLUE, lw=2, marker="o", ms=7, mew=0,
     )  # fmt: skip
     for row, at in zip(series, sizes, strict=True):
-        interval = _interval(row)
-        if place == 0 and interval is not None:
-            axes.plot([at, at], interval, color=BLUE, lw=1.6, alpha=0.6)
-
-
-def _interval(row: Row) -> tuple[float, float] | None:
-    low, high = row.get("test_accuracy_low"), row.get("test_accuracy_high")
-    return None if low is None or high is None else (100 * low, 100 * high)
+        ends = interval(row)
+        if place == 0 and ends is not None:
+            axes.plot([at, at], ends, color=BLUE, lw=1.6, alpha=0.6)
 
 
 def _around(series: Sequence[Row], accuracies: Sequence[float]) -> Axis:
-    ends = [end for row in series for end in _interval(row) or ()]
+    ends = [end for row in series for end in interval(row) or ()]
     low, high = min(accuracies), max(accuracies)
     span = high - low or 1.0
     # An interval of two seeds may reach anywhere.
     low = min([low, *(max(end, low - 2 * span) for end in ends)])
     high = max([high, *(min(end, high + 2 * span) for end in ends)])
-    return plain_axis(low - 0.1 * span, high + 0.1 * span)
+    return plain_axis(low - 0.1 * span, high + 0.1 * span, "Test accuracy (%)")
 
 
-def _from_zero(values: Sequence[float | None]) -> Axis:
+def _from_zero(
+    values: Sequence[float | None], label: str, show: Callable[[float], str] | None = None
+) -> Axis:
     most = max((value for value in values if value is not None), default=0.0) or 1.0
-    return plain_axis(0, 1.1 * most)
+    return plain_axis(0, 1.1 * most, label, show=show)

@@ -11,7 +11,16 @@ from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import confusion
 from fmbench.report.figures.names import class_names, recipe
 from fmbench.report.figures.sheet import (
-    BLUE, PALE, RED, RIGHT, TEXT, TICK, WIDTH, Sheet, drawing, fitted,
+    BLUE,
+    PALE,
+    RED,
+    RIGHT,
+    TEXT,
+    TICK,
+    WIDTH,
+    Sheet,
+    drawing,
+    fitted,
 )  # fmt: skip
 from fmbench.report.formats import count, percent
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,19 @@ from fmbench.report.figures.axis import Axis, plain_axis, value_axis
 from fmbench.report.figures.evidence import Curve, History, curve, histories
 from fmbench.report.figures.names import apart, recipe
 from fmbench.report.figures.sheet import (
-    BAND, HEADING, LABELS, LINE, MARKERS, RIGHT, SERIES, TEXT, WIDTH, Sheet, drawing, fitted,
+    BAND,
+    HEADING,
+    LABELS,
+    LINE,
+    MARKERS,
+    RIGHT,
+    SERIES,
+    TEXT,
+    WIDTH,
+    Box,
+    Sheet,
+    drawing,
+    fitted,
 )  # fmt: skip
 from fmbench.report.formats import percent
 
@@ -104,7 +116,7 @@ def _names(lines: Sequence[_Line]) -> list[str]:
 
 def _panel(
     sheet: Sheet,
-    box: tuple[float, float, float, float],
+    box: Box,
     lines: Sequence[_Line],
     looked: str | None,
     value: str,
@@ -130,9 +142,10 @@ def _panel(
 
 
 def _line(axes: "Axes", line: _Line, found: Curve, factor: int, *, training: bool) -> None:
-    few = len(found.epochs) <= MOST_MARKERS
-    marks = {"marker": line.marker, "ms": 6, "mew": 0, "markevery": 1 if few else [-1]}
-    style = {"ls": (0, (3.2, 1.8)), "lw": 1.6} if training else {"lw": 2.2, **marks}
+    style: dict[str, Any] = {"ls": (0, (3.2, 1.8)), "lw": 1.6}
+    if not training:
+        every = 1 if len(found.epochs) <= MOST_MARKERS else [-1]
+        style = {"lw": 2.2, "marker": line.marker, "ms": 6, "mew": 0, "markevery": every}
     axes.plot(found.epochs, factor * found.mean, color=line.colour, **style)
     if found.seeds > 1:
         low, high = factor * found.low, factor * found.high
@@ -148,7 +161,9 @@ def _height(solid: Sequence[Curve], training: Sequence[Curve], value: str, facto
     ends = [turn * end for one in (*solid, *training) for end in (one.low, one.high)]
     best, worst = float(np.min(ends)), float(np.max(ends))
     if solid:
-        worst = min(worst, best + MORE * (max(float(np.max(turn * one.mean)) for one in solid) - best))
+        worst = min(
+            worst, best + MORE * (max(float(np.max(turn * one.mean)) for one in solid) - best)
+        )
     if max(len(one.epochs) for one in (*solid, *training)) > LONG:
         most = float(np.quantile(np.concatenate(means), 0.75))
         worst = min(worst, best + REACH * (most - best))

@@ -88,5 +88,11 @@ def confusion(row: Row) -> tuple[np.ndarray, int] | None:
     return None if total is None else (total, seeds)
 
 
+def interval(row: Row) -> tuple[float, float] | None:
+    """The 95 % interval of a row's test accuracy, in percent; None where it has one seed."""
+    low, high = row.get("test_accuracy_low"), row.get("test_accuracy_high")
+    return None if low is None or high is None else (100 * low, 100 * high)
+
+
 def _sane(epoch: float | None) -> bool:
     return epoch is not None and 0 <= epoch < 1e9

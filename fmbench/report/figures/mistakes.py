@@ -15,7 +15,7 @@ from fmbench.report.formats import MISSING
 
 MOST_IMAGES, COLUMNS = 24, 6
 ZOOM = 4  # page pixels for a pixel of an image, both ways
-BETWEEN, BELOW = 7, 12  # images, in their pixels; below them are two lines
+BETWEEN, BELOW = 8, 12  # images, in their pixels; below them are two lines
 SIDE = 28
 
 

@@ -5,9 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.escape import one_line
-from fmbench.report.figures.axis import MOST_CHOICES, Axis, limits, log_axis, parameter_axis, plain_axis, value_axis
+from fmbench.report.figures.axis import (
+    MOST_CHOICES,
+    Axis,
+    limits,
+    log_axis,
+    parameter_axis,
+    plain_axis,
+    value_axis,
+)
 from fmbench.report.figures.sheet import (
-    BLUE, GREY, HEADING, LABELS, LEFT, RED, RIGHT, SLANTED, TICK, WIDTH, Sheet,
+    BLUE,
+    GREY,
+    HEADING,
+    LABELS,
+    LEFT,
+    RED,
+    RIGHT,
+    SLANTED,
+    TICK,
+    WIDTH,
+    Box,
+    Sheet,
 )
 from fmbench.report.search import importances, objective_heading
 from fmbench.trials import PRUNED, Objective, Parameter, Search, Trial
@@ -22,6 +41,7 @@ MOST_SLICES = 12
 LEARNING_RATE_AND_BATCH_SIZE = ("optimizer.lr", "batch_size")
 SCALE = 110  # the room of the colour scale
 COLOURS, TEAL = "viridis", "#21918c"  # its middle
+
 
 def searched(search: Search, complete: Sequence[Trial]) -> list[str]:
     """The parameters to show, the most important first."""
@@ -145,9 +165,9 @@ def _slice_axis(complete: Sequence[Trial], key: str) -> Axis:
 def _surface_axis(values: Sequence[Parameter], label: str) -> Axis:
     numbers = [float(value) for value in values if value is not None]
     low, high = min(numbers), max(numbers)
-    if 1e-100 < low and high < 1e100 and high >= 4 * low:
+    if low > 1e-100 and high < 1e100 and high >= 4 * low:
         chosen = set(numbers) if len(set(numbers)) <= MOST_CHOICES else None
-        return log_axis(numbers, label, places=sorted(chosen) if chosen else None)
+        return log_axis(numbers, label, places=[sorted(chosen)] if chosen else ())
     return plain_axis(*limits(numbers), label)
 
 
@@ -163,7 +183,7 @@ def _within(values: Sequence[float], around: tuple[float, float]) -> tuple[float
     return (low, high) if low < high else around
 
 
-def _scale(sheet: Sheet, box: tuple[float, float, float, float], scale: Axis) -> None:
+def _scale(sheet: Sheet, box: Box, scale: Axis) -> None:
     left, top, width, height = box
     axes = sheet.bare(box)
     shades = [[step / 63] for step in range(64)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fmbench.report.figures.sheet import Box
+
 HEIGHT = 15  # of a name, in pixels
 NEAR, FAR = 9, 30  # from a point to its name; where that is taken, with a line to it
 MARK = 6  # around the middle of a point
@@ -29,7 +31,7 @@ def place(
     points: Sequence[tuple[float, float]],
     widths: Sequence[float],
     others: np.ndarray,
-    box: tuple[float, float, float, float],
+    box: Box,
 ) -> list[Placed | None]:
     """Find a place for each name, in their order.
 
@@ -43,7 +45,7 @@ def place(
         None for a name that there is no room for.
     """
     named = np.array(points, dtype=float).reshape(-1, 2)
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
     found: list[Placed | None] = []
     for (x, y), width in zip(points, widths, strict=True):
         best: tuple[float, Placed] | None = None
@@ -53,7 +55,7 @@ def place(
                 continue
             if _covered(area, named, MARK):
                 continue
-            total = cost + _covered(area, others, MARK - 2)
+            total = cost + 1.5 * _covered(area, others, MARK - 2)
             if best is None or total < best[0]:
                 best = (total, placed)
         found.append(best[1] if best else None)
@@ -65,7 +67,7 @@ def place(
 def _candidates(x: float, y: float, width: float) -> Iterator[tuple[float, Placed]]:
     """Places around a point, and what each costs: the nearer the better, first at the right."""
     for reach, line in ((NEAR, False), (FAR, True)):
-        aside, up = reach, reach + 4
+        aside, up = reach, reach + 6
         slant = 0.75 * reach
         lefts = {"right": x + aside, "left": x - aside - width, "middle": x - width / 2}
         places = [
@@ -73,12 +75,10 @@ def _candidates(x: float, y: float, width: float) -> Iterator[tuple[float, Place
             ("left", -slant), ("left", slant), ("middle", -up), ("middle", up),
         ]  # fmt: skip
         for cost, (side, down) in enumerate(places):
-            yield 0.3 * cost + 6 * line, Placed(lefts[side], y + down, line)
+            yield 0.3 * cost + 4 * line, Placed(lefts[side], y + down, line)
 
 
-def _inside(
-    area: tuple[float, float, float, float], box: tuple[float, float, float, float]
-) -> bool:
+def _inside(area: Box, box: Box) -> bool:
     left, top, width, height = area
     return (
         left >= box[0]
@@ -88,9 +88,7 @@ def _inside(
     )
 
 
-def _overlap(
-    one: tuple[float, float, float, float], other: tuple[float, float, float, float]
-) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     apart = (
         one[0] + one[2] + 4 < other[0]
         or other[0] + other[2] + 4 < one[0]
@@ -100,7 +98,7 @@ def _overlap(
     return not apart
 
 
-def _covered(area: tuple[float, float, float, float], points: np.ndarray, around: float) -> int:
+def _covered(area: Box, points: np.ndarray, around: float) -> int:
     """How many points an area lies on."""
     left, top, width, height = area
     x, y = points[:, 0], points[:, 1]

@@ -3,18 +3,37 @@
 Panels below each other; sizes are pixels of the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fmbench.grid import MARGIN, SOFT
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import value_axis
 from fmbench.report.figures.parameters import (
-    draw_slices, draw_surface, label, scatter, searched, slice_heights, surface_keys,
+    draw_slices,
+    draw_surface,
+    label,
+    scatter,
+    searched,
+    slice_heights,
+    surface_keys,
 )
 from fmbench.report.figures.sheet import (
-    BLUE, GAP, GREY, HEADING, LABELS, LEFT, LINE, ORANGE, RED, RIGHT, TEXT, WIDTH, Sheet, fitted,
-    drawing, text_on,
+    BLUE,
+    GAP,
+    GREY,
+    HEADING,
+    LABELS,
+    LEFT,
+    LINE,
+    ORANGE,
+    RED,
+    RIGHT,
+    TEXT,
+    WIDTH,
+    Sheet,
+    drawing,
+    fitted,
+    text_on,
 )
 from fmbench.report.search import SearchPart, counts, importances, objective_name, ranking
 from fmbench.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
@@ -54,7 +73,7 @@ def search_figure(part: SearchPart, name: str) -> Figure:
     return Figure(name, None, part.title, _caption(search, heights), part.alt_text, png, svg)
 
 
-def _caption(search: Search, heights: Sequence[str] | dict[str, int]) -> str:
+def _caption(search: Search, heights: Mapping[str, float]) -> str:
     objective = objective_name(search.objectives[0])
     said = [f"The {objective} of each trial in the order they were begun; {counts(search)}."]
     if "surface" in heights:
@@ -155,5 +174,3 @@ def _importances(sheet: Sheet, top: float, bars: Sequence[tuple[str, float]]) ->
         sheet.bar((left, middle - 7, length, 14), BLUE)
         sheet.write(left + length + 8, middle, f"{share:.2f}")
     sheet.heading(top, "Importances: share of what moves the objective")
-
-

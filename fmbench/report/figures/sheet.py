@@ -20,7 +20,6 @@ from fmbench.report.figures.axis import Axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH = 880
 LEFT, RIGHT = 76, 24  # beside axes
@@ -43,6 +42,9 @@ assert {INK, SOFT, PALE, PAPER} == set(PAGE_COLOURS)
 #: What a mark means: a text, a colour, and a marker of matplotlib, "-" or "--" for lines, or
 #: "band".
 Entry = tuple[str, str, str]
+
+#: left, top, width, height in pixels of the page.
+Box = tuple[float, float, float, float]
 
 
 class Sheet:
@@ -68,7 +70,7 @@ class Sheet:
         place = (x / WIDTH, 1 - y / self.height)
         self.figure.text(*place, text, **(_style(size, INK) | options))
 
-    def axes(self, box: tuple[float, float, float, float], x: Axis, y: Axis) -> "Axes":
+    def axes(self, box: Box, x: Axis, y: Axis) -> "Axes":
         """Axes with few lines and their own labels, in a box: left, top, width, height."""
         left, top, width, height = box
         axes = self.bare(box)
@@ -98,7 +100,7 @@ class Sheet:
         self.write(left + width / 2, label_top, x.label, color=SOFT, ha="center")
         return axes
 
-    def bare(self, box: tuple[float, float, float, float]) -> "Axes":
+    def bare(self, box: Box) -> "Axes":
         """Axes without anything, in a box: left, top, width, height."""
         left, top, width, height = box
         bottom = 1 - (top + height) / self.height
@@ -145,14 +147,18 @@ class Sheet:
         line = marker.rstrip("os^DvP") if marker.startswith("-") else ""
         if line:
             ends = [(x - 13) / WIDTH, (x + 13) / WIDTH], [1 - y / self.height] * 2
-            dashes = {"ls": (0, (3.2, 1.8))} if line == "--" else {}
+            dashes: dict[str, Any] = {"ls": (0, (3.2, 1.8))} if line == "--" else {}
             self.figure.add_artist(Line2D(*ends, color=colour, lw=2, **dashes))
         if symbol := marker.removeprefix(line):
             middle = [x / WIDTH], [1 - y / self.height]
-            style = {"ms": 6.5, "mew": 0 if symbol not in "x|" else 1.6, "ls": "none"}
+            style: dict[str, Any] = {
+                "ms": 6.5,
+                "mew": 0 if symbol not in "x|" else 1.6,
+                "ls": "none",
+            }
             self.figure.add_artist(Line2D(*middle, color=colour, marker=symbol, **style))
 
-    def bar(self, box: tuple[float, float, float, float], colour: str, alpha: float = 1) -> None:
+    def bar(self, box: Box, colour: str, alpha: float = 1) -> None:
         """A filled rectangle: left, top, width, height."""
         from matplotlib.patches import Rectangle
 
@@ -197,7 +203,9 @@ def drawing(name: str, height: float) -> Iterator[Sheet]:
         yield Sheet(name, height)
 
 
-def text_on(axes: "Axes", x: float, y: float, text: str, size: float = TICK, **options: Any) -> None:
+def text_on(
+    axes: "Axes", x: float, y: float, text: str, size: float = TICK, **options: Any
+) -> None:
     """Write one line on axes, in their units, its middle at a height."""
     axes.text(x, y, text, **(_style(size, INK) | options))
 

@@ -3,46 +3,46 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
-import numpy as np
-
-from fmbench.grid import MARGIN, SOFT
+from fmbench.grid import MARGIN
 from fmbench.report import formats
 from fmbench.report.columns import Row
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
-from fmbench.report.figures.axis import Axis, log_axis, plain_axis
-from fmbench.report.figures.names import apart, net
-from fmbench.report.figures.placing import place
-from fmbench.report.figures.sheet import (
-    BLUE, GREY, HEADING, LABELS, LEFT, LINE, ORANGE, RED, RIGHT, TICK, WIDTH, Sheet, drawing,
-    fitted, width_of,
-)  # fmt: skip
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from fmbench.report.figures.axis import log_axis
+from fmbench.report.figures.names import net
+from fmbench.report.figures.scatter import Points, accuracy_axis, draw_points, write_names
+from fmbench.report.figures.sheet import HEADING, LABELS, LEFT, LINE, RIGHT, WIDTH, drawing
 
 HEIGHT = 380
-MOST_NAMES = 14
-WIDEST_NAME = 230
-
-# Rows far worse than most would leave no room for what tells the others apart: so many times the
-# distance from the best to the worst but a quarter is drawn.
-REACH = 3
-
 MOST_HARDWARE = 3
 LONGEST_HARDWARE = 60
+MOST_SAID = 8
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 _TIMES = (
+    *(0.001, 0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, DAY, 10 * DAY, 100 * DAY),
+)
+_FINE_TIMES = (
     *(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, MINUTE, 3 * MINUTE, 10 * MINUTE, 30 * MINUTE),
     *(HOUR, 3 * HOUR, 10 * HOUR, DAY, 3 * DAY, 10 * DAY, 30 * DAY, 100 * DAY),
+)
+_FINEST_TIMES = tuple(
+    unit * number
+    for unit, numbers in (
+        (0.1, (0.1, 0.2, 0.3, 0.5, 0.7, 1, 2, 3, 5, 7)),
+        (1, (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)),
+        (MINUTE, (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)),
+        (HOUR, (1, 2, 3, 5, 7, 10, 15)),
+        (DAY, (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)),
+    )
+    for number in numbers
 )
 
 
 @dataclass(frozen=True)
-class _Cost:
+class Cost:
     """What accuracy is drawn against.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Cost:
     label: str
     words: str
     show: Callable[[float], str]
-    places: Sequence[float] | None = None
+    places: Sequence[Sequence[float]] = ()
 
 
 def _size(value: float) -> str:
@@ -76,8 +76,10 @@ def _time(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-PARAMETERS = _Cost("parameters", "parameters", "parameters", _size)
-TIME = _Cost("seconds_train", "training time", "training time", _time, _TIMES)
+PARAMETERS = Cost("parameters", "parameters", "parameters", _size)
+TIME = Cost(
+    "seconds_train", "training time", "training time", _time, (_TIMES, _FINE_TIMES, _FINEST_TIMES)
+)
 
 
 def accuracy_parameters(rows: Sequence[Row], data: str, name: str) -> Figure | None:
@@ -89,188 +91,49 @@ def accuracy_time(rows: Sequence[Row], data: str) -> Iterator[Callable[[str], Fi
     """Test accuracy against training time, a figure for each hardware: those with most rows.
 
     Yields:
-        What draws one, given its name.
+        What draws one, given its name; None where there is only one time.
     """
     hardware = [formats.hardware(row["device"], row["precision"]) for row in rows]
-    most = [name for name, _ in Counter(hardware).most_common(MOST_HARDWARE)]
-    for where in most:
+    for where, number in Counter(hardware).most_common(MOST_HARDWARE):
         part = [row for row, name in zip(rows, hardware, strict=True) if name == where]
-        others = len(rows) - len(part)
-
-        def draw(name: str, part: list[Row] = part, where: str = where, others: int = others) -> (
-            Figure | None
-        ):
-            return _figure(TIME, part, data, name, where, others)
-
-        yield draw
-
-
-def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
-    """The Pareto front: points to which no other is at least as good in both and better in one.
-
-    Args:
-        costs: The less the better.
-        accuracies: The more the better.
-
-    Returns:
-        Their places, the cheapest first.
-    """
-    order = sorted(range(len(costs)), key=lambda n: (costs[n], -accuracies[n]))
-    found: list[int] = []
-    for n in order:
-        if not found or accuracies[n] > accuracies[found[-1]]:
-            found.append(n)
-        elif (costs[n], accuracies[n]) == (costs[found[-1]], accuracies[found[-1]]):
-            found.append(n)
-    return found
+        said = f" Rows of {one_line(where, LONGEST_HARDWARE)} alone"
+        others = len(rows) - number
+        said += f"; {others:,} of other hardware are not compared." if others else "."
+        yield partial(_figure, TIME, part, data, where=where, said=said)
 
 
 def _figure(
-    cost: _Cost, rows: Sequence[Row], data: str, name: str, where: str = "", others: int = 0
+    cost: Cost, rows: Sequence[Row], data: str, name: str, *, where: str = "", said: str = ""
 ) -> Figure | None:
     rows = [row for row in rows if row[cost.key] is not None and row[cost.key] > 0]
-    costs = [float(row[cost.key]) for row in rows]
-    if len(set(costs)) < 2:
+    points = Points(rows, [float(row[cost.key]) for row in rows])
+    if len(set(points.costs)) < 2:
         return None
-    accuracies = [100 * row["test_accuracy"] for row in rows]
-    best = front(costs, accuracies)
-    named = _named(rows, best)
-    x = log_axis(costs, cost.label, show=cost.show, places=cost.places)
-    y = _accuracy_axis(accuracies, [_interval(row) for row in rows])
+    x = log_axis(points.costs, cost.label, show=cost.show, places=cost.places)
+    y = accuracy_axis(points)
     height = MARGIN + HEADING + HEIGHT + LABELS + LINE + MARGIN
     box = (LEFT, MARGIN + HEADING, WIDTH - LEFT - RIGHT, HEIGHT)
     title = f"Test accuracy against {cost.words}"
     title += f": {one_line(where, LONGEST_HARDWARE)}" if where else ""
     with drawing(name, height) as sheet:
         sheet.heading(MARGIN, "Test accuracy (%)")
-        axes = sheet.axes(box, x, y)
-        entries = _points(axes, y, rows, costs, accuracies, best)
-        _write_names(sheet, box, x, y, costs, accuracies, named)
+        entries = draw_points(sheet.axes(box, x, y), y, points)
+        write_names(sheet, box, x, y, points)
         sheet.entries(height - MARGIN - LINE, *entries)
         png, svg = sheet.saved(title)
-    caption = (
-        f"One point a row: its mean over the seeds, with a 95 % interval where it has several. "
-        f"On the Pareto front no other row has both a higher accuracy and less {cost.words}."
-    )
-    if where:
-        caption += f" Rows of {one_line(where, LONGEST_HARDWARE)} alone"
-        caption += f"; {others:,} of other hardware are not compared." if others else "."
-    if len(named) < len(rows):
-        caption += f" {len(rows):,} rows; named are those on the front and the best of each net."
+    caption = "One point a row: its mean over the seeds"
+    caption += ", with the 95 % interval where it has several." if points.intervals else "."
+    caption += f" No other row beats one on the Pareto front in both accuracy and {cost.words}."
+    caption += said
+    if len(points.names) < len(rows):
+        caption += f" {len(rows):,} rows; names stand at the front and at the best of each net."
     ends = "; ".join(
-        f"{net(rows[n])} {accuracies[n]:.2f} % with {_said(cost, costs[n])}" for n in best[:8]
+        f"{net(rows[n])} {points.accuracies[n]:.2f} % with {_said(cost, points.costs[n])}"
+        for n in points.front[:MOST_SAID]
     )
     alt = f"Test accuracy against {cost.words} of {len(rows):,} rows. Pareto front: {ends}."
     return Figure(name, data, title, caption, alt, png, svg)
 
 
-def _said(cost: _Cost, value: float) -> str:
+def _said(cost: Cost, value: float) -> str:
     return formats.duration(value) if cost is TIME else f"{_size(value)} parameters"
-
-
-def _named(rows: Sequence[Row], best: Sequence[int]) -> dict[int, str]:
-    """What is written at which points: the front, then the best row of each net."""
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        first.setdefault(net(row), number)
-    # The best accuracy matters most where there is no room for all.
-    chosen = list(dict.fromkeys([*reversed(best), *first.values()]))[:MOST_NAMES]
-    alike: dict[str, list[int]] = {}
-    for number in chosen:
-        alike.setdefault(net(rows[number]), []).append(number)
-    said = {}
-    for name, numbers in alike.items():
-        if len(numbers) == 1:
-            said[numbers[0]] = name
-            continue
-        for number, text in zip(numbers, apart([rows[n] for n in numbers]), strict=True):
-            said[number] = f"{name}, {text}" if text else name
-    return {number: said[number] for number in chosen}
-
-
-def _interval(row: Row) -> tuple[float, float] | None:
-    low, high = row.get("test_accuracy_low"), row.get("test_accuracy_high")
-    return None if low is None or high is None else (100 * low, 100 * high)
-
-
-def _accuracy_axis(
-    accuracies: Sequence[float], intervals: Sequence[tuple[float, float] | None]
-) -> Axis:
-    known = [value for interval in intervals if interval for value in interval]
-    low, high = min(accuracies), max(accuracies)
-    reach = REACH * (high - float(np.quantile(accuracies, 0.25)))
-    if reach > 0:
-        low = max(low, high - reach)
-    span = high - low or 1.0
-    # Of an interval of two seeds, which may reach anywhere, no more than twice what the means do.
-    low = min([low, *(max(value, low - span) for value in known)])
-    high = max([high, *(min(value, high + span, 100.0) for value in known)])
-    return plain_axis(low - 0.08 * (high - low or 1), high + 0.08 * (high - low or 1))
-
-
-def _points(
-    axes: "Axes",
-    y: Axis,
-    rows: Sequence[Row],
-    costs: Sequence[float],
-    accuracies: Sequence[float],
-    best: Sequence[int],
-) -> list[tuple[str, str, str]]:
-    on = set(best)
-    intervals = [(n, interval) for n, row in enumerate(rows) if (interval := _interval(row))]
-    # Of thousands of rows the bars would hide all else.
-    shown = [pair for pair in intervals if len(rows) <= 100 or pair[0] in on]
-    for n, (low, high) in shown:
-        colour = RED if n in on else BLUE
-        axes.plot([costs[n]] * 2, [low, high], color=colour, lw=1.4, alpha=0.55)
-    path = [(costs[n], accuracies[n]) for n in best]
-    axes.plot(*zip(*path, strict=True), drawstyle="steps-post", color=ORANGE, lw=1.6)
-    rest = [n for n in range(len(rows)) if n not in on]
-    low = [n for n in rest if accuracies[n] < y.low]
-    rest = [n for n in rest if accuracies[n] >= y.low]
-    alpha = 0.85 if len(rows) <= 100 else 0.4
-    thin = _thinned(axes, [(costs[n], accuracies[n]) for n in rest])
-    style = {"ls": "none", "mew": 0}
-    axes.plot(*thin, marker="o", color=BLUE, ms=6.5, alpha=alpha, **style)
-    axes.plot([costs[n] for n in low], [y.low] * len(low), marker="v", color=GREY, ms=7, **style)
-    axes.plot(*zip(*path, strict=True), marker="o", color=RED, ms=8.5, **style)
-    entries = [("Pareto front", RED, "o")]
-    entries += [("other rows", BLUE, "o")] if rest else []
-    entries += [("95 % interval over the seeds", SOFT, "|")] if shown else []
-    entries += [("below the axis", GREY, "v")] if low else []
-    return entries
-
-
-def _thinned(axes: "Axes", points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Points less those that would lie on another to the pixel."""
-    if not points:
-        return [], []
-    pixels = np.round(axes.transData.transform(points) / 3).astype(int)
-    kept = dict(zip(map(tuple, pixels.tolist()), points, strict=True))
-    return [x for x, _ in kept.values()], [y for _, y in kept.values()]
-
-
-def _write_names(
-    sheet: Sheet,
-    box: tuple[float, float, float, float],
-    x: Axis,
-    y: Axis,
-    costs: Sequence[float],
-    accuracies: Sequence[float],
-    named: dict[int, str],
-) -> None:
-    left, top, width, height = box
-    across = np.log(np.array(costs) / x.low) / np.log(x.high / x.low)
-    down = (y.high - np.array(accuracies)) / (y.high - y.low)
-    places = np.stack([left + width * across, top + height * np.clip(down, 0, 1)], axis=1)
-    texts = {n: fitted(text, WIDEST_NAME, TICK) for n, text in named.items()}
-    others = np.delete(places, list(texts), axis=0)
-    points = [tuple(places[n]) for n in texts]
-    found = place(points, [width_of(text, TICK) for text in texts.values()], others, box)
-    for (n, text), at in zip(texts.items(), found, strict=True):
-        if at is None:
-            continue
-        if at.line:
-            end = min(max(places[n][0], at.left), at.left + width_of(text, TICK))
-            sheet.line(tuple(places[n]), (end, at.middle), GREY)
-        sheet.write(at.left, at.middle, text, TICK)
