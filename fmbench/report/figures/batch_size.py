@@ -16,6 +16,9 @@ from fmbench.report.figures.sheet import BLUE, HEADING, LABELS, RIGHT, WIDTH, Sh
 
 PANEL, ROOM = 200, 64  # height of a panel; before each, for its numbers
 
+# Each has its whole config looked at.
+MOST_ROWS = 1_000
+
 UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
@@ -57,7 +60,7 @@ def alike(rows: Sequence[Row]) -> list[Row]:
     Where two such series are as long, the one with the better row.
     """
     series: dict[tuple[object, ...], dict[int, Row]] = defaultdict(dict)
-    for row in rows:
+    for row in rows[:MOST_ROWS]:
         said = settings_of(row)
         said.pop("batch_size", None)
         chosen = (row["split"], row["augmentation"], row["optimizer"], row["learning_rate"])

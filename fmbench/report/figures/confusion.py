@@ -8,7 +8,7 @@ from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import Row
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
-from fmbench.report.figures.evidence import confusion
+from fmbench.report.figures.evidence import MOST_ASKED, confusion
 from fmbench.report.figures.names import class_names, recipe
 from fmbench.report.figures.sheet import (
     BLUE,
@@ -43,7 +43,8 @@ def confusion_figure(net: str, rows: Sequence[Row], data: str, name: str) -> Fig
         data: The data set.
         name: Of the files.
     """
-    found = next(((row, made) for row in rows if (made := confusion(row)) is not None), None)
+    asked = ((row, confusion(row)) for row in rows[:MOST_ASKED])
+    found = next(((row, made) for row, made in asked if made is not None), None)
     if found is None:
         return None
     row, (counts, seeds) = found
@@ -58,11 +59,11 @@ def confusion_figure(net: str, rows: Sequence[Row], data: str, name: str) -> Fig
     with drawing(name, MARGIN + TOP + cell * len(names) + BOTTOM + MARGIN) as sheet:
         _draw(sheet, shares, sizes[:, 0], names, cell)
         png, svg = sheet.saved(title)
-    of = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    which = "The best row" if row is rows[0] else "The best row that kept its answers"
     caption = (
-        f"{recipe(row)}; the test images of {of}, in percent of each class: a row of cells is a "
-        "right class, a column what the net took it for. The redder, the more mistakes; recall is "
-        "the share of a class that was recognised."
+        f"{which} ({recipe(row)}) on the test images, in percent of each class, n = {seeds}: a "
+        "row of cells is the right class, a column what the net took it for. The redder, the more "
+        "mistakes; recall is the share of a class that was recognised."
     )
     return Figure(name, data, title, caption, _alt(whole, shares, names), png, svg)
 

@@ -11,7 +11,7 @@ from fmbench.report.columns import ACCURACY, Row
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, value_axis
-from fmbench.report.figures.evidence import Curve, History, curve, histories
+from fmbench.report.figures.evidence import MOST_ASKED, Curve, History, curve, histories
 from fmbench.report.figures.names import apart, recipe
 from fmbench.report.figures.sheet import (
     BAND,
@@ -74,7 +74,7 @@ def curves(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | None
         name: Of the files.
     """
     lines: list[_Line] = []
-    for row in rows:
+    for row in rows[:MOST_ASKED]:
         if len(lines) == MOST_ROWS:
             break
         runs = histories(row)

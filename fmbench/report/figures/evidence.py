@@ -12,6 +12,10 @@ from fmbench.results import read_history
 # More cannot be read in a table as wide as a page.
 MOST_CLASSES = 50
 
+#: Of a net's rows, the best first, as many are asked for their files: of thousands that have none
+#: the others have none either.
+MOST_ASKED = 50
+
 History = Sequence[Mapping[str, float]]
 
 

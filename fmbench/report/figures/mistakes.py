@@ -9,6 +9,7 @@ from fmbench.answers import read_mistakes
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
+from fmbench.report.figures.evidence import MOST_ASKED
 from fmbench.report.figures.names import class_names, net, recipe
 from fmbench.report.figures.sheet import TICK, WIDTH, Sheet, drawing, fitted
 from fmbench.report.formats import MISSING
@@ -27,14 +28,16 @@ def mistakes(rows: Sequence[Row], data: str, name: Callable[[str], str]) -> Figu
         data: The data set.
         name: Gives the name of the files for a net.
     """
-    for row in rows:
+    for row in rows[:MOST_ASKED]:
         found = read_mistakes(row["folders"][0]) if row["folders"] else None
         if found is not None and len(found):
-            return _figure(row, found[:MOST_IMAGES], data, name(row["model"] or MISSING))
+            which = "the best row" if row is rows[0] else "the best row that kept its mistakes"
+            net_name = name(row["model"] or MISSING)
+            return _figure(row, found[:MOST_IMAGES], data, net_name, which)
     return None
 
 
-def _figure(row: Row, found: np.ndarray, data: str, name: str) -> Figure:
+def _figure(row: Row, found: np.ndarray, data: str, name: str, which: str) -> Figure:
     classes = class_names(data, 1 + int(max(found["label"].max(), found["predicted"].max())))
     lines = math.ceil(len(found) / COLUMNS)
     height = 2 * MARGIN + ZOOM * lines * (SIDE + BELOW) - 8
@@ -56,7 +59,7 @@ def _figure(row: Row, found: np.ndarray, data: str, name: str) -> Figure:
         png, svg = sheet.saved(title)
     seed = f"seed {row['seeds'][0]}" if row["seeds"] else "the first seed"
     caption = (
-        f"Test images that the best row ({recipe(row)}; {seed}) got wrong, the surest first: the "
+        f"Test images that {which} ({recipe(row)}; {seed}) got wrong, the surest first: the "
         "right class, what it was taken for, and the probability that the net gave to that."
     )
     first = "; ".join(f"{label} taken for {other}, {sure}" for label, other, sure in said[:5])

@@ -74,7 +74,7 @@ def draw_slices(sheet: Sheet, top: float, search: Search, complete: Sequence[Tri
         ]
         best = [(at, value) for at, value, trial in points if trial in search.best]
         rest = [(at, value) for at, value, trial in points if trial not in search.best]
-        beyond |= scatter(axes, y, rest, color=BLUE, marker="o", ms=6, mew=0, alpha=0.6)
+        beyond |= scatter(axes, y, rest, color=BLUE, marker="o", ms=6, mew=0, alpha=0.8)
         beyond |= scatter(axes, y, best, color=RED, marker="o", ms=7, mew=0)
     several = len(search.objectives) > 1
     entries = [("on the Pareto front" if several else "best", RED, "o")] if search.best else []

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_NAMES = 14
-WIDEST_NAME = 230
+WIDEST_NAME = 320
 # Of more than these on the front, each net is named once.
 MOST_TOLD_APART = 8
 
@@ -129,11 +129,11 @@ def accuracy_axis(points: Points) -> Axis:
 def draw_points(axes: "Axes", y: Axis, points: Points) -> list[Entry]:
     """Draw them, and say what the marks mean."""
     on = set(points.front)
+    path = [(points.costs[n], points.accuracies[n]) for n in points.front]
+    axes.plot(*zip(*path, strict=True), drawstyle="steps-post", color=ORANGE, lw=1.4, alpha=0.75)
     for n, ends in points.intervals.items():
         colour = RED if n in on else BLUE
-        axes.plot([points.costs[n]] * 2, ends, color=colour, lw=1.6, alpha=0.5)
-    path = [(points.costs[n], points.accuracies[n]) for n in points.front]
-    axes.plot(*zip(*path, strict=True), drawstyle="steps-post", color=ORANGE, lw=1.6)
+        axes.plot([points.costs[n]] * 2, ends, color=colour, lw=2.4, alpha=0.6)
     others = [
         (cost, accuracy)
         for n, (cost, accuracy) in enumerate(zip(points.costs, points.accuracies, strict=True))
