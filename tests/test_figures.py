@@ -461,13 +461,12 @@ def test_classes_of_other_data_are_numbers(tmp_path):
 
 def test_the_mistakes_are_shown_as_they_are(tmp_path):
     write(tmp_path)
-    images = mistaken(tmp_path, (6, 0, 0.99996), (4, 2, 1.0), (9, 7, 0.5), (9, 7, np.nan))
+    images = mistaken(tmp_path, (6, 0, 0.99996), (4, 2, 1.0), (9, 7, 0.5))
     figure = drawn(tmp_path)["mistakes_lenet"]
     assert texts(figure) == [
         *("Shirt", "\u2192 T-shirt/top, 99.9 %"),  # never rounded up to certain
         *("Coat", "\u2192 Pullover, 100 %"),
         *("Ankle boot", "\u2192 Sneaker, 50.0 %"),
-        *("Ankle boot", "\u2192 Sneaker, -"),
     ]
     png = np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"))
     for number, image in enumerate(images):

@@ -63,18 +63,22 @@ def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
     def name(text: str) -> str:
         return unused(text, used, section.data)
 
+    # Whatever order the table is in; and of several configurations in one row there are no curves.
+    rows = sorted(section.rows, key=lambda row: -row["test_accuracy"])
+    single = [row for row in rows if row["command"] is not None]
+    nets = list(by_net(single).items())[:MOST_NETS]
+
     def drawn() -> Iterator[Figure | None]:
-        rows = section.rows
         yield accuracy_parameters(rows, section.data, name("accuracy_parameters"))
         for draw in accuracy_time(rows, section.data):
             yield draw(name("accuracy_time"))
         for kind, draw_net in (
-            ("curves", curves), ("batch_size", batch_size), ("confusion", confusion_figure),
-        ):  # fmt: skip
-            for net in nets:
-                yield draw_net(net, by_net_rows[net], section.data, name(f"{kind}_{net}"))
-        yield mistakes(rows, section.data, lambda net: name(f"mistakes_{net}"))
+            ("curves", curves),
+            ("batch_size", batch_size),
+            ("confusion", confusion_figure),
+        ):
+            for net, some in nets:
+                yield draw_net(net, some, section.data, name(f"{kind}_{net}"))
+        yield mistakes(single, section.data, lambda net: name(f"mistakes_{net}"))
 
-    by_net_rows = by_net(section.rows)
-    nets = list(by_net_rows)[:MOST_NETS]
     yield from (figure for figure in drawn() if figure is not None)

@@ -193,7 +193,8 @@ def _legend(
 
 
 def _accuracy(row: Row) -> str:
-    return percent(*(row[key] for key in ACCURACY))
+    mean, deviation = (row[key] for key in ACCURACY)
+    return percent(mean) if deviation is None else f"{percent(mean)} ± {percent(deviation)}"
 
 
 def _caption(lines: Sequence[_Line], rows: int, looked: str | None) -> str:
