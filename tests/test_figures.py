@@ -283,6 +283,15 @@ def test_more_rows_than_colours_are_said(tmp_path):
     assert "the 6 best of 8 rows" in figure.caption
 
 
+def test_more_nets_than_pictures_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(package, "MOST_NETS", 1)
+    for n in range(2):
+        put(tmp_path / str(n), [0.5, 0.4], model=f"net{n}", test_accuracy=0.8 + n / 100)
+    made = drawn(tmp_path)
+    assert [name for name in made if name.startswith("curves")] == ["curves_net1"]
+    assert made["curves_net1"].caption.endswith("Shown for 1 of 2 nets, the best.")
+
+
 def test_rows_are_told_apart_by_what_differs(tmp_path):
     put(tmp_path / "0", test_accuracy=0.9)
     put(tmp_path / "1", learning_rate=0.1, optimizer="adam", test_accuracy=0.8)

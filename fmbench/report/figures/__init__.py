@@ -4,6 +4,7 @@ Nothing is drawn before it is asked for, and matplotlib is imported with the fir
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from fmbench.report.figure import Figure
 from fmbench.report.search import SearchPart
@@ -66,7 +67,9 @@ def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
     # Whatever order the table is in; and of several configurations in one row there are no curves.
     rows = sorted(section.rows, key=lambda row: -row["test_accuracy"])
     single = [row for row in rows if row["command"] is not None]
-    nets = list(by_net(single).items())[:MOST_NETS]
+    every = by_net(single)
+    nets = list(every.items())[:MOST_NETS]
+    limit = f" Shown for {len(nets)} of {len(every)} nets, the best."
 
     def drawn() -> Iterator[Figure | None]:
         yield accuracy_parameters(rows, section.data, name("accuracy_parameters"))
@@ -78,7 +81,10 @@ def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
             ("confusion", confusion_figure),
         ):
             for net, some in nets:
-                yield draw_net(net, some, section.data, name(f"{kind}_{net}"))
+                figure = draw_net(net, some, section.data, name(f"{kind}_{net}"))
+                if figure is not None and len(nets) < len(every):
+                    figure = replace(figure, caption=figure.caption + limit)
+                yield figure
         yield mistakes(single, section.data, lambda net: name(f"mistakes_{net}"))
 
     yield from (figure for figure in drawn() if figure is not None)
