@@ -247,6 +247,13 @@ def test_the_curves_are_drawn_where_their_values_are(tmp_path):
     assert loss[1, 1] - loss[0, 1] == pytest.approx(loss[2, 1] - loss[1, 1], abs=0.05)
     assert loss[0, 1] > loss[1, 1] > loss[2, 1]
     assert accuracy[0, 1] < accuracy[1, 1] < accuracy[2, 1]
+    # 0.5 of the images were recognised after the second epoch: there stands 50.
+    (tick,) = (
+        float(element.get("y", ""))
+        for element in ET.fromstring(figure.svg).iter(f"{SVG}text")
+        if element.text == "50"
+    )
+    assert -accuracy[1, 1] == pytest.approx(tick, abs=8)
     other = next(path for path in paths(figure, RED) if len(path) == 3)
     # On the same axis: 0.6 + 0.1 of the one at its first epoch, of the other at its last.
     assert other[2, 1] == pytest.approx(loss[0, 1], abs=0.05)
@@ -368,6 +375,7 @@ def test_times_are_compared_on_one_hardware(tmp_path):
     ]
     assert "7 of other hardware are not compared" in times[0].caption
     assert "10 s" in texts(times[0])
+    assert [figure.alt.partition(" rows")[0][-1] for figure in times] == ["4", "3", "2"]
 
 
 def test_names_stand_on_no_other_name_and_on_no_named_point():

@@ -119,7 +119,7 @@ def accuracy_axis(points: Points) -> Axis:
         low = min(max(low, high - reach), *seen)
     span = high - low or 1.0
     # Of an interval of two seeds, which may reach anywhere, no more than the means do.
-    ends = points.intervals.values()
+    ends = [ends for n, ends in points.intervals.items() if points.accuracies[n] >= low]
     low = min([low, *(max(end, low - span) for end, _ in ends)])
     high = max([high, *(min(end, high + span, 100.0) for _, end in ends)])
     edge = 0.08 * (high - low or 1.0)
@@ -161,19 +161,24 @@ def write_names(sheet: Sheet, box: Box, x: Axis, y: Axis, points: Points) -> Non
     down = (y.high - np.array(points.accuracies)) / (y.high - y.low)
     places = np.stack([left + width * across, top + height * np.clip(down, 0, 1)], axis=1)
     others = [np.delete(places, list(points.names), axis=0)]
+    for n, ends in points.intervals.items():
+        high, low = (top + height * (y.high - end) / (y.high - y.low) for end in reversed(ends))
+        others.append(
+            np.array([(places[n][0], at) for at in np.arange(high, low, 6)]).reshape(-1, 2)
+        )
     for a, b in itertools.pairwise(points.front):  # the front's line: on, then up
         (x0, y0), (x1, y1) = places[a], places[b]
         others.append(np.array([(at, y0) for at in np.arange(x0, x1, 6)]).reshape(-1, 2))
         others.append(np.array([(x1, at) for at in np.arange(y1, y0, 6)]).reshape(-1, 2))
     texts = [fitted(text, WIDEST_NAME, TICK) for text in points.names.values()]
-    ends = [(float(places[n][0]), float(places[n][1])) for n in points.names]
+    spots = [(float(places[n][0]), float(places[n][1])) for n in points.names]
     widths = [width_of(text, TICK) for text in texts]
-    found = place(ends, widths, np.concatenate(others), box)
-    for text, end, wide, at in zip(texts, ends, widths, found, strict=True):
+    found = place(spots, widths, np.concatenate(others), box)
+    for text, spot, wide, at in zip(texts, spots, widths, found, strict=True):
         if at is None:
             continue
         if at.line:
-            sheet.line(end, (min(max(end[0], at.left), at.left + wide), at.middle), GREY)
+            sheet.line(spot, (min(max(spot[0], at.left), at.left + wide), at.middle), GREY)
         sheet.write(at.left, at.middle, text, TICK)
 
 
