@@ -247,13 +247,13 @@ def test_the_curves_are_drawn_where_their_values_are(tmp_path):
     assert loss[1, 1] - loss[0, 1] == pytest.approx(loss[2, 1] - loss[1, 1], abs=0.05)
     assert loss[0, 1] > loss[1, 1] > loss[2, 1]
     assert accuracy[0, 1] < accuracy[1, 1] < accuracy[2, 1]
-    # 0.5 of the images were recognised after the second epoch: there stands 50.
+    # 30 % were recognised after the first epoch and 50 % after the second: 40 stands between.
     (tick,) = (
         float(element.get("y", ""))
         for element in ET.fromstring(figure.svg).iter(f"{SVG}text")
-        if element.text == "50"
+        if element.text == "40"
     )
-    assert -accuracy[1, 1] == pytest.approx(tick, abs=8)
+    assert -accuracy[:2, 1].mean() == pytest.approx(tick, abs=8)
     other = next(path for path in paths(figure, RED) if len(path) == 3)
     # On the same axis: 0.6 + 0.1 of the one at its first epoch, of the other at its last.
     assert other[2, 1] == pytest.approx(loss[0, 1], abs=0.05)
