@@ -280,6 +280,15 @@ def test_where_there_is_no_validation_the_test_set_is_drawn(tmp_path):
     assert "batch size 64, sgd, learning rate 0.05, 3 epochs" in texts(figure)
 
 
+def test_of_a_long_run_not_every_epoch_is_drawn(tmp_path):
+    losses = [0.5 + 0.1 * (-1) ** epoch / (1 + epoch) for epoch in range(1801)]
+    put(tmp_path / "0", losses)
+    put(tmp_path / "1", losses, seed=1)
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert "one epoch in 8 is drawn, and the last" in figure.caption
+    assert len(figure.svg) < 60_000
+
+
 def test_more_rows_than_colours_are_said(tmp_path):
     for n in range(8):
         put(tmp_path / str(n), [0.5, 0.4], batch_size=2**n, test_accuracy=0.9 - n / 100)
@@ -439,6 +448,13 @@ def test_rows_that_differ_in_their_batch_size_alone_are_compared(tmp_path):
     across = np.diff(accuracy[:, 0])
     assert across[0] == pytest.approx(2 * across[1], abs=0.1)
     assert "batch size 64: 89.00 %" in figure.alt
+
+
+def test_sizes_that_stand_near_each_other_are_not_written_on_each_other(tmp_path):
+    for size in (64, 128, 256, 512, 1024, 2048, 4096):
+        write(tmp_path / str(size), batch_size=size, config__batch_size=size)
+    said = texts(drawn(tmp_path)["batch_size_lenet"])
+    assert [said.count(size) for size in ("64", "512", "1024", "2048", "4096")] == [3, 3, 0, 3, 0]
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def _log_ticks(
 def _ticks(low: float, high: float, *, whole: bool) -> tuple[tuple[float, str], ...]:
     from matplotlib.ticker import MaxNLocator
 
-    steps = None if whole else [1, 2, 2.5, 5, 10]
+    steps = [1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10]
     places = MaxNLocator(nbins=10 if whole else 5, integer=whole, steps=steps).tick_values(
         low, high
     )

@@ -1,7 +1,9 @@
 """What the batch size does, where rows differ in it alone."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fmbench.grid import MARGIN
 from fmbench.report import formats
@@ -12,7 +14,17 @@ from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, log_axis, plain_axis
 from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import recipe
-from fmbench.report.figures.sheet import BLUE, HEADING, LABELS, RIGHT, WIDTH, Sheet, drawing
+from fmbench.report.figures.sheet import (
+    BLUE,
+    HEADING,
+    LABELS,
+    RIGHT,
+    TICK,
+    WIDTH,
+    Sheet,
+    drawing,
+    width_of,
+)
 
 PANEL, ROOM = 200, 64  # height of a panel; before each, for its numbers
 
@@ -89,6 +101,7 @@ def _panel(
     left = place * room + ROOM
     sizes = [float(row["batch_size"]) for row in series]
     x = log_axis(sizes, "batch size", show=lambda size: f"{size:.0f}", places=[sizes])
+    x = replace(x, ticks=_apart(x, room - ROOM))
     axes = sheet.axes((left, MARGIN + HEADING, room - ROOM, PANEL), x, y)
     sheet.heading(MARGIN, y.label, left=left - ROOM + MARGIN)
     known = [(at, value) for at, value in zip(sizes, values, strict=True) if value is not None]
@@ -100,6 +113,18 @@ def _panel(
         ends = interval(row)
         if place == 0 and ends is not None:
             axes.plot([at, at], ends, color=BLUE, lw=1.6, alpha=0.6)
+
+
+def _apart(axis: Axis, room: float) -> tuple[tuple[float, str], ...]:
+    """The ticks of a logarithmic axis, without the texts that would run into others."""
+    kept, end = [], -math.inf
+    for at, text in axis.ticks:
+        middle = room * math.log(at / axis.low) / math.log(axis.high / axis.low)
+        wide = width_of(text, TICK)
+        fits = middle - wide / 2 > end + 6
+        end = middle + wide / 2 if fits else end
+        kept.append((at, text if fits else ""))
+    return tuple(kept)
 
 
 def _around(series: Sequence[Row], accuracies: Sequence[float]) -> Axis:

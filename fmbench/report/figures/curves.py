@@ -1,5 +1,6 @@
 """Curves: loss and accuracy by epoch, a colour for each row of a net."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,14 +39,14 @@ LEFT, BETWEEN = 62, 66  # before the first panel; between the two, for the numbe
 FIGURES, SEEDS = 180, 44  # the room of the numbers at the right of the legend, of n among them
 
 MOST_ROWS = len(SERIES)
-# Of more epochs than this only the last has a marker.
-MOST_MARKERS = 12
+# Of more epochs than this only the last has a marker; of more than that not every one is drawn.
+MOST_MARKERS, MOST_EPOCHS = 12, 250
 
 # The first epochs would leave no room for what sets curves apart. All of the solid lines is drawn,
 # and of training so much more; of a long run so many times the distance from the best value to the
 # worst but a quarter.
 MORE = 1.3
-LONG, REACH = 10, 4
+LONG, REACH = 10, 2.5
 
 VALIDATION, TEST = "validation", "test"
 
@@ -78,9 +79,9 @@ def curves(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | None
         if len(lines) == MOST_ROWS:
             break
         runs = histories(row)
-        if curve(runs, "train_loss") or curve(runs, "train_accuracy"):
-            style = len(lines)
-            lines.append(_Line(row, SERIES[style], MARKERS[style], runs))
+        line = _Line(row, SERIES[len(lines)], MARKERS[len(lines)], runs)
+        if _longest(line) is not None:
+            lines.append(line)
     if not lines:
         return None
     looked = _looked_at(lines)
@@ -136,21 +137,33 @@ def _panel(
     solid = [found for _, of, found in drawn if of != "train"]
     axes = sheet.axes(box, x, _height(solid, training, value, factor))
     for line, of, found in drawn:
-        _line(axes, line, found, factor, training=of == "train")
+        _line(axes, line, found, factor, training=of == "train", band=of != "train" or not solid)
     heading = "Loss" if value == "loss" else "Accuracy (%)"
     sheet.heading(box[1] - HEADING, heading, left=box[0] - LEFT + MARGIN)
 
 
-def _line(axes: "Axes", line: _Line, found: Curve, factor: int, *, training: bool) -> None:
+def _line(
+    axes: "Axes", line: _Line, found: Curve, factor: int, *, training: bool, band: bool
+) -> None:
+    last = len(found.epochs) - 1
+    shown = np.unique([*range(0, last, _every(found)), last])
+    epochs = found.epochs[shown]
     style: dict[str, Any] = {"ls": (0, (3.2, 1.8)), "lw": 1.6}
     if not training:
-        every = 1 if len(found.epochs) <= MOST_MARKERS else [-1]
+        every = 1 if len(epochs) <= MOST_MARKERS else [-1]
         style = {"lw": 2.2, "marker": line.marker, "ms": 6, "mew": 0, "markevery": every}
-    axes.plot(found.epochs, factor * found.mean, color=line.colour, **style)
-    if found.seeds > 1:
-        low, high = factor * found.low, factor * found.high
-        shade = BAND / 2 if training else BAND
-        axes.fill_between(found.epochs, low, high, color=line.colour, alpha=shade, lw=0)
+    axes.plot(epochs, factor * found.mean[shown], color=line.colour, **style)
+    if found.seeds > 1 and band:
+        low, high = factor * found.low[shown], factor * found.high[shown]
+        axes.fill_between(epochs, low, high, color=line.colour, alpha=BAND, lw=0)
+
+
+def _longest(line: _Line) -> Curve | None:
+    return line.curve("train", "loss") or line.curve("train", "accuracy")
+
+
+def _every(found: Curve) -> int:
+    return math.ceil(len(found.epochs) / MOST_EPOCHS)
 
 
 def _height(solid: Sequence[Curve], training: Sequence[Curve], value: str, factor: int) -> Axis:
@@ -205,6 +218,9 @@ def _caption(lines: Sequence[_Line], rows: int, looked: str | None) -> str:
     said += " What lies far from the end of the curves may be cut off."
     if looked and any(line.curve(looked, "accuracy") is None for line in lines):
         said += f" Rows without a solid line were not looked at on {looked} images each epoch."
+    every = max(_every(found) for line in lines if (found := _longest(line)) is not None)
+    if every > 1:
+        said += f" Of long runs one epoch in {every} is drawn, and the last."
     part = [line for line in lines if len(line.runs) < line.row["n"]]
     if part:
         said += " Some seeds left no history, and are not in the curves."
