@@ -209,6 +209,19 @@ def test_epochs_that_cannot_be_read_are_left_out(tmp_path):
     assert "curves_lenet" in drawn(tmp_path)
 
 
+def test_whatever_a_record_holds_can_be_drawn(tmp_path):
+    for n, (loss, seconds) in enumerate([(1e299, 1e290), (-1e299, 1e-290), (0.0, 8.0), (1.0, 0.0)]):
+        clock = {"train": seconds, "evaluate": 0.0, "total": seconds}
+        size = {"batch_size": 2**n, "config__batch_size": 2**n}
+        put(tmp_path / f"{n}", [loss, -loss, 0.5], seconds=clock, images_per_second=seconds, **size)
+        write(tmp_path / f"{n}b", model=f"m{n}", parameters=2 ** (17 * n), seconds=clock)
+    made = drawn(tmp_path)
+    assert {"accuracy_parameters", "curves_lenet", "batch_size_lenet"} <= set(made)
+    for figure in made.values():
+        assert "nan" not in figure.svg
+        ET.fromstring(figure.svg)
+
+
 # --- curves -----------------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ MOST_HARDWARE = 3
 LONGEST_HARDWARE = 60
 MOST_SAID = 8
 
+# Records may come from strangers: beyond these the ends of a logarithmic axis are no numbers.
+_LEAST, _MOST = 1e-6, 1e18
+
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 _TIMES = (
     *(0.001, 0.01, 0.1, 1, 10, MINUTE, 10 * MINUTE, HOUR, 10 * HOUR, DAY, 10 * DAY, 100 * DAY),
@@ -105,7 +108,7 @@ def accuracy_time(rows: Sequence[Row], data: str) -> Iterator[Callable[[str], Fi
 def _figure(
     cost: Cost, rows: Sequence[Row], data: str, name: str, *, where: str = "", said: str = ""
 ) -> Figure | None:
-    rows = [row for row in rows if row[cost.key] is not None and row[cost.key] > 0]
+    rows = [row for row in rows if row[cost.key] is not None and _LEAST < row[cost.key] < _MOST]
     points = Points(rows, [float(row[cost.key]) for row in rows])
     if len(set(points.costs)) < 2:
         return None
