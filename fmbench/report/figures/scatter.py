@@ -39,6 +39,9 @@ MOST_TOLD_APART = 8
 # distance from the best to the worst but a quarter is drawn, and whatever has a name.
 REACH = 2
 
+# More make an SVG that a page is slow with, and look the same.
+MOST_POINTS = 2_000
+
 # Of more rows the bars of their intervals would hide all else.
 MOST_BARS = 100
 
@@ -185,9 +188,14 @@ def write_names(sheet: Sheet, box: Box, x: Axis, y: Axis, points: Points) -> Non
 def _thinned(
     axes: "Axes", points: Sequence[tuple[float, float]]
 ) -> tuple[list[float], list[float]]:
-    """Points less those that would lie on another to the pixel."""
+    """Points less those that would lie on another, or of thousands as good as that."""
     if not points:
         return [], []
-    pixels = np.round(axes.transData.transform(points) / 3).astype(int)
-    kept = dict(zip(map(tuple, pixels.tolist()), points, strict=True))
+    pixels = axes.transData.transform(points)
+    kept: dict[tuple[int, ...], tuple[float, float]] = {}
+    for grain in (3, 5, 8, 12):
+        cells = map(tuple, np.round(pixels / grain).astype(int).tolist())
+        kept = dict(zip(cells, points, strict=True))
+        if len(kept) <= MOST_POINTS:
+            break
     return [x for x, _ in kept.values()], [y for _, y in kept.values()]
