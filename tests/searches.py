@@ -6,6 +6,8 @@ from typing import Any
 
 from records import write
 
+from fmbench.trials import Search
+
 
 def trial(number: int, **changes: Any) -> dict[str, Any]:
     """A complete trial, with some of its fields changed."""
@@ -57,3 +59,21 @@ def sweep(folder: Path, **changes: Any) -> Path:
     write(folder / "2", batch_size=66, status="failed", error="no memory", **untested)
     write(folder / "3", batch_size=512, validation_accuracy=0.8, **untested)
     return folder
+
+
+def search(**changes: Any) -> Search:
+    """The search that a file of `content(**changes)` is."""
+    return Search.from_json(json.dumps(content(**changes)))
+
+
+def two_objectives() -> dict[str, Any]:
+    """Changes that make a search of two objectives, three of its trials on the front."""
+    names = [("validation_accuracy", "maximize"), ("parameters", "minimize")]
+    values = [(0.9, 1e7), (0.8, 6e4), (0.7, 2e7), (0.85, 3e5)]
+    return {
+        "objectives": [{"name": name, "direction": way} for name, way in names],
+        "trials": [trial(number, values=list(pair)) for number, pair in enumerate(values)],
+        "best": [0, 1, 3],
+        "pruner": "none",
+        "total": 4,
+    }

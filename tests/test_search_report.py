@@ -5,18 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from records import write
 from rich.console import Console
-from searches import content, put, sweep, trial
+from searches import put, search, sweep, trial, two_objectives
 
 from fmbench import report
-from fmbench.report import axis, plots
 from fmbench.report.__main__ import main
-from fmbench.report.search import importances, ranking
+from fmbench.report.search import ranking
 from fmbench.report.terminal import print_sections
 from fmbench.results import read_results
-from fmbench.trials import Objective, Search
 
 HOSTILE = "a|b\n# <script>x</script> `c` $y$ [l](https://e.example) \x1b[31m{}%"
 
@@ -29,24 +26,6 @@ def printed(made: report.Report) -> str:
     file = io.StringIO()
     print_sections(made.sections, made.problems, Console(file=file), made.searches)
     return file.getvalue()
-
-
-def search(**changes) -> Search:
-    import json
-
-    return Search.from_json(json.dumps(content(**changes)))
-
-
-def two_objectives() -> dict:
-    names = [("validation_accuracy", "maximize"), ("parameters", "minimize")]
-    values = [(0.9, 1e7), (0.8, 6e4), (0.7, 2e7), (0.85, 3e5)]
-    return {
-        "objectives": [{"name": name, "direction": way} for name, way in names],
-        "trials": [trial(number, values=list(pair)) for number, pair in enumerate(values)],
-        "best": [0, 1, 3],
-        "pruner": "none",
-        "total": 4,
-    }
 
 
 # --- rows and counts --------------------------------------------------------------------------
@@ -254,10 +233,7 @@ def test_names_and_values_of_a_search_do_no_harm(tmp_path):
     for table in tables:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1
-    assert (tmp_path / "search.png").is_file()
-
-
-# --- pictures ---------------------------------------------------------------------------------
+    assert (tmp_path / "figures" / "search.png").is_file()
 
 
 def test_each_search_has_a_picture_beside_the_page(tmp_path):
@@ -265,15 +241,16 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     put(tmp_path / "b", study="other")
     made = build(tmp_path, tmp_path / "out")
     assert [path.name for path in made.written] == [
-        *("benchmark.md", "benchmark.html", "benchmark.csv", "benchmark.json"),
-        *("search.png", "search_2.png"),
+        *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")),
+        "figures",
     ]
+    assert [figure.name for figure in made.figures] == ["search", "search_2"]
     text = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert (
         "![History, slices and importances: validation accuracy of the trials; best 90.00 % in "
-        "trial 0; 2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun](search.png)"
+        "trial 0; 2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun](figures/search.png)"
     ) in text
-    assert text.index("(search.png)") < text.index("## Search: other") < text.index("search_2.png")
+    assert text.index("/search.png)") < text.index("## Search: other") < text.index("search_2.png")
     assert "search.png" not in build(tmp_path).markdown  # nothing was written
 
 
@@ -291,82 +268,10 @@ def test_a_report_without_a_search_imports_no_matplotlib(tmp_path):
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        two_objectives(),
-        {"trials": [], "best": [], "importances": None},
-        {"trials": [trial(0)], "importances": None},
-        {"trials": [trial(n, state="failed", values=None) for n in range(3)], "best": []},
-        {"trials": [trial(7, state="pruned", values=None, reports={})], "best": []},
-        {"trials": [trial(0, values=[1e299]), trial(1, values=[-1e299])]},
-        {"trials": [trial(0, parameters={"a": 1e-300}), trial(1, parameters={"a": 1e299})]},
-        {"trials": [trial(0, parameters={"a": 5e-324}), trial(1, parameters={"a": 1.0})]},
-        {"trials": [trial(n, parameters={"a": str(n) * 50}) for n in range(60)]},
-        {"trials": [trial(0, parameters={"a": "漢"}), trial(2**53)], "study": "é漢字\U0001f600"},
-    ],
-)
-def test_whatever_was_searched_can_be_drawn(changes):
-    image = Image.open(io.BytesIO(plots.draw(search(**changes))))
-    assert image.width == 2 * plots.WIDTH
-    assert 300 < image.height < 4_000
-    assert sum(map(bool, image.convert("L").histogram())) > 10
-
-
-def test_panels_stand_where_there_is_something_for_them():
-    def panels(**changes):
-        made = search(**changes)
-        complete = ranking(made)
-        return list(plots._heights(made, complete, plots.slices(made, complete)))
-
-    assert panels() == ["history", "slices", "importances"]
-    assert panels(**two_objectives()) == ["history", "front", "slices", "importances"]
-    failed = {"trials": [trial(0, state="failed", values=None)], "best": []}
-    assert panels(**failed, importances=None) == ["history"]
-    made = search()
-    assert plots.slices(made, ranking(made)) == ["optimizer.lr", "batch_size"]
-    assert importances(made)[0] == ("optimizer.lr", 0.8)
-
-
-def test_a_wide_range_has_a_logarithmic_axis():
-    assert axis.parameter_axis([0.001, 0.021], "lr", 250).log
-    assert not axis.parameter_axis([0.001, 0.019], "lr", 250).log
-    assert not axis.parameter_axis([-0.001, 1.0], "lr", 250).log
-    assert [text for _, text in axis.parameter_axis([1e-4, 0.1], "lr", 250).ticks] == [
-        *("0.0001", "0.001", "0.01", "0.1")
-    ]
-
-
-def test_a_choice_has_its_values_in_order_side_by_side():
-    made = axis.parameter_axis([512, 64, 256, 64], "batch_size", 250)
-    assert made.ticks == ((0.0, "64"), (1.0, "256"), (2.0, "512"))
-    assert [round(made.placed(value)) for value in (512, 64, 256)] == [2, 0, 1]
-    mixed = axis.parameter_axis(["sgd", None, 3, True], "what", 250)
-    assert [text for _, text in mixed.ticks] == ["3", "null", "sgd", "true"]
-    assert axis.parameter_axis(list(range(7)), "n", 250).names == {}
-    assert not made.slanted
-    assert axis.parameter_axis(["x" * 40, "y"], "n", 250).slanted
-
-
-def test_what_learned_nothing_leaves_room_for_the_others():
-    values = [0.90, 0.91, 0.89, 0.88, 0.87, 0.10]
-    up = axis.value_axis(values, Objective("validation_accuracy"))
-    assert 80 < up.low < 87
-    assert 91 < up.high < 93
-    assert [up.beyond(value) for value in values] == [False] * 5 + [True]
-    assert up.arrow == "v"
-    assert up.low < up.placed(0.10) < up.placed(0.87) == 87
-    down = axis.value_axis([1.0, 1.1, 1.2, 1.3, 90.0], Objective("flops", "minimize"))
-    assert (down.beyond(90.0), down.beyond(1.3), down.arrow) == (True, False, "^")
-    whole = axis.value_axis([0, 0], whole=True)
-    assert [text for _, text in whole.ticks] == ["0"]
-
-
 def test_the_command_reports_a_search(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([str(sweep(tmp_path / "in")), "--output", str(tmp_path / "out")])
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert "Search: lr_batch" in out
-    assert "search.png" in out
+    assert str(tmp_path / "out" / "figures") in out

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from fmbench.errors import PartialResultsError
+from fmbench.report.figure import Figure
+from fmbench.report.figures import figures
 from fmbench.report.markdown import page
 from fmbench.report.raw import document, sheet
 from fmbench.report.search import SearchPart, chosen_by, search_parts
@@ -24,8 +26,8 @@ MARKDOWN_NAME = "benchmark.md"
 CSV_NAME = "benchmark.csv"
 HTML_NAME, JSON_NAME = "benchmark.html", "benchmark.json"
 
-#: The picture of the first search; others have a number behind the name.
-PICTURE_NAME = "search.png"
+#: The folder of the pictures, beside the page.
+FIGURES_NAME = "figures"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Report:
         made: When, in UTC.
         base: The folder that run folders are named relative to in what is written; None for the
             current one.
-        written: The files that were written.
+        written: The files that were written, and the folder of the pictures.
+        figures: The pictures in it.
         view: How the runs were looked at.
     """
 
@@ -51,6 +54,7 @@ class Report:
     base: Path | None = None
     written: tuple[Path, ...] = ()
     searches: tuple[SearchPart, ...] = ()
+    figures: tuple[Figure, ...] = ()
     view: View = PLAIN
 
     @property
@@ -88,7 +92,7 @@ class Report:
             self.made,
             self.base,
             searches=self.searches,
-            pictures=self._pictures,
+            figures=self.figures,
             notes=self.view.notes,
         )
 
@@ -103,6 +107,7 @@ class Report:
             self.made,
             self.base,
             searches=self.searches,
+            figures=self.figures,
             notes=self.view.notes,
         )
 
@@ -123,13 +128,6 @@ class Report:
             searches={part.folder: part.search for part in self.searches},
         )
 
-    @property
-    def _pictures(self) -> dict[int, str]:
-        """The pictures that were written, by the place of their search."""
-        names = {path.name for path in self.written}
-        places = enumerate(map(picture_name, range(len(self.searches))))
-        return {place: name for place, name in places if name in names}
-
 
 def build(
     folders: Sequence[Path],
@@ -143,8 +141,8 @@ def build(
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
         output: Where to write `benchmark.md`, `benchmark.html`, `benchmark.csv`, `benchmark.json`
-            and a picture of each search; made if it is not there. Nothing is written where no run
-            completed and no search has a trial, so that an older benchmark stays.
+            and the pictures; made if it is not there. Nothing is written where no run completed
+            and no search has a trial, so that an older benchmark stays.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
 
@@ -168,11 +166,6 @@ def build(
     return _written(report, output)
 
 
-def picture_name(place: int) -> str:
-    """The file of the picture of a search: search.png, search_2.png."""
-    return PICTURE_NAME if place == 0 else PICTURE_NAME.replace(".", f"_{place + 1}.")
-
-
 def print_tables(report: Report) -> None:
     """Print a report to standard output: fitted to a terminal, or plain where there is none."""
     print_sections(
@@ -186,24 +179,25 @@ def _written(report: Report, output: Path) -> Report:
     except OSError as error:
         raise storage_error(output, error) from error
     names = (MARKDOWN_NAME, HTML_NAME, CSV_NAME, JSON_NAME)
-    pictures = _draw(report.searches, output)
-    report = replace(report, written=(*(output / name for name in names), *pictures))
+    drawn = _draw(report, output / FIGURES_NAME)
+    folders = (output / FIGURES_NAME,) if drawn else ()
+    written = (*(output / name for name in names), *folders)
+    report = replace(report, written=written, figures=drawn)
     texts = (report.markdown, report.html, report.csv, report.json)
     for path, text in zip(report.written, texts, strict=False):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
 
 
-def _draw(searches: Sequence[SearchPart], output: Path) -> list[Path]:
-    """Write a picture of each search that has a trial."""
-    if not searches:
-        return []
-    from fmbench.report.plots import draw  # imports matplotlib, which most reports need not
-
-    pictures = []
-    for place, part in enumerate(searches):
-        path = output / picture_name(place)
-        if part.search.trials:
-            write_whole(path, draw(part.search))
-            pictures.append(path)
-    return pictures
+def _draw(report: Report, folder: Path) -> tuple[Figure, ...]:
+    """Draw the pictures of a report and write each as PNG and as SVG."""
+    drawn = []
+    for figure in figures(report.sections, report.searches):
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        write_whole(folder / f"{figure.name}.png", figure.png)
+        write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
+        drawn.append(figure)
+    return tuple(drawn)

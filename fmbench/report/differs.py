@@ -43,7 +43,7 @@ def differences(rows: Sequence[Row]) -> list[str]:
 
 
 def _apart(rows: Sequence[Row]) -> list[str]:
-    settings = [_settings(row) for row in rows]
+    settings = [settings_of(row) for row in rows]
     keys = _differing(settings)
     options = {key for key in keys if "." not in key}
     # An option that differs says it all; what it is made of follows only where it does not.
@@ -108,7 +108,7 @@ def _sentence(setting: Mapping[str, str], keys: Sequence[str], options: set[str]
     )
 
 
-def _settings(row: Row) -> dict[str, str]:
+def settings_of(row: Row) -> dict[str, str]:
     """All that may tell two rows apart, as texts under dotted names."""
     config = json.loads(row["config"] or "{}")
     settings = {"scheduler": str(row["scheduler"])}

@@ -5,7 +5,7 @@ Whatever came from a record passes through `fmbench.report.escape` on its way in
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import fmbench
 from fmbench.record import RESULT_NAME
 from fmbench.report.columns import ACCURACY, METRICS, NET
 from fmbench.report.escape import link, markdown, one_line
+from fmbench.report.figure import Figure
+from fmbench.report.figures import search_name
 from fmbench.report.reading import READING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import (
@@ -24,6 +26,9 @@ from fmbench.report.sections import (
 )
 from fmbench.results import Problem
 
+# Of a picture: the main figures in words.
+LONGEST_ALT = 600
+
 
 def page(
     sections: Sequence[Section],
@@ -32,7 +37,7 @@ def page(
     base: Path | None,
     *,
     searches: Sequence[SearchPart] = (),
-    pictures: Mapping[int, str] | None = None,
+    figures: Sequence[Figure] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """Write the page.
@@ -43,7 +48,7 @@ def page(
         made: When, in UTC.
         base: The folder the page will lie in; run folders are named relative to it.
         searches: The searches among the runs.
-        pictures: The names of their pictures, by their places; they lie beside the page.
+        figures: The pictures; they lie in the folder `figures` beside the page.
         notes: What a reader must know of how the runs were looked at.
 
     Returns:
@@ -56,8 +61,12 @@ def page(
     blocks += (f"> **{markdown(note)}**" for note in notes)
     for section in sections:
         blocks += _section(section, base)
-    for place, part in enumerate(searches):
-        blocks += _search(part, (pictures or {}).get(place))
+        for figure in figures:
+            if figure.data == section.data:
+                blocks += [f"### {markdown(figure.title)}", *_figure(figure)]
+    named = {figure.name: figure for figure in figures if figure.data is None}
+    for place, part in enumerate(searches, 1):
+        blocks += _search(part, named.get(search_name(place)))
     said = (f"- **{markdown(term)}** {markdown(meaning)}" for term, meaning in READING.items())
     blocks += ["## How to read the table", "\n".join(said)]
     if problems:
@@ -97,11 +106,17 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
         yield "</details>"
 
 
-def _search(part: SearchPart, picture: str | None) -> Iterator[str]:
+def _figure(figure: Figure) -> Iterator[str]:
+    place = link(f"figures/{figure.name}")
+    yield f"![{markdown(one_line(figure.alt, LONGEST_ALT))}]({place}.png)"
+    yield f"{markdown(figure.caption)} [SVG]({place}.svg)"
+
+
+def _search(part: SearchPart, figure: Figure | None) -> Iterator[str]:
     yield f"## {markdown(part.title)}"
     yield markdown(" ".join(part.sentences))
-    if picture is not None:
-        yield f"![{markdown(one_line(part.alt_text, LONGEST_REASON))}]({link(picture)})"
+    if figure is not None:
+        yield from _figure(figure)
     for table in part.tables:
         yield f"### {markdown(table.title)}"
         yield _table(table.headings, table.rows, table.right)

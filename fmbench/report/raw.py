@@ -66,7 +66,8 @@ def document(
         "fmbench_version": fmbench.__version__,
         "made": made.isoformat(timespec="seconds"),
         "notes": list(notes),
-        "rows": list(rows),
+        # The config is in the record of each run.
+        "rows": [{key: row[key] for key in row if key != "config"} for row in rows],
         "not_completed": [{**run, "started": _time(run["started"])} for run in unfinished],
         "unreadable": [
             {"path": str(problem.path), "reason": problem.reason} for problem in problems

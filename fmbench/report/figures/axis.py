@@ -1,10 +1,8 @@
-"""Axes of a search's picture: what they reach to, where their ticks stand, what they say."""
+"""Axes of a picture: what they reach to, where their ticks stand, what they say."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-from matplotlib.ticker import MaxNLocator
 
 from fmbench.grid import CHARACTER
 from fmbench.report.escape import one_line
@@ -18,6 +16,9 @@ LOG_SPAN = 20
 MOST_CHOICES = 6
 
 MOST_TICKS = 7
+
+# A logarithmic axis of less than this shows differences that are none.
+LEAST_SPAN = 4
 LONGEST_NAME = 14
 NARROWEST = 15  # pixels from one slanted name to the next
 
@@ -131,6 +132,45 @@ def parameter_axis(values: Sequence[Parameter], label: str, room: float) -> Axis
     return value_axis(numbers, label=label, may_log=True, whole=whole)
 
 
+def plain_axis(
+    low: float, high: float, label: str = "", *, show: Callable[[float], str] | None = None
+) -> Axis:
+    """A linear axis from one number to another; `show` makes a tick's text."""
+    ticks = _ticks(low, high, whole=False)
+    return Axis(low, high, label, tuple((at, show(at) if show else text) for at, text in ticks))
+
+
+def log_axis(
+    values: Sequence[float],
+    label: str,
+    *,
+    show: Callable[[float], str] | None = None,
+    places: Sequence[Sequence[float]] = (),
+) -> Axis:
+    """A logarithmic axis for numbers above zero, however near to each other.
+
+    Args:
+        values: All that are to be drawn.
+        label: What is written at it.
+        show: Makes a tick's text.
+        places: Where ticks may stand, in order: the first of these of which three lie inside, else
+            the last; by default round numbers.
+    """
+    show = show or _number
+    low, high = min(values), max(values)
+    middle, span = math.sqrt(low) * math.sqrt(high), max(high / low, LEAST_SPAN) ** 0.56
+    low, high = middle / span, middle * span
+    if not places:
+        return Axis(low, high, label, _log_ticks(low, high, show), log=True)
+    inside: list[float] = []
+    for some in places:
+        inside = [place for place in some if low <= place <= high]
+        if len(inside) > 2:
+            break
+    every = math.ceil(len(inside) / MOST_TICKS) or 1
+    return Axis(low, high, label, tuple((at, show(at)) for at in inside[::every]), log=True)
+
+
 def limits(
     values: Sequence[float], objective: Objective | None = None, *, whole: bool = False
 ) -> tuple[float, float]:
@@ -187,17 +227,27 @@ def _log_limits(values: Sequence[float]) -> tuple[float, float]:
     return min(values) / edge, max(values) * edge
 
 
-def _log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+def _log_ticks(
+    low: float, high: float, show: Callable[[float], str] | None = None
+) -> tuple[tuple[float, str], ...]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 3) if len(decades) < 4 else (1,)
-    places = [float(f"{step}e{decade}") for decade in decades for step in steps]
-    places = [place for place in places if low <= place <= high]
+    places: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        places = [float(f"{step}e{decade}") for decade in decades for step in steps]
+        places = [place for place in places if low <= place <= high]
+        if len(places) > 2:
+            break
     every = math.ceil(len(places) / MOST_TICKS) or 1
-    return tuple((place, _number(place)) for place in places[::every])
+    return tuple((place, (show or _number)(place)) for place in places[::every])
 
 
 def _ticks(low: float, high: float, *, whole: bool) -> tuple[tuple[float, str], ...]:
-    places = MaxNLocator(nbins=10 if whole else 4, integer=whole).tick_values(low, high)
+    from matplotlib.ticker import MaxNLocator
+
+    steps = [1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10]
+    places = MaxNLocator(nbins=10 if whole else 5, integer=whole, steps=steps).tick_values(
+        low, high
+    )
     inside = [float(place) for place in places if low <= place <= high]
     if whole:  # of less than two, matplotlib counts halves too
         inside = [place for place in inside if place.is_integer()]

@@ -1,0 +1,90 @@
+"""The pictures of a report: what there is to draw, under which names, and how many at most.
+
+Nothing is drawn before it is asked for, and matplotlib is imported with the first picture.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from fmbench.report.figure import Figure
+from fmbench.report.search import SearchPart
+from fmbench.report.sections import Section
+
+#: Of a report. Searches come last, but have their places kept.
+MOST_FIGURES = 40
+MOST_SEARCHES = 10
+
+#: Of a section, by nets: those with the best row.
+MOST_NETS = 6
+
+
+def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iterator[Figure]:
+    """Draw the pictures of a report, one after another.
+
+    Args:
+        sections: The data sets, each with its rows, the best first.
+        searches: The searches; one without trials has no picture.
+
+    Yields:
+        The figures of each section in turn, then those of the searches, at most `MOST_FIGURES`:
+        each once, with a name that no other has. A figure whose files cannot be read, or that would
+        show nothing, is not there.
+    """
+    searched = [
+        (place, part) for place, part in enumerate(searches, 1) if part.search.trials
+    ][:MOST_SEARCHES]  # fmt: skip
+    left = MOST_FIGURES - len(searched)
+    used: dict[str, str | None] = {}
+    for section in sections:
+        for figure in _section(section, used):
+            if left == 0:
+                break
+            left -= 1
+            used[figure.name] = figure.data
+            yield figure
+    for place, part in searched:
+        from fmbench.report.figures.search import search_figure
+
+        yield search_figure(part, search_name(place))
+
+
+def search_name(place: int) -> str:
+    """The name of the figure of a search, by its place from 1: search, search_2."""
+    return "search" if place == 1 else f"search_{place}"
+
+
+def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
+    from fmbench.report.figures.batch_size import batch_size
+    from fmbench.report.figures.confusion import confusion_figure
+    from fmbench.report.figures.curves import curves
+    from fmbench.report.figures.mistakes import mistakes
+    from fmbench.report.figures.names import by_net, unused
+    from fmbench.report.figures.tradeoff import accuracy_parameters, accuracy_time
+
+    def name(text: str) -> str:
+        return unused(text, used, section.data)
+
+    # Whatever order the table is in; and of several configurations in one row there are no curves.
+    rows = sorted(section.rows, key=lambda row: -row["test_accuracy"])
+    single = [row for row in rows if row["command"] is not None]
+    every = by_net(single)
+    nets = list(every.items())[:MOST_NETS]
+    limit = f" Shown for {len(nets)} of {len(every)} nets, the best."
+
+    def drawn() -> Iterator[Figure | None]:
+        yield accuracy_parameters(rows, section.data, name("accuracy_parameters"))
+        for draw in accuracy_time(rows, section.data):
+            yield draw(name("accuracy_time"))
+        for kind, draw_net in (
+            ("curves", curves),
+            ("batch_size", batch_size),
+            ("confusion", confusion_figure),
+        ):
+            for net, some in nets:
+                figure = draw_net(net, some, section.data, name(f"{kind}_{net}"))
+                if figure is not None and len(nets) < len(every):
+                    figure = replace(figure, caption=figure.caption + limit)
+                yield figure
+        yield mistakes(single, section.data, lambda net: name(f"mistakes_{net}"))
+
+    yield from (figure for figure in drawn() if figure is not None)

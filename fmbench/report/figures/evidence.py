@@ -1,0 +1,102 @@
+"""What the runs of a row left behind, as far as it can be read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fmbench.answers import read_labels, read_predictions
+from fmbench.report.columns import Row
+from fmbench.results import read_history
+
+# More cannot be read in a table as wide as a page.
+MOST_CLASSES = 50
+
+#: Of a net's rows, the best first, as many are asked for their files: of thousands that have none
+#: the others have none either.
+MOST_ASKED = 50
+
+History = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value by epoch, over the seeds of a row.
+
+    Attributes:
+        epochs: Counted from 1.
+        mean: Over the seeds.
+        low: The least of the seeds.
+        high: The greatest.
+        seeds: How many.
+    """
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def histories(row: Row) -> list[History]:
+    """The histories of a row's runs that have one."""
+    return [history for folder in row["folders"] if (history := read_history(folder))]
+
+
+def curve(runs: Sequence[History], key: str) -> Curve | None:
+    """The curve of one of a history's values; None where fewer than two epochs have it.
+
+    A seed that was looked at less than half as often as another is left out; what is drawn are the
+    epochs that all others have, so that a mean is one of the same seeds everywhere.
+
+    Args:
+        runs: Histories of the seeds.
+        key: Of the value: `train_loss`, say.
+    """
+    known = [
+        {int(line["epoch"]): line[key] for line in run if key in line and _sane(line.get("epoch"))}
+        for run in runs
+    ]
+    most = max(map(len, known), default=0)
+    known = [values for values in known if 2 * len(values) > most]
+    shared = sorted(set.intersection(*map(set, known))) if known else []
+    if len(shared) < 2:
+        return None
+    table = np.array([[values[epoch] for epoch in shared] for values in known])
+    epochs = np.array(shared) + 1
+    return Curve(epochs, table.mean(0), table.min(0), table.max(0), len(known))
+
+
+def confusion(row: Row) -> tuple[np.ndarray, int] | None:
+    """How often which class was taken for which, summed over a row's seeds, and how many those are.
+
+    Returns:
+        Counts (classes, classes), the right classes being the rows; None where no seed has both
+        its answers and their labels.
+    """
+    total: np.ndarray | None = None
+    seeds = 0
+    for folder in row["folders"]:
+        predicted, labels = read_predictions(folder), read_labels(folder)
+        if predicted is None or labels is None or len(predicted) != len(labels) or not len(labels):
+            continue
+        classes = max(int(predicted.max()), int(labels.max())) + 1
+        if classes > MOST_CLASSES:
+            continue
+        size = max(classes, 2, 0 if total is None else len(total))
+        places = labels.astype(np.int64) * size + predicted
+        counts = np.bincount(places, minlength=size * size).reshape(size, size)
+        if total is not None:
+            counts[: len(total), : len(total)] += total
+        total, seeds = counts, seeds + 1
+    return None if total is None else (total, seeds)
+
+
+def interval(row: Row) -> tuple[float, float] | None:
+    """The 95 % interval of a row's test accuracy, in percent; None where it has one seed."""
+    low, high = row.get("test_accuracy_low"), row.get("test_accuracy_high")
+    return None if low is None or high is None else (100 * low, 100 * high)
+
+
+def _sane(epoch: float | None) -> bool:
+    return epoch is not None and 0 <= epoch < 1e9

@@ -1,0 +1,99 @@
+"""What rows are called in a picture: nets, and what sets rows of one net apart."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+from fmbench.report.columns import SHOWN, Row
+from fmbench.report.escape import one_line
+from fmbench.report.formats import MISSING
+from fmbench.report.rows import REAL, SYNTHETIC
+from fmbench.synthetic import CLASSES
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+LONGEST_NAME = 60
+LONGEST_LABEL = 120
+
+#: Of the table's headings these say nothing beside what stands below them.
+_PLAIN = ("net", "optimizer", "device")
+
+
+def by_net(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows by the name of their net, in their order."""
+    nets: dict[str, list[Row]] = {}
+    for row in rows:
+        nets.setdefault(row["model"] or MISSING, []).append(row)
+    return nets
+
+
+def net(row: Row) -> str:
+    """The net with its own settings, as the table has it: wideresnet depth=16."""
+    name = row["model"] or MISSING
+    return one_line(f"{name} {row['model_settings']}".strip(), LONGEST_LABEL)
+
+
+def apart(rows: Sequence[Row]) -> list[str]:
+    """For each row what sets it apart from the others, in the table's words: batch size 64.
+
+    Of one row alone there is nothing to say.
+    """
+    said: list[list[str]] = [[] for _ in rows]
+    for column in SHOWN:
+        if not column.recipe:
+            continue
+        cells = [column.cell(row) for row in rows]
+        if len(set(cells)) == 1:
+            continue
+        if column.heading == "net":
+            cells = _variants(rows)
+        for texts, cell in zip(said, cells, strict=True):
+            if cell:
+                texts.append(cell if column.heading in _PLAIN else f"{column.heading} {cell}")
+    return [one_line(", ".join(texts), LONGEST_LABEL) for texts in said]
+
+
+def recipe(row: Row) -> str:
+    """The main settings of a row: batch size 64, sgd, learning rate 0.05, 4 epochs."""
+    cells = {column.key: column.cell(row) for column in SHOWN}
+    said = [
+        f"batch size {cells['batch_size']}", cells["optimizer"],
+        f"learning rate {cells['learning_rate']}", f"{cells['epochs']} epochs",
+    ]  # fmt: skip
+    return one_line(", ".join(said), LONGEST_LABEL)
+
+
+def class_names(data: str, classes: int) -> list[str]:
+    """The names of a data set's classes; their numbers where nothing else is known."""
+    if data in (REAL, SYNTHETIC) and classes <= len(CLASSES):
+        return list(CLASSES)
+    return [str(number) for number in range(classes)]
+
+
+def unused(name: str, used: Mapping[str, str | None], data: str) -> str:
+    """The name in safe characters, with something behind it where another figure has it.
+
+    Args:
+        name: What it should be.
+        used: Those there are, each with its data set. Some file systems do not tell A from a.
+        data: The data set of the new one: the name says it where another's has the plain name.
+    """
+    taken = {one.lower(): of for one, of in used.items()}
+    safe = _UNSAFE.sub("_", name)[:LONGEST_NAME].strip("_") or "figure"
+    if taken.get(safe.lower(), data) != data:
+        safe = f"{safe}_{_UNSAFE.sub('_', data)[:LONGEST_NAME]}"
+    if safe.lower() not in taken:
+        return safe
+    return next(
+        one for number in itertools.count(2) if (one := f"{safe}_{number}").lower() not in taken
+    )
+
+
+def _variants(rows: Sequence[Row]) -> list[str]:
+    """The nets' names where they differ, and what else stands in their column."""
+    several = len({row["model"] for row in rows}) > 1
+    return [
+        ", ".join(
+            filter(None, [net(row) if several else row["model_settings"], row["differs"]]),
+        )
+        for row in rows
+    ]
