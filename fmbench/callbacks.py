@@ -154,8 +154,10 @@ class SweepReport(Callback):
         if not self.begun or refused or not folder.is_dir() or not any(folder.iterdir()):
             return
         with _heard():
-            table = report.build([folder], folder)
+            table = report.build([folder])
             report.print_tables(table)
+            sys.stdout.flush()  # pictures take a moment
+            table = report.write(table, folder)
             for path in table.written:
                 print(path)
         sys.stdout.flush()

@@ -22,6 +22,7 @@ from browser import browser, found  # noqa: E402
 from benchmarks.report import write_records  # noqa: E402
 from fmbench import report  # noqa: E402
 from fmbench.report import html  # noqa: E402
+from fmbench.report.places import Places  # noqa: E402
 
 TIMES = 5
 
@@ -66,7 +67,7 @@ def measure(folder: Path, count: int) -> None:
     seconds = []
     for _ in range(TIMES):
         start = time.perf_counter()
-        text = html.page(made.sections, made.problems, made.made, folder)
+        text = html.page(made.sections, made.problems, made.made, Places(folder))
         seconds.append(time.perf_counter() - start)
     path = folder / "benchmark.html"
     path.write_text(text, "utf-8")

@@ -20,6 +20,7 @@ from fmbench.report import escape
 from fmbench.report.figure import Figure
 from fmbench.report.html import FIRST_ROWS, MOST_LISTED, page
 from fmbench.report.packed import PackedRows, pack
+from fmbench.report.places import Places
 from fmbench.report.reading import READING
 from fmbench.results import Problem
 
@@ -31,12 +32,12 @@ ROWS = 330
 def text(root: Path, **options: Any) -> str:
     """The page of the runs below a folder, as it would lie in it."""
     made = report.build([root])
-    return page(made.sections, made.problems, MADE, root, searches=made.searches, **options)
+    return page(made.sections, made.problems, MADE, Places(root), searches=made.searches, **options)
 
 
 def packed(root: Path) -> PackedRows:
     (section,) = report.build([root]).sections
-    return pack(section, root)
+    return pack(section, Places(root))
 
 
 def data(written: str) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ def test_runs_that_did_not_complete_and_unreadable_records_are_listed(tmp_path):
 
 def test_long_lists_are_cut_and_say_so(tmp_path):
     problems = [Problem(tmp_path / str(n), "no JSON") for n in range(MOST_LISTED + 7)]
-    written = page([], problems, MADE, tmp_path)
+    written = page([], problems, MADE, Places(tmp_path))
     assert written.count("no JSON") == MOST_LISTED
     assert f"The first {MOST_LISTED} of {len(problems)}" in written
 
@@ -183,7 +184,7 @@ def test_pictures_stand_where_they_belong_and_none_is_lost(tmp_path):
     assert written.count("<svg") == 3
     assert "<?xml" not in written
     assert written.count("<!DOCTYPE svg") == 0
-    assert 'aria-label="An &#34;alt&#34; text"' in written
+    assert 'aria-label="An &quot;alt&quot; text"' in written
     assert 'href="figures/c%20d.svg"' in written
     assert "A &lt;caption&gt;." in written
 
@@ -196,7 +197,7 @@ def test_each_search_has_its_own_pictures():
     found = [Search(name, "TPE", "none", 0, (goal,), ()) for name in ("one", "two")]
     figures = [figure("search_2", None), figure("search", None), figure("other", None)]
     parts = [SearchPart(search, {}) for search in found]
-    written = page([], [], MADE, None, searches=parts, figures=figures)
+    written = page([], [], MADE, Places(None), searches=parts, figures=figures)
     order = ["Search: one</h2>", "title of search<", "Search: two</h2>", "title of search_2<"]
     order += ["Pictures</h2>", "title of other<"]
     assert [written.index(one) for one in order] == sorted(written.index(one) for one in order)

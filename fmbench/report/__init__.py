@@ -1,17 +1,17 @@
 """What the runs left behind, as a benchmark table: terminal, Markdown, web page, CSV.
 
-The public surface is `build`, `print_tables`, `benchmark_table` and `Report`. They are loaded on
-first use: pandas takes longer to import than `--help` should take to answer.
+The public surface is `build`, `print_tables`, `write`, `benchmark_table` and `Report`. They are
+loaded on first use: pandas takes longer to import than `--help` should take to answer.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmbench.report.benchmark import Report, build, print_tables
+    from fmbench.report.benchmark import Report, build, print_tables, write
     from fmbench.report.table import benchmark_table
 
-__all__ = ["Report", "benchmark_table", "build", "print_tables"]
+__all__ = ["Report", "benchmark_table", "build", "print_tables", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,12 +76,15 @@ def _report(arguments: argparse.Namespace) -> int:
         output = Path()
     folders = _folders(arguments.folders)
     with _progress() as progress:
-        made = report.build(folders, output, view=view, progress=progress)
-    return _printed(lambda: _print(made, folders)) or made.exit_status
+        made = report.build(folders, view=view, progress=progress)
+    # The table first: pictures take longer to draw than a reader likes to wait.
+    status = _printed(lambda: report.print_tables(made))
+    if output is not None:
+        made = report.write(made, output)
+    return status or _printed(lambda: _print_written(made, folders)) or made.exit_status
 
 
-def _print(made: report.Report, folders: Sequence[Path]) -> None:
-    report.print_tables(made)
+def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
     if made.written:
         sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
     elif not made.view.is_plain and not made.table.empty:

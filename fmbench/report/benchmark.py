@@ -13,6 +13,7 @@ from fmbench.errors import PartialResultsError
 from fmbench.report.figure import Figure
 from fmbench.report.figures import figures
 from fmbench.report.markdown import page
+from fmbench.report.places import Places
 from fmbench.report.raw import document, sheet
 from fmbench.report.search import SearchPart, chosen_by, search_parts
 from fmbench.report.sections import Section, sections
@@ -84,13 +85,17 @@ class Report:
         return PartialResultsError.exit_status if self.problems else 0
 
     @cached_property
+    def _places(self) -> Places:
+        return Places(self.base)
+
+    @cached_property
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
         return page(
             self.sections,
             self.problems,
             self.made,
-            self.base,
+            self._places,
             searches=self.searches,
             figures=self.figures,
             notes=self.view.notes,
@@ -105,7 +110,7 @@ class Report:
             self.sections,
             self.problems,
             self.made,
-            self.base,
+            self._places,
             searches=self.searches,
             figures=self.figures,
             notes=self.view.notes,
@@ -141,8 +146,7 @@ def build(
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
         output: Where to write `benchmark.md`, `benchmark.html`, `benchmark.csv`, `benchmark.json`
-            and the pictures; made if it is not there. Nothing is written where no run completed
-            and no search has a trial, so that an older benchmark stays.
+            and the pictures, as `write` does.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
 
@@ -161,19 +165,25 @@ def build(
     report = Report(
         table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view
     )
-    if output is None or (table.empty and not any(part.search.trials for part in searches)):
+    return report if output is None else write(report, output)
+
+
+def write(report: Report, output: Path) -> Report:
+    """Write a report's files, unless there is nothing to write.
+
+    Args:
+        report: Of `build`.
+        output: Where to; made if it is not there.
+
+    Returns:
+        The report with its pictures and the files that were written. Nothing is where no run
+        completed and no search has a trial, so that an older benchmark stays.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    if report.table.empty and not any(part.search.trials for part in report.searches):
         return report
-    return _written(report, output)
-
-
-def print_tables(report: Report) -> None:
-    """Print a report to standard output: fitted to a terminal, or plain where there is none."""
-    print_sections(
-        report.sections, report.problems, searches=report.searches, notes=report.view.notes
-    )
-
-
-def _written(report: Report, output: Path) -> Report:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,11 +192,18 @@ def _written(report: Report, output: Path) -> Report:
     drawn = _draw(report, output / FIGURES_NAME)
     folders = (output / FIGURES_NAME,) if drawn else ()
     written = (*(output / name for name in names), *folders)
-    report = replace(report, written=written, figures=drawn)
+    report = replace(report, base=output, written=written, figures=drawn)
     texts = (report.markdown, report.html, report.csv, report.json)
     for path, text in zip(report.written, texts, strict=False):
         write_whole(path, text.encode("utf-8", "backslashreplace"))
     return report
+
+
+def print_tables(report: Report) -> None:
+    """Print a report to standard output: fitted to a terminal, or plain where there is none."""
+    print_sections(
+        report.sections, report.problems, searches=report.searches, notes=report.view.notes
+    )
 
 
 def _draw(report: Report, folder: Path) -> tuple[Figure, ...]:

@@ -6,7 +6,6 @@ one XX
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from fmbench.report.columns import NET
 from fmbench.report.escape import link, one_line
 from fmbench.report.figure import Figure
 from fmbench.report.packed import pack
+from fmbench.report.places import Places
 from fmbench.report.reading import READING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
@@ -38,7 +38,7 @@ def page(
     sections: Sequence[Section],
     problems: Sequence[Problem],
     made: datetime,
-    base: Path | None,
+    places: Places,
     *,
     searches: Sequence[SearchPart] = (),
     figures: Sequence[Figure] = (),
@@ -50,7 +50,7 @@ def page(
         sections: What to show, a table each.
         problems: The records that could not be read.
         made: When, in UTC.
-        base: The folder the page will lie in; run folders are named relative to it.
+        places: Where runs are, seen from the page.
         searches: The searches among the runs.
         figures: Pictures of the sections, and of the searches: `search` of the first, `search_2`
             of the second. What belongs to none stands behind them.
@@ -66,7 +66,7 @@ def page(
         return [figure for figure, of in zip(figures, owners, strict=True) if of == owner]
 
     return (
-        _environment(base)
+        _environment(places)
         .get_template("page.html.j2")
         .render(
             version=fmbench.__version__,
@@ -78,7 +78,7 @@ def page(
             parts=[
                 {
                     "section": section,
-                    "packed": pack(section, base),
+                    "packed": pack(section, places),
                     "unfinished": [
                         (unfinished_cells(run), run["folder"])
                         for run in section.unfinished[:MOST_LISTED]
@@ -104,7 +104,7 @@ def page(
     )
 
 
-def _environment(base: Path | None) -> jinja2.Environment:
+def _environment(places: Places) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -118,7 +118,7 @@ def _environment(base: Path | None) -> jinja2.Environment:
         "drawn": lambda figure: Markup(figure.inline),  # noqa: S704
         "json": lambda packed: Markup(packed.json),  # noqa: S704, it is escaped for its place
         "link": link,
-        "place": lambda path: os.path.relpath(path, base or Path()),
+        "place": places.path,
         # Spaces within its quotes count; `fmbench.report.escape.shell_word` made it one line.
         "verbatim": Markup.escape,
     }

@@ -3,11 +3,9 @@
 Whatever came from a record passes through `fmbench.report.escape` on its way in.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 
 import fmbench
 from fmbench.record import RESULT_NAME
@@ -15,6 +13,7 @@ from fmbench.report.columns import ACCURACY, METRICS, NET
 from fmbench.report.escape import link, markdown, one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
+from fmbench.report.places import Places, Run
 from fmbench.report.reading import READING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import (
@@ -34,7 +33,7 @@ def page(
     sections: Sequence[Section],
     problems: Sequence[Problem],
     made: datetime,
-    base: Path | None,
+    places: Places,
     *,
     searches: Sequence[SearchPart] = (),
     figures: Sequence[Figure] = (),
@@ -46,7 +45,7 @@ def page(
         sections: What to show, a table each.
         problems: The records that could not be read.
         made: When, in UTC.
-        base: The folder the page will lie in; run folders are named relative to it.
+        places: Where runs are, seen from the page.
         searches: The searches among the runs.
         figures: The pictures; they lie in the folder `figures` beside the page.
         notes: What a reader must know of how the runs were looked at.
@@ -60,7 +59,7 @@ def page(
     ]
     blocks += (f"> **{markdown(note)}**" for note in notes)
     for section in sections:
-        blocks += _section(section, base)
+        blocks += _section(section, places)
         for figure in figures:
             if figure.data == section.data:
                 blocks += [f"### {markdown(figure.title)}", *_figure(figure)]
@@ -71,14 +70,14 @@ def page(
     blocks += ["## How to read the table", "\n".join(said)]
     if problems:
         rows = (
-            [_place(problem.path, base), one_line(problem.reason, LONGEST_REASON)]
+            [places.path(problem.path), one_line(problem.reason, LONGEST_REASON)]
             for problem in problems
         )
         blocks += ["## Records that could not be read", _table(["record", "reason"], rows)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(section: Section, base: Path | None) -> Iterator[str]:
+def _section(section: Section, places: Places) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
@@ -90,14 +89,14 @@ def _section(section: Section, base: Path | None) -> Iterator[str]:
         yield "### Runs that did not complete"
         yield _table(
             [*UNFINISHED, "folder"],
-            ([*unfinished_cells(run), _place(run["folder"], base)] for run in section.unfinished),
+            ([*unfinished_cells(run), places.path(run["folder"])] for run in section.unfinished),
         )
     if section.rows:
         yield "<details><summary>Commands that make these rows again, and their runs</summary>"
         for row in section.rows:
             name = NET.cell(row)
             accuracy = METRICS["test_accuracy"].with_spread(*(row[key] for key in ACCURACY))
-            links = ", ".join(_links(folder, base) for folder in row["folders"])
+            links = ", ".join(_links(places.run(folder)) for folder in row["folders"])
             yield f"Row {row['number']}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
             if row["published_source"] is not None:
                 yield markdown(published(row))
@@ -141,19 +140,7 @@ def _code(command: str) -> str:
     return f"{fence}sh\n{command}\n{fence}"
 
 
-def _links(folder: str, base: Path | None) -> str:
+def _links(run: Run) -> str:
     """Links to a run and to the file that holds its config."""
-    place = _place(folder, base)
-    config = link(os.path.join(place, config_file(folder)))  # noqa: PTH118 - texts
-    return f"[{markdown(place)}]({link(place)}) ([config]({config}))"
-
-
-def config_file(folder: str) -> str:
-    """The file of a run folder that a reader looks for its config in."""
-    composed = os.path.join(".hydra", "config.yaml")  # noqa: PTH118 - texts
-    # A run that was started from Python has its record alone, which holds the config too.
-    return composed if os.path.isfile(os.path.join(folder, composed)) else RESULT_NAME  # noqa: PTH113, PTH118
-
-
-def _place(path: Path | str, base: Path | None) -> str:
-    return os.path.relpath(path, base or Path())
+    config = ".hydra/config.yaml" if run.has_config else RESULT_NAME
+    return f"[{markdown(run.place)}]({run.address}) ([config]({run.address}/{config}))"

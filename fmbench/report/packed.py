@@ -6,16 +6,15 @@ order of the raw values, and a learning rate that a thousand rows share is writt
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fmbench.report.columns import COLUMNS, Column, Row
-from fmbench.report.escape import link, one_line
+from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
+from fmbench.report.places import Places, Run
 from fmbench.report.sections import Section, published
 
 # It stands before every row, whichever columns are shown.
@@ -30,9 +29,6 @@ TOLD = ("command", "published_source", "published_protocol", "deviations")
 # A hash's first digits tell it apart; the CSV file has them all.
 _HASH = re.compile("[0-9a-f]{32,}")
 _DIGITS = 12
-
-# A path that is its own address, as nearly all are: `quote` would take longer to say so.
-_PLAIN = re.compile("[A-Za-z0-9_.~/-]+")
 
 # No longer, or Python refuses to read it as one.
 _NUMBER = re.compile(r"(\d{1,18})")
@@ -84,21 +80,6 @@ class PackedColumn:
         if self.gives_way:
             content["way"] = self.gives_way
         return content
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run of a row: where its folder is, seen from the page.
-
-    Attributes:
-        place: The folder, as people read it.
-        address: The same as the address of a link.
-        has_config: Whether Hydra's config lies in it.
-    """
-
-    place: str
-    address: str
-    has_config: bool
 
 
 @dataclass(frozen=True)
@@ -161,12 +142,12 @@ class PackedRows:
         return text
 
 
-def pack(section: Section, base: Path | None) -> PackedRows:
+def pack(section: Section, places: Places) -> PackedRows:
     """Pack the rows of a section.
 
     Args:
         section: With its rows in their order.
-        base: The folder that the page will lie in.
+        places: Where their runs are.
     """
     rows = section.rows
     others = [
@@ -174,7 +155,6 @@ def pack(section: Section, base: Path | None) -> PackedRows:
         for column in COLUMNS
         if not column.heading and column.key not in TOLD
     ]
-    place = _Places(base).run
     return PackedRows(
         columns=[
             _packed(column, column.title, [column.cell(row) for row in rows], rows)
@@ -187,29 +167,9 @@ def pack(section: Section, base: Path | None) -> PackedRows:
         sources=[
             "" if row["published_source"] is None else one_line(published(row)) for row in rows
         ],
-        runs=[[place(folder) for folder in row["folders"]] for row in rows],
+        runs=[[places.run(folder) for folder in row["folders"]] for row in rows],
         seeds=[row["seeds"] for row in rows],
     )
-
-
-class _Places:
-    """Where folders are, seen from a page. Most of many share a parent, which is found once."""
-
-    def __init__(self, base: Path | None) -> None:
-        self._base = base or Path()
-        self._parents: dict[str, str] = {}
-
-    def run(self, folder: str) -> Run:
-        parent, name = os.path.split(folder)
-        if name in ("", ".", ".."):
-            parent, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100
-        if parent not in self._parents:
-            self._parents[parent] = os.path.relpath(parent or ".", self._base)
-        place = os.path.join(self._parents[parent], name).removeprefix("./")  # noqa: PTH118
-        has_config = os.path.exists(f"{folder}/.hydra/config.yaml")  # noqa: PTH110
-        if _PLAIN.fullmatch(place):
-            return Run(place, place, has_config)
-        return Run(one_line(place), link(place), has_config)
 
 
 def _packed(column: Column, title: str, cells: Sequence[str], rows: Sequence[Row]) -> PackedColumn:
