@@ -97,8 +97,11 @@ class Points:
             alike.setdefault(net(self.rows[number]), []).append(number)
         said = {}
         for name, numbers in alike.items():
-            for number, text in zip(numbers, apart([self.rows[n] for n in numbers]), strict=True):
-                said[number] = f"{name}, {text}" if text else name
+            # From all of the net, with a name or without.
+            members = [n for n, row in enumerate(self.rows) if net(row) == name]
+            texts = dict(zip(members, apart([self.rows[n] for n in members]), strict=True))
+            for number in numbers:
+                said[number] = f"{name}, {texts[number]}" if texts[number] else name
         wide = any(width_of(text, TICK) > WIDEST_NAME for text in said.values())
         if wide or len(self.front) > MOST_TOLD_APART:
             return once
