@@ -206,7 +206,10 @@ def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
 LIMITED = """
 import resource, sys
 import torch
-from fmbench import report  # the table at the end needs libraries that are large too
+# The report at the end needs libraries that are large too.
+import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, matplotlib.pyplot
+import fmbench.report.html
+from fmbench import report
 from fmbench.cli import main
 import fmbench.runner
 import hydra_plugins.fmbench_sweepers._resume

@@ -69,16 +69,12 @@ def loss(value: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes with a metric prefix: 512 MB."""
+    """Bytes with a metric prefix: 512 MB, 1.04 GB."""
     if count is None:
         return MISSING
     for prefix, unit in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= unit:
-            return (
-                f"{count / unit:.3g} {prefix}"
-                if count < 999.5 * unit
-                else f"{count / unit:,.0f} {prefix}"
-            )
+            return f"{count / unit:.{2 if count < 9.995 * unit else 0}f} {prefix}"
     return f"{count:.0f} B"
 
 
