@@ -50,7 +50,9 @@ class Column:
 
     def cell(self, row: Row) -> str:
         """The cell of a row, as plain text."""
-        return self.show(*(row[key] for key in self.takes or (self.key,)))
+        if not self.takes:
+            return self.show(row[self.key])
+        return self.show(*[row[key] for key in self.takes])
 
 
 ACCURACY = ("test_accuracy", "test_accuracy_sd")

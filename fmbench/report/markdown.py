@@ -82,8 +82,8 @@ def _section(section: Section, places: Places) -> Iterator[str]:
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
         columns = section.columns
-        cells = ([column.cell(row) for column in columns] for row in section.rows)
-        yield _table([column.title for column in columns], cells, [c.right for c in columns])
+        titles, right = [c.title for c in columns], [c.right for c in columns]
+        yield _table(titles, section.cells, right)
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"

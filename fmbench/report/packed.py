@@ -150,6 +150,7 @@ def pack(section: Section, places: Places) -> PackedRows:
         places: Where their runs are.
     """
     rows = section.rows
+    cells = list(zip(*section.cells, strict=True)) or [()] * len(section.columns)
     others = [
         _packed(column, column.key, [_raw(row[column.key]) for row in rows], rows)
         for column in COLUMNS
@@ -157,8 +158,8 @@ def pack(section: Section, places: Places) -> PackedRows:
     ]
     return PackedRows(
         columns=[
-            _packed(column, column.title, [column.cell(row) for row in rows], rows)
-            for column in section.columns
+            _packed(column, column.title, texts, rows)
+            for column, texts in zip(section.columns, cells, strict=True)
             if column.key != NUMBER
         ],
         others=[column for column in others if column.texts != [MISSING]],

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -65,10 +66,15 @@ class Section:
     untested: int = 0
     metric: str = TEST_ACCURACY
 
-    @property
+    @cached_property
     def columns(self) -> list[Column]:
         """The columns that people read of the rows."""
         return shown(self.rows, self.metric)
+
+    @cached_property
+    def cells(self) -> list[tuple[str, ...]]:
+        """The cells of each row below these columns, as plain text."""
+        return [tuple(column.cell(row) for column in self.columns) for row in self.rows]
 
     @property
     def title(self) -> str:

@@ -117,7 +117,7 @@ def fit(
 
 def _print_fitted(console: Console, section: Section) -> None:
     rows = section.rows
-    cells = {column: _cells(column, rows) for column in section.columns}
+    cells = dict(zip(section.columns, _cells(section), strict=True))
     columns = [c for c in cells if not c.gives_way or set(cells[c]) != {MISSING}]
     headings = {column: column.title for column in columns}
     shared: list[Column] = []
@@ -187,8 +187,7 @@ def _widths(needs: Sequence[tuple[int, int]], width: int) -> list[int]:
 
 def _print_plain(console: Console, section: Section) -> None:
     columns = section.columns
-    cells = zip(*(_cells(column, section.rows) for column in columns), strict=True)
-    lines = [[column.title for column in columns], *cells]
+    lines = [[column.title for column in columns], *zip(*_cells(section), strict=True)]
     for line in aligned(lines, [column.right for column in columns]):
         _write(console, Text(line))
 
@@ -219,8 +218,9 @@ def _write(console: Console, text: Text) -> None:
         console.file.write(f"{text.plain}\n")
 
 
-def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
-    return [one_line(column.cell(row)) for row in rows]
+def _cells(section: Section) -> list[list[str]]:
+    """For each column its cells."""
+    return [[one_line(text) for text in texts] for texts in zip(*section.cells, strict=True)]
 
 
 def _place(path: Any) -> str:
