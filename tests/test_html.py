@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from browser import Browser, Page, browser
 from records import PUBLISHED, write
-from test_report import HOSTILE, SHOWN, write_hostile
+from reports import HOSTILE, write_hostile
 
 from fmbench import report
 from fmbench.record import RUNNING
@@ -364,7 +364,7 @@ def tab(chromium: Browser, large: Path):
 
 
 #: The headings of columns, by key.
-TITLES = {column.key: column.title for column in SHOWN}
+TITLES = {column.key: column.title for column in columns.SHOWN}
 
 
 def column(tab: Page, heading: str) -> list[str]:

@@ -1,0 +1,119 @@
+"""Published figures beside ours."""
+
+from pathlib import Path
+
+import pytest
+from records import PUBLISHED, write
+from reports import build, sheet_rows, table_cells
+
+
+def published_row(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The published columns of a table of one row: as people read them, and as CSV has them."""
+    heading, _, *rows = table_cells(build(folder, folder).markdown)
+    (row,), (raw,) = rows, sheet_rows(folder)
+    return dict(zip(heading, (cell.replace("\\", "") for cell in row), strict=True)), raw
+
+
+def test_published_figures_stand_beside_ours_with_the_difference(tmp_path):
+    write(tmp_path / "0", best_test_accuracy=0.9035, test_accuracy=0.9, **PUBLISHED)
+    write(tmp_path / "1", seed=1, best_test_accuracy=0.9045, test_accuracy=0.9, **PUBLISHED)
+    shown, raw = published_row(tmp_path)
+    assert shown["published (%)"] == "89.70, best epoch on test"
+    assert shown["difference (points)"] == "+0.70"  # the best epochs', 90.40 in the mean
+    assert shown["published time"] == "18 min 29 s, GTX 1070"
+    assert float(raw["difference"]) == pytest.approx(0.007)
+    assert raw["difference_of"] == "best epoch on test"
+    assert raw["published_parameters"] == "61706"
+    assert "Published in a project (best epoch on test)." in build(tmp_path).markdown
+
+
+def test_a_last_epoch_compared_with_a_best_on_test_says_so(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9, best_test_accuracy=0.95, **PUBLISHED)
+    write(tmp_path / "1", seed=1, test_accuracy=0.9, **PUBLISHED)  # this one did not look
+    assert published_row(tmp_path)[0]["difference (points)"] == "+0.30, last epoch"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "accuracy"),
+    [("last epoch", "89.70, last epoch"), ("not stated", "89.70, protocol not stated")],
+)
+def test_other_protocols_are_compared_with_the_last_epoch(tmp_path, protocol, accuracy):
+    reference = {**PUBLISHED["reference"], "protocol": protocol}
+    write(
+        tmp_path,
+        test_accuracy=0.89,
+        best_test_accuracy=0.95,
+        **{**PUBLISHED, "reference": reference},
+    )
+    shown, raw = published_row(tmp_path)
+    assert shown["published (%)"] == accuracy
+    assert shown["difference (points)"] == "-0.70"
+    assert raw["difference_of"] == "last epoch"
+    said = accuracy.partition(", ")[2]
+    assert f"Published in a project ({said})." in build(tmp_path).markdown
+
+
+def test_the_best_of_fewer_looks_is_not_compared_with_the_best_of_all(tmp_path):
+    changes = {**PUBLISHED, "config__test_every": 10}
+    write(tmp_path, test_accuracy=0.9, best_test_accuracy=0.95, **changes)
+    assert published_row(tmp_path)[0]["difference (points)"] == "+0.30, last epoch"
+
+
+def test_of_two_experiments_with_one_recipe_the_one_it_is_published_under_counts(tmp_path):
+    write(tmp_path / "0", started="2026-11-20T10:00:00Z", **PUBLISHED)
+    other = {**PUBLISHED, "experiment": "other", "deviations": ["model=lenet"]}
+    write(tmp_path / "1", seed=1, started="2026-11-20T11:00:00Z", **other)
+    shown, raw = published_row(tmp_path)
+    assert raw["experiment"] == "lenet"
+    assert shown["difference (points)"] == "+0.31, last epoch"
+
+
+def test_where_nothing_was_published_no_recipe_was_changed(tmp_path):
+    reference = {**PUBLISHED["reference"], "accuracy": None}
+    write(tmp_path, **{**PUBLISHED, "reference": reference, "deviations": ["epochs=3"]})
+    heading = table_cells(build(tmp_path, tmp_path).markdown)[0]
+    assert "difference (points)" not in heading
+    (raw,) = sheet_rows(tmp_path)
+    assert (raw["experiment"], raw["deviations"]) == ("lenet", "epochs=3")
+
+
+def test_a_time_that_is_about_so_much_says_so(tmp_path):
+    reference = {**PUBLISHED["reference"], "seconds": 144_000, "approximate": True}
+    write(tmp_path, **{**PUBLISHED, "reference": reference})
+    assert published_row(tmp_path)[0]["published time"] == "about 40 h 00 min, GTX 1070"
+
+
+def test_a_row_with_options_of_the_users_says_where_they_are_to_be_put(tmp_path):
+    write(tmp_path, config_dir=True)
+    assert (
+        "python -m fmbench --config-dir DIR model=lenet epochs=3 seed=0" in build(tmp_path).markdown
+    )
+
+
+def test_a_changed_recipe_has_no_difference(tmp_path):
+    write(tmp_path, **{**PUBLISHED, "deviations": ["epochs=3"]})
+    shown, raw = published_row(tmp_path)
+    assert shown["difference (points)"] == "recipe changed"
+    assert (raw["difference"], raw["deviations"]) == ("", "epochs=3")
+    assert "Otherwise than published: epochs=3." in build(tmp_path).markdown
+
+
+def test_a_reference_without_an_accuracy_has_no_difference(tmp_path):
+    reference = {**PUBLISHED["reference"], "accuracy": None, "seconds": None}
+    write(tmp_path / "0", **{**PUBLISHED, "reference": reference})
+    write(tmp_path / "1", model="other", **PUBLISHED)
+    heading, _, *rows = table_cells(build(tmp_path).markdown)
+    (row,) = (row for row in rows if row[1] == "lenet")
+    assert {row[heading.index(name)] for name in ("published (%)", "published time")} == {"-"}
+    assert row[heading.index("difference (points)")] == "-"
+
+
+def test_published_figures_are_about_the_real_data(tmp_path):
+    write(tmp_path, data__name="synthetic", **PUBLISHED)
+    assert "published" not in table_cells(build(tmp_path).markdown)[0]
+
+
+def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_path):
+    write(tmp_path / "0", started="2026-11-20T10:00:00Z", **PUBLISHED)
+    write(tmp_path / "1", started="2026-11-20T11:00:00Z")
+    assert published_row(tmp_path)[0]["published (%)"] == "89.70, best epoch on test"
