@@ -16,7 +16,7 @@ from reports import HOSTILE, write_hostile
 
 from fmbench import report
 from fmbench.record import RUNNING
-from fmbench.report import escape
+from fmbench.report import columns, escape
 from fmbench.report.figure import Figure
 from fmbench.report.html import FIRST_ROWS, MOST_LISTED, page
 from fmbench.report.packed import PackedRows, pack
@@ -574,8 +574,6 @@ DRAWN = """[...document.querySelectorAll(".rows tbody tr")].map(function drawn(e
 
 
 def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path, monkeypatch):
-    from fmbench.report import columns
-
     # Wherever the net stands.
     monkeypatch.setattr(columns, "SHOWN", (columns.SHOWN[-1], *columns.SHOWN[:-1]))
     (write(tmp_path / "a b", **PUBLISHED) / ".hydra").mkdir()
