@@ -18,6 +18,9 @@ CONFIDENCE = 0.95
 # Images of the Gram matrix at a time: 500 rows of so many doubles are 16 MB.
 _CHUNK = 4096
 
+# Images that two rows answer otherwise; of fewer no mean is normally distributed.
+_FEW = 30
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -111,18 +114,30 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def difference(a: Sample, b: Sample) -> Difference:
-    """Compare two rows."""
+    """Compare two rows.
+
+    With one seed each the interval is of those images that one of the two alone has right, by the
+    same exact test as p (Clopper and Pearson 1934).
+    """
     found = _differences([a, b])
+    mean, p = float(found.mean[0]), float(found.p[0])
     half = float(special.stdtrit(found.freedom[0], (1 + CONFIDENCE) / 2) * found.error[0])
-    mean = float(found.mean[0])
-    return Difference(
-        mean,
-        mean - half,
-        mean + half,
-        float(found.p[0]),
-        paired=a.is_paired(b),
-        seeds=max(len(a.accuracies), len(b.accuracies)) > 1,
-    )
+    low, high = mean - half, mean + half
+    seeds = max(len(a.accuracies), len(b.accuracies)) > 1
+    if not seeds and a.is_paired(b) and a.correct is not None and b.correct is not None:
+        only_a = int(np.sum(a.correct > b.correct))
+        apart = only_a + int(np.sum(b.correct > a.correct))
+        ends = [2 * share - 1 for share in _clopper_pearson(only_a, apart)]
+        low, high = (apart / a.images * end for end in ends)
+    return Difference(mean, max(low, -1.0), min(high, 1.0), p, paired=a.is_paired(b), seeds=seeds)
+
+
+def _clopper_pearson(hits: int, count: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share."""
+    tail = (1 - CONFIDENCE) / 2
+    low = float(special.betaincinv(hits, count - hits + 1, tail)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, count - hits, 1 - tail)) if hits < count else 1.0
+    return low, high
 
 
 def ranks(samples: Sequence[Sample], *, level: float = 1 - CONFIDENCE) -> list[int]:
@@ -161,24 +176,24 @@ def _differences(samples: Sequence[Sample]) -> _Pairs:
     """The difference of each pair, its standard error and degrees of freedom, and its p.
 
     The variance of a difference is that over the images plus that over the seeds of either row.
-    The first holds a little of the second already, so the tests err on the careful side. Degrees
-    of freedom are by Welch and Satterthwaite. A row of one seed says nothing of its spread: where
-    the other has several, theirs is taken for it; where neither has, what is left is McNemar's
-    test of two nets.
+    The first holds a little of the second already, so the tests err on the careful side. Of two or
+    three seeds the spread is hardly known, and one that is small by chance would make differences
+    of nothing: so no row's counts for less than that of all rows together, and a row of one seed
+    has theirs. Degrees of freedom are by Welch and Satterthwaite. Where no row has several seeds,
+    what is left is McNemar's test of two nets.
     """
     first, second = np.triu_indices(len(samples), 1)
     n = np.array([len(sample.accuracies) for sample in samples])
     means = np.array([float(np.mean(sample.accuracies)) for sample in samples])
-    spread = np.array(
-        [np.var(s.accuracies, ddof=1) if len(s.accuracies) > 1 else 0.0 for s in samples]
-    )
     images = np.array([sample.images for sample in samples], dtype=float)
     mean = means[first] - means[second]
 
-    # Unpaired, as if the images were drawn anew for either.
-    alone = means * (1 - means) / images
+    # Unpaired, as if the images were drawn anew for either; none right does not mean none ever.
+    right, wrong = means * images + 1, (1 - means) * images + 1
+    alone = right * wrong / (images + 2) ** 2 / images
     over_images = alone[first] + alone[second]
     p_exact = np.full(len(first), np.nan)
+    few = np.zeros(len(first), dtype=bool)
     for members in _test_sets(samples):
         inside = np.isin(first, members) & np.isin(second, members)
         at = {member: place for place, member in enumerate(members)}
@@ -190,40 +205,46 @@ def _differences(samples: Sequence[Sample]) -> _Pairs:
         sums = squares[row] + squares[column] - 2 * products[row, column]
         variance = np.maximum(sums - count * mean[inside] ** 2, 0) / max(count - 1, 1)
         over_images[inside] = variance / count
+        few[inside] = sums < _FEW
         p_exact[inside] = mcnemar(
             np.rint(squares[row] - products[row, column]),
             np.rint(squares[column] - products[row, column]),
         )
 
-    over_seeds, seed_term = _over_seeds(n[first], n[second], spread[first], spread[second])
+    spread, known = _spreads(samples)
+    over_seeds = spread[first] / n[first] + spread[second] / n[second]
     variance = over_images + over_seeds
     image_term = over_images**2 / np.maximum(np.minimum(images[first], images[second]) - 1, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = variance**2 / (image_term + seed_term)
+        freedom = variance**2 / (image_term + over_seeds**2 / max(known, 1))
         distance = np.abs(mean) / np.sqrt(variance)
-    freedom = np.where(np.isfinite(freedom), freedom, np.inf)
+    freedom = np.minimum(np.where(np.isfinite(freedom), freedom, np.inf), 1e9)
     # Where nothing varies, any difference is one.
     distance = np.where(variance > 0, distance, np.where(mean == 0, 0.0, np.inf))
-    p = np.minimum(2 * special.stdtr(np.minimum(freedom, 1e9), -distance), 1.0)
-    exact = (n[first] == 1) & (n[second] == 1) & np.isfinite(p_exact)
-    return _Pairs(mean, np.sqrt(variance), np.minimum(freedom, 1e9), np.where(exact, p_exact, p))
+    p = np.minimum(2 * special.stdtr(freedom, -distance), 1.0)
+    exact = (n[first] == 1) & (n[second] == 1) & (known == 0) & np.isfinite(p_exact)
+    p = np.where(exact, p_exact, p)
+    for place in np.flatnonzero(few & ~exact):
+        p[place] = max(p[place], _sign_test(samples[first[place]], samples[second[place]]))
+    return _Pairs(mean, np.sqrt(variance), freedom, p)
 
 
-def _over_seeds(
-    n_a: np.ndarray, n_b: np.ndarray, spread_a: np.ndarray, spread_b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The variance that the seeds add to each difference, and its term of the freedom."""
-    part_a, part_b = spread_a / n_a, spread_b / n_b
-    variance = part_a + part_b
-    term = part_a**2 / np.maximum(n_a - 1, 1) + part_b**2 / np.maximum(n_b - 1, 1)
-    # The spread of the one row stands for that of the other, too.
-    lent_a = (n_a == 1) & (n_b > 1)
-    lent_b = (n_b == 1) & (n_a > 1)
-    for lent, lender, many in ((lent_a, spread_b, n_b), (lent_b, spread_a, n_a)):
-        both = lender * (1 + 1 / many)
-        variance = np.where(lent, both, variance)
-        term = np.where(lent, both**2 / np.maximum(many - 1, 1), term)
-    return variance, term
+def _spreads(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
+    """The variance over seeds that each row is taken to have, and its degrees of freedom."""
+    n = np.array([len(sample.accuracies) for sample in samples])
+    own = np.array(
+        [np.var(s.accuracies, ddof=1) if len(s.accuracies) > 1 else 0.0 for s in samples]
+    )
+    known = int(np.sum(n - 1))
+    pooled = float(np.sum(own * (n - 1))) / max(known, 1)
+    return np.maximum(own, pooled), known
+
+
+def _sign_test(a: Sample, b: Sample) -> float:
+    """The exact p where hardly an image is answered otherwise: no bell curve is made of a few."""
+    assert a.correct is not None
+    assert b.correct is not None
+    return float(mcnemar(np.sum(a.correct > b.correct), np.sum(b.correct > a.correct)))
 
 
 def _test_sets(samples: Sequence[Sample]) -> list[list[int]]:

@@ -22,7 +22,7 @@ def test_killed_at_random_instants(faults, tmp_path):
 
 
 def test_killed_at_writes(faults, tmp_path):
-    assert faults.writes(tmp_path, count=5).startswith("killed at 5 of 4")
+    assert faults.writes(tmp_path, count=5).startswith("killed at 5 of 5")
 
 
 def test_the_writes_are_spread_and_the_last_ones_are_among_them(faults):
