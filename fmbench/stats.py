@@ -244,7 +244,7 @@ def _sign_test(a: Sample, b: Sample) -> float:
     """The exact p where hardly an image is answered otherwise: no bell curve is made of a few."""
     assert a.correct is not None
     assert b.correct is not None
-    return float(mcnemar(np.sum(a.correct > b.correct), np.sum(b.correct > a.correct)))
+    return float(mcnemar(int(np.sum(a.correct > b.correct)), int(np.sum(b.correct > a.correct))))
 
 
 def _test_sets(samples: Sequence[Sample]) -> list[list[int]]:

@@ -64,7 +64,11 @@ def test_no_mistake_is_an_empty_file_that_can_be_read(tmp_path):
 
 def _claims(shape: str) -> bytes:
     """A file whose header says what its content is not."""
-    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return _headed(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}")
+
+
+def _headed(text: str) -> bytes:
+    head = text.encode()
     head += b" " * (117 - len(head)) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + b"\0" * 8
 
@@ -88,6 +92,13 @@ def _pickled() -> bytes:
         _claims("(-8,)"),
         _claims("8"),
         _pickled(),
+        # What NumPy's own reader raises a TokenError, TypeError, MemoryError on, or warns of.
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,"),
+        _headed("{'descr': '|u1', \0"),
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,), 1: 2}"),
+        _headed("{[]: 1}"),
+        _headed("-" * 90 + "1"),
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8L,), }"),
         b"\0" * 1_000_001,
     ],
 )

@@ -67,7 +67,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     view = View(
         condition=arguments.filter,
-        group_by=tuple(filter(None, arguments.group_by.split(","))),
+        group_by=tuple(filter(None, map(str.strip, arguments.group_by.split(",")))),
         metric=arguments.metric,
         sort=arguments.sort,
     )
@@ -103,7 +103,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     folders = _folders(arguments.folders)
     with _progress() as progress:
         found = compare(arguments.a, arguments.b, folders, progress=progress)
-    return _printed(lambda: print_comparison(found))
+    return _printed(lambda: print_comparison(found)) or found.exit_status
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -215,7 +215,10 @@ def _compare_parser() -> argparse.ArgumentParser:
         epilog=COMPARE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    row = "a run or sweep folder, the number of a row, or conditions as --filter takes them"
+    row = (
+        "the number of a row, a run or sweep folder (./1 if it is called so), or conditions as "
+        "--filter takes them"
+    )
     parser.add_argument("a", metavar="A", help=row)
     parser.add_argument("b", metavar="B", help="what to compare it with, likewise")
     parser.add_argument(

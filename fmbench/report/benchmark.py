@@ -159,7 +159,8 @@ def build(
     frame = chosen(results.frame, view.condition)
     table = benchmark_table(frame, replace(view, condition=""))
     searches = tuple(search_parts(results.searches, results.frame))
-    table["chosen"] = chosen_by(table, searches)
+    if not view.group_by:
+        table["chosen"] = chosen_by(table, searches)
     searched = {run["folder"] for part in searches for run in part.runs.values()}
     parts = sections(frame, table, searched, view.metric)
     report = Report(

@@ -1,7 +1,9 @@
 """Two rows of the benchmark beside each other: how far apart, in which classes, at what cost."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +16,14 @@ from fmbench.report.ranks import Evidence, evidence
 from fmbench.report.rows import class_names, plain_rows
 from fmbench.report.table import benchmark_table
 from fmbench.report.view import View, is_condition
-from fmbench.results import Progress, read_results
+from fmbench.results import Problem, Progress, Results, read_results
 from fmbench.stats import Sample, difference, holm, mcnemar
 
 # More rows than this in a message are read by nobody.
 MOST_NAMED = 5
+
+# Of a name in a message.
+_LONGEST = 80
 
 
 def compare(
@@ -27,7 +32,7 @@ def compare(
     """Compare two rows of the benchmark.
 
     Args:
-        a: A folder whose runs are one row, the number of a row in the table of `folders`, or
+        a: The number of a row in the table of `folders`, a folder whose runs are one row, or
             conditions that leave one row of it (see `fmbench.report.view.chosen`).
         b: Likewise.
         folders: Run folders, sweep folders, or whatever holds them.
@@ -36,10 +41,13 @@ def compare(
     Raises:
         ConfigError: One is no row, or more than one; or the two are the same, or of different data.
     """
-    rows = tuple(_row(said, folders, progress) for said in (a, b))
-    one, two = rows
-    if set(one["folders"]) & set(two["folders"]):
-        raise ConfigError(f"compare: {a!r} and {b!r} are the same row")
+    read = _Reader(folders, progress)
+    one, two = rows = (read.row(a), read.row(b))
+    places = [{os.path.realpath(folder) for folder in row["folders"]} for row in rows]
+    if places[0] & places[1]:
+        raise ConfigError(
+            f"compare: {one_line(a, _LONGEST)!r} and {one_line(b, _LONGEST)!r} are the same row"
+        )
     contents = [(row["data"], row["data_sha256"]) for row in rows]
     if contents[0] != contents[1]:
         raise ConfigError(
@@ -64,39 +72,74 @@ def compare(
         classes = _classes(one["data"], known[0], known[1])
     ratio, note = _times(one, two)
     return Comparison(
-        _names(one, two), (one, two), difference(*samples), seeds, classes, ratio, note
+        names=_names(one, two),
+        rows=rows,
+        difference=difference(*samples),
+        seeds=seeds,
+        classes=classes,
+        time_ratio=ratio,
+        time_note=note,
+        problems=read.problems,
     )
 
 
-def _row(said: str, folders: Sequence[Path], progress: Progress | None) -> Row:
-    path = Path(said)
-    condition = ""
-    if path.is_dir():
-        where, places = said, [path]
-    elif said.isdecimal() or is_condition(said):
-        where, places = " and ".join(map(str, folders)) or "outputs and multirun", list(folders)
-        condition = "" if said.isdecimal() else said
-    else:
-        raise ConfigError(
-            f"compare: {said!r} is no folder, no number of a row, and no conditions such as "
-            "model=lenet"
-        )
-    frame = read_results(*places, progress=progress).frame
-    rows = plain_rows(benchmark_table(frame, View(condition=condition)))
-    if said.isdecimal() and not path.is_dir():
-        if not 1 <= int(said) <= len(rows):
-            raise ConfigError(f"compare: there is no row {said}: {where} hold {len(rows):,}")
-        return rows[int(said) - 1]
-    if not rows:
-        raise ConfigError(f"compare: {said!r} fits no completed run with a test accuracy")
-    if len(rows) > 1:
-        names = [one_line(f"{row['number']}: {_name(row, rows)}", 80) for row in rows[:MOST_NAMED]]
-        more = ["..."] if len(rows) > MOST_NAMED else []
-        raise ConfigError(
-            f"compare: {said!r} is {len(rows):,} rows; more conditions or the folder of a run name "
-            f"one ({'; '.join([*names, *more])})"
-        )
-    return rows[0]
+class _Reader:
+    """Finds rows by what a user calls them; reads no folder twice.
+
+    Args:
+        folders: Where numbers and conditions look.
+        progress: Told now and then how many records were read.
+    """
+
+    def __init__(self, folders: Sequence[Path], progress: Progress | None) -> None:
+        self._folders = folders
+        self._progress = progress
+        self._known: dict[tuple[Path, ...], Results] = {}
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The records that could not be read, each once."""
+        found = {str(p.path): p for results in self._known.values() for p in results.problems}
+        return [found[path] for path in sorted(found)]
+
+    def row(self, said: str) -> Row:
+        """The row of the benchmark that is called so."""
+        name = one_line(said, _LONGEST)
+        if said.isdecimal():  # a folder of such a name, as a sweep's are, is ./1
+            rows = self._rows(self._folders)
+            if len(said) > len(str(len(rows))) or not 1 <= int(said) <= len(rows):
+                where = " and ".join(map(str, self._folders)) or "outputs and multirun"
+                raise ConfigError(f"compare: there is no row {name}: {where} hold {len(rows):,}")
+            return rows[int(said) - 1]
+        if os.path.isdir(said):  # noqa: PTH112 - Path.is_dir raises on too long a name
+            rows = self._rows([Path(said)])
+        elif is_condition(said):
+            rows = self._rows(self._folders, said)
+        else:
+            raise ConfigError(
+                f"compare: {name!r} is no folder, no number of a row, and no conditions such as "
+                "model=lenet"
+            )
+        if not rows:
+            raise ConfigError(f"compare: {name!r} fits no completed run with a test accuracy")
+        if len(rows) > 1:
+            names = [
+                one_line(f"{row['number']}: {_name(row, rows)}", _LONGEST)
+                for row in rows[:MOST_NAMED]
+            ]
+            more = ["..."] if len(rows) > MOST_NAMED else []
+            raise ConfigError(
+                f"compare: {name!r} is {len(rows):,} rows; more conditions or the folder of a run "
+                f"name one ({'; '.join([*names, *more])})"
+            )
+        return rows[0]
+
+    def _rows(self, places: Sequence[Path], condition: str = "") -> list[dict[str, Any]]:
+        key = tuple(places)
+        if key not in self._known:
+            self._known[key] = read_results(*places, progress=self._progress)
+        view = View(condition=condition)
+        return plain_rows(benchmark_table(self._known[key].frame, view, rank=False))
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
@@ -111,7 +154,14 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
 
 def _names(one: Row, two: Row) -> tuple[str, str]:
     names = (_name(one, (one, two)), _name(two, (one, two)))
-    return names if names[0] != names[1] else (f"A ({names[0]})", f"B ({names[1]})")
+    if names[0] != names[1]:
+        return names
+    a, b = (f"seed {', '.join(map(str, row['seeds']))}" for row in (one, two))
+    return (
+        (f"{names[0]}, {a}", f"{names[1]}, {b}")
+        if a != b
+        else (f"A ({names[0]})", f"B ({names[1]})")
+    )
 
 
 def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
@@ -142,6 +192,8 @@ def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
 
 
 def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
+    if one["device"] is None or two["device"] is None:
+        return None, "on what one was measured is not known"
     differing = [key for key in HARDWARE if one[key] != two[key]]
     if differing:
         said = ", ".join(f"{key} is {one[key]} and {two[key]}" for key in differing)

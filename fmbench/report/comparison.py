@@ -1,16 +1,19 @@
 """What there is to say of two rows of the benchmark, and how it is said."""
 
+import os
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
 
+from fmbench.errors import PartialResultsError
 from fmbench.report import formats
 from fmbench.report.aligned import aligned
 from fmbench.report.columns import SHOWN, Row
 from fmbench.report.escape import one_line
+from fmbench.results import Problem
 from fmbench.stats import CONFIDENCE, Difference
 
 _LEVEL = f"{100 * CONFIDENCE:g} %"
@@ -66,6 +69,7 @@ class Comparison:
         classes: Where the answers of both are known.
         time_ratio: Training time of A over that of B; None where the two do not compare.
         time_note: Why they do not.
+        problems: The records that could not be read.
     """
 
     names: tuple[str, str]
@@ -75,6 +79,12 @@ class Comparison:
     classes: list[ClassPair]
     time_ratio: float | None
     time_note: str | None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 4 where some records could not be read."""
+        return PartialResultsError.exit_status if self.problems else 0
 
     @property
     def sentence(self) -> str:
@@ -102,6 +112,8 @@ class Comparison:
         ratio = self.time_ratio if first == self.names[0] else 1 / self.time_ratio
         if 0.95 < ratio < 1.05:
             return f"; {first} and {second} train equally long"
+        if ratio < 1:
+            return f"; {second} trains {formats.factor(1 / ratio)} times as long as {first}"
         return f"; {first} trains {formats.factor(ratio)} times as long as {second}"
 
 
@@ -117,7 +129,12 @@ def lines(found: Comparison) -> list[str]:
     keys = ("test_accuracy", "test_accuracy_low", "parameters", "seconds_train", "device")
     shown = [column for column in SHOWN if column.key in keys]
     cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
-    said = [f"A: {one_line(found.names[0])}", f"B: {one_line(found.names[1])}", ""]
+    said = []
+    for letter, name, row in zip("AB", found.names, found.rows, strict=True):
+        runs = f"{len(row['folders'])} run{'s' * (len(row['folders']) > 1)}"
+        where = os.path.relpath(os.path.commonpath(row["folders"]))
+        said.append(f"{letter}: {one_line(name)} ({runs} in {one_line(where)})")
+    said.append("")
     said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])
     d = found.difference
     interval = f"{_LEVEL} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
@@ -159,6 +176,10 @@ def lines(found: Comparison) -> list[str]:
         said.append(f"Training time, A over B: {formats.factor(found.time_ratio)}")
     elif found.time_note is not None:
         said.append(f"Training times do not compare: {found.time_note}")
+    if found.problems:
+        said += ["", "Records that could not be read, so that runs may be missing:"]
+        said += [f"- {one_line(f'{p.path}: {p.reason}', 300)}" for p in found.problems[:10]]
+        said += [f"- and {len(found.problems) - 10:,} more"] if len(found.problems) > 10 else []
     sentence = one_line(found.sentence)
     if sys.stdout is not None and sys.stdout.isatty():
         return [*said, "", *textwrap.wrap(sentence, max(Console().width, 20))]

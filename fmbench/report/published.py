@@ -49,7 +49,7 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def _compare(row: dict[str, Any]) -> tuple[float | None, str | None]:
     """Ours less theirs, and which of ours; nothing where the recipe is another one."""
     theirs = row["published_accuracy"]
-    if theirs is None or row["deviations"]:
+    if theirs is None or row["deviations"] or row["test_accuracy"] is None:
         return None, None
     ours, of = comparable(
         row["published_protocol"],

@@ -24,13 +24,13 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
             runs.
 
     Returns:
-        A rank each; None for a row that is alone on its test set or does not say how many images
-        it was tested on, and for those behind the first `MOST_RANKED` of a test set.
+        A rank each; None for a row that is alone on its test set or does not say which one that is,
+        and for those behind the first `MOST_RANKED` of a test set.
     """
     found: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        if row["split_test"]:
+        if row["split_test"] and row["data_sha256"]:
             groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
     for places in groups.values():
         if len(places) == 1:

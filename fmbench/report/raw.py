@@ -95,6 +95,8 @@ def _dumps(item: Any) -> str:
 def _finite(item: Any) -> Any:
     if isinstance(item, dict):
         return {key: _finite(value) for key, value in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_finite(value) for value in item]
     return None if isinstance(item, float) and not math.isfinite(item) else item
 
 
@@ -111,4 +113,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
         # One seed is a number: a minus in front of it is no formula.
         value = value[0] if len(value) == 1 else " ".join(map(str, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # as in the JSON file
     return spreadsheet(value) if isinstance(value, str) else value

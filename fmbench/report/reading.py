@@ -3,9 +3,9 @@
 #: By term, the sentences whose subject it is. Plain text.
 READING = {
     "Test accuracy": (
-        "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds it "
-        "is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered by this "
-        "mean."
+        "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds "
+        "it is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered by "
+        "this mean, unless a note says otherwise."
     ),
     "95 % interval": (
         "of that mean, by Student's t. One seed has none: how far another would land is not known."
@@ -18,9 +18,10 @@ READING = {
         "is McNemar's test, of two nets rather than of two recipes."
     ),
     "n": (
-        "counts seeds. 3 of 5 says that runs of the same config did not complete: failed ones "
-        "ended early, pruned ones a search gave up, unfinished ones still run or were killed. "
-        "Trials of a search that were not looked at on the test set are no rows."
+        "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
+        "runs of the same config did not complete: failed ones ended early, pruned ones a search "
+        "gave up, unfinished ones still run or were killed. Trials of a search that were not "
+        "looked at on the test set are no rows."
     ),
     "Chosen": (
         "says how a search came to choose a row among its trials. Validation accuracy is then "

@@ -146,7 +146,8 @@ def sections(
         listed.sort(key=lambda run: run["status"] == PRUNED)
     done = frame[frame["status"] == COMPLETED]
     completed = done["data"].value_counts().to_dict()
-    for run in plain_rows(done.loc[done["test_accuracy"].isna(), ["data", "folder"]]):
+    counted = metric if metric in done else TEST_ACCURACY
+    for run in plain_rows(done.loc[done[counted].isna(), ["data", "folder"]]):
         (trials if run["folder"] in searched else untested)[run["data"]] += 1
     everyone = {*rows, *runs, *completed, *pruned}
     names = sorted(everyone, key=lambda name: (name == SYNTHETIC, name != REAL, name))
@@ -199,6 +200,12 @@ def published(row: Row) -> str:
 
 
 def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
+    mixed = [str(row["number"]) for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
+    if mixed:
+        yield (
+            f"Runs tested on different images are in one row ({_listed(mixed)}): its mean says "
+            "nothing of either."
+        )
     contents = {row["data_sha256"] for row in rows}
     if len(contents) > 1 and data == SYNTHETIC:
         yield (
@@ -233,7 +240,11 @@ def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _hardware_notes(rows: Sequence[Row]) -> Iterator[str]:
-    differing = [_HARDWARE_NAMES[key] for key in HARDWARE if len({row[key] for row in rows}) > 1]
+    differing = [
+        _HARDWARE_NAMES[key]
+        for key in HARDWARE
+        if len({row[key] for row in rows}) > 1 or any(key in row["mixes"] for row in rows)
+    ]
     if differing:
         yield (
             f"The rows were not all measured on the same terms ({', '.join(differing)}): compare "

@@ -1,5 +1,6 @@
 """Runs to benchmark table: seeds grouped, best first, ranked, and what was left out counted."""
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -8,18 +9,18 @@ from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUN
 from fmbench.report.aggregate import ROW, aggregate, with_repeats
 from fmbench.report.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.command import command, model_settings, typed
-from fmbench.report.differs import differences
+from fmbench.report.differs import HARDWARE, UNSET, differences
 from fmbench.report.published import PUBLISHED, published
 from fmbench.report.ranks import ranked
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.unfinished import not_completed, not_completed_alike
-from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, values_of
+from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, column_of, values_of
 
 #: Behind the columns: what leads from a row to its runs.
-BEHIND = ("folders", "accuracies", "run_seeds", "n_dirty", "config")
+BEHIND = ("folders", "accuracies", "run_seeds", "n_dirty", "mixes", "config")
 
 
-def benchmark_table(frame: pd.DataFrame, view: View = PLAIN) -> pd.DataFrame:
+def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = True) -> pd.DataFrame:
     """Group runs into the rows of the benchmark table.
 
     A row is one configuration on one device in one precision; its runs differ in their seed. The
@@ -28,6 +29,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN) -> pd.DataFrame:
     Args:
         frame: The runs, as `fmbench.results.load_results` gives them.
         view: Which of them, in other groups, or in another order.
+        rank: Read what the runs answered, and rank the rows by it.
 
     Returns:
         The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: the `number`
@@ -56,13 +58,15 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN) -> pd.DataFrame:
     frame = frame.assign(threads=frame["threads"].mask(on_gpu))
     keys: Sequence[str] = ROW
     if view.group_by:
-        grouped = {f"by {key}": values_of(frame, key, "group-by") for key in view.group_by}
+        grouped = {f"by {key}": _grouping(frame, key) for key in view.group_by}
         frame = frame.assign(**grouped)
         keys = ("data", *grouped)
     completed = frame["status"] == COMPLETED
-    made = with_repeats(frame[completed & frame["test_accuracy"].notna()], keys)
-    runs = made.drop_duplicates(["row", "key"], keep="last")
-    table = aggregate(runs, mixed=bool(view.group_by))
+    counted = view.metric if view.metric in frame else TEST_ACCURACY
+    made = with_repeats(frame[completed & frame[counted].notna()], keys)
+    runs = made.drop_duplicates(["row", "key", *HARDWARE], keep="last")
+    intervals = not view.group_by and not view.by_luck
+    table = aggregate(runs, mixed=bool(view.group_by), intervals=intervals)
     table["n_repeats"] = made.groupby("row").size() - table["n"]
     table["chosen"] = None
     if view.group_by:
@@ -77,8 +81,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN) -> pd.DataFrame:
         sum(others[row, status] for status in (FAILED, DIVERGED, INTERRUPTED))
         for row in table.index
     ]
-    replicates = not view.group_by and view.metric == TEST_ACCURACY
-    ranks = ranked(plain_rows(table)) if replicates else [None] * len(table)
+    ranks = ranked(plain_rows(table)) if rank and view.ranks else [None] * len(table)
     table["rank"] = pd.array(ranks, dtype="Int64")
     return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
 
@@ -112,12 +115,26 @@ def _describe_groups(table: pd.DataFrame, runs: pd.DataFrame, view: View) -> Non
     table["deviations"] = [()] * len(table)
     table["model_settings"] = table["augmentation_settings"] = ""
     columns = {column.key for column in SHOWN if column.recipe}
-    hidden = [key for key in view.group_by if values_of(runs, key, "").name not in columns]
+    hidden = [key for key in view.group_by if column_of(key) not in columns]
     values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
     table["differs"] = [
-        ", ".join(f"{key}={value}" for key, value in zip(hidden, row, strict=True))
+        ", ".join(
+            f"{key}={UNSET if value is None or value != value else value}"  # noqa: PLR0124 - NaN
+            for key, value in zip(hidden, row, strict=True)
+        )
         for row in values.itertuples(index=False)
     ] or ""
+
+
+def _grouping(frame: pd.DataFrame, key: str) -> pd.Series:
+    """What runs are grouped by: a column, or a key of their configs as text."""
+    values = values_of(frame, key, "group-by")
+    if column_of(key) in frame:
+        return values
+    # To pandas True is 1.
+    return values.map(
+        lambda value: value if isinstance(value, str) else json.dumps(value), "ignore"
+    )
 
 
 def _ordered(table: pd.DataFrame, view: View) -> pd.DataFrame:

@@ -15,6 +15,10 @@ from fmbench.errors import ConfigError
 from fmbench.report.columns import COLUMNS, METRICS
 
 TEST_ACCURACY = "test_accuracy"
+CHOSEN_ON_TEST = "best_test_accuracy"
+
+# Runs that were chosen by these are the lucky ones: no statistic of the others holds for them.
+_OF_TEST = re.compile("(best_)?test_(accuracy|loss)")
 
 _CONDITION = re.compile(r"(?P<key>[\w.]+)(?P<operator>!=|>=|<=|=|>|<)(?P<values>.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -60,9 +64,28 @@ class View:
                 f"A row is all runs with the same {', '.join(self.group_by)} on one data set; what "
                 "they do not share is left out, and the spread is over these runs."
             )
-        if self.metric != TEST_ACCURACY:
+        if self.by_luck:
+            notes.append(
+                "The runs were chosen by what they reached on the test set: their means are "
+                "optimistic, so there are no ranks and no intervals."
+            )
+        if self.sort is not None:
+            key, ascending = self.order()
+            heading = next(c.heading or c.key for c in COLUMNS if c.key == key)
+            notes.append(f"Ordered by {heading}, the {'least' if ascending else 'most'} first.")
+        elif self.metric != TEST_ACCURACY:
             notes.append(f"Ordered by {METRICS[self.metric].heading}, and not ranked.")
         return notes
+
+    @property
+    def by_luck(self) -> bool:
+        """Whether runs were chosen by what they reached on the test set."""
+        return any(_OF_TEST.fullmatch(key) for key, _, _ in _conditions(self.condition))
+
+    @property
+    def ranks(self) -> bool:
+        """Whether rows are repetitions of one thing, compared by what ranks are made of."""
+        return not self.group_by and self.metric == TEST_ACCURACY and not self.by_luck
 
     def order(self) -> tuple[str, bool]:
         """The column to sort by, and whether the smallest comes first.
@@ -74,8 +97,10 @@ class View:
             return self.metric, METRICS[self.metric].ascending
         said, _, direction = self.sort.partition(":")
         wanted = said.strip().lower().replace(" ", "_")
-        names = {column.heading.lower().replace(" ", "_"): column.key for column in COLUMNS}
-        names |= {column.key: column.key for column in COLUMNS}
+        names = {c.heading.lower().replace(" ", "_"): c.key for c in COLUMNS if c.key != "number"}
+        names |= {column.key: column.key for column in COLUMNS if column.key != "number"}
+        if names.get(wanted) == CHOSEN_ON_TEST:
+            raise ConfigError(f"sort: {said} was chosen on the test set, so it orders nothing")
         if wanted not in names or not wanted or direction not in ("", "asc", "desc"):
             there_are = ", ".join(sorted(filter(None, names)))
             raise ConfigError(
@@ -97,7 +122,7 @@ def check(view: View) -> None:
     Raises:
         ConfigError: There is no such metric or column, or a condition is none.
     """
-    if view.metric == "best_test_accuracy":
+    if view.metric == CHOSEN_ON_TEST:
         raise ConfigError(
             "metric: best_test_accuracy was chosen on the test set, so it orders nothing; "
             f"there are {', '.join(METRICS)}"
@@ -128,17 +153,18 @@ def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     Raises:
         ConfigError: A word is no condition, or no run has such a key.
     """
+    keep = pd.Series(data=True, index=frame.index)
     for key, sign, values in _conditions(condition):
-        cells = values_of(frame, key, "filter")
-        if sign in _ORDERS:
-            numbers = pd.to_numeric(cells, errors="coerce")
-            keep = _ORDERS[sign](numbers, float(values[0])).fillna(False).astype(bool)
-        else:
-            known = {cell: _is_one_of(cell, values) for cell in set(cells.dropna())}
-            keep = cells.map(known).fillna(False).astype(bool)
-            keep = keep if sign == "=" else ~keep
-        frame = frame[keep]
-    return frame
+        # By type, too: to a dict True is 1.
+        known: dict[Any, bool] = {}
+        held = []
+        for cell in values_of(frame, key, "filter"):
+            name = (type(cell), cell)
+            if name not in known:
+                known[name] = _holds(cell, sign, values)
+            held.append(known[name])
+        keep &= pd.Series(held, index=frame.index, dtype=bool)
+    return frame[keep]
 
 
 def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
@@ -152,7 +178,7 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
     Raises:
         ConfigError: No run has such a key.
     """
-    name = _ALIASES.get(key, key)
+    name = column_of(key)
     if name in frame and name not in ("config", "overrides"):
         return frame[name].astype(object)
     known: dict[str, Any] = {}  # the runs of a sweep share few configs but for their seed
@@ -169,6 +195,11 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
             "configs, such as optimizer.weight_decay"
         )
     return found
+
+
+def column_of(key: str) -> str:
+    """What the runs' table calls a key."""
+    return _ALIASES.get(key, key)
 
 
 def _leaf(config: Any, path: list[str]) -> Any:
@@ -199,17 +230,28 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
     return conditions
 
 
-def _is_one_of(cell: Any, values: list[str]) -> bool:
-    """Whether a value is one of some texts: as a number where both are, else as a text."""
+def _holds(cell: Any, sign: str, values: list[str]) -> bool:
+    """Whether a condition holds for a value; one that is missing is nothing."""
+    missing = cell is None or cell is pd.NA or cell is pd.NaT or cell != cell  # noqa: PLR0124 - NaN
+    if sign in _ORDERS:
+        number = None if missing else _number(cell)
+        return number is not None and bool(_ORDERS[sign](number, float(values[0])))
+    found = not missing and any(_is(cell, value) for value in values)
+    return found if sign == "=" else not found
+
+
+def _is(cell: Any, value: str) -> bool:
+    """Whether a value is what a text says: as a number where both are, else as a text."""
     if isinstance(cell, bool):
-        return str(cell).lower() in [value.lower() for value in values]
-    for value in values:
-        if isinstance(cell, (int, float)):
-            try:
-                if float(value) == float(cell):
-                    return True
-            except ValueError:
-                continue
-        elif fnmatch.fnmatchcase(str(cell), value):
-            return True
-    return False
+        return str(cell).lower() == value.lower()
+    if isinstance(cell, (int, float)):
+        number = _number(cell)
+        return number is not None and number == _number(value)
+    return fnmatch.fnmatchcase(str(cell), value)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError):
+        return None
