@@ -153,3 +153,48 @@ def test_the_command(rows, capsys):
         main(["compare", "1", "7", str(rows)])
     said = capsys.readouterr()
     assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+
+
+def test_a_number_is_a_row_even_where_a_folder_has_its_name(tmp_path, monkeypatch):
+    run(tmp_path / "1", "worse", 8000)
+    run(tmp_path / "2", "better", 9000)
+    monkeypatch.chdir(tmp_path)
+    assert compare("1", "2", [tmp_path]).names == ("better", "worse")
+    assert compare("./1", "./2", [tmp_path]).names == ("worse", "better")
+
+
+def test_one_run_under_two_names_is_the_same(tmp_path, monkeypatch):
+    run(tmp_path / "a", "net", 9000)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="are the same row"):
+        compare("a", str(tmp_path / "a"))
+
+
+def test_two_runs_of_one_row_are_called_by_their_seeds(tmp_path):
+    run(tmp_path / "a", "net", 9000)
+    run(tmp_path / "b", "net", 9010, seed=1)
+    assert compare(str(tmp_path / "a"), str(tmp_path / "b")).names == ("net, seed 0", "net, seed 1")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "9" * 5000])
+def test_names_too_long_are_said_in_short(rows, name):
+    with pytest.raises(ConfigError) as raised:
+        compare(name, "1", [rows])
+    assert len(str(raised.value)) < 400 + len(str(rows))
+
+
+def test_records_that_could_not_be_read_are_said(rows, capsys):
+    (rows / "a" / "1" / "result.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(rows / "a"), str(rows / "b")])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (4, "")
+    assert "Records that could not be read, so that runs may be missing:" in said.out
+    assert "half-written or not JSON" in said.out
+
+
+def test_unknown_hardware_is_not_the_same(tmp_path):
+    for name, right in (("a", 9000), ("b", 9100)):
+        run(tmp_path / name, name, right, device=None, fingerprint={})
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (found.time_ratio, found.time_note) == (None, "on what one was measured is not known")

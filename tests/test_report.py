@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from records import write
@@ -22,7 +23,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match=r"benchmark\.md: cannot be written: No space left"):
+    with pytest.raises(StorageError, match=r"benchmark\.csv: cannot be written: No space left"):
         build(tmp_path, tmp_path)
     assert (tmp_path / "benchmark.md").read_bytes() == before
     names = {path.name for path in tmp_path.iterdir()}
@@ -143,3 +144,70 @@ def test_csv_holds_raw_numbers(tmp_path):
     assert (row["test_accuracy"], row["parameters"], row["flops"]) == ("0.9001", "61706", "")
     assert (row["seconds_train"], row["seconds_total"]) == ("9.1", "9.2")
     assert json.loads(row["n"]) == 2
+
+
+def several(folder: Path) -> None:
+    """Two nets of other sizes, which make pictures."""
+    write(folder / "0", parameters=1000)
+    seconds = {"train": 4.0, "evaluate": 0.4, "total": 5.0}
+    write(folder / "1", model="other", parameters=2000, test_accuracy=0.8, seconds=seconds)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch, caplog):
+    def broken(*arguments):
+        raise ValueError("no such luck")
+
+    several(tmp_path / "runs")
+    monkeypatch.setattr("fmbench.report.figures.tradeoff.accuracy_parameters", broken)
+    made = build(tmp_path / "runs", tmp_path)
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert "accuracy_parameters" not in names
+    assert "accuracy_time" in names
+    said = "the picture accuracy_parameters could not be drawn: ValueError: no such luck"
+    assert said in caplog.text
+    assert "accuracy_time" in made.markdown
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_where_pictures_cannot_be_written_the_numbers_are(tmp_path, kind):
+    several(tmp_path / "runs")
+    place = tmp_path / "figures"
+    if kind == "file":
+        place.write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="figures: cannot be written"):
+        build(tmp_path / "runs", tmp_path)
+    for ending in ("md", "html", "csv", "json"):
+        assert (tmp_path / f"benchmark.{ending}").stat().st_size > 100
+    assert "figures/" not in (tmp_path / "benchmark.md").read_text("utf-8")
+    assert not list((tmp_path / "elsewhere").glob("*")) or kind == "file"
+
+
+def test_pictures_of_an_older_report_go_and_a_users_own_files_stay(tmp_path):
+    several(tmp_path / "runs")
+    build(tmp_path / "runs", tmp_path)
+    assert (tmp_path / "figures" / "accuracy_time.svg").is_file()
+    (tmp_path / "figures" / "mine.png").write_text("mine")
+    (tmp_path / "runs" / "1" / "result.json").unlink()
+    (tmp_path / "runs" / "0" / "result.json").unlink()
+    write(tmp_path / "runs" / "0", seconds={"train": None, "evaluate": None, "total": None})
+    made = build(tmp_path / "runs", tmp_path)
+    assert "accuracy_time" not in {figure.name for figure in made.figures}
+    assert not list((tmp_path / "figures").glob("accuracy_time*"))
+    assert (tmp_path / "figures" / "mine.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "before", ["", "{", "[]", '{"figures": 3}', '{"figures": ["../mine", "a/b", 7, ""]}']
+)
+def test_nothing_else_is_removed_whatever_lies_there(tmp_path, before):
+    several(tmp_path / "runs")
+    (tmp_path / "benchmark.json").write_text(before)
+    (tmp_path / "mine.png").write_text("mine")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "a.png").write_text("mine")
+    build(tmp_path / "runs", tmp_path)
+    assert (tmp_path / "mine.png").is_file()
+    assert (tmp_path / "figures" / "a.png").is_file()

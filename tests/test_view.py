@@ -169,6 +169,10 @@ def test_numbers_follow_the_order(runs):
         (View(sort="beauty"), "sort: 'beauty' is no column"),
         (View(sort="net:up"), "sort: 'net:up' is no column"),
         (View(sort=""), "sort: '' is no column"),
+        (View(sort="#"), "sort: '#' is no column"),
+        (View(sort="number"), "sort: 'number' is no column"),
+        (View(sort="best on test"), "chosen on the test set, so it orders nothing"),
+        (View(sort="best_test_accuracy:asc"), "chosen on the test set, so it orders nothing"),
         (View(group_by=("colour",)), "group-by: no run has 'colour'"),
     ],
 )
@@ -236,3 +240,80 @@ def test_json_is_json_whatever_a_loss_was(tmp_path):
     content = json.loads(report.build([tmp_path]).json, parse_constant=refuse)
     assert content["rows"][0]["test_loss"] is None
     assert content["rows"][0]["model"] == "lenet"
+
+
+def test_runs_chosen_by_their_test_accuracy_have_no_statistics(runs):
+    made = report.build([runs], view=View(condition="test_accuracy>0.89"))
+    for row in made.sections[0].rows:
+        assert (row["rank"], row["test_accuracy_low"]) == (None, None)
+    assert "chosen by what they reached on the test set" in made.markdown
+    plain = report.build([runs], view=View(condition="validation_accuracy>0.5"))
+    assert plain.sections[0].rows[0]["rank"] == 1
+    assert plain.sections[0].rows[0]["test_accuracy_low"] is not None
+
+
+def test_an_order_is_said(runs):
+    made = report.build([runs], view=View(sort="parameters:desc"))
+    assert made.view.notes == ["Ordered by parameters, the most first."]
+
+
+def test_one_run_on_two_machines_is_two_of_a_group(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.90)
+    write(tmp_path / "1", test_accuracy=0.92, device="NVIDIA H100", fingerprint__device="cuda")
+    made = report.build([tmp_path], view=View(group_by=("model",)))
+    (row,) = made.sections[0].rows
+    assert (row["n"], row["n_repeats"]) == (2, 0)
+    assert row["test_accuracy"] == pytest.approx(0.91)
+    assert row["peak_memory"] is None
+    assert "were not all measured on the same terms (device, threads)" in made.markdown
+    # Nor is it a repetition of one thing.
+    assert row["test_accuracy_low"] is None
+
+
+def test_a_mean_over_test_sets_is_said_to_mean_nothing(tmp_path):
+    write(tmp_path / "0")
+    write(tmp_path / "1", data__sha256="aa" * 32)
+    made = report.build([tmp_path], view=View(group_by=("model",)))
+    assert "Runs tested on different images are in one row (1)" in made.markdown
+
+
+def test_values_of_other_types_are_not_mixed_up(tmp_path):
+    for number, value in enumerate((True, 1, "1", 10**400)):
+        write(tmp_path / str(number), model=f"n{number}", config__optimizer__flag=value)
+    write(tmp_path / "none")
+    assert numbers(tmp_path, "optimizer.flag=true") == ["0"]
+    assert numbers(tmp_path, "optimizer.flag=1") == ["1", "2"]
+    assert numbers(tmp_path, "optimizer.flag>0") == ["0", "1", "2"]
+    assert numbers(tmp_path, "optimizer.flag!=1 model=n*") == ["0", "3"]
+    view = View(group_by=("optimizer.flag",))
+    nets = [row["differs"] for row in report.build([tmp_path], view=view).sections[0].rows]
+    assert "optimizer.flag=true" in nets
+    assert "optimizer.flag=1" in nets
+    assert "optimizer.flag=unset" in nets
+
+
+def test_a_key_that_other_runs_have_is_no_mistake(runs):
+    assert numbers(runs, "model=resnet18 model.width=8") == []
+
+
+def test_trials_count_where_the_metric_is_what_they_have(tmp_path):
+    for seed, value in enumerate((0.7, 0.8, 0.9)):
+        test = 0.85 if value == 0.9 else None
+        write(tmp_path / str(seed), seed=seed, validation_accuracy=value, test_accuracy=test)
+    made = report.build([tmp_path], tmp_path / "out", view=View(metric="validation_accuracy"))
+    (row,) = made.sections[0].rows
+    assert (row["n"], row["validation_accuracy"]) == (3, pytest.approx(0.8))
+    assert row["test_accuracy"] is None  # of one of three it would be another mean
+    assert made.sections[0].summary == "3 of 3 runs completed."
+
+
+def test_keys_to_group_by_may_have_spaces(runs, capsys):
+    status, said = command(capsys, runs, "--group-by", "model, batch_size")
+    assert (status, said.err) == (0, "")
+
+
+def test_an_interval_of_shares_stays_one(tmp_path):
+    for seed, value in enumerate((0.97, 0.99, 0.999)):
+        write(tmp_path / str(seed), seed=seed, test_accuracy=value)
+    (row,) = report.build([tmp_path]).sections[0].rows
+    assert row["test_accuracy_high"] == 1.0

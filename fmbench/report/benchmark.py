@@ -1,7 +1,7 @@
 """From folders of runs to the benchmark and its files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ import pandas as pd
 
 from fmbench.errors import PartialResultsError
 from fmbench.report.figure import Figure
-from fmbench.report.figures import figures
 from fmbench.report.markdown import page
 from fmbench.report.places import Places
 from fmbench.report.raw import document, sheet
@@ -21,14 +20,6 @@ from fmbench.report.table import benchmark_table
 from fmbench.report.terminal import print_sections
 from fmbench.report.view import PLAIN, View, check, chosen
 from fmbench.results import Problem, Progress, read_results
-from fmbench.storage import storage_error, write_whole
-
-MARKDOWN_NAME = "benchmark.md"
-CSV_NAME = "benchmark.csv"
-HTML_NAME, JSON_NAME = "benchmark.html", "benchmark.json"
-
-#: The folder of the pictures, beside the page.
-FIGURES_NAME = "figures"
 
 
 @dataclass(frozen=True)
@@ -131,6 +122,7 @@ class Report:
             unfinished=[run for section in self.sections for run in section.unfinished],
             problems=self.problems,
             searches={part.folder: part.search for part in self.searches},
+            figures=[figure.name for figure in self.figures],
         )
 
 
@@ -157,7 +149,7 @@ def build(
     check(view)
     results = read_results(*folders, progress=progress)
     frame = chosen(results.frame, view.condition)
-    table = benchmark_table(frame, replace(view, condition=""))
+    table = benchmark_table(frame, view)
     searches = tuple(search_parts(results.searches, results.frame))
     if not view.group_by:
         table["chosen"] = chosen_by(table, searches)
@@ -166,38 +158,11 @@ def build(
     report = Report(
         table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view
     )
-    return report if output is None else write(report, output)
-
-
-def write(report: Report, output: Path) -> Report:
-    """Write a report's files, unless there is nothing to write.
-
-    Args:
-        report: Of `build`.
-        output: Where to; made if it is not there.
-
-    Returns:
-        The report with its pictures and the files that were written. Nothing is where no run
-        completed and no search has a trial, so that an older benchmark stays.
-
-    Raises:
-        StorageError: A file cannot be written.
-    """
-    if report.table.empty and not any(part.search.trials for part in report.searches):
+    if output is None:
         return report
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(output, error) from error
-    names = (MARKDOWN_NAME, HTML_NAME, CSV_NAME, JSON_NAME)
-    drawn = _draw(report, output / FIGURES_NAME)
-    folders = (output / FIGURES_NAME,) if drawn else ()
-    written = (*(output / name for name in names), *folders)
-    report = replace(report, base=output, written=written, figures=drawn)
-    texts = (report.markdown, report.html, report.csv, report.json)
-    for path, text in zip(report.written, texts, strict=False):
-        write_whole(path, text.encode("utf-8", "backslashreplace"))
-    return report
+    from fmbench.report.files import write  # which imports this
+
+    return write(report, output)
 
 
 def print_tables(report: Report) -> None:
@@ -205,17 +170,3 @@ def print_tables(report: Report) -> None:
     print_sections(
         report.sections, report.problems, searches=report.searches, notes=report.view.notes
     )
-
-
-def _draw(report: Report, folder: Path) -> tuple[Figure, ...]:
-    """Draw the pictures of a report and write each as PNG and as SVG."""
-    drawn = []
-    for figure in figures(report.sections, report.searches):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(folder, error) from error
-        write_whole(folder / f"{figure.name}.png", figure.png)
-        write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
-        drawn.append(figure)
-    return tuple(drawn)

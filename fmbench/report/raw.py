@@ -45,6 +45,7 @@ def document(
     unfinished: Sequence[Row],
     problems: Sequence[Problem],
     searches: Mapping[str, Search],
+    figures: Sequence[str] = (),
 ) -> str:
     """Write the benchmark as one JSON object.
 
@@ -55,6 +56,7 @@ def document(
         unfinished: The runs that did not complete, as plain values.
         problems: The records that could not be read.
         searches: By folder.
+        figures: The names of the pictures beside it, in the folder `figures`, without ending.
 
     Returns:
         JSON text. `rows` holds an object a row of the table with the keys of the CSV file's
@@ -66,6 +68,7 @@ def document(
         "fmbench_version": fmbench.__version__,
         "made": made.isoformat(timespec="seconds"),
         "notes": list(notes),
+        "figures": list(figures),
         # The config is in the record of each run.
         "rows": [{key: row[key] for key in row if key != "config"} for row in rows],
         "not_completed": [{**run, "started": _time(run["started"])} for run in unfinished],

@@ -3,8 +3,9 @@
 Nothing is drawn before it is asked for, and matplotlib is imported with the first picture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fmbench.report.figure import Figure
 from fmbench.report.search import SearchPart
@@ -18,12 +19,19 @@ MOST_SEARCHES = 10
 MOST_NETS = 6
 
 
-def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iterator[Figure]:
+#: Told of a picture that could not be drawn: its kind, and why.
+Failed = Callable[[str, Exception], None]
+
+
+def figures(
+    sections: Sequence[Section], searches: Sequence[SearchPart], failed: Failed | None = None
+) -> Iterator[Figure]:
     """Draw the pictures of a report, one after another.
 
     Args:
         sections: The data sets, each with its rows, the best first.
         searches: The searches; one without trials has no picture.
+        failed: Told of a picture that raises, which is then left out; without it, it is raised.
 
     Yields:
         The figures of each section in turn, then those of the searches, at most `MOST_FIGURES`:
@@ -36,7 +44,7 @@ def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iter
     left = MOST_FIGURES - len(searched)
     used: dict[str, str | None] = {}
     for section in sections:
-        for figure in _section(section, used):
+        for figure in _section(section, used, failed):
             if left == 0:
                 break
             left -= 1
@@ -45,7 +53,8 @@ def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iter
     for place, part in searched:
         from fmbench.report.figures.search import search_figure
 
-        yield search_figure(part, search_name(place))
+        if found := _tried(failed, "search", search_figure, part, search_name(place)):
+            yield found
 
 
 def search_name(place: int) -> str:
@@ -53,7 +62,21 @@ def search_name(place: int) -> str:
     return "search" if place == 1 else f"search_{place}"
 
 
-def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
+def _tried(
+    failed: Failed | None, kind: str, draw: Callable[..., Figure | None], *arguments: Any
+) -> Figure | None:
+    try:
+        return draw(*arguments)
+    except Exception as error:
+        if failed is None:
+            raise
+        failed(kind, error)
+        return None
+
+
+def _section(
+    section: Section, used: dict[str, str | None], failed: Failed | None
+) -> Iterator[Figure]:
     from fmbench.report.figures.batch_size import batch_size
     from fmbench.report.figures.confusion import confusion_figure
     from fmbench.report.figures.curves import curves
@@ -65,26 +88,32 @@ def _section(section: Section, used: dict[str, str | None]) -> Iterator[Figure]:
         return unused(text, used, section.data)
 
     # Whatever order the table is in; and of several configurations in one row there are no curves.
-    rows = sorted(section.rows, key=lambda row: -row["test_accuracy"])
+    rows = [row for row in section.rows if row["test_accuracy"] is not None]
+    rows.sort(key=lambda row: -row["test_accuracy"])
     single = [row for row in rows if row["command"] is not None]
     every = by_net(single)
     nets = list(every.items())[:MOST_NETS]
     limit = f" Shown for {len(nets)} of {len(every)} nets, the best."
 
+    def tried(kind: str, draw: Callable[..., Figure | None], *arguments: Any) -> Figure | None:
+        return _tried(failed, kind, draw, *arguments)
+
     def drawn() -> Iterator[Figure | None]:
-        yield accuracy_parameters(rows, section.data, name("accuracy_parameters"))
+        kind = "accuracy_parameters"
+        yield tried(kind, accuracy_parameters, rows, section.data, name(kind))
         for draw in accuracy_time(rows, section.data):
-            yield draw(name("accuracy_time"))
+            yield tried("accuracy_time", draw, name("accuracy_time"))
         for kind, draw_net in (
             ("curves", curves),
             ("batch_size", batch_size),
             ("confusion", confusion_figure),
         ):
             for net, some in nets:
-                figure = draw_net(net, some, section.data, name(f"{kind}_{net}"))
+                figure = tried(kind, draw_net, net, some, section.data, name(f"{kind}_{net}"))
                 if figure is not None and len(nets) < len(every):
                     figure = replace(figure, caption=figure.caption + limit)
                 yield figure
-        yield mistakes(single, section.data, lambda net: name(f"mistakes_{net}"))
+        named = (single, section.data, lambda net: name(f"mistakes_{net}"))
+        yield tried("mistakes", mistakes, *named)
 
     yield from (figure for figure in drawn() if figure is not None)
