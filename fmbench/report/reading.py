@@ -14,8 +14,8 @@ READING = {
         "is 1, and one more for each row that is better beyond doubt. Rows share a rank where no "
         "test can tell them apart from the same better ones. Each pair of rows on one test set is "
         "compared image by image where their runs kept what they answered, with the spread of "
-        "their seeds on top, and corrected for the number of pairs (Holm). With one seed each this "
-        "is McNemar's test, of two nets rather than of two recipes."
+        "their seeds on top, and corrected for the number of pairs (Holm). Where every row has one "
+        "seed this is McNemar's test, of two nets rather than of two recipes."
     ),
     "n": (
         "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
