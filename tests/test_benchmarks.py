@@ -217,6 +217,7 @@ def plan():
 
 
 # Newer Pythons warn of processes that are forked while there are threads; DataLoaders do it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_one_command_measures_all_prints_one_table_and_draws(plan, tmp_path, capsys):
     measured = tmp_path / "measured.json"

@@ -486,6 +486,7 @@ def test_as_a_module_in_its_own_process(tmp_path):
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_sweep_in_parallel_processes(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
     done = fmbench(

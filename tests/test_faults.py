@@ -35,6 +35,7 @@ def test_a_full_disk(faults, tmp_path):
     assert said == "2 runs, 2 of them ended by it; all went on afterwards"
 
 
+@pytest.mark.slow
 def test_a_small_disk(faults, tmp_path):
     said = faults.small(tmp_path, sizes=(16_384,))
     if said.startswith("not done"):
@@ -42,6 +43,7 @@ def test_a_small_disk(faults, tmp_path):
     assert said == "1 disks, 1 of them too small for the run; all went on afterwards"
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written_to(faults, tmp_path):
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)  # where the tests run as root, another user looks in

@@ -2,7 +2,7 @@
 
 Deterministic and short by default. For longer, with new examples each time:
 
-    HYPOTHESIS_PROFILE=long python -m pytest -n 0 tests/test_fuzz.py
+    HYPOTHESIS_PROFILE=long python -m pytest -n 0 -m '' tests/test_fuzz.py
 """
 
 import gzip
@@ -10,6 +10,7 @@ import json
 import struct
 
 import hydra
+import pytest
 from commands import TINY
 from fuzz import fuzz
 from hydra.core.global_hydra import GlobalHydra
@@ -57,6 +58,7 @@ OVERRIDES = (
 )
 
 
+@pytest.mark.slow
 @fuzz(200)
 @given(
     st.lists(OVERRIDES, min_size=1, max_size=3), st.sampled_from([RunMode.RUN, RunMode.MULTIRUN])

@@ -107,6 +107,7 @@ def statuses(folder):
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_process_that_is_killed_takes_its_own_run_alone(tmp_path):
     options = [
@@ -134,6 +135,7 @@ def test_a_process_that_is_killed_takes_its_own_run_alone(tmp_path):
     assert "failed: lenet5 in sweep/1: its process was killed by SIGKILL" in out
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_stop_saves_the_runs_of_all_processes(tmp_path):
     with sweep(tmp_path, "epochs=1000000", "seed=0,1,2") as child:
@@ -150,6 +152,7 @@ def test_a_stop_saves_the_runs_of_all_processes(tmp_path):
         assert (tmp_path / "sweep" / place / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 @on_linux
 def test_ctrl_c_twice_kills_what_does_not_leave(tmp_path):
     with sweep(tmp_path, "epochs=1000000", "seed=0,1,2") as child:
@@ -169,6 +172,7 @@ def test_ctrl_c_twice_kills_what_does_not_leave(tmp_path):
     assert statuses(tmp_path)[1] == ("interrupted", "stopped from the keyboard")
 
 
+@pytest.mark.slow
 @on_linux
 def test_where_the_sweep_is_killed_its_runs_are_saved_and_leave(tmp_path):
     with sweep(tmp_path, "epochs=1000000", "seed=0,1,2") as child:
@@ -194,6 +198,7 @@ def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
     assert [record["status"] for record in records(tmp_path)] in ([], ["interrupted"])
 
 
+@pytest.mark.slow
 def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     grid = ["-m", *TINY, "threads=null", "epochs=1", "keep_model=true", "seed=0,1"]

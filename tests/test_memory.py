@@ -222,6 +222,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):

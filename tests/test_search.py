@@ -118,6 +118,7 @@ def sorted_records(folder: Path) -> list[dict]:
     return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(command, tmp_path):
     assert command(*SEARCH, "sweep.trials=3")[0] == 0
     assert states(tmp_path / "here") == ["COMPLETE"] * 3
@@ -226,6 +227,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_search_killed_three_times_ends_with_its_total(command, tmp_path):
     folder = tmp_path / "here"
     for done in (1, 2, 4):  # trials at whose end, or soon after, it is killed
@@ -250,6 +252,7 @@ def test_a_search_killed_three_times_ends_with_its_total(command, tmp_path):
     assert not [*tmp_path.rglob("checkpoint*.pt")]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
     process = subprocess.Popen(
         [sys.executable, "-m", "fmbench", *SEARCH[:-1], "epochs=40", "hydra.sweep.dir=here"],
@@ -340,6 +343,7 @@ def owner(folder: Path) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_process_fails_its_own_trial(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
@@ -360,6 +364,7 @@ def test_a_killed_process_fails_its_own_trial(tmp_path):
     assert [r["status"] for r in sorted_records(tmp_path / "here")].count("failed") == 1
 
 
+@pytest.mark.slow
 def test_one_process_draws_the_trials_of_none(command, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
     assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median")[0] == 0
@@ -370,6 +375,7 @@ def test_one_process_draws_the_trials_of_none(command, tmp_path):
         assert here.intermediate_values == there.intermediate_values
 
 
+@pytest.mark.slow
 def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"

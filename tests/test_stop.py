@@ -188,6 +188,7 @@ NAMES = st.text(
 ).filter(lambda name: name not in (".", "..") and name.isprintable())
 
 
+@pytest.mark.slow
 @fuzz(60)
 @given(st.lists(NAMES, min_size=1, max_size=2))
 def test_the_command_names_the_folder_whatever_it_is_called(names):
@@ -275,6 +276,7 @@ def test_sigterm_to_the_command(tmp_path):
     assert (tmp_path / "here" / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_grid(tmp_path):
     first = "hydra.sweep.dir=grid"
     with start(tmp_path, "-m", "seed=0,1,2", first) as child:
@@ -325,6 +327,7 @@ def test_a_folder_that_hydra_cannot_name_is_refused(sweep, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("chdir", [True, False])
 def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, fashion_mnist_root):
