@@ -1,7 +1,7 @@
 """The benchmark as one self-contained web page, to send to somebody or to put on paper.
 
 It needs nothing beside it and asks nobody for anything: its policy (Content-Security-Policy) lets
-one XX
+one script run, its own, which is known by its hash, and nothing be fetched.
 """
 
 import base64
@@ -18,6 +18,7 @@ import fmbench
 from fmbench.report.columns import NET
 from fmbench.report.escape import link, one_line
 from fmbench.report.figure import Figure
+from fmbench.report.figures import search_name
 from fmbench.report.packed import pack
 from fmbench.report.places import Places
 from fmbench.report.reading import READING
@@ -146,6 +147,6 @@ def _owner(figure: Figure, sections: Sequence[Section], searches: int) -> tuple[
             return "data", place
     if figure.data is None:
         for place in range(searches):
-            if figure.name == (f"search_{place + 1}" if place else "search"):
+            if figure.name == search_name(place + 1):
                 return "search", place
     return None
