@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from fuzz import LONG
 from PIL import Image
 from records import write
 from searches import sweep
@@ -222,7 +224,69 @@ def test_whatever_a_record_holds_can_be_drawn(tmp_path):
         ET.fromstring(figure.svg)
 
 
+def odd_runs(root: Path, seed: int) -> None:
+    """Runs of few nets and settings, whose numbers are equal, nearly equal, or far apart."""
+    rng = random.Random(seed)
+
+    def some(*values: float | None) -> Any:
+        return rng.choice([*values, rng.random()])
+
+    accuracy = some(0, 1, 0.9)
+    nudges = rng.choice([(0,), (0, 1e-16, -1e-16), (0, 1e-6), (0, -0.1)])
+    nets, sizes, epochs = (rng.randint(1, 3) for _ in range(3))
+    for number in range(rng.randint(2, 9)):
+        batch_size = rng.choice([1, 64, 65, 2**53][: sizes + 1])
+        near = min(max(accuracy + rng.choice(nudges), 0), 1)
+        seconds = rng.choice([0.0, 1e-300, 8.1, 8.1 + 1e-12, 1e299])
+        folder = put(
+            root / str(number), model=f"net{rng.randrange(nets)}", seed=rng.randrange(4),
+            parameters=rng.choice([None, 0, 61_706, 61_707, 2**53]), batch_size=batch_size,
+            config__batch_size=batch_size, test_accuracy=near,
+            validation_accuracy=some(None, 0, 1), epochs=rng.randint(1, 3),
+            images_per_second=rng.choice([None, 0.0, 1e-290, 22_000.0, 1e299]),
+            seconds={"train": seconds, "evaluate": 0.0, "total": seconds},
+        )  # fmt: skip
+        lines = [
+            {"epoch": epoch} | {
+                f"{of}_{kind}": some(0, 1, 1e-300, 2.3, 2.3 + 1e-15)
+                for of in rng.choice([("train",), ("train", "validation"), ("train", "test")])
+                for kind in ("loss", "accuracy")
+                if rng.random() > 0.1
+            }
+            for epoch in range(0, 2 * rng.randint(0, 2 * epochs), rng.randint(1, 2))
+        ]  # fmt: skip
+        (folder / "history.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+
+
+@pytest.mark.parametrize("seed", range(400 if LONG else 6))
+def test_odd_numbers_can_be_drawn(tmp_path, seed):
+    odd_runs(tmp_path, seed)
+    for figure in drawn(tmp_path).values():
+        ET.fromstring(figure.svg)
+        assert not re.search(r"\b(nan|inf)\b", figure.svg)
+
+
+def test_a_difference_that_is_rounding_is_not_drawn_large(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9)
+    write(tmp_path / "1", model="other", parameters=10, test_accuracy=0.9 - 1e-15)
+    write(tmp_path / "2", batch_size=65, config__batch_size=65, test_accuracy=0.9 - 1e-15)
+    (section,) = report.build([tmp_path]).sections
+    for row in section.rows:
+        row |= {"test_accuracy_low": 0.85, "test_accuracy_high": 0.95}
+    made = {figure.name: figure for figure in figures([section], [])}
+    for name in ("accuracy_parameters", "batch_size_lenet"):
+        assert {"89", "91"} <= set(texts(made[name])), name
+
+
 # --- curves -----------------------------------------------------------------------------------
+
+
+def test_rows_of_one_net_may_have_other_numbers_of_epochs(tmp_path):
+    put(tmp_path / "0", [0.5, 0.3, 0.2, 0.1], batch_size=64)
+    put(tmp_path / "1", [0.7, 0.5], batch_size=512)
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert sorted(map(len, paths(figure, BLUE)))[-2:] == [4, 4]
+    assert sorted(map(len, paths(figure, RED)))[-2:] == [2, 2]
 
 
 def test_a_curve_is_the_mean_of_its_seeds_within_their_band():

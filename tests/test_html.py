@@ -83,11 +83,12 @@ class Elements(HTMLParser):
 
 
 def many(root: Path, number: int = ROWS) -> Path:
-    """Rows that differ in what they are sorted by; only a third has a best epoch on test."""
+    """Rows that differ in what they are sorted by; only a third was validated."""
     for n in range(number):
         write(
             root / "runs" / str(n), model=NETS[n % 4], batch_size=2 ** (n % 9 + 2), epochs=n + 1,
-            test_accuracy=0.9 - n / 10_000, best_test_accuracy=None if n % 3 else 0.9 + n / 10_000,
+            test_accuracy=0.9 - n / 10_000, best_test_accuracy=0.9 + n / 10_000,
+            validation_accuracy=None if n % 3 else 0.9 + n / 10_000,
             overrides=[f"model={NETS[n % 4]}", f"epochs={n + 1}"],
             seconds={"train": 10.0 * (n * 7 % ROWS + 1), "evaluate": 1.0, "total": 9_999.0},
         )  # fmt: skip
@@ -423,8 +424,8 @@ def test_a_click_sorts_by_value_and_what_is_missing_is_last(tab):
     tab.run("document.querySelector('.further button:last-child').click()")
     assert list(dict.fromkeys(column(tab, "net"))) == ["densenet", "lenet", "resnet8", "resnet18"]
     for _ in range(2):
-        click(tab, TITLES["best_test_accuracy"])
-        cells = column(tab, TITLES["best_test_accuracy"])
+        click(tab, TITLES["validation_accuracy"])
+        cells = column(tab, TITLES["validation_accuracy"])
         assert cells[110:] == ["-"] * 220
         numbers = [float(cell) for cell in cells[:110]]
         assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
@@ -515,6 +516,75 @@ def test_columns_that_do_not_fit_can_be_shown(tab):
     assert tab.run("document.querySelector('.menu summary').textContent") == narrow
 
 
+SHARED = "document.querySelector('.shared').textContent"
+
+
+def test_what_all_rows_share_of_the_recipe_is_always_said(tab):
+    heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden)"
+    alike = {"data", "split", "augmentation", "optimizer", "learning rate", "device"}
+    for width in (1280, 800, 390):
+        tab.size(width, 800)
+        tab.until(f"{heads}.at(-1).getBoundingClientRect().right <= {width}")
+        said = tab.run(SHARED)
+        assert said.startswith("All rows: data fashion_mnist; split standard 60,000/0/10,000; ")
+        assert said.endswith("; device AMD EPYC, 2 threads, fp32.")
+        assert "epochs" not in said  # they differ
+        drawn = set(tab.run(f"{heads}.map((th) => th.textContent)"))
+        missing = {one for one in alike if f" {one} " in said}
+        assert missing == alike - drawn
+        assert tab.run("document.querySelector('.shared').offsetHeight") > 0
+    show_all_columns(tab)
+    assert tab.run(SHARED) == ""
+
+
+def test_one_row_says_its_recipe_too(chromium, tmp_path):
+    write(tmp_path)
+    (tmp_path / "benchmark.html").write_text(text(tmp_path), "utf-8")
+    tab = chromium.page(width=390).open(tmp_path / "benchmark.html")
+    said = tab.run(SHARED)
+    assert said.startswith("And: data fashion_mnist; ")
+    assert "learning rate 0.05; epochs 3; device" in said
+    tab.close()
+
+
+def test_what_was_chosen_on_the_test_set_is_no_order(tab):
+    show_all_columns(tab)
+    title = json.dumps(TITLES["best_test_accuracy"])
+    head = f"[...document.querySelectorAll('th')].find((th) => th.textContent === {title})"
+    assert tab.run(f"{head}.querySelector('[role=button]')") is None
+    assert "Chosen on the test set" in tab.run(f"{head}.title")
+    before = column(tab, "#")
+    tab.run(f"{head}.click()")
+    assert column(tab, "#") == before
+    others = "[...document.querySelectorAll('.rows th[scope=col]')].filter((th) => !th.title)"
+    assert tab.run(f"{others}.every((th) => th.querySelector('[role=button]'))")
+
+
+def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_path):
+    name = "\U0001f600" + "long " * 100 + "name"
+    write(tmp_path, model=name)
+    path = tmp_path / "benchmark.html"
+    path.write_text(text(tmp_path), "utf-8")
+    for javascript in (False, True):
+        tab = chromium.page(javascript=javascript).open(path)
+        tab.run("document.querySelector('tbody summary').click()")
+        tab.until("document.querySelectorAll('.more').length === 1")
+        assert column(tab, "net") == [f"{name[:80]}..."]
+        assert tab.run("document.querySelector('tbody summary').offsetHeight") < 70
+        told = "[...document.querySelectorAll('.more dd')].map((one) => one.textContent)"
+        assert name in tab.run(told)
+        tab.close()
+
+
+def test_a_picture_that_is_cut_says_so(tab):
+    height = "document.querySelector('.aside').offsetHeight"
+    wide = "(({scrollWidth, clientWidth}) => scrollWidth > clientWidth)"
+    wide += "(document.querySelector('.drawing'))"
+    for width in (1280, 700, 390):
+        tab.size(width, 800)
+        assert bool(tab.run(height)) == tab.run(wide) == (width == 390)
+
+
 def test_a_phone_sees_the_net_and_its_accuracy(tab):
     tab.size(390, 800)
     tab.until("document.querySelector('.menu summary').textContent.startsWith('Columns: 3 of')")
@@ -558,6 +628,17 @@ def test_paper_has_no_buttons_and_dark_ink(tab):
     assert tab.run("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
     assert tab.run("getComputedStyle(document.querySelector('.rows')).overflow") == "visible"
     tab.call("Page.printToPDF", preferCSSPageSize=True)
+
+
+def test_paper_has_what_is_behind_a_click(tab):
+    tab.run("document.querySelector('.further button').click()")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run("document.querySelector('.same').open")
+    lines = tab.run("[...document.querySelectorAll('.commands li')].map((one) => one.innerText)")
+    assert len(lines) == 300
+    assert lines[1].split("\n")[-1].endswith("python -m fmbench model=resnet18 epochs=2 seed=0")
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run("document.querySelectorAll('.commands, .same[open]').length") == 0
 
 
 # The rows and their details, without what differs by design.

@@ -254,6 +254,19 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     assert "search.png" not in build(tmp_path).markdown  # nothing was written
 
 
+def test_searches_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for place in ("a/x", "a/y", "b/y"):
+        sweep(tmp_path / place)
+    put(tmp_path / "c", study="other")
+    made = build(tmp_path, tmp_path / "out")
+    titles = [f"Search: lr_batch ({end})" for end in ("x", "a/y", "b/y")] + ["Search: other"]
+    assert [part.title for part in made.searches] == titles
+    assert [figure.title for figure in made.figures if figure.data is None] == titles
+    for title in titles:
+        assert f"## {title}\n" in made.markdown
+        assert made.html.count(f">{title}</a>") == made.html.count(f">{title}</h2>") == 1
+
+
 def test_a_report_without_a_search_imports_no_matplotlib(tmp_path):
     import subprocess
     import sys

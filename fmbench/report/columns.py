@@ -29,6 +29,7 @@ class Column:
         recipe: It says what was run rather than what was measured: two rows with equal recipe
             cells need something more to tell them apart.
         optional: It is left out where no row has anything in it.
+        optimistic: It was chosen on the test set: rows are not ordered by it.
         gives_way: Where a terminal is too narrow the column with the highest number goes first
             (but see `fmbench.report.terminal.fit`); 0 stays.
     """
@@ -41,6 +42,7 @@ class Column:
     right: bool = False
     recipe: bool = False
     optional: bool = False
+    optimistic: bool = False
     gives_way: int = 0
 
     @property
@@ -166,6 +168,7 @@ COLUMNS = (
         formats.percent,
         unit="optimistic, %",
         right=True,
+        optimistic=True,
         gives_way=17,
     ),
     Column(

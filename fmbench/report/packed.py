@@ -26,6 +26,9 @@ NET = "model"
 # They stand in a row's details in a form of their own.
 TOLD = ("command", "published_source", "published_protocol", "deviations")
 
+# Characters of a cell; more would make a row as high as ten.
+LONGEST = 80
+
 # A hash's first digits tell it apart; the CSV file has them all.
 _HASH = re.compile("[0-9a-f]{32,}")
 _DIGITS = 12
@@ -46,7 +49,7 @@ class PackedColumn:
         key: Its name, as in the CSV file.
         title: What people read above it; the key where only the CSV file has the column.
         right: Numbers stand flush right.
-        gives_way: See `fmbench.report.columns.Column`.
+        gives_way, recipe, optimistic: See `fmbench.report.columns.Column`.
         texts: The different cells, in the order of their raw values; those without one last.
         known: How many of them have a raw value.
         at: For each row the place of its cell in `texts`.
@@ -56,6 +59,8 @@ class PackedColumn:
     title: str
     right: bool
     gives_way: int
+    recipe: bool
+    optimistic: bool
     texts: list[str]
     known: int
     at: list[int]
@@ -63,6 +68,10 @@ class PackedColumn:
     def cell(self, row: int) -> str:
         """The text of a row."""
         return self.texts[self.at[row]]
+
+    def short(self, row: int) -> str:
+        """The text of a row as the table has it: its details have the whole of a long one."""
+        return one_line(self.cell(row), LONGEST)
 
     @property
     def constant(self) -> bool:
@@ -79,6 +88,7 @@ class PackedColumn:
             content["right"] = True
         if self.gives_way:
             content["way"] = self.gives_way
+        content |= {name: True for name in ("recipe", "optimistic") if getattr(self, name)}
         return content
 
 
@@ -115,7 +125,8 @@ class PackedRows:
 
     def details(self, row: int) -> list[tuple[str, str]]:
         """What a row says beside its cells, and not as all others do."""
-        said = [column for column in self.others if not column.constant or len(self) == 1]
+        said = [column for column in self.columns if len(column.cell(row)) > LONGEST]
+        said += [column for column in self.others if not column.constant or len(self) == 1]
         told = [(column.title, column.cell(row)) for column in said]
         return [(title, text) for title, text in told if text != MISSING]
 
@@ -127,6 +138,7 @@ class PackedRows:
         folders, runs = _packed_runs(self.runs)
         content = {
             "net": NET,
+            "longest": LONGEST,
             "columns": [column.packed for column in self.columns],
             "others": [column.packed for column in self.others],
             "first": self.first,
@@ -191,6 +203,8 @@ def _packed(column: Column, title: str, cells: Sequence[str], rows: Sequence[Row
         title=title,
         right=column.right,
         gives_way=column.gives_way,
+        recipe=column.recipe,
+        optimistic=column.optimistic,
         texts=[one_line(text) for _, text in distinct],
         known=sum(not order(pair)[0] for pair in distinct),
         at=[places[pair] for pair in pairs],

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -60,16 +61,19 @@ class SearchPart:
         search: What its file says.
         runs: By the number of the trial, as plain values: `folder` and `test_accuracy`.
         folder: Where its file lies.
+        apart: The end of that, where another search of the report has the same name.
     """
 
     search: Search
     runs: Mapping[int, Mapping[str, Any]]
     folder: str = ""
+    apart: str = ""
 
     @property
     def title(self) -> str:
         """The heading of the part."""
-        return f"Search: {one_line(self.search.study, LONGEST)}"
+        where = f" ({one_line(self.apart, LONGEST)})" if self.apart else ""
+        return f"Search: {_cut(self.search.study)}{where}"
 
     @property
     def sentences(self) -> list[str]:
@@ -206,6 +210,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
         # Another driver names its folders as it sees them: from the root, links followed.
         runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
     parts = []
+    ends = _ends({folder: _cut(search.study) for folder, search in searches.items()})
     for folder, search in searches.items():
         places = {
             trial.number: os.path.abspath(os.path.join(folder, trial.folder))  # noqa: PTH100, PTH118
@@ -213,7 +218,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
             if trial.folder is not None
         }
         found = {number: runs[place] for number, place in places.items() if place in runs}
-        parts.append(SearchPart(search, found, folder))
+        parts.append(SearchPart(search, found, folder, ends[folder]))
     return parts
 
 
@@ -306,6 +311,22 @@ def settings(trial: Trial) -> str:
     return ", ".join(
         f"{_cut(key)}={parameter_text(value)}" for key, value in trial.parameters.items()
     )
+
+
+def _ends(names: Mapping[str, str]) -> dict[str, str]:
+    """For each folder as few of its last parts as tell it from those of the same name."""
+    tails = {}
+    for folder in names:
+        parts = Path(os.path.abspath(folder)).parts  # noqa: PTH100
+        tails[folder] = [parts[place:] for place in reversed(range(len(parts)))]
+    alike = Counter(names.values())
+    known = Counter((name, tail) for folder, name in names.items() for tail in tails[folder])
+    return {
+        folder: "/".join(next(tail for tail in tails[folder] if known[name, tail] == 1))
+        if alike[name] > 1
+        else ""
+        for folder, name in names.items()
+    }
 
 
 def _goal(objective: Objective) -> str:

@@ -19,6 +19,12 @@ MOST_TICKS = 7
 
 # A logarithmic axis of less than this shows differences that are none.
 LEAST_SPAN = 4
+# Ticks have six digits: an axis that spans a smaller share of its numbers would repeat itself.
+LEAST_SHARE = 1e-4
+# Points of percent; means that differ by less do so by rounding, or by a part of one image.
+LEAST_POINTS = 0.01
+# Records may come from strangers: an axis of less has no numbers between its ends.
+SMALLEST = 1e-100
 LONGEST_NAME = 14
 NARROWEST = 15  # pixels from one slanted name to the next
 
@@ -112,7 +118,7 @@ def value_axis(
         low, high = _log_limits(values)
         return Axis(low, high, label, _log_ticks(low, high), log=True, labelled=labelled)
     low, high = between or limits(values, objective if not may_log else None, whole=whole)
-    low, high = low * factor, high * factor
+    low, high = _widened(low * factor, high * factor)
     ticks = _ticks(low, high, whole=whole)
     return Axis(low, high, label, ticks, labelled=labelled, factor=factor, worse=worse)
 
@@ -136,6 +142,7 @@ def plain_axis(
     low: float, high: float, label: str = "", *, show: Callable[[float], str] | None = None
 ) -> Axis:
     """A linear axis from one number to another; `show` makes a tick's text."""
+    low, high = _widened(low, high)
     ticks = _ticks(low, high, whole=False)
     return Axis(low, high, label, tuple((at, show(at) if show else text) for at, text in ticks))
 
@@ -198,6 +205,18 @@ def limits(
     around = 0.01 if objective is not None else 0.5
     edge = 0.07 * (high - low) or around * abs(high) or 1.0
     return low - edge, high + edge
+
+
+def span_of(points: Sequence[float]) -> float:
+    """From the least to the greatest of some percentages; 1 where they are equal."""
+    span = max(points) - min(points)
+    return span if span >= LEAST_POINTS else 1.0
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    least = max(LEAST_SHARE * max(abs(low), abs(high)), SMALLEST)
+    more = max(least - (high - low), 0.0) / 2
+    return low - more, high + more
 
 
 def _choice(values: Sequence[Parameter], label: str, room: float) -> Axis:

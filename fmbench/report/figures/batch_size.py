@@ -11,7 +11,7 @@ from fmbench.report.columns import Row
 from fmbench.report.differs import settings_of
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
-from fmbench.report.figures.axis import Axis, log_axis, plain_axis
+from fmbench.report.figures.axis import Axis, log_axis, plain_axis, span_of
 from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import recipe
 from fmbench.report.figures.sheet import (
@@ -130,7 +130,7 @@ def _apart(axis: Axis, room: float) -> tuple[tuple[float, str], ...]:
 def _around(series: Sequence[Row], accuracies: Sequence[float]) -> Axis:
     ends = [end for row in series for end in interval(row) or ()]
     low, high = min(accuracies), max(accuracies)
-    span = high - low or 1.0
+    span = span_of(accuracies)
     # An interval of two seeds may reach anywhere.
     low = min([low, *(max(end, low - 2 * span) for end in ends)])
     high = max([high, *(min(end, high + 2 * span) for end in ends)])

@@ -172,7 +172,7 @@ def _height(solid: Sequence[Curve], training: Sequence[Curve], value: str, facto
     turn = factor if value == "loss" else -factor
     means = [turn * one.mean for one in (*solid, *training)]
     ends = [turn * end for one in (*solid, *training) for end in (one.low, one.high)]
-    best, worst = float(np.min(ends)), float(np.max(ends))
+    best, worst = float(min(map(np.min, ends))), float(max(map(np.max, ends)))
     if solid:
         worst = min(
             worst, best + MORE * (max(float(np.max(turn * one.mean)) for one in solid) - best)

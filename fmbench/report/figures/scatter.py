@@ -10,7 +10,7 @@ import numpy as np
 
 from fmbench.grid import SOFT
 from fmbench.report.columns import Row
-from fmbench.report.figures.axis import Axis, plain_axis
+from fmbench.report.figures.axis import Axis, plain_axis, span_of
 from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import apart, net
 from fmbench.report.figures.placing import place
@@ -123,12 +123,12 @@ def accuracy_axis(points: Points) -> Axis:
     if reach > 0:
         seen = [points.accuracies[n] for n in (*points.front, *points.names)]
         low = min(max(low, high - reach), *seen)
-    span = high - low or 1.0
+    span = span_of([low, high])
     # Of an interval of two seeds, which may reach anywhere, no more than the means do.
     ends = [ends for n, ends in points.intervals.items() if points.accuracies[n] >= low]
     low = min([low, *(max(end, low - span) for end, _ in ends)])
     high = max([high, *(min(end, high + span, 100.0) for _, end in ends)])
-    edge = 0.08 * (high - low or 1.0)
+    edge = 0.08 * span_of([low, high])
     return plain_axis(low - edge, high + edge)
 
 
@@ -168,7 +168,9 @@ def write_names(sheet: Sheet, box: Box, x: Axis, y: Axis, points: Points) -> Non
     places = np.stack([left + width * across, top + height * np.clip(down, 0, 1)], axis=1)
     others = [np.delete(places, list(points.names), axis=0)]
     for n, ends in points.intervals.items():
-        high, low = (top + height * (y.high - end) / (y.high - y.low) for end in reversed(ends))
+        # An interval of two seeds may reach as far beyond the box as it likes.
+        inside = (min(max((y.high - end) / (y.high - y.low), 0), 1) for end in reversed(ends))
+        high, low = (top + height * share for share in inside)
         others.append(
             np.array([(places[n][0], at) for at in np.arange(high, low, 6)]).reshape(-1, 2)
         )

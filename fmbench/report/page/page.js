@@ -7,6 +7,8 @@
   // Opened to the last row, a table of many thousand takes seconds to draw: once, not at each click.
   const REDRAWN = 1000;
   const MISSING = "-";
+  // Paper has room for more of its smaller letters than most windows.
+  const PAPER = 1500;
 
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -26,8 +28,9 @@
   const counted = (number) => `${grouped(number)} row${number === 1 ? "" : "s"}`;
 
   class Column {
-    constructor({ key, title, texts, at, known, right = false, way = 0 }) {
-      Object.assign(this, { key, title, texts, at, right, way });
+    constructor({ known, right = false, way = 0, ...rest }) {
+      Object.assign(this, { ...rest, right, way });
+      const { key, title, texts } = rest;
       this.known = known ?? texts.length;
       this.shown = true;
       this.names = [key, title.replace(/ \(.*/, ""), `${key}`.replace(/s$/, "")].map(named);
@@ -41,6 +44,11 @@
       return this.texts[this.place(row)];
     }
   }
+
+  const cut = (text, longest) => {
+    const characters = [...text];
+    return characters.length > longest ? `${characters.slice(0, longest).join("")}...` : text;
+  };
 
   const named = (text) => text.toLowerCase().replace(/[\s_]+/g, "_");
 
@@ -120,7 +128,8 @@
       const label = make("label", {}, make("span", {}, "Filter"), this.filter);
       this.box.before(make("div", { class: "tools" }, label, this.count, this.menu));
       this.further = make("div", { class: "further" });
-      this.box.after(this.further);
+      this.shared = make("p", { class: "shared soft" });
+      this.box.after(this.further, this.shared);
     }
 
     choices() {
@@ -148,6 +157,7 @@
       this.heads = [...this.table.tHead.rows[0].cells];
       this.heads.forEach((head, place) => {
         const column = this.columns[place - 1] ?? null;
+        if (column?.optimistic) return;
         // Not a button element: on paper those are missing where headings are repeated.
         const sorter = make("span", { role: "button", tabindex: "0" }, head.textContent);
         sorter.addEventListener("click", () => this.sort(column));
@@ -276,6 +286,10 @@
       this.columns.forEach((column, place) => {
         this.boxes[place].checked = column.shown;
       });
+      const alike = this.columns.filter((one) => one.recipe && !one.at && !one.shown);
+      const said = alike.map((one) => `${one.title} ${cut(one.cell(0), this.data.longest)}`);
+      const whose = total > 1 ? "All rows" : "And";
+      this.shared.textContent = said.length > 0 ? `${whose}: ${said.join("; ")}.` : "";
       const hidden = found - this.limit;
       this.further.replaceChildren();
       if (hidden <= 0) return;
@@ -303,7 +317,7 @@
       const line = make("tr", {}, make("td", { class: "n" }, String(this.data.first + number)));
       line.row = number;
       for (const column of visible) {
-        const text = column.cell(number);
+        const text = cut(column.cell(number), this.data.longest);
         if (column.key === this.data.net) {
           const opener = make("details", {}, make("summary", {}, text));
           opener.open = this.opened.has(number);
@@ -346,8 +360,9 @@
         make("h4", {}, "Its runs"),
         this.runList(row),
       );
+      const long = (text) => cut(text, this.data.longest) !== text;
       const told = [
-        ...this.columns.filter((column) => !column.shown),
+        ...this.columns.filter((column) => !column.shown || long(column.cell(row))),
         ...this.others.filter((column) => column.at || this.all.length === 1),
       ].filter((column) => column.cell(row) !== MISSING);
       if (told.length > 0) {
@@ -384,6 +399,32 @@
         return item;
       });
       return make("ul", { class: "runs" }, ...items);
+    }
+
+    // --- paper --------------------------------------------------------------------------------
+
+    // Nothing opens on paper: what is behind a click stands below the table.
+    print() {
+      if (!this.chosen) this.fit(PAPER);
+      const lines = this.rows.slice(0, this.limit).filter((row) => this.command(row) !== "");
+      const items = lines.map((row) => {
+        const number = make("span", { class: "seed" }, String(this.data.first + row));
+        return make("li", {}, number, make("code", {}, this.command(row)));
+      });
+      this.commands = make("div", { class: "commands" });
+      if (items.length > 0) {
+        this.commands.append(make("h3", {}, "Commands that make these rows again"));
+        this.commands.append(make("ul", {}, ...items));
+      }
+      this.same = this.box.parentElement.querySelector(".same:not([open])");
+      if (this.same) this.same.open = true;
+      (this.box.parentElement.querySelector(".same") ?? this.shared).after(this.commands);
+    }
+
+    printed() {
+      this.commands?.remove();
+      if (this.same) this.same.open = false;
+      if (!this.chosen) this.fit(this.box.clientWidth);
     }
   }
 
@@ -423,12 +464,10 @@
     narrow = window.innerWidth;
     for (const table of tables) if (!table.chosen) table.fit(table.box.clientWidth);
   });
-  // Paper has room for more of its smaller letters than most windows.
-  const PAPER = 1500;
   window.addEventListener("beforeprint", () => {
-    for (const table of tables) if (!table.chosen) table.fit(PAPER);
+    for (const table of tables) table.print();
   });
   window.addEventListener("afterprint", () => {
-    for (const table of tables) if (!table.chosen) table.fit(table.box.clientWidth);
+    for (const table of tables) table.printed();
   });
 })();
