@@ -15,12 +15,14 @@ def faults(monkeypatch):
     return importlib.import_module("faults")
 
 
+@pytest.mark.slow
 def test_killed_at_random_instants(faults, tmp_path):
     said = faults.kills(tmp_path, count=3, seed=1)
     assert int(said.partition(" kills in ")[0]) >= 3
     assert said.endswith("each with the bits of an undisturbed one")
 
 
+@pytest.mark.slow
 def test_killed_at_writes(faults, tmp_path):
     assert faults.writes(tmp_path, count=5).startswith("killed at 5 of 5")
 
@@ -30,6 +32,7 @@ def test_the_writes_are_spread_and_the_last_ones_are_among_them(faults):
     assert faults.spread(43, 43) == list(range(1, 44))
 
 
+@pytest.mark.slow
 def test_a_full_disk(faults, tmp_path):
     said = faults.disk(tmp_path, sizes=(1000,))
     assert said == "2 runs, 2 of them ended by it; all went on afterwards"

@@ -188,6 +188,7 @@ def test_where_the_sweep_is_killed_its_runs_are_saved_and_leave(tmp_path):
     assert (tmp_path / "sweep" / "0" / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
     (tmp_path / "sweep" / "1").mkdir(parents=True)
     (tmp_path / "sweep" / "1" / "history.jsonl").write_text("{}\n")

@@ -107,6 +107,7 @@ def test_the_line_says_what_fits(room_for, most, advice):
     assert str(error).startswith(f"out of memory on {CPU.name} with batch_size=128; {advice}")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_evaluated_says_so(room_for, tmp_path):
     room_for(1000, evaluated=49)
     with pytest.raises(OutOfMemoryError) as raised:
@@ -172,6 +173,7 @@ def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
     assert "with batch_size=64; batch_size=64 fits with cuda_graphs=false; start" in str(error)
 
 
+@pytest.mark.slow
 def test_the_larger_part_is_what_must_be_evaluated(room_for):
     room_for(1000, evaluated=30)
     config = compose(*LARGER, "data.split.validation=20")

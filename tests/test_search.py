@@ -53,6 +53,7 @@ def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, 
     assert "run 6 of 6: " in err
 
 
+@pytest.mark.slow
 def test_the_best_run_is_an_experiment(command, tmp_path):
     assert command(*SEARCH, "optimizer.weight_decay=0.01")[0] == 0
     (chosen,) = [r for r in records(tmp_path) if r["test_accuracy"] is not None]
@@ -87,6 +88,7 @@ def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
     assert "keep_checkpoint" not in loaded
 
 
+@pytest.mark.slow
 def test_a_search_prunes_and_never_in_the_last_epoch(command, tmp_path):
     status, _, err = command(*SEARCH, "sweep.trials=12", "sweep.pruner=median")
     assert status == 0, err

@@ -79,6 +79,7 @@ def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper(tmp_
     assert target("sweep=lr_batch").endswith("search.SearchSweeper")
 
 
+@pytest.mark.slow
 def test_a_grid_never_imports_optuna_nor_joblib(tmp_path):
     probe = (
         "import sys; sys.argv = ['fmbench', *sys.argv[1:]]\n"
