@@ -24,11 +24,10 @@ SEEDS = 5
 
 #: The process says itself what it held: what its parent knows of it has the parent's own memory in.
 REPORT = """\
-import sys
+import runpy
 from pathlib import Path
-from fmbench.report.__main__ import main
 try:
-    main(sys.argv[1:])
+    runpy.run_module("fmbench.report", run_name="__main__", alter_sys=True)
 finally:
     status = Path("/proc/self/status")
     print(status.read_text() if status.exists() else "")

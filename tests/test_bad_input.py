@@ -152,6 +152,7 @@ def test_a_gpu_where_there_is_none(refused):
     refused([*TINY, "device=cuda"], 2, "device=cuda: no such device here; there are: cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ["device", "data.split.name", "model.classes", "+model.x", "optimizer.lr", "seed"]
 )
@@ -465,6 +466,7 @@ IMAGES, LABELS = OFFICIAL_FILES[0], OFFICIAL_FILES[1]
 HEADER = struct.pack(">4I", 0x803, 60_000, 28, 28)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
@@ -569,6 +571,7 @@ def test_a_folder_that_is_closed_is_listed_with_status_4(command, tmp_path):
 # In processes of their own
 
 
+@pytest.mark.slow
 def test_as_people_start_it(tmp_path):
     for start in (
         lambda: fmbench("batch_size=0", cwd=tmp_path),

@@ -24,6 +24,8 @@ from benchmarks.timing import Spread, Timed
 
 everything = importlib.import_module("benchmarks.__main__")
 
+pytestmark = pytest.mark.slow
+
 FOLDER = CHECKOUT / "benchmarks"
 START = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if START in path.read_text("utf-8"))

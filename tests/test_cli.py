@@ -164,6 +164,7 @@ def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
     assert record["best_test_epoch"] in (0, 1)
 
 
+@pytest.mark.slow
 def test_ready_sweeps_run_as_many_as_they_say(command, tmp_path):
     status, _, err = command("-m", "sweep=seeds", *TINY, "epochs=1")
     assert status == 0, err
@@ -272,6 +273,7 @@ def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path, monkeypat
     assert err.endswith("fmbench: disk full\n")
 
 
+@pytest.mark.slow
 def test_a_sweep_is_refused_a_folder_with_other_runs(command, tmp_path):
     assert command("-m", *TINY, "epochs=1", "seed=0,1", "hydra.sweep.dir=here")[0] == 0
     (tmp_path / "here" / "benchmark.md").write_text("notes")
@@ -354,6 +356,7 @@ def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
     assert record["data"]["sha256"] == dataset.sha256
 
 
+@pytest.mark.slow
 def test_keys_tell_runs_apart(command, tmp_path):
     changes = ["seed=1", "data.split=holdout", "data.seed=1", "augmentation=flip", "epochs=2"]
     for change in ["seed=0", *changes]:
@@ -362,6 +365,7 @@ def test_keys_tell_runs_apart(command, tmp_path):
     assert len(keys) == 1 + len(changes)
 
 
+@pytest.mark.slow
 def test_stopped_from_the_keyboard(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
@@ -417,6 +421,7 @@ def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, t
     assert "sweep=short: sets epochs" in err
 
 
+@pytest.mark.slow
 def test_a_recorded_command_makes_the_run_again(command, tmp_path):
     sweep = ["sweep=lr_batch", "sweep.trials=1", "batch_size=choice(10,20)"]
     assert command("-m", *sweep, *TINY, "epochs=1")[0] == 0
@@ -528,6 +533,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
     assert record["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, command, tmp_path):
     for name in "ab":
@@ -545,6 +551,7 @@ def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, comm
     assert str(fashion_mnist_root) not in json.dumps(first)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_stands_in_the_table(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
@@ -568,6 +575,7 @@ def test_a_run_that_is_killed_stands_in_the_table(tmp_path):
     assert "lenet5" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_harms_no_run(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-m", "fmbench", *TINY, "epochs=1"],

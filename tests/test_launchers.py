@@ -89,9 +89,12 @@ def owner(child, folder):
     """The process that is at work in a folder."""
     for process in members(child):
         with contextlib.suppress(OSError):
-            opened = [link.readlink() for link in Path(f"/proc/{process}/fd").iterdir()]
-            if folder in opened:
-                return process
+            for link in Path(f"/proc/{process}/fd").iterdir():
+                # A process at work opens and closes files meanwhile: one that is gone
+                # says nothing of the others.
+                with contextlib.suppress(OSError):
+                    if link.readlink() == folder:
+                        return process
     return None
 
 

@@ -55,6 +55,7 @@ def room_for(monkeypatch):
     return set_up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "found", "tried"), [
     (100, 64, [256, 128, 64, 64, -50]),
     (256, 256, [256, 144, -50]),  # an epoch's last batch is smaller
@@ -68,6 +69,7 @@ def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
     assert sizes == tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flops", "evaluated", "found"), [
     (10**9, 200, 200),  # a large net is evaluated in batches as large as those of training
     (10**9, 128, 100),  # ... but never in smaller ones than 128
@@ -83,6 +85,7 @@ def test_a_batch_size_that_trains_and_cannot_be_evaluated_does_not_fit(
     assert largest_that_fits(config, prepare(config), CPU, flops=flops) == found
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkeypatch):
     """As batch norm does on one value per channel."""
     room_for(100)
@@ -95,6 +98,7 @@ def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkey
     assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "advice"), [
     (100, "batch_size=64 fits"),
     (999, "a step of this size fits now: other programs may have had the memory"),

@@ -29,6 +29,7 @@ def unpacked(tmp_path_factory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_wheel_runs_elsewhere_with_its_own_conf(unpacked, tmp_path):
     done = python(
         "-m", "fmbench", *TINY, "epochs=1", cwd=tmp_path, environment={"PYTHONPATH": str(unpacked)}

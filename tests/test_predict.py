@@ -171,6 +171,7 @@ def test_help_does_not_import_torch_and_says_what_is_done(tmp_path):
         assert part in done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_is_quiet_in_a_pipe_and_ends_well_when_it_is_cut(kept_run, exported, tmp_path):
     shell = f"{sys.executable} -W error -m fmbench.predict {kept_run} {exported[0]} {exported[1]}"
     environment = {"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}

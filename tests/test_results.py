@@ -158,10 +158,10 @@ def test_a_link_that_leads_to_itself_is_a_problem(tmp_path):
 def test_a_file_that_vanishes_meanwhile_is_a_problem(tmp_path, monkeypatch):
     write(tmp_path)
 
-    def vanish(path):
+    def vanish(*arguments):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(Path, "read_bytes", vanish)
+    monkeypatch.setattr("builtins.open", vanish)
     (problem,) = read_results(tmp_path).problems
     assert problem.reason == "cannot be read: No such file or directory"
 

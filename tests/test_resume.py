@@ -160,6 +160,7 @@ def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
     assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["command", "api"])
 def test_what_a_kill_at_the_very_end_leaves_is_tidied(again, tmp_path):
     run(tmp_path / "run")
@@ -186,6 +187,7 @@ def test_a_completed_run_says_so_and_exits_with_0(tmp_path):
     assert again.stderr == "fmbench: this run is at its end already; nothing was changed in here\n"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_is_at_its_end_too(tmp_path):
     arguments = [*TINY, "hydra.run.dir=here", "optimizer.lr=1e30"]
     first, again = (fmbench(*arguments, cwd=tmp_path) for _ in range(2))
@@ -426,6 +428,7 @@ def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path
     assert run(tmp_path / "run").status == "completed"
 
 
+@pytest.mark.slow
 def test_two_sweeps_may_not_share_a_folder(tmp_path):
     from fmbench.runfolder import SweepFolder
 
@@ -441,6 +444,7 @@ def test_two_sweeps_may_not_share_a_folder(tmp_path):
     assert len(records(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_two_starts_in_one_second(tmp_path):
     children = [start(tmp_path) for _ in range(2)]
     assert [child.wait(timeout=120) for child in children] == [0, 0]

@@ -142,6 +142,7 @@ def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(command,
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == records_before
 
 
+@pytest.mark.slow
 def test_a_search_without_validation_carves_some(command, tmp_path):
     status, _, err = command(*SEARCH, "sweep.trials=2", "data.split=custom")
     assert status == 0, err
@@ -149,6 +150,7 @@ def test_a_search_without_validation_carves_some(command, tmp_path):
     assert [r["split"]["validation"] for r in records(tmp_path)] == [10, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -167,6 +169,7 @@ def test_another_search_is_refused_the_folder(command, tmp_path, changed, said):
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == before
 
 
+@pytest.mark.slow
 def test_grids_and_searches_keep_out_of_each_others_folders(command, tmp_path):
     assert command(*SEARCH, "sweep.trials=1")[0] == 0
     grid = ["-m", *TINY, "epochs=1", "seed=0,1"]
@@ -205,6 +208,7 @@ def test_a_search_whose_trials_all_fail_says_so(command):
     assert "0 of 2 trials ended well" in err
 
 
+@pytest.mark.slow
 def test_several_objectives_end_in_a_front(command, tmp_path):
     status, _, err = command(
         *("-m", "sweep=pareto", *TINY[:3], "model=lenet5,lenet", "epochs=1", "threads=1"),
@@ -312,6 +316,7 @@ def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
     assert "the search is not told of epoch 1" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
     assert command(*SEARCH, "sweep.trials=1")[0] == 0
     (record,) = records(tmp_path)
@@ -394,6 +399,7 @@ def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     assert value in [record["validation_accuracy"] for record in looked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["grid", "tpe"])
 def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been(
     sampler, command, tmp_path, monkeypatch
@@ -420,6 +426,7 @@ def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been
     assert [t.params for t in ours] == [t.params for t in straight]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_path, monkeypatch):
     from fmbench.saver import Saver
 
@@ -435,6 +442,7 @@ def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_pa
     assert record["test_accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
     assert command(*SEARCH, "sweep.trials=1")[0] == 0
     (tmp_path / "grid").mkdir()

@@ -359,6 +359,7 @@ def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, fashion_mnist_ro
         assert rest.splitlines()[-1].endswith(f"this goes on: {command}")
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_folder_is_refused(tmp_path):
     with start(tmp_path, "hydra.run.dir=here") as child:
         try:

@@ -573,6 +573,7 @@ def test_two_runs_at_once_that_make_one_database(tmp_path):
         assert of_mlflow(Path(str(seed))).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 @only("tensorboard")
 def test_a_search_may_go_on_with_another_logger(command):
     search = [*TINY, "-m", "sweep=lr_batch", "batch_size=16", "hydra.sweep.dir=here"]

@@ -68,6 +68,7 @@ def test_numbers_begin_at_a_multiple_of_eight_bytes(tmp_path):
         assert int.from_bytes(content[:8], "little") % 8 == 0
 
 
+@pytest.mark.slow
 def test_the_same_net_gives_the_same_bytes_in_every_process(tmp_path):
     probe = (
         "import sys, hashlib, torch; from torch import nn; from fmbench.weights import to_bytes\n"

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -232,4 +233,7 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # Of 100,000 records nearly everything is kept to the end: looking through it again and again
+    # for cycles to free costs a tenth of the time and frees next to nothing.
+    gc.disable()
     main()

@@ -14,7 +14,8 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None where a value is missing."""
     objects = table.astype(object)  # numbers become Python's, and faster than by `to_dict`
     cells = objects.where(objects.notna(), None).to_numpy().tolist()
-    return [dict(zip(table.columns, row, strict=True)) for row in cells]
+    names = list(table.columns)  # an index is slow to walk, and would be again for every row
+    return [dict(zip(names, row, strict=True)) for row in cells]
 
 
 def class_names(data: str) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ def test_same_seed_same_weights(build):
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 @own_net
 def test_compiles_without_a_graph_break_and_computes_the_same(build):
     """Both ways, in training: dropout and Shake-Shake draw what they draw without a compiler."""
@@ -108,6 +109,7 @@ def test_compiles_without_a_graph_break_and_computes_the_same(build):
         torch.testing.assert_close(captured(x), net(x))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")),
     reason="torch.compile needs a C++ compiler on the CPU",

@@ -139,6 +139,7 @@ def test_a_seed_means_the_same_coefficients_in_every_precision():
     torch.testing.assert_close(found[2], found[0], rtol=2**-8, atol=0)
 
 
+@pytest.mark.slow
 @every_mode
 def test_mixing_compiles_without_a_graph_break(forward, backward, per):
     torch.compiler.reset()

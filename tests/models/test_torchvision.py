@@ -39,6 +39,7 @@ def test_every_family_of_torchvision_is_covered():
     assert {tv_models.get_model_builder(name).__module__ for name in FAMILIES} == modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "smallest"), FAMILIES.items())
 def test_torchvision_net_runs_or_says_the_size_it_needs(name, smallest):
     if smallest is not None:
