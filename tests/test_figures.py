@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fuzz import LONG
 from PIL import Image
-from records import write
+from records import PUBLISHED, write
 from searches import sweep
 
 from fmbench import report
@@ -34,7 +34,7 @@ from fmbench.report.figures.sheet import SERIES, width_of
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "a|b\n<script>x</script> $x$ ]]> --> & \" ' \x1b[31m{}% ../../c"
 
-BLUE, RED = "#0072b2", "#d55e00"
+BLUE, RED, ORANGE, GREY = "#0072b2", "#d55e00", "#c18500", "#8a8a8a"
 
 
 def drawn(*folders: Path) -> dict[str, Figure]:
@@ -532,6 +532,54 @@ def test_sizes_that_stand_near_each_other_are_not_written_on_each_other(tmp_path
         write(tmp_path / str(size), batch_size=size, config__batch_size=size)
     said = texts(drawn(tmp_path)["batch_size_lenet"])
     assert [said.count(size) for size in ("64", "512", "1024", "2048", "4096")] == [3, 3, 0, 3, 0]
+
+
+# --- published --------------------------------------------------------------------------------
+
+
+def followed(folder: Path, experiment: str, accuracies: list[float], **changes: Any) -> None:
+    """A row that followed a recipe published with 89.7 %, the best epoch on the test set."""
+    for seed, accuracy in enumerate(accuracies):
+        values = {**PUBLISHED, "experiment": experiment, "model": experiment, **changes}
+        write(folder / f"{experiment}{seed}", seed=seed, test_accuracy=accuracy, **values)
+
+
+def test_published_accuracies_stand_beside_ours(tmp_path):
+    followed(tmp_path, "a", [0.91, 0.913, 0.912], best_test_accuracy=0.914)
+    followed(tmp_path, "b", [0.88])
+    followed(tmp_path, "c", [0.85], deviations=["epochs=3"])  # another recipe
+    write(tmp_path / "d", model="d")  # nobody published it
+    figure = drawn(tmp_path)["published"]
+    assert [text for text in texts(figure) if text in "abcd"] == ["a", "b"]
+    assert "a: 89.70 % published, 91.17 % ours, 91.40 % its best epoch on test" in figure.alt
+    # The mark in the legend comes last; y counts upwards, and the first row is on top.
+    ours, theirs = marks(figure, BLUE), marks(figure, RED)
+    rows = sorted({round(y, 1) for _, y in theirs})
+    assert len(rows) == 3
+    by_row = {round(y, 1): x for x, y in ours}
+    published = {round(y, 1): x for x, y in theirs}
+    low, high = by_row[rows[1]], by_row[rows[2]]
+    assert published[rows[1]] == pytest.approx(published[rows[2]])
+    assert low < published[rows[1]] < high
+    # 91.17 - 89.70 against 89.70 - 88.00
+    ratio = (high - published[rows[2]]) / (published[rows[1]] - low)
+    assert ratio == pytest.approx(1.467 / 1.7, rel=0.01)
+
+
+def test_what_is_best_on_test_is_joined_to_what_was_published_so(tmp_path):
+    followed(tmp_path, "a", [0.91], best_test_accuracy=0.914, config__test_every=1)
+    figure = drawn(tmp_path)["published"]
+    (join,) = [path for path in paths(figure, GREY) if len(path) == 2]
+    ((best, _),) = [mark for mark in marks(figure, ORANGE) if mark[1] == join[0][1]]
+    assert {round(x, 1) for x in join[:, 0]} >= {round(best, 1)}
+
+
+def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
+    followed(tmp_path / "0", "a", [0.91])
+    device = {"device": "H100", "fingerprint__processor": "other"}
+    followed(tmp_path / "1", "a", [0.90], **device)
+    said = texts(drawn(tmp_path)["published"])
+    assert {"a, AMD EPYC, 2 threads, fp32", "a, H100, fp32"} <= set(said)
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ def _section(
     from fmbench.report.figures.curves import curves
     from fmbench.report.figures.mistakes import mistakes
     from fmbench.report.figures.names import by_net, unused
+    from fmbench.report.figures.published import published_figure
     from fmbench.report.figures.tradeoff import accuracy_parameters, accuracy_time
 
     def name(text: str) -> str:
@@ -99,6 +100,7 @@ def _section(
         return _tried(failed, kind, draw, *arguments)
 
     def drawn() -> Iterator[Figure | None]:
+        yield tried("published", published_figure, rows, section.data, name("published"))
         kind = "accuracy_parameters"
         yield tried(kind, accuracy_parameters, rows, section.data, name(kind))
         for draw in accuracy_time(rows, section.data):
