@@ -129,10 +129,12 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
 
     - `median`: it must not be worse than the median of those before it, after the same epoch; the
       first four trials go to their end.
-    - `halving`: of those that reach 1, 4, 16, ... epochs the best quarter goes on (asynchronous
-      successive halving with the paper's rate; Li et al., "A System for Massively Parallel
-      Hyperparameter Tuning", 2020). A quarter of the first three is none of them, as in the paper,
-      but in a search so small that too few would be left.
+    - `halving`: after a quarter of the epochs the best quarter goes on (asynchronous successive
+      halving with the paper's rate; Li et al., "A System for Massively Parallel Hyperparameter
+      Tuning", 2020). There are so many cuts that four trials or more may be expected to be left:
+      of 64 trials the first is after a sixteenth, of 256 after a 64th. A quarter of the first three
+      is none of them, as in the paper, but in a search so small that too few would be left. The
+      last trial is not stopped where none has gone to its end: there is always a best one.
     - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
       on (Li et al., "Hyperband", 2018).
 
@@ -144,17 +146,37 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
     if kind == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
     if kind == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1,
-            reduction_factor=_RATE,
-            bootstrap_count=_RATE - 1 if trials >= _RATE * (_RATE - 1) else 0,
-        )
+        return _Halving(epochs, trials)
     if kind == "hyperband":
         with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
             return optuna.pruners.HyperbandPruner(
                 min_resource=1, max_resource=epochs, reduction_factor=3
             )
     return optuna.pruners.NopPruner()
+
+
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Successive halving that leaves somebody: see `make_pruner`."""
+
+    def __init__(self, epochs: int, trials: int) -> None:
+        cuts = 1
+        while _RATE ** (cuts + 2) <= trials:
+            cuts += 1
+        super().__init__(
+            # Rounded up: a cut just before the end would spare nothing and stop the best.
+            min_resource=-(-epochs // _RATE**cuts),
+            reduction_factor=_RATE,
+            bootstrap_count=_RATE - 1 if trials >= _RATE * (_RATE - 1) else 0,
+        )
+        self._trials = trials
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial is to be given up."""
+        stopped = super().prune(study, trial)
+        if stopped and trial.number >= self._trials - 1:
+            complete = (TrialState.COMPLETE,)
+            return bool(study.get_trials(deepcopy=False, states=complete))
+        return stopped
 
 
 class Watch:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -464,3 +465,52 @@ def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on
         searched.tell(trial, state=TrialState.PRUNED)
     # Of eight two go on: the last is the second best.
     assert went_on == [first_goes_on, first_goes_on, False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "trials_in_all", "cuts"),
+    [
+        (1, 20, []), (2, 20, [1]), (4, 20, [1]), (5, 20, [2]), (12, 20, [3]), (30, 20, [8]),
+        (30, 63, [8]), (30, 64, [2, 8]), (200, 100, [13, 52]), (200, 256, [4, 16, 64]),
+    ],
+)  # fmt: skip
+def test_halving_cuts_so_often_that_some_are_left(epochs, trials_in_all, cuts):
+    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    stopped = set()
+    for number in range(trials_in_all):
+        trial = searched.ask()
+        for epoch in range(1, epochs):
+            # Each is better than all before it but for the first three of each cut.
+            trial.report(number, epoch)
+            if trial.should_prune():
+                stopped.add(epoch)
+                break
+        searched.tell(trial, number)
+    assert sorted(stopped) == cuts
+
+
+@pytest.mark.parametrize("trials_in_all", [1, 3, 5, 12, 20, 70])
+@pytest.mark.parametrize("epochs", [2, 12, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
+    values = random.Random(seed).sample(range(1000), trials_in_all)
+    if seed == 0:
+        values.sort(reverse=True)  # the worst there is: the best come first, where none goes on
+    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    spent, ended = 0, 0
+    for value in values:
+        trial = searched.ask()
+        for epoch in range(1, epochs + 1):
+            spent += 1
+            trial.report(value, epoch)
+            if epoch < epochs and trial.should_prune():
+                searched.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            searched.tell(trial, value)
+            ended += 1
+    assert ended >= 1
+    if trials_in_all >= 12 and epochs > 2:
+        assert spent <= 0.7 * epochs * trials_in_all
