@@ -82,6 +82,26 @@ def t_half_width(deviation: np.ndarray | float, n: np.ndarray | float) -> np.nda
     return np.where(n > 1, width, np.nan)
 
 
+def one_more(values: Sequence[float]) -> tuple[float, float] | None:
+    """Where one more run would land in 95 of 100 cases, by Student's t.
+
+    What a figure of one run is held against: the interval of the mean says where the mean lies, and
+    single runs fall beside it (Hahn and Meeker 1991, Statistical Intervals, chapter 4).
+
+    Args:
+        values: (n,) a figure of each run.
+
+    Returns:
+        The ends of the interval; None where there are fewer than two runs.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    known = np.asarray(values, dtype=float)
+    half = float(t_half_width(known.std(ddof=1), n)) * (n + 1) ** 0.5
+    return float(known.mean() - half), float(known.mean() + half)
+
+
 def mcnemar(only_a: np.ndarray | int, only_b: np.ndarray | int) -> np.ndarray:
     """The exact two-sided p of McNemar's test.
 

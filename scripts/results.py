@@ -5,25 +5,24 @@
     python scripts/results.py keep lenet multirun/FOLDER   # runs into docs/results/lenet
 
 What is kept of a run is its record, its epochs and its answers; no images, weights or configs of
-Hydra's. Of runs that were made with uncommitted changes nothing is.
+Hydra's. Of runs on other images, or made with uncommitted changes, nothing is.
 """
 
 import argparse
 import json
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
 
-from results_page import KEPT, PICTURES, page, pictures, short_form, with_short_form  # noqa: E402
+from results_page import Pages, with_short_form  # noqa: E402
 
-from fmbench import report  # noqa: E402
-from fmbench.report.figure import Figure  # noqa: E402
-
-PAGE, README = CHECKOUT / "docs" / "results.md", CHECKOUT / "README.md"
+DOCS, README = CHECKOUT / "docs", CHECKOUT / "README.md"
+PAGE, PICTURES, KEPT = DOCS / "results.md", DOCS / "images" / "results", DOCS / "results"
 
 FILES = ("result.json", "history.jsonl", "predictions.npy", "labels.npy", "search.json")
 ENDED = ("completed", "pruned", "diverged", "failed")
@@ -35,40 +34,35 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="write nothing")
-    commands = parser.add_subparsers(dest="command")
-    kept = commands.add_parser("keep", help="copy what is kept of some runs")
-    kept.add_argument("name", help="the folder in docs/results")
+    kept = parser.add_subparsers(dest="command").add_parser(
+        "keep", help="copy what is kept of some runs"
+    )
+    kept.add_argument("name", help="of the folder in docs/results")
     kept.add_argument("folder", type=Path, help="a run, a sweep or a search")
     arguments = parser.parse_args(argv)
     if arguments.command == "keep":
+        if not re.fullmatch(r"\w+", arguments.name):
+            parser.error(f"{arguments.name}: letters, digits and _ alone make a name")
         count = keep(arguments.folder, KEPT / arguments.name)
-        sys.stdout.write(f"kept {count} runs in {KEPT / arguments.name}\n")
+        sys.stdout.write(f"kept {count} runs in docs/results/{arguments.name}\n")
         return
-    made = report.build([KEPT])
-    drawn = pictures(made)
-    pages = texts(made, drawn)
+    pages = Pages(KEPT)
+    said = texts(pages)
     if arguments.check:
-        old = [
-            path.name for path, text in pages.items() if not path.exists() or _read(path) != text
-        ]
-        sys.stdout.write("".join(f"{name} is not up to date\n" for name in old))
+        old = [path for path, text in said.items() if not path.exists() or _read(path) != text]
+        sys.stdout.write("".join(f"{path.name} is not up to date\n" for path in old))
         sys.exit(bool(old))
-    for path, text in pages.items():
+    for path, text in said.items():
         path.write_text(text, encoding="utf-8")
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
-    for name, figure in drawn.items():
+    for name, figure in pages.pictures.items():
         (PICTURES / f"{name}.png").write_bytes(figure.png)
 
 
-def texts(made: report.Report, drawn: Mapping[str, Figure]) -> dict[Path, str]:
+def texts(pages: Pages) -> dict[Path, str]:
     """What the pages should say, by their paths."""
-    short = short_form(made, drawn)
-    return {PAGE: page(made, drawn), README: with_short_form(_read(README), short)}
-
-
-def _read(path: Path) -> str:
-    return path.read_text("utf-8")
+    return {PAGE: pages.page, README: with_short_form(_read(README), pages.short_form)}
 
 
 def keep(folder: Path, place: Path) -> int:
@@ -82,24 +76,38 @@ def keep(folder: Path, place: Path) -> int:
         How many runs there are.
 
     Raises:
-        SystemExit: A run has not ended, or was made with uncommitted changes.
+        SystemExit: There are no runs, or one has not ended, or it is of other images than the
+            official ones, or was made with uncommitted changes.
     """
-    records = sorted(folder.rglob("result.json"))
-    for path in records:
+    found = sorted(folder.rglob("result.json"))
+    if not found:
+        sys.exit(f"{folder}: no runs")
+    if folder.resolve().is_relative_to(place.resolve()):
+        sys.exit(f"{folder}: is kept already")
+    for path in found:
         record = json.loads(path.read_bytes())
         if record["status"] not in ENDED:
             sys.exit(f"{path}: {record['status']}: only runs that ended are kept")
+        if record["data"]["name"] != "fashion_mnist":
+            sys.exit(f"{path}: made on {record['data']['name']}")
         if not record["git"] or record["git"]["dirty"]:
             sys.exit(f"{path}: made with uncommitted changes, or outside a repository")
-    if not records:
-        sys.exit(f"{folder}: no runs")
-    shutil.rmtree(place, ignore_errors=True)
-    for name in FILES:
-        for path in sorted(folder.rglob(name)):
-            target = place / path.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-    return len(records)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
+        whole = Path(temporary) / place.name
+        for name in FILES:
+            for path in sorted(folder.rglob(name)):
+                target = whole / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        if place.exists():
+            shutil.rmtree(place)
+        whole.rename(place)
+    return len(found)
+
+
+def _read(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ from fmbench.report.figures.names import apart, unused
 from fmbench.report.figures.placing import HEIGHT, place
 from fmbench.report.figures.scatter import front
 from fmbench.report.figures.sheet import SERIES, width_of
+from fmbench.stats import one_more
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "a|b\n<script>x</script> $x$ ]]> --> & \" ' \x1b[31m{}% ../../c"
 
-BLUE, RED, ORANGE, GREY = "#0072b2", "#d55e00", "#c18500", "#8a8a8a"
+BLUE, RED, ORANGE = "#0072b2", "#d55e00", "#c18500"
 
 
 def drawn(*folders: Path) -> dict[str, Figure]:
@@ -550,28 +551,55 @@ def test_published_accuracies_stand_beside_ours(tmp_path):
     followed(tmp_path, "c", [0.85], deviations=["epochs=3"])  # another recipe
     write(tmp_path / "d", model="d")  # nobody published it
     figure = drawn(tmp_path)["published"]
-    assert [text for text in texts(figure) if text in "abcd"] == ["a", "b"]
-    assert "a: 89.70 % published, 91.17 % ours, 91.40 % its best epoch on test" in figure.alt
-    # The mark in the legend comes last; y counts upwards, and the first row is on top.
-    ours, theirs = marks(figure, BLUE), marks(figure, RED)
-    rows = sorted({round(y, 1) for _, y in theirs})
-    assert len(rows) == 3
-    by_row = {round(y, 1): x for x, y in ours}
-    published = {round(y, 1): x for x, y in theirs}
-    low, high = by_row[rows[1]], by_row[rows[2]]
-    assert published[rows[1]] == pytest.approx(published[rows[2]])
-    assert low < published[rows[1]] < high
+    assert [text for text in texts(figure) if "n = " in text] == ["a  n = 3", "b  n = 1"]
+    assert "a: 89.70 % published, 91.17 % ours, 91.40 % our best epoch on test" in figure.alt
+    # From below: the one in the legend, b, a.
+    (_, low, high), (_, *theirs) = (
+        [x for x, _ in sorted(marks(figure, colour), key=lambda mark: mark[1])]
+        for colour in (BLUE, RED)
+    )
+    assert theirs[0] == pytest.approx(theirs[1])
     # 91.17 - 89.70 against 89.70 - 88.00
-    ratio = (high - published[rows[2]]) / (published[rows[1]] - low)
+    ratio = (high - theirs[0]) / (theirs[0] - low)
     assert ratio == pytest.approx(1.467 / 1.7, rel=0.01)
 
 
-def test_what_is_best_on_test_is_joined_to_what_was_published_so(tmp_path):
-    followed(tmp_path, "a", [0.91], best_test_accuracy=0.914, config__test_every=1)
+@pytest.mark.parametrize(("looks", "colour"), [(1, ORANGE), (5, BLUE)])
+def test_the_band_is_where_one_more_run_would_land(tmp_path, looks, colour):
+    values = [0.910, 0.913, 0.912, 0.9105]
+    best = [0.9125, 0.9135, 0.914, 0.9131]
+    for seed, (accuracy, looked) in enumerate(zip(values, best, strict=True)):
+        changes = {**PUBLISHED, "experiment": "a", "config__test_every": looks}
+        write(
+            tmp_path / str(seed), seed=seed, test_accuracy=accuracy, best_test_accuracy=looked,
+            **changes,
+        )  # fmt: skip
     figure = drawn(tmp_path)["published"]
-    (join,) = [path for path in paths(figure, GREY) if len(path) == 2]
-    ((best, _),) = [mark for mark in marks(figure, ORANGE) if mark[1] == join[0][1]]
-    assert {round(x, 1) for x in join[:, 0]} >= {round(best, 1)}
+    (band,) = [path for path in paths(figure, colour) if len(path) == 2]
+    # The best of fewer looks than one an epoch is no match for what was published.
+    low, high = one_more(best if looks == 1 else values)
+    ours, theirs = marks(figure, BLUE)[-1][0], marks(figure, RED)[-1][0]
+    scale = (ours - theirs) / (np.mean(values) - 0.897)
+    assert sorted(band[:, 0]) == pytest.approx(
+        [theirs + scale * (low - 0.897), theirs + scale * (high - 0.897)], abs=0.2
+    )
+
+
+def test_too_few_seeds_have_no_band(tmp_path):
+    followed(tmp_path, "a", [0.91, 0.92])
+    figure = drawn(tmp_path)["published"]
+    assert not [path for path in paths(figure, BLUE) if len(path) == 2]
+    assert "band" not in figure.caption
+    assert "a  n = 2" in texts(figure)
+
+
+def test_more_published_rows_than_lines_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("fmbench.report.figures.published.MOST_ROWS", 2)
+    for name in "abc":
+        followed(tmp_path, name, [0.91])
+    figure = drawn(tmp_path)["published"]
+    assert len({round(y) for _, y in marks(figure, RED)}) == 3  # two and the legend
+    assert figure.caption.endswith("The first 2 of 3 rows.")
 
 
 def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
@@ -579,7 +607,7 @@ def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
     device = {"device": "H100", "fingerprint__processor": "other"}
     followed(tmp_path / "1", "a", [0.90], **device)
     said = texts(drawn(tmp_path)["published"])
-    assert {"a, AMD EPYC, 2 threads, fp32", "a, H100, fp32"} <= set(said)
+    assert {"a, AMD EPYC, 2 threads, fp32  n = 1", "a, H100, fp32  n = 1"} <= set(said)
 
 
 # --- answers ----------------------------------------------------------------------------------

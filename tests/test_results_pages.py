@@ -1,23 +1,30 @@
-"""Our own results: the kept records are sound, and the pages say what they say."""
+"""Our own results: the kept records are sound, and the pages say what the records say."""
 
 import importlib
 import json
 import re
 import shutil
+from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 from commands import CHECKOUT
-from records import PUBLISHED, write
-from scipy import stats
+from records import write
+from searches import sweep
 
-from fmbench import report
 from fmbench.data import OFFICIAL_FILES, _combine
 from fmbench.results import read_results
 
 KEPT = CHECKOUT / "docs" / "results"
 OFFICIAL = _combine(file.content_sha256 for file in OFFICIAL_FILES)
 RECORDS = sorted(KEPT.rglob("result.json"))
+COMMITTED = {"commit": "0" * 40, "dirty": False}
+GPU = {
+    "device": "H100",
+    "fingerprint__device": "cuda",
+    "fingerprint__processor": "H100",
+    "fingerprint__precision": "bf16",
+}
 
 
 @pytest.fixture
@@ -27,49 +34,60 @@ def results(monkeypatch):
 
 
 @pytest.fixture
-def pages(results):
-    return importlib.import_module("results_page")
+def pages(results, tmp_path):
+    """Pages of records that a test has put into `tmp_path`."""
+    shutil.copy(KEPT / "tables.yaml", tmp_path)
+    return results.Pages(tmp_path)
 
 
-def line(pages, folder, experiment="lenet"):
-    """The only line of an experiment, of the records in a folder."""
-    (found,) = pages.lines(report.build([folder]), [experiment], folder)
+def reference(experiment):
+    return yaml.safe_load((CHECKOUT / "conf/experiment" / f"{experiment}.yaml").read_text("utf-8"))[
+        "reference"
+    ]
+
+
+def put(folder: Path, experiment, accuracies, best=None, *, first=0, **changes):
+    """Runs of a published row, a seed for each accuracy, that looked every epoch or at the end."""
+    for seed, accuracy in enumerate(accuracies, first):
+        values = {
+            "experiment": experiment,
+            "model": experiment,
+            "config__test_every": 0 if best is None else 1,
+            "reference": reference(experiment),
+            "deviations": [],
+            "overrides": [f"experiment={experiment}", f"seed={seed}"],
+            "best_test_accuracy": None if best is None else best[seed - first],
+            "data__sha256": OFFICIAL,
+            "git": COMMITTED,
+            **changes,
+        }
+        write(folder / str(seed), seed=seed, test_accuracy=accuracy, **values)
+
+
+def line(pages, experiment="lenet"):
+    (found,) = [line for line in pages.lines if line.experiment == experiment]
     return found
 
 
-def published(folder, accuracies, best=None, **changes):
-    """A row that was published with 89.7 %, a seed for each accuracy."""
-    for seed, accuracy in enumerate(accuracies):
-        looked = None if best is None else best[seed]
-        values = {**PUBLISHED, "experiment": "lenet", **changes}
-        write(
-            folder / str(seed), seed=seed, test_accuracy=accuracy, best_test_accuracy=looked,
-            **values,
-        )  # fmt: skip
+# --- what is kept -----------------------------------------------------------------------------
 
 
 def test_the_pages_say_what_the_records_say(results):
-    made = report.build([KEPT])
-    drawn = results.pictures(made)
-    for path, text in results.texts(made, drawn).items():
+    pages = results.Pages(KEPT)
+    for path, text in results.texts(pages).items():
         assert path.read_text("utf-8") == text, "run python scripts/results.py"
-    there = {path.stem for path in results.PICTURES.glob("*.png")}
-    assert there == set(drawn)
+    assert {path.stem for path in results.PICTURES.glob("*.png")} == set(pages.pictures)
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.relative_to(KEPT).as_posix())
-def test_each_kept_record_is_of_the_official_images_and_of_committed_code(path):
+def test_each_kept_record_is_of_the_official_images_and_of_committed_code(results, path):
     record = json.loads(path.read_bytes())
     assert record["data"] == {"name": "fashion_mnist", "sha256": OFFICIAL}
     assert record["git"]["dirty"] is False
-    assert record["status"] in ("completed", "pruned")
-    assert not record["restarts"] or record["status"] == "completed"
-    for file in path.parent.glob("*.json*"):
-        # Nobody else has the folders of the machine it was made on.
-        assert not re.search(r"\"[^\"]*(?<![\w.])/\w", file.read_text("utf-8"))
+    assert record["status"] in results.ENDED
 
 
-def test_all_that_is_kept_can_be_read_and_is_small():
+def test_what_is_kept_can_be_read_is_small_and_names_no_folder_of_the_machine():
     assert RECORDS
     found = read_results(KEPT)
     assert not found.problems
@@ -77,84 +95,220 @@ def test_all_that_is_kept_can_be_read_and_is_small():
     files = [path for path in KEPT.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 200_000
     assert sum(path.stat().st_size for path in files) < 5_000_000
+    for file in KEPT.rglob("*.json*"):
+        assert not re.search(r"\"[^\"]*(?<![\w.])/\w", file.read_text("utf-8")), file
 
 
-def test_where_ours_fall_short_the_page_says_why(pages):
-    layout = pages._layout()
-    made = report.build([KEPT])
-    for table in layout["tables"]:
-        for one in pages.lines(made, table["rows"]):
-            assert not one.falls_short or one.experiment in layout["remarks"], one.name
+def test_where_ours_fall_short_the_page_says_why(results):
+    pages = results.Pages(KEPT)
+    short = {line.experiment for line in pages.lines if line.falls_short}
+    assert short <= set(pages.layout["remarks"])
+    assert set(pages.layout["remarks"]) <= {line.experiment for line in pages.lines}
 
 
-def test_each_experiment_has_its_place(pages):
-    rows = [name for table in pages._layout()["tables"] for name in table["rows"]]
+def test_each_experiment_has_its_place(results):
+    names = [line.experiment for line in results.Pages(KEPT).lines]
     there = {path.stem for path in (CHECKOUT / "conf" / "experiment").glob("*.yaml")}
-    assert sorted(rows) == sorted(there)
+    assert set(names) == there
 
 
-def test_one_run_is_the_prediction_interval(pages, tmp_path):
-    published(tmp_path, [0.9, 0.903, 0.902, 0.9035])
-    values = np.array([0.9, 0.903, 0.902, 0.9035])
-    scale = values.std(ddof=1) * np.sqrt(1 + 1 / 4)
-    expected = stats.t.interval(0.95, 3, loc=values.mean(), scale=scale)
-    assert line(pages, tmp_path).one_run == pytest.approx(expected)
+# --- a line -----------------------------------------------------------------------------------
 
 
 def test_the_best_on_test_is_compared_with_the_best_on_test(pages, tmp_path):
-    published(tmp_path, [0.9, 0.902], [0.91, 0.914])
-    found = line(pages, tmp_path)
-    assert found.alike == (0.91, 0.914)
-    assert found.cells["last epoch (%)"] == "90.10 ± 0.14"
-    assert found.cells["best epoch on test (%)"] == "91.20 ± 0.28"
-    assert found.cells["difference (points)"] == "+1.50"
+    put(tmp_path, "lenet", [0.9, 0.902, 0.901], [0.91, 0.914, 0.912])
+    cells = line(pages).cells
+    assert cells["last epoch (%)"] == "90.10 ± 0.10"
+    assert cells["95 % interval (%)"] == "89.85 to 90.35"
+    assert cells["best epoch on test (%)"] == "91.20 ± 0.20"
+    assert cells["difference (points)"] == "+1.04"  # to 90.16
+    assert cells["one run (%)"] == "90.21 to 92.19"  # of the best ones
+    assert cells["n"] == "3"
+
+
+@pytest.mark.parametrize("looks", [0, 5])
+def test_with_fewer_looks_it_is_compared_with_nothing_like_it(pages, tmp_path, looks):
+    best = [0.91, 0.914, 0.912] if looks else None
+    put(tmp_path, "lenet", [0.9, 0.902, 0.901], best, config__test_every=looks)
+    found = line(pages)
+    assert found.cells["difference (points)"] == "-0.06, last epoch"
+    assert found.cells["one run (%)"] == "-"
+    assert found.verdict is None
+
+
+def test_the_best_of_some_seeds_is_not_shown(pages, tmp_path):
+    put(tmp_path, "lenet", [0.9], [0.91])
+    put(tmp_path, "lenet", [0.902], [None], first=1)
+    assert line(pages).cells["best epoch on test (%)"] == "-"
 
 
 @pytest.mark.parametrize(
     ("accuracies", "short", "said"),
     [
-        ((0.88, 0.8801, 0.8802), True, "more than runs of ours give: between 87.96 and 88.06 %"),
-        ((0.91, 0.9101, 0.9102), False, "less than runs of ours give: between 90.96 and 91.06 %"),
-        ((0.88, 0.90, 0.91), False, "as a run of ours might give: between"),
-        ((0.88,), False, "our one run is -1.70 points from it, and one seed says no more"),
+        # Published are 88.30 %.
+        ((0.87, 0.8701, 0.8702), True, "is more than one more run of ours would give, 86.96 to 87"),
+        ((0.90, 0.9001, 0.9002), False, "is less than one more run of ours would give, 89.96 to 9"),
+        ((0.87, 0.89, 0.90), False, "is within what one more run of ours would give, 81.08 to 96"),
+        ((0.875, 0.885), False, " %. Of two seeds that is a wide range."),
+        ((0.87,), True, "% and ours lie 1.30 points apart; one seed does not say how far another"),
+        ((0.882,), False, "% and ours lie 0.10 points apart; one seed does not say how far"),
     ],
 )
 def test_what_follows_for_the_published_figure(pages, tmp_path, accuracies, short, said):
-    published(tmp_path, accuracies)
-    found = line(pages, tmp_path)
+    put(tmp_path, "lenet5", accuracies)
+    found = line(pages, "lenet5")
     assert found.falls_short == short
+    assert found.verdict.startswith("**lenet5**: the published 88.30 %")
     assert said in found.verdict
 
 
-def test_a_shorter_form_says_so_and_is_compared_with_nothing(pages, tmp_path):
-    published(tmp_path, [0.8, 0.801], deviations=["epochs=3"])
-    found = line(pages, tmp_path)
-    assert found.name == "lenet (epochs=3)"
-    assert found.cells["difference (points)"] == found.cells["one run (%)"] == "-"
+def test_another_recipe_says_so_and_is_compared_with_nothing(pages, tmp_path):
+    put(tmp_path, "vgg_light", [0.8, 0.801, 0.8], deviations=["epochs=8"])
+    found = line(pages, "vgg_light")
+    assert found.name == "vgg_light (epochs=8)"
+    assert found.cells["difference (points)"] == "recipe changed"
+    assert found.cells["one run (%)"] == "-"
     assert found.verdict is None
     assert not found.falls_short
+    assert "- with another one: vgg_light (epochs=8): 3 seeds\n" in pages.page
+    assert "published.png" not in pages.page
 
 
 def test_what_was_not_run_says_so(pages, tmp_path):
-    published(tmp_path, [0.9])
-    (found,) = pages.lines(report.build([tmp_path]), ["wideresnet"], tmp_path)
+    put(tmp_path, "lenet", [0.9])
+    found = line(pages, "wideresnet")
     assert found.cells["last epoch (%)"] == "not run"
     assert found.cells["published (%)"] == "93.28, best epoch on test"
     assert found.verdict is None
+    assert (
+        "wideresnet: not run\n\n```sh\npython -m fmbench experiment=wideresnet\n```" in pages.page
+    )
+    assert "wideresnet" not in pages.short_form
 
 
-def test_records_and_answers_alone_are_kept(results, tmp_path):
-    published(tmp_path / "runs", [0.9, 0.91], git={"commit": "0" * 40, "dirty": False})
+# --- the page ---------------------------------------------------------------------------------
+
+
+def test_one_row_on_two_machines_is_two_lines_that_say_so(pages, tmp_path):
+    put(tmp_path / "lenet", "lenet", [0.9, 0.902, 0.901], [0.91, 0.914, 0.912])
+    put(tmp_path / "lenet_h100", "lenet", [0.904], [0.905], **GPU)
+    page = pages.page
+    for name in ("lenet (AMD EPYC, 2 threads, fp32)", "lenet (H100, bf16)"):
+        assert f"\n| {name} | 61,706 | 90.16, best" in page
+        assert f"\n| {name} |" in pages.short_form
+        assert f"- **{name}**: the published 90.16 %" in page
+        assert f"\n\n{name}: [seed 0](results/lenet" in page
+    said = "lenet (H100, bf16): 1 seed; lenet (AMD EPYC, 2 threads, fp32): 3 seeds"
+    assert f"- with the published recipe: {said}\n" in page
+
+
+def test_each_row_has_its_command_and_its_records(pages, tmp_path):
+    put(tmp_path / "lenet5", "lenet5", [0.88, 0.89], first=7)
+    assert (
+        "lenet5: [seed 7](results/lenet5/7/result.json), [seed 8](results/lenet5/8/result.json)\n\n"
+        "```sh\npython -m fmbench -m experiment=lenet5 seed=7,8\n```"
+    ) in pages.page
+
+
+def test_a_remark_stands_below_its_table_once(pages, tmp_path):
+    put(tmp_path / "a", "lenet", [0.88], [0.885])
+    put(tmp_path / "b", "lenet", [0.88], [0.885], **GPU)
+    pages.layout["remarks"] = {"lenet": "The sea was rough."}
+    assert pages.page.count("**lenet**: The sea was rough.") == 1
+
+
+def test_the_words_take_their_numbers_from_the_recipes(pages, tmp_path):
+    put(tmp_path, "lenet", [0.9])
+    page = pages.page
+    assert "## A. Five nets, 30 epochs\n" in page
+    assert "SGD with batches of 8 and a learning rate of 0.001 that falls tenfold before" in page
+    assert "6, 13, 20, 27 (counted from 0)" in page
+    assert (
+        "Adam with batches of 100 and a learning rate of 0.001, no augmentation, 15 epochs" in page
+    )
+    assert "0.01 for 50 epochs at batch sizes 64, 256, 512" in page
+
+
+def test_curves_are_those_of_the_rows_of_a_table(pages, tmp_path):
+    lines = ({"epoch": n, "train_loss": 0.5, "test_accuracy": 0.9} for n in range(2))
+    histories = "".join(f"{json.dumps(one)}\n" for one in lines)
+    put(tmp_path / "a", "shakeshake_96", [0.93], model="shakeshake")
+    put(tmp_path / "b", "shakeshake_96_cutout14", [0.96], model="shakeshake", batch_size=128)
+    for folder in ("a", "b"):
+        (tmp_path / folder / "0" / "history.jsonl").write_text(histories)
+    assert {"curves_c_shakeshake", "curves_e_shakeshake"} <= set(pages.pictures)
+    assert "batch size 64" in pages.pictures["curves_c_shakeshake"].alt
+    assert "batch size 128" in pages.pictures["curves_e_shakeshake"].alt
+    assert "](images/results/curves_c_shakeshake.png)" in pages.page
+
+
+def searched(tmp_path, **changes):
+    """A search, its best, trained again, and the recipe."""
+    sweep(tmp_path / "lenet_search")
+    best = json.loads((tmp_path / "lenet_search" / "search.json").read_text())
+    (number, *_) = best["best"]
+    (trial,) = [trial for trial in best["trials"] if trial["number"] == number]
+    size, rate = trial["parameters"]["batch_size"], trial["parameters"]["optimizer.lr"]
+    values = {"batch_size": size, "learning_rate": rate, "model": "lenet", "epochs": 30, **changes}
+    for seed, accuracy in enumerate([0.91, 0.911, 0.9105]):
+        write(tmp_path / "lenet_best" / str(seed), seed=seed, test_accuracy=accuracy, **values)
+    put(tmp_path / "lenet", "lenet", [0.9, 0.902, 0.901], data__sha256="d1" * 32, epochs=12)
+
+
+def test_a_search_stands_beside_the_recipe(pages, tmp_path):
+    searched(tmp_path)
+    page = pages.page.partition("## lenet: a search against the recipe")[2]
+    assert "| the search's best | 91.05 ± 0.05 | 90.93 to 91.17 | 3 |" in page
+    assert "| the recipe | 90.10 ± 0.10 |" in page
+    assert "### Its best, trained on 60,000 images, against the recipe" in page
+    assert "is more accurate than" in page
+    assert "the search's best: [seed 0](results/lenet_best/0/result.json)" in page
+    assert "](images/results/search.png)" in page
+
+
+def test_what_is_not_the_searchs_best_is_not_called_so(pages, tmp_path):
+    searched(tmp_path, batch_size=7)
+    with pytest.raises(ValueError, match="the search's best has batch size"):
+        _ = pages.page
+
+
+def test_the_runs_of_a_search_are_no_rows_of_the_tables(pages, tmp_path):
+    put(tmp_path / "lenet", "lenet", [0.9])
+    put(tmp_path / "lenet_best", "lenet", [0.95], deviations=["batch_size=64"])
+    assert line(pages).name == "lenet"
+
+
+def test_the_readme_takes_the_short_form_between_its_marks(results):
+    module = importlib.import_module("results_page")
+    text = f"before\n{module.START}\nold\n\n{module.END}after\n"
+    said = module.with_short_form(text, "new\n")
+    assert said == f"before\n{module.START}\nnew\n\n{module.END}after\n"
+    with pytest.raises(ValueError, match="lost the marks"):
+        module.with_short_form("no marks", "new\n")
+
+
+# --- keep and check ---------------------------------------------------------------------------
+
+
+def test_records_epochs_and_answers_alone_are_kept(results, tmp_path):
+    put(tmp_path / "runs", "lenet", [0.9, 0.91])
+    write(tmp_path / "runs" / "2", status="pruned", git=COMMITTED)
     for name in ("checkpoint.pt", "model.safetensors", "mistakes.npy", "fmbench.log"):
         (tmp_path / "runs" / "0" / name).write_text("x")
-    (tmp_path / "runs" / "0" / "history.jsonl").write_text('{"epoch": 0}\n')
+    for name in ("0/history.jsonl", "0/predictions.npy", "0/labels.npy", "search.json"):
+        (tmp_path / "runs" / name).write_text(name)
     (tmp_path / "kept" / "older").mkdir(parents=True)
-    assert results.keep(tmp_path / "runs", tmp_path / "kept") == 2
-    names = {path.name for path in (tmp_path / "kept").rglob("*") if path.is_file()}
-    assert names <= set(results.FILES)
-    assert {"result.json", "history.jsonl"} <= names
-    assert not (tmp_path / "kept" / "older").exists()
-    assert len(read_results(tmp_path / "kept").frame) == 2
+    assert results.keep(tmp_path / "runs", tmp_path / "kept") == 3
+    kept = {
+        path.relative_to(tmp_path / "kept").as_posix()
+        for path in (tmp_path / "kept").rglob("*")
+        if path.is_file()
+    }
+    assert kept == {
+        *("0/result.json", "1/result.json", "2/result.json", "search.json"),
+        *("0/history.jsonl", "0/predictions.npy", "0/labels.npy"),
+    }
+    assert (tmp_path / "kept/0/labels.npy").read_text() == "0/labels.npy"
 
 
 @pytest.mark.parametrize(
@@ -163,13 +317,32 @@ def test_records_and_answers_alone_are_kept(results, tmp_path):
         ({"git": {"commit": "0" * 40, "dirty": True}}, "uncommitted changes"),
         ({"git": None}, "uncommitted changes"),
         ({"status": "running"}, "running: only runs that ended"),
+        ({"data__name": "synthetic"}, "made on synthetic"),
     ],
 )
 def test_what_cannot_be_stood_for_is_not_kept(results, tmp_path, changes, why):
-    published(tmp_path / "runs", [0.9], **changes)
+    put(tmp_path / "runs", "lenet", [0.9, 0.91], **changes)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "older").touch()
     with pytest.raises(SystemExit, match=why):
         results.keep(tmp_path / "runs", tmp_path / "kept")
-    assert not (tmp_path / "kept").exists()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["older"]
+
+
+def test_what_is_kept_is_not_kept_again(results, tmp_path):
+    put(tmp_path / "kept", "lenet", [0.9])
+    for folder in (tmp_path / "kept", tmp_path / "kept" / "0"):
+        with pytest.raises(SystemExit, match="is kept already"):
+            results.keep(folder, tmp_path / "kept")
+    assert (tmp_path / "kept" / "0" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp"])
+def test_a_name_is_no_path(results, tmp_path, name, capsys):
+    put(tmp_path / "runs", "lenet", [0.9])
+    with pytest.raises(SystemExit):
+        results.main(["keep", name, str(tmp_path / "runs")])
+    assert "letters, digits and _ alone make a name" in capsys.readouterr().err
 
 
 def test_a_page_that_is_out_of_date_is_said(results, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from fmbench.stats import Sample, difference, holm, mcnemar, ranks, t_half_width
+from fmbench.stats import Sample, difference, holm, mcnemar, one_more, ranks, t_half_width
 
 IMAGES = 10_000
 
@@ -13,6 +13,21 @@ def sample(correct, *, test_set="a"):
     """A row from (n, N) answers, right or wrong."""
     correct = np.atleast_2d(correct)
     return Sample(correct.mean(axis=1), correct.shape[1], test_set, correct.mean(axis=0))
+
+
+def test_where_one_more_run_would_land():
+    values = np.array([0.9, 0.903, 0.902, 0.9035])
+    scale = values.std(ddof=1) * np.sqrt(1 + 1 / 4)
+    expected = reference.t.interval(0.95, 3, loc=values.mean(), scale=scale)
+    assert one_more(values) == pytest.approx(expected)
+    assert one_more(values[:1]) is None
+
+
+def test_one_more_run_lands_there_in_95_of_100_cases():
+    drawn = np.random.default_rng(0).normal(0.9, 0.002, size=(4000, 6))
+    ends = np.array([one_more(some[:5]) for some in drawn])
+    inside = (ends[:, 0] <= drawn[:, 5]) & (drawn[:, 5] <= ends[:, 1])
+    assert inside.mean() == pytest.approx(0.95, abs=0.01)
 
 
 def nets(rng, accuracy, seeds, *, images=IMAGES, hard=None, spread=0.002):

@@ -23,7 +23,12 @@ _SAME = (
 )
 # Several values stand behind a row: its cell is a tuple of them.
 _SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty")
-_EACH = {"folders": "folder", "accuracies": "test_accuracy", "run_seeds": "seed"}
+_EACH = {
+    "folders": "folder",
+    "accuracies": "test_accuracy",
+    "best_accuracies": "best_test_accuracy",
+    "run_seeds": "seed",
+}
 # Of different machines no mean says anything.
 _MEASURED = (
     *("seconds_train", "seconds_evaluate", "seconds_total", "images_per_second", "peak_memory"),
@@ -65,8 +70,8 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
     Returns:
         `n`, means (missing where not all runs have a value), `*_sd` with n - 1 in the denominator,
         `*_low` and `*_high` of the 95 % interval of the mean by Student's t, what all runs share,
-        tuples of what they do not, and the `accuracies` and `run_seeds` of the runs in the order of
-        their `folders`.
+        tuples of what they do not, and the `accuracies`, `best_accuracies` (on the test set) and
+        `run_seeds` of the runs in the order of their `folders`.
     """
     # As floats: the product of two 64-bit counts need not fit 64 bits.
     images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")

@@ -1,11 +1,12 @@
 """The published figures that stand beside the rows of the benchmark table."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from fmbench.reference import comparable
+from fmbench.reference import BEST_ON_TEST, comparable
 from fmbench.report.rows import SYNTHETIC, plain_rows
 
 # Of the experiment that a run was started from.
@@ -44,6 +45,25 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     figures["difference"] = pd.array([share for share, _ in compared], dtype="Float64")
     figures["difference_of"] = [of for _, of in compared]
     return figures
+
+
+def compared(row: Mapping[str, Any]) -> tuple[float, ...]:
+    """Our accuracies that a published one is compared with, one a seed.
+
+    Args:
+        row: Of `benchmark_table`.
+
+    Returns:
+        Those of the best epochs on the test set where the `difference` is of them, else those of
+        the last epochs.
+    """
+    key = "best_accuracies" if row["difference_of"] == BEST_ON_TEST else "accuracies"
+    return tuple(row[key])
+
+
+def is_like_with_like(row: Mapping[str, Any]) -> bool:
+    """Whether ours were chosen as the published one was, as far as its source says."""
+    return bool(row["published_protocol"] != BEST_ON_TEST or row["difference_of"] == BEST_ON_TEST)
 
 
 def _compare(row: dict[str, Any]) -> tuple[float | None, str | None]:

@@ -60,8 +60,8 @@ def document(
 
     Returns:
         JSON text. `rows` holds an object a row of the table with the keys of the CSV file's
-        heading, and `folders` and `accuracies` of its runs; numbers are numbers, several values a
-        list, a missing value is null.
+        heading, and `folders`, `accuracies` and the like of its runs; numbers are numbers, several
+        values a list, a missing value is null.
     """
     content = {
         "schema": SCHEMA,

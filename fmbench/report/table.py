@@ -17,7 +17,7 @@ from fmbench.report.unfinished import not_completed, not_completed_alike
 from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, column_of, values_of
 
 #: Behind the columns: what leads from a row to its runs.
-BEHIND = ("folders", "accuracies", "run_seeds", "n_dirty", "mixes", "config")
+BEHIND = ("folders", "accuracies", "best_accuracies", "run_seeds", "n_dirty", "mixes", "config")
 
 
 def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = True) -> pd.DataFrame:
@@ -44,9 +44,9 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         those still running or killed, `n_pruned` those that a search gave up. A completed run
         without a test accuracy, a trial of a search, is no row: there is nothing to rank it by that
         compares with the others. Behind them the columns of `BEHIND`: `folders` of the n runs,
-        their `accuracies` and `run_seeds`, `n_dirty`, how many were made with uncommitted changes,
-        and their `config` as JSON text. Fashion-MNIST comes first and synthetic data last; within
-        one data set the best mean test accuracy.
+        their `accuracies`, `best_accuracies` and `run_seeds`, `n_dirty`, how many were made with
+        uncommitted changes, and their `config` as JSON text. Fashion-MNIST comes first and
+        synthetic data last; within one data set the best mean test accuracy.
 
     Raises:
         ConfigError: There is nothing to look at in such a way.

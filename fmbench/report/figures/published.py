@@ -10,7 +10,6 @@ from fmbench.report.columns import Row
 from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, span_of
-from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import net
 from fmbench.report.figures.sheet import (
     BLUE,
@@ -29,22 +28,31 @@ from fmbench.report.figures.sheet import (
     fitted,
     width_of,
 )
+from fmbench.report.published import compared
+from fmbench.stats import one_more
 
-STEP = 34  # from one row to the next
+STEP = 44  # from one row to the next
 WIDEST_NAME = 250
 MOST_ROWS = 24
+
+# Of two seeds it would fill the page.
+LEAST_SEEDS = 3
 
 PUBLISHED = ("published", RED, "D")
 OURS = ("ours, last epoch", BLUE, "o")
 BEST = ("ours, best epoch on test", ORANGE, "^")
-INTERVAL = ("95 % interval over the seeds", BLUE, "band")
+BAND = ("where one more run would land", GREY, "band")
+
+#: In rows above the middle: marks that mean nearly the same would hide each other.
+LANES = {PUBLISHED: 0.25, OURS: 0.0, BEST: -0.25}
 
 
 def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None:
     """Published accuracies and ours; None where no row followed a published recipe.
 
     Args:
-        rows: Of the table; those with another recipe than the published one are left out.
+        rows: Of the table, from the top; those with another recipe than the published one are left
+            out.
         data: The data set.
         name: Of the files.
     """
@@ -56,13 +64,16 @@ def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None
     height = MARGIN + HEADING + STEP * len(shown) + LABELS + LINE + MARGIN
     title = "Published accuracy and ours"
     with drawing(name, height) as sheet:
-        _draw(sheet, shown, names)
+        banded = _draw(sheet, shown, names)
         png, svg = sheet.saved(title)
-    caption = "Rows that followed a published recipe; each published figure is one run's"
-    chosen = {row["published_protocol"] for row in shown}
-    if BEST_ON_TEST in chosen:
-        caption += ", where it is joined to ours of the best epoch it was chosen on the test set"
-    caption += "."
+    caption = "Rows that followed a published recipe; means over n seeds."
+    if banded:
+        caption += (
+            " A band is where one more run of ours would land in 95 of 100 cases; it is drawn for"
+            " what was chosen as the published figure was, of three seeds or more."
+        )
+    if len({row["split_test"] for row in shown}) > 1:
+        caption += " Not all were tested on the same images."
     if len(shown) < len(followed):
         caption += f" The first {len(shown)} of {len(followed):,} rows."
     said = "; ".join(_said(row, text) for row, text in zip(shown, names, strict=True))
@@ -84,45 +95,58 @@ def _names(rows: Sequence[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def _draw(sheet: Sheet, rows: Sequence[Row], names: Sequence[str]) -> None:
-    texts = [fitted(name, WIDEST_NAME, TICK) for name in names]
+def _draw(sheet: Sheet, rows: Sequence[Row], names: Sequence[str]) -> bool:
+    """Draw all but what stands below the picture; whether there is a band."""
+    texts = [
+        f"{fitted(name, WIDEST_NAME, TICK)}  n = {row['n']:,}"
+        for name, row in zip(names, rows, strict=True)
+    ]
     left = MARGIN + max(width_of(text, TICK) for text in texts) + 14
     x = _accuracies(rows)
     ticks = tuple((float(at), text) for at, text in enumerate(texts))
     y = Axis(len(rows) - 0.5, -0.5, ticks=ticks)  # the first row on top
     box = (left, MARGIN + HEADING, WIDTH - left - RIGHT, STEP * len(rows))
     axes = sheet.axes(box, x, y)
-    marks: dict[Entry, None] = {}
+    used: dict[Entry, None] = {PUBLISHED: None, OURS: None}
     for at, row in enumerate(rows):
-        ours, theirs = 100 * row["test_accuracy"], 100 * row["published_accuracy"]
-        best = row["best_test_accuracy"]
-        like = ours
-        if best is not None:
-            marks[BEST] = None
-            if row["published_protocol"] == BEST_ON_TEST:
-                like = 100 * best
-        # What is compared with what: like with like.
-        axes.plot([theirs, like], [at, at], color=GREY, lw=1, zorder=1)
-        if (ends := interval(row)) is not None:
-            marks[INTERVAL] = None
+        points = {PUBLISHED: row["published_accuracy"], OURS: row["test_accuracy"]}
+        if row["best_test_accuracy"] is not None:
+            points[BEST] = row["best_test_accuracy"]
+        used |= dict.fromkeys(points)
+        if (ends := _band(row)) is not None:
+            entry = BEST if row["difference_of"] == BEST_ON_TEST else OURS
+            used[BAND] = None
             inside = [min(max(end, x.low), x.high) for end in ends]
-            axes.plot(inside, [at, at], color=BLUE, lw=5, alpha=0.3, solid_capstyle="butt")
-        points = [(theirs, PUBLISHED), (ours, OURS)]
-        points += [(100 * best, BEST)] if best is not None else []
-        for place, (_, colour, marker) in points:
-            axes.plot([place], [at], color=colour, marker=marker, ms=7.5, mew=0, ls="none")
+            axes.plot(
+                inside, [at - LANES[entry]] * 2, color=entry[1], lw=7, alpha=0.25,
+                solid_capstyle="butt",
+            )  # fmt: skip
+        for entry, share in points.items():
+            _, colour, marker = entry
+            axes.plot(
+                [100 * share], [at - LANES[entry]], color=colour, marker=marker, ms=7, mew=0,
+                ls="none",
+            )  # fmt: skip
     sheet.heading(MARGIN, "Test accuracy, published and ours")
-    entries = [PUBLISHED, OURS, *(entry for entry in (INTERVAL, BEST) if entry in marks)]
-    sheet.entries(sheet.height - MARGIN - LINE, *entries)
+    marks = [entry for entry in (*LANES, BAND) if entry in used]
+    sheet.entries(sheet.height - MARGIN - LINE, *marks)
+    return BAND in used
+
+
+def _band(row: Row) -> tuple[float, float] | None:
+    """Where one more run would land, in percent; None where the seeds are too few to say."""
+    values = compared(row)
+    if len(values) < LEAST_SEEDS or (ends := one_more(values)) is None:
+        return None
+    return 100 * ends[0], 100 * ends[1]
 
 
 def _accuracies(rows: Sequence[Row]) -> Axis:
-    values = [100 * row["published_accuracy"] for row in rows]
-    values += [100 * row["test_accuracy"] for row in rows]
-    values += [100 * row["best_test_accuracy"] for row in rows if row["best_test_accuracy"]]
+    keys = ("published_accuracy", "test_accuracy", "best_test_accuracy")
+    values = [100 * row[key] for row in rows for key in keys if row[key] is not None]
     span = max(span_of(values), 1.0)  # of a tenth of a point a page wide would be much ado
-    ends = [end for row in rows for end in interval(row) or ()]
-    # An interval of two seeds may reach anywhere.
+    ends = [end for row in rows for end in _band(row) or ()]
+    # A band of three seeds may reach far.
     low = min([*values, *(max(end, min(values) - span) for end in ends)])
     high = max([*values, *(min(end, max(values) + span) for end in ends)])
     return plain_axis(low - 0.08 * span, high + 0.08 * span, "test accuracy (%)")
@@ -132,4 +156,4 @@ def _said(row: Row, name: str) -> str:
     said = f"{name}: {formats.percent(row['published_accuracy'])} % published"
     said += f", {formats.percent(row['test_accuracy'])} % ours"
     best = row["best_test_accuracy"]
-    return said if best is None else f"{said}, {formats.percent(best)} % its best epoch on test"
+    return said if best is None else f"{said}, {formats.percent(best)} % our best epoch on test"
