@@ -150,6 +150,7 @@ def test_the_best_of_some_seeds_is_not_shown(pages, tmp_path):
         ((0.90, 0.9001, 0.9002), False, "is less than one more run of ours would give, 89.96 to 9"),
         ((0.87, 0.89, 0.90), False, "is within what one more run of ours would give, 81.08 to 96"),
         ((0.875, 0.885), False, " %. Of two seeds that is a wide range."),
+        ((0.87, 0.872), True, " %. Of two seeds that is a wide range."),
         ((0.87,), True, "% and ours lie 1.30 points apart; one seed does not say how far another"),
         ((0.882,), False, "% and ours lie 0.10 points apart; one seed does not say how far"),
     ],
@@ -172,6 +173,12 @@ def test_another_recipe_says_so_and_is_compared_with_nothing(pages, tmp_path):
     assert not found.falls_short
     assert "- with another one: vgg_light (epochs=8): 3 seeds\n" in pages.page
     assert "published.png" not in pages.page
+
+
+def test_the_published_recipe_comes_first(pages, tmp_path):
+    put(tmp_path / "a", "lenet", [0.95], deviations=["epochs=12"], epochs=12)
+    put(tmp_path / "b", "lenet", [0.9])
+    assert [one.name for one in pages.lines[:2]] == ["lenet", "lenet (epochs=12)"]
 
 
 def test_what_was_not_run_says_so(pages, tmp_path):
@@ -266,15 +273,16 @@ def test_a_search_stands_beside_the_recipe(pages, tmp_path):
     assert "](images/results/search.png)" in page
 
 
-def test_what_is_not_the_searchs_best_is_not_called_so(pages, tmp_path):
-    searched(tmp_path, batch_size=7)
+@pytest.mark.parametrize("changes", [{"batch_size": 7}, {"learning_rate": 0.0102}])
+def test_what_is_not_the_searchs_best_is_not_called_so(pages, tmp_path, changes):
+    searched(tmp_path, **changes)
     with pytest.raises(ValueError, match="the search's best has batch size"):
         _ = pages.page
 
 
 def test_the_runs_of_a_search_are_no_rows_of_the_tables(pages, tmp_path):
     put(tmp_path / "lenet", "lenet", [0.9])
-    put(tmp_path / "lenet_best", "lenet", [0.95], deviations=["batch_size=64"])
+    put(tmp_path / "lenet_best", "lenet", [0.95], deviations=["epochs=12"], epochs=12)
     assert line(pages).name == "lenet"
 
 
