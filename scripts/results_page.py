@@ -21,6 +21,7 @@ from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.curves import curves
 from fmbench.report.figures.published import published_figure
+from fmbench.report.search import SearchPart
 
 START, END = "<!-- results: written by scripts/results.py -->\n", "<!-- end of results -->\n"
 
@@ -75,14 +76,14 @@ class Pages:
         return report.build([self.kept])
 
     @cached_property
-    def searches(self) -> dict[str, Path]:
-        """The folders of the search, its best trained again, and the recipe."""
-        return {name: self.kept / folder for name, folder in self.layout["search"].items()}
+    def search(self) -> SearchPart | None:
+        """The search, if it is among the records."""
+        return part_of(self.report, self.kept / self.layout["search"]["folder"])
 
     @cached_property
     def tables(self) -> list[tuple[dict[str, Any], list[Line]]]:
         """Each table with its lines."""
-        elsewhere = [self.searches["folder"], self.searches["best"]]
+        elsewhere = [self.kept / self.layout["search"][name] for name in ("folder", "best")]
         return [(one, lines(self.report, one["rows"], elsewhere)) for one in self.layout["tables"]]
 
     @cached_property
@@ -100,8 +101,8 @@ class Pages:
                 name = f"curves_{one['title'][0].lower()}_{net}"
                 alike = [row for row in rows if row["model"] == net]
                 found.append(curves(net, alike, "fashion_mnist", name))
-        if (part := part_of(self.report, self.searches["folder"])) is not None:
-            found.append(search_picture(part))
+        if self.search is not None:
+            found.append(search_picture(self.search))
         return {figure.name: figure for figure in found if figure is not None}
 
     @property
@@ -112,9 +113,9 @@ class Pages:
             blocks.append(picture(self.pictures["published"]))
         for one, some in self.tables:
             blocks += self._table(one, some)
-        if (part := part_of(self.report, self.searches["folder"])) is not None:
-            figure = self.pictures.get("search")
-            blocks += search_section(self.report, part, self.searches, figure, self.kept)
+        if self.search is not None:
+            said, figure = self.layout["search"], self.pictures.get("search")
+            blocks += search_section(self.report, self.search, said, figure, self.kept)
         return "\n\n".join(blocks) + "\n"
 
     @property

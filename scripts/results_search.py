@@ -1,11 +1,13 @@
 """The part of our own results that is about a search: its best, beside a recipe."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results_markdown import commands, picture, table
+from results_markdown import command, commands, picture, table
 
+from fmbench.record import RESULT_NAME
 from fmbench.report import Report, formats
 from fmbench.report.columns import METRICS
 from fmbench.report.compare import compare
@@ -19,6 +21,9 @@ HEADINGS = (
     *("training time", "device"),
 )
 
+#: What `sweep=lr_batch` and the search itself set in a trial.
+OF_A_TRIAL = ("data.split", "keep_checkpoint", "test_every")
+
 
 def part_of(report: Report, folder: Path) -> SearchPart | None:
     """The search in a folder, if there is one."""
@@ -31,24 +36,32 @@ def search_picture(part: SearchPart) -> Figure | None:
 
 
 def search_section(
-    report: Report, part: SearchPart, places: Mapping[str, Path], figure: Figure | None, kept: Path
+    report: Report, part: SearchPart, said: Mapping[str, str], figure: Figure | None, kept: Path
 ) -> Iterator[str]:
     """The blocks of Markdown.
 
     Args:
         report: Of all records.
         part: The search.
-        places: The folders of `best`, the search's best trained again, and of the `recipe`.
+        said: Its `command`, and the names of the folders of its `best`, trained again, and of the
+            `recipe`.
         figure: The search's picture.
         kept: The folder of all records.
 
     Raises:
-        ValueError: The best was not trained with the values that the search found.
+        ValueError: The command was another one, or the best was not trained with the values that
+            the search found.
     """
-    best, recipe = (_row(report, places[name]) for name in ("best", "recipe"))
+    best, recipe = (_row(report, kept / said[name]) for name in ("best", "recipe"))
     net = (best or recipe or {"model": "search"})["model"]
     yield f"## {net}: a search against the recipe"
-    yield markdown(" ".join(part.sentences))
+    _check_command(part, kept / said["folder"], said["command"])
+    yield command(said["command"])
+    trials = part.search.trials
+    epochs = sum(len(trial.reports) for trial in trials)
+    whole = len(trials) * max(len(trial.reports) for trial in trials)
+    spent = f"The trials trained {epochs:,} epochs of {whole:,}."
+    yield markdown(" ".join([*part.sentences, spent]))
     if figure is not None:
         yield picture(figure)
     for one in part.tables[:1]:
@@ -74,6 +87,17 @@ def _row(report: Report, folder: Path) -> dict[str, Any] | None:
         if any(Path(one).is_relative_to(folder) for one in row["folders"])
     )
     return next(rows, None)
+
+
+def _check_command(part: SearchPart, folder: Path, line: str) -> None:
+    """Refuse to call something the search's command that is another."""
+    typed = {word for word in line.split() if "=" in word and not word.startswith("sweep")}
+    for trial in part.search.trials:
+        record = json.loads((folder / str(trial.folder) / RESULT_NAME).read_bytes())
+        apart = {*OF_A_TRIAL, *trial.parameters}
+        found = {word for word in record["overrides"] if word.partition("=")[0] not in apart}
+        if found != typed:
+            raise ValueError(f"trial {trial.number} was run with {' '.join(sorted(found))}")
 
 
 def _check(part: SearchPart, row: Mapping[str, Any]) -> None:

@@ -249,9 +249,16 @@ def test_curves_are_those_of_the_rows_of_a_table(pages, tmp_path):
     assert "](images/results/curves_c_shakeshake.png)" in pages.page
 
 
+OVERRIDES = ["model=lenet", "augmentation=flip", "epochs=30", "threads=1"]
+
+
 def searched(tmp_path, **changes):
     """A search, its best, trained again, and the recipe."""
     sweep(tmp_path / "lenet_search")
+    for path in (tmp_path / "lenet_search").glob("*/result.json"):
+        record = json.loads(path.read_text())
+        record["overrides"] = ["batch_size=64", *OVERRIDES, "optimizer.lr=0.01"]
+        path.write_text(json.dumps(record))
     best = json.loads((tmp_path / "lenet_search" / "search.json").read_text())
     (number, *_) = best["best"]
     (trial,) = [trial for trial in best["trials"] if trial["number"] == number]
@@ -271,6 +278,15 @@ def test_a_search_stands_beside_the_recipe(pages, tmp_path):
     assert "is more accurate than" in page
     assert "the search's best: [seed 0](results/lenet_best/0/result.json)" in page
     assert "](images/results/search.png)" in page
+    assert "The trials trained 6 epochs of 8." in page
+    assert f"```sh\npython -m fmbench -m sweep=lr_batch {' '.join(OVERRIDES)}\n```" in page
+
+
+def test_what_is_not_the_searchs_command_is_not_called_so(pages, tmp_path):
+    searched(tmp_path)
+    pages.layout["search"]["command"] += " optimizer.momentum=0.5"
+    with pytest.raises(ValueError, match="trial 0 was run with augmentation=flip epochs=30 model"):
+        _ = pages.page
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 7}, {"learning_rate": 0.0102}])
