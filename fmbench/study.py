@@ -134,7 +134,7 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
       Tuning", 2020). There are so many cuts that four trials or more may be expected to be left:
       of 64 trials the first is after a sixteenth, of 256 after a 64th. A quarter of the first three
       is none of them, as in the paper, but in a search so small that too few would be left. The
-      last trial is not stopped where none has gone to its end: there is always a best one.
+      last trial is not stopped where none has gone to its end, so that there is a best one.
     - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
       on (Li et al., "Hyperband", 2018).
 

@@ -28,7 +28,7 @@ from fmbench.report.figures.sheet import (
     fitted,
     width_of,
 )
-from fmbench.report.published import compared
+from fmbench.report.published import compared, is_like_with_like
 from fmbench.stats import one_more
 
 STEP = 44  # from one row to the next
@@ -134,9 +134,13 @@ def _draw(sheet: Sheet, rows: Sequence[Row], names: Sequence[str]) -> bool:
 
 
 def _band(row: Row) -> tuple[float, float] | None:
-    """Where one more run would land, in percent; None where the seeds are too few to say."""
+    """Where one more run would land, in percent; None where that is no match, or seeds are few."""
     values = compared(row)
-    if len(values) < LEAST_SEEDS or (ends := one_more(values)) is None:
+    if (
+        not is_like_with_like(row)
+        or len(values) < LEAST_SEEDS
+        or (ends := one_more(values)) is None
+    ):
         return None
     return 100 * ends[0], 100 * ends[1]
 
