@@ -16,6 +16,13 @@ from fmbench.stats import one_more
 
 NOT_RUN = "not run"
 
+#: What a run of fewer epochs is of its recipe, by the recipe's schedule.
+SHORTENED = {
+    "constant": "they are the first epochs of the recipe.",
+    "multistep": "they are the first epochs of the recipe: its learning rate falls when it says.",
+    "cosine": "the recipe's schedule is squeezed into them.",
+}
+
 HEADINGS = (
     *("net", "parameters", "published (%)", "last epoch (%)", "95 % interval (%)"),
     *("best epoch on test (%)", "difference (points)", "one run (%)", "n"),
@@ -33,14 +40,17 @@ class Line:
     Attributes:
         experiment: The name of the published row.
         reference: The published figures.
-        row: Of the benchmark table, as plain values; None where it was not run.
+        row: Of the benchmark table, as plain values; None where it was not run, or no run
+            completed.
         apart: The hardware, where the row was run on several.
+        lost: Runs of it that did not complete, as plain values.
     """
 
     experiment: str
     reference: dict[str, Any]
     row: dict[str, Any] | None = None
     apart: str = ""
+    lost: tuple[dict[str, Any], ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -48,16 +58,42 @@ class Line:
         return self.row is not None and not self.row["deviations"]
 
     @property
+    def is_shortened(self) -> bool:
+        """Whether it was run with the published recipe, but for fewer epochs."""
+        return (
+            self.row is not None
+            and len(self.row["deviations"]) == 1
+            and self.row["deviations"][0].startswith("epochs=")
+            and self.row["epochs"] < recipe(self.experiment)["epochs"]
+        )
+
+    @property
     def name(self) -> str:
         """The experiment, what was done otherwise, and where, if that tells it apart."""
-        changes = self.row["deviations"] if self.row is not None else ()
+        changes = list(self.row["deviations"]) if self.row is not None else []
+        if self.row is not None and self.is_shortened:
+            changes = [f"{self.row['epochs']} of {recipe(self.experiment)['epochs']} epochs"]
         said = ", ".join((*changes, *filter(None, [self.apart])))
         return f"{self.experiment} ({said})" if said else self.experiment
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds the row has, of how many runs if not all completed."""
+        assert self.row is not None
+        others = (self.row[key] for key in ("n_failed", "n_unfinished", "n_pruned"))
+        return formats.seeds(self.row["n"], *others)
 
     @property
     def verdict(self) -> str | None:
         """What follows for the published figure; None where nothing does."""
         row, theirs = self.row, self.reference["accuracy"]
+        if row is not None and self.is_shortened:
+            whole = recipe(self.experiment)
+            against = f"no match for the published {formats.percent(theirs)} %, which took"
+            if theirs is None:
+                against = "nothing is published of them alone, and the recipe has"
+            of = SHORTENED.get(row["scheduler"], "its file says by which schedule.")
+            return f"**{self.name}**: {row['epochs']} epochs are {against} {whole['epochs']}; {of}"
         if row is None or row["deviations"] or theirs is None or not is_like_with_like(row):
             return None
         said = f"**{self.name}**: the published {formats.percent(theirs)} %"
@@ -73,7 +109,10 @@ class Line:
         if theirs < ends[0]:
             return f"{said} is less than one more run of ours would give, {between} %."
         few = " Of two seeds that is a wide range." if row["n"] == 2 else ""
-        return f"{said} is within what one more run of ours would give, {between} %.{few}"
+        return (
+            f"{said} is within what one more run of ours would give, {between} %: ours does not"
+            f" contradict it.{few}"
+        )
 
     @property
     def falls_short(self) -> bool:
@@ -105,7 +144,11 @@ class Line:
             ),
         }
         if row is None:
-            return cells | {"last epoch (%)": NOT_RUN}
+            lost = f"none of {len(self.lost)} runs completed"
+            return cells | {"last epoch (%)": lost if self.lost else NOT_RUN}
+        if self.is_shortened and theirs["seconds"] is not None:
+            whole = f"{recipe(self.experiment)['epochs']} epochs"
+            cells["published time"] = f"{whole}: {cells['published time']}"
         best = row["best_accuracies"]
         if row["best_test_accuracy"] is not None:
             spread = float(np.std(best, ddof=1)) if len(best) > 1 else None
@@ -124,21 +167,27 @@ class Line:
             "difference (points)": formats.points(
                 row["difference"], row["difference_of"], *published
             ),
-            "n": formats.count(row["n"]),
+            "n": self.seeds,
             "training time": formats.duration(row["seconds_train"]),
             "device": formats.hardware(row["device"], row["precision"]),
         }
 
 
-def lines(report: Report, experiments: Sequence[str], without: Sequence[Path] = ()) -> list[Line]:
+def lines(
+    report: Report,
+    unfinished: Sequence[dict[str, Any]],
+    experiments: Sequence[str],
+    without: Sequence[Path] = (),
+) -> list[Line]:
     """The lines of some experiments; one that was run in several ways has a line for each.
 
     Args:
         report: Of the records.
+        unfinished: The runs among them that did not complete, as plain values.
         experiments: Their names.
         without: Folders whose runs have their place elsewhere.
     """
-    return [line for name in experiments for line in _lines(report, name, without)]
+    return [line for name in experiments for line in _lines(report, unfinished, name, without)]
 
 
 def recipe(experiment: str) -> dict[str, Any]:
@@ -149,17 +198,32 @@ def recipe(experiment: str) -> dict[str, Any]:
     return said
 
 
-def _lines(report: Report, experiment: str, without: Sequence[Path]) -> Iterator[Line]:
+def _lines(
+    report: Report,
+    unfinished: Sequence[dict[str, Any]],
+    experiment: str,
+    without: Sequence[Path],
+) -> Iterator[Line]:
     reference = recipe(experiment)["reference"]
     rows = [
         row
         for row in report.rows
         if row["experiment"] == experiment
-        and not any(Path(row["folders"][0]).is_relative_to(place) for place in without)
+        and not all(_lies_in(folder, without) for folder in row["folders"])
+    ]
+    lost = [
+        run
+        for run in unfinished
+        if run["experiment"] == experiment and not _lies_in(run["folder"], without)
     ]
     for row in sorted(rows, key=lambda row: len(row["deviations"])):
         alike = [other for other in rows if other["deviations"] == row["deviations"]]
         hardware = formats.hardware(row["device"], row["precision"])
-        yield Line(experiment, reference, row, hardware if len(alike) > 1 else "")
+        of_it = tuple(run for run in lost if run["configuration"] == row["configuration"])
+        yield Line(experiment, reference, row, hardware if len(alike) > 1 else "", of_it)
     if not rows:
-        yield Line(experiment, reference)
+        yield Line(experiment, reference, lost=tuple(lost))
+
+
+def _lies_in(folder: str, places: Sequence[Path]) -> bool:
+    return any(Path(folder).is_relative_to(place) for place in places)

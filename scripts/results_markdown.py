@@ -32,24 +32,20 @@ def command(line: str) -> str:
 
 def records(row: Mapping[str, Any], kept: Path) -> str:
     """Links to the records of a row, one a seed."""
-    places = [Path(folder).relative_to(kept).as_posix() for folder in row["folders"]]
     return ", ".join(
-        f"[seed {seed}](results/{place}/result.json)"
-        for seed, place in zip(row["run_seeds"], places, strict=True)
+        f"[seed {seed}]({record_of(folder, kept)})"
+        for seed, folder in zip(row["run_seeds"], row["folders"], strict=True)
     )
 
 
-def commands(
-    rows: Iterable[tuple[str, Mapping[str, Any]]], kept: Path, others: Iterable[str] = ()
-) -> str:
-    """What makes rows again, and their records, behind a click.
+def record_of(folder: str, kept: Path) -> str:
+    """Where the record of a run lies, seen from docs/results.md."""
+    return f"results/{Path(folder).relative_to(kept).as_posix()}/result.json"
 
-    Args:
-        rows: Names, and rows of the benchmark table.
-        kept: The folder of the records.
-        others: More blocks.
-    """
-    blocks = ["<details><summary>Commands and records</summary>"]
-    for name, row in rows:
-        blocks += [f"{markdown(name)}: {records(row, kept)}", command(row["command"])]
-    return "\n\n".join([*blocks, *others, "</details>"])
+
+def commands(blocks: Iterable[tuple[str, str]]) -> str:
+    """Commands, each below what it makes, behind a click."""
+    said = ["<details><summary>Commands and records</summary>"]
+    for name, line in blocks:
+        said += [name, command(line)]
+    return "\n\n".join([*said, "</details>"])

@@ -11,40 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from results_lines import HEADINGS, LEFT, NOT_RUN, Line, lines, recipe
-from results_markdown import command, commands, picture, table
+from results_lines import HEADINGS, LEFT, Line, lines
+from results_markdown import commands, picture, table
 from results_search import part_of, search_picture, search_section
+from results_words import coverage, made_by, shared
 
 from fmbench import report
+from fmbench.record import COMPLETED
 from fmbench.report import formats
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.curves import curves
 from fmbench.report.figures.published import published_figure
+from fmbench.report.rows import plain_rows
 from fmbench.report.search import SearchPart
+from fmbench.results import read_results
 
 START, END = "<!-- results: written by scripts/results.py -->\n", "<!-- end of results -->\n"
-
-INTRODUCTION = """\
-# Results
-
-The rows of four earlier projects, and of what readers compare them with, run again by fmbench on
-the real images, beside the published figures. The records of all runs lie in [results](results);
-one command writes this page from them, `python scripts/results.py`.
-`python -m fmbench.report docs/results` shows the same runs as a benchmark of their own, with ranks.
-The images are the official files, in which no image occurs twice, byte for byte.
-
-- **Last epoch** is the accuracy on the test set after the last epoch: mean and standard deviation
-  over n seeds, and the 95 % interval of the mean.
-- **Best epoch on test** is the highest of all looks at the test set, as the projects of tables A
-  and C publish it. It is chosen by the very images it is measured on, and so too high.
-- **Difference** is ours less the published figure, chosen in the same way as far as its source says
-  how. Where the recipe was another one there is none.
-- **One run** is where one more run of ours would land in 95 of 100 cases (mean ± t s √(1 + 1/n), by
-  Student's t). Most published figures are of one run, and this is what to hold them against; of
-  twenty, one outside would be no surprise.
-- **Training time** is the mean of the runs' training clocks, on the device named; evaluation is
-  outside."""
 
 #: Of a README's table.
 SHORT = (
@@ -72,19 +55,40 @@ class Pages:
 
     @cached_property
     def report(self) -> report.Report:
-        """Of the records."""
-        return report.build([self.kept])
+        """Of the records.
+
+        Raises:
+            ValueError: One cannot be read.
+        """
+        found = report.build([self.kept])
+        if found.problems:
+            raise ValueError("; ".join(map(str, found.problems)))
+        return found
 
     @cached_property
     def search(self) -> SearchPart | None:
-        """The search, if it is among the records."""
+        """The search, if tables.yaml names one.
+
+        Raises:
+            ValueError: It is not among the records.
+        """
+        if "search" not in self.layout:
+            return None
         return part_of(self.report, self.kept / self.layout["search"]["folder"])
 
     @cached_property
     def tables(self) -> list[tuple[dict[str, Any], list[Line]]]:
         """Each table with its lines."""
-        elsewhere = [self.kept / self.layout["search"][name] for name in ("folder", "best")]
-        return [(one, lines(self.report, one["rows"], elsewhere)) for one in self.layout["tables"]]
+        said = self.layout.get("search", {})
+        names = [said[key] for key in ("folder", "best", "unsearched") if key in said]
+        elsewhere = [self.kept / name for name in names]
+        frame = read_results(self.kept).frame
+        brief = ["experiment", "configuration", "seed", "status", "folder"]
+        unfinished = plain_rows(frame.loc[frame["status"] != COMPLETED, brief])
+        return [
+            (one, lines(self.report, unfinished, one["rows"], elsewhere))
+            for one in self.layout["tables"]
+        ]
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -100,7 +104,9 @@ class Pages:
             for net in dict.fromkeys(row["model"] for row in rows):
                 name = f"curves_{one['title'][0].lower()}_{net}"
                 alike = [row for row in rows if row["model"] == net]
-                found.append(curves(net, alike, "fashion_mnist", name))
+                epochs = {row["epochs"] for row in alike}
+                title = f"{net}, {epochs.pop()} epochs" if len(epochs) == 1 else net
+                found.append(curves(title, alike, "fashion_mnist", name))
         if self.search is not None:
             found.append(search_picture(self.search))
         return {figure.name: figure for figure in found if figure is not None}
@@ -108,7 +114,11 @@ class Pages:
     @property
     def page(self) -> str:
         """The text of docs/results.md."""
-        blocks = [INTRODUCTION, self.layout["times"].strip(), *self._coverage()]
+        blocks = [
+            self.layout["introduction"].strip(),
+            self.layout["times"].strip(),
+            coverage(self.lines, self.layout["not_run"].strip()),
+        ]
         if "published" in self.pictures:
             blocks.append(picture(self.pictures["published"]))
         for one, some in self.tables:
@@ -121,26 +131,22 @@ class Pages:
     @property
     def short_form(self) -> str:
         """The README's table, of what was run, and its picture."""
-        blocks = [_rows(SHORT, [line for line in self.lines if line.row is not None])]
+        run = [line for line in self.lines if line.row is not None]
+        blocks = [_rows(SHORT, [line for line in run if line.is_whole])]
         if "published" in self.pictures:
-            blocks.append(picture(self.pictures["published"], "docs/images/results", caption=False))
+            blocks.append(picture(self.pictures["published"], "docs/images/results"))
+        others = [markdown(line.name) for line in run if not line.is_whole]
+        if others:
+            blocks.append(
+                "Run otherwise than published, and so in [all tables](docs/results.md) alone:"
+                f" {', '.join(others)}."
+            )
         return "\n\n".join(blocks) + "\n"
 
-    def _coverage(self) -> Iterator[str]:
-        run = [line for line in self.lines if line.row is not None]
-        whole = [f"{markdown(line.name)}: {_n(line)}" for line in run if line.is_whole]
-        other = [f"{markdown(line.name)}: {_n(line)}" for line in run if not line.is_whole]
-        missing = [line.experiment for line in self.lines if line.row is None]
-        said = ["What was run:", ""]
-        said += [f"- with the published recipe: {'; '.join(whole)}"] * bool(whole)
-        said += [f"- with another one: {'; '.join(other)}"] * bool(other)
-        said += [f"- {NOT_RUN}: {', '.join(missing)}"] * bool(missing)
-        yield "\n".join(said)
-
     def _table(self, one: Mapping[str, Any], some: Sequence[Line]) -> Iterator[str]:
-        shared = _shared(one["rows"])
-        yield f"## {one['title'].format_map(shared)}"
-        yield f'From "{one["source"]}". {one["about"].format_map(shared).strip()}'
+        alike = shared(one["rows"])
+        yield f"## {one['title'].format_map(alike)}"
+        yield f'From "{one["source"]}". {one["about"].format_map(alike).strip()}'
         yield _rows(HEADINGS, some)
         said = [line.verdict for line in some if line.verdict]
         if said:
@@ -152,12 +158,13 @@ class Pages:
             if name.startswith(f"curves_{one['title'][0].lower()}_"):
                 yield f"### {figure.title}"
                 yield picture(figure)
-        missing = []
-        for line in some:
-            if line.row is None:
-                again = f"python -m fmbench experiment={line.experiment}"
-                missing += [f"{line.experiment}: {NOT_RUN}", command(again)]
-        yield commands(((line.name, line.row) for line in some if line.row), self.kept, missing)
+        yield commands((made_by(line, self.kept), _command_of(line)) for line in some)
+
+
+def _command_of(line: Line) -> str:
+    if line.row is None:
+        return f"python -m fmbench experiment={line.experiment}"
+    return str(line.row["command"])
 
 
 def with_short_form(readme: str, text: str) -> str:
@@ -173,25 +180,6 @@ def with_short_form(readme: str, text: str) -> str:
     return f"{before}{START}\n{text}\n{END}{after}"
 
 
-def _shared(experiments: Sequence[str]) -> dict[str, str]:
-    """What all recipes of a table say alike, for its words."""
-    recipes = [recipe(name) for name in experiments]
-    alike = recipes[0]
-    found = {
-        "batch_size": alike["batch_size"],
-        "epochs": alike["epochs"],
-        "learning_rate": formats.number(alike["optimizer"]["lr"]),
-        "milestones": ", ".join(map(str, alike.get("scheduler", {}).get("milestones", ()))),
-        "batch_sizes": ", ".join(str(one["batch_size"]) for one in recipes),
-    }
-    for key in ("batch_size", "epochs"):
-        if len({one[key] for one in recipes}) > 1:
-            del found[key]
-    if len({one["optimizer"]["lr"] for one in recipes}) > 1:
-        del found["learning_rate"]
-    return {key: str(value) for key, value in found.items()}
-
-
 def _rows(headings: Sequence[str], some: Sequence[Line]) -> str:
     """The lines as a table, without the columns that say nothing."""
     known = [
@@ -205,8 +193,3 @@ def _rows(headings: Sequence[str], some: Sequence[Line]) -> str:
 
 def _rows_of(some: Sequence[Line]) -> list[dict[str, Any]]:
     return [line.row for line in some if line.row is not None]
-
-
-def _n(line: Line) -> str:
-    assert line.row is not None
-    return "1 seed" if line.row["n"] == 1 else f"{line.row['n']} seeds"

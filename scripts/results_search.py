@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from results_markdown import command, commands, picture, table
+from results_markdown import command, commands, picture, records, table
 
-from fmbench.record import RESULT_NAME
+from fmbench.record import RESULT_NAME, leaves
 from fmbench.report import Report, formats
 from fmbench.report.columns import METRICS
 from fmbench.report.compare import compare
@@ -17,17 +18,35 @@ from fmbench.report.figures.search import search_figure
 from fmbench.report.search import SearchPart
 
 HEADINGS = (
-    *("", "last epoch (%)", "95 % interval (%)", "n", "batch size", "learning rate", "epochs"),
-    *("training time", "device"),
+    *("", "last epoch (%)", "95 % interval (%)", "n", "batch size", "learning rate", "schedule"),
+    *("epochs", "training time", "device"),
 )
+LEFT = ("", "schedule", "device")
+
+#: What the rows that are compared are called, by what tables.yaml calls their folders.
+NAMES = {
+    "best": "the search's best",
+    "unsearched": "the unsearched row",
+    "recipe": "the recipe",
+}
 
 #: What `sweep=lr_batch` and the search itself set in a trial.
 OF_A_TRIAL = ("data.split", "keep_checkpoint", "test_every")
 
+#: What is searched, or decides nothing about training.
+NO_SETTING = ("batch_size", "optimizer.lr", "seed", "test_every", "keep_checkpoint")
 
-def part_of(report: Report, folder: Path) -> SearchPart | None:
-    """The search in a folder, if there is one."""
-    return next((part for part in report.searches if Path(part.folder) == folder), None)
+
+def part_of(report: Report, folder: Path) -> SearchPart:
+    """The search in a folder.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = next((part for part in report.searches if Path(part.folder) == folder), None)
+    if found is None:
+        raise ValueError(f"{folder.name}: tables.yaml names this search, and it is not kept")
+    return found
 
 
 def search_picture(part: SearchPart) -> Figure | None:
@@ -43,18 +62,20 @@ def search_section(
     Args:
         report: Of all records.
         part: The search.
-        said: Its `command`, and the names of the folders of its `best`, trained again, and of the
-            `recipe`.
+        said: Its `command`, and the names of the folders of its `best`, trained again, of the
+            `recipe`, and, where it was run, of `unsearched`: all as the best, but for the recipe's
+            batch size and learning rate.
         figure: The search's picture.
         kept: The folder of all records.
 
     Raises:
         ValueError: The command was another one, or the best was not trained with the values that
-            the search found.
+            the search found, or a folder has no runs.
     """
-    best, recipe = (_row(report, kept / said[name]) for name in ("best", "recipe"))
-    net = (best or recipe or {"model": "search"})["model"]
-    yield f"## {net}: a search against the recipe"
+    names = {key: name for key, name in NAMES.items() if key in said}
+    rows = {key: _row(report, kept / said[key]) for key in names}
+    best = rows["best"]
+    yield f"## {best['model']}: a search against the recipe"
     _check_command(part, kept / said["folder"], said["command"])
     yield command(said["command"])
     trials = part.search.trials
@@ -67,31 +88,77 @@ def search_section(
     for one in part.tables[:1]:
         yield f"### {markdown(one.title)}"
         yield table(one.headings, [list(map(markdown, row)) for row in one.rows], one.right)
-    if best is None or recipe is None:
-        return
     _check(part, best)
-    found = compare(str(best["number"]), str(recipe["number"]), [kept])
-    names = ("the search's best", "the recipe")
     yield f"### Its best, trained on {best['split_train']:,} images, against the recipe"
-    cells = [_cells(name, row) for name, row in zip(names, found.rows, strict=True)]
-    yield table(HEADINGS, cells, [heading not in ("", "device") for heading in HEADINGS])
-    yield markdown(found.sentence)
-    yield commands(zip(names, found.rows, strict=True), kept)
-
-
-def _row(report: Report, folder: Path) -> dict[str, Any] | None:
-    """The first row with a run in a folder."""
-    rows = (
-        row
-        for row in report.rows
-        if any(Path(one).is_relative_to(folder) for one in row["folders"])
+    cells = [_cells(name, rows[key]) for key, name in names.items()]
+    yield table(HEADINGS, cells, [heading not in LEFT for heading in HEADINGS])
+    yield from _comparisons(part, rows, kept)
+    yield commands(
+        (f"{name}: {records(rows[key], kept)}", rows[key]["command"]) for key, name in names.items()
     )
-    return next(rows, None)
+
+
+def _comparisons(
+    part: SearchPart, rows: Mapping[str, Mapping[str, Any]], kept: Path
+) -> Iterator[str]:
+    """How far the rows lie apart, and in what else they differ."""
+    best, recipe = rows["best"], rows["recipe"]
+    tried = sorted({int(str(trial.parameters["batch_size"])) for trial in part.search.trials})
+    said = [f"The search tried batch sizes {', '.join(map(str, tried))}."]
+    if others := _apart(best, recipe):
+        said.append(
+            "The recipe differs from its best in more than batch size and learning rate:"
+            f" {'; '.join(others)}. The whole difference is of all of it together."
+        )
+    pairs = [("best", "recipe")]
+    if unsearched := rows.get("unsearched"):
+        if others := _apart(best, unsearched):
+            raise ValueError(f"{NAMES['unsearched']} differs from the best: {'; '.join(others)}")
+        if any(unsearched[key] != recipe[key] for key in ("batch_size", "learning_rate")):
+            raise ValueError(f"{NAMES['unsearched']} has not the recipe's values")
+        said.append(
+            "The unsearched row was trained as the search's best, but with the recipe's batch size"
+            " and learning rate: what it gains on the recipe is not the search's."
+        )
+        pairs += [("best", "unsearched"), ("unsearched", "recipe")]
+    yield markdown(" ".join(said))
+    yield "\n".join(_sentence(rows, pair, kept) for pair in pairs)
+
+
+def _sentence(rows: Mapping[str, Mapping[str, Any]], pair: tuple[str, str], kept: Path) -> str:
+    """How two rows compare; of their times nothing, which were taken with others at work."""
+    found = compare(*(str(rows[key]["number"]) for key in pair), [kept])
+    assert [row["folders"] for row in found.rows] == [rows[key]["folders"] for key in pair]
+    names = (NAMES[pair[0]], NAMES[pair[1]])
+    said = replace(found, names=names, time_ratio=None).sentence
+    return f"- {markdown(said[:1].upper() + said[1:])}"
+
+
+def _apart(best: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The settings of two rows that differ, beside the searched ones."""
+    one, other = (dict(leaves(json.loads(row["config"]))) for row in (best, recipe))
+    found = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if a == b or key in NO_SETTING or key.startswith("scheduler."):
+            continue
+        found.append(f"{key} {json.dumps(b)}, not {json.dumps(a)}")
+    if one.get("scheduler._target_") != other.get("scheduler._target_"):
+        found.append(f"scheduler {recipe['scheduler']}, not {best['scheduler']}")
+    return found
+
+
+def _row(report: Report, folder: Path) -> dict[str, Any]:
+    """The row of the runs in a folder."""
+    for row in report.rows:
+        if all(Path(one).is_relative_to(folder) for one in row["folders"]):
+            return row
+    raise ValueError(f"{folder.name}: tables.yaml names these runs, and they are not kept")
 
 
 def _check_command(part: SearchPart, folder: Path, line: str) -> None:
     """Refuse to call something the search's command that is another."""
-    typed = {word for word in line.split() if "=" in word and not word.startswith("sweep")}
+    typed = {word for word in line.split() if "=" in word and not word.startswith("sweep=")}
     for trial in part.search.trials:
         record = json.loads((folder / str(trial.folder) / RESULT_NAME).read_bytes())
         apart = {*OF_A_TRIAL, *trial.parameters}
@@ -119,6 +186,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
         formats.count(row["n"]),
         formats.count(row["batch_size"]),
         formats.number(row["learning_rate"]),
+        formats.text(row["scheduler"]),
         formats.count(row["epochs"]),
         formats.duration(row["seconds_train"]),
         formats.hardware(row["device"], row["precision"]),

@@ -126,7 +126,7 @@ def test_the_paragraph_says_what_became_of_the_search(tmp_path):
             "test accuracy 88.70 %."
         ),
         (
-            "It was chosen by its validation accuracy, which is optimistic for that; the test set "
+            "It was chosen by its validation accuracy, which is therefore too high; the test set "
             "had no part in the choice."
         ),
     ]
@@ -247,8 +247,9 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     assert [figure.name for figure in made.figures] == ["search", "search_2"]
     text = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert (
-        "![History, slices and importances: validation accuracy of the trials; best 90.00 % in "
-        "trial 0; 2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun](figures/search.png)"
+        "![History, two parameters together, slices and importances: validation accuracy of the "
+        "trials; best 90.00 % in trial 0; 2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun"
+        "](figures/search.png)"
     ) in text
     assert text.index("/search.png)") < text.index("## Search: other") < text.index("search_2.png")
     assert "search.png" not in build(tmp_path).markdown  # nothing was written

@@ -103,10 +103,11 @@ def points(
 
 
 def published_time(seconds: float | None, approximate: bool | None, device: str | None) -> str:
-    """A published wall time and where it was taken: 18 min 29 s, GTX 1070."""
+    """A published wall time and where it was taken: 18 min 29 s, GTX 1070; about 3.5 h, a CPU."""
     if seconds is None:
         return MISSING
-    return f"{'about ' if approximate else ''}{duration(seconds)}, {text(device)}"
+    about = f"about {seconds / 3600:.2g} h" if seconds >= 3600 else f"about {duration(seconds)}"
+    return f"{about if approximate else duration(seconds)}, {text(device)}"
 
 
 def flops(value: float | None) -> str:

@@ -139,7 +139,7 @@ class SearchPart:
     def alt_text(self) -> str:
         """What a picture of the search shows, for those who do not see it."""
         objective = self.search.objectives[0]
-        said = [f"History, slices and importances: {objective_name(objective)} of the trials"]
+        said = [f"{objective_name(objective)} of the trials"]
         if self.best and self.best[0].values:
             value = value_text(objective, self.best[0].values[0], unit=True)
             said.append(f"best {value} in trial {self.best[0].number}")
@@ -162,7 +162,7 @@ class SearchPart:
         if test is not None:
             yield f"{said}, test accuracy {formats.percent(test)} %."
             yield (
-                f"It was chosen by its {objective_name(objective)}, which is optimistic for that; "
+                f"It was chosen by its {objective_name(objective)}, which is therefore too high; "
                 "the test set had no part in the choice."
             )
         else:

@@ -211,7 +211,8 @@ def _accuracy(row: Row) -> str:
 
 
 def _caption(lines: Sequence[_Line], rows: int, looked: str | None) -> str:
-    said = "Mean over the seeds of each row"
+    several = any(line.row["n"] > 1 for line in lines)
+    said = "Mean over the seeds of each row" if several else "One seed a row"
     if any(len(line.runs) > 1 for line in lines):
         said += ", the band from the least to the greatest of them"
     said += "; training dashed" + (f", {looked} solid." if looked else ".")

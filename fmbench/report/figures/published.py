@@ -41,7 +41,7 @@ LEAST_SEEDS = 3
 PUBLISHED = ("published", RED, "D")
 OURS = ("ours, last epoch", BLUE, "o")
 BEST = ("ours, best epoch on test", ORANGE, "^")
-BAND = ("where one more run would land", GREY, "band")
+BAND = ("where 95 of 100 more runs would land", GREY, "band")
 
 #: In rows above the middle: marks that mean nearly the same would hide each other.
 LANES = {PUBLISHED: 0.25, OURS: 0.0, BEST: -0.25}

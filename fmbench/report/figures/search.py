@@ -43,6 +43,8 @@ FRONT_GAP = 22
 MOST_BARS = 12
 BAR_NAMES, BAR_VALUES = 250, 60
 
+_PANELS = {"front": "Pareto front", "surface": "two parameters together"}
+
 
 def search_figure(part: SearchPart, name: str) -> Figure:
     """The picture of a search.
@@ -70,12 +72,17 @@ def search_figure(part: SearchPart, name: str) -> Figure:
                 _importances(sheet, top, importances(search)[:MOST_BARS])
             top += room + GAP
         png, svg = sheet.saved(part.title)
-    return Figure(name, None, part.title, _caption(search, heights), part.alt_text, png, svg)
+    shown = [_PANELS.get(panel, panel) for panel in heights]
+    listed = f"{', '.join(shown[:-1])} and {shown[-1]}" if shown[1:] else shown[0]
+    alt = f"{listed[:1].upper()}{listed[1:]}: {part.alt_text}"
+    return Figure(name, None, part.title, _caption(search, heights), alt, png, svg)
 
 
 def _caption(search: Search, heights: Mapping[str, float]) -> str:
     objective = objective_name(search.objectives[0])
     said = [f"The {objective} of each trial in the order they were begun; {counts(search)}."]
+    if any(trial.state == PRUNED for trial in search.trials):
+        said.append("Of a pruned one it is the last before it was given up.")
     if "surface" in heights:
         said.append(f"Below it what two parameters did together: colour is the {objective}.")
     if "slices" in heights:
