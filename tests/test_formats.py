@@ -36,6 +36,11 @@ from fmbench.report.command import command
         (formats.duration(1109), "18 min 29 s"),
         (formats.duration(3599.7), "1 h 00 min"),
         (formats.duration(7_380), "2 h 03 min"),
+        (formats.published_time(1_109, False, "GTX 1070"), "18 min 29 s, GTX 1070"),
+        (formats.published_time(12_600, True, "GTX 1080 Ti"), "about 3.5 h, GTX 1080 Ti"),
+        (formats.published_time(1_440_000, True, None), "about 400 h, -"),
+        (formats.published_time(1_200, True, "a CPU"), "about 20 min, a CPU"),
+        (formats.published_time(45, True, "a CPU"), "about 45 s, a CPU"),
     ],
 )
 def test_formats(text, expected):

@@ -80,7 +80,7 @@ def test_where_nothing_was_published_no_recipe_was_changed(tmp_path):
 def test_a_time_that_is_about_so_much_says_so(tmp_path):
     reference = {**PUBLISHED["reference"], "seconds": 144_000, "approximate": True}
     write(tmp_path, **{**PUBLISHED, "reference": reference})
-    assert published_row(tmp_path)[0]["published time"] == "about 40 h 00 min, GTX 1070"
+    assert published_row(tmp_path)[0]["published time"] == "about 40 h, GTX 1070"
 
 
 def test_a_row_with_options_of_the_users_says_where_they_are_to_be_put(tmp_path):

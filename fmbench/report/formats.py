@@ -106,8 +106,11 @@ def published_time(seconds: float | None, approximate: bool | None, device: str 
     """A published wall time and where it was taken: 18 min 29 s, GTX 1070; about 3.5 h, a CPU."""
     if seconds is None:
         return MISSING
-    about = f"about {seconds / 3600:.2g} h" if seconds >= 3600 else f"about {duration(seconds)}"
-    return f"{about if approximate else duration(seconds)}, {text(device)}"
+    if not approximate:
+        return f"{duration(seconds)}, {text(device)}"
+    size, unit = next((one for one in ((3600, "h"), (60, "min")) if seconds >= one[0]), (1, "s"))
+    value = seconds / size
+    return f"about {value:{'.0f' if value >= 10 else '.2g'}} {unit}, {text(device)}"
 
 
 def flops(value: float | None) -> str:
