@@ -18,9 +18,9 @@ NOT_RUN = "not run"
 
 #: What a run of fewer epochs is of its recipe, by the recipe's schedule.
 SHORTENED = {
-    "constant": "they are the first epochs of the recipe.",
-    "multistep": "they are the first epochs of the recipe: its learning rate falls when it says.",
-    "cosine": "the recipe's schedule is squeezed into them.",
+    "constant": "epoch by epoch the learning rate is the recipe's",
+    "multistep": "epoch by epoch the learning rate is the recipe's",
+    "cosine": "the recipe's schedule is squeezed into them",
 }
 
 HEADINGS = (
@@ -87,13 +87,13 @@ class Line:
     def verdict(self) -> str | None:
         """What follows for the published figure; None where nothing does."""
         row, theirs = self.row, self.reference["accuracy"]
-        if row is not None and self.is_shortened:
-            whole = recipe(self.experiment)
-            against = f"no match for the published {formats.percent(theirs)} %, which took"
-            if theirs is None:
-                against = "nothing is published of them alone, and the recipe has"
-            of = SHORTENED.get(row["scheduler"], "its file says by which schedule.")
-            return f"**{self.name}**: {row['epochs']} epochs are {against} {whole['epochs']}; {of}"
+        if row is not None and theirs is not None and self.is_shortened:
+            whole = recipe(self.experiment)["epochs"]
+            how = SHORTENED.get(row["scheduler"], "its file says by which schedule")
+            return (
+                f"**{self.name}**: no match for the published {formats.percent(theirs)} %, which"
+                f" took {whole}; {how}."
+            )
         if row is None or row["deviations"] or theirs is None or not is_like_with_like(row):
             return None
         said = f"**{self.name}**: the published {formats.percent(theirs)} %"
