@@ -1,6 +1,6 @@
 """The lines of the tables of our own results: a published row, and what our runs of it gave."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ NOT_RUN = "not run"
 
 #: What a run of fewer epochs is of its recipe, by the recipe's schedule.
 SHORTENED = {
-    "constant": "epoch by epoch the learning rate is the recipe's",
-    "multistep": "epoch by epoch the learning rate is the recipe's",
-    "cosine": "the recipe's schedule is squeezed into them",
+    "constant": "The learning rate of each epoch run is the recipe's.",
+    "multistep": "The learning rate of each epoch run is the recipe's.",
+    "cosine": "The recipe's whole schedule was compressed into the {epochs}.",
 }
 
 HEADINGS = (
@@ -77,22 +77,16 @@ class Line:
         return f"{self.experiment} ({said})" if said else self.experiment
 
     @property
-    def seeds(self) -> str:
-        """How many seeds the row has, of how many runs if not all completed."""
-        assert self.row is not None
-        others = (self.row[key] for key in ("n_failed", "n_unfinished", "n_pruned"))
-        return formats.seeds(self.row["n"], *others)
-
-    @property
     def verdict(self) -> str | None:
         """What follows for the published figure; None where nothing does."""
         row, theirs = self.row, self.reference["accuracy"]
         if row is not None and theirs is not None and self.is_shortened:
             whole = recipe(self.experiment)["epochs"]
-            how = SHORTENED.get(row["scheduler"], "its file says by which schedule")
+            how = SHORTENED.get(row["scheduler"], "Its schedule is another one.")
             return (
-                f"**{self.name}**: no match for the published {formats.percent(theirs)} %, which"
-                f" took {whole}; {how}."
+                f"**{self.name}**: not comparable with the published"
+                f" {formats.percent(theirs)} %, which is of {whole} epochs."
+                f" {how.format(epochs=row['epochs'])}"
             )
         if row is None or row["deviations"] or theirs is None or not is_like_with_like(row):
             return None
@@ -167,7 +161,7 @@ class Line:
             "difference (points)": formats.points(
                 row["difference"], row["difference_of"], *published
             ),
-            "n": self.seeds,
+            "n": seeds_of(row),
             "training time": formats.duration(row["seconds_train"]),
             "device": formats.hardware(row["device"], row["precision"]),
         }
@@ -219,10 +213,23 @@ def _lines(
     for row in sorted(rows, key=lambda row: len(row["deviations"])):
         alike = [other for other in rows if other["deviations"] == row["deviations"]]
         hardware = formats.hardware(row["device"], row["precision"])
-        of_it = tuple(run for run in lost if run["configuration"] == row["configuration"])
-        yield Line(experiment, reference, row, hardware if len(alike) > 1 else "", of_it)
-    if not rows:
+        of_it = [run for run in lost if _may_be_of(run, row)]
+        lost = [run for run in lost if run not in of_it]
+        yield Line(experiment, reference, row, hardware if len(alike) > 1 else "", tuple(of_it))
+    if lost or not rows:
         yield Line(experiment, reference, lost=tuple(lost))
+
+
+def _may_be_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a run that did not complete would have been of a row; it may not know its device."""
+    of_it = run["configuration"] == row["configuration"]
+    return of_it and run["device"] in (None, row["device"])
+
+
+def seeds_of(row: Mapping[str, Any]) -> str:
+    """How many seeds a row has, of how many runs if not all completed."""
+    others = (row[key] for key in ("n_failed", "n_unfinished", "n_pruned"))
+    return formats.seeds(row["n"], *others)
 
 
 def _lies_in(folder: str, places: Sequence[Path]) -> bool:

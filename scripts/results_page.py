@@ -83,7 +83,7 @@ class Pages:
         names = [said[key] for key in ("folder", "best", "unsearched") if key in said]
         elsewhere = [self.kept / name for name in names]
         frame = read_results(self.kept).frame
-        brief = ["experiment", "configuration", "seed", "status", "folder"]
+        brief = ["experiment", "configuration", "device", "seed", "status", "folder"]
         unfinished = plain_rows(frame.loc[frame["status"] != COMPLETED, brief])
         return [
             (one, lines(self.report, unfinished, one["rows"], elsewhere))
@@ -138,7 +138,7 @@ class Pages:
         others = [markdown(line.name) for line in run if not line.is_whole]
         if others:
             blocks.append(
-                "Run otherwise than published, and so in [all tables](docs/results.md) alone:"
+                "Shortened or changed, and therefore only in [all tables](docs/results.md):"
                 f" {', '.join(others)}."
             )
         return "\n\n".join(blocks) + "\n"
@@ -152,7 +152,9 @@ class Pages:
         if said:
             yield "\n".join(f"- {sentence}" for sentence in said)
         for name in one["rows"]:
-            if name in self.layout["remarks"]:
+            if name in self.layout["remarks"] and any(
+                line.experiment == name and line.row is not None for line in some
+            ):
                 yield f"**{name}**: {self.layout['remarks'][name].strip()}"
         for name, figure in self.pictures.items():
             if name.startswith(f"curves_{one['title'][0].lower()}_"):

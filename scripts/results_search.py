@@ -6,16 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from results_lines import seeds_of
 from results_markdown import command, commands, picture, records, table
 
 from fmbench.record import RESULT_NAME, leaves
 from fmbench.report import Report, formats
 from fmbench.report.columns import METRICS
 from fmbench.report.compare import compare
+from fmbench.report.comparison import Comparison
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.search import search_figure
 from fmbench.report.search import SearchPart
+from fmbench.stats import CONFIDENCE
 
 HEADINGS = (
     *("", "last epoch (%)", "95 % interval (%)", "n", "batch size", "learning rate", "schedule"),
@@ -103,57 +106,88 @@ def _comparisons(
 ) -> Iterator[str]:
     """How far the rows lie apart, and in what else they differ."""
     best, recipe = rows["best"], rows["recipe"]
-    tried = sorted({int(str(trial.parameters["batch_size"])) for trial in part.search.trials})
-    said = [f"The search tried batch sizes {', '.join(map(str, tried))}."]
+    tried = [trial.parameters for trial in part.search.trials]
+    sizes = sorted({int(str(one["batch_size"])) for one in tried})
+    rates = [float(str(one["optimizer.lr"])) for one in tried]
+    space = f"batch sizes {', '.join(map(str, sizes))}"
+    said = [
+        f"The search tried {space} and learning rates from {min(rates):.2g} to {max(rates):.2g}."
+    ]
+    if recipe["batch_size"] not in sizes:
+        said.append(f"The recipe's batch size, {recipe['batch_size']}, was none of them.")
     if others := _apart(best, recipe):
         said.append(
-            "The recipe differs from its best in more than batch size and learning rate:"
-            f" {'; '.join(others)}. The whole difference is of all of it together."
+            "The recipe differs from the search's best in more than batch size and learning rate:"
+            f" {'; '.join(others)}. The difference between them is due to all of these together."
         )
     pairs = [("best", "recipe")]
-    if unsearched := rows.get("unsearched"):
+    unsearched = rows.get("unsearched")
+    if unsearched is not None:
         if others := _apart(best, unsearched):
             raise ValueError(f"{NAMES['unsearched']} differs from the best: {'; '.join(others)}")
         if any(unsearched[key] != recipe[key] for key in ("batch_size", "learning_rate")):
             raise ValueError(f"{NAMES['unsearched']} has not the recipe's values")
         said.append(
             "The unsearched row was trained as the search's best, but with the recipe's batch size"
-            " and learning rate: what it gains on the recipe is not the search's."
+            " and learning rate: what it gains over the recipe owes nothing to the search."
         )
         pairs += [("best", "unsearched"), ("unsearched", "recipe")]
     yield markdown(" ".join(said))
-    yield "\n".join(_sentence(rows, pair, kept) for pair in pairs)
+    found = [_compared(rows, pair, kept) for pair in pairs]
+    sentences = (markdown(one.sentence[:1].upper() + one.sentence[1:]) for one in found)
+    yield "\n".join(f"- {sentence}" for sentence in sentences)
+    if unsearched is not None:
+        whole, searched, others_gain = (100 * one.difference.mean for one in found)
+        verdict = (
+            f"Of {whole:.2f} points {others_gain:.2f} come with the other settings; the searched"
+            f" batch size and learning rate add {searched:.2f}"
+        )
+        if found[1].difference.p >= 1 - CONFIDENCE:
+            runs = rows["best"]["n"] + unsearched["n"]
+            verdict += f", and {runs} runs do not settle whether that is more than chance"
+        yield f"{verdict}."
 
 
-def _sentence(rows: Mapping[str, Mapping[str, Any]], pair: tuple[str, str], kept: Path) -> str:
-    """How two rows compare; of their times nothing, which were taken with others at work."""
+def _compared(
+    rows: Mapping[str, Mapping[str, Any]], pair: tuple[str, str], kept: Path
+) -> Comparison:
+    """Two rows compared, but for their times, which were taken with others at work."""
     found = compare(*(str(rows[key]["number"]) for key in pair), [kept])
     assert [row["folders"] for row in found.rows] == [rows[key]["folders"] for key in pair]
     names = (NAMES[pair[0]], NAMES[pair[1]])
-    said = replace(found, names=names, time_ratio=None).sentence
-    return f"- {markdown(said[:1].upper() + said[1:])}"
+    return replace(found, names=names, time_ratio=None)
 
 
 def _apart(best: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     """The settings of two rows that differ, beside the searched ones."""
     one, other = (dict(leaves(json.loads(row["config"]))) for row in (best, recipe))
     found = []
+    # What another schedule is made of follows from the schedule.
+    another = one.get("scheduler._target_") != other.get("scheduler._target_")
     for key in sorted({*one, *other}):
         a, b = one.get(key), other.get(key)
-        if a == b or key in NO_SETTING or key.startswith("scheduler."):
+        if a == b or key in NO_SETTING or (another and key.startswith("scheduler.")):
             continue
         found.append(f"{key} {json.dumps(b)}, not {json.dumps(a)}")
-    if one.get("scheduler._target_") != other.get("scheduler._target_"):
+    if another:
         found.append(f"scheduler {recipe['scheduler']}, not {best['scheduler']}")
     return found
 
 
 def _row(report: Report, folder: Path) -> dict[str, Any]:
-    """The row of the runs in a folder."""
-    for row in report.rows:
-        if all(Path(one).is_relative_to(folder) for one in row["folders"]):
-            return row
-    raise ValueError(f"{folder.name}: tables.yaml names these runs, and they are not kept")
+    """The row of the runs in a folder, which must be one row, and its runs all there."""
+    found = [
+        row
+        for row in report.rows
+        if any(Path(one).is_relative_to(folder) for one in row["folders"])
+    ]
+    if not found:
+        raise ValueError(f"{folder.name}: tables.yaml names these runs, and they are not kept")
+    if len(found) > 1:
+        raise ValueError(f"{folder.name}: holds {len(found)} rows, and tables.yaml means one")
+    if not all(Path(one).is_relative_to(folder) for one in found[0]["folders"]):
+        raise ValueError(f"{folder.name}: other folders hold runs of the same row")
+    return found[0]
 
 
 def _check_command(part: SearchPart, folder: Path, line: str) -> None:
@@ -183,7 +217,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
         name,
         metric.with_spread(row["test_accuracy"], row["test_accuracy_sd"]),
         metric.interval(row["test_accuracy_low"], row["test_accuracy_high"]),
-        formats.count(row["n"]),
+        seeds_of(row),
         formats.count(row["batch_size"]),
         formats.number(row["learning_rate"]),
         formats.text(row["scheduler"]),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from results_lines import NOT_RUN, Line, recipe
+from results_lines import NOT_RUN, Line, recipe, seeds_of
 from results_markdown import record_of, records
 
 from fmbench.report import formats
@@ -19,7 +19,7 @@ def coverage(all_lines: Sequence[Line], why: str) -> str:
         "shortened": [line for line in run if line.is_shortened],
         "with another recipe": [line for line in run if not (line.is_whole or line.is_shortened)],
     }
-    said = ["What was run:", ""]
+    said = ["What was and was not run:", ""]
     for kind, some in parts.items():
         if some:
             said.append(
@@ -27,8 +27,8 @@ def coverage(all_lines: Sequence[Line], why: str) -> str:
             )
     lost = [line for line in missing if line.lost]
     if lost:
-        names = (f"{line.experiment}: {len(line.lost)} runs" for line in lost)
-        said.append(f"- not one run completed: {'; '.join(names)}")
+        names = (f"{line.experiment}: {len(line.lost)}" for line in lost)
+        said.append(f"- runs of which none completed: {'; '.join(names)}")
     never = [line.experiment for line in missing if not line.lost]
     if never:
         said.append(f"- {NOT_RUN}: {', '.join(never)}. {why}")
@@ -65,4 +65,6 @@ def made_by(line: Line, kept: Path) -> str:
 
 
 def _n(line: Line) -> str:
-    return "1 seed" if line.seeds == "1" else f"{line.seeds} seeds"
+    assert line.row is not None
+    number, others, why = seeds_of(line.row).partition(" (")
+    return f"{number} {'seed' if number == '1' else 'seeds'}{others}{why}"

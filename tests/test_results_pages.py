@@ -7,7 +7,6 @@ import re
 import shutil
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import yaml
@@ -92,11 +91,8 @@ def test_the_pages_say_what_the_records_say(results, own):
 
 
 def test_the_pictures_show_what_the_records_say(results, own):
-    pinned = re.search(
-        r"^matplotlib==(.+)$", (CHECKOUT / "constraints.txt").read_text("utf-8"), re.M
-    )
-    if mpl.__version__ != pinned[1]:
-        pytest.skip(f"drawn with matplotlib {pinned[1]}")
+    if not results.is_pinned("matplotlib"):
+        pytest.skip("drawn with another matplotlib")
     pictures = {name: figure.png for name, figure in own.pictures.items()}
     assert not results.stale(pictures), "run python scripts/results.py"
 
@@ -165,6 +161,14 @@ def test_each_folder_has_its_place(own):
         ]
         shown |= {Path(folder).relative_to(KEPT).parts[0] for folder in folders}
     assert shown == {path.relative_to(KEPT).parts[0] for path in RECORDS}
+
+
+def test_the_remark_about_cutout_is_true(own):
+    without, cutout = (line(own, f"preact_resnet20{name}") for name in ("", "_cutout"))
+    assert without.is_shortened
+    assert cutout.is_shortened
+    assert without.row["n"] == cutout.row["n"] == 1
+    assert cutout.row["test_accuracy"] < without.row["test_accuracy"]
 
 
 def test_each_experiment_has_its_place(own):
@@ -236,18 +240,18 @@ def test_fewer_epochs_say_of_how_many_and_are_compared_with_nothing(pages, tmp_p
     page = pages.page
     assert "- shortened: vgg_light (8 of 30 epochs): 3 seeds\n" in page
     assert (
-        "- **vgg_light (8 of 30 epochs)**: no match for the published 91.35 %, which took 30; "
-        "epoch by epoch the learning rate is the recipe's.\n"
+        "- **vgg_light (8 of 30 epochs)**: not comparable with the published 91.35 %, which is of "
+        "30 epochs. The learning rate of each epoch run is the recipe's.\n"
     ) in page
     assert "published.png" not in page
     assert "| vgg_light" not in pages.short_form
-    assert "alone: vgg_light (8 of 30 epochs).\n" in pages.short_form
+    assert "/results.md): vgg_light (8 of 30 epochs).\n" in pages.short_form
 
 
 def test_fewer_epochs_of_a_schedule_that_follows_them_are_another_recipe(pages, tmp_path):
     values = {"deviations": ["epochs=2"], "epochs": 2, "scheduler": "cosine"}
     put(tmp_path, "preact_resnet20", [0.9], **values)
-    said = "which took 200; the recipe's schedule is squeezed into them."
+    said = "is of 200 epochs. The recipe's whole schedule was compressed into the 2."
     assert line(pages, "preact_resnet20").verdict.endswith(said)
 
 
@@ -274,8 +278,8 @@ def test_runs_that_did_not_complete_are_counted_and_shown(pages, tmp_path):
     assert line(pages).cells["n"] == "2 of 3 (1 failed)"
     assert line(pages, "lenet5").cells["last epoch (%)"] == "none of 2 runs completed"
     page = pages.page
-    assert "- with the published recipe: lenet: 2 of 3 (1 failed) seeds\n" in page
-    assert "- not one run completed: lenet5: 2 runs\n" in page
+    assert "- with the published recipe: lenet: 2 of 3 seeds (1 failed)\n" in page
+    assert "- runs of which none completed: lenet5: 2\n" in page
     assert "1/result.json), [seed 2 diverged](results/lenet/2/result.json)\n" in page
     assert "lenet5: none of 2 runs completed, [seed 0 failed](results/lenet5/0/result.json)" in page
 
@@ -354,6 +358,17 @@ def test_curves_are_those_of_the_rows_of_a_table(pages, tmp_path):
     assert "](images/results/curves_c_shakeshake.png)" in pages.page
 
 
+def test_a_run_of_another_form_that_did_not_complete_is_shown_too(pages, tmp_path):
+    put(tmp_path / "lenet", "lenet", [0.9, 0.902])
+    values = {"deviations": ["epochs=12"], "epochs": 12, "config__epochs": 12}
+    values["configuration"] = "another"
+    put(tmp_path / "short", "lenet", [None], first=7, status="diverged", **values)
+    first, second = (line for line in pages.lines if line.experiment == "lenet")
+    assert (first.cells["n"], first.lost) == ("2", ())
+    assert second.cells["last epoch (%)"] == "none of 1 runs completed"
+    assert "[seed 7 diverged](results/short/7/result.json)" in pages.page
+
+
 def test_a_record_that_cannot_be_read_is_not_passed_over(pages, tmp_path):
     put(tmp_path, "lenet", [0.9, 0.902])
     (tmp_path / "1" / "result.json").write_text('{"schema": 1,')
@@ -396,7 +411,7 @@ def test_a_search_stands_beside_the_recipe(pages, tmp_path):
     assert "| the recipe | 90.10 ± 0.10 |" in page
     assert "### Its best, trained on 60,000 images, against the recipe" in page
     assert "\n- The search's best is more accurate than the recipe by 0.95 points (95 %" in page
-    assert "The search tried batch sizes 64, 512." in page
+    assert "The search tried batch sizes 64, 512 and learning rates from 0.0012 to 0.01." in page
     assert "the search's best: [seed 0](results/lenet_best/0/result.json)" in page
     assert "](images/results/search.png)" in page
     assert "The trials trained 6 epochs of 8." in page
@@ -412,6 +427,10 @@ def test_beside_it_stands_the_same_unsearched(pages, tmp_path):
         in page
     )
     assert "\n- The search's best and the unsearched row cannot be told apart: 0.55 points" in page
+    assert (
+        "Of 0.95 points 0.40 come with the other settings; the searched batch size and learning "
+        "rate add 0.55, and 5 runs do not settle whether that is more than chance."
+    ) in page
     assert "the unsearched row: [seed 0](results/lenet_unsearched/0/result.json)" in page
 
 
@@ -420,6 +439,7 @@ def test_beside_it_stands_the_same_unsearched(pages, tmp_path):
     [
         ({"learning_rate": 0.06}, "has not the recipe's values"),
         ({"config__optimizer__momentum": 0.5}, "differs from the best: optimizer.momentum"),
+        ({"config__scheduler__pct_start": 0.1}, "differs from the best: scheduler.pct_start"),
     ],
 )
 def test_what_is_more_than_unsearched_is_not_called_so(pages, tmp_path, changes, why):
@@ -558,6 +578,8 @@ def test_a_page_or_picture_that_is_out_of_date_is_said(results, tmp_path, monkey
     shutil.copytree(results.PICTURES, pictures)
     monkeypatch.setattr(results, "PAGE", copy)
     monkeypatch.setattr(results, "PICTURES", pictures)
+    results.main(["--check"])
+    assert capsys.readouterr().out == ""
     copy.write_text("# Results\n")
     shutil.copy(pictures / "published.png", pictures / "search.png")
     (pictures / "published.png").unlink()
@@ -588,6 +610,8 @@ def test_another_mark_makes_another_picture(results):
 
 
 def test_what_is_wrong_is_one_line(results, tmp_path, monkeypatch):
+    for name in ("PAGE", "README", "PICTURES"):  # should it write in spite of all
+        monkeypatch.setattr(results, name, tmp_path / name)
     monkeypatch.setattr(results, "KEPT", tmp_path)
     shutil.copy(KEPT / "tables.yaml", tmp_path)
     put(tmp_path / "lenet", "lenet", [0.9])

@@ -126,8 +126,8 @@ def test_the_paragraph_says_what_became_of_the_search(tmp_path):
             "test accuracy 88.70 %."
         ),
         (
-            "It was chosen by its validation accuracy, which is therefore too high; the test set "
-            "had no part in the choice."
+            "It was chosen by its validation accuracy, which is therefore likely too high; the "
+            "test set had no part in the choice."
         ),
     ]
     for sentence in part.sentences:

@@ -162,8 +162,8 @@ class SearchPart:
         if test is not None:
             yield f"{said}, test accuracy {formats.percent(test)} %."
             yield (
-                f"It was chosen by its {objective_name(objective)}, which is therefore too high; "
-                "the test set had no part in the choice."
+                f"It was chosen by its {objective_name(objective)}, which is therefore likely too "
+                "high; the test set had no part in the choice."
             )
         else:
             yield f"{said}."

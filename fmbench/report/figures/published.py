@@ -41,7 +41,7 @@ LEAST_SEEDS = 3
 PUBLISHED = ("published", RED, "D")
 OURS = ("ours, last epoch", BLUE, "o")
 BEST = ("ours, best epoch on test", ORANGE, "^")
-BAND = ("where 95 of 100 more runs would land", GREY, "band")
+BAND = ("one more run, 95 %", GREY, "band")
 
 #: In rows above the middle: marks that mean nearly the same would hide each other.
 LANES = {PUBLISHED: 0.25, OURS: 0.0, BEST: -0.25}
@@ -69,8 +69,8 @@ def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None
     caption = "Rows that followed a published recipe; means over n seeds."
     if banded:
         caption += (
-            " A band is where one more run of ours would land in 95 of 100 cases; it is drawn for"
-            " what was chosen as the published figure was, of three seeds or more."
+            " A band is where one more run of ours would land in 95 of 100 cases; it is"
+            " drawn, from three seeds on, around the figure chosen as the published one was."
         )
     if len({row["split_test"] for row in shown}) > 1:
         caption += " Not all were tested on the same images."

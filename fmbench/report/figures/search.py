@@ -82,7 +82,7 @@ def _caption(search: Search, heights: Mapping[str, float]) -> str:
     objective = objective_name(search.objectives[0])
     said = [f"The {objective} of each trial in the order they were begun; {counts(search)}."]
     if any(trial.state == PRUNED for trial in search.trials):
-        said.append("Of a pruned one it is the last before it was given up.")
+        said.append("For a pruned trial it is the last before pruning.")
     if "surface" in heights:
         said.append(f"Below it what two parameters did together: colour is the {objective}.")
     if "slices" in heights:
