@@ -1,7 +1,7 @@
 """Our own results: keeps the records of runs, and writes the pages that show them.
 
     python scripts/results.py                              # docs/results.md, README.md, pictures
-    python scripts/results.py --check                      # status 1 where one is not up to date
+    python scripts/results.py --check                      # status 1 where one of them is old
     python scripts/results.py keep lenet multirun/FOLDER   # runs into docs/results/lenet
 
 What is kept of a run is its record, its epochs and its answers; no images, weights or configs of

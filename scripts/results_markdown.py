@@ -18,11 +18,10 @@ def table(headings: Sequence[str], cells: Sequence[Sequence[str]], right: Sequen
     return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rules, *cells])
 
 
-def picture(figure: Figure, folder: str = PICTURES, *, caption: bool = True) -> str:
+def picture(figure: Figure, folder: str = PICTURES) -> str:
     """A picture, and what it shows."""
     alt = markdown(one_line(figure.alt, LONGEST_ALT))
-    shown = f"![{alt}]({folder}/{figure.name}.png)"
-    return f"{shown}\n\n{markdown(figure.caption)}" if caption else shown
+    return f"![{alt}]({folder}/{figure.name}.png)\n\n{markdown(figure.caption)}"
 
 
 def command(line: str) -> str:

@@ -255,6 +255,12 @@ def test_fewer_epochs_of_a_schedule_that_follows_them_are_another_recipe(pages, 
     assert line(pages, "preact_resnet20").verdict.endswith(said)
 
 
+def test_more_epochs_are_another_recipe_not_a_shorter_one(pages, tmp_path):
+    put(tmp_path, "lenet", [0.9], deviations=["epochs=60"], epochs=60)
+    assert line(pages).name == "lenet (epochs=60)"
+    assert "- with another recipe: lenet (epochs=60): 1 seed\n" in pages.page
+
+
 def test_where_nothing_is_published_fewer_epochs_are_not_held_against_it(pages, tmp_path):
     values = {"deviations": ["epochs=2"], "epochs": 2, "scheduler": "constant"}
     put(tmp_path, "resnet18_batch64", [0.9], **values)
@@ -460,6 +466,20 @@ def test_what_tables_name_must_be_there(pages, tmp_path, folder):
     searched(pages, tmp_path)
     shutil.rmtree(tmp_path / folder)
     with pytest.raises(ValueError, match=f"^{folder}: tables.yaml names th.+ not kept"):
+        _ = pages.page
+
+
+def test_a_folder_of_the_search_is_one_row_and_all_of_it(pages, tmp_path):
+    searched(pages, tmp_path)
+    write(tmp_path / "lenet_best" / "9", seed=9, test_accuracy=0.7, batch_size=8)
+    with pytest.raises(ValueError, match=r"^lenet_best: holds 2 rows, and tables\.yaml means one"):
+        _ = pages.page
+
+
+def test_a_row_of_the_search_lies_in_one_folder(pages, tmp_path):
+    searched(pages, tmp_path)
+    shutil.move(tmp_path / "lenet_best" / "2", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"^lenet_best: other folders hold runs of the same row"):
         _ = pages.page
 
 
