@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import fmbench
+from fmbench import machine
 from fmbench.errors import ConfigError
 
 #: Forward FLOPs per image from which `precision=auto` takes bfloat16. Below it the conversions cost
@@ -62,15 +63,10 @@ class Device:
             torch.cuda.synchronize(self.torch)
 
     def memory(self) -> int | None:
-        """Bytes of memory in all, or None where the system does not tell."""
+        """Bytes of memory that a run may use, or None where the system does not tell."""
         if self.torch.type == "cuda":
             return int(torch.cuda.get_device_properties(self.torch).total_memory)
-        limits = []
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        with contextlib.suppress(OSError, ValueError):  # of a container; "max" where it has none
-            limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text("ascii")))
-        return min(limits, default=None)
+        return machine.usable().memory
 
     @property
     def name(self) -> str:
@@ -122,7 +118,7 @@ def select(
         torch.cuda.set_device(chosen)
     if cuda_graphs and chosen.type != "cuda":
         raise ConfigError(f"cuda_graphs=true: device={chosen} has none; must be false there")
-    threads = threads or available_threads()
+    threads = threads or machine.threads()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
@@ -184,16 +180,6 @@ def _has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
-def available_threads() -> int:
-    """OMP_NUM_THREADS if set, else the cores this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if re.fullmatch(r"[1-9]\d*", asked):
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -20,10 +20,12 @@ from commands import CHECKOUT, TINY, fmbench, records
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from fmbench import config as configuration
+from fmbench import machine
 from fmbench.errors import ConfigError, PartialResultsError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested
-from hydra_plugins.fmbench_launchers import _slurm, cluster, ray_tasks
+from hydra_plugins.fmbench_launchers import _gather, _slurm, cluster, ray_tasks
 from hydra_plugins.fmbench_launchers._gather import LOOK, RunDiedError, failed, gather
 
 #: Seconds that a command may take on a machine that has much else to do.
@@ -246,6 +248,24 @@ def test_a_launcher_that_is_not_installed_is_named_with_what_brings_it():
     with pytest.raises(ConfigError, match=r"hydra/launcher=x: .* pip install 'fmbench\[slurm\]'"):
         Missing(n=1).setup(hydra_context=None, task_function=None, config=config)
     assert ray_tasks.RayLauncher is not None
+
+
+@pytest.mark.parametrize(("given", "share", "asked", "expected"), [
+    (3, 1, None, 3),
+    (None, 2, None, 2),
+    (None, 64, None, 4),
+    (None, None, None, 4),
+    (None, 3, "2", 2),
+    (None, None, "64", 4),
+])  # fmt: skip
+def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share, asked, expected):
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(4, None))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(configuration, "TRUSTED", configuration.TRUSTED)
+    task = _gather.Task(lambda config: config.threads, share)
+    assert task(OmegaConf.create({"threads": given})) == expected
 
 
 class Run:

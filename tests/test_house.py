@@ -23,7 +23,8 @@ for path in PACKAGE.rglob("*.py"):
 
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
-    "errors", "streams", "reference", "parts", "sources", "environment", "config", "trust",
+    "errors", "streams", "machine", "reference", "parts", "sources", "environment", "config",
+    "trust",
     "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "train", "record", "answers", "objectives",
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",

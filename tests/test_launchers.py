@@ -14,7 +14,7 @@ from commands import CHECKOUT, TINY, fmbench, records
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from fmbench import cli
+from fmbench import cli, machine
 from fmbench.errors import RunDiedError
 from fmbench.record import FAILED, INTERRUPTED, Record
 from fmbench.runfolder import RunFolder, mark_ended
@@ -307,7 +307,7 @@ def test_an_error_of_one_run_is_its_own(monkeypatch):
 def environments(monkeypatch, count, threads=None, gpus=()):
     from hydra_plugins.fmbench_launchers import _lanes
 
-    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(8, None))
     return [lane.environment for lane in _lanes.Lanes(count, threads, gpus).lanes]
 
 
@@ -317,8 +317,24 @@ def test_the_cores_are_shared_out(monkeypatch):
     assert environments(monkeypatch, 12)[11] == {"OMP_NUM_THREADS": "1"}
     assert environments(monkeypatch, 2, threads=3)[0] == {"OMP_NUM_THREADS": "3"}
     assert environments(monkeypatch, 1) == [{}]
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert environments(monkeypatch, 3) == [{}] * 3
+    # Fewer than a share is taken, more is not.
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert environments(monkeypatch, 2) == [{"OMP_NUM_THREADS": "2"}] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert environments(monkeypatch, 2) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert environments(monkeypatch, 1) == [{}]
+
+
+@pytest.mark.parametrize(("asked", "cores", "expected"), [
+    (-1, 8, 8), (-2, 8, 7), (None, 3, 3), (-1, 1, 1), (-5, 2, 1), (6, 2, 6)
+])  # fmt: skip
+def test_as_many_processes_as_the_process_may_use_cores(monkeypatch, asked, cores, expected):
+    from hydra_plugins.fmbench_launchers import processes
+
+    monkeypatch.setattr(processes, "usable", lambda: machine.Usable(cores, None))
+    launcher = processes.ProcessLauncher(n_jobs=asked)
+    launcher.config = OmegaConf.create({"device": "auto"})
+    assert len(launcher._lanes_for([["seed=1"]] * 9).lanes) == expected
 
 
 def test_the_gpus_are_shared_out(monkeypatch):
@@ -326,7 +342,7 @@ def test_the_gpus_are_shared_out(monkeypatch):
     found = environments(monkeypatch, 3, gpus=["4", "GPU-b"])
     assert [own["CUDA_VISIBLE_DEVICES"] for own in found] == ["4", "GPU-b", "4"]
     assert environments(monkeypatch, 1, gpus=["4", "5"]) == [{}]
-    assert environments(monkeypatch, 2, gpus=["4"]) == [{}, {}]
+    assert environments(monkeypatch, 2, gpus=["4"]) == [{"OMP_NUM_THREADS": "1"}] * 2
 
 
 @pytest.mark.parametrize(("listed", "expected"), [

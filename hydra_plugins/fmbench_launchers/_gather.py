@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench import config as configuration
+from fmbench import machine
 from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal
 from fmbench.stop import StopRequested, listening
@@ -45,7 +46,8 @@ class Task:
 
     Args:
         function: of the run.
-        threads: that it may use unless its config says how many; None: all it finds.
+        threads: that it may use where there are as many, unless its config says how many; None:
+            all it finds. It takes its share and does not try which number is fastest.
     """
 
     def __init__(self, function: TaskFunction, threads: int | None) -> None:
@@ -65,7 +67,8 @@ class Task:
         # Where the process has another environment, the user's packages are trusted all the same.
         configuration.TRUSTED = self.trusted
         if config.threads is None:
-            config.threads = self.threads
+            most = machine.threads()
+            config.threads = min(self.threads or most, most)
         return self.function(config)
 
 

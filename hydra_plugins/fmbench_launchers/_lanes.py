@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import joblib
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.process import LokyProcess
 
+from fmbench import machine
 from fmbench.errors import RunDiedError
 from fmbench.stop import SIGNALS
 from hydra_plugins.fmbench_launchers._worker import STOP, work
@@ -188,8 +188,8 @@ def _environment(
 ) -> dict[str, str]:
     """The variables of a lane's process that share the machine out."""
     own = {}
-    if threads is None and count > 1 and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, joblib.cpu_count() // count)
+    if threads is None and count > 1:
+        threads = machine.share(count)
     if threads is not None:
         own["OMP_NUM_THREADS"] = str(threads)
     if count > 1 and len(gpus) > 1:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal
+from fmbench.machine import usable
 from fmbench.stop import StopRequested
 from hydra_plugins.fmbench_launchers import _slurm as slurm
 from hydra_plugins.fmbench_launchers._gather import (
@@ -55,12 +56,15 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
     #: Options that submitit does not know.
     own: tuple[str, ...] = ("submitit_folder",)
 
+    #: Of a run for which nothing is asked; None: as many as Slurm gives it.
+    cores: Any = None
+
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Have the runs use no more threads than they have cores."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.task_function = Task(task_function, self.params.get("cpus_per_task"))
+        self.task_function = Task(task_function, self.params.get("cpus_per_task") or self.cores)
 
     def __call__(self, overrides: list[str], *arguments: Any) -> JobReturn:
         """One run, in its own process; what it raises gets back to the sweep."""
@@ -120,14 +124,14 @@ class LocalLauncher(SubmititLauncher):
 
     _EXECUTOR = "local"
     own = ("submitit_folder", "array_parallelism")
+    cores = 1
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run them all; `gather` says what it raises."""
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        at_once = self.params.get("array_parallelism")
-        at_once = at_once or max(1, cores // (self.params.get("cpus_per_task") or 1))
+        each = self.params.get("cpus_per_task") or self.cores
+        at_once = self.params.get("array_parallelism") or max(1, usable().cores // each)
         assert isinstance(self.task_function, Task)
         if self.params.get("gpus_per_node") is None:
             # submitit hides all GPUs from a run that asks for none; here it sees what a run without

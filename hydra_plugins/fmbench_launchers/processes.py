@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from fmbench.errors import ConfigError, RunDiedError, StorageError
+from fmbench.machine import usable
 from fmbench.record import FAILED, INTERRUPTED
 from fmbench.stop import Listener, StopRequested, listening
 
@@ -97,8 +98,6 @@ class ProcessLauncher(Launcher):
         A launch may be smaller, the last one or what is left after a stop: the runs of a sweep
         compare only with the same threads.
         """
-        from joblib import effective_n_jobs
-
         from hydra_plugins.fmbench_launchers._lanes import Lanes, visible_gpus
 
         if self.n_jobs is not None and type(self.n_jobs) is not int:
@@ -107,7 +106,9 @@ class ProcessLauncher(Launcher):
             raise ConfigError(
                 f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
             )
-        most = effective_n_jobs(-1 if self.n_jobs is None else self.n_jobs)
+        most = -1 if self.n_jobs is None else self.n_jobs
+        if most < 0:
+            most = max(1, usable().cores + 1 + most)
         count = min(most, max(self.at_once or 0, len(job_overrides)))
         if self.lanes is None or len(self.lanes.lanes) < count:
             if self.lanes is not None:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmbench.errors import RunDiedError
 from fmbench.explain import Refusal
+from fmbench.machine import usable
 from hydra_plugins.fmbench_launchers._gather import (
     NotInstalled,
     Task,
@@ -38,8 +39,8 @@ class RayLauncher(StockRayLauncher):  # type: ignore[misc]
     ) -> None:
         """Have the runs use no more threads than they have cores."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        cores = self.ray_cfg.remote.get("num_cpus")
-        self.task_function = Task(task_function, max(1, int(cores)) if cores else None)
+        cores = self.ray_cfg.remote.get("num_cpus")  # Ray takes 1 where nothing is said
+        self.task_function = Task(task_function, max(1, int(cores or 1)))
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -49,8 +50,13 @@ class RayLauncher(StockRayLauncher):  # type: ignore[misc]
         from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
 
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        given = _given(self.ray_cfg.init)
         with as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
-            stock.start_ray(OmegaConf.create(_given(self.ray_cfg.init)))
+            try:  # it counts the cores of the machine, with all quotas but those of nested groups
+                own = {} if given.get("address") else {"num_cpus": usable().cores}
+                stock.start_ray(OmegaConf.create({**own, **given}))
+            except ValueError:  # there is a Ray already, which knows its own
+                stock.start_ray(OmegaConf.create(given))
         remote = ray.remote(**_given(self.ray_cfg.remote))(ray_task)
         tasks = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

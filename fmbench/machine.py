@@ -1,0 +1,114 @@
+"""What of the machine this process may use: cores and memory, as Linux limits them.
+
+Nothing here needs PyTorch: launchers ask before any run has imported it.
+"""
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+#: A mount of control groups in /proc/self/mountinfo (proc_pid_mountinfo(5)): what it shows, where,
+#: "2" for version 2, and the controllers of version 1 among its options.
+_MOUNT = r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup(2?) \S+ (\S+)$"
+
+
+class Usable(NamedTuple):
+    """What a process may use."""
+
+    cores: int  # 1 or more; of a share of a core too
+    memory: int | None  # bytes; None where the system does not tell
+
+
+def usable(root: Path = Path("/")) -> Usable:
+    """The cores and the memory that this process may use.
+
+    The least of what the machine has, the processor affinity, and the CPU quotas and memory limits
+    of the control groups that the process is in, of version 1 and 2, and of all groups around them
+    (Linux: cgroups(7), Documentation/admin-guide/cgroup-v2.rst). A quota of 1.5 cores counts as 2:
+    two threads can use all of it.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    memory = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        memory.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for folder in _groups(root):
+        if (quota := _quota(folder)) is not None:
+            cores = min(cores, math.ceil(quota))
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                memory.append(int((folder / name).read_text("ascii")))
+    return Usable(max(1, cores), min(memory, default=None))
+
+
+def threads() -> int:
+    """The most threads that a run may use: the cores, or OMP_NUM_THREADS where that is less."""
+    cores = usable().cores
+    return min(threads_asked() or cores, cores)
+
+
+def threads_asked() -> int | None:
+    """OMP_NUM_THREADS, where it holds a number; of a list (OpenMP 6.0, section 4.1.3) the first."""
+    found = re.match(r"\s*([1-9]\d*)\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return int(found[1]) if found else None
+
+
+def share(count: int) -> int:
+    """The threads of each of so many runs at once."""
+    cores = usable().cores
+    return min(threads_asked() or cores, max(1, cores // count))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of this process's control groups, and those of the groups around them."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text("utf-8", "surrogateescape")
+        mounts = (root / "proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:  # not Linux
+        return
+    for mount in re.finditer(_MOUNT, mounts, re.MULTILINE):
+        top, point, version, options = mount.groups()
+        for group in re.finditer(r"^\d+:(.*?):(.*)$", groups, re.MULTILINE):
+            controllers, path = group.groups()
+            own = set(controllers.split(",")) & set(options.split(","))
+            if own if version == "" else controllers == "":
+                at = root / _unescaped(point).lstrip("/")
+                yield from (at / inner for inner in _below(path, _unescaped(top)))
+
+
+def _below(group: str, top: str) -> Iterator[PurePosixPath]:
+    """A group's path in a mount that shows those below `top`, and the paths around it."""
+    try:
+        inner = PurePosixPath(group).relative_to(top)
+    except ValueError:  # the mount shows the group itself, under a name that is not known here
+        inner = PurePosixPath()
+    if ".." in inner.parts:  # outside of what a namespace shows
+        inner = PurePosixPath()
+    yield from (inner, *inner.parents) if inner.parts else (inner,)
+
+
+def _quota(folder: Path) -> float | None:
+    """The cores that a group may use, by its time in each period."""
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        quota, period = map(int, (folder / "cpu.max").read_text("ascii").split())
+        return quota / period
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text("ascii")) for name in ("quota", "period")
+        )
+        return quota / period if quota > 0 else None
+    return None
+
+
+def _unescaped(path: str) -> str:
+    r"""A path of /proc, in which blanks are written as \040 and the like."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
