@@ -9,7 +9,11 @@ From Python, for notebooks::
 Importing this package is light: what a name needs is imported when the name is first used.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip reads the version here, with any Python
+    raise SystemExit(f"fmbench needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 __version__ = "0.1.0"
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
-from fmbench import environment, experiment
+from fmbench import environment, experiment, provenance
 from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.explain import Refusal, as_user_error, remove_half_written, sweep_hint
@@ -50,6 +50,8 @@ def main() -> None:
         print(f"fmbench {fmbench.__version__}")
         return
     SweepReport.exit_status, SweepReport.folder = 0, None
+    if sys.stderr is not None and sys.stderr.isatty() and (line := provenance.old_name()):
+        complain("fmbench", line)
     wanted_traceback = os.environ.get(FULL_ERROR)
     try:
         # Hydra then passes every error on, where it would print many lines and exit with status 1.

@@ -20,7 +20,7 @@ from fmbench.record import FAILED, INTERRUPTED, Record
 from fmbench.runfolder import RunFolder, mark_ended
 from fmbench.stop import Listener, StopRequested
 
-pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="extra fmbench[joblib]")
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 

@@ -1,21 +1,35 @@
-"""The wheel: it must work in a folder that has nothing of the checkout."""
+"""The wheel: it must work in a folder that has nothing of the checkout. And what pip installs."""
 
+import re
+import runpy
+import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
 from commands import CHECKOUT, TINY, python, records
+from packaging.requirements import Requirement
 
+from fmbench import __version__, errors, provenance
 from fmbench import config as configuration
+
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+
+#: What PyPI has under the name that this project had: another tool, of others.
+STRANGER = "fmbench"
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory) -> Path:
     """A folder with the wheel's content, as an installer would lay it out."""
-    pytest.importorskip("hatchling", reason="the build backend, of the extra fmbench[test]")
+    pytest.importorskip("hatchling", reason="the build backend, of the extra test")
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
@@ -40,6 +54,9 @@ def test_wheel_runs_elsewhere_with_its_own_conf(unpacked, tmp_path):
 
 
 def test_wheel_holds_all_options_and_nothing_of_the_checkout(unpacked):
+    assert [path.name for path in unpacked.glob("*.dist-info")] == [
+        f"fmbench_harness-{__version__}.dist-info"
+    ]
     for source in (CHECKOUT / "conf").rglob("*.yaml"):
         packed = unpacked / "fmbench" / "conf" / source.relative_to(CHECKOUT / "conf")
         assert packed.read_bytes() == source.read_bytes()
@@ -54,6 +71,140 @@ def test_wheel_holds_all_options_and_nothing_of_the_checkout(unpacked):
     assert "fmbench-preview = fmbench.preview:main" in scripts
     assert "fmbench-predict = fmbench.predict:main" in scripts
     assert "fmbench-report = fmbench.report.__main__:main" in scripts
+
+
+def test_extras_that_name_the_project_name_it_as_it_is_called():
+    extras = PROJECT["optional-dependencies"]
+    named = {Requirement(text).name for texts in extras.values() for text in texts}
+    assert PROJECT["name"] in named
+    assert STRANGER not in {PROJECT["name"], *named}
+
+
+def test_messages_name_the_packages_that_the_extras_have():
+    extras = PROJECT["optional-dependencies"]
+    assert set(errors.PACKAGES) == set(extras) - {"test", "dev"}
+    for extra, packages in errors.PACKAGES.items():
+        assert list(packages) == extras[extra]
+        command = errors.installs(extra)
+        assert shlex.split(command) == ["pip", "install", *packages]
+
+
+def test_no_line_tells_people_to_install_what_a_stranger_has_published():
+    folders = ("fmbench", "hydra_plugins", "conf", "docs", "tests", "scripts", "benchmarks", ".ci")
+    files = [path for folder in folders for path in (CHECKOUT / folder).rglob("*")]
+    files += CHECKOUT.glob("*.*")
+    kinds = {".py", ".md", ".yaml", ".toml", ".txt", ".j2", ".js", ""}
+    old = re.compile(rf"{STRANGER}\[\w|(pip|uv) (install|add) [^\n&;]*['\" ]{STRANGER}(?![-\w])")
+    for path in files:
+        if path.suffix in kinds and path.is_file():
+            found = old.search(path.read_text("utf-8"))
+            assert found is None, f"{path}: {found and found.group()}"
+
+
+def _empty_wheel(folder: Path, requirement: Requirement) -> None:
+    """A wheel with nothing in it, which satisfies a requirement in pip's eyes."""
+    version = "2.1.1" if requirement.name == STRANGER else "999"
+    for specifier in requirement.specifier:
+        if specifier.operator == "<":  # just below, and later than every release candidate
+            major, minor, *_ = f"{specifier.version}.0".split(".")
+            version = f"{major}.{int(minor) - 1}.99" if int(minor) else f"{int(major) - 1}.99"
+    name = re.sub("[-_.]+", "_", requirement.name)
+    about = f"{name}-{version}.dist-info"
+    texts = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {version}\n"
+        + "".join(f"Provides-Extra: {extra}\n" for extra in sorted(requirement.extras)),
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{about}/{file},,\n" for file in (*texts, "RECORD"))
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for file, text in (texts | {"RECORD": record}).items():
+            wheel.writestr(f"{about}/{file}", text)
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_the_tests_extra_has_nothing_of_the_strangers(tmp_path):
+    """pip installs `.[test]` for real; what it depends on are empty wheels, a stranger's beside."""
+    pytest.importorskip("hatchling", reason="the build backend, of the extra test")
+    extras = PROJECT["optional-dependencies"]
+    wanted = {Requirement(text) for text in chain(PROJECT["dependencies"], *extras.values())}
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    for requirement in (*wanted, Requirement(f"{STRANGER}[joblib,postgresql,slurm,tensorboard]")):
+        if requirement.name != PROJECT["name"]:
+            _empty_wheel(wheels, requirement)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    program = tmp_path / "venv" / "bin" / "python"
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    # The build backend is the real one; `--no-build-isolation` takes it from there.
+    for name in ("hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers"):
+        for file in metadata.distribution(name).files or ():
+            if file.suffix == ".py" or ".dist-info" in str(file):
+                target = site / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target)
+    flags = ["--no-index", "--find-links", wheels, "--no-build-isolation", "--no-cache-dir"]
+    done = subprocess.run(
+        [program, "-m", "pip", "install", *flags, f"{CHECKOUT}[test]"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = subprocess.run(
+        [program, "-m", "pip", "list", "--format=freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = {line.partition("==")[0] for line in listed.stdout.splitlines()}
+    assert PROJECT["name"] in names
+    assert {"pytest", "hydra-joblib-launcher", "psycopg"} <= names
+    assert STRANGER not in names
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (CHECKOUT.as_uri(), True),
+        ("file:///somebody/elses/checkout", False),
+        ("https://example.org/fmbench.git", False),
+        (None, False),  # from an index: the stranger's
+        ("", False),
+    ],
+)
+def test_a_checkout_that_is_installed_under_its_old_name_is_told(url, said, tmp_path, monkeypatch):
+    about = tmp_path / "fmbench-9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fmbench\nVersion: 9\n")
+    if url is not None:
+        (about / "direct_url.json").write_text(url and f'{{"url": "{url}"}}')
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    line = provenance.old_name()
+    assert (line is not None) == said
+    if said:
+        assert "\n" not in line
+        assert "pip uninstall fmbench" in line
+        assert str(CHECKOUT) in line
+
+
+def test_only_a_terminal_is_told_of_the_old_name(command, monkeypatch):
+    monkeypatch.setattr(provenance, "old_name", lambda: "installed under its old name")
+    assert command("--cfg", "job")[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert command("--cfg", "job")[2] == "fmbench: installed under its old name\n"
+
+
+def test_an_older_python_is_told_what_it_lacks(monkeypatch):
+    """By pip too, which reads the version out of this file before it looks at constraints."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    version = project["tool"]["hatch"]["version"]
+    assert version == {"source": "code", "path": "fmbench/__init__.py"}
+    assert PROJECT["requires-python"] == ">=3.11"
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    monkeypatch.setattr(sys, "version", "3.10.13 (main)")
+    with pytest.raises(SystemExit) as raised:
+        runpy.run_path(str(CHECKOUT / version["path"]))
+    assert str(raised.value) == "fmbench needs Python 3.11 or newer; this is 3.10.13"
 
 
 def test_checkout_uses_the_conf_that_stands_beside_the_package():

@@ -32,7 +32,7 @@ RUN = [*TINY, "epochs=4", "data.split.validation=20", "test_every=1"]
 
 
 def needs(name):
-    reason = f"{name} is not installed, of the extra fmbench[{name}]"
+    reason = f"{name} is not installed, of the extra {name}"
     return [getattr(pytest.mark, name), pytest.mark.skipif(not find_spec(name), reason=reason)]
 
 
@@ -470,8 +470,8 @@ def test_an_extra_that_is_missing_is_said_first(name, arguments, command, monkey
     status, _, said = command(*TINY, f"logger={name}", *arguments)
     assert status == 2
     assert said == (
-        f"fmbench: logger={name}: {name} is not installed; pip install 'fmbench[{name}]' "
-        "installs it\n"
+        f"fmbench: logger={name}: {name} is not installed; "
+        f"{package.errors.installs(name)} installs it\n"
     )
     assert [path.name for path in tmp_path.iterdir() if path.name != "mlflow.db"] == []
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from fmbench.errors import ConfigError
+from fmbench.errors import ConfigError, installs
 from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
 
 log = logging.getLogger(__name__)
@@ -167,9 +167,7 @@ def refuse_missing(logger: Mapping[str, Any]) -> None:
         return
     found = find_spec(name)
     if found is None or found.origin is None:  # None: a folder that has the package's name
-        raise ConfigError(
-            f"logger={name}: {name} is not installed; pip install 'fmbench[{name}]' installs it"
-        )
+        raise ConfigError(f"logger={name}: {name} is not installed; {installs(name)} installs it")
 
 
 def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None:

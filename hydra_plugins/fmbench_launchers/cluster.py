@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from fmbench.errors import ConfigError, RunDiedError
+from fmbench.errors import ConfigError, RunDiedError, installs
 from fmbench.explain import Refusal
 from fmbench.machine import usable
 from fmbench.stop import StopRequested
@@ -39,7 +39,7 @@ except ImportError:
     class BaseSubmititLauncher(NotInstalled):  # type: ignore[no-redef]
         """In its place."""
 
-        needs = "pip install 'fmbench[slurm]'"
+        needs = installs("slurm")
 
 
 #: What submitit is told when an executor is made, and what it calls the same on every system.

@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from fmbench.errors import ConfigError, RunDiedError, StorageError
+from fmbench.errors import ConfigError, RunDiedError, StorageError, installs
 from fmbench.machine import usable
 from fmbench.record import FAILED, INTERRUPTED
 from fmbench.stop import Listener, StopRequested, listening
@@ -59,7 +59,7 @@ class ProcessLauncher(Launcher):
             from hydra_plugins.hydra_joblib_launcher import _core  # noqa: F401
         except ImportError:
             raise ConfigError(
-                "hydra/launcher=joblib: is not installed; pip install 'fmbench[joblib]' brings it"
+                f"hydra/launcher=joblib: is not installed; {installs('joblib')} brings it"
             ) from None
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 

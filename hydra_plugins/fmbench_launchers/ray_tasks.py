@@ -10,7 +10,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fmbench.errors import RunDiedError
+from fmbench.errors import RunDiedError, installs
 from fmbench.explain import Refusal
 from fmbench.machine import usable
 from hydra_plugins.fmbench_launchers._gather import (
@@ -28,7 +28,7 @@ except ImportError:
     class StockRayLauncher(NotInstalled):  # type: ignore[no-redef]
         """In its place."""
 
-        needs = "pip install 'fmbench[ray]'"
+        needs = installs("ray")
 
 
 class RayLauncher(StockRayLauncher):  # type: ignore[misc]
