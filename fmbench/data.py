@@ -11,6 +11,7 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,14 @@ OFFICIAL_FILES = (
 )
 # fmt: on
 
+
+#: SHA-256 of the content of MNIST's files (LeCun, Cortes, Burges), which have the same names.
+MNIST_SHA256 = {
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 
 # A path with its size in bytes and its time of change in ns: a file replaced since is another file.
 FoundFile = tuple[Path, int, int]
@@ -186,10 +195,26 @@ def _content(official: OfficialFile, path: Path) -> bytes:
         data = idx.decompress(data, official.content_size, str(path))
         fault = _fault(data, *expected)
     if fault:
+        # It is somebody's: whatever is downloaded here has been verified before it got its name.
         raise DataError(
-            f"{path}: not the official file, {fault}; remove it to have it downloaded again"
+            f"{path}: not the official file of Fashion-MNIST, {fault}{_what(data, official)}; let "
+            "data.root (or FMBENCH_DATA) name another folder, into which it is downloaded"
         )
     return data
+
+
+def _what(data: bytes, official: OfficialFile) -> str:
+    """What a wrong file is, as far as can be told, for the end of a sentence."""
+    with suppress(DataError):
+        if data.startswith(b"\x1f\x8b"):
+            data = idx.decompress(data, official.content_size, "")
+        if hashlib.sha256(data).hexdigest() in MNIST_SHA256:
+            return ": it is MNIST's"
+        images = "images" in official.name
+        count = len((idx.read_images if images else idx.read_labels)(data, ""))
+        kind = "images" if images else "labels"
+        return f": {count:,} {kind} of another data set, or damaged"
+    return ""
 
 
 def _fault(data: bytes, size: int, sha256: str) -> str | None:

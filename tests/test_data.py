@@ -172,10 +172,34 @@ def test_wrong_file_is_named_and_left_alone(release, tmp_path, stored, damage, s
     content = damage(wrong.read_bytes())
     wrong.write_bytes(content)
     message = refused(config(root, [release.as_uri()]))
-    assert message.startswith(f"{wrong}: not the official file, ")
+    assert message.startswith(f"{wrong}: not the official file of Fashion-MNIST, ")
     assert said in message
-    assert message.endswith("remove it to have it downloaded again")
+    assert "let data.root (or FMBENCH_DATA) name another folder" in message
     assert wrong.read_bytes() == content
+
+
+@pytest.mark.parametrize("stored", ["archive", "extracted"])
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(True, "it is MNIST's"), (False, "10 images of another data set, or damaged")],
+)
+def test_files_of_another_set_are_called_what_they_are(release, monkeypatch, stored, known, said):
+    """MNIST's files have the names and the format of Fashion-MNIST's."""
+    path = next(release.glob("t10k-images*"))
+    content = flip_a_bit(gzip.decompress(path.read_bytes()))
+    path.write_bytes(gzip.compress(content))
+    if stored == "extracted":
+        path = path.rename(path.with_suffix(""))
+        path.write_bytes(content)
+    if known:
+        digests = {hashlib.sha256(content).hexdigest()}
+        monkeypatch.setattr(data, "MNIST_SHA256", digests)
+    before = path.read_bytes()
+    message = refused(config(release))
+    assert said in message
+    assert "remove" not in message
+    assert "delete" not in message
+    assert path.read_bytes() == before
 
 
 def test_archive_with_the_right_digest_but_other_content(release, monkeypatch):
