@@ -7,12 +7,13 @@ every device, batch size and restart sees the same images.
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fmbench.augment import Augmentation
+from fmbench.augment import Augmentation, Draws
 
 #: Images gathered, augmented and normalised at once: enough that small batches cost little, few
 #: enough that they stay in the processor's cache.
@@ -72,6 +73,9 @@ class TrainLoader:
         self.augmentation = augmentation
         self.normalization = normalization
         self.windows = augmentation.windows(images)
+        # Beside a GPU the host has time to draw the next epoch while this one is trained on.
+        self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
+        self.coming: tuple[int, Future[tuple[Tensor, Draws]]] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -84,10 +88,8 @@ class TrainLoader:
             epoch: counted from 0.
             seen: images of it that were trained on already, in whole batches: they are left out.
         """
-        count, device = len(self.labels), self.labels.device
-        order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER)).to(device)
-        draws = self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
-        draws = {name: drawn.to(device) for name, drawn in draws.items()}
+        count = len(self.labels)
+        order, draws = self._drawn(epoch)
         chunk = self.batch_size * max(1, CHUNK // self.batch_size)
         for start in range(seen, count, chunk):
             ids = order[start : start + chunk]
@@ -98,6 +100,31 @@ class TrainLoader:
                 torch.split(self.labels[ids], self.batch_size),
                 strict=True,
             )
+
+    def _drawn(self, epoch: int) -> tuple[Tensor, Draws]:
+        """An epoch's order, and what augmentation draws for its images, on the device."""
+        if self.pool is None:
+            return self._draw(epoch)
+        coming, self.coming = self.coming, None
+        if coming is not None and coming[0] == epoch:
+            order, draws = coming[1].result()
+        else:
+            order, draws = self._draw(epoch)
+        self.coming = epoch + 1, self.pool.submit(self._draw, epoch + 1)
+        return self._moved(order), {name: self._moved(drawn) for name, drawn in draws.items()}
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Draws]:
+        """The same on the CPU, where all draws are made; asks nothing of a GPU, as a thread may."""
+        count = len(self.labels)
+        order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER))
+        return order, self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
+
+    def _moved(self, drawn: Tensor) -> Tensor:
+        """On the device; from pinned memory the host need not wait for the copy."""
+        device = self.labels.device
+        if device.type == "cuda":
+            drawn = drawn.pin_memory()
+        return drawn.to(device, non_blocking=True)
 
 
 class EvaluationLoader:

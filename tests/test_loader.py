@@ -1,17 +1,20 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from fmbench.augment import Augmentation
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader, generator
+from fmbench.parts import read
 
 
-def loader(count=1000, batch_size=64, seed=0, images=None):
+def loader(count=1000, batch_size=64, seed=0, images=None, augmentation=None):
     return TrainLoader(
         torch.zeros(count, 28, 28, dtype=torch.uint8) if images is None else images,
         torch.arange(count),
         batch_size=batch_size,
         seed=seed,
-        augmentation=Augmentation(),
+        augmentation=augmentation or Augmentation(),
         normalization=Normalization(0.5, 0.25),
     )
 
@@ -37,6 +40,34 @@ def test_order_is_a_function_of_seed_and_epoch_alone():
     assert torch.equal(first, order(again, epoch=5))
     assert not torch.equal(first, order(again, epoch=6))
     assert not torch.equal(first, order(loader(seed=2), epoch=5))
+
+
+def test_draws_made_ahead_are_those_made_when_they_are_needed(monkeypatch):
+    """As beside a GPU: the next epoch is drawn in another thread, by the same generators."""
+    parts = read({"crop": {}, "flip": {}, "cutout": {}, "erasing": {}})
+    plain, ahead = (loader(200, augmentation=Augmentation(**vars(parts))) for _ in range(2))
+    plain.windows = ahead.windows = plain.augmentation.windows(
+        torch.randint(0, 256, (200, 28, 28), dtype=torch.uint8)
+    )
+    before = torch.get_rng_state()
+    asked = []
+
+    def noted(*key):
+        asked.append(key)
+        return generator(*key)
+
+    # In order, from within an epoch, one twice, and one that nobody expected.
+    epochs = [(0, 0), (1, 0), (2, 128), (2, 0), (7, 64), (8, 0)]
+    expected = [list(plain.epoch(epoch, seen=seen)) for epoch, seen in epochs]
+    monkeypatch.setattr("fmbench.loader.generator", noted)
+    with ThreadPoolExecutor(1) as ahead.pool:
+        found = [list(ahead.epoch(epoch, seen=seen)) for epoch, seen in epochs]
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {key[:2] for key in asked} == {(0, epoch) for epoch in (0, 1, 2, 3, 7, 8, 9)}
 
 
 def test_streams_of_one_seed_and_epoch_are_apart():
