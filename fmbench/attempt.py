@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from fmbench.saver import Saver
 from fmbench.stop import Listener
 from fmbench.trackers import Tracking
 from fmbench.train import Answers, Epoch, Trainer, evaluate
-from fmbench.weights import refuse_unkeepable, to_bytes
+from fmbench.weights import refuse_unkeepable, write_weights
 
 log = logging.getLogger("fmbench.runner")
 epochs_log = logging.getLogger("fmbench.epochs")
@@ -239,13 +240,14 @@ class Attempt:
 
     def _keep_model(self, trainer: Trainer) -> None:
         if self.config["keep_model"]:
-            content = to_bytes(
+            write = partial(
+                write_weights,
                 trainer.model,
                 config=self.record.config,
                 classes=self.inputs.dataset.classes,
                 key=self.record.key,
             )
-            self.folder.write_model(content)
+            self.folder.write_model(write)
 
     def end(self) -> None:
         """Write the record as it is now, and remove the checkpoints of a run that is at its end.

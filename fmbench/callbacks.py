@@ -22,7 +22,8 @@ from fmbench.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
-from fmbench.runfolder import RunFolder, SweepFolder, held, is_done
+from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, leftovers
+from fmbench.storage import LOCK_NAME
 from fmbench.sweep import check_sweep, is_search, total_runs
 from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
@@ -63,7 +64,7 @@ class Preflight(Callback):
             done = before is not None and is_done(before, resolved)
             if before is None or not done:
                 rehearse(resolved)
-            else:
+            elif leftovers(folder, before):  # else it may be one that cannot be written to
                 with RunFolder(folder) as held_folder:
                     held_folder.tidy(before)
         if before is not None and done:
@@ -151,7 +152,9 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         # By the sweeper, before its first run.
         refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
-        if not self.begun or refused or not folder.is_dir() or not any(folder.iterdir()):
+        if not self.begun or refused or not folder.is_dir():
+            return
+        if all(path.name == LOCK_NAME for path in folder.iterdir()):
             return
         with _heard():
             table = report.build([folder])

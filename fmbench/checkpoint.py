@@ -5,24 +5,26 @@ that is read with `weights_only=True`: reading one starts no code.
 """
 
 import hashlib
-import io
 import logging
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 
 from fmbench.errors import StorageError
-from fmbench.storage import remove, write_whole
+from fmbench.storage import remove, whole_file
 
 log = logging.getLogger(__name__)
 
 #: Opens every checkpoint; the number is the format's.
 MAGIC = b"fmbench checkpoint 1\n"
+
+#: Bytes that are hashed at once.
+_PART = 2**20
 
 #: Seconds between checkpoints: at least so many after an epoch, and within one, where the epochs
 #: of a large net take hours.
@@ -36,32 +38,76 @@ class DamagedError(Exception):
     """A checkpoint that is not what was written."""
 
 
-def to_bytes(state: dict[str, Any]) -> bytes:
-    """A checkpoint file's content.
+class _Hashed:
+    """A file as PyTorch writes into it: what is written is hashed on its way.
+
+    PyTorch's writer does not survive an error of its file, so that is kept until it has ended.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        if self.error is None:
+            self.digest.update(view)
+            try:
+                self.file.write(view)
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def flush(self) -> None:
+        """The file is flushed when all of it is there."""
+
+
+def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a checkpoint, tensor by tensor; its SHA-256 last, into the place left for it.
 
     Args:
         state: nested dictionaries and lists of tensors, numbers and texts.
+        file: empty, and one that can be moved in.
+
+    Raises:
+        OSError: the file cannot be written.
+        DamagedError: the state holds what PyTorch cannot write.
     """
-    archive = io.BytesIO()
-    torch.save(state, archive)
-    content = archive.getvalue()
-    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    file.write(MAGIC + b"0" * 64 + b"\n")
+    hashed = _Hashed(file)
+    try:
+        torch.save(state, cast("IO[bytes]", hashed))
+    except Exception as error:
+        # A foreign schedule may keep what cannot be written; that must not end the run.
+        raise DamagedError(f"cannot be written: {_reason(error)}") from error
+    if hashed.error is not None:
+        raise hashed.error
+    file.seek(len(MAGIC))
+    file.write(hashed.digest.hexdigest().encode())
 
 
-def from_bytes(content: bytes) -> dict[str, Any]:
-    """What `to_bytes` was given, its tensors on the CPU.
+def read_state(file: IO[bytes], device: str = "cpu") -> dict[str, Any]:
+    """What `write_state` was given, its tensors on the CPU.
+
+    Args:
+        file: at its beginning; read twice, first to hash it.
+        device: another one for the tensors: `meta` keeps none of their numbers.
 
     Raises:
         DamagedError: a byte is missing or not as it was written, or it is no checkpoint.
     """
-    head = len(MAGIC) + 65
-    if not content.startswith(MAGIC):
+    head = file.read(len(MAGIC) + 65)
+    if not head.startswith(MAGIC):
         raise DamagedError("does not begin as a checkpoint does")
-    digest = hashlib.sha256(content[head:]).hexdigest()
-    if content[len(MAGIC) : head] != digest.encode() + b"\n":
+    digest = hashlib.sha256()
+    while part := file.read(_PART):
+        digest.update(part)
+    if head[len(MAGIC) :] != digest.hexdigest().encode() + b"\n":
         raise DamagedError("its SHA-256 is another than was written")
+    file.seek(len(head))
     try:
-        state = torch.load(io.BytesIO(content[head:]), map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location=device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
@@ -69,14 +115,6 @@ def from_bytes(content: bytes) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DamagedError("holds no state")
     return state
-
-
-def _archived(state: dict[str, Any]) -> bytes:
-    try:
-        return to_bytes(state)
-    except Exception as error:
-        # A foreign schedule may keep what cannot be written; that must not end the run.
-        raise DamagedError(f"cannot be written: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -140,11 +178,13 @@ class Checkpoints:
         """
         start = self.clock()
         try:
-            content = _archived(state)
-            if not self.proven:
-                from_bytes(content)
-                self.proven = True
-            write_whole(self.path, content, keep=self.before if self.sound else None)
+            with whole_file(self.path, keep=self.before if self.sound else None) as file:
+                write_state(state, file)
+                if not self.proven:
+                    file.flush()
+                    with Path(file.name).open("rb") as written:
+                        read_state(written, "meta")
+                    self.proven = True
             self.sound = True
         finally:
             self.last = self.clock()
@@ -158,7 +198,8 @@ class Checkpoints:
         """
         for path in (self.path, self.before):
             try:
-                return from_bytes(path.read_bytes())
+                with path.open("rb") as file:
+                    return read_state(file)
             except FileNotFoundError:
                 continue
             except DamagedError as error:

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -27,11 +28,26 @@ from fmbench.record import (
     Record,
     leaves,
 )
-from fmbench.storage import FolderLock, remove, remove_temporaries, storage_error, write_whole
+from fmbench.storage import (
+    LOCK_NAME,
+    FolderLock,
+    remove,
+    storage_error,
+    temporaries,
+    whole_file,
+    write_whole,
+)
 
 #: Knobs that may be another when an interrupted run goes on: where and how fast it is computed, and
 #: what is kept.
 MAY_CHANGE = ("device", "threads", "keep_model", "keep_checkpoint", "checkpoint_every")
+
+
+#: Files that a run writes after its record.
+_OF_A_RUN = (
+    *(PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
+    *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
+)
 
 
 class RunFolder:
@@ -68,18 +84,13 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for name in (
-            *(RESULT_NAME, HISTORY_NAME, LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME),
-            *(MODEL_NAME, CHECKPOINT_NAME, MLFLOW_NAME),
-        ):
-            remove_temporaries(self.path, name)
+        for path in _half_written(self.path):
+            remove(path)
 
     def tidy(self, record: Record) -> None:
         """Remove what the process of a run that is at its end did not come to remove."""
-        self.clean()
-        if not record.config.get("keep_checkpoint"):
-            for path in self.checkpoints:
-                remove(path)
+        for path in leftovers(self.path, record):
+            remove(path)
 
     def write_record(self, record: Record) -> None:
         """Write `result.json`."""
@@ -126,14 +137,27 @@ class RunFolder:
         ):
             write_whole(self.path / name, to_bytes(array))
 
-    def write_model(self, content: bytes) -> None:
-        """Write `model.safetensors`, as `fmbench.weights.to_bytes` gives it."""
-        write_whole(self.path / MODEL_NAME, content)
+    def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
+        """Write `model.safetensors`; `write` writes into the file that it is given."""
+        with whole_file(self.path / MODEL_NAME) as file:
+            write(file)
 
     @property
     def checkpoints(self) -> tuple[Path, Path]:
         """Where the newest checkpoint goes, and the one before it."""
         return self.path / CHECKPOINT_NAME, self.path / OLDER_CHECKPOINT_NAME
+
+
+def _half_written(folder: Path) -> list[Path]:
+    names = (RESULT_NAME, HISTORY_NAME, MLFLOW_NAME, *_OF_A_RUN)
+    return [path for name in names for path in temporaries(folder, name)]
+
+
+def leftovers(folder: Path, record: Record) -> list[Path]:
+    """What the process of a run that is at its end did not come to remove."""
+    checkpoints = [folder / name for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)]
+    kept = record.config.get("keep_checkpoint")
+    return _half_written(folder) + [path for path in checkpoints if not kept and path.exists()]
 
 
 def is_done(record: Record, config: Mapping[str, Any]) -> bool:
@@ -160,12 +184,19 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     _refuse_interpolation(folder)
     path = folder / RESULT_NAME
     other = f"{folder}: holds a run already"
-    way_out = "take another folder, or remove this one"
+    way_out = "take another folder"
     try:
         record = Record.from_json(path.read_text("utf-8"))
     except FileNotFoundError:
         if (folder / HISTORY_NAME).exists():
             raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
+        # A run leaves none of these without a record: somebody else's would be written over.
+        foreign = next((name for name in _OF_A_RUN if os.path.lexists(folder / name)), None)
+        if foreign is not None:
+            raise StorageError(
+                f"{folder}: holds a {foreign} without a {RESULT_NAME}, which no run of fmbench "
+                f"leaves; {way_out}"
+            ) from None
         return None
     except NotADirectoryError as error:
         raise storage_error(folder, error) from error
@@ -235,6 +266,7 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         _refuse_interpolation(path)
+        self.path = path
         self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -244,7 +276,15 @@ class SweepFolder:
 
     def release(self) -> None:
         """Let others in; what was made for a sweep that did not begin goes again."""
-        self.lock.release()
+        unused = bool(self.made) and _names(self.path) <= {LOCK_NAME}
+        self.lock.release(remove_file=unused)
         with contextlib.suppress(OSError):  # not empty
             for folder in self.made:
                 folder.rmdir()
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()

@@ -148,20 +148,21 @@ class Saver:
         A disk that is full for a while must not end a run of days: what cannot be written now is
         said, and tried again when the next one is due.
         """
-        self.record.seconds["total"] = time.perf_counter() - self.since
-        state = {
-            "key": self.record.key,
-            "at": now(),
-            "trainer": self.trainer.state_dict(),
-            "record": self.record.to_json(),
-            "history": json.dumps(self.history),
-        }
-        try:
-            self.checkpoints.write(state)
-        except (StorageError, DamagedError) as error:
-            log.warning("no checkpoint: %s", error)
-            return False
-        return True
+        with self.trainer.halt():
+            self.record.seconds["total"] = time.perf_counter() - self.since
+            state = {
+                "key": self.record.key,
+                "at": now(),
+                "trainer": self.trainer.state_dict(),
+                "record": self.record.to_json(),
+                "history": json.dumps(self.history),
+            }
+            try:
+                self.checkpoints.write(state)
+            except (StorageError, DamagedError) as error:
+                log.warning("no checkpoint: %s", error)
+                return False
+            return True
 
 
 def _changed(saved: Record, record: Record) -> dict[str, list[Any]]:

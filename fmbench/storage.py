@@ -2,28 +2,57 @@
 
 import contextlib
 import errno
+import json
+import logging
 import os
+import re
 import secrets
-import sys
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from fmbench.errors import StorageError
 
-if sys.platform != "win32":
-    import fcntl
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
-#: What a file system says that has no locks for folders.
+log = logging.getLogger(__name__)
+
+#: The file in a folder that its lock is on.
+LOCK_NAME = ".fmbench.lock"
+
+#: What a file system says that has no locks.
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
+#: Bytes of a lock file that are read; it holds a line.
+_LONGEST_LINE = 1000
 
-def write_whole(path: Path, content: bytes, *, keep: Path | None = None) -> None:
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: of the file.
+        content: all of it.
+
+    Raises:
+        StorageError: it could not be written; the old content, if any, is still there.
+    """
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to be written in the block, which takes its name when all of it is there.
 
     Under a temporary name first, flushed to the disk, then renamed.
 
     Args:
         path: of the file.
-        content: all of it.
         keep: where the old content goes; between the two renames only this name is there.
 
     Raises:
@@ -33,7 +62,7 @@ def write_whole(path: Path, content: bytes, *, keep: Path | None = None) -> None
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
@@ -46,14 +75,10 @@ def write_whole(path: Path, content: bytes, *, keep: Path | None = None) -> None
         raise storage_error(path, error) from error
 
 
-def remove_temporaries(folder: Path, name: str) -> None:
-    """Remove what `write_whole` left of a file when its process was killed.
-
-    Raises:
-        StorageError: one cannot be removed.
-    """
-    for path in folder.glob(f".{name}.*"):
-        remove(path)
+def temporaries(folder: Path, name: str) -> Iterator[Path]:
+    """What `write_whole` left of a file when its process was killed, and nobody else's file."""
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9]+\.[0-9a-f]{{8}}")
+    return (path for path in folder.glob(f".{name}.*") if ours.fullmatch(path.name))
 
 
 def remove(path: Path) -> None:
@@ -78,41 +103,110 @@ def _flush_folder(folder: Path) -> None:
             os.close(opened)
 
 
-class FolderLock:
-    """Keeps other processes out of a folder while this one lives.
+def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
+    """A lock on a file, to be acquired; whoever has it is named in the file.
 
-    The system lets go of the lock when the process ends, however it ends, and the folder holds no
-    file that says so. Where folders cannot be locked (Windows, some network disks) nothing is.
+    It is the system's (`flock`), on a file opened for writing, which Linux passes on to an NFS
+    server. It goes with the process, however that ends; the file stays. A forked child does not
+    have it, and nothing is written through a link.
+
+    Args:
+        path: of the file; made if it is not there.
+        seconds: to wait for another holder before `filelock.Timeout` is raised.
+    """
+    from filelock import FileLock
+
+    return FileLock(
+        path,
+        timeout=seconds,
+        thread_local=False,  # another thread of a notebook may let it go
+        fallback_to_soft=False,  # a file that says "locked" by being there would outlive a kill
+        preserve_lock_file=True,
+        on_acquired=_sign,
+    )
+
+
+def _sign(lock: int) -> None:
+    """Write into a lock file, by its descriptor, who has it."""
+    who = {"host": socket.gethostname(), "process": os.getpid(), "since": _now()}
+    with contextlib.suppress(
+        OSError
+    ):  # a full disk, or a pipe in its place: it is locked all the same
+        os.ftruncate(lock, 0)
+        os.lseek(lock, 0, os.SEEK_SET)
+        os.write(lock, json.dumps(who).encode() + b"\n")
+
+
+def _holder(path: Path) -> str:
+    """Who is at work, as a lock file says; it may be a stranger's, and say anything."""
+    try:
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            said = json.loads(os.read(opened, _LONGEST_LINE))
+        finally:
+            os.close(opened)
+        host, process, since = (said[name] for name in ("host", "process", "since"))
+    except (LookupError, OSError, TypeError, ValueError, RecursionError):
+        return "another process is at work there"
+    if (host, process) == (socket.gethostname(), os.getpid()):
+        return f"this process is at work there already (since {since})"
+    return f"another process is at work there (process {process} on {host}, since {since})"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class FolderLock:
+    """Keeps others out of a folder while this process lives, by a lock on a file in it.
+
+    Where the file system has no locks nothing is locked, and a line says so.
 
     Args:
         folder: that is there.
 
     Raises:
-        StorageError: another process has it, or it cannot be opened.
+        StorageError: another process has it, or this one has it already, or its file cannot be
+            written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.handle: int | None = None
-        if sys.platform == "win32":
-            return
+        from filelock import Timeout
+
+        self.path = folder / LOCK_NAME
+        self.lock = file_lock(self.path)
         try:
-            self.handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
+            self.lock.acquire()
+        except Timeout:
             raise StorageError(
-                f"{folder}: another process is at work there; take another folder, or wait"
+                f"{folder}: {_holder(self.path)}; take another folder, or wait"
             ) from None
         except OSError as error:
-            self.release()
+            if error.errno == errno.ELOOP:
+                raise StorageError(f"{self.path}: cannot be written: it is a link") from error
             if error.errno not in _NO_LOCKS:
-                raise storage_error(folder, error) from error
+                raise storage_error(self.path, error) from error
+            _say_unlocked(os.fspath(folder.parent.absolute()))
 
-    def release(self) -> None:
-        """Let others in; calling it again is harmless."""
-        if self.handle is not None:
-            os.close(self.handle)
-            self.handle = None
+    def release(self, *, remove_file: bool = False) -> None:
+        """Let others in; calling it again is harmless.
+
+        Args:
+            remove_file: of a folder that is to go too. Who has opened the file by then and locks it
+                afterwards finds that it is gone, and makes another.
+        """
+        if remove_file and self.lock.is_locked:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        with contextlib.suppress(OSError):  # of a network disk that is gone
+            self.lock.release()
+
+
+@cache
+def _say_unlocked(folder: str) -> None:
+    log.warning(
+        "%s: its file system has no locks: two runs in one folder are not kept apart", folder
+    )
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -1,5 +1,6 @@
 """Fit and evaluate. Knows nets, batches and clocks; nothing of configs, folders or Hydra."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -194,6 +195,8 @@ class Trainer:
         self.clocks = Clocks()
         self.position = Position()
         self.started: float | None = None  # of the epoch's training, while it goes on
+        self.away = 0.0  # seconds that no clock counts
+        self.halted: float | None = None  # since when, while the clocks stand still
 
     @cached_property
     def step(self) -> Step:
@@ -303,10 +306,21 @@ class Trainer:
         self.clocks = Clocks(**state["clocks"])
         restore_random_states(state["random"], self.device.torch)
 
+    @contextlib.contextmanager
+    def halt(self) -> Iterator[None]:
+        """Let the clocks of training and evaluation stand still, while the run is saved."""
+        self.device.synchronize()
+        self.halted = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.away += time.perf_counter() - self.halted
+            self.halted = None
+
     def _seconds(self) -> float:
         """The training clock of the epoch that goes on."""
         return self.position.seconds if self.started is None else self._now() - self.started
 
     def _now(self) -> float:
         self.device.synchronize()
-        return time.perf_counter()
+        return (time.perf_counter() if self.halted is None else self.halted) - self.away

@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -21,10 +20,11 @@ import fmbench
 from fmbench.errors import ConfigError, DataError
 from fmbench.loader import Normalization
 
-#: The types that a net's state may have, by the names that the format has for them.
+#: The types that a net's state may have, by the names that the format has for them, in the order
+#: in which its library writes them.
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "I64": torch.int64, "F64": torch.float64, "F32": torch.float32, "I32": torch.int32,
+    "BF16": torch.bfloat16, "F16": torch.float16, "I16": torch.int16, "I8": torch.int8,
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 
@@ -51,38 +51,55 @@ def refuse_unkeepable(model: nn.Module) -> None:
         raise ConfigError(f"keep_model=true: {name} of the net cannot be kept, it is {kind}")
 
 
-def to_bytes(
-    model: nn.Module, *, config: Mapping[str, Any], classes: Sequence[str], key: str
-) -> bytes:
-    """The content of `model.safetensors`: the state of a net and where it comes from.
+def write_weights(
+    model: nn.Module,
+    file: IO[bytes],
+    *,
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    key: str,
+) -> None:
+    """Write `model.safetensors`, tensor by tensor: a net's state and where it comes from.
 
-    The same net gives the same bytes.
+    The same net gives the same bytes, those that the library would write, but for the order of the
+    texts, which there changes from process to process.
 
     Args:
         model: On any device, in any memory format.
+        file: Empty.
         config: As the record keeps it.
         classes: The name of each logit.
         key: Of the run.
+
+    Raises:
+        OSError: The file cannot be written.
     """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    state = model.state_dict()
+    order = list(DTYPES.values())
+    header: dict[str, Any] = {
+        "__metadata__": {
+            "config": json.dumps(config, allow_nan=False),
+            "classes": json.dumps(list(classes)),
+            "key": key,
+            "fmbench_version": fmbench.__version__,
+        }
+    }
     # Each name gets numbers of its own: the format knows no strides and no shared memory. A tensor
     # that a net has under two names stands there twice, and both are read back into the one.
-    content = save(
-        {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in model.state_dict().items()
-        }
-    )
-    texts = {
-        "config": json.dumps(config, allow_nan=False),
-        "classes": json.dumps(list(classes)),
-        "key": key,
-        "fmbench_version": fmbench.__version__,
-    }
-    # Not by the library, which writes texts in an order that changes from process to process.
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps({"__metadata__": texts, **json.loads(content[8:end])}).encode()
-    header += b" " * (-len(header) % 8)  # so that the numbers begin at a multiple of 8 bytes
-    return b"".join([len(header).to_bytes(8, "little"), header, content[end:]])
+    ordered = sorted(state, key=lambda name: (order.index(state[name].dtype), name))
+    end = 0
+    for name in ordered:
+        value = state[name]
+        start, end = end, end + value.numel() * value.element_size()
+        kind, shape = names[value.dtype], list(value.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    texts = json.dumps(header).encode()
+    texts += b" " * (-len(texts) % 8)  # so that the numbers begin at a multiple of 8 bytes
+    file.write(len(texts).to_bytes(8, "little") + texts)
+    for name in ordered:
+        numbers = state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        file.write(numbers.data)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from typing import Any
 import torch
 
 import fmbench
-from fmbench.checkpoint import DamagedError, from_bytes, to_bytes
+from fmbench.checkpoint import DamagedError, read_state, write_state
 from fmbench.cli import main as main_of_fmbench
 from fmbench.errors import UserError
 from fmbench.record import Record
@@ -348,14 +348,16 @@ def truncated(folder: Path, step: int = 1) -> str:
 def flipped(_folder: Path, step: int = 1) -> str:
     """Change one byte of a checkpoint."""
     torch.manual_seed(0)
-    content = bytearray(to_bytes({"weights": torch.randn(100), "epoch": 3}))
+    file = io.BytesIO()
+    write_state({"weights": torch.randn(100), "epoch": 3}, file)
+    content = bytearray(file.getvalue())
     for place in range(0, len(content), step):
         content[place] ^= 1 << (place % 8)
         with contextlib.suppress(DamagedError):
-            from_bytes(bytes(content))
+            read_state(io.BytesIO(content))
             raise AssertionError(place)
         content[place] ^= 1 << (place % 8)
-    from_bytes(bytes(content))
+    read_state(io.BytesIO(content))
     return f"{len(range(0, len(content), step))} bytes, none of them unnoticed"
 
 

@@ -1,5 +1,6 @@
 """Running fmbench as its users do, in a process of its own or in this one."""
 
+import io
 import json
 import os
 import subprocess
@@ -51,6 +52,13 @@ def python(
 def fmbench(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """`python -m fmbench ARGUMENTS`."""
     return python("-m", "fmbench", *arguments, cwd=cwd, **options)
+
+
+def written(write: Callable[..., None], *arguments: Any, **options: Any) -> bytes:
+    """What a function writes into the file that it is given."""
+    file = io.BytesIO()
+    write(*arguments, file=file, **options)
+    return file.getvalue()
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

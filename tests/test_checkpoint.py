@@ -3,24 +3,34 @@ import hashlib
 import io
 import random
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import python, written
 
 from fmbench import checkpoint
 from fmbench.checkpoint import (
     MAGIC,
     Checkpoints,
     DamagedError,
-    from_bytes,
     random_states,
+    read_state,
     restore_random_states,
-    to_bytes,
+    write_state,
 )
 from fmbench.errors import StorageError
 
 CPU = torch.device("cpu")
+
+
+def to_bytes(state):
+    return written(write_state, state)
+
+
+def from_bytes(content):
+    return read_state(io.BytesIO(content))
 
 
 class Clock:
@@ -135,6 +145,89 @@ def test_a_write_that_fails_leaves_those_that_are_there(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
 
 
+def test_a_disk_that_fills_up_while_pytorch_writes_is_said(tmp_path, monkeypatch):
+    """PyTorch's writer must not see the error: some of its versions end the process."""
+    kept = checkpoints(tmp_path)
+    kept.write({"number": 1})
+    opened = Path.open
+
+    class Full(io.FileIO):
+        def write(self, content):
+            if self.tell() + len(content) > 5000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    def limited(self, mode="r", *arguments, **options):
+        return Full(self, "x") if mode == "xb" else opened(self, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", limited)
+    with pytest.raises(StorageError, match=r"new: cannot be written: No space left"):
+        kept.write({"a": torch.zeros(1000), "b": torch.zeros(1000)})
+    assert kept.read() == {"number": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_state_is_written_tensor_by_tensor():
+    longest = 0
+
+    class File(io.BytesIO):
+        def write(self, content):
+            nonlocal longest
+            longest = max(longest, len(content))
+            return super().write(content)
+
+    file = File()
+    write_state({str(number): torch.zeros(10_000) for number in range(10)}, file)
+    assert longest <= 40_000
+    file.seek(0)
+    assert set(read_state(file)) == set(map(str, range(10)))
+
+
+#: Peak memory beyond what is there before, in sizes of the net.
+PEAKS = r"""
+import re, sys
+from pathlib import Path
+import torch
+from torch import nn
+from fmbench.checkpoint import Checkpoints
+from fmbench.storage import whole_file
+from fmbench.weights import write_weights
+
+def look(name):
+    said = Path("/proc/self/status").read_text()
+    return int(re.search(name + r":\s+(\d+)", said).group(1)) * 1024
+
+def peak(work):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = look("VmRSS")
+    kept = work()
+    return (look("VmHWM") - before) / size
+
+def weights():
+    with whole_file(Path("weights")) as file:
+        write_weights(net, file, config={}, classes=["Bag"], key="k")
+
+net = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(20)])
+size = sum(value.nbytes for value in net.state_dict().values())
+kept = Checkpoints(Path("new"), Path("old"), every=1)
+kept.write({"number": 1})
+kept.proven = False
+weights()
+print(*[peak(work) for work in (lambda: kept.write(net.state_dict()), kept.read, weights)])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts peaks")
+def test_checkpoints_and_weights_need_no_memory_for_copies(tmp_path):
+    done = python("-c", PEAKS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    write, read, weights = map(float, done.stdout.split())
+    assert write < 0.3
+    assert read < 1.3  # what is read is there once
+    assert weights < 0.3
+
+
 def test_a_state_that_could_not_be_read_again_is_not_written(tmp_path):
     kept = checkpoints(tmp_path)
     with pytest.raises(DamagedError, match="cannot read it"):
@@ -207,7 +300,8 @@ def test_checkpoints_as_time_allows(tmp_path, clock, monkeypatch):
     def slow(*_arguments, **_options):
         clock.now += 10
 
-    monkeypatch.setattr(checkpoint, "write_whole", slow)
+    monkeypatch.setattr(checkpoint, "write_state", slow)
+    kept.proven = True
     kept.write({"a": 1})
     clock.now += 499  # 2 % of the time
     assert not kept.due_after(2)

@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line
+from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line, written
 from torch import nn
 
 import fmbench
@@ -18,7 +18,7 @@ from fmbench import classifier, data
 from fmbench import config as configuration
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.models.lenet5 import LeNet5
-from fmbench.weights import to_bytes
+from fmbench.weights import write_weights
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
 
@@ -214,7 +214,8 @@ TORCHVISION = {"_target_": "fmbench.models.torchvision.Torchvision"}
 def forge(folder, weights=None, **config):
     """A file of LeNet-5's weights, or others, that claims to be of a config."""
     folder.mkdir(exist_ok=True)
-    content = to_bytes(
+    content = written(
+        write_weights,
         weights or LeNet5(),
         config=compose(*TINY, "model=lenet5") | config,
         classes=data.synthetic.CLASSES,

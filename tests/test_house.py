@@ -63,3 +63,19 @@ def test_the_map_names_every_room():
     table = "\n".join(line for line in guide.splitlines() if line.startswith("| `"))
     named = set(re.findall(r"`(?:fmbench/)?(\w+)(?:\.py|/)`", table))
     assert set(ORDER) - {"__main__"} <= named
+
+
+def test_nobody_is_advised_to_delete_what_fmbench_did_not_write():
+    advice = re.compile(r"; (remove|delete)\b|\b(or|and) (remove|delete) ")
+    found = {}
+    for path in [*PACKAGE.rglob("*.py"), *(CHECKOUT / "hydra_plugins").rglob("*.py")]:
+        texts = (
+            node.value
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        )
+        found[path.name] = [text for text in texts if advice.search(text) and "\n" not in text]
+    # A checkpoint opens with fmbench's own mark and has the SHA-256 of what was written.
+    of_checkpoints = found.pop("saver.py")
+    assert len(of_checkpoints) == 2
+    assert not any(found.values()), found

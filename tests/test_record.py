@@ -9,7 +9,7 @@ from commands import compose
 from fmbench.errors import StorageError
 from fmbench.record import keys, recorded_config, recorded_overrides
 from fmbench.runfolder import RunFolder
-from fmbench.storage import write_whole
+from fmbench.storage import LOCK_NAME, write_whole
 
 
 def test_key_changes_with_all_that_decides_and_nothing_else():
@@ -90,13 +90,13 @@ def test_a_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch, call):
 
 def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
-    folder.write_model(b"weights")
+    folder.write_model(lambda file: file.write(b"weights"))
     assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written: full"):
-        folder.write_model(b"weights")
-    assert list(tmp_path.iterdir()) == []
+        folder.write_model(lambda file: file.write(b"weights"))
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
 
 
 def test_run_folder_that_cannot_be_made(tmp_path):

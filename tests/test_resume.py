@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from fmbench.errors import StorageError
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import StopRequested
-from fmbench.storage import FolderLock
+from fmbench.storage import LOCK_NAME, FolderLock
 
 #: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
 #: a moment of evaluation in it.
@@ -153,6 +154,7 @@ def test_each_signal_says_what_it_was(number, stop_at, tmp_path):
 
 def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
     first = run(tmp_path / "run")
+    (tmp_path / "run" / LOCK_NAME).unlink()  # as an older fmbench has left it
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(tmp_path)}
     again = run(tmp_path / "run")
     assert again == first
@@ -165,7 +167,7 @@ def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
 def test_what_a_kill_at_the_very_end_leaves_is_tidied(again, tmp_path):
     run(tmp_path / "run")
     expected = names(tmp_path / "run")
-    for name in ("checkpoint.pt", "checkpoint.older.pt", ".result.json.123.abc"):
+    for name in ("checkpoint.pt", "checkpoint.older.pt", ".result.json.123.0123abcd"):
         (tmp_path / "run" / name).write_bytes(b"left")
     if again == "api":
         run(tmp_path / "run")
@@ -210,6 +212,35 @@ def test_elapsed_times_add_up(stop_at, monkeypatch, tmp_path):
     assert after["train"] > before["train"] > 0
     assert before["total"] < after["total"] < before["total"] + 60
     assert after["total"] >= after["train"] + after["evaluate"]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_no_clock_of_training_or_evaluation_counts_what_saving_takes(
+    stops, stop_at, monkeypatch, tmp_path
+):
+    saved = 0
+    real, write = time.perf_counter, Checkpoints.write
+
+    def slow(self, state):
+        nonlocal saved
+        write(self, state)
+        saved += 1
+
+    if stops:
+        stop_at(12)
+    with monkeypatch.context() as patched:
+        clock = SimpleNamespace(perf_counter=lambda: real() + 1000 * saved)
+        patched.setattr("fmbench.train.time", clock)
+        patched.setattr(Checkpoints, "write", slow)
+        patched.setattr(Checkpoints, "due_within", lambda _: True)
+        if stops:
+            stopped(tmp_path / "run")
+        record = run(tmp_path / "run")
+    assert saved > 10
+    assert 0 < record.seconds["train"] < 1000
+    assert 0 < record.seconds["evaluate"] < 1000
+    lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["seconds"] for line in lines) < 1000
 
 
 @pytest.mark.parametrize(("kept", "there"), [("true", True), ("false", False)])
@@ -260,6 +291,7 @@ def test_without_a_checkpoint_a_killed_run_starts_again(stop_at, monkeypatch, tm
     stop_at(8)
     stopped(tmp_path / "run")
     (tmp_path / "run" / "checkpoint.pt").unlink()
+    (tmp_path / "run" / LOCK_NAME).unlink()  # as an older fmbench has left it
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "run")
@@ -409,7 +441,6 @@ def test_a_stop_after_the_last_epoch_comes_too_late(monkeypatch, tmp_path):
     assert record.status == "completed"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no locks for folders")
 def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
     lock = FolderLock(tmp_path)
     lock.release()
@@ -422,7 +453,7 @@ def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
 def test_two_processes_may_not_work_in_one_folder(stop_at, monkeypatch, tmp_path):
     with (
         RunFolder(tmp_path / "run"),
-        pytest.raises(StorageError, match="another process is at work there"),
+        pytest.raises(StorageError, match="this process is at work there already"),
     ):
         run(tmp_path / "run")
     assert run(tmp_path / "run").status == "completed"
@@ -438,7 +469,7 @@ def test_two_sweeps_may_not_share_a_folder(tmp_path):
     assert done.returncode == 5
     assert done.stderr.startswith("fmbench: sweep: another process is at work there")
     assert done.stderr.count("\n") == 1
-    assert list((tmp_path / "sweep").iterdir()) == []
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [LOCK_NAME]
     lock.release()
     assert fmbench(*arguments, cwd=tmp_path).returncode == 0
     assert len(records(tmp_path)) == 2

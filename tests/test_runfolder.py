@@ -1,15 +1,22 @@
 """The folder of a run: what is written there, and which run it holds."""
 
+import fcntl
 import json
+import os
+import signal
+import socket
+import subprocess
 import sys
 
 import pytest
+from commands import CHECKOUT
 from records import record
 
+from fmbench import storage
 from fmbench.errors import StorageError
 from fmbench.record import Record
-from fmbench.runfolder import RunFolder, SweepFolder, held
-from fmbench.storage import FolderLock
+from fmbench.runfolder import RunFolder, SweepFolder, held, leftovers
+from fmbench.storage import LOCK_NAME, FolderLock
 
 
 @pytest.fixture
@@ -66,8 +73,152 @@ def test_a_sweeps_folder_is_its_own_until_it_lets_go(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").touch()
     folder = SweepFolder(tmp_path)
-    with pytest.raises(StorageError, match="another process is at work there"):
+    with pytest.raises(StorageError, match="this process is at work there already"):
         SweepFolder(tmp_path)
     folder.release()
     FolderLock(tmp_path).release()
     assert (tmp_path / "0").is_dir()  # what others have left stays
+
+
+def test_a_sweeps_folder_that_was_made_for_nothing_goes_again(tmp_path):
+    SweepFolder(tmp_path / "new" / "sweep").release()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    SweepFolder(tmp_path / "mine").release()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", LOCK_NAME]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["predictions.npy", "labels.npy", "mistakes.npy", "model.safetensors", "checkpoint.pt",
+     "checkpoint.older.pt"],
+)  # fmt: skip
+def test_files_that_no_run_has_left_are_not_written_over(folder, name):
+    (folder.path / name).write_bytes(b"somebody's own")
+    with pytest.raises(StorageError) as raised:
+        held(folder.path, {})
+    assert str(raised.value).startswith(f"{folder.path}: holds a {name} without a result.json")
+    assert str(raised.value).endswith("take another folder")
+
+
+def test_what_an_editor_leaves_is_not_taken_for_half_of_a_record(folder):
+    for name in (".result.json.swp", ".result.json.12.0123abcd", ".history.jsonl.orig"):
+        (folder.path / name).touch()
+    folder.clean()
+    left = {path.name for path in folder.path.iterdir()}
+    assert left == {LOCK_NAME, ".result.json.swp", ".history.jsonl.orig"}
+
+
+# The lock
+
+
+def test_the_lock_is_on_a_file_that_says_who_has_it_and_that_stays(tmp_path):
+    lock = FolderLock(tmp_path)
+    said = json.loads((tmp_path / LOCK_NAME).read_text())
+    assert (said["process"], said["host"]) == (os.getpid(), socket.gethostname())
+    assert said["since"].endswith("Z")
+    lock.release()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    FolderLock(tmp_path).release()
+
+
+#: Takes a folder's lock, says so, and waits.
+HOLDER = """
+import sys
+from pathlib import Path
+from fmbench.storage import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_holds_it_is_named_and_its_death_lets_go(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(StorageError) as raised:
+            FolderLock(tmp_path)
+        said = f"another process is at work there (process {other.pid} on {socket.gethostname()}, "
+        assert said in str(raised.value)
+        other.send_signal(signal.SIGKILL)
+    assert f'"process": {other.pid}' in (tmp_path / LOCK_NAME).read_text()  # stale, and no matter
+    FolderLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff" * 5000, b"[" * 900, b"[]", b'{"host": 1}', b"1"])
+def test_a_lock_file_may_say_anything(text, tmp_path):
+    with (tmp_path / LOCK_NAME).open("wb") as file:
+        file.write(text)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match="another process is at work there; take"):
+            FolderLock(tmp_path)
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for target in ("precious", "nothing"):
+        (folder / LOCK_NAME).symlink_to(tmp_path / target)
+        with pytest.raises(StorageError, match="cannot be written: it is a link"):
+            FolderLock(folder)
+        (folder / LOCK_NAME).unlink()
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path):
+    lock = FolderLock(tmp_path)
+    end, other_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(other_end)
+        os.read(end, 1)  # until the parent has closed its own
+        os._exit(0)
+    try:
+        os.close(end)
+        with pytest.raises(StorageError):
+            FolderLock(tmp_path)
+        lock.release()
+        FolderLock(tmp_path).release()
+    finally:
+        os.close(other_end)
+        os.waitpid(child, 0)
+
+
+def test_where_there_are_no_locks_it_goes_on_and_says_so_once(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    storage._say_unlocked.cache_clear()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        FolderLock(tmp_path / name).release()
+    assert caplog.text.count("its file system has no locks") == 1
+
+
+def test_a_full_disk_does_not_take_the_lock_away(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        lock = FolderLock(tmp_path)
+    with pytest.raises(StorageError, match="another process"):
+        FolderLock(tmp_path)
+    lock.release()
+
+
+def test_a_run_at_its_end_with_nothing_to_remove_needs_no_lock(folder):
+    done = Record.from_json(json.dumps(record()))
+    assert leftovers(folder.path, done) == []
+    (folder.path / "checkpoint.pt").touch()
+    assert [path.name for path in leftovers(folder.path, done)] == ["checkpoint.pt"]

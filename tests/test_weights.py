@@ -6,19 +6,21 @@ import sys
 
 import pytest
 import torch
-from commands import raises_one_line
+from commands import raises_one_line, written
 from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 import fmbench
 from fmbench.errors import ConfigError, DataError
 from fmbench.weights import (
+    DTYPES,
     MOST_CHARACTERS,
     compare,
     not_far_beyond,
     read_header,
     refuse_unkeepable,
-    to_bytes,
+    write_weights,
 )
 
 CONFIG = {"seed": 3, "model": {"_target_": "x.Net"}, "data": {"mean": 0.25, "std": 0.5}}
@@ -45,7 +47,7 @@ def layout(model):
 
 
 def write(model, path):
-    path.write_bytes(to_bytes(model, config=CONFIG, classes=["Bag", "Coat"], key="k"))
+    path.write_bytes(written(write_weights, model, config=CONFIG, classes=["Bag", "Coat"], key="k"))
     return path
 
 
@@ -62,19 +64,35 @@ def test_every_tensor_is_kept_whole_whatever_its_memory(tmp_path):
     assert kept["norm.num_batches_tracked"].dtype == torch.int64
 
 
+def test_the_bytes_are_those_of_the_library():
+    model = Tied()
+    for number, dtype in enumerate(DTYPES.values()):
+        for letter in "ba":
+            model.register_buffer(f"{letter}{number}", torch.ones(number, 3).to(dtype))
+    ours = written(write_weights, model, config=CONFIG, classes=["Bag", "Coat"], key="k")
+    contiguous = {name: value.clone(memory_format=torch.contiguous_format)
+                  for name, value in model.state_dict().items()}  # fmt: skip
+    theirs = save(contiguous)
+    ends = [8 + int.from_bytes(content[:8], "little") for content in (ours, theirs)]
+    assert ours[ends[0] :] == theirs[ends[1] :]
+    header, expected = json.loads(ours[8 : ends[0]]), json.loads(theirs[8 : ends[1]])
+    assert list(header.items())[1:] == list(expected.items())
+
+
 def test_numbers_begin_at_a_multiple_of_eight_bytes(tmp_path):
     for length in range(8):
-        content = to_bytes(nn.Linear(1, 1), config=CONFIG, classes=["x" * length], key="k")
+        texts = {"config": CONFIG, "classes": ["x" * length], "key": "k"}
+        content = written(write_weights, nn.Linear(1, 1), **texts)
         assert int.from_bytes(content[:8], "little") % 8 == 0
 
 
 @pytest.mark.slow
 def test_the_same_net_gives_the_same_bytes_in_every_process(tmp_path):
     probe = (
-        "import sys, hashlib, torch; from torch import nn; from fmbench.weights import to_bytes\n"
-        "model = nn.BatchNorm2d(2)\n"
-        "kept = to_bytes(model, config={'a': 1}, classes=['Bag'], key='k')\n"
-        "print(hashlib.sha256(kept).hexdigest())"
+        "import hashlib, io; from torch import nn; from fmbench.weights import write_weights\n"
+        "model, kept = nn.BatchNorm2d(2), io.BytesIO()\n"
+        "write_weights(model, kept, config={'a': 1}, classes=['Bag'], key='k')\n"
+        "print(hashlib.sha256(kept.getvalue()).hexdigest())"
     )
     digests = {
         subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout

@@ -7,10 +7,9 @@ could be a stranger's, and would choose who gets the numbers.
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fmbench.record import (
@@ -22,11 +21,8 @@ from fmbench.record import (
     PRUNED,
     Record,
 )
-from fmbench.storage import write_whole
+from fmbench.storage import file_lock, write_whole
 from fmbench.trackers import Line, final, settings, silenced
-
-if sys.platform != "win32":
-    import fcntl
 
 #: Where MLflow looks for its server.
 SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -234,21 +230,15 @@ def _database(base: Path) -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process holds a file, and hold it; where files can be locked."""
-    if sys.platform == "win32":
+    """Hold a file's lock, for which others are waited; where it cannot be had, do without."""
+    lock = file_lock(path, seconds=_PATIENCE)
+    with suppress(OSError):  # filelock's Timeout is one
+        lock.acquire()
+    try:
         yield
-        return
-    with ExitStack() as opened:
+    finally:
         with suppress(OSError):
-            file = opened.enter_context(path.open("ab"))
-            until = time.monotonic() + _PATIENCE
-            while time.monotonic() < until:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(0.05)
-        yield
+            lock.release()
 
 
 @contextmanager

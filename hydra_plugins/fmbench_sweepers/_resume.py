@@ -122,7 +122,7 @@ def _records(folder: Path) -> Iterator[tuple[int, Record]]:
                 yield int(path.parent.name), Record.from_json(path.read_text("utf-8"))
             except (OSError, ValueError, RecursionError) as error:
                 raise StorageError(
-                    f"{path}: cannot be read ({error}); remove its folder"
+                    f"{path}: cannot be read ({error}); move its folder away"
                 ) from error
 
 
