@@ -50,7 +50,9 @@ def main() -> None:
         print(f"fmbench {fmbench.__version__}")
         return
     SweepReport.exit_status, SweepReport.folder = 0, None
-    if sys.stderr is not None and sys.stderr.isatty() and (line := provenance.old_name()):
+    on_tab = {"-sc", "--shell-completion"} & set(sys.argv)
+    told = sys.stderr is not None and sys.stderr.isatty() and not on_tab
+    if told and (line := provenance.old_name()):
         complain("fmbench", line)
     wanted_traceback = os.environ.get(FULL_ERROR)
     try:
