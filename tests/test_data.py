@@ -178,6 +178,14 @@ def test_wrong_file_is_named_and_left_alone(release, tmp_path, stored, damage, s
     assert wrong.read_bytes() == content
 
 
+def test_nothing_is_downloaded_among_the_files_of_another_set(release, tmp_path):
+    root = tmp_path / "mnist"
+    root.mkdir()
+    (root / f"{LABELS}.gz").write_bytes(b"another set's")
+    assert f"{LABELS}.gz: not the official" in refused(config(root, [release.as_uri()]))
+    assert names(root) == [f"{LABELS}.gz"]
+
+
 @pytest.mark.parametrize("stored", ["archive", "extracted"])
 @pytest.mark.parametrize(
     ("known", "said"),
