@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from fmbench.errors import StorageError
 
@@ -174,7 +174,7 @@ class FolderLock:
         from filelock import Timeout
 
         self.path = folder / LOCK_NAME
-        self.lock = file_lock(self.path)
+        self.lock: BaseFileLock | None = file_lock(self.path)
         try:
             self.lock.acquire()
         except Timeout:
@@ -188,6 +188,10 @@ class FolderLock:
                 raise storage_error(self.path, error) from error
             _say_unlocked(os.fspath(folder.parent.absolute()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing is held by a copy, which a launcher sends to another process."""
+        return vars(self) | {"lock": None}
+
     def release(self, *, remove_file: bool = False) -> None:
         """Let others in; calling it again is harmless.
 
@@ -195,6 +199,8 @@ class FolderLock:
             remove_file: of a folder that is to go too. Who has opened the file by then and locks it
                 afterwards finds that it is gone, and makes another.
         """
+        if self.lock is None:
+            return
         if remove_file and self.lock.is_locked:
             with contextlib.suppress(OSError):
                 self.path.unlink()

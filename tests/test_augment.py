@@ -5,6 +5,7 @@ bounds are five standard deviations, or what they should exceed once in a thousa
 """
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -357,12 +358,15 @@ class Watch(TorchDispatchMode):
                 raise AssertionError(f"{name}: counts the elements of a mask")
         elif any(tensor.is_cuda for tensor in made) and given:
             self.copies_to_gpu += 1
+            if not (kwargs or {}).get("non_blocking"):
+                raise AssertionError(f"{name}: the host waits for the copy")
         return result
 
 
 def epoch_on_a_fake_gpu(augmentation, count=5000):
     """Go through an epoch without a GPU and without a value; returns what was watched."""
-    with FakeTensorMode():
+    # Fake tensors cannot be pinned.
+    with FakeTensorMode(), mock.patch.object(torch.Tensor, "pin_memory", lambda drawn: drawn):
         loader = TrainLoader(
             torch.empty(count, 28, 28, dtype=torch.uint8, device="cuda"),
             torch.empty(count, dtype=torch.int64, device="cuda"),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -172,6 +173,15 @@ def test_nothing_is_written_through_a_link(tmp_path):
         (folder / LOCK_NAME).unlink()
     assert (tmp_path / "precious").read_text() == "mine"
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_copy_in_another_process_holds_nothing(tmp_path):
+    """Launchers pickle Hydra's callbacks, one of which has the folder of the sweep."""
+    folder = SweepFolder(tmp_path / "sweep")
+    pickle.loads(pickle.dumps(folder)).lock.release()
+    with pytest.raises(StorageError, match="this process"):
+        FolderLock(tmp_path / "sweep")
+    folder.release()
 
 
 def test_a_forked_child_does_not_hold_its_parents_lock(tmp_path):
