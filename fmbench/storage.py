@@ -128,10 +128,10 @@ def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
 
 def _sign(lock: int) -> None:
     """Write into a lock file, by its descriptor, who has it."""
-    who = {"host": socket.gethostname(), "process": os.getpid(), "since": _now()}
-    with contextlib.suppress(
-        OSError
-    ):  # a full disk, or a pipe in its place: it is locked all the same
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    who = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+    # On a full disk, or with a pipe in its place, it is locked all the same.
+    with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
         os.lseek(lock, 0, os.SEEK_SET)
         os.write(lock, json.dumps(who).encode() + b"\n")
@@ -151,10 +151,6 @@ def _holder(path: Path) -> str:
     if (host, process) == (socket.gethostname(), os.getpid()):
         return f"this process is at work there already (since {since})"
     return f"another process is at work there (process {process} on {host}, since {since})"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class FolderLock:
