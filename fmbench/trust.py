@@ -10,6 +10,7 @@ one, and callbacks of trusted packages.
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -57,10 +58,10 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     """
     environment.refuse_set(config)
     of_hydra, of_run = typed(config)
-    loader = GlobalHydra.instance().config_loader()
     # Those of the sweeper may need one that a ready sweep chooses.
-    others = [text for text in of_hydra if _kept(text)]
-    wanted = _plain(loader.load_configuration(config_name, others, RunMode.MULTIRUN))
+    others = tuple(text for text in of_hydra if _kept(text))
+    path = str(GlobalHydra.instance().config_loader().get_search_path())
+    wanted = _wanted(config_name, others, path)
     found = _plain(config)
     for key, value in found.items():
         if key not in _APART:
@@ -100,6 +101,13 @@ def typed(config: DictConfig) -> tuple[list[str], list[str]]:
 
 def _kept(override: str) -> bool:
     return not override.lstrip("+~").startswith(("hydra.sweeper", "hydra/sweeper"))
+
+
+@lru_cache(maxsize=8)  # the same for the command, for its run and for each option of a sweep
+def _wanted(config_name: str | None, overrides: tuple[str, ...], _path: str) -> dict[str, Any]:
+    """The `hydra` part that a command line makes with these overrides and no other."""
+    loader = GlobalHydra.instance().config_loader()
+    return _plain(loader.load_configuration(config_name, list(overrides), RunMode.MULTIRUN))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
