@@ -24,7 +24,7 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, leftovers
 from fmbench.storage import LOCK_NAME
-from fmbench.sweep import check_sweep, is_search, total_runs
+from fmbench.sweep import check_sweep, is_search, refuse_for_sweeps, total_runs
 from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
@@ -57,6 +57,7 @@ class Preflight(Callback):
 
         with _heard():
             refuse_untrusted(config, kwargs["config_name"])
+            refuse_for_sweeps(config)
             resolved = resolve(config)
             refuse_missing(resolved["logger"])
             folder = Path(config.hydra.run.dir)

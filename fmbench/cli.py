@@ -25,8 +25,14 @@ import fmbench
 from fmbench import config as configuration
 from fmbench import environment, experiment, provenance
 from fmbench.callbacks import AlreadyDone, SweepReport
-from fmbench.errors import ConfigError, DataError, StorageError, UserError
-from fmbench.explain import Refusal, as_user_error, remove_half_written, sweep_hint
+from fmbench.errors import ConfigError, DataError, UserError
+from fmbench.explain import (
+    Refusal,
+    as_user_error,
+    refusal,
+    remove_half_written,
+    sweep_hint,
+)
 from fmbench.record import PRUNED
 from fmbench.stop import StopRequested, said_of
 from fmbench.streams import complain, silence
@@ -95,11 +101,11 @@ def main() -> None:
         sys.exit(SweepReport.exit_status)
 
 
-def job(config: DictConfig) -> float | None:
+def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     """One run, as Hydra calls it; returns what a search maximises.
 
     In a sweep, a run that diverges or raises ends itself alone and returns NaN; only a fault that
-    every run shares, of the data or the storage, ends the sweep.
+    every run shares, of the storage or of the `same_data`, ends the sweep.
     """
     from fmbench.progress import display_for
     from fmbench.runner import describe, execute
@@ -121,8 +127,9 @@ def job(config: DictConfig) -> float | None:
     except Exception as error:
         if not in_sweep:
             raise
-        if isinstance(error, (DataError, StorageError)):
-            raise Refusal(error) from error
+        shared = refusal(error)
+        if shared is not None and (same_data or not isinstance(error, DataError)):
+            raise shared from error
         # A mistake in the config needs no traceback.
         log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fmbench.errors import ConfigError, StorageError, UserError
+from fmbench.errors import ConfigError, DataError, StorageError, UserError
 
 #: What OmegaConf says of a key below one that is null.
 _BELOW_NULL = re.compile(r"Cannot set '([^']+)' because '([^']+)' is None")
@@ -37,6 +37,14 @@ class Refusal(BaseException):
             raise self.error
         finally:
             self.error.__context__ = context
+
+
+def refusal(error: BaseException) -> Refusal | None:
+    """What ends a sweep where every run of it would meet this error: of the data or the storage."""
+    if isinstance(error, Refusal):
+        return error
+    known = as_user_error(error)
+    return Refusal(known) if isinstance(known, (DataError, StorageError)) else None
 
 
 def as_user_error(error: BaseException) -> UserError | None:

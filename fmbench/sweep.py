@@ -2,9 +2,11 @@
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -16,7 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench import environment, objectives
 from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
-from fmbench.trust import refuse_untrusted
+from fmbench.trust import refuse_untrusted, typed
+
+#: The keys that say which images are read, rather than which of them train.
+_PLACE_OF_DATA = re.compile(r"\+*data(?!\.split\b)(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,13 @@ def search_keys(config: DictConfig) -> dict[str, Any]:
     keys = OmegaConf.to_container(config.sweep, resolve=True)
     assert isinstance(keys, dict)
     return {str(key): value for key, value in keys.items()}
+
+
+def has_one_data_set(config: DictConfig) -> bool:
+    """Whether all runs of a sweep read the same files of images."""
+    return not any(
+        len(axis.overrides) > 1 and _PLACE_OF_DATA.match(axis.key) for axis in axes(config)
+    )
 
 
 def total_runs(config: DictConfig) -> int:
@@ -83,6 +95,38 @@ def axes(config: DictConfig) -> list[Axis]:
     return list(found.values())
 
 
+#: What is typed for sweeps alone, and does nothing in a single run.
+_FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
+
+
+def refuse_for_sweeps(config: DictConfig) -> None:
+    """Refuse what was typed for a sweep in a single run.
+
+    Raises:
+        ConfigError: the first such override.
+    """
+    for text in chain(*typed(config)):
+        if _FOR_SWEEPS.match(text.lstrip("+~")):
+            raise ConfigError(
+                f"{text}: does nothing in a single run; python -m fmbench -m starts a sweep"
+            )
+
+
+def _refuse_idle(config: DictConfig) -> None:
+    """Refuse what was typed for a single run, or for a search where this is none."""
+    for text in chain(*typed(config)):
+        key, _, value = text.lstrip("+~").partition("=")
+        if key == "hydra.run.dir":
+            raise ConfigError(
+                f"{text}: names the folder of a single run; of a sweep hydra.sweep.dir={value}"
+            )
+        if key.startswith("sweep.") and not is_search(config.hydra):
+            raise ConfigError(
+                f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
+                "hydra/sweeper=optuna makes it one"
+            )
+
+
 def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     """Check every value that a sweep gives to every key, one key at a time.
 
@@ -93,10 +137,11 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         The resolved config of the first run.
 
     Raises:
-        ConfigError: a value cannot be, a search would look for the worst run, or there are more
-            runs than `max_runs`.
+        ConfigError: a value cannot be or does nothing, a search would look for the worst run, or
+            there are more runs than `max_runs`.
         HydraException: a value names no option or no key.
     """
+    _refuse_idle(config)
     _check_sweeper(config.hydra.sweeper)
     search = is_search(config.hydra)
     if search:

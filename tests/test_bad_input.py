@@ -140,6 +140,13 @@ def option(path, text):
         ("data.split.validation=201", ["data.split.validation=201: allowed are 0 to 199"]),
         ("data.split.validation=5", ["the validation part of 5 images has none of class"]),
         ("data.train_size=1000000000000", ["allowed are 10 to 1,000,000"]),
+        # What only sweeps read.
+        ("sweep.trials=5", ["sweep.trials=5: does nothing in a single run", "fmbench -m"]),
+        ("max_runs=5", ["max_runs=5: does nothing in a single run"]),
+        ("hydra/launcher=joblib", ["hydra/launcher=joblib: does nothing in a single run"]),
+        ("+hydra.launcher.n_jobs=2", ["+hydra.launcher.n_jobs=2: does nothing in a single run"]),
+        ("hydra/sweeper=optuna", ["hydra/sweeper=optuna: does nothing in a single run"]),
+        ("hydra.sweep.dir=x", ["hydra.sweep.dir=x: does nothing in a single run"]),
     ],
     ids=lambda value: ascii(value)[:40] if isinstance(value, str) else "",
 )  # fmt: skip
@@ -257,10 +264,22 @@ def test_a_flag_that_cannot_be(refused, arguments):
         (["seed=0,1", "hydra.sweeper._target_=os.system"], ["_target_=os.system: not allowed"]),
         (["sweep=lr_batch", "hydra.sweeper.sampler._target_=os.system"], ["_target_=os.sys"]),
         (["sweep=lr_batch", "hydra.sweeper.custom_search_space=this.x"], ["'this.x'"]),
+        (["seed=0,1", "sweep.trials=5"], ["sweep.trials=5: is for searches", "sweep=lr_batch"]),
+        (["sweep=seeds", "sweep.jobs=2"], ["sweep.jobs=2: is for searches"]),
+        (["seed=0,1", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+        (["sweep=lr_batch", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+        (["seed=0,1", "hydra/launcher=submitit_slurm"], ["submitit_slurm: Slurm is not here"]),
+        (
+            ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.inner_max_num_threads=0"],
+            ["inner_max_num_threads=0: must be 1 or more"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:50],
 )
-def test_a_sweep_that_cannot_be(refused, arguments, parts):
+def test_a_sweep_that_cannot_be(refused, arguments, parts, monkeypatch):
+    if "hydra/launcher=submitit_slurm" in arguments:
+        pytest.importorskip("submitit", reason="extra fmbench[slurm]")
+        monkeypatch.setenv("PATH", "/nowhere")
     refused(["-m", *TINY, *arguments], 2, *parts)
 
 

@@ -1,11 +1,13 @@
 """The command line, mostly in this process: what it prints, leaves behind, and exits with."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 import fmbench as package
 from fmbench import cli
 from fmbench import config as configuration
-from fmbench.errors import ConfigError, StorageError, UserError
+from fmbench.errors import ConfigError, DataError, StorageError, UserError
 
 
 def below(folder):
@@ -260,17 +262,35 @@ def test_data_that_are_missing_refuse_a_sweep_before_its_first_run(command, tmp_
     assert (out, below(tmp_path)) == ("", [])
 
 
-def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path, monkeypatch):
-    from fmbench import runner
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
 
-    def full(*_arguments):
-        raise StorageError("disk full")
 
-    monkeypatch.setattr(runner.RunFolder, "append_history", full)
-    status, _, err = command("-m", *TINY, "seed=0,1,2")
-    assert status == 5
-    assert [record["status"] for record in records(tmp_path)] == ["failed"]
-    assert err.endswith("fmbench: disk full\n")
+@pytest.mark.parametrize(("error", "sweep", "expected"), [
+    (StorageError("disk full"), "seed=0,1,2", (5, ["failed"])),
+    (NO_ROOM, "seed=0,1,2", (5, ["failed"])),
+    (DataError("damaged"), "data.split=standard,holdout", (3, ["failed"])),
+    # What only runs of other data would share.
+    (DataError("damaged"), "data.seed=1,2", (4, ["failed", "completed"])),
+    (DataError("damaged"), "sweep=lr_batch sweep.trials=3", (3, ["failed"])),
+])  # fmt: skip
+def test_after_a_fault_that_all_runs_share_none_is_started(
+    command, monkeypatch, error, sweep, expected
+):
+    from fmbench import attempt
+
+    prepare, faults = attempt.prepare, iter([error])
+
+    def prepare_or_fail(config):
+        fault = next(faults, None)
+        if fault is not None:
+            raise fault
+        return prepare(config)
+
+    monkeypatch.setattr(attempt, "prepare", prepare_or_fail)
+    status, _, err = command("-m", *TINY, "epochs=1", *sweep.split())
+    assert (status, [record["status"] for record in records(Path.cwd())]) == expected, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("fmbench: ") == (status != 4)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The launchers in `hydra_plugins/`: sweeps in which something dies, or that are asked to stop."""
 
 import contextlib
+import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,9 +18,11 @@ from omegaconf import OmegaConf
 
 from fmbench import cli, machine
 from fmbench.errors import RunDiedError
+from fmbench.explain import Refusal
 from fmbench.record import FAILED, INTERRUPTED, Record
 from fmbench.runfolder import RunFolder, mark_ended
 from fmbench.stop import Listener, StopRequested
+from hydra_plugins.fmbench_launchers import _worker
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -216,6 +220,21 @@ def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
     for here, there in zip(records(tmp_path / "none"), records(tmp_path / "one"), strict=True):
         assert here["fingerprint"] == there["fingerprint"]
         assert here["test_loss"] == there["test_loss"]
+
+
+@pytest.mark.parametrize(("error", "kind"), [
+    (OSError(errno.ENOSPC, "No space left on device", "config.yaml"), Refusal),
+    (ValueError("no"), ValueError),
+])  # fmt: skip
+def test_a_process_tells_a_fault_that_all_runs_share_from_its_runs_own(monkeypatch, error, kind):
+    """Also one that Hydra meets, before there is a run."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("hydra_plugins.hydra_joblib_launcher._core.execute_job", fail)
+    run = pickle.dumps((pickle.dumps((None,) * 4), 0, []))
+    assert type(pickle.loads(_worker._outcome(run, Listener()))) is kind
 
 
 class FakeLane:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from fmbench.explain import as_user_error
+from fmbench.explain import as_user_error, refusal
 from fmbench.stop import SIGNALS, Listener, StopRequested
 
 #: Sent in the place of a run.
@@ -98,4 +98,4 @@ def _done(run: bytes) -> Any:
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
             traceback.print_exception(error)  # it does not travel
-        return error
+        return refusal(error) or error

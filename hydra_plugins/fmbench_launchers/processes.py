@@ -53,7 +53,7 @@ class ProcessLauncher(Launcher):
         """Take what Hydra gives.
 
         Raises:
-            ConfigError: joblib is not installed.
+            ConfigError: joblib is not installed, or one of its keys cannot be.
         """
         try:
             from hydra_plugins.hydra_joblib_launcher import _core  # noqa: F401
@@ -61,6 +61,12 @@ class ProcessLauncher(Launcher):
             raise ConfigError(
                 f"hydra/launcher=joblib: is not installed; {installs('joblib')} brings it"
             ) from None
+        if self.n_jobs is not None and type(self.n_jobs) is not int:
+            raise ConfigError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number")
+        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
+            raise ConfigError(
+                f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
+            )
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(
@@ -100,12 +106,6 @@ class ProcessLauncher(Launcher):
         """
         from hydra_plugins.fmbench_launchers._lanes import Lanes, visible_gpus
 
-        if self.n_jobs is not None and type(self.n_jobs) is not int:
-            raise ConfigError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number")
-        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
-            raise ConfigError(
-                f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
-            )
         most = -1 if self.n_jobs is None else self.n_jobs
         if most < 0:
             most = max(1, usable().cores + 1 + most)

@@ -1,11 +1,14 @@
 """Grids of runs: Hydra's own sweeper, which goes on after a stop and does nothing twice."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 
 class GridSweeper(BasicSweeper):
@@ -15,6 +18,14 @@ class GridSweeper(BasicSweeper):
     beforehand as well, to find those that cannot be. Values have been tried by then
     (`fmbench.sweep.check_sweep`), so it is enough to compose each combination of options once.
     """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Take what Hydra gives; where runs differ in their data, faults of those are their own."""
+        from fmbench.sweep import has_one_data_set
+
+        if not has_one_data_set(config):
+            task_function = partial(task_function, same_data=False)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, or what is left of it.
