@@ -4,8 +4,10 @@ Slurm and PostgreSQL are real ones of this machine, which `scripts/daemons.py` s
 """
 
 import contextlib
+import errno
 import importlib
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +15,8 @@ import sys
 import threading
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -22,11 +26,17 @@ from omegaconf import OmegaConf
 
 from fmbench import config as configuration
 from fmbench import machine
-from fmbench.errors import ConfigError, PartialResultsError, installs
-from fmbench.explain import Refusal
+from fmbench.errors import (
+    ConfigError,
+    DataError,
+    PartialResultsError,
+    StorageError,
+    installs,
+)
+from fmbench.explain import Refusal, as_user_error
 from fmbench.stop import StopRequested
 from hydra_plugins.fmbench_launchers import _gather, _slurm, cluster, ray_tasks
-from hydra_plugins.fmbench_launchers._gather import LOOK, RunDiedError, failed, gather
+from hydra_plugins.fmbench_launchers._gather import ASK, LOOK, RunDiedError, failed, gather
 
 #: Seconds that a command may take on a machine that has much else to do.
 PATIENCE = 400
@@ -61,6 +71,11 @@ ENDS = {
     "submitit_slurm": "{1: always SIGKILL, 2: once SIGUSR2}",
     "ray": "{1: always SIGKILL, 2: once SIGKILL}",
 }
+
+
+#: How each is chosen: a Slurm of one machine may be asked often.
+OPTIONS = {name: [f"hydra/launcher={name}"] for name in LAUNCHERS}
+OPTIONS["submitit_slurm"].append("hydra.launcher.squeue_every=2")
 
 
 def installed(module):
@@ -163,6 +178,7 @@ def started_at_once(environment):
 
 
 @needs_linux
+@pytest.mark.slow
 def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     name, environment = launcher
     package = tmp_path / "mortal.py"
@@ -178,7 +194,7 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     with started_at_once(environment) if name == "submitit_slurm" else contextlib.nullcontext():
         done = fmbench(
             "-m", "--config-dir=mine", *arguments, "model=mortal", "seed=range(4)",
-            f"model.ends={ENDS[name]}", f"model.marks={marks}", f"hydra/launcher={name}",
+            f"model.ends={ENDS[name]}", f"model.marks={marks}", *OPTIONS[name],
             "hydra.sweep.dir=here",
             cwd=tmp_path, environment={**environment, **mine}, timeout=PATIENCE,
         )  # fmt: skip
@@ -197,18 +213,20 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
 
 
 @needs_linux
-def test_a_search_of_eight(launcher, tmp_path):
+@pytest.mark.slow
+def test_a_search_in_two_batches(launcher, tmp_path):
     name, environment = launcher
     done = fmbench(
-        "-m", *SEARCH, *search_keys(8, 2), f"hydra/launcher={name}",
+        "-m", *SEARCH, *search_keys(4, 2), f"hydra/launcher={name}",
         cwd=tmp_path, environment=environment, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr
+    assert statuses(tmp_path / "here") == {"completed": 4}, done.stderr
     assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
 
 
 @needs_linux
+@pytest.mark.slow
 @pytest.mark.postgresql
 def test_a_search_of_eight_in_postgresql(postgresql, tmp_path):
     url = postgresql["PGURL"]
@@ -323,13 +341,27 @@ def test_a_run_that_was_stopped_alone_does_not_stop_the_sweep():
     assert isinstance(returned._return_value, RunDiedError)
 
 
-def test_a_fault_that_all_runs_share_ends_the_sweep_when_all_have_ended():
-    fault = failed(["a"], Refusal(ConfigError("no data")))
-    other = Run(3, well())
-    runs = [Run(1, fault), other]
-    with pytest.raises(Refusal):
-        gather(runs.__getitem__, [["a"], ["b"]], first=0)
-    assert other.looks == 0
+@pytest.mark.parametrize("error", [
+    DataError("train-images-idx3-ubyte.gz: is damaged"),
+    StorageError("here: cannot be written: No space left on device"),
+    OSError(errno.ENOSPC, "No space left on device", ".hydra/config.yaml"),  # as Hydra has it
+])  # fmt: skip
+def test_after_a_fault_that_all_runs_share_none_is_started(error):
+    """Those at work save themselves, and those in a queue leave it."""
+    at_work = Run(10**9, None, stop=failed(["b"], StopRequested(signal.SIGTERM, saved=True)))
+    queued = Run(10**9, None, stop=RunDiedError("cancelled"))
+    runs = [Run(1, failed(["a"], error)), at_work, queued]
+    with pytest.raises(Refusal) as raised:
+        gather(runs.__getitem__, [[]] * 4, first=0, at_once=3)
+    assert as_user_error(raised.value).exit_status in (3, 5)
+    assert (at_work.asked, queued.asked) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such net"), ValueError("no"), OSError("no")])
+def test_a_fault_of_one_run_is_its_own(error):
+    returns = gather([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []], first=0)
+    assert returns[0]._return_value is error
+    assert returns[1].return_value == 0.5
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -345,36 +377,135 @@ def test_asked_to_stop_the_runs_are_asked_and_none_is_begun(saved):
 
 
 @pytest.fixture
-def answers(monkeypatch):
-    """What Slurm's commands answer, by the command's name; the clock stands at `answers["now"]`."""
-    told = {"now": 0.0}
+def controller(monkeypatch):
+    """Slurm's commands: what each answers by its name, and what was asked; and a clock of ours.
 
-    def run(command, *_):
-        out, err, status = told[command]
-        return _slurm.subprocess.CompletedProcess([], status, out, err)
+    An answer is its standard output, with a standard error and a status where there are some, or
+    an exception.
+    """
+    told = SimpleNamespace(now=0.0, answers={}, asked=[], takes=0.0)
 
-    monkeypatch.setattr(_slurm, "_run", run)
-    monkeypatch.setattr(_slurm.time, "monotonic", lambda: told["now"])
+    def run(command, **options):
+        assert options["timeout"] > 0
+        told.asked.append((told.now, command))
+        told.now += told.takes
+        answer = told.answers.get(command[0], "")
+        if isinstance(answer, Exception):
+            raise answer
+        out, err, status = (answer, "", 0) if isinstance(answer, str) else answer
+        return subprocess.CompletedProcess(command, status, out, err)
+
+    monkeypatch.setattr(_slurm.subprocess, "run", run)
+    monkeypatch.setattr(_slurm.time, "monotonic", lambda: told.now)
+    told.times = lambda name: [when for when, command in told.asked if command[0] == name]
     return told
 
 
-def test_a_job_has_ended_when_that_stands_for_a_while(answers):
-    queue = _slurm.Queue(["7_0", "7_1"])
+def looked_at(queue, controller, seconds, jobs=("7_0",)):
+    """How each of these jobs is said to have ended, looked at every tenth of a second."""
+    until = controller.now + seconds
+    found = {}
+    while controller.now < until:
+        for job in set(jobs) - set(found):
+            if queue.has_result(job):
+                found[job] = "result"
+            elif (ending := queue.ending(job)) is not None:
+                found[job] = ending
+        controller.now += LOOK
+    return found
 
-    def has_ended(now, out, err="", status=0):
-        answers["now"], answers["squeue"] = now, (out, err, status)
-        return queue.has_ended("7_0")
 
-    assert not has_ended(0, "7_0 RUNNING\n7_1 PENDING\n")
-    assert not has_ended(10, "7_0 COMPLETED\n7_1 PENDING\n")
-    assert not has_ended(19, "7_0 PENDING\n7_1 PENDING\n")  # it went back into the queue
-    assert not has_ended(30, "7_0 NODE_FAIL\n7_1 PENDING\n")
-    assert not has_ended(35, "", "slurm_load_jobs error: Unable to contact slurm controller", 1)
-    assert has_ended(41, "7_0 NODE_FAIL\n7_1 PENDING\n")
-    assert not queue.has_ended("7_1")
-    assert not has_ended(50, "7_0 RUNNING\n7_1 PENDING\n")
-    assert not has_ended(60, "", "slurm_load_jobs error: Invalid job id specified", 1)
-    assert has_ended(71, "", "slurm_load_jobs error: Invalid job id specified", 1)
+@pytest.fixture
+def queue(controller, tmp_path):
+    """Fifty jobs of an array, all at work."""
+    del controller
+    return _slurm.Queue({f"7_{task}": tmp_path / f"7_{task}_0_result.pkl" for task in range(50)})
+
+
+def test_a_cluster_and_a_shared_disk_are_asked_for_all_jobs_at_once_and_seldom(
+    queue, controller, tmp_path, monkeypatch
+):
+    scans, scandir, jobs = [], os.scandir, [f"7_{task}" for task in range(50)]
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
+    for name in ("chmod", "stat", "exists"):
+        monkeypatch.setattr(Path, name, lambda *_: pytest.fail("looked at a single file"))
+    controller.answers["squeue"] = "".join(f"{job} RUNNING\n" for job in jobs)
+    assert looked_at(queue, controller, 90, jobs) == {}
+    assert len(controller.asked) == len(controller.times("squeue")) == 3
+    assert len(scans) == 30
+    (tmp_path / "7_3_0_result.pkl").touch()
+    assert looked_at(queue, controller, 2 * _slurm.SCAN, jobs) == {"7_3": "result"}
+
+
+@pytest.mark.parametrize("trouble", [
+    ("", "slurm_load_jobs error: Unable to contact slurm controller", 1),
+    subprocess.TimeoutExpired("squeue", 60),
+    FileNotFoundError("squeue"),
+    "slow",
+])  # fmt: skip
+def test_a_controller_in_trouble_is_asked_ever_more_seldom(queue, controller, trouble):
+    fine = controller.answers["squeue"] = "7_0 RUNNING\n"
+    assert looked_at(queue, controller, 25) == {}
+    if trouble == "slow":
+        controller.takes = _slurm.SLOW
+    else:
+        controller.answers["squeue"] = trouble
+    assert looked_at(queue, controller, 3600) == {}
+    times = controller.times("squeue")
+    waits = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert waits == sorted(waits)
+    assert waits[-1] >= _slurm.LONGEST
+    controller.answers["squeue"], controller.takes = fine, 0
+    assert looked_at(queue, controller, 3 * _slurm.LONGEST) == {}
+    times = controller.times("squeue")
+    assert times[-1] - times[-2] == pytest.approx(_slurm.INTERVAL, abs=2 * LOOK)
+
+
+def test_a_job_has_ended_when_that_stands_for_a_while(queue, controller):
+    def look(seconds, out, err="", status=0, jobs=("7_0", "7_1")):
+        controller.answers["squeue"] = out, err, status
+        return looked_at(queue, controller, seconds, jobs)
+
+    controller.answers["scontrol"] = (
+        "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=PENDING\n"
+        "JobId=9 ArrayJobId=7 ArrayTaskId=1 JobState=RUNNING\n"
+    )
+    assert look(45, "7_0 COMPLETED\n7_1 PENDING\n") == {}  # it went back into the queue
+    gone = controller.answers["scontrol"]
+    controller.answers["scontrol"] = gone.replace("PENDING", "FAILED ExitCode=137:0")
+    assert look(60, "7_0 FAILED\n7_1 RUNNING\n") == {"7_0": "FAILED, exit status 137 (SIGKILL)"}
+    # Slurm has forgotten the other, as it does after some minutes.
+    forgotten = "", "slurm_load_jobs error: Invalid job id specified", 1
+    unreachable = "", "slurm_load_jobs error: Unable to contact slurm controller", 1
+    controller.answers["scontrol"] = unreachable
+    assert look(60, *forgotten, jobs=["7_1"]) == {}
+    controller.answers["scontrol"] = forgotten
+    assert look(60, *forgotten, jobs=["7_1"]) == {"7_1": "unknown to Slurm by now"}
+
+
+def test_a_result_that_a_network_disk_shows_late_is_found(queue, controller, tmp_path, monkeypatch):
+    """Before a job is given up its folder is looked at anew."""
+    monkeypatch.setattr(Path, "chmod", lambda folder, _: (folder / "7_0_0_result.pkl").touch())
+    controller.answers["squeue"] = "7_0 COMPLETED\n"
+    controller.answers["scontrol"] = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=COMPLETED\n"
+    assert looked_at(queue, controller, 60) == {"7_0": "result"}
+
+
+def test_jobs_are_asked_to_stop_all_at_once(queue, controller):
+    controller.answers["squeue"] = "".join(f"7_{task} RUNNING\n" for task in range(50))
+    for _ in range(40):  # as `gather` does while they save themselves
+        for task in range(50):
+            cluster.SlurmProcess(SimpleNamespace(job_id=f"7_{task}"), queue).ask_to_stop()
+        looked_at(queue, controller, ASK)
+    told = [command for _, command in controller.asked if command[0] == "scancel"]
+    assert told[:2] == [
+        ["scancel", "--quiet", "--state=PENDING", "7"],
+        ["scancel", "--quiet", "--signal=TERM", "7"],
+    ]
+    assert len(told) <= 2 * 40 * ASK / _slurm.AGAIN + 2
+    controller.answers["squeue"] = "7_0 CANCELLED\n"
+    controller.answers["scontrol"] = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=CANCELLED\n"
+    assert looked_at(queue, controller, _slurm.AGAIN) == {"7_0": "CANCELLED"}
 
 
 @pytest.mark.parametrize(("told", "said"), [
@@ -384,6 +515,7 @@ def test_a_job_has_ended_when_that_stands_for_a_while(answers):
     ("JobId=7 JobState=TIMEOUT ExitCode=0:0", "TIMEOUT"),
     ("", "unknown to Slurm by now"),
 ])  # fmt: skip
-def test_how_a_job_ended(answers, told, said):
-    answers["scontrol"] = (told, "", 0)
-    assert _slurm.ending("7") == said
+def test_how_a_job_ended(controller, tmp_path, told, said):
+    queue = _slurm.Queue({"7": tmp_path / "7_0_result.pkl"})
+    controller.answers["squeue"], controller.answers["scontrol"] = "7 FAILED\n", told
+    assert looked_at(queue, controller, 60, ["7"]) == {"7": said}

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from fmbench import config as configuration
 from fmbench import machine
 from fmbench.errors import ConfigError, RunDiedError
-from fmbench.explain import Refusal
+from fmbench.explain import Refusal, refusal
 from fmbench.stop import StopRequested, listening
 
 log = logging.getLogger("fmbench.launchers")
@@ -110,8 +110,13 @@ def as_before(number: int) -> Iterator[None]:
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
-    """A run that ended in an error, as a sweeper wants to know it."""
-    return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=error)
+    """A run that ended in an error, as a sweeper wants to know it.
+
+    To be called where the error was raised: whether all runs share it is seen by its traceback,
+    which does not travel.
+    """
+    value = refusal(error) or error
+    return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=value)
 
 
 def gather(
@@ -121,6 +126,9 @@ def gather(
     at_once: int | None = None,
 ) -> list[JobReturn]:
     """Start runs and wait for all of them; asked to stop, ask them to.
+
+    A fault that all runs share does the same: none is started any more, those at work save
+    themselves.
 
     Args:
         start: starts the run of this place, from 0.
@@ -133,38 +141,41 @@ def gather(
 
     Raises:
         StopRequested: the sweep was asked to stop, and its runs have left.
-        Refusal: a run met a fault that all share, of the data or the storage; the others are over.
+        Refusal: a run met a fault that all share, of the data or the storage, and the others have
+            left.
     """
     total = len(job_overrides)
     returns: dict[int, JobReturn] = {}
     running: dict[int, Process] = {}
+    fault: Refusal | None = None
     asked_at = float("-inf")
     with listening() as listener:
         places = iter(range(total))
         while len(returns) < total:
-            if listener.asked is None:
+            stopping = listener.asked is not None or fault is not None
+            if not stopping:
                 while (
                     len(running) < (at_once or total) and (place := next(places, None)) is not None
                 ):
                     running[place] = start(place)
             elif not running:
-                raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
+                break
             elif time.monotonic() > asked_at + ASK:
                 asked_at = time.monotonic()
                 for process in running.values():
                     process.ask_to_stop()
             for place, process in list(running.items()):
-                quiet = listener.asked is not None
-                ended = _outcome(process, job_overrides[place], first + place, quiet=quiet)
+                ended = _outcome(process, job_overrides[place], first + place, quiet=stopping)
                 if ended is not None:
                     returns[place] = ended
                     del running[place]
+                    if isinstance(ended._return_value, Refusal):
+                        fault = fault or ended._return_value
             time.sleep(LOOK)
         if listener.asked is not None:
             raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
-    for ended in returns.values():
-        if isinstance(ended._return_value, Refusal):
-            raise ended._return_value
+    if fault is not None:
+        raise fault
     return [returns[place] for place in range(total)]
 
 

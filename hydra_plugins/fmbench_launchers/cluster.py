@@ -6,6 +6,7 @@ the sweep asks its runs, and nothing on Slurm needs accounting.
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -183,6 +184,26 @@ class SlurmLauncher(SubmititLauncher):
     """Each run a job of Slurm; those of one launch are an array."""
 
     _EXECUTOR = "slurm"
+    own = ("submitit_folder", "squeue_every")
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra gives.
+
+        Raises:
+            ConfigError: Slurm is not here.
+        """
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        for program in ("sbatch", "srun", "squeue"):
+            if shutil.which(program) is None:
+                raise ConfigError(
+                    f"hydra/launcher=submitit_slurm: Slurm is not here ({program} is not on PATH); "
+                    "hydra/launcher=submitit_local starts the same runs on this machine"
+                )
+        seconds = self.params["squeue_every"]
+        if type(seconds) not in (int, float) or not 1 <= seconds <= 3600:
+            raise ConfigError(f"hydra.launcher.squeue_every={seconds}: must be 1 to 3600 seconds")
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -201,7 +222,8 @@ class SlurmLauncher(SubmititLauncher):
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
         log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
-        queue = slurm.Queue([job.job_id for job in jobs])
+        results = {job.job_id: job.paths.result_pickle for job in jobs}
+        queue = slurm.Queue(results, float(self.params["squeue_every"]))
         return gather(
             lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx
         )
@@ -216,22 +238,19 @@ class SlurmProcess:
 
     def outcome(self) -> JobReturn | None:
         """As `gather.Process` has it."""
-        folder = self.job.paths.folder
-        with contextlib.suppress(OSError):
-            folder.chmod(folder.stat().st_mode)  # a network disk then looks again
-        if self.job.paths.result_pickle.exists():
+        if self.queue.has_result(self.job.job_id):
             return _result(self.job)
-        if not self.queue.has_ended(self.job.job_id):
+        ending = self.queue.ending(self.job.job_id)
+        if ending is None:
             return None
         raise RunDiedError(
-            f"Slurm job {self.job.job_id} ended without a result: {slurm.ending(self.job.job_id)}; "
-            f"its log is {self.job.paths.stderr}"
+            f"Slurm job {self.job.job_id} ended without a result: {ending}; its log is "
+            f"{self.job.paths.stderr}"
         )
 
     def ask_to_stop(self) -> None:
-        """Have the run save itself and leave; out of the queue if it has not begun."""
-        self.queue.grace = 0  # nothing goes back into the queue now
-        slurm.stop([self.job.job_id])
+        """Have the run save itself and leave, and with it all runs of the launch."""
+        self.queue.stop()
 
 
 def _result(job: Any) -> JobReturn:
