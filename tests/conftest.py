@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import gc
 import logging
 import os
 import sys
@@ -13,6 +14,12 @@ from fmbench import cli
 
 #: Exit status, standard output, standard error.
 Said = tuple[int, str, str]
+
+
+def pytest_collection_finish() -> None:
+    """Have garbage looked for less often: what was imported alone makes that take a while."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

@@ -250,6 +250,7 @@ def test_the_examples_of_the_help_compose():
         assert preview.compose(arguments.overrides)
 
 
+@pytest.mark.slow
 def test_a_module_of_its_own_name_runs(tmp_path):
     arguments = [*DATA, "--images=1", "--draws=1", "--output=a.png"]
     done = python("-W", "error", "-m", "fmbench.preview", *arguments, cwd=tmp_path)

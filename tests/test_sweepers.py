@@ -3,13 +3,15 @@
 import sys
 from types import SimpleNamespace
 
+import hydra
 import pytest
-from commands import TINY, fmbench, python, records
+from commands import TINY, python, records
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from fmbench import cli
+from fmbench import config as configuration
 from hydra_plugins.fmbench_sweepers.grid import GridSweeper
 
 
@@ -70,10 +72,12 @@ def test_a_combination_that_cannot_be_composed_is_found_beforehand():
     assert [run[2] for run in tried[3:]] == ["seed=0", "seed=0"]
 
 
-def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper(tmp_path):
-    def target(*arguments):
-        done = fmbench("--cfg", "hydra", "-p", "hydra.sweeper", *arguments, cwd=tmp_path)
-        return OmegaConf.create(done.stdout)["_target_"]
+def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper():
+    def target(*overrides):
+        configuration.register()
+        with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+            composed = hydra.compose("config", list(overrides), return_hydra_config=True)
+        return composed.hydra.sweeper._target_
 
     assert target() == target("sweep=seeds") == ("hydra_plugins.fmbench_sweepers.grid.GridSweeper")
     assert target("sweep=lr_batch").endswith("search.SearchSweeper")

@@ -48,8 +48,8 @@ Drawn = tuple[Trial, list[str]]
 #: What may change between two starts of a search.
 _MAY_CHANGE = ("device", "threads", "checkpoint_every", "keep_model", "keep_checkpoint", "max_runs")
 
-#: Seconds between looks at a run that an earlier start has left at work.
-_LOOK = 0.2
+#: Seconds between looks at a run that an earlier start has left at work: at first, and at most.
+_LOOK, _LOOK_AT_MOST = 0.2, 5.0
 
 
 class Search(OptunaSweeperImpl):
@@ -214,15 +214,15 @@ class Search(OptunaSweeperImpl):
     def _wait_for(self, job: int) -> None:
         """Wait for a run that a killed start has left at work: on a cluster runs outlive it."""
         folder = self.folder / str(job)
-        said = False
+        pause = _LOOK
         while folder.is_dir():
             try:
                 FolderLock(folder).release()
             except StorageError:
-                if not said:
+                if pause == _LOOK:
                     log.info("waits for run %d, which an earlier start has left at work", job + 1)
-                said = True
-                time.sleep(_LOOK)
+                time.sleep(pause)
+                pause = min(2 * pause, _LOOK_AT_MOST)
             else:
                 return
 
