@@ -272,11 +272,12 @@ class SweepFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise storage_error(path, error) from error
+        self.before = _names(path)
         self.lock = FolderLock(path)
 
     def release(self) -> None:
         """Let others in; what was made for a sweep that did not begin goes again."""
-        unused = bool(self.made) and _names(self.path) <= {LOCK_NAME}
+        unused = _names(self.path) - self.before == {LOCK_NAME}
         self.lock.release(remove_file=unused)
         with contextlib.suppress(OSError):  # not empty
             for folder in self.made:

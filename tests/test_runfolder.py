@@ -86,8 +86,14 @@ def test_a_sweeps_folder_that_was_made_for_nothing_goes_again(tmp_path):
     SweepFolder(tmp_path / "new" / "sweep").release()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
+    SweepFolder(tmp_path / "mine").release()  # refused: others' runs are there
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    folder = SweepFolder(tmp_path / "mine")
+    (tmp_path / "mine" / "0").mkdir()
+    folder.release()
+    assert LOCK_NAME in {path.name for path in (tmp_path / "mine").iterdir()}
     SweepFolder(tmp_path / "mine").release()
-    assert [path.name for path in tmp_path.rglob("*")] == ["mine", LOCK_NAME]
+    assert LOCK_NAME in {path.name for path in (tmp_path / "mine").iterdir()}
 
 
 @pytest.mark.parametrize(
