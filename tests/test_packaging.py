@@ -191,6 +191,7 @@ def test_only_a_terminal_is_told_of_the_old_name(command, monkeypatch):
     monkeypatch.setattr(provenance, "old_name", lambda: "installed under its old name")
     assert command("--cfg", "job")[2] == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COMP_LINE", "fmbench model=len")
     assert command("-sc", "query=bash")[2] == ""  # a Tab
     assert command("--cfg", "job")[2] == "fmbench: installed under its old name\n"
 
