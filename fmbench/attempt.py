@@ -53,7 +53,7 @@ class Attempt:
         folder: where it is kept.
         listener: hears what asks the run to stop.
         tracking: is told how it goes.
-        goes_on: whether the folder holds it already, interrupted.
+        before: its record as the folder holds it already, interrupted; None where it is new.
     """
 
     def __init__(
@@ -64,14 +64,15 @@ class Attempt:
         listener: Listener,
         tracking: Tracking,
         *,
-        goes_on: bool,
+        before: Record | None,
     ) -> None:
         self.config = config
         self.record = record
         self.folder = folder
         self.listener = listener
         self.tracking = tracking
-        self.goes_on = goes_on
+        self.before = before
+        self.begun = before is None  # from here on `record` knows more than `before`
         self.start = time.perf_counter()  # earlier than it was by the time of earlier starts
         self.device: Device | None = None
         self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
@@ -101,7 +102,7 @@ class Attempt:
             UserError: the config, the data or the folder is at fault.
         """
         config, record = self.config, self.record
-        if not self.goes_on:
+        if self.before is None:
             self.tracking.begin(record, [])
         self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
@@ -160,8 +161,9 @@ class Attempt:
             listener=self.listener,
             since=self.start,
         )
-        if self.goes_on:
+        if self.before is not None:
             saver.resume(images)
+            self.begun = True
             self.folder.write_record(record)  # that it was started again outlives a second kill
             self.tracking.begin(record, saver.history)
         self.start = saver.since
@@ -249,6 +251,17 @@ class Attempt:
             )
             self.folder.write_model(write)
 
+    def write_record(self) -> None:
+        """Write the record; until the run goes on it is what earlier starts knew, with its status.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        record = self.record
+        if self.before is not None and not self.begun:
+            record = replace(self.before, status=record.status, error=record.error)
+        self.folder.write_record(record)
+
     def end(self) -> None:
         """Write the record as it is now, and remove the checkpoints of a run that is at its end.
 
@@ -259,7 +272,7 @@ class Attempt:
         if self.record.status == DIVERGED and self.trainer is not None:
             self.record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
         try:
-            self.folder.write_record(self.record)
+            self.write_record()
         finally:
             self.tracking.end(self.record)
         kept = self.config["keep_checkpoint"] and self.record.status != PRUNED

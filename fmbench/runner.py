@@ -85,14 +85,14 @@ def execute(
         run_folder.clean()
         if before is not None and before.status in FINAL:
             before.overrides = record.overrides
-            run = Attempt(config, before, run_folder, listener, tracking, goes_on=True)
+            run = Attempt(config, before, run_folder, listener, tracking, before=before)
             with run.memory_watched():
                 run.look_at_test()
             return before
         if before is not None:
-            record.started, record.restarts = before.started, before.restarts
-        run = Attempt(config, record, run_folder, listener, tracking, goes_on=before is not None)
-        run_folder.write_record(record)
+            record.started, record.restarts = before.started, list(before.restarts)
+        run = Attempt(config, record, run_folder, listener, tracking, before=before)
+        run.write_record()
         stop: KeyboardInterrupt | None = None
         try:
             with run.memory_watched():

@@ -17,7 +17,7 @@ import torch
 from commands import CHECKOUT, TINY, fmbench, records
 
 import fmbench as package
-from fmbench import runner, saver
+from fmbench import attempt, runner, saver
 from fmbench.checkpoint import Checkpoints
 from fmbench.cli import main
 from fmbench.errors import StorageError
@@ -530,3 +530,56 @@ def test_a_signal_while_saving(stop_at, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     run(tmp_path / "run", "checkpoint_every=1")
     assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(stop_at, monkeypatch, tmp_path):
+    """The data were moved, say: only status and error are of the last start."""
+    stop_at(7)
+    stopped(tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (before,), history = records(tmp_path), (tmp_path / "run" / "history.jsonl").read_bytes()
+    assert before["test_accuracy"] is not None
+
+    class GoneError(Exception):
+        pass
+
+    def gone(*_):
+        written.extend(records(tmp_path))
+        raise GoneError("no such folder")
+
+    written = []
+    for name in ("prepare", "make_trainer"):  # before and after it knows its net and device
+        with monkeypatch.context() as patched:
+            patched.setattr(attempt, name, gone)
+            with pytest.raises(GoneError):
+                run(tmp_path / "run")
+        (after,) = records(tmp_path)
+        assert after == {**before, "status": "failed", "error": "GoneError: no such folder"}
+        assert written[-1] == {**before, "status": "running", "error": None}
+    assert (tmp_path / "run" / "history.jsonl").read_bytes() == history
+    assert run(tmp_path / "run").status == "completed"
+    assert records(tmp_path)[0]["restarts"][0]["images"] == 128
+
+
+def test_a_restart_without_a_checkpoint_begins_with_an_empty_record(stop_at, monkeypatch, tmp_path):
+    stop_at(7)
+    stopped(tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    stop_at(1)
+    stopped(tmp_path / "run")
+    (record,) = records(tmp_path)
+    assert [record[name] for name in ("test_accuracy", "images_per_second")] == [None, None]
+    assert record["seconds"]["train"] == 0
+
+
+def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, tmp_path):
+    blind = [*RUN, "test_every=null", "keep_checkpoint=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    package.run(blind)
+    before = records(tmp_path)
+    monkeypatch.setattr(attempt, "evaluate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "run", "test_every=0", "keep_checkpoint=true")
+    assert records(tmp_path) == before
