@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import random
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,12 +23,14 @@ from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memor
 from fmbench.errors import StorageError
 from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, epoch_line
-from fmbench.record import DIVERGED, FINAL, PRUNED, Record, keys, recorded_config
+from fmbench.provenance import git_state
+from fmbench.record import DIVERGED, FINAL, PRUNED, Record, recorded_config
 from fmbench.runfolder import RunFolder
-from fmbench.saver import Saver
+from fmbench.saver import Saver, changed_since, now, refuse_other_code
 from fmbench.stop import Listener
 from fmbench.trackers import Tracking
 from fmbench.train import Answers, Epoch, Trainer, evaluate
+from fmbench.usercode import Source, own_source
 from fmbench.weights import refuse_unkeepable, write_weights
 
 log = logging.getLogger("fmbench.runner")
@@ -116,7 +119,7 @@ class Attempt:
             "test": len(split.test),
             "hash": split.hash,
         }
-        record.key, record.configuration = keys(record.config, inputs.dataset.sha256, split.hash)
+        record.set_keys()
 
         _seed(config["seed"])
         model = make_model(config)
@@ -130,6 +133,7 @@ class Attempt:
         record.fingerprint = device.fingerprint()
         self.memory = PeakMemory(device.torch)
         self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
+        self._note_source(own_source(config, model, self.trainer.optimizer, self.trainer.schedule))
         log.info(
             "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
             record.model,
@@ -140,6 +144,21 @@ class Attempt:
             device.name,
             precision,
         )
+
+    def _note_source(self, source: Source) -> None:
+        """Take the user's own code into the identity of the run."""
+        record, digest = self.record, source.digest
+        if source.missing:
+            log.warning(
+                "no source was found of %s as it runs (made by exec, compiled, or edited since it "
+                "was imported): this run shares a row with no other",
+                ", ".join(source.missing),
+            )
+            # Of this run alone, but the same when it goes on with the same code.
+            then = (self.before.source if self.before is not None else None) or ""
+            digest = then if then.endswith(f"-{digest}") else f"{secrets.token_hex(8)}-{digest}"
+        record.source, record.unsourced = digest, list(source.missing)
+        record.set_keys()
 
     def fit(self, display: Callable[[int, int], Display], watch: Watch | None = None) -> None:
         """Train to the last epoch and leave what is to be kept.
@@ -206,9 +225,11 @@ class Attempt:
                 f"{self.folder.path}: the run has completed without a look at the test set, and "
                 "kept no checkpoint to look with (keep_checkpoint=true)"
             )
-        trained_on = record.device, record.fingerprint
+        trained = replace(record)
         self.prepare()
-        record.device, record.fingerprint = trained_on
+        refuse_other_code(trained, record, self.checkpoints.path)
+        device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
+        record.device, record.fingerprint = trained.device, trained.fingerprint
         trainer = self.trainer
         assert trainer is not None
         trainer.load_state_dict(state["trainer"])
@@ -217,8 +238,16 @@ class Attempt:
         metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
         seconds = time.perf_counter() - start
         record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
-        record.seconds["evaluate"] += seconds
-        record.seconds["total"] += seconds
+        if changed:
+            record.evaluated = {
+                "at": now(), "device": device, "seconds": seconds, "changed": changed
+            }  # fmt: skip
+            log.warning(
+                "evaluated on %s: %s changed since it was trained", device, ", ".join(changed)
+            )
+        else:  # the times of two machines have no sum
+            record.seconds = {**record.seconds, "evaluate": record.seconds["evaluate"] + seconds}
+            record.seconds["total"] += seconds
         kept = recorded_config(self.config)
         record.config = kept
         self._keep_answers(answers)

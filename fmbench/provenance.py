@@ -25,7 +25,8 @@ def git_state() -> dict[str, Any] | None:
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()
         # New files count too, where code and options are: they may be what the run is made of.
-        dirty = bool(_git(checkout, "status", "--porcelain", "--", "fmbench", "conf").strip())
+        parts = ("fmbench", "hydra_plugins", "conf")
+        dirty = bool(_git(checkout, "status", "--porcelain", "--", *parts).strip())
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": dirty}

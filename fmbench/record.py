@@ -68,6 +68,11 @@ class Record:
     config_dir: bool = False  # options could come from a folder of the user's
     status: str = RUNNING
     error: str | None = None
+    # Hash of the user's own code that the model, the optimizer and the schedule are made of; None
+    # where there is none, and in records that are older than the field.
+    source: str | None = None
+    # Names of such code whose source was not found: `source` is then of this run alone.
+    unsourced: list[str] = field(default_factory=list)
     parameters: int | None = None
     flops: int | None = None  # forward pass, per image; a multiply-add counts as two
     train_loss: float | None = None
@@ -90,6 +95,9 @@ class Record:
     # One for each time that the run was interrupted and went on: when, where, and what of the
     # fingerprint, or the git commit, was another then.
     restarts: list[dict[str, Any]] = field(default_factory=list)
+    # Of a look at the test set that came later, elsewhere or by other code than the training: when,
+    # on which device, how long it took, and what of the fingerprint was another then.
+    evaluated: dict[str, Any] | None = None
     git: dict[str, Any] | None = None  # commit and dirty flag, when run from a checkout
     schema: int = SCHEMA
     fmbench_version: str = fmbench.__version__
@@ -114,6 +122,12 @@ class Record:
         except TypeError as error:
             raise ValueError("lacks some of a record's fields") from error
 
+    def set_keys(self) -> None:
+        """Work out the keys anew, by the images, the split and the code that are noted."""
+        self.key, self.configuration = keys(
+            self.config, self.data["sha256"], self.split["hash"], self.source
+        )
+
     @property
     def objective(self) -> float | None:
         """What a search maximises: validation accuracy, or test accuracy where there is none."""
@@ -122,7 +136,9 @@ class Record:
         return self.test_accuracy
 
 
-def keys(config: Mapping[str, Any], data_sha256: str, split_hash: str) -> tuple[str, str]:
+def keys(
+    config: Mapping[str, Any], data_sha256: str, split_hash: str, source: str | None = None
+) -> tuple[str, str]:
     """The key of a run and of its configuration: hashes of all that decides the result.
 
     Two runs with one key and one fingerprint give the same bits; runs with one configuration key
@@ -132,6 +148,7 @@ def keys(config: Mapping[str, Any], data_sha256: str, split_hash: str) -> tuple[
         config: resolved.
         data_sha256: of the images and labels.
         split_hash: of which images train, validate and test.
+        source: of the user's own code that is run; None where there is none.
     """
     deciding = {knob: config[knob] for knob in DECIDING_KNOBS}
     for group in ("model", "optimizer", "scheduler", "augmentation"):
@@ -139,6 +156,8 @@ def keys(config: Mapping[str, Any], data_sha256: str, split_hash: str) -> tuple[
     data = config["data"]
     deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
     deciding["split"] = split_hash
+    if source is not None:  # left out, so that older records keep their keys
+        deciding["source"] = source
     configuration = _digest(deciding)
     return _digest({**deciding, "seed": config["seed"]}), configuration
 

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fmbench.checkpoint import Checkpoints, DamagedError
@@ -60,7 +61,7 @@ class Saver:
             images: in an epoch.
 
         Raises:
-            StorageError: the checkpoint is of another run.
+            StorageError: the checkpoint is of another run, or of other code.
         """
         state = self.checkpoints.read()
         record = self.record
@@ -74,18 +75,20 @@ class Saver:
             )
             log.info("starts again from the beginning: %s", why)
         else:
-            if state.get("key") != record.key:
-                raise StorageError(
-                    f"{self.checkpoints.path}: is of a run with other data or another config; "
-                    "remove it to start from the beginning"
-                )
+            path = self.checkpoints.path
             try:
-                self.trainer.load_state_dict(state["trainer"])
                 saved = Record.from_json(state["record"])
+                refuse_other_code(saved, record, path)
+                if state.get("key") != record.key:
+                    raise StorageError(
+                        f"{path}: is of a run with other data or another config; remove it to "
+                        "start from the beginning"
+                    )
+                self.trainer.load_state_dict(state["trainer"])
                 self.history = json.loads(state["history"])
             except (LookupError, RuntimeError, TypeError, ValueError) as error:
                 raise StorageError(
-                    f"{self.checkpoints.path}: does not fit this net, optimizer and schedule "
+                    f"{path}: does not fit this net, optimizer and schedule "
                     f"({type(error).__name__}); remove it to start from the beginning"
                 ) from error
             for name in PROGRESS:
@@ -94,7 +97,7 @@ class Saver:
             self.since -= record.seconds["total"]
             position = self.trainer.position
             restart |= {"epoch": position.epoch, "images": position.seen}
-            restart["changed"] = changed = _changed(saved, record)
+            restart["changed"] = changed = changed_since(saved, record)
             log.info(
                 "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
                 min(position.epoch + 1, self.trainer.epochs),
@@ -165,7 +168,36 @@ class Saver:
             return True
 
 
-def _changed(saved: Record, record: Record) -> dict[str, list[Any]]:
+def refuse_other_code(saved: Record, record: Record, path: Path) -> None:
+    """Refuse a checkpoint of a model whose code was another: a run is one of one model.
+
+    Where nobody has noted the code, the run goes on and stays among those of its time.
+
+    Args:
+        saved: the record of the run when the checkpoint was written.
+        record: of the run now.
+        path: of the checkpoint.
+
+    Raises:
+        StorageError: the code is another now.
+    """
+    if saved.source == record.source:
+        return
+    if saved.source is None:
+        log.warning(
+            "the code of %s was not noted when this run was begun: whether it was changed since "
+            "is not known", record.config["model"]["_target_"],
+        )  # fmt: skip
+        record.source, record.unsourced = None, []
+        record.set_keys()
+        return
+    raise StorageError(
+        f"{path}: was trained with other code: your own files, or what they import, were changed "
+        "since; put them back, or take another folder"
+    )
+
+
+def changed_since(saved: Record, record: Record) -> dict[str, list[Any]]:
     """What of the fingerprint and of the code is another now: what it was and what it is."""
     then, here = ({**one.fingerprint, "git": one.git} for one in (saved, record))
     return {name: [then.get(name), here[name]] for name in here if then.get(name) != here[name]}

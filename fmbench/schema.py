@@ -79,6 +79,7 @@ FIELDS = (
     *_fields("reference", TEXT, "device protocol source", prefix="published_"),
     *_fields("reference", FLAG, "approximate", prefix="published_"),
     Field("config_dir", "", "config_dir", FLAG),
+    Field("source", "", "source", TEXT),
     Field("git_commit", "git", "commit", TEXT),
     Field("git_dirty", "git", "dirty", FLAG),
 )

@@ -28,8 +28,8 @@ ORDER = [
     "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "train", "record", "answers", "objectives",
     "sweep", "schema", "trials", "study", "best", "runfolder", "stop", "saver",
-    "experiment", "provenance", "progress", "weights", "assembly", "memory", "classifier",
-    "trackers", "attempt", "runner",
+    "experiment", "provenance", "usercode", "progress", "weights", "assembly", "memory",
+    "classifier", "trackers", "attempt", "runner",
     "results", "stats", "grid", "report", "explain", "callbacks", "summary", "cli",
     "pictures", "predict", "samples", "preview", "__main__",
 ]  # fmt: skip

@@ -434,3 +434,16 @@ def test_each_row_links_to_its_runs(tmp_path):
         "[../0](../0) ([config](../0/result.json))"
     ) in text
     assert "```sh\npython -m fmbench -m model=lenet epochs=3 seed=0,1\n```" in text
+
+
+@pytest.mark.parametrize("count", ["parameters", "flops"])
+def test_runs_of_other_counts_are_no_seeds_of_one_row(tmp_path, count):
+    """As of a net whose code was changed before records said so; the same seed is no repeat."""
+    write(tmp_path / "0", **{count: 5130})
+    write(tmp_path / "1", **{count: 5162})
+    write(tmp_path / "2", seed=1, **{count: 5162})
+    rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
+    assert sorted((row["n"], row["n_repeats"], row[count]) for row in rows) == [
+        (1, 0, 5130), (2, 0, 5162)
+    ]  # fmt: skip
+    assert sorted(row["differs"] for row in rows) == [f"{count}=5130", f"{count}=5162"]

@@ -10,16 +10,17 @@ from fmbench.report.columns import SPREAD
 from fmbench.report.differs import HARDWARE
 from fmbench.stats import t_half_width
 
-#: What the runs of a row have in common, but for their seed.
-ROW = ("configuration", "data", *HARDWARE)
+#: What the runs of a row have in common, but for their seed. The counts in case that records which
+#: say nothing of a user's own code are of several nets.
+ROW = ("configuration", "data", "parameters", "flops", *HARDWARE)
 
 # Beside those with a spread.
 _MEANS = ("best_test_accuracy", "peak_memory")
 _SAME = (
     *ROW,
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
-    *("epochs", "parameters", "flops", "split_train", "split_validation", "split_test"),
-    *("split_hash", "data_sha256", "overrides", "config", "config_dir"),
+    *("epochs", "split_train", "split_validation", "split_test"),
+    *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
 _SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty")

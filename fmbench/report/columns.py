@@ -240,6 +240,7 @@ COLUMNS = (
     Column("split_test"),
     Column("split_hash"),
     Column("data_sha256"),
+    Column("source"),
     Column("fmbench_version"),
     Column("torch"),
     Column("git_commit"),

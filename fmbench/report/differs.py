@@ -15,7 +15,10 @@ from fmbench.report.columns import SHOWN, Row
 HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic", "cuda_graphs")
 
 # They say that two rows differ, but not how: only where nothing else does.
-HASHES = ("data_sha256", "split_hash")
+HASHES = ("data_sha256", "split_hash", "source")
+
+# The same, of a net whose code was changed before records said so.
+COUNTS = ("parameters", "flops")
 
 # More than this in brackets behind a net's name is read by nobody.
 MOST_DIFFERENCES = 6
@@ -48,9 +51,10 @@ def _apart(rows: Sequence[Row]) -> list[str]:
     options = {key for key in keys if "." not in key}
     # An option that differs says it all; what it is made of follows only where it does not.
     children = [key for key in keys if "." in key and key.partition(".")[0] in options]
-    spoken = [key for key in keys if key not in children and key not in HASHES]
+    last = (*HASHES, *COUNTS)
+    spoken = [key for key in keys if key not in children and key not in last]
     spoken += _telling(settings, children, given=spoken)
-    spoken += _telling(settings, [key for key in keys if key in HASHES], given=spoken)
+    spoken += _telling(settings, [key for key in keys if key in last], given=spoken)
     if len(spoken) > MOST_DIFFERENCES:
         telling = _telling(settings, spoken)
         rest = [key for key in spoken if key not in telling]
@@ -119,4 +123,5 @@ def settings_of(row: Row) -> dict[str, str]:
     }
     settings |= {name: str(row[name]) for name in HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
+    settings |= {name: str(row[name]) for name in COUNTS if row[name] is not None}
     return settings
