@@ -204,15 +204,31 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         raise StorageError(
             f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
         ) from error
-    there, here = (
-        {key: json.dumps(value) for key, value in leaves(one)} for one in (record.config, config)
-    )
+    precision = config.get("precision")
+    made = record.config if precision == "auto" else as_computed(record, precision)
+    there, here = ({key: json.dumps(value) for key, value in leaves(one)} for one in (made, config))
     for key in {**there, **here}:
         looks_now = key == "test_every" and there.get(key) == "null"
         if key not in MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
+            if made is not record.config and key == "precision":
+                way_out = f"precision=auto goes on with it; else {way_out}"
             raise StorageError(f"{other}, another one ({said}); {way_out}")
     return record
+
+
+def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
+    """The config of a run with the number format that `precision=auto` came to.
+
+    Experiments left it to the hardware once, and say fp32 now.
+
+    Args:
+        record: of the run.
+        unknown: the number format of a run that has not chosen one yet.
+    """
+    if record.config.get("precision") != "auto":
+        return record.config
+    return {**record.config, "precision": record.fingerprint.get("precision", unknown)}
 
 
 def _refuse_interpolation(folder: Path) -> None:

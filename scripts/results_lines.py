@@ -73,7 +73,8 @@ class Line:
         changes = list(self.row["deviations"]) if self.row is not None else []
         if self.row is not None and self.is_shortened:
             changes = [f"{self.row['epochs']} of {recipe(self.experiment)['epochs']} epochs"]
-        said = ", ".join((*changes, *filter(None, [self.apart])))
+        arithmetic = self.row["difference_in"] if self.row is not None else None
+        said = ", ".join((*changes, *filter(None, [self.apart or arithmetic])))
         return f"{self.experiment} ({said})" if said else self.experiment
 
     @property
@@ -88,7 +89,15 @@ class Line:
                 f" {formats.percent(theirs)} %, which is of {whole} epochs."
                 f" {how.format(epochs=row['epochs'])}"
             )
-        if row is None or row["deviations"] or theirs is None or not is_like_with_like(row):
+        if row is None or row["deviations"] or theirs is None:
+            return None
+        if row["difference_in"] is not None:
+            return (
+                f"**{self.name}**: the published {formats.percent(theirs)} % and ours lie"
+                f" {100 * abs(row['difference']):.2f} points apart, but ours was computed in"
+                f" {row['difference_in']}: not like with like."
+            )
+        if not is_like_with_like(row):
             return None
         said = f"**{self.name}**: the published {formats.percent(theirs)} %"
         ends = one_more(compared(row))
@@ -151,7 +160,10 @@ class Line:
         if self.is_whole and theirs["accuracy"] is not None and is_like_with_like(row):
             ends = one_more(compared(row))
             cells["one run (%)"] = ACCURACY.interval(*ends) if ends else formats.MISSING
-        published = row["published_accuracy"], row["published_protocol"], row["deviations"]
+        published = (
+            *(row["published_accuracy"], row["published_protocol"], row["deviations"]),
+            row["difference_in"],
+        )
         return cells | {
             "parameters": formats.count(row["parameters"]),
             "last epoch (%)": ACCURACY.with_spread(row["test_accuracy"], row["test_accuracy_sd"]),

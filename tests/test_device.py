@@ -43,6 +43,16 @@ def test_auto_precision(monkeypatch, has, flops, expected):
     assert devices.choose_precision("bf16", cpu, flops) == "bf16"
 
 
+def test_of_a_gpu_auto_says_that_nobody_measured_it(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="fmbench")
+    monkeypatch.setattr(devices, "_has_bf16", lambda _device: True)
+    assert devices.choose_precision("auto", torch.device("cpu"), 10**9) == "bf16"
+    assert devices.choose_precision("bf16", torch.device("cuda"), 10**9) == "bf16"
+    assert not caplog.text
+    assert devices.choose_precision("auto", torch.device("cuda"), 10**6) == "fp32"
+    assert "was measured on a CPU and is not known of a GPU" in caplog.text
+
+
 def test_autocast_computes_in_the_precision_said():
     layer = torch.nn.Linear(4, 4)
     for precision, dtype in [("fp32", torch.float32), ("bf16", torch.bfloat16)]:

@@ -117,3 +117,33 @@ def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_p
     write(tmp_path / "0", started="2026-11-20T10:00:00Z", **PUBLISHED)
     write(tmp_path / "1", started="2026-11-20T11:00:00Z")
     assert published_row(tmp_path)[0]["published (%)"] == "89.70, best epoch on test"
+
+
+@pytest.mark.parametrize(("overrides", "said", "typed"), [
+    (["experiment=lenet"], "+0.33, in bf16", " precision=bf16"),
+    (["experiment=lenet", "precision=auto"], "+0.33, in bf16", ""),
+])  # fmt: skip
+def test_a_difference_in_another_number_format_says_so(tmp_path, overrides, said, typed):
+    """Of a record from when the hardware chose it, and of a user who left it to the hardware."""
+    made = {**PUBLISHED, "config__precision": "auto", "fingerprint__precision": "bf16"}
+    write(tmp_path, best_test_accuracy=0.9003, overrides=overrides, **made)
+    shown, raw = published_row(tmp_path)
+    assert shown["difference (points)"] == said
+    assert raw["difference_in"] == "bf16"
+    assert raw["command"] == f"python -m fmbench {' '.join(overrides)}{typed} seed=0"
+
+
+def test_a_recipe_that_is_bf16_is_compared_with_bf16(tmp_path):
+    own = {**PUBLISHED, "config__precision": "bf16", "fingerprint__precision": "bf16"}
+    write(tmp_path, best_test_accuracy=0.9003, **own)
+    shown, raw = published_row(tmp_path)
+    assert shown["difference (points)"] == "+0.33"
+    assert raw["difference_in"] == ""
+
+
+def test_the_number_format_of_what_was_not_published_is_no_difference(tmp_path):
+    write(tmp_path, fingerprint__precision="bf16")
+    build(tmp_path, tmp_path)
+    (raw,) = sheet_rows(tmp_path)
+    assert (raw["precision"], raw["difference_in"]) == ("bf16", "")
+    assert "precision" not in raw["command"]

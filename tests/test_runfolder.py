@@ -239,3 +239,22 @@ def test_a_run_at_its_end_with_nothing_to_remove_needs_no_lock(folder):
     assert leftovers(folder.path, done) == []
     (folder.path / "checkpoint.pt").touch()
     assert [path.name for path in leftovers(folder.path, done)] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize(("came", "here", "said"), [
+    ("fp32", "fp32", None),
+    ("bf16", "auto", None),
+    (None, "fp32", None),  # nothing was computed yet
+    ("bf16", "fp32", r'is "bf16" there and "fp32" here\); precision=auto goes on with it; else '),
+])  # fmt: skip
+def test_what_auto_came_to_is_what_there_is(folder, came, here, said):
+    """Experiments left their number format to the hardware once."""
+    config = {"epochs": 3, "precision": "auto"}
+    fingerprint = {} if came is None else {"precision": came}
+    there = record(config=config, fingerprint=fingerprint)
+    (folder.path / "result.json").write_text(json.dumps(there))
+    if said is None:
+        assert held(folder.path, {**config, "precision": here}) is not None
+    else:
+        with pytest.raises(StorageError, match=said):
+            held(folder.path, {**config, "precision": here})

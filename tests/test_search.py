@@ -298,6 +298,13 @@ def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
     assert [(r["seed"], r["status"]) for r in found] == [(s, "completed") for s in (0, 1, 5)]
     status, _out, err = command(*grid, "seed=5,0,1")
     assert (status, "3 of 3 runs are done" in err) == (0, True)
+    # As an experiment says it that left this to the hardware when the grid was begun.
+    status, _out, err = command(*grid, "seed=5,0,1", "precision=fp32")
+    assert (status, "3 of 3 runs are done" in err) == (0, True)
+    record["fingerprint"]["precision"] = "bf16"
+    second.write_text(json.dumps(record))
+    status, _out, err = command(*grid, "seed=5,0,1", "precision=fp32")
+    assert (status, "; precision=auto goes on with it, which came to bf16; " in err) == (5, True)
 
 
 def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):

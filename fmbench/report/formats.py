@@ -85,12 +85,13 @@ def published(accuracy: float | None, protocol: str | None) -> str:
     return f"{percent(accuracy)}, {in_words(protocol)}"
 
 
-def points(
+def points(  # noqa: PLR0917 - of a row's keys
     share: float | None,
     of: str | None,
     accuracy: float | None,
     protocol: str | None,
     deviations: tuple[str, ...],
+    arithmetic: str | None = None,
 ) -> str:
     """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
     if accuracy is not None and deviations:
@@ -98,8 +99,9 @@ def points(
     if share is None:
         return MISSING
     # Unlike with unlike, where ours was not looked at as the published one was.
-    unlike = of == LAST_EPOCH and protocol == BEST_ON_TEST
-    return f"{100 * share:+.2f}, {of}" if unlike else f"{100 * share:+.2f}"
+    unlike = of if of == LAST_EPOCH and protocol == BEST_ON_TEST else None
+    computed = f"in {arithmetic}" if arithmetic else None
+    return ", ".join(filter(None, [f"{100 * share:+.2f}", unlike, computed]))
 
 
 def published_time(seconds: float | None, approximate: bool | None, device: str | None) -> str:

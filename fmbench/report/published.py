@@ -22,11 +22,12 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         made: All completed runs, repeats too, oldest first, with the number of their `row`.
-        table: Their mean `test_accuracy` and `best_test_accuracy`, `data` and `config`, indexed by
-            that number.
+        table: Their mean `test_accuracy` and `best_test_accuracy`, `data`, `config`, `precision`
+            and `overrides`, indexed by that number.
 
     Returns:
-        The columns of `PUBLISHED`, `difference` and `difference_of`, with the table's index.
+        The columns of `PUBLISHED`, `difference`, `difference_of` and `difference_in`, with the
+        table's index.
     """
     # Of repeats too: the newest may have been typed out without its experiment. Several experiments
     # can lead to one recipe: the one it is published under says most.
@@ -44,6 +45,9 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     compared = [_compare(row) for row in plain_rows(figures.join(ours))]
     figures["difference"] = pd.array([share for share, _ in compared], dtype="Float64")
     figures["difference_of"] = [of for _, of in compared]
+    made_in = table[["precision", "overrides", "config"]].join(figures["experiment"])
+    arithmetic = [_arithmetic(row) for row in plain_rows(made_in)]
+    figures["difference_in"] = pd.Series(arithmetic, table.index, dtype=object)
     return figures
 
 
@@ -62,8 +66,22 @@ def compared(row: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def is_like_with_like(row: Mapping[str, Any]) -> bool:
-    """Whether ours were chosen as the published one was, as far as its source says."""
-    return bool(row["published_protocol"] != BEST_ON_TEST or row["difference_of"] == BEST_ON_TEST)
+    """Whether ours were chosen and computed as the published one was, as far as is known."""
+    chosen = row["published_protocol"] != BEST_ON_TEST or row["difference_of"] == BEST_ON_TEST
+    return bool(chosen and row["difference_in"] is None)
+
+
+def _arithmetic(row: Mapping[str, Any]) -> str | None:
+    """The number format of ours where it is not the recipe's: fp32, unless its file says another.
+
+    Earlier records left it to the hardware.
+    """
+    precision = row["precision"]
+    if row["experiment"] is None:
+        return None
+    typed = any(text.lstrip("+").startswith("precision=") for text in row["overrides"])
+    of_recipe = not typed and json.loads(row["config"]).get("precision") == precision
+    return None if precision in (None, "fp32") or of_recipe else str(precision)
 
 
 def _compare(row: dict[str, Any]) -> tuple[float | None, str | None]:

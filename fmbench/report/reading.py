@@ -38,7 +38,8 @@ READING = {
     "Difference": (
         "is ours less theirs: where theirs is the best epoch on test, so is ours, if we looked "
         "each epoch; else ours is the last epoch. A row whose recipe was changed has none. "
-        "Precision and device are no part of a recipe."
+        "Published experiments run in fp32: a difference of runs in bf16 says so. The device is no "
+        "part of a recipe."
     ),
     "Split": "names the images to train, validate and test on.",
     "FLOPs": "count the forward pass of one image, a multiply-add as two operations.",

@@ -38,7 +38,8 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         where the folders hold what was answered (`fmbench.report.ranks`), `best_test_accuracy` only
         where all n have it, `images_per_second` over all their training, `published_*` of the
         experiment, `difference` ours less the published accuracy (missing where `deviations` says
-        what was done otherwise) and `difference_of` which of ours, `n_repeats` the runs that were
+        what was done otherwise), `difference_of` which of ours and `difference_in` their number
+        format where that is not the recipe's, `n_repeats` the runs that were
         left out as repeats, `repeats_spread` the most that the test accuracies of one run made
         again differ by, `n_failed` the runs of the same config that ended early, `n_unfinished`
         those still running or killed, `n_pruned` those that a search gave up. A completed run
@@ -98,9 +99,18 @@ def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
         " ".join(typed("augmentation", overrides).values()) for overrides in table["overrides"]
     ]
     table["command"] = [
-        command(overrides, list(seeds), config_dir=bool(own))
-        for overrides, seeds, own in zip(
-            table["overrides"], table["seeds"], table["config_dir"].fillna(False), strict=True
+        command(
+            # What the hardware chose then the experiment's file says otherwise now.
+            overrides if arithmetic is None else _with(overrides, "precision", arithmetic),
+            list(seeds),
+            config_dir=bool(own),
+        )
+        for overrides, seeds, own, arithmetic in zip(
+            table["overrides"],
+            table["seeds"],
+            table["config_dir"].fillna(False),
+            table["difference_in"],
+            strict=True,
         )
     ]
     table["differs"] = ""
@@ -108,9 +118,15 @@ def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
         table.loc[part.index, "differs"] = differences(plain_rows(part))
 
 
+def _with(overrides: tuple[str, ...], key: str, value: str) -> tuple[str, ...]:
+    """The overrides with one more, unless there is one of the key."""
+    given = any(text.lstrip("+").startswith(f"{key}=") for text in overrides)
+    return overrides if given else (*overrides, f"{key}={value}")
+
+
 def _describe_groups(table: pd.DataFrame, runs: pd.DataFrame, view: View) -> None:
     """Add what several configurations have in common: what they were grouped by."""
-    for name in (*PUBLISHED, "difference", "difference_of", "command"):
+    for name in (*PUBLISHED, "difference", "difference_of", "difference_in", "command"):
         table[name] = None
     table["deviations"] = [()] * len(table)
     table["model_settings"] = table["augmentation_settings"] = ""

@@ -16,7 +16,7 @@ from fmbench.config import resolve
 from fmbench.errors import PartialResultsError, StorageError
 from fmbench.explain import Refusal
 from fmbench.record import RESULT_NAME, Record, recorded_config
-from fmbench.runfolder import MAY_CHANGE, is_done
+from fmbench.runfolder import MAY_CHANGE, as_computed, is_done
 from fmbench.stop import StopRequested
 from fmbench.trials import DATABASE_NAME
 from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
@@ -68,11 +68,13 @@ class GoingOn(Launcher):
     def _match(self, configs: Sequence[dict[str, Any]], there: dict[int, Record]) -> None:
         """Find the run of each config, by all of it or by all that decides."""
         found: dict[int, int] = {}
-        for ignored in ((), MAY_CHANGE):
+        ways = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
+        for ignored, computed in ways:
             left: dict[str, list[int]] = {}
             for number, record in there.items():
                 if number not in found.values():
-                    left.setdefault(_text(record.config, ignored), []).append(number)
+                    made = as_computed(record, "auto") if computed else record.config
+                    left.setdefault(_text(made, ignored), []).append(number)
             for place, config in enumerate(configs):
                 same = left.get(_text(recorded_config(config), ignored))
                 if place not in found and same:
@@ -80,9 +82,13 @@ class GoingOn(Launcher):
         foreign = sorted(set(there) - set(found.values()))
         if foreign:
             record = there[foreign[0]]
+            way_out = "take another folder"
+            if record.config.get("precision") == "auto" != configs[0]["precision"]:
+                came = record.fingerprint.get("precision")
+                way_out = f"precision=auto goes on with it, which came to {came}; else {way_out}"
             raise StorageError(
                 f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
-                f"({' '.join(record.overrides)}); take another folder"
+                f"({' '.join(record.overrides)}); {way_out}"
             )
         fresh = max(there) + 1
         for place, config in enumerate(configs):

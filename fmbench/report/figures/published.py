@@ -85,8 +85,14 @@ def _followed(row: Row) -> bool:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """The experiment of each row, and the hardware where that alone does not tell them apart."""
-    plain = [one_line(row["experiment"] or net(row), 60) for row in rows]
+    """The experiment of each row, and the hardware where that alone does not tell them apart.
+
+    And its number format, where that is not the recipe's.
+    """
+    plain = [
+        one_line(", ".join(filter(None, [row["experiment"] or net(row), row["difference_in"]])), 60)
+        for row in rows
+    ]
     times = Counter(plain)
     return [
         text if times[text] == 1
