@@ -233,6 +233,7 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
     return {
         "config": resolved,
         "choices": experiment.options(context),
+        "labels": experiment.labels(resolved, context),
         "overrides": [*context.overrides.task, *experiment.options_of_sweep(context)],
         "experiment": experiment.chosen(context, "experiment"),
         "deviations": experiment.deviations(resolved, context),

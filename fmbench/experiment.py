@@ -10,8 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import CONFIG_DIR, GROUPS, resolve
 from fmbench.record import DECIDING_KNOBS, PLACES, leaves
@@ -22,6 +24,37 @@ _PLACES = {f"data.{name}" for name in PLACES}
 def options(hydra: Any) -> dict[str, str]:
     """The option taken from each group, by the `hydra` part of a config."""
     return {group: str(hydra.runtime.choices.get(group)) for group in GROUPS}
+
+
+def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
+    """What tables call the model, the optimizer and the schedule: the option, as a rule.
+
+    Where `_target_` is another than that of fmbench's option of the name, or of one's own option,
+    it is the target that was built.
+
+    Args:
+        config: of the run, resolved.
+        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    """
+    found = options(hydra)
+    for group in ("model", "optimizer", "scheduler"):
+        target = config[group].get("_target_")
+        usual = _target_of(hydra.job.config_name, group, found[group])
+        if usual is not None and target != usual:
+            found[group] = str(target)
+    return found
+
+
+@lru_cache
+def _target_of(name: str, group: str, option: str) -> Any:
+    """The `_target_` of an option; None where that cannot be composed alone."""
+    shipped = CONFIG_DIR / group / f"{option}.yaml"
+    if shipped.is_file():
+        return OmegaConf.select(OmegaConf.load(shipped), "_target_")
+    try:
+        return OmegaConf.select(_compose(name, (f"{group}={option}",)), f"{group}._target_")
+    except (HydraException, OmegaConfBaseException):
+        return None
 
 
 def chosen(hydra: Any, group: str) -> str | None:

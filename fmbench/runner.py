@@ -36,6 +36,7 @@ def execute(
     folder: Path,
     *,
     choices: Mapping[str, str],
+    labels: Mapping[str, str],
     overrides: list[str],
     experiment: str | None = None,
     deviations: Sequence[str] = (),
@@ -54,6 +55,7 @@ def execute(
         config: resolved, see `fmbench.config`.
         folder: of the run; must not hold another one.
         choices: the option taken from each group.
+        labels: what it is called in tables.
         overrides: that make the run again.
         experiment: the published row that it was started from.
         deviations: what it does otherwise than that.
@@ -72,7 +74,7 @@ def execute(
             exception says that it could not be written.
         Exception: whatever the net raised. The record says so, with status failed.
     """
-    record = _blank_record(config, choices, overrides)
+    record = _blank_record(config, choices, labels, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dir = config_dir
     tracking = Tracking(config["logger"], folder, base or Path.cwd())
@@ -132,7 +134,10 @@ def describe(error: BaseException) -> str:
 
 
 def _blank_record(
-    config: Mapping[str, Any], choices: Mapping[str, str], overrides: list[str]
+    config: Mapping[str, Any],
+    choices: Mapping[str, str],
+    labels: Mapping[str, str],
+    overrides: list[str],
 ) -> Record:
     """The record of a run that has not begun: what is known from the config alone."""
     kept = recorded_config(config)
@@ -140,7 +145,7 @@ def _blank_record(
     data, split_config = config["data"]["name"], json.dumps(config["data"]["split"], default=str)
     key, row = keys(kept, data_sha256=data, split_hash=split_config)
     split = config["data"]["split"]["name"]
-    name = choices.get("model", "?")
+    name = labels.get("model", "?")
     if "name" in config["model"]:  # one option that stands for many nets: torchvision
         name = f"{name}/{config['model']['name']}"
     return Record(
@@ -150,9 +155,9 @@ def _blank_record(
         choices=dict(choices),
         overrides=recorded_overrides(overrides),
         model=name,
-        augmentation=choices.get("augmentation", "?"),
-        optimizer=choices.get("optimizer", "?"),
-        scheduler=choices.get("scheduler", "?"),
+        augmentation=labels.get("augmentation", "?"),
+        optimizer=labels.get("optimizer", "?"),
+        scheduler=labels.get("scheduler", "?"),
         data={"name": config["data"]["name"], "sha256": None},
         split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
         batch_size=config["batch_size"],

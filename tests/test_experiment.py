@@ -2,11 +2,12 @@
 
 import hydra
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from fmbench import config as configuration
-from fmbench.experiment import chosen, deviations, options_of_sweep
+from fmbench.experiment import chosen, deviations, labels, options_of_sweep
 from fmbench.record import keys, recorded_overrides
 
 
@@ -105,3 +106,44 @@ def test_an_experiment_of_ones_own_that_keeps_the_figures_is_compared_with_their
         loader = GlobalHydra.instance().config_loader()
         composed = loader.load_configuration("config", ["experiment=short"], RunMode.RUN)
         assert deviations(configuration.resolve(composed), composed.hydra) == ["epochs=1"]
+
+
+def test_published_experiments_run_in_fp32(job):
+    files = sorted((configuration.CONFIG_DIR / "experiment").glob("*.yaml"))
+    assert len(files) == 18
+    assert {yaml.safe_load(path.read_text("utf-8"))["precision"] for path in files} == {"fp32"}
+    assert job("experiment=alexnet")[0]["precision"] == "fp32"
+    assert job()[0]["precision"] == "auto"
+
+
+@pytest.mark.parametrize(("overrides", "group", "label"), [
+    (["optimizer=adam"], "optimizer", "adam"),
+    (["optimizer=adam", "optimizer._target_=torch.optim.NAdam"], "optimizer", "torch.optim.NAdam"),
+    (["optimizer=adam", "optimizer._target_=torch.optim.Adam"], "optimizer", "adam"),
+    (["experiment=lenet5", "optimizer._target_=a.B"], "optimizer", "a.B"),
+    (["model=lenet", "model._target_=own.Net"], "model", "own.Net"),
+    (["model=torchvision"], "model", "torchvision"),
+    (["scheduler._target_=own.warm"], "scheduler", "own.warm"),
+    (["scheduler=constant"], "scheduler", "constant"),
+])  # fmt: skip
+def test_the_label_is_of_what_was_built(job, overrides, group, label):
+    assert labels(*job(*overrides))[group] == label
+
+
+@pytest.mark.parametrize(("name", "more", "label"), [
+    ("mine", [], "mine"),
+    ("mine", ["optimizer._target_=torch.optim.NAdam"], "torch.optim.NAdam"),
+    ("adam", [], "own.Adam"),  # one's own option with the name of fmbench's
+])  # fmt: skip
+def test_the_label_of_an_option_of_ones_own(tmp_path, name, more, label):
+    option = tmp_path / "optimizer" / f"{name}.yaml"
+    option.parent.mkdir()
+    option.write_text("defaults: [sgd]\n_target_: own.Adam\n", "utf-8")
+    configuration.register()
+    folders = [f"file://{tmp_path}", f"file://{configuration.CONFIG_DIR}"]
+    with hydra.initialize_config_search_path(folders):
+        loader = GlobalHydra.instance().config_loader()
+        chosen_ones = [f"optimizer={name}", *more]
+        composed = loader.load_configuration("config", chosen_ones, RunMode.RUN)
+        found = labels(configuration.resolve(composed), composed.hydra)
+    assert found["optimizer"] == label

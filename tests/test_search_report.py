@@ -289,3 +289,25 @@ def test_the_command_reports_a_search(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "Search: lr_batch" in out
     assert str(tmp_path / "out" / "figures") in out
+
+
+@pytest.mark.parametrize(("other", "said"), [("one", False), ("two", True), (None, False)])
+def test_trials_of_changed_code_are_told(tmp_path, other, said):
+    put(tmp_path)
+    write(tmp_path / "0", source="one")
+    write(tmp_path / "3", batch_size=512, source=other)
+    (part,) = build(tmp_path).searches
+    assert ("of 2 different codes" in " ".join(part.sentences)) is said
+
+
+def test_a_trial_is_called_by_what_was_built(tmp_path):
+    """Not by the option, where `optimizer._target_` was set for the whole search."""
+    put(tmp_path, trials=[trial(0, parameters={"optimizer": "adam", "model": "torchvision"}),
+                          trial(1, parameters={"optimizer": "sgd"})])  # fmt: skip
+    write(tmp_path / "0", optimizer="torch.optim.NAdam", model="torchvision/vgg11")
+    made = build(tmp_path)
+    said = "optimizer=torch.optim.NAdam, model=torchvision"
+    assert any(said in sentence for sentence in made.searches[0].sentences)
+    (best,) = (table for table in made.searches[0].tables if table.title == "Best trials")
+    assert [row[-3] for row in best.rows][:1] == ["torch.optim.NAdam"]
+    assert "sgd" in [row[-3] for row in best.rows]

@@ -23,6 +23,8 @@ def model_settings(model: str, overrides: tuple[str, ...]) -> str:
     # Where one option stands for many nets, the name of the net has it already.
     if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
         said.pop("name", None)
+    if said.get("_target_") == f"_target_={model.partition('/')[0]}":
+        said.pop("_target_")
     return " ".join(said.values())
 
 

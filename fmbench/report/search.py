@@ -7,7 +7,7 @@ looked for among the runs that were found anyway.
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ MOST_FAILED = 10
 # A name or a value may be of any length; what is longer than this is cut.
 LONGEST = 60
 LONGEST_ERROR = 300
+
+#: What a run has a name for that may be another than its option's.
+_BUILT = ("model", "optimizer", "scheduler")
 
 _WORDS = {"flops": "FLOPs", "train_seconds": "training time"}
 _FORMATS = {
@@ -95,6 +98,12 @@ class SearchPart:
             said += self._best_sentences(self.best[0])
         elif not any(trial.state == COMPLETE for trial in search.trials):
             said.append("No trial completed, so there is no best one.")
+        sources = {run["source"] for run in self.runs.values() if run.get("source")}
+        if len(sources) > 1:
+            said.append(
+                f"The user's own code was changed between trials: they are of {len(sources)} "
+                "different codes, and the best of them is a choice among these too."
+            )
         return said
 
     @property
@@ -206,7 +215,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
     if not searches:
         return []
     runs = {}
-    for row in plain_rows(frame[["folder", "test_accuracy"]]):
+    for row in plain_rows(frame[["folder", "test_accuracy", "source", *_BUILT]]):
         # Another driver names its folders as it sees them: from the root, links followed.
         runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
     parts = []
@@ -218,8 +227,25 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
             if trial.folder is not None
         }
         found = {number: runs[place] for number, place in places.items() if place in runs}
-        parts.append(SearchPart(search, found, folder, ends[folder]))
+        parts.append(SearchPart(_as_built(search, found), found, folder, ends[folder]))
     return parts
+
+
+def _as_built(search: Search, runs: Mapping[int, Mapping[str, Any]]) -> Search:
+    """The search with the names that its runs have for what was built.
+
+    With a target of its own, `optimizer._target_=...`, an option builds something else.
+    """
+    trials = []
+    for trial in search.trials:
+        run = runs.get(trial.number, {})
+        built = {
+            key: run[key]
+            for key, value in trial.parameters.items()
+            if key in _BUILT and run.get(key) and run[key].partition("/")[0] != value
+        }
+        trials.append(replace(trial, parameters={**trial.parameters, **built}))
+    return replace(search, trials=tuple(trials))
 
 
 def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str | None]:

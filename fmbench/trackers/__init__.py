@@ -185,10 +185,13 @@ def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None
 def settings(record: Record) -> dict[str, str | int | float | bool]:
     """What a run is made of: the options chosen, and every key that a record keeps.
 
+    With a target of its own an option gives something else: then its class is named.
+
     Returns:
         By the names that overrides have; lists and null as JSON.
     """
-    chosen = {**record.choices, "model": record.model}
+    built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler")}
+    chosen = {**record.choices, **built}
     if record.experiment is not None:
         chosen["experiment"] = record.experiment
     values = {key: _plain(value) for key, value in leaves(record.config)}
