@@ -367,7 +367,7 @@ def _hash(value: Any) -> str:
 
 
 def _of_tree(tree: ast.AST) -> str:
-    """Hash of what code says: the same in every version of Python, however it is laid out."""
+    """Hash of what code says, however it is laid out."""
     said: list[str] = []
     waiting: list[Any] = [tree]
     while waiting:  # without recursion: an expression may be deep
