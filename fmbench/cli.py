@@ -238,10 +238,23 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
         "experiment": experiment.chosen(context, "experiment"),
         "deviations": experiment.deviations(resolved, context),
         "base": Path(context.runtime.cwd),
+        "runs_at_once": _runs_at_once(context),
         "config_dir": any(
             source.provider == "command-line" for source in context.runtime.config_sources
         ),
     }
+
+
+def _runs_at_once(context: Any) -> int | None:
+    """How many runs of its sweep share the machine with a run, itself included, if that is known.
+
+    A launcher that knows says so in the environment; a cluster does not.
+    """
+    said = os.environ.get(environment.RUNS_AT_ONCE, "")
+    if said.isdecimal():
+        return int(said)
+    in_turn = str(context.launcher.get("_target_")).endswith(".BasicLauncher")
+    return 1 if context.mode != RunMode.MULTIRUN or in_turn else None
 
 
 def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from omegaconf.resolvers import oc
 
 from fmbench.errors import ConfigError
 
+#: Set by launchers: how many runs of a sweep share this machine.
+RUNS_AT_ONCE = "FMBENCH_RUNS_AT_ONCE"
+
 #: The only key that may be read from the environment. Records leave it out.
 _FROM_ENVIRONMENT = "data.root"
 

@@ -90,6 +90,7 @@ class Record:
     )
     images_per_second: float | None = None  # training images over the training clock
     peak_memory: int | None = None
+    runs_at_once: int | None = None  # of its sweep on this machine; None where that is not known
     device: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     # One for each time that the run was interrupted and went on: when, where, and what of the

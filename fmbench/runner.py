@@ -41,6 +41,7 @@ def execute(
     experiment: str | None = None,
     deviations: Sequence[str] = (),
     config_dir: bool = False,
+    runs_at_once: int | None = None,
     in_sweep: bool = False,
     display: Callable[[int, int], Display] = display_for,
     watch: Watch | None = None,
@@ -60,6 +61,7 @@ def execute(
         experiment: the published row that it was started from.
         deviations: what it does otherwise than that.
         config_dir: whether options could come from a folder of the user's.
+        runs_at_once: of its sweep on this machine; None where that is not known.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         display: called with epochs and images per epoch, shows the progress.
         watch: of a search.
@@ -76,7 +78,7 @@ def execute(
     """
     record = _blank_record(config, choices, labels, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
-    record.config_dir = config_dir
+    record.config_dir, record.runs_at_once = config_dir, runs_at_once
     tracking = Tracking(config["logger"], folder, base or Path.cwd())
     with RunFolder(folder) as run_folder, listening(pass_on=in_sweep) as listener:
         before = held(folder, record.config)

@@ -65,6 +65,7 @@ FIELDS = (
     *_fields("", COUNT, "parameters flops batch_size epochs best_test_epoch peak_memory"),
     Field("seed", "", "seed", SEED),
     *_fields("", AMOUNT, "learning_rate images_per_second"),
+    Field("runs_at_once", "", "runs_at_once", COUNT),
     *_fields("", SHARE, "train_accuracy validation_accuracy test_accuracy best_test_accuracy"),
     *_fields("", LOSS, "train_loss validation_loss test_loss"),
     *_fields("seconds", AMOUNT, "train evaluate total", prefix="seconds_"),

@@ -21,6 +21,9 @@ _CHUNK = 4096
 # Images that two rows answer otherwise; of fewer no mean is normally distributed.
 _FEW = 30
 
+# The logarithm of the smallest p that is told from 0.
+_LEAST_P = -300.0
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -45,17 +48,22 @@ class Sample:
         return known and self.test_set is not None and self.test_set == other.test_set
 
 
+#: What a difference of two rows may be about. Recipes vary with their seeds, so that each needs
+#: several. Of one seed each it is about two trained models. One against several is about neither.
+RECIPES, MODELS, NEITHER = "recipes", "models", "neither"
+
+
 @dataclass(frozen=True)
 class Difference:
     """How much more accurate one row is than another.
 
     Attributes:
         mean: A's mean accuracy less B's.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        p: Of the hypothesis that there is no difference, two-sided.
+        low: Lower end of its 95 % interval; NaN where it is about neither.
+        high: Upper end; likewise.
+        p: Of the hypothesis that there is no difference, two-sided; likewise.
         paired: The answers were compared image by image.
-        seeds: The spread of the seeds is in it; else it is about these two nets alone.
+        about: `RECIPES`, `MODELS` or `NEITHER`.
     """
 
     mean: float
@@ -63,7 +71,7 @@ class Difference:
     high: float
     p: float
     paired: bool
-    seeds: bool
+    about: str
 
 
 def t_half_width(deviation: np.ndarray | float, n: np.ndarray | float) -> np.ndarray:
@@ -139,17 +147,21 @@ def difference(a: Sample, b: Sample) -> Difference:
     With one seed each the interval is of those images that one of the two alone has right, by the
     same exact test as p (Clopper and Pearson 1934).
     """
-    found = _differences([a, b])
-    mean, p = float(found.mean[0]), float(found.p[0])
-    half = float(special.stdtrit(found.freedom[0], (1 + CONFIDENCE) / 2) * found.error[0])
+    pair = _pairs([a, b])
+    mean = float(pair.mean[0])
+    several = [len(sample.accuracies) > 1 for sample in (a, b)]
+    about = (MODELS, NEITHER, RECIPES)[sum(several)]
+    if about == NEITHER:
+        return Difference(mean, np.nan, np.nan, np.nan, a.is_paired(b), about)
+    half = float(half_width(pair.variances, pair.freedom, 1 - CONFIDENCE)[0])
     low, high = mean - half, mean + half
-    seeds = max(len(a.accuracies), len(b.accuracies)) > 1
-    if not seeds and a.is_paired(b) and a.correct is not None and b.correct is not None:
+    if about == MODELS and a.is_paired(b) and a.correct is not None and b.correct is not None:
         only_a = int(np.sum(a.correct > b.correct))
         apart = only_a + int(np.sum(b.correct > a.correct))
         ends = [2 * share - 1 for share in _clopper_pearson(only_a, apart)]
         low, high = (apart / a.images * end for end in ends)
-    return Difference(mean, max(low, -1.0), min(high, 1.0), p, paired=a.is_paired(b), seeds=seeds)
+    p = float(pair.p[0])
+    return Difference(mean, max(low, -1.0), min(high, 1.0), p, a.is_paired(b), about)
 
 
 def _clopper_pearson(hits: int, count: int) -> tuple[float, float]:
@@ -163,47 +175,100 @@ def _clopper_pearson(hits: int, count: int) -> tuple[float, float]:
 def ranks(samples: Sequence[Sample], *, level: float = 1 - CONFIDENCE) -> list[int]:
     """The rank of each row: 1, and one more for each row that is better beyond doubt.
 
-    That is by a test of each pair, all of them corrected by Holm's method. So rows share a rank
-    where no test can tell them apart from the same better ones; a row of few seeds may share one
-    that a row just above it, of more seeds, does not reach.
+    That is by a test of each pair, all of them corrected by Holm's method. Two rows whose own test
+    tells nothing may yet have different ranks: a third row can be better than one of them alone.
+    Rows of several seeds are compared, as recipes; where there are not two of those, rows of one
+    seed are, as trained models. The others have rank 1, for nothing is known against them.
 
     Args:
         samples: One a row.
-        level: Of error, over all pairs together.
+        level: Of error, over all pairs together: the most that the chance may be that any two rows
+            without a difference are told apart.
     """
-    count = len(samples)
-    found = [1] * count
-    if count < 2:
-        return found
-    pairs = _differences(samples)
-    first, second = np.triu_indices(count, 1)
-    apart = holm(pairs.p) < level
+    pairs = _pairs(samples)
+    tested, rejected = int(pairs.tested.sum()), 0
+    apart = np.zeros(len(pairs.mean), dtype=bool)
+    # Holm's steps, all pairs that pass one at once: those that are left need less correction.
+    while rejected < tested:
+        apart = pairs.apart(level / (tested - rejected))
+        if apart.sum() == rejected:
+            break
+        rejected = int(apart.sum())
+    first, second = np.triu_indices(len(samples), 1)
     worse = np.where(pairs.mean > 0, second, first)[apart]
-    return [1 + int(better) for better in np.bincount(worse, minlength=count)]
+    return [1 + int(better) for better in np.bincount(worse, minlength=len(samples))]
+
+
+def half_width(variances: np.ndarray, freedom: np.ndarray, level: np.ndarray | float) -> np.ndarray:
+    """Half the interval of a sum of independent estimates: their own half widths, as squares.
+
+    It holds its level whatever the variances are (Banerjee 1960, Sankhya 22, 357-358): the chance
+    to lie outside is, given the estimated variances, a convex function of their weighted mean, so
+    that it is at most the weighted mean of what each part's own interval misses, which is `level`.
+    That of Welch does not, where one part is known well and the other is small by luck.
+
+    Args:
+        variances: (m, ...) of the mean of each part.
+        freedom: (m, ...) degrees of freedom of each variance.
+        level: (...) what the interval misses, from 0 to 1.
+
+    Returns:
+        (...) half widths.
+    """
+    quantiles = special.stdtrit(freedom, np.asarray(level) / 2)
+    return np.asarray(np.sqrt(np.sum(quantiles**2 * variances, axis=0)))
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """All pairs of some rows, in the order of `numpy.triu_indices`; (k,) each."""
+    """All pairs of some rows, in the order of `numpy.triu_indices`.
+
+    Attributes:
+        mean: (k,) differences of the means.
+        variances: (3, k) of them: over the images, over the seeds of either row.
+        freedom: (3, k) degrees of freedom of these.
+        least: (k,) by an exact test, what p is at least.
+        exact: (k,) the exact test is all there is: two single models.
+        tested: (k,) both rows have several seeds; or both have one, and no two have several.
+    """
 
     mean: np.ndarray
-    error: np.ndarray
+    variances: np.ndarray
     freedom: np.ndarray
-    p: np.ndarray
+    least: np.ndarray
+    exact: np.ndarray
+    tested: np.ndarray
+
+    def beyond(self, level: np.ndarray | float) -> np.ndarray:
+        """(k,) whether the intervals at a level leave out 0."""
+        return np.asarray(np.abs(self.mean) > half_width(self.variances, self.freedom, level))
+
+    def apart(self, level: float) -> np.ndarray:
+        """(k,) whether p is below a level."""
+        return np.asarray(self.tested & (self.exact | self.beyond(level)) & (self.least < level))
+
+    @property
+    def p(self) -> np.ndarray:
+        """(k,) the level from which on each pair is told apart; NaN where there is no test."""
+        # Of their logarithms; 2^-50 of the range is the twelfth digit.
+        low, high = np.full(len(self.mean), _LEAST_P), np.zeros(len(self.mean))
+        for _ in range(50):
+            middle = (low + high) / 2
+            beyond = self.beyond(np.exp(middle))
+            low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
+        p = np.where(self.exact | (low == _LEAST_P), 0.0, np.exp(high))
+        return np.where(self.tested, np.maximum(p, self.least), np.nan)
 
 
-def _differences(samples: Sequence[Sample]) -> _Pairs:
-    """The difference of each pair, its standard error and degrees of freedom, and its p.
+def _pairs(samples: Sequence[Sample]) -> _Pairs:
+    """What is known of the difference of each pair.
 
-    The variance of a difference is that over the images plus that over the seeds of either row.
-    The first holds a little of the second already, so the tests err on the careful side. Of two or
-    three seeds the spread is hardly known, and one that is small by chance would make differences
-    of nothing: so no row's counts for less than that of all rows together, and a row of one seed
-    has theirs. Degrees of freedom are by Welch and Satterthwaite. Where no row has several seeds,
-    what is left is McNemar's test of two nets.
+    Its variance is that over the images plus that over the seeds of either row. The first holds a
+    little of the second already, so the tests err on the careful side. Of two single models there
+    is McNemar's test, where they answered the same images.
     """
     first, second = np.triu_indices(len(samples), 1)
-    n = np.array([len(sample.accuracies) for sample in samples])
+    n = np.array([len(sample.accuracies) for sample in samples], dtype=int)
     means = np.array([float(np.mean(sample.accuracies)) for sample in samples])
     images = np.array([sample.images for sample in samples], dtype=float)
     mean = means[first] - means[second]
@@ -212,8 +277,9 @@ def _differences(samples: Sequence[Sample]) -> _Pairs:
     right, wrong = means * images + 1, (1 - means) * images + 1
     alone = right * wrong / (images + 2) ** 2 / images
     over_images = alone[first] + alone[second]
-    p_exact = np.full(len(first), np.nan)
-    few = np.zeros(len(first), dtype=bool)
+    one_each = (n[first] == 1) & (n[second] == 1)
+    several = (n[first] > 1) & (n[second] > 1)
+    least, exact = np.zeros(len(first)), np.zeros(len(first), dtype=bool)
     for members in _test_sets(samples):
         inside = np.isin(first, members) & np.isin(second, members)
         at = {member: place for place, member in enumerate(members)}
@@ -225,39 +291,35 @@ def _differences(samples: Sequence[Sample]) -> _Pairs:
         sums = squares[row] + squares[column] - 2 * products[row, column]
         variance = np.maximum(sums - count * mean[inside] ** 2, 0) / max(count - 1, 1)
         over_images[inside] = variance / count
-        few[inside] = sums < _FEW
-        p_exact[inside] = mcnemar(
-            np.rint(squares[row] - products[row, column]),
-            np.rint(squares[column] - products[row, column]),
+        exact[inside] = one_each[inside]
+        least[inside] = np.where(
+            one_each[inside],
+            mcnemar(
+                np.rint(squares[row] - products[row, column]),
+                np.rint(squares[column] - products[row, column]),
+            ),
+            0.0,
         )
+        for place in np.flatnonzero(inside)[(sums < _FEW) & ~one_each[inside]]:
+            least[place] = _sign_test(samples[first[place]], samples[second[place]])
 
-    spread, known = _spreads(samples)
-    over_seeds = spread[first] / n[first] + spread[second] / n[second]
-    variance = over_images + over_seeds
-    image_term = over_images**2 / np.maximum(np.minimum(images[first], images[second]) - 1, 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = variance**2 / (image_term + over_seeds**2 / max(known, 1))
-        distance = np.abs(mean) / np.sqrt(variance)
-    freedom = np.minimum(np.where(np.isfinite(freedom), freedom, np.inf), 1e9)
-    # Where nothing varies, any difference is one.
-    distance = np.where(variance > 0, distance, np.where(mean == 0, 0.0, np.inf))
-    p = np.minimum(2 * special.stdtr(freedom, -distance), 1.0)
-    exact = (n[first] == 1) & (n[second] == 1) & (known == 0) & np.isfinite(p_exact)
-    p = np.where(exact, p_exact, p)
-    for place in np.flatnonzero(few & ~exact):
-        p[place] = max(p[place], _sign_test(samples[first[place]], samples[second[place]]))
-    return _Pairs(mean, np.sqrt(variance), freedom, p)
-
-
-def _spreads(samples: Sequence[Sample]) -> tuple[np.ndarray, int]:
-    """The variance over seeds that each row is taken to have, and its degrees of freedom."""
-    n = np.array([len(sample.accuracies) for sample in samples])
-    own = np.array(
-        [np.var(s.accuracies, ddof=1) if len(s.accuracies) > 1 else 0.0 for s in samples]
+    own = [np.var(s.accuracies, ddof=1) if len(s.accuracies) > 1 else 0.0 for s in samples]
+    over_seeds = np.array(own, dtype=float) / n
+    freedom = np.maximum(n - 1, 1)
+    return _Pairs(
+        mean=mean,
+        variances=np.stack([over_images, over_seeds[first], over_seeds[second]]),
+        freedom=np.stack(
+            [
+                np.maximum(np.minimum(images[first], images[second]) - 1, 1),
+                freedom[first],
+                freedom[second],
+            ]
+        ),
+        least=least,
+        exact=exact,
+        tested=several if several.any() else one_each,
     )
-    known = int(np.sum(n - 1))
-    pooled = float(np.sum(own * (n - 1))) / max(known, 1)
-    return np.maximum(own, pooled), known
 
 
 def _sign_test(a: Sample, b: Sample) -> float:

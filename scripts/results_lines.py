@@ -174,7 +174,9 @@ class Line:
                 row["difference"], row["difference_of"], *published
             ),
             "n": seeds_of(row),
-            "training time": formats.duration(row["seconds_train"]),
+            "training time": METRICS["seconds_train"].with_spread(
+                row["seconds_train"], row["seconds_train_sd"]
+            ),
             "device": formats.hardware(row["device"], row["precision"]),
         }
 
@@ -240,7 +242,7 @@ def _may_be_of(run: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def seeds_of(row: Mapping[str, Any]) -> str:
     """How many seeds a row has, of how many runs if not all completed."""
-    others = (row[key] for key in ("n_failed", "n_unfinished", "n_pruned"))
+    others = (row[key] for key in ("n_failed", "n_unfinished", "n_pruned", "n_interrupted"))
     return formats.seeds(row["n"], *others)
 
 

@@ -222,6 +222,6 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
         formats.number(row["learning_rate"]),
         formats.text(row["scheduler"]),
         formats.count(row["epochs"]),
-        formats.duration(row["seconds_train"]),
+        METRICS["seconds_train"].with_spread(row["seconds_train"], row["seconds_train_sd"]),
         formats.hardware(row["device"], row["precision"]),
     ]

@@ -18,6 +18,7 @@ def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch,
     assert record.status == "completed"
     assert record.seed == 4
     assert record.parameters == 44_426
+    assert record.runs_at_once == 1
     frame = fmbench.load_results("outputs")
     assert frame["test_accuracy"].tolist() == [record.test_accuracy]
     assert frame["key"].tolist() == [record.key]

@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from fmbench import cli, machine
+from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import RunDiedError
 from fmbench.explain import Refusal
 from fmbench.record import FAILED, INTERRUPTED, Record
@@ -327,7 +328,9 @@ def environments(monkeypatch, count, threads=None, gpus=()):
     from hydra_plugins.fmbench_launchers import _lanes
 
     monkeypatch.setattr(machine, "usable", lambda: machine.Usable(8, None))
-    return [lane.environment for lane in _lanes.Lanes(count, threads, gpus).lanes]
+    found = [dict(lane.environment) for lane in _lanes.Lanes(count, threads, gpus).lanes]
+    assert {own.pop(RUNS_AT_ONCE) for own in found} == {str(count)}
+    return found
 
 
 def test_the_cores_are_shared_out(monkeypatch):

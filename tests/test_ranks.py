@@ -7,6 +7,7 @@ import pytest
 from records import answer, write
 
 from fmbench import report
+from fmbench.report.compare import compare
 from fmbench.report.ranks import MOST_RANKED, evidence, ranked
 from fmbench.results import load_results
 
@@ -51,14 +52,56 @@ def test_answers_on_other_images_are_not_paired(tmp_path):
     assert ranks(tmp_path) == {"ahead": 1, "behind": 1}
 
 
+def test_a_rank_of_rows_of_one_seed_is_marked_as_one_of_models(tmp_path):
+    run(tmp_path / "0", "ahead", 9045)
+    run(tmp_path / "1", "behind", 9000)
+    made = report.build([tmp_path])
+    (section,) = made.sections
+    assert [row["rank_of"] for row in section.rows] == ["models", "models"]
+    (column,) = [column for column in section.columns if column.key == "rank"]
+    assert [column.cell(row) for row in section.rows] == ["1*", "2*"]
+    assert section.footnote.startswith("* One seed: a rank of these trained models on these images")
+    assert "| 1\\* |" in made.markdown
+    assert "\n\n\\* One seed: a rank of these trained models" in made.markdown
+    assert "<p>* One seed: a rank of these trained models" in made.html
+    assert '"rank": 2, "rank_of"' not in made.json  # each stands at its own place
+    assert '"rank_of": "models"' in made.json
+    assert ",models," in made.csv
+
+
+def test_rows_of_one_seed_have_no_rank_beside_rows_of_several(tmp_path):
+    for seed, right in enumerate((9000, 9001, 8999)):
+        run(tmp_path / f"a{seed}", "steady", right, seed=seed)
+        run(tmp_path / f"b{seed}", "behind", right - 900, seed=seed)
+    run(tmp_path / "c", "lucky", 9900)
+    run(tmp_path / "d", "unlucky", 5000)
+    assert ranks(tmp_path) == {"steady": 1, "behind": 2, "lucky": None, "unlucky": None}
+    (section,) = report.build([tmp_path]).sections
+    assert section.footnote.startswith("Rows of one seed have no rank beside rows of several")
+    assert [row["rank_of"] for row in section.rows] == [None, "recipes", "recipes", None]
+
+
 def test_the_spread_of_seeds_counts(tmp_path):
     for seed, right in enumerate((9000, 9120, 8940)):
         run(tmp_path / f"a{seed}", "shaky", right, seed=seed)
         run(tmp_path / f"b{seed}", "steady", 8900 + 10 * seed, seed=seed)
     assert ranks(tmp_path) == {"shaky": 1, "steady": 1}
-    for seed, right in enumerate((9020, 9021, 9019)):
+    for seed, right in enumerate((9100, 9101, 9099)):
         run(tmp_path / f"a{seed}", "shaky", right, seed=seed)
     assert ranks(tmp_path) == {"shaky": 1, "steady": 2}
+    assert report.build([tmp_path]).sections[0].footnote == ""
+
+
+def test_compare_and_the_rank_column_are_of_one_test(tmp_path):
+    for seed, (a, b) in enumerate(((9045, 9000), (9050, 8990), (9040, 9010))):
+        run(tmp_path / f"a{seed}", "a", a, seed=seed)
+        run(tmp_path / f"b{seed}", "b", b, seed=seed)
+    # Two rows are one pair, so that nothing is corrected.
+    for change in (0, 5, 10, 20, 60):
+        for seed, right in enumerate((9000, 8990, 9010)):
+            run(tmp_path / f"b{seed}", "b", right - change, seed=seed)
+        apart = compare("1", "2", [tmp_path]).difference.p < 0.05
+        assert (ranks(tmp_path) == {"a": 1, "b": 2}) == apart
 
 
 def test_ranks_count_within_a_test_set(tmp_path):

@@ -83,7 +83,7 @@ def test_no_completed_run_says_how_to_make_one_and_writes_nothing(tmp_path, caps
     status, out, _ = run(capsys)
     assert status == 4
     assert "why" in out
-    assert "0 of 1 runs completed." in out
+    assert "0 of 1 runs completed, 1 failed." in out
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 

@@ -36,7 +36,9 @@ def test_of_a_search_the_tested_trial_is_the_row(tmp_path):
     (section,) = made.sections
     (row,) = section.rows
     assert (row["test_accuracy"], row["batch_size"], row["n"]) == (0.887, 64, 1)
-    assert section.summary == "2 of 4 runs completed (1 pruned; 1 other trial: see Search)."
+    assert section.summary == (
+        "2 of 4 runs completed (1 in the table; 1 other trial: see Search), 1 failed, 1 pruned."
+    )
     assert [run["status"] for run in section.unfinished] == ["failed"]
     assert (made.completed, made.pruned, made.failed, made.exit_status) == (2, 1, 1, 0)
     assert "1 other trial: see Search" in made.markdown
@@ -50,7 +52,8 @@ def test_a_trial_that_no_search_tells_of_is_counted_too(tmp_path):
     made = build(tmp_path)
     (section,) = made.sections
     assert section.summary == (
-        "2 of 4 runs completed (1 pruned; without a test accuracy, so no row here: 1)."
+        "2 of 4 runs completed (1 in the table; without a test accuracy, so no row here: 1), "
+        "1 failed, 1 pruned."
     )
     # What failed stands before what a search gave up.
     assert [run["status"] for run in section.unfinished] == ["failed", "pruned"]
@@ -64,7 +67,7 @@ def test_trials_without_any_row(tmp_path):
     write(tmp_path / "1", status="pruned", data__name="synthetic", **untested)
     real, synthetic = build(put(tmp_path)).sections
     assert real.summary == "2 of 2 runs completed (2 trials: see Search)."
-    assert synthetic.summary == "0 of 1 runs completed (1 pruned)."
+    assert synthetic.summary == "0 of 1 runs completed, 1 pruned."
     assert (real.rows, synthetic.rows, synthetic.unfinished) == ([], [], [])
 
 
@@ -78,8 +81,39 @@ def test_a_pruned_run_is_neither_a_seed_nor_a_failure_of_its_row(tmp_path):
     assert (row["n"], row["n_failed"], row["n_pruned"]) == (1, 1, 2)
     assert row["test_accuracy"] == 0.9001
     assert "| 1 of 4 (1 failed, 2 pruned) |" in made.markdown
-    assert "1 of 4 runs completed (2 pruned)." in printed(made)
+    assert "1 of 4 runs completed, 1 failed, 2 pruned." in printed(made)
     assert (made.completed, made.pruned, made.failed) == (1, 2, 1)
+
+
+def test_an_interrupted_run_has_not_failed(tmp_path):
+    write(tmp_path / "0")
+    write(tmp_path / "1", seed=1, status="interrupted", test_accuracy=None)
+    write(tmp_path / "2", seed=2, status="diverged", test_accuracy=None)
+    write(tmp_path / "3", seed=3, status="running", test_accuracy=None)
+    made = build(tmp_path)
+    (section,) = made.sections
+    (row,) = section.rows
+    assert (row["n_failed"], row["n_interrupted"], row["n_unfinished"]) == (1, 1, 1)
+    assert "| 1 of 4 (1 failed, 1 interrupted, 1 unfinished) |" in made.markdown
+    assert section.summary == (
+        "1 of 4 runs completed, 1 diverged, 1 interrupted, 1 still running or killed."
+    )
+
+
+def test_the_counts_of_a_section_add_up(tmp_path):
+    """Each run once: of all, and of those that completed."""
+    folder = sweep(tmp_path)
+    write(folder / "8", started="2026-11-20T23:30:00Z")
+    write(folder / "9", started="2026-11-20T23:40:00Z")
+    write(folder / "10", seed=5, status="interrupted", test_accuracy=None)
+    write(folder / "11", seed=6, status="running", test_accuracy=None)
+    (section,) = build(folder).sections
+    all_of, in_brackets, others = re.fullmatch(
+        r"(\d+ of \d+) runs completed \((.*)\), (.*)\.", section.summary
+    ).groups()
+    completed, total = map(int, all_of.split(" of "))
+    numbers = [sum(map(int, re.findall(r"\d+", part))) for part in (in_brackets, others)]
+    assert (completed, total - completed) == tuple(numbers)
 
 
 def test_a_completed_run_needs_one_of_the_two_accuracies(tmp_path):

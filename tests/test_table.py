@@ -138,7 +138,7 @@ def test_runs_that_did_not_complete_are_counted_and_listed(tmp_path):
     write(tmp_path / "2", status="diverged", error="x" * 9_999, test_accuracy=None)
     made = build(tmp_path, tmp_path)
     assert (made.completed, made.failed, made.exit_status) == (1, 2, 0)
-    assert "1 of 3 runs completed." in made.markdown
+    assert "1 of 3 runs completed, 1 failed, 1 diverged." in made.markdown
     assert (
         "| lenet | 0 | failed | Out of memory &#124; 3 GiB | 2026-11-20 23:00 UTC | 1 |"
         in made.markdown
@@ -154,7 +154,7 @@ def test_a_running_record_is_listed_with_its_start_and_not_counted_as_completed(
     write(tmp_path / "1", seed=1, status=RUNNING, test_accuracy=None)
     made = build(tmp_path, tmp_path)
     assert (made.completed, made.failed) == (1, 1)
-    assert "1 of 2 runs completed (still running, or killed: 1)." in made.markdown
+    assert "1 of 2 runs completed, 1 still running or killed." in made.markdown
     listed = "| lenet | 1 | running | still running, or killed | 2026-11-20 23:00 UTC | 1 |"
     assert listed in made.markdown
     shown = "running: lenet in 1: still running, or killed; started 2026-11-20 23:00 UTC"

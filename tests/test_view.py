@@ -90,6 +90,59 @@ def test_what_is_no_condition_is_said(runs, condition, said):
     assert "\n" not in str(raised.value)
 
 
+@pytest.fixture
+def nested(tmp_path):
+    """Runs whose configs hold lists, objects and null."""
+    folder = tmp_path / "nested"
+    parts = {"crop": {"padding": 4}, "cutout": None}
+    write(folder / "a", config__scheduler__milestones=[6, 13], config__augmentation=parts)
+    parts = {"crop": None, "cutout": {"size": 8, "probability": 1.0}}
+    write(folder / "b", model="b", config__scheduler__milestones=[5], config__augmentation=parts)
+    write(folder / "c", model="c", deviations=["epochs=7"])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("scheduler.milestones=[6,13]", ["a"]),
+        ("'scheduler.milestones=[6, 13]'", ["a"]),
+        ("scheduler.milestones=[5],[6,13]", ["a", "b"]),
+        ("scheduler.milestones!=[5]", ["a", "c"]),
+        ("scheduler.milestones=*13*", ["a"]),
+        ("scheduler.milestones>5", []),
+        ("augmentation.crop=null", ["b", "c"]),
+        ("augmentation.crop!=null", ["a"]),
+        ("augmentation.cutout={size:8,probability:1.0}", ["b"]),
+        ("deviations=epochs=7", ["c"]),
+        ("experiment=null model=b,c", ["b", "c"]),
+    ],
+)
+def test_conditions_on_lists_and_on_nothing(nested, condition, expected):
+    assert numbers(nested, condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "differs"),
+    [
+        ("scheduler.milestones", ["[5]", "unset", "[6,13]"]),
+        ("augmentation.cutout", ["{size:8,probability:1.0}", "unset", "null"]),
+        ("deviations", ["epochs=7", "unset"]),
+    ],
+)
+def test_groups_by_lists_and_by_nothing(nested, key, differs):
+    rows = report.build([nested], view=View(group_by=(key,))).rows
+    assert sorted(row["differs"] for row in rows) == sorted(f"{key}={one}" for one in differs)
+
+
+def test_a_key_that_is_null_in_all_runs_is_one_that_they_have(tmp_path):
+    write(tmp_path / "a", config__threads=None)
+    assert numbers(tmp_path, "threads=2") == ["a"]  # the column, of what was measured
+    write(tmp_path / "a", config__sampler=None)
+    assert numbers(tmp_path, "sampler=null") == ["a"]
+    assert numbers(tmp_path, "sampler=x") == []
+
+
 def test_a_filtered_report_counts_the_runs_that_it_is_of(runs):
     made = report.build([runs], view=View(condition="model=lenet"))
     (section,) = made.sections

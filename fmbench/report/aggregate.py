@@ -23,12 +23,13 @@ _SAME = (
     *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
-_SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty")
+_SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once")
 _EACH = {
     "folders": "folder",
     "accuracies": "test_accuracy",
     "best_accuracies": "best_test_accuracy",
     "run_seeds": "seed",
+    "run_seconds": "seconds_train",
 }
 # Of different machines no mean says anything.
 _MEASURED = (

@@ -115,12 +115,14 @@ def _mean(key: str, **options: Any) -> Column:
     return Column(key, metric.heading, metric.show, unit=metric.unit, right=True, **options)
 
 
-def _with_spread(key: str) -> Column:
+def _with_spread(key: str, **options: Any) -> Column:
     metric = METRICS[key]
     if not metric.spread:
-        return _mean(key)
+        return _mean(key, **options)
     takes = (key, f"{key}_sd")
-    return Column(key, metric.heading, metric.with_spread, takes, unit=metric.unit, right=True)
+    return Column(
+        key, metric.heading, metric.with_spread, takes, unit=metric.unit, right=True, **options
+    )
 
 
 def _interval(key: str, **options: Any) -> Column:
@@ -157,8 +159,22 @@ COLUMNS = (
     Column("learning_rate", "learning rate", formats.number, right=True, recipe=True, gives_way=2),
     Column("batch_size", "batch size", formats.count, right=True, recipe=True, gives_way=1),
     Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=9),
-    Column("n", "n", formats.seeds, ("n", "n_failed", "n_unfinished", "n_pruned"), right=True),
-    Column("rank", "rank", formats.count, right=True, optional=True, gives_way=4),
+    Column(
+        "n",
+        "n",
+        formats.seeds,
+        ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
+        right=True,
+    ),
+    Column(
+        "rank",
+        "rank",
+        formats.rank,
+        ("rank", "rank_of"),
+        right=True,
+        optional=True,
+        gives_way=4,
+    ),
     _with_spread("test_accuracy"),
     _interval("test_accuracy", gives_way=8),
     Column("chosen", "chosen", optional=True, gives_way=12),
@@ -197,9 +213,17 @@ COLUMNS = (
     _mean("validation_accuracy", optional=True, gives_way=16),
     _mean("parameters", gives_way=11),
     _mean("flops", gives_way=15),
-    _mean("seconds_train", gives_way=3),
-    _mean("seconds_evaluate", gives_way=21),
-    _mean("seconds_total", gives_way=20),
+    _with_spread("seconds_train", gives_way=3),
+    _with_spread("seconds_evaluate", gives_way=21),
+    _with_spread("seconds_total", gives_way=20),
+    Column(
+        "runs_at_once",
+        "runs at once",
+        formats.at_once,
+        right=True,
+        optional=True,
+        gives_way=23,
+    ),
     Column(
         "published_seconds",
         "published time",
@@ -234,6 +258,7 @@ COLUMNS = (
     Column("deterministic"),
     Column("cuda_graphs"),
     Column("seeds"),
+    Column("rank_of"),
     Column("train_accuracy"),
     Column("test_loss"),
     *(Column(f"{name}_sd") for name in SPREAD),
@@ -254,6 +279,7 @@ COLUMNS = (
     Column("n_failed"),
     Column("n_unfinished"),
     Column("n_pruned"),
+    Column("n_interrupted"),
     Column("configuration"),
     Column("command"),
 )

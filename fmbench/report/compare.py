@@ -12,6 +12,7 @@ from fmbench.report.columns import NET, SHOWN, Row
 from fmbench.report.comparison import ClassPair, Comparison, SeedPair
 from fmbench.report.differs import HARDWARE
 from fmbench.report.escape import one_line
+from fmbench.report.formats import at_once, duration
 from fmbench.report.ranks import Evidence, evidence
 from fmbench.report.rows import class_names, plain_rows
 from fmbench.report.table import benchmark_table
@@ -178,7 +179,8 @@ def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
 def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
     numbers = sorted(set(one.labels.tolist()) & set(two.labels.tolist()))
     parts = [[found.of_class(number) for found in (one, two)] for number in numbers]
-    corrected = holm(np.array([difference(a, b).p for a, b in parts]))
+    each = np.array([difference(a, b).p for a, b in parts])
+    corrected = each if np.isnan(each).any() else holm(each)  # one seed against several: no test
     names = class_names(data)
     return [
         ClassPair(
@@ -191,6 +193,13 @@ def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
     ]
 
 
+def _span(row: Row) -> tuple[float, float]:
+    """Where a row's training times lie: its runs, and the interval of their mean."""
+    ends = [row["seconds_train_low"], row["seconds_train_high"]]
+    known = [*row["run_seconds"], *(end for end in ends if end is not None)]
+    return max(min(known), 0.0), max(known)
+
+
 def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
     if one["device"] is None or two["device"] is None:
         return None, "on what one was measured is not known"
@@ -200,4 +209,12 @@ def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
         return None, one_line(said)
     if not one["seconds_train"] or not two["seconds_train"]:
         return None, "one is not known"
+    beside = [row["runs_at_once"] for row in (one, two)]
+    if beside[0] and beside[1] and beside[0] != beside[1]:
+        counts = " and ".join(map(at_once, beside))
+        return None, f"runs at once on the machine were {counts}"
+    (low_a, high_a), (low_b, high_b) = spans = [_span(row) for row in (one, two)]
+    if low_a < high_b and low_b < high_a:
+        said = " and ".join(f"{duration(low)} to {duration(high)}" for low, high in spans)
+        return None, f"they overlap: {said} (the runs, and the 95 % interval of their mean)"
     return one["seconds_train"] / two["seconds_train"], None

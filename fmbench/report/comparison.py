@@ -14,7 +14,7 @@ from fmbench.report.aligned import aligned
 from fmbench.report.columns import SHOWN, Row
 from fmbench.report.escape import one_line
 from fmbench.results import Problem
-from fmbench.stats import CONFIDENCE, Difference
+from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
 
 _LEVEL = f"{100 * CONFIDENCE:g} %"
 
@@ -48,7 +48,8 @@ class ClassPair:
         name: Of the class.
         a: Share of them that A has right, mean over its seeds.
         b: The same of B.
-        p: That there is no difference, corrected by Holm's method for the number of classes.
+        p: That there is no difference, corrected by Holm's method for the number of classes; NaN
+            where there is no test.
     """
 
     name: str
@@ -93,18 +94,36 @@ class Comparison:
         points = f"{abs(100 * found.mean):.2f} points"
         low, high = sorted(np.sign(found.mean or 1) * 100 * np.array([found.low, found.high]))
         first, second = self.names if found.mean >= 0 else self.names[::-1]
+        time = self._time(first, second)
+        if found.about == NEITHER:
+            few, several = sorted(zip(self.names, self.rows, strict=True), key=lambda x: x[1]["n"])
+            side = "ahead" if few[0] == first else "behind"
+            lead = f"it is {side} by {points}" if found.mean else "both are equally accurate"
+            return (
+                f"{few[0]} has one seed and {several[0]} has {several[1]['n']}: how far another "
+                "seed of the first would land is not known, so that neither is called more "
+                f"accurate; on these images {lead}{time}."
+            )
         detail = f"{_LEVEL} interval {low:.2f} to {high:.2f}, {formats.equals(found.p)}"
-        if found.p < 1 - CONFIDENCE:
+        if found.p < 1 - CONFIDENCE and found.about == MODELS:
+            said = (
+                f"the trained model of {first} is more accurate on these images than that of "
+                f"{second} by {points} ({detail})"
+            )
+        elif found.p < 1 - CONFIDENCE:
             said = f"{first} is more accurate than {second} by {points} ({detail})"
         else:
             said = (
                 f"{first} and {second} cannot be told apart: {points} lie between them ({detail})"
             )
-        if not found.seeds:
-            said += "; with one seed each this is about these two nets, not about their recipes"
+        if found.about == MODELS:
+            said += (
+                "; with one seed each this is about these two trained models, not about their "
+                "recipes"
+            )
         if not found.paired:
             said += "; their answers could not be compared image by image"
-        return f"{said}{self._time(first, second)}."
+        return f"{said}{time}."
 
     def _time(self, first: str, second: str) -> str:
         if self.time_ratio is None:
@@ -112,9 +131,11 @@ class Comparison:
         ratio = self.time_ratio if first == self.names[0] else 1 / self.time_ratio
         if 0.95 < ratio < 1.05:
             return f"; {first} and {second} train equally long"
-        if ratio < 1:
-            return f"; {second} trains {formats.factor(1 / ratio)} times as long as {first}"
-        return f"; {first} trains {formats.factor(ratio)} times as long as {second}"
+        longer, shorter = (second, first) if ratio < 1 else (first, second)
+        times = f"{formats.factor(max(ratio, 1 / ratio))} times as long"
+        if all(row["n"] == 1 for row in self.rows):
+            return f"; the one run of {longer} trained {times} as that of {shorter}"
+        return f"; {longer} trains {times} as {shorter}"
 
 
 def print_comparison(found: Comparison) -> None:
@@ -126,7 +147,10 @@ def print_comparison(found: Comparison) -> None:
 def lines(found: Comparison) -> list[str]:
     """A comparison as lines of text."""
     seeds = ["seeds", *(", ".join(map(str, row["seeds"])) for row in found.rows)]
-    keys = ("test_accuracy", "test_accuracy_low", "parameters", "seconds_train", "device")
+    keys = (
+        *("test_accuracy", "test_accuracy_low", "parameters"),
+        *("seconds_train", "runs_at_once", "device"),
+    )
     shown = [column for column in SHOWN if column.key in keys]
     cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
     said = []
@@ -137,11 +161,14 @@ def lines(found: Comparison) -> list[str]:
     said.append("")
     said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])
     d = found.difference
-    interval = f"{_LEVEL} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}"
-    said += [
-        "",
-        f"Difference, A less B: {100 * d.mean:+.2f} points, {interval}, {formats.equals(d.p)}",
-    ]
+    detail = (
+        "no test: one seed does not tell how far another would land"
+        if d.about == NEITHER
+        else f"{_LEVEL} interval {100 * d.low:+.2f} to {100 * d.high:+.2f}, {formats.equals(d.p)}"
+    )
+    said += ["", f"Difference, A less B: {100 * d.mean:+.2f} points, {detail}"]
+    if d.about != NEITHER:
+        said += ["The ranks of a table are of the same test, corrected for all its pairs."]
     if found.seeds:
         said += ["", "McNemar's test, runs of one seed"]
         heading = ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]

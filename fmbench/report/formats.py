@@ -34,11 +34,22 @@ def split(
     return f"{text(name)} {'/'.join(map(count, counts))}"
 
 
-def seeds(n: int, failed: int, unfinished: int, pruned: int = 0) -> str:
+def seeds(n: int, failed: int, unfinished: int, pruned: int = 0, interrupted: int = 0) -> str:
     """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed)."""
-    said = [(failed, "failed"), (pruned, "pruned"), (unfinished, "unfinished")]
+    said = [
+        (failed, "failed"),
+        (interrupted, "interrupted"),
+        (pruned, "pruned"),
+        (unfinished, "unfinished"),
+    ]
     others = ", ".join(f"{value:,} {word}" for value, word in said if value)
-    return f"{n:,} of {n + failed + unfinished + pruned:,} ({others})" if others else f"{n:,}"
+    total = n + sum(value for value, _ in said)
+    return f"{n:,} of {total:,} ({others})" if others else f"{n:,}"
+
+
+def rank(value: float | None, of: str | None) -> str:
+    """A rank among rows of several seeds: 1. Among rows of one seed: 1*, explained elsewhere."""
+    return f"{count(value)}*" if of == "models" else count(value)
 
 
 def number(value: float | None) -> str:
@@ -138,13 +149,20 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def at_once(counts: tuple[int, ...]) -> str:
+    """How many runs of their sweep the runs of a row shared the machine with, itself included."""
+    return " or ".join(map(count, counts)) or MISSING
+
+
 def hardware(device: str | None, precision: str | None) -> str:
     """Where a row was measured, and in which number format."""
     return text(device) if precision is None else f"{text(device)}, {precision}"
 
 
 def probability(p: float) -> str:
-    """A p as a table has it: 0.51, 0.0021, < 0.0001."""
+    """A p as a table has it: 0.51, 0.0021, < 0.0001; missing where there is no test."""
+    if p != p:  # noqa: PLR0124 - NaN
+        return MISSING
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 

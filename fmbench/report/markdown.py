@@ -84,6 +84,8 @@ def _section(section: Section, places: Places) -> Iterator[str]:
         columns = section.columns
         titles, right = [c.title for c in columns], [c.right for c in columns]
         yield _table(titles, section.cells, right)
+    if section.footnote:
+        yield markdown(section.footnote)
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"

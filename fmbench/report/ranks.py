@@ -19,13 +19,16 @@ MOST_RANKED = 500
 def ranked(rows: Sequence[Row]) -> list[int | None]:
     """Rank the rows within each test set: 1, and one more for each row that is better beyond doubt.
 
+    Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
+    rows of one seed are, as trained models. See `fmbench.stats.ranks`.
+
     Args:
         rows: Of `benchmark_table`, as plain values, with the `accuracies` and `folders` of their
             runs.
 
     Returns:
-        A rank each; None for a row that is alone on its test set or does not say which one that is,
-        and for those behind the first `MOST_RANKED` of a test set.
+        A rank each; None for a row that no other is compared with, or that does not say what its
+        test set is, and for those behind the first `MOST_RANKED` of a test set.
     """
     found: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
@@ -33,9 +36,11 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
         if row["split_test"] and row["data_sha256"]:
             groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
     for places in groups.values():
-        if len(places) == 1:
+        several = [place for place in places if len(rows[place]["accuracies"]) > 1]
+        compared = several if len(several) > 1 else sorted({*places} - {*several})
+        if len(compared) < 2:
             continue
-        first = sorted(places, key=lambda place: -rows[place]["test_accuracy"])[:MOST_RANKED]
+        first = sorted(compared, key=lambda place: -rows[place]["test_accuracy"])[:MOST_RANKED]
         samples = [_of(rows[place]) for place in first]
         for place, rank in zip(first, ranks(samples), strict=True):
             found[place] = rank

@@ -11,16 +11,20 @@ READING = {
         "of that mean, by Student's t. One seed has none: how far another would land is not known."
     ),
     "Rank": (
-        "is 1, and one more for each row that is better beyond doubt. Rows share a rank where no "
-        "test can tell them apart from the same better ones. Each pair of rows on one test set is "
-        "compared image by image where their runs kept what they answered, with the spread of "
-        "their seeds on top, and corrected for the number of pairs (Holm). Where every row has one "
-        "seed this is McNemar's test, of two nets rather than of two recipes."
+        "is 1, and one more for each row that is better beyond doubt. Two rows can differ in rank "
+        "and not be told apart: a third may be better than one of them alone. Each pair of rows "
+        "on one test set is compared image by image where their runs kept what they answered, "
+        "with the spread of each row's own seeds on top, and corrected for the number of pairs "
+        "(Holm): at most one table in twenty whose rows do not differ has two ranks. Rows of one "
+        "seed are compared with each other alone, by McNemar's test, and only where there are no "
+        "two rows of several seeds. Their rank has a mark (1*): it is of trained models, not of "
+        "recipes."
     ),
     "n": (
         "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
-        "runs of the same config did not complete: failed ones ended early, pruned ones a search "
-        "gave up, unfinished ones still run or were killed. Trials of a search that were not "
+        "runs of the same config did not complete: failed ones ended early, interrupted ones were "
+        "stopped and can go on, pruned ones a search gave up, unfinished ones still run or were "
+        "killed. Trials of a search that were not "
         "looked at on the test set are no rows."
     ),
     "Chosen": (
@@ -44,8 +48,13 @@ READING = {
     "Split": "names the images to train, validate and test on.",
     "FLOPs": "count the forward pass of one image, a multiply-add as two operations.",
     "Training time": (
-        "is the wall time of the training clock, mean over the seeds: evaluation has a clock of "
-        "its own. Total time has both, and all else from the moment the images are in memory."
+        "is the wall time of the training clock, mean ± standard deviation over the seeds: "
+        "evaluation has a clock of its own. Total time has both, and all else from the moment the "
+        "images are in memory."
+    ),
+    "Runs at once": (
+        "are those of one sweep that shared the machine, - where that is not known. What other "
+        "programs did there is not known either."
     ),
     "Images/s": (
         "are the training images of all seeds over their training clocks. They and all times "

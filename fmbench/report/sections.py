@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.record import COMPLETED, PRUNED, RUNNING
+from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.reference import in_words
 from fmbench.report.columns import SPLIT, Column, Row, shown
 from fmbench.report.differs import HARDWARE
@@ -16,6 +16,7 @@ from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.view import TEST_ACCURACY
+from fmbench.stats import MODELS
 
 _HARDWARE_NAMES = {
     "device": "device",
@@ -86,21 +87,43 @@ class Section:
     def summary(self) -> str:
         """How many of the runs completed, in a sentence."""
         said = f"{self.completed} of {self.total} runs completed"
-        repeats = sum(row["n_repeats"] for row in self.rows)
-        running = sum(run["status"] == RUNNING for run in self.unfinished)
-        more = []
-        if repeats:
-            more.append(f"repeats of a run, which count once: {repeats}")
-        if self.pruned:
-            more.append(f"{self.pruned:,} pruned")
-        if running:
-            more.append(f"still running, or killed: {running}")
+        # In brackets stand parts of those that completed, behind them the rest of all.
+        parts = []
+        if repeats := sum(row["n_repeats"] for row in self.rows):
+            parts.append(f"repeats of a run, which count once: {repeats}")
         if self.trials:
             other = "other " if self.rows else ""
-            more.append(f"{self.trials:,} {other}trial{'s' * (self.trials != 1)}: see Search")
+            parts.append(f"{self.trials:,} {other}trial{'s' * (self.trials != 1)}: see Search")
         if self.untested:
-            more.append(f"without a test accuracy, so no row here: {self.untested:,}")
-        return f"{said} ({'; '.join(more)})." if more else f"{said}."
+            parts.append(f"without a test accuracy, so no row here: {self.untested:,}")
+        if self.rows and (self.trials or self.untested):
+            parts.insert(0, f"{sum(row['n'] for row in self.rows):,} in the table")
+        if parts:
+            said += f" ({'; '.join(parts)})"
+        statuses = Counter(run["status"] for run in self.unfinished)
+        statuses[PRUNED] = self.pruned  # those of searches are not listed
+        others = [
+            f"{statuses[status]:,} {'still running or killed' if status == RUNNING else status}"
+            for status in (FAILED, DIVERGED, INTERRUPTED, PRUNED, RUNNING)
+            if statuses[status]
+        ]
+        return f"{', '.join([said, *others])}."
+
+    @property
+    def footnote(self) -> str:
+        """What the ranks of rows of one seed are worth; empty where there are none."""
+        if any(row["rank_of"] == MODELS for row in self.rows):
+            return (
+                "* One seed: a rank of these trained models on these images, not of their "
+                "recipes, which another seed may rank otherwise."
+            )
+        ranked = any(row["rank"] is not None for row in self.rows)
+        if ranked and any(row["n"] == 1 for row in self.rows):
+            return (
+                "Rows of one seed have no rank beside rows of several: how far another seed would "
+                "land is not known."
+            )
+        return ""
 
     @property
     def notes(self) -> list[str]:

@@ -15,9 +15,13 @@ from fmbench.report.ranks import ranked
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.unfinished import not_completed, not_completed_alike
 from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, column_of, values_of
+from fmbench.stats import MODELS, RECIPES
 
 #: Behind the columns: what leads from a row to its runs.
-BEHIND = ("folders", "accuracies", "best_accuracies", "run_seeds", "n_dirty", "mixes", "config")
+BEHIND = (
+    *("folders", "accuracies", "best_accuracies", "run_seeds", "run_seconds"),
+    *("n_dirty", "mixes", "config"),
+)
 
 
 def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = True) -> pd.DataFrame:
@@ -35,19 +39,21 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: the `number`
         of the row, means over the `n` seeds, `*_sd` with n - 1 in the denominator, `*_low` and
         `*_high` of the 95 % interval by Student's t (missing for one seed), `rank` by paired tests
-        where the folders hold what was answered (`fmbench.report.ranks`), `best_test_accuracy` only
+        where the folders hold what was answered (`fmbench.report.ranks`), `rank_of` "models" for
+        rows of one seed and "recipes" for those of several, `best_test_accuracy` only
         where all n have it, `images_per_second` over all their training, `published_*` of the
         experiment, `difference` ours less the published accuracy (missing where `deviations` says
         what was done otherwise), `difference_of` which of ours and `difference_in` their number
         format where that is not the recipe's, `n_repeats` the runs that were
         left out as repeats, `repeats_spread` the most that the test accuracies of one run made
-        again differ by, `n_failed` the runs of the same config that ended early, `n_unfinished`
-        those still running or killed, `n_pruned` those that a search gave up. A completed run
+        again differ by, `n_failed` the runs of the same config that failed or diverged,
+        `n_interrupted` those that were stopped and can go on, `n_unfinished` those still running or
+        killed, `n_pruned` those that a search gave up. A completed run
         without a test accuracy, a trial of a search, is no row: there is nothing to rank it by that
         compares with the others. Behind them the columns of `BEHIND`: `folders` of the n runs,
-        their `accuracies`, `best_accuracies` and `run_seeds`, `n_dirty`, how many were made with
-        uncommitted changes, and their `config` as JSON text. Fashion-MNIST comes first and
-        synthetic data last; within one data set the best mean test accuracy.
+        their `accuracies`, `best_accuracies`, `run_seeds` and `run_seconds` of training, `n_dirty`,
+        how many were made with uncommitted changes, and their `config` as JSON text. Fashion-MNIST
+        comes first and synthetic data last; within one data set the best mean test accuracy.
 
     Raises:
         ConfigError: There is nothing to look at in such a way.
@@ -79,11 +85,13 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     table["n_unfinished"] = [others[row, RUNNING] for row in table.index]
     table["n_pruned"] = [others[row, PRUNED] for row in table.index]
     table["n_failed"] = [
-        sum(others[row, status] for status in (FAILED, DIVERGED, INTERRUPTED))
-        for row in table.index
+        sum(others[row, status] for status in (FAILED, DIVERGED)) for row in table.index
     ]
+    table["n_interrupted"] = [others[row, INTERRUPTED] for row in table.index]
     ranks = ranked(plain_rows(table)) if rank and view.ranks else [None] * len(table)
     table["rank"] = pd.array(ranks, dtype="Int64")
+    of = table["n"].map(lambda n: MODELS if n == 1 else RECIPES)
+    table["rank_of"] = of.astype(object).where(table["rank"].notna())
     return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
 
 

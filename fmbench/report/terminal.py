@@ -61,6 +61,8 @@ def print_sections(
             _print_fitted(console, section)
         elif section.rows:
             _print_plain(console, section)
+        if section.footnote:
+            _line(console, section.footnote)
         _line(console, section.summary)
         _print_list(
             console,

@@ -148,7 +148,8 @@ def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
         frame: The runs, as `fmbench.results.load_results` gives them.
         condition: Words, all of which must hold: `KEY=VALUE`, `KEY!=VALUE` with alternatives
             between commas and `*` for anything, or `KEY<NUMBER`, `<=`, `>`, `>=`. A key is a column
-            of the frame or a key of the runs' configs, such as `optimizer.weight_decay`.
+            of the frame or a key of the runs' configs, such as `optimizer.weight_decay`; `null` is
+            what has no value, and a list is typed as in a command, `[6,13]`.
 
     Raises:
         ConfigError: A word is no condition, or no run has such a key.
@@ -180,7 +181,12 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
     """
     name = column_of(key)
     if name in frame and name not in ("config", "overrides"):
-        return frame[name].astype(object)
+        # Several texts are one, and none is no value: a tuple is one value to pandas.
+        return (
+            frame[name]
+            .astype(object)
+            .map(lambda cell: (", ".join(cell) or None) if isinstance(cell, tuple) else cell)
+        )
     known: dict[str, Any] = {}  # the runs of a sweep share few configs but for their seed
     cells = []
     for text in frame["config"]:
@@ -207,7 +213,10 @@ def _leaf(config: Any, path: list[str]) -> Any:
         if not isinstance(config, Mapping) or step not in config:
             return None
         config = config[step]
-    return config if isinstance(config, (str, int, float, bool)) else None
+    if isinstance(config, (str, int, float, bool)):
+        return config
+    # As it is typed in a command: null, [6,13], {size:8}.
+    return json.dumps(config, separators=(",", ":")).replace('"', "")
 
 
 def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
@@ -220,7 +229,8 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
         found = _CONDITION.fullmatch(word)
         if found is None:
             raise ConfigError(f"filter: {word!r} is no condition such as model=lenet or epochs>=30")
-        values = found["values"].split(",")
+        # Commas within brackets are of one list.
+        values = re.split(r",(?![^\[{]*[\]}])", found["values"])
         if found["operator"] in _ORDERS:
             try:
                 float(found["values"])
@@ -236,7 +246,7 @@ def _holds(cell: Any, sign: str, values: list[str]) -> bool:
     if sign in _ORDERS:
         number = None if missing else _number(cell)
         return number is not None and bool(_ORDERS[sign](number, float(values[0])))
-    found = not missing and any(_is(cell, value) for value in values)
+    found = "null" in values if missing else any(_is(cell, value) for value in values)
     return found if sign == "=" else not found
 
 
@@ -247,6 +257,8 @@ def _is(cell: Any, value: str) -> bool:
     if isinstance(cell, (int, float)):
         number = _number(cell)
         return number is not None and number == _number(value)
+    if value.startswith(("[", "{")):
+        return str(cell) == value.replace(" ", "")
     return fnmatch.fnmatchcase(str(cell), value)
 
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from fmbench import config as configuration
 from fmbench import machine
+from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal, refusal
 from fmbench.stop import StopRequested, listening
@@ -56,10 +57,14 @@ class Task:
         self.trusted = configuration.TRUSTED
         #: Where submitit hides GPUs: what CUDA_VISIBLE_DEVICES is to be, perhaps None, in a tuple.
         self.visible_gpus: tuple[str | None] | None = None
+        #: How many runs of the sweep share a machine; None where that is not known.
+        self.at_once: int | None = None
 
     def __call__(self, config: DictConfig) -> Any:
         """Run it."""
         configuration.register()
+        if self.at_once is not None:
+            os.environ[RUNS_AT_ONCE] = str(self.at_once)
         if self.visible_gpus is not None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if self.visible_gpus[0] is not None:

@@ -20,6 +20,7 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.process import LokyProcess
 
 from fmbench import machine
+from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import RunDiedError
 from fmbench.stop import SIGNALS
 from hydra_plugins.fmbench_launchers._worker import STOP, work
@@ -187,7 +188,7 @@ def _environment(
     number: int, count: int, threads: int | None, gpus: Sequence[str]
 ) -> dict[str, str]:
     """The variables of a lane's process that share the machine out."""
-    own = {}
+    own = {RUNS_AT_ONCE: str(count)}
     if threads is None and count > 1:
         threads = machine.share(count)
     if threads is not None:

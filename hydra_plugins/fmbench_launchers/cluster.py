@@ -134,6 +134,7 @@ class LocalLauncher(SubmititLauncher):
         each = self.params.get("cpus_per_task") or self.cores
         at_once = self.params.get("array_parallelism") or max(1, usable().cores // each)
         assert isinstance(self.task_function, Task)
+        self.task_function.at_once = min(int(at_once), len(job_overrides))
         if self.params.get("gpus_per_node") is None:
             # submitit hides all GPUs from a run that asks for none; here it sees what a run without
             # a launcher would.
