@@ -95,6 +95,9 @@ def axes(config: DictConfig) -> list[Axis]:
     return list(found.values())
 
 
+#: Keys that are no part of a run: what a file may not set, it may not have a sweep set either.
+_OF_SWEEPS = ("sweep", "max_runs")
+
 #: What is typed for sweeps alone, and does nothing in a single run.
 _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
 
@@ -113,7 +116,7 @@ def refuse_for_sweeps(config: DictConfig) -> None:
 
 
 def _refuse_idle(config: DictConfig) -> None:
-    """Refuse what was typed for a single run, or for a search where this is none."""
+    """Refuse what was typed for a single run, for a search where this is none, or several times."""
     for text in chain(*typed(config)):
         key, _, value = text.lstrip("+~").partition("=")
         if key == "hydra.run.dir":
@@ -125,6 +128,11 @@ def _refuse_idle(config: DictConfig) -> None:
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
             )
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    for override in parser.parse_overrides(typed(config)[1]):
+        key = override.get_key_element().lstrip("+~").partition(".")[0]
+        if key in _OF_SWEEPS and override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: is one value of the whole sweep")
 
 
 def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
@@ -218,10 +226,6 @@ def _check_search(config: DictConfig) -> None:
     assert isinstance(folders, dict)
     if folders["subdir"] != "${hydra.job.num}":
         raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
-
-
-#: Keys that are no part of a run: what a file may not set, it may not have a sweep set either.
-_OF_SWEEPS = ("sweep", "max_runs")
 
 
 def _check_sweeper(sweeper: DictConfig) -> None:

@@ -18,7 +18,6 @@ Said = tuple[int, str, str]
 
 def pytest_collection_finish() -> None:
     """Have garbage looked for less often: what was imported alone makes that take a while."""
-    gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
