@@ -277,6 +277,7 @@ class Attempt:
                 config=self.record.config,
                 classes=self.inputs.dataset.classes,
                 key=self.record.key,
+                source=own_source({"model": self.config["model"]}, trainer.model).digest,
             )
             self.folder.write_model(write)
 

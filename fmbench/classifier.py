@@ -1,5 +1,6 @@
 """A trained net, ready to be used."""
 
+import logging
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,10 @@ from fmbench.assembly import make_model, model_on_meta
 from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
+from fmbench.usercode import own_source
 from fmbench.weights import compare, not_far_beyond, read_header
+
+log = logging.getLogger(__name__)
 
 
 class Classifier(nn.Module):
@@ -130,6 +134,12 @@ def _read(file: Any) -> Classifier:
         with _seeded(config["seed"]):
             model = make_model(config)
     compare(found, model)
+    now = own_source({"model": config["model"]}, model).digest
+    if header.source not in (None, now):
+        log.warning(
+            "the code of %s is another than that it was trained with: its answers may be others",
+            config["model"]["_target_"],
+        )
     model.load_state_dict({name: file.get_tensor(name) for name in found})
     model.to(memory_format=torch.channels_last)  # as in the run
     classifier = Classifier(

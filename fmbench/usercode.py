@@ -83,12 +83,12 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     files: a copy of the code elsewhere has the same hash.
 
     Args:
-        config: resolved; the targets of its groups count.
+        config: resolved, or some of its groups, whose targets count.
         built: the model, the optimizer, the schedule.
     """
     found = _Found()
     for group in ("model", "optimizer", "scheduler"):
-        for target in _targets(config[group]):
+        for target in _targets(config.get(group)):
             found.visit(_loaded(target))
     for one in built:
         found.visit(one)

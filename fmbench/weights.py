@@ -58,6 +58,7 @@ def write_weights(
     config: Mapping[str, Any],
     classes: Sequence[str],
     key: str,
+    source: str | None = None,
 ) -> None:
     """Write `model.safetensors`, tensor by tensor: a net's state and where it comes from.
 
@@ -70,6 +71,7 @@ def write_weights(
         config: As the record keeps it.
         classes: The name of each logit.
         key: Of the run.
+        source: Hash of the user's own code that the net is made of, if it is.
 
     Raises:
         OSError: The file cannot be written.
@@ -83,6 +85,7 @@ def write_weights(
             "classes": json.dumps(list(classes)),
             "key": key,
             "fmbench_version": fmbench.__version__,
+            **({} if source is None else {"source": source}),
         }
     }
     # Each name gets numbers of its own: the format knows no strides and no shared memory. A tensor
@@ -110,6 +113,7 @@ class Header:
     classes: tuple[str, ...]
     key: str
     normalization: Normalization
+    source: str | None = None  # hash of the user's own code that the net was made of
 
 
 def read_header(texts: Mapping[str, str]) -> Header:
@@ -141,7 +145,7 @@ def read_header(texts: Mapping[str, str]) -> Header:
     wrong = [name for name, holds in sound.items() if not holds]
     if wrong:
         raise DataError(f"its header is not that of a run: {wrong[0]} cannot be")
-    return Header(config, tuple(classes), texts["key"], normalization)
+    return Header(config, tuple(classes), texts["key"], normalization, texts.get("source"))
 
 
 def compare(found: Layout, model: nn.Module) -> None:

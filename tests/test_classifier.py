@@ -6,6 +6,7 @@ import os
 import random
 import re
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -194,6 +195,20 @@ def test_tied_weights_and_what_is_drawn_outside_the_state_come_back(tmp_path, ow
     assert not torch.equal(model.net.second.weight, torch.eye(16))
     assert model(drawn_images(tmp_path / "run")).argmax(1).tolist() == predictions(tmp_path / "run")
     assert len(set(predictions(tmp_path / "run"))) > 2
+
+
+def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, caplog):
+    monkeypatch.delitem(sys.modules, "hardnet", raising=False)
+    kept(tmp_path / "run", *own_net)
+    fmbench.load_model(tmp_path / "run")
+    assert "is another than" not in caplog.text
+    path = tmp_path / "hardnet.py"
+    text = path.read_text()
+    path.write_text(text.replace(".relu()", ".tanh()  # the same weights fit"))
+    monkeypatch.delitem(sys.modules, "hardnet")
+    fmbench.load_model(tmp_path / "run")
+    assert "the code of hardnet.Hard is another than that it was trained with" in caplog.text
+    path.write_text(text)
 
 
 def test_a_net_of_ones_own_needs_trust_again(tmp_path, own_net, monkeypatch):
