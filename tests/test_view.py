@@ -143,6 +143,14 @@ def test_a_key_that_is_null_in_all_runs_is_one_that_they_have(tmp_path):
     assert numbers(tmp_path, "sampler=x") == []
 
 
+def test_the_keys_that_there_are_can_be_used(runs):
+    with pytest.raises(ConfigError) as raised:
+        numbers(runs, "colour=red")
+    listed = str(raised.value).partition("there are ")[2].partition(", and ")[0].split(", ")
+    for key in listed:
+        numbers(runs, f"{key}=null")
+
+
 def test_a_filtered_report_counts_the_runs_that_it_is_of(runs):
     made = report.build([runs], view=View(condition="model=lenet"))
     (section,) = made.sections

@@ -28,6 +28,9 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
 }
 
+# Columns of the runs that are no single value.
+_NO_KEYS = ("config", "overrides")
+
 # Names under which a command knows what the runs' table calls otherwise.
 _ALIASES = {"data.split": "split", "lr": "learning_rate", "net": "model", "data.name": "data"}
 
@@ -180,7 +183,7 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
         ConfigError: No run has such a key.
     """
     name = column_of(key)
-    if name in frame and name not in ("config", "overrides"):
+    if name in frame and name not in _NO_KEYS:
         # Several texts are one, and none is no value: a tuple is one value to pandas.
         return (
             frame[name]
@@ -195,7 +198,7 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
         cells.append(known[text])
     found = pd.Series(cells, index=frame.index, dtype=object)
     if len(frame) and found.isna().all():
-        there_are = ", ".join(sorted(map(str, frame.columns)))
+        there_are = ", ".join(sorted({*map(str, frame.columns)} - {*_NO_KEYS}))
         raise ConfigError(
             f"{said_in}: no run has {key!r}; there are {there_are}, and the keys of the runs' "
             "configs, such as optimizer.weight_decay"
