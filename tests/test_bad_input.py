@@ -281,7 +281,7 @@ def test_a_flag_that_cannot_be(refused, arguments):
 )
 def test_a_sweep_that_cannot_be(refused, arguments, parts, monkeypatch):
     if "hydra/launcher=submitit_slurm" in arguments:
-        pytest.importorskip("submitit", reason="extra fmbench[slurm]")
+        pytest.importorskip("submitit", reason="needs the extra slurm")
         monkeypatch.setenv("PATH", "/nowhere")
     refused(["-m", *TINY, *arguments], 2, *parts)
 
