@@ -131,7 +131,9 @@ class Attempt:
         self.device = device = replace(inputs.device, precision=precision)
         record.device = device.name
         record.fingerprint = device.fingerprint()
-        self.memory = PeakMemory(device.torch)
+        data = inputs.dataset.train_images, inputs.dataset.test_images
+        own = sum(images.nbytes for images in data) + 4 * record.parameters
+        self.memory = PeakMemory(device.torch, own)
         self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
         self._note_source(own_source(config, model, self.trainer.optimizer, self.trainer.schedule))
         log.info(

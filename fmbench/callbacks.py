@@ -146,6 +146,10 @@ class SweepReport(Callback):
             shown = [text for text in overrides if not text.startswith(_OF_SWEEPS)]
             log.info("run %d%s: %s", config.hydra.job.num + 1, total, " ".join(shown))
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the run's configs, of which a sweep would hold 0.2 MB a run to its end."""
+        job_return.cfg = job_return.hydra_cfg = None
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the report (`benchmark.md` and others) into the sweep's folder; print the table."""
         from fmbench import report  # imports pandas, which --help must not

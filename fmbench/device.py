@@ -1,6 +1,8 @@
 """What a run computes on: device, precision, memory format, threads; and their names."""
 
 import contextlib
+import ctypes
+import gc
 import logging
 import os
 import platform
@@ -9,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -199,29 +201,75 @@ def processor() -> str:
     return str(name or platform.processor() or platform.machine())
 
 
+#: Bytes left by earlier runs from which it is worth to look for what refers to itself.
+_MUCH = 50_000_000
+
+
+def give_back(device: torch.device) -> None:
+    """Have freed memory given back to the system, which the allocators would rather keep."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 class PeakMemory:
     """The most memory held since construction: the GPU's for a GPU run, else the process's.
 
-    The processes of a sweep run many nets one after the other; so the mark is set back first. Where
-    the system does not let it be (only Linux does), `bytes` is None on a CPU.
+    The processes of a sweep run many nets one after the other. What earlier ones have freed is
+    given back and the mark set back first; what they have left (kernels that are kept for another
+    time, above all) is not counted. Where that cannot be known well enough there is no number:
+    where the system does not let the mark be set back (only Linux does), and where earlier runs
+    have left so much that the number might be wrong by more than a tenth.
+
+    Args:
+        device: of the run.
+        own: bytes that the run holds already, of its data and its net.
+
+    Attributes:
+        before: bytes that the process held beside its own when its first run got so far.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    before: ClassVar[int | None] = None
+
+    def __init__(self, device: torch.device, own: int = 0) -> None:
         self.device = device
         self.marked = device.type == "cuda"
+        self.left = 0
         if self.marked:
+            gc.collect()
             torch.cuda.reset_peak_memory_stats(device)
-        else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-                self.marked = True
+            return
+        with contextlib.suppress(OSError):
+            self._mark(own)
+            if self.left > _MUCH:
+                gc.collect()  # takes a while, and most nets are gone without
+                self._mark(own)
+            self.marked = True
+
+    def _mark(self, own: int) -> None:
+        give_back(self.device)
+        beside = (_status("VmRSS") or 0) - own
+        if PeakMemory.before is None:
+            PeakMemory.before = beside
+        self.left = max(0, beside - PeakMemory.before)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     @property
     def bytes(self) -> int | None:
-        """Bytes, or None where the system does not tell."""
+        """Bytes, or None where they are not known."""
         if not self.marked:
             return None
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
-        return int(found[1]) * 1024 if found else None
+        peak = _status("VmHWM")
+        if peak is None or 11 * self.left > peak:
+            return None
+        return peak - self.left
+
+
+def _status(field: str) -> int | None:
+    """Bytes, by a field of /proc/self/status."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+    return int(found[1]) * 1024 if found else None

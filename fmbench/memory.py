@@ -1,7 +1,6 @@
 """What a run is told that needs more memory than there is: what ran out, and what would fit."""
 
 import contextlib
-import ctypes
 import gc
 import traceback
 from collections.abc import Callable, Mapping
@@ -9,10 +8,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
-import torch
-
 from fmbench.assembly import Inputs, make_model, make_trainer
-from fmbench.device import Device
+from fmbench.device import Device, give_back
 from fmbench.errors import UserError
 from fmbench.loader import EvaluationLoader
 from fmbench.step import WARM_UP, GraphStep
@@ -99,7 +96,8 @@ def largest_that_fits(
     """
     batch_size: int = config["batch_size"]
     while batch_size:
-        _give_back(device.torch)
+        gc.collect()
+        give_back(device.torch)
         graphs = device.cuda_graphs and not GraphStep.ran_out
         tried = replace(device, cuda_graphs=graphs)
         if _fits({**config, "batch_size": batch_size}, inputs, tried, flops):
@@ -107,18 +105,9 @@ def largest_that_fits(
         if graphs and GraphStep.ran_out:
             continue  # it may fit without
         batch_size //= 2
-    _give_back(device.torch)
-    return batch_size or None
-
-
-def _give_back(device: torch.device) -> None:
-    """Have freed memory given back to the system, which the allocators would rather keep."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    else:
-        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back(device.torch)
+    return batch_size or None
 
 
 def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int | None) -> bool:

@@ -62,8 +62,12 @@ def test_autocast_computes_in_the_precision_said():
     assert layer.weight.dtype == torch.float32
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the mark be set back")
-def test_peak_memory_is_of_this_run_alone():
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only it lets the mark be set back")
+
+
+@on_linux
+def test_peak_memory_is_of_this_run_alone(monkeypatch):
+    monkeypatch.setattr(devices.PeakMemory, "before", None)
     filled = torch.ones(60_000_000)
     del filled
     memory = devices.PeakMemory(torch.device("cpu"))
@@ -71,6 +75,48 @@ def test_peak_memory_is_of_this_run_alone():
     filled = torch.ones(30_000_000)
     assert 100e6 < memory.bytes - before < 200e6
     del filled
+
+
+@on_linux
+def test_what_earlier_runs_have_freed_is_not_counted(monkeypatch):
+    monkeypatch.setattr(devices.PeakMemory, "before", None)
+    first = devices.PeakMemory(torch.device("cpu"))
+    # Small pieces, which the allocator keeps: the last one holds its place at the end.
+    pieces = [torch.ones(10_000) for _ in range(8_000)]
+    assert first.bytes - first.before > 250e6
+    last = pieces.pop()
+    del pieces
+    second = devices.PeakMemory(torch.device("cpu"))
+    assert abs(second.bytes - first.before) < 0.05 * first.before
+    del last
+
+
+@on_linux
+def test_what_earlier_runs_have_left_is_not_counted_or_there_is_no_number(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(devices.PeakMemory, "before", None)
+    first = devices.PeakMemory(cpu)
+    little = torch.ones(first.before // 80)  # a twentieth of it, in float32
+    second = devices.PeakMemory(cpu)
+    assert abs(second.left - little.nbytes) < 0.02 * first.before
+    assert abs(second.bytes - first.before) < 0.02 * first.before
+    assert devices.PeakMemory(cpu, own=little.nbytes).left < 0.02 * first.before
+    more = torch.ones(first.before // 50)
+    third = devices.PeakMemory(cpu)
+    assert third.bytes is None
+    own = torch.ones(first.before // 8)  # beside which the error is a small one
+    assert abs(third.bytes / (first.before + own.nbytes) - 1) < 0.1
+    del little, more, own
+
+
+@on_linux
+def test_what_refers_to_itself_is_let_go(monkeypatch):
+    monkeypatch.setattr(devices.PeakMemory, "before", None)
+    devices.PeakMemory(torch.device("cpu"))
+    circle = {"images": torch.ones(30_000_000)}
+    circle["self"] = circle
+    del circle
+    assert devices.PeakMemory(torch.device("cpu")).left < 50e6
 
 
 def test_cuda_graphs_without_a_gpu_are_refused():

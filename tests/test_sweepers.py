@@ -1,5 +1,6 @@
 """The sweepers in `hydra_plugins/`, as Hydra starts them."""
 
+import pickle
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from fmbench import cli
 from fmbench import config as configuration
+from hydra_plugins.fmbench_sweepers._resume import GoingOn
 from hydra_plugins.fmbench_sweepers.grid import GridSweeper
 
 
@@ -44,6 +46,26 @@ def test_each_run_is_composed_once_and_each_combination_of_options_before(
         "scheduler=constant",
     ]
     assert all("seed=0" in run for run in first)
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]])
+def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
+    if launcher:
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    kept = []
+    original = GoingOn.launch
+    monkeypatch.setattr(
+        GoingOn, "launch", lambda *given, **named: kept.extend(original(*given, **named)) or kept
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["fmbench", "-m", *TINY, "epochs=1", "seed=0,1", *launcher]
+    monkeypatch.setattr(sys, "argv", [*arguments, "hydra.sweep.dir=here"])
+    cli.main()
+    cli.main()
+    assert len(kept) == 4
+    assert all(0 < returned.return_value <= 1 for returned in kept)
+    assert all(returned.cfg is None and returned.hydra_cfg is None for returned in kept)
+    assert max(len(pickle.dumps(returned)) for returned in kept) < 2_000
 
 
 def test_a_combination_that_cannot_be_composed_is_found_beforehand():

@@ -1,11 +1,12 @@
 """A grid that is started again in its folder: which of its runs are there, and which are left."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -53,37 +54,34 @@ class GoingOn(Launcher):
         if (self.folder / DATABASE_NAME).exists():
             raise StorageError(f"{self.folder}: holds a search; take another folder")
         there = dict(_records(self.folder)) if _numbered(config) else {}
-        self.done: dict[int, Record] = {}  # by the place in the grid
+        self.done: dict[int, float] = {}  # what it gave, by the place in the grid
         self.numbers = list(range(len(grid)))
         if there:
-            configs = [
-                resolve(context.config_loader.load_sweep_config(config, list(overrides)))
-                for overrides in grid
-            ]
-            self._match(configs, there)
+            composed = (context.config_loader.load_sweep_config(config, list(one)) for one in grid)
+            self._match([_wanted(resolve(one)) for one in composed], there)
 
     def setup(self, **_: Any) -> None:
         """Nothing: the launcher that it goes on with has been set up."""
 
-    def _match(self, configs: Sequence[dict[str, Any]], there: dict[int, Record]) -> None:
+    def _match(self, wanted: Sequence["_Wanted"], there: dict[int, "_Held"]) -> None:
         """Find the run of each config, by all of it or by all that decides."""
         found: dict[int, int] = {}
-        ways = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
-        for ignored, computed in ways:
-            left: dict[str, list[int]] = {}
-            for number, record in there.items():
-                if number not in found.values():
-                    made = as_computed(record, "auto") if computed else record.config
-                    left.setdefault(_text(made, ignored), []).append(number)
-            for place, config in enumerate(configs):
-                same = left.get(_text(recorded_config(config), ignored))
+        for way in range(len(_WAYS)):
+            left: dict[bytes, list[int]] = {}
+            taken = set(found.values())
+            for number, held in there.items():
+                if number not in taken:
+                    left.setdefault(held.config[way], []).append(number)
+            for place, one in enumerate(wanted):
+                same = left.get(one.config[way])
                 if place not in found and same:
                     found[place] = same.pop(0)
         foreign = sorted(set(there) - set(found.values()))
         if foreign:
-            record = there[foreign[0]]
+            path = self.folder / str(foreign[0]) / RESULT_NAME
+            record = Record.from_json(path.read_text("utf-8"))
             way_out = "take another folder"
-            if record.config.get("precision") == "auto" != configs[0]["precision"]:
+            if record.config.get("precision") == "auto" != wanted[0].precision:
                 came = record.fingerprint.get("precision")
                 way_out = f"precision=auto goes on with it, which came to {came}; else {way_out}"
             raise StorageError(
@@ -91,15 +89,15 @@ class GoingOn(Launcher):
                 f"({' '.join(record.overrides)}); {way_out}"
             )
         fresh = max(there) + 1
-        for place, config in enumerate(configs):
+        for place, one in enumerate(wanted):
             if place in found:
-                record = there[found[place]]
+                held = there[found[place]]
                 self.numbers[place] = found[place]
-                if is_done(record, config):
-                    self.done[place] = record
+                if held.done[one.looks]:
+                    self.done[place] = held.value
             else:
                 self.numbers[place], fresh = fresh, fresh + 1
-        log.info("goes on with the sweep: %d of %d runs are done", len(self.done), len(configs))
+        log.info("goes on with the sweep: %d of %d runs are done", len(self.done), len(wanted))
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -111,7 +109,11 @@ class GoingOn(Launcher):
             StopRequested: the sweep was asked to stop.
         """
         places = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        returns = {place: _returned(self.done[place]) for place in places if place in self.done}
+        returns = {
+            place: JobReturn(status=JobStatus.COMPLETED, _return_value=self.done[place])
+            for place in places
+            if place in self.done
+        }
         left = [place for place in places if place not in self.done]
         for _, stretch in groupby(left, key=lambda place: self.numbers[place] - left.index(place)):
             together = list(stretch)
@@ -121,11 +123,47 @@ class GoingOn(Launcher):
         return [_alone(returns[place]) for place in places]
 
 
-def _records(folder: Path) -> Iterator[tuple[int, Record]]:
+#: What is left out when configs are compared, and whether a record's is as it was computed.
+_WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
+
+
+class _Wanted(NamedTuple):
+    """What is kept of a run's config: a grid may have ten thousand runs."""
+
+    config: tuple[bytes, ...]  # a digest for each way to compare
+    looks: bool  # at the test set
+    precision: str
+
+
+class _Held(NamedTuple):
+    """The same of a run's record."""
+
+    config: tuple[bytes, ...]
+    value: float  # what it gave
+    done: tuple[bool, bool]  # without a look at the test set, and with one
+
+
+def _wanted(config: dict[str, Any]) -> _Wanted:
+    kept = recorded_config(config)
+    digests = tuple(_digest(kept, ignored) for ignored, _ in _WAYS)
+    return _Wanted(digests, config["test_every"] is not None, config["precision"])
+
+
+def _held(record: Record) -> _Held:
+    digests = tuple(
+        _digest(as_computed(record, "auto") if computed else record.config, ignored)
+        for ignored, computed in _WAYS
+    )
+    value = record.objective if record.status == "completed" else None
+    blind, looking = (is_done(record, {"test_every": every}) for every in (None, 1))
+    return _Held(digests, float("nan") if value is None else value, (blind, looking))
+
+
+def _records(folder: Path) -> Iterator[tuple[int, _Held]]:
     for path in folder.glob(f"*/{RESULT_NAME}"):
         if path.parent.name.isdecimal() and path.is_file():
             try:
-                yield int(path.parent.name), Record.from_json(path.read_text("utf-8"))
+                yield int(path.parent.name), _held(Record.from_json(path.read_text("utf-8")))
             except (OSError, ValueError, RecursionError) as error:
                 raise StorageError(
                     f"{path}: cannot be read ({error}); move its folder away"
@@ -137,14 +175,9 @@ def _numbered(config: DictConfig) -> bool:
     return bool(config.hydra.sweep._get_node("subdir")._value() == "${hydra.job.num}")
 
 
-def _text(config: Mapping[str, Any], ignored: Sequence[str]) -> str:
+def _digest(config: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
     kept = {key: value for key, value in config.items() if key not in ignored}
-    return json.dumps(kept, sort_keys=True)
-
-
-def _returned(record: Record) -> JobReturn:
-    value = record.objective if record.status == "completed" else float("nan")
-    return JobReturn(overrides=record.overrides, status=JobStatus.COMPLETED, _return_value=value)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).digest()
 
 
 def _alone(returned: JobReturn) -> JobReturn:
