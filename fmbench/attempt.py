@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fmbench.checkpoint import Checkpoints
 from fmbench.cost import count_flops, count_parameters
 from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
 from fmbench.errors import StorageError
+from fmbench.machine import threads_asked
 from fmbench.memory import out_of_memory
 from fmbench.progress import Display, Ticker, epoch_line
 from fmbench.provenance import git_state
@@ -57,7 +58,12 @@ class Attempt:
         listener: hears what asks the run to stop.
         tracking: is told how it goes.
         before: its record as the folder holds it already, interrupted; None where it is new.
+        in_sweep: whether it is one of the runs of a sweep.
     """
+
+    #: Threads by what they depend on, of the sweeps of this process: rows of one sweep compare only
+    #: with the same threads, so that its first run chooses for those like it.
+    threads: ClassVar[dict[str, int]] = {}
 
     def __init__(
         self,
@@ -68,7 +74,11 @@ class Attempt:
         tracking: Tracking,
         *,
         before: Record | None,
+        in_sweep: bool = False,
     ) -> None:
+        self.in_sweep = in_sweep
+        #: Of the newest checkpoint, until the run has gone on from it.
+        self.state: dict[str, Any] | None = None
         self.config = config
         self.record = record
         self.folder = folder
@@ -107,6 +117,8 @@ class Attempt:
         config, record = self.config, self.record
         if self.before is None:
             self.tracking.begin(record, [])
+        elif self.state is None:
+            self.state = self.checkpoints.read()
         self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
@@ -131,11 +143,13 @@ class Attempt:
         self.device = device = replace(inputs.device, precision=precision)
         record.device = device.name
         record.fingerprint = device.fingerprint()
-        data = inputs.dataset.train_images, inputs.dataset.test_images
-        own = sum(images.nbytes for images in data) + 4 * record.parameters
-        self.memory = PeakMemory(device.torch, own)
         self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
         self._note_source(own_source(config, model, self.trainer.optimizer, self.trainer.schedule))
+        device = self._settle_threads(self.trainer)
+        # After all trials, whose memory is none of the run's.
+        data = inputs.dataset.train_images, inputs.dataset.test_images
+        own = 2 * sum(images.nbytes for images in data) + 4 * record.parameters  # its loaders too
+        self.memory = PeakMemory(device.torch, own)
         log.info(
             "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
             record.model,
@@ -162,6 +176,51 @@ class Attempt:
         record.source, record.unsourced = digest, list(source.missing)
         record.set_keys()
 
+    def _settle_threads(self, trainer: Trainer) -> Device:
+        """Have the run use as many threads as it was told, has used before, or is fastest with.
+
+        On a GPU nothing is tried: what its host does then hardly counts.
+
+        Returns:
+            The device with them.
+        """
+        device, record = trainer.device, self.record
+        on_cpu = device.torch.type == "cpu"
+        if on_cpu and self.config["threads"] is None:
+            device = replace(device, threads=self._threads(trainer))
+        torch.set_num_threads(device.threads)
+        trainer.device = self.device = device
+        record.device, record.fingerprint = device.name, device.fingerprint()
+        typed = [text for text in record.overrides if text.startswith("threads=")]
+        if on_cpu and (not typed or self.config["threads"] is None):
+            # The same bits take the same threads.
+            rest = [text for text in record.overrides if text not in typed]
+            record.overrides = [*rest, f"threads={device.threads}"]
+        return device
+
+    def _threads(self, trainer: Trainer) -> int:
+        most = trainer.device.threads
+        if self.state is not None:
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # as `Saver` will say
+                before: int = Record.from_json(self.state["record"]).fingerprint["threads"]
+                return min(before, most)
+        if threads_asked() is not None:
+            return most
+        config, device = self.config, trainer.device
+        speed = config["model"], config["optimizer"]["_target_"], config["batch_size"]
+        alike = f"{self.folder.path.parent}, {device.fingerprint()}, {speed}"
+        if self.in_sweep and alike in self.threads:
+            return self.threads[alike]
+        try:
+            found = trainer.faster_threads(self.record.flops)
+        except Exception as error:  # noqa: BLE001 - the run itself will say what is wrong with it
+            log.debug("threads cannot be tried: %r", error)
+            found = most
+        if found < most:
+            log.info("one thread trains faster than %d now: the cores have other work too", most)
+        self.threads[alike] = found
+        return found
+
     def fit(self, display: Callable[[int, int], Display], watch: Watch | None = None) -> None:
         """Train to the last epoch and leave what is to be kept.
 
@@ -183,7 +242,8 @@ class Attempt:
             since=self.start,
         )
         if self.before is not None:
-            saver.resume(images)
+            saver.resume(self.state, images)
+            self.state = None
             self.begun = True
             self.folder.write_record(record)  # that it was started again outlives a second kill
             self.tracking.begin(record, saver.history)
@@ -201,7 +261,8 @@ class Attempt:
                 self.folder.append_history(history)
                 self.tracking.epoch(history)
                 _keep(record, epoch, trainer, images, looks_often=bool(config["test_every"]))
-                record.peak_memory = max(peak, self.memory.bytes or 0) or None
+                held = self.memory.bytes
+                record.peak_memory = None if held is None else max(peak, held)
                 if epoch.answers is not None and epoch.epoch + 1 == epochs:
                     self._keep_answers(epoch.answers)
                 if watch is not None and watch(epoch.epoch + 1, record):
@@ -221,7 +282,7 @@ class Attempt:
             StorageError: it kept no checkpoint, or the folder cannot be written to.
         """
         record = self.record
-        state = self.checkpoints.read()
+        state = self.state = self.checkpoints.read()
         if state is None:
             raise StorageError(
                 f"{self.folder.path}: the run has completed without a look at the test set, and "

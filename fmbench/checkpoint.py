@@ -4,16 +4,20 @@ A checkpoint is the SHA-256 of what follows it, and a PyTorch archive of tensors
 that is read with `weights_only=True`: reading one starts no code.
 """
 
+import contextlib
+import copy
 import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from fmbench.errors import StorageError
 from fmbench.storage import remove, whole_file
@@ -243,3 +247,72 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextlib.contextmanager
+def preserved(
+    model: nn.Module, optimizer: Optimizer | None = None, *, device: torch.device
+) -> Iterator[tuple[nn.Module, Any]]:
+    """Steps that are only tried: at the end everything is as it was, to the bit.
+
+    What is yielded shares its parameters and buffers with the net, so that trying it costs the
+    memory of the weights once. These, their gradients, the modes (training or evaluation) and every
+    global source of random numbers are put back. What else a net keeps, such as counters, lists or
+    a generator of its own, and the state of the optimizer belong to a copy, which is thrown away.
+    Of a net that cannot be copied the attributes are put back, the contents of lists and
+    dictionaries too.
+
+    Args:
+        model: on the device.
+        optimizer: over its parameters.
+        device: whose random numbers are put back too.
+
+    Yields:
+        The net to call, and the optimizer to step, None where none was given.
+    """
+    tensors = list(dict.fromkeys([*model.parameters(), *model.buffers()]))
+    data = [tensor.data for tensor in tensors]
+    saved = [values.clone() for values in data]
+    gradients = [tensor.grad for tensor in tensors]
+    modes = [(module, module.training) for module in model.modules()]
+    random_numbers = random_states(device)
+    # deepcopy takes what the memo holds for an object's id in place of copying that object.
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    attributes: list[Callable[[], None]] = []
+    try:
+        try:
+            tried = copy.deepcopy(model, memo)
+        except Exception:  # noqa: BLE001 - a stranger's net may refuse in any way
+            tried = model
+            memo |= {id(module): module for module in model.modules()}
+            attributes = [_attributes_kept(module) for module in model.modules()]
+        yield tried, copy.deepcopy(optimizer, memo)
+    finally:
+        for put_back in attributes:
+            put_back()
+        for tensor, values, before, gradient in zip(tensors, data, saved, gradients, strict=True):
+            tensor.data, tensor.grad = values, gradient
+            # A view of one number as many cannot be written to, by the net neither.
+            with contextlib.suppress(RuntimeError):
+                values.copy_(before)
+        for module, mode in modes:
+            module.training = mode
+        restore_random_states(random_numbers, device)
+
+
+def _attributes_kept(module: nn.Module) -> Callable[[], None]:
+    """What puts the attributes of a module back, in place: others may hold the same lists."""
+    held = dict(vars(module))
+    contents = [(at, copy.copy(at)) for at in held.values() if isinstance(at, (dict, list, set))]
+    states = [(at, at.get_state()) for at in held.values() if isinstance(at, torch.Generator)]
+
+    def put_back() -> None:
+        vars(module).clear()
+        vars(module).update(held)
+        for value, before in contents:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+        for generator, state in states:
+            generator.set_state(state)
+
+    return put_back

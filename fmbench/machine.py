@@ -51,21 +51,24 @@ def usable(root: Path = Path("/")) -> Usable:
 
 
 def threads() -> int:
-    """The most threads that a run may use: the cores, or OMP_NUM_THREADS where that is less."""
-    cores = usable().cores
-    return min(threads_asked() or cores, cores)
+    """The most threads that a run may use: those that the environment asks for, or the cores."""
+    return threads_asked() or usable().cores
 
 
 def threads_asked() -> int | None:
-    """OMP_NUM_THREADS, where it holds a number; of a list (OpenMP 6.0, section 4.1.3) the first."""
+    """OMP_NUM_THREADS, where it asks for no more threads than there are cores.
+
+    Of a list (OpenMP 6.0, section 4.1.3) the first. A number above the cores was meant for another
+    machine.
+    """
     found = re.match(r"\s*([1-9]\d*)\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
-    return int(found[1]) if found else None
+    asked = int(found[1]) if found else None
+    return None if asked is None or asked > usable().cores else asked
 
 
 def share(count: int) -> int:
     """The threads of each of so many runs at once."""
-    cores = usable().cores
-    return min(threads_asked() or cores, max(1, cores // count))
+    return min(threads(), max(1, usable().cores // count))
 
 
 def _groups(root: Path) -> Iterator[Path]:

@@ -95,7 +95,9 @@ def execute(
             return before
         if before is not None:
             record.started, record.restarts = before.started, list(before.restarts)
-        run = Attempt(config, record, run_folder, listener, tracking, before=before)
+        run = Attempt(
+            *(config, record, run_folder, listener, tracking), before=before, in_sweep=in_sweep
+        )
         run.write_record()
         stop: KeyboardInterrupt | None = None
         try:
@@ -110,7 +112,7 @@ def execute(
         except KeyboardInterrupt as error:
             stop = error
             if isinstance(stop, StopRequested):
-                stop.folder = folder
+                stop.folder, stop.again = folder, again(record)
             record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
             raise
         except Exception as error:
@@ -127,6 +129,12 @@ def execute(
                 if isinstance(stop, StopRequested):
                     stop.unrecorded = str(error)
     return record
+
+
+def again(record: Record) -> tuple[str, ...]:
+    """Overrides that go on to the same bits whether they were typed or not: the threads."""
+    there = record.fingerprint
+    return (f"threads={there['threads']}",) if there.get("device") == "cpu" else ()
 
 
 def describe(error: BaseException) -> str:

@@ -54,16 +54,16 @@ class Saver:
         self.since = since
         self.history: list[dict[str, Any]] = []
 
-    def resume(self, images: int) -> None:
-        """Go on from the newest checkpoint; without one, from the beginning.
+    def resume(self, state: dict[str, Any] | None, images: int) -> None:
+        """Go on from a checkpoint; without one, from the beginning.
 
         Args:
+            state: of the newest, as `Checkpoints.read` gave it.
             images: in an epoch.
 
         Raises:
             StorageError: the checkpoint is of another run, or of other code.
         """
-        state = self.checkpoints.read()
         record = self.record
         restart = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
         if state is None:

@@ -1,10 +1,12 @@
 """One step of training, as it is or recorded once as a CUDA graph and replayed.
 
 A small net keeps a GPU busy for less time than Python needs to ask for its kernels. A graph asks
-for all of them at once.
+for all of them at once. On a CPU the number of threads that is fastest now is tried here.
 """
 
 import contextlib
+import statistics
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +23,96 @@ from fmbench.errors import ConfigError
 #: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the
 #: optimizer makes its state. PyTorch's notes on CUDA graphs take as many.
 WARM_UP = 3
+
+
+#: Seconds in which the number of threads is chosen, and for which one number is tried at a time:
+#: much longer than PyTorch's threads wait actively for more to do.
+TRIAL, TURN = 0.45, 0.02
+
+#: How many times as fast one thread must be as all, by short trials, to be taken.
+CLEARLY = 1.05
+
+#: FLOPs forward, and three times as many in all, that a core does in a second at least; a step that
+#: would take longer than a third of the trial by them is not tried.
+FLOPS_OF_A_CORE = 1e10
+
+#: Shares of the time in which one thread has a core: less than that, and others have the cores for
+#: the most part; or some have them at all.
+TAKEN, BUSY = 0.4, 0.75
+
+#: Steps of the shortest run that is worth a trial.
+WORTH = 50
+
+
+def faster_threads(
+    step: Callable[[], None],
+    most: int,
+    *,
+    steps: int,
+    trial: float = TRIAL,
+    clock: Callable[[], float] = time.perf_counter,
+    cpu: Callable[[], float] = time.thread_time,
+    use: Callable[[int], None] = torch.set_num_threads,
+) -> int:
+    """Whether one thread or all of them train faster now: 1 or `most`.
+
+    PyTorch's threads wait for one another after each operation, actively. Where other programs have
+    the cores, the one that waits takes the time of the one that is waited for, and all are slower
+    than one alone, ten times and more. So both are tried, in turns. Where one thread alone hardly
+    gets a core, all are not tried: a step of theirs could take seconds. A step that is too long
+    for trials on a machine with nothing else to do stays at `most`.
+
+    Args:
+        step: of training; called some hundred times.
+        most: threads.
+        steps: of the run; the trial takes a tenth of their time at most, and one turn.
+        trial: seconds that it takes at most, and one step more.
+        clock: seconds.
+        cpu: seconds in which this thread had a core.
+        use: sets the number of threads.
+    """
+
+    def once(threads: int) -> float:
+        """Seconds of a step; the first one makes the kernels, which differ by the threads."""
+        use(threads)
+        begun = clock()
+        step()
+        return clock() - begun
+
+    def turn(threads: int) -> float:
+        """Seconds of a step, from as many as there is time for."""
+        found = once(threads)
+        if found >= TURN:
+            return found
+        begun = now = clock()  # the first step still met the threads of the turn before
+        taken = 0
+        while now < begun + TURN:
+            step()
+            taken, now = taken + 1, clock()
+        return (now - begun) / taken
+
+    start, worked = clock(), cpu()
+    alone = turn(1)
+    if trial / 3 < alone < trial * 2 / 3:  # was it the kernels?
+        alone = once(1)
+    share = (cpu() - worked) / (clock() - start)
+    if share < TAKEN:
+        return 1
+    if alone > trial / 3:
+        return 1 if share < BUSY else most
+    together = once(most)
+    end = start + min(trial, 0.1 * steps * alone)
+    slower = []  # how many times as long a step takes with all as with one, by turns
+    order = [1, most]
+    while clock() + max(alone, TURN) + max(together, TURN) < end:
+        found = {threads: turn(threads) for threads in order}
+        alone, together = found[1], found[most]
+        slower.append(together / alone)
+        order.reverse()
+    if not slower:
+        return 1 if together > 1.5 * alone else most
+    # A moment in which the machine had something to do is not how it is.
+    return 1 if statistics.median(slower) > CLEARLY else most
 
 
 class Step(Protocol):

@@ -36,9 +36,11 @@ class StopRequested(KeyboardInterrupt):
         saved: whether the run can go on from where it stopped.
         folder: of the run, once it is known.
         unrecorded: why the record does not say so, where it could not be written.
+        again: overrides that belong to the command that goes on, whether they were typed or not.
     """
 
     folder: Path | None = None
+    again: tuple[str, ...] = ()
     unrecorded: str | None = None
 
     def __init__(self, number: int, *, saved: bool) -> None:
@@ -51,7 +53,7 @@ class StopRequested(KeyboardInterrupt):
 
         Without what others hang on it: Hydra does, a `JobReturn` that holds it, without end.
         """
-        own = {"folder": self.folder, "unrecorded": self.unrecorded}
+        own = {"folder": self.folder, "unrecorded": self.unrecorded, "again": self.again}
         return partial(StopRequested, saved=self.saved), (self.number,), own
 
     @property

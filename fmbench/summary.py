@@ -87,6 +87,10 @@ def stopped_line(
     if "/" not in folder:
         folder = f"./{folder}"
     given = [text for text in arguments if not text.startswith(key)]
+    if sweep is None:
+        keys = {text.partition("=")[0] for text in stop.again}
+        given = [text for text in given if text in stop.again or text.partition("=")[0] not in keys]
+        given += [text for text in stop.again if text not in given]
     command = shlex.join([_program(), "-m", "fmbench", *given, f"{key}{_quoted(folder)}"])
     if sweep is not None:
         return f"{stop}; this goes on: {command}"

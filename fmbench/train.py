@@ -14,11 +14,19 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmbench.checkpoint import random_states, restore_random_states
+from fmbench.checkpoint import preserved, random_states, restore_random_states
 from fmbench.device import Device
 from fmbench.loader import EvaluationLoader, TrainLoader
 from fmbench.schedule import Schedule
-from fmbench.step import EagerStep, GraphStep, Step
+from fmbench.step import (
+    FLOPS_OF_A_CORE,
+    TRIAL,
+    WORTH,
+    EagerStep,
+    GraphStep,
+    Step,
+    faster_threads,
+)
 
 
 class DivergedError(Exception):
@@ -207,6 +215,29 @@ class Trainer:
         if self.device.cuda_graphs:
             return GraphStep(step, batch_size=self.loader.batch_size)
         return step
+
+    def faster_threads(self, flops: int | None) -> int:
+        """Whether one thread or all of the device's train faster now; nothing is left of the steps.
+
+        Args:
+            flops: of the net's way forward, per image; None, not known, counts as large. Steps of a
+                large net are not tried, since one alone may take as long as all trials may.
+        """
+        start = time.perf_counter()
+        most, steps = self.device.threads, len(self.loader) * self.epochs
+        longest = 3 * (flops or math.inf) * self.loader.batch_size / FLOPS_OF_A_CORE
+        if most == 1 or steps < WORTH or longest > TRIAL / 3:
+            return most
+        torch.set_num_threads(1)  # beside other programs the batch alone could take too long
+        images, labels = next(self.loader.epoch(0))
+        with preserved(self.model, self.optimizer, device=self.device.torch) as (model, optimizer):
+            self.model.train()
+            model.train()
+            step = EagerStep(
+                model, optimizer, device=self.device, label_smoothing=self.label_smoothing
+            )
+            trial = max(TRIAL / 2, TRIAL - (time.perf_counter() - start))
+            return faster_threads(lambda: step(images, labels), most, steps=steps, trial=trial)
 
     def fit(self, report: Report, between: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
         """Train from where the position is; yields each epoch as it ends.

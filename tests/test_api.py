@@ -2,13 +2,20 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from commands import TINY, python, raises_one_line
+import torch
+from commands import TINY, python, raises_one_line, records
 
 import fmbench
+from fmbench import machine
+from fmbench.attempt import Attempt
+from fmbench.device import Device
 from fmbench.errors import ConfigError, StorageError
+from fmbench.record import Record
 from fmbench.storage import FolderLock
+from fmbench.train import Trainer
 
 
 def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch, capsys):
@@ -53,6 +60,59 @@ def test_settings_of_the_process_are_put_back(tmp_path, monkeypatch):
     fmbench.run([*TINY, "deterministic=true", f"threads={threads + 1}"])
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def trials(monkeypatch, tmp_path):
+    """Of the threads: one is always faster than the machine's two."""
+    found = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
+    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: found.append(1) or 1)
+    return found
+
+
+@pytest.mark.parametrize(("given", "tried", "threads"), [
+    ([], 1, 1),
+    (["OMP_NUM_THREADS=64"], 1, 1),
+    (["OMP_NUM_THREADS=2"], 0, 2),
+    (["threads=2"], 0, 2),
+    (["threads=null"], 1, 1),
+])  # fmt: skip
+def test_a_run_chooses_its_threads_unless_it_is_told(trials, monkeypatch, given, tried, threads):
+    for text in [text for text in given if text.startswith("OMP")]:
+        monkeypatch.setenv(*text.split("="))
+        given = []
+    rest = [text for text in TINY if text != "threads=1"]
+    record = fmbench.run([*rest, *given, "epochs=1"])
+    assert len(trials) == tried
+    assert record.fingerprint["threads"] == threads
+    assert record.device.endswith(f"{threads} thread{'s' if threads > 1 else ''}")
+    assert [text for text in record.overrides if "threads" in text] == [f"threads={threads}"]
+    fmbench.run([*rest, *given, "epochs=1"])  # of its own
+    assert len(trials) == 2 * tried
+
+
+def test_on_a_gpu_nothing_is_tried(trials, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H100")
+    attempt = Attempt.__new__(Attempt)
+    attempt.config, attempt.state = {"threads": None}, None
+    attempt.record = Record.__new__(Record)
+    attempt.record.overrides = ["seed=1"]
+    device = Device(torch.device("cuda", 0), "fp32", threads=2, deterministic=False)
+    trainer = SimpleNamespace(device=device)
+    assert attempt._settle_threads(trainer) == device
+    assert (len(trials), attempt.record.overrides) == (0, ["seed=1"])
+
+
+def test_runs_of_a_sweep_that_are_alike_take_the_same_threads(trials, command, tmp_path):
+    rest = [text for text in TINY if text != "threads=1"]
+    status, _, err = command("-m", *rest, "epochs=1", "seed=0,1", "batch_size=32,64")
+    assert status == 0, err
+    assert len(trials) == 2
+    assert [record["fingerprint"]["threads"] for record in records(tmp_path)] == [1] * 4
+    assert "threads=1 " in (next(tmp_path.rglob("benchmark.md"))).read_text()
 
 
 def test_a_torchvision_net_trains(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from fmbench.results import read_results
 
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import accuracy, limit, overhead, peak, picture, report, throughput, timing
+from benchmarks import accuracy, limit, overhead, peak, picture, report, threads, throughput, timing
 from benchmarks.contest import Contest
 from benchmarks.timing import Spread, Timed
 
@@ -114,6 +114,16 @@ def test_growth_is_by_ten_times_the_size():
     assert timing.per_tenfold((100, 2), (1000, 20)) == pytest.approx(10)
     assert timing.per_tenfold((100, 2), (10_000, 200)) == pytest.approx(10)
     assert timing.per_tenfold((10, 3), (1000, 12)) == pytest.approx(2)
+
+
+def test_threads_quiet_and_beside_others():
+    found = threads.measure(
+        "lenet5", [8], others=[0, 1], repeats=1, seconds=0.01, data="synthetic", overrides=SMALL[:2]
+    )
+    assert {name.partition(": ")[0] for name in found} == {"quiet, batch 8", "1 busy, batch 8"}
+    assert all(value.median > 0 for value in found.values() if not isinstance(value, str))
+    lines = threads.rows(found).splitlines()
+    assert [len(re.split("  +", line)) for line in lines] == [8, 8, 8]
 
 
 def test_the_share_of_the_peak_counts_a_multiply_add_as_two_and_three_ways_forward():

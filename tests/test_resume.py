@@ -17,7 +17,7 @@ import torch
 from commands import CHECKOUT, TINY, fmbench, records
 
 import fmbench as package
-from fmbench import attempt, runner, saver
+from fmbench import attempt, machine, runner, saver
 from fmbench.checkpoint import Checkpoints
 from fmbench.cli import main
 from fmbench.errors import StorageError
@@ -25,6 +25,8 @@ from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
 from fmbench.stop import StopRequested
 from fmbench.storage import LOCK_NAME, FolderLock
+from fmbench.summary import stopped_line
+from fmbench.train import Trainer
 
 #: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
 #: a moment of evaluation in it.
@@ -315,6 +317,29 @@ def test_threads_may_change_and_the_record_says_so(stop_at, monkeypatch, tmp_pat
     run(tmp_path / "run", "threads=2")
     assert "threads changed since" in caplog.text
     assert records(tmp_path)[0]["restarts"][0]["changed"] == {"threads": [1, 2]}
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 1), ("2", 1), ("threads=2", 2)])
+def test_a_run_keeps_the_threads_that_it_chose(asked, expected, stop_at, monkeypatch, tmp_path):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
+    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 1)
+    stop_at(3)
+    stop = stopped(tmp_path / "run", "threads=null")
+    for typed in (["seed=0"], ["threads=null", "seed=0"], ["seed=0", "threads=1"]):
+        line = stopped_line(stop, typed)
+        assert line.endswith(f"fmbench seed=0 threads=1 hydra.run.dir={tmp_path / 'run'}")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
+    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 2)
+    if asked and asked.isdecimal():
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    last = run(tmp_path / "run", "threads=null" if asked in (None, "2") else asked)
+    assert last.fingerprint["threads"] == expected
+    assert last.overrides[-1] == f"threads={expected}"
+    assert bool(last.restarts[0]["changed"]) == (expected == 2)
 
 
 CLEAN, EDITED = ({"commit": "a" * 40, "dirty": dirty} for dirty in (False, True))

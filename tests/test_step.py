@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from collections import Counter
 
 import pytest
 import torch
@@ -10,11 +11,90 @@ from fmbench.device import Device, is_out_of_memory, select
 from fmbench.errors import ConfigError
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.schedule import cosine, onecycle
-from fmbench.step import WARM_UP, EagerStep, GraphStep
+from fmbench.step import WARM_UP, EagerStep, GraphStep, faster_threads
 from fmbench.train import Trainer, train_epoch
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Machine:
+    """A clock that nothing but steps moves, by so many seconds for each number of threads.
+
+    For a share of them one thread has a core.
+    """
+
+    def __init__(self, seconds, kernels=0.0, share=1.0):
+        self.seconds, self.kernels, self.share = seconds, kernels, share
+        self.now, self.threads, self.steps = 0.0, None, Counter()
+
+    def use(self, threads):
+        self.threads = threads
+
+    def step(self):
+        self.now += self.seconds[self.threads]
+        if not self.steps[self.threads]:
+            self.now += self.kernels
+        self.steps[self.threads] += 1
+
+    def faster(self, steps=10_000):
+        return faster_threads(
+            self.step,
+            max(self.seconds),
+            steps=steps,
+            clock=lambda: self.now,
+            cpu=lambda: self.now * self.share,
+            use=self.use,
+        )
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [
+    # The table of docs/performance.md: nothing else, and two other programs at work.
+    ({1: 8 / 5930, 2: 8 / 6700}, 2),
+    ({1: 64 / 11400, 2: 64 / 17900}, 2),
+    ({1: 256 / 9000, 2: 256 / 14600}, 2),
+    ({1: 8 / 4100, 2: 8 / 1360}, 1),
+    ({1: 64 / 4800, 2: 64 / 3700}, 1),
+    ({1: 256 / 6300, 2: 256 / 650}, 1),
+    # Of the same all are taken.
+    ({1: 0.001, 2: 0.00103}, 2),
+    # A step alone is long.
+    ({1: 0.14, 2: 0.08}, 2),
+    ({1: 0.2, 2: 0.9}, 2),
+    # Many cores.
+    ({1: 0.1, 64: 0.004}, 64),
+    ({1: 0.005, 64: 0.2}, 1),
+])  # fmt: skip
+@pytest.mark.parametrize("kernels", [0.0, 0.05])
+def test_the_faster_number_of_threads(seconds, expected, kernels):
+    machine = Machine(seconds, kernels)
+    assert machine.faster() == expected
+    assert machine.now < 0.6
+
+
+@pytest.mark.parametrize(("seconds", "share", "expected"), [
+    ({1: 0.18, 2: 5.0}, 0.3, 1),  # all are not even tried
+    ({1: 0.01, 2: 5.0}, 0.3, 1),
+    ({1: 0.18, 2: 5.0}, 0.6, 1),
+    ({1: 0.02, 2: 0.4}, 0.6, 1),
+    ({1: 0.01, 2: 0.008}, 0.6, 2),
+    ({1: 0.18, 2: 0.1}, 0.97, 2),
+])  # fmt: skip
+def test_one_thread_that_hardly_gets_a_core(seconds, share, expected):
+    machine = Machine(seconds, share=share)
+    assert machine.faster() == expected
+    assert machine.now < 0.6
+
+
+def test_kernels_that_take_long_to_make_on_a_busy_machine():
+    assert Machine({1: 64 / 4800, 2: 64 / 3000}, kernels=0.15).faster() == 1
+    assert Machine({1: 256 / 6300, 2: 256 / 650}, kernels=0.15).faster() == 1
+
+
+def test_a_short_run_is_not_held_up_by_trials():
+    machine = Machine({1: 0.002, 2: 0.001})
+    assert machine.faster(steps=60) == 2
+    assert machine.now < 0.1 * 60 * 0.002 + 0.025
 
 
 class FakeGraph:

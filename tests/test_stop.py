@@ -110,7 +110,7 @@ def test_a_sweep_goes_on_by_its_own_command():
     stop.hung_on = [stop]
     stop = pickle.loads(pickle.dumps(stop))
     assert vars(stop) == {
-        "number": signal.SIGTERM, "saved": True, "folder": "/a/0", "unrecorded": None
+        "number": signal.SIGTERM, "saved": True, "folder": "/a/0", "unrecorded": None, "again": ()
     }  # fmt: skip
     given = ["-m", "--config-dir=mine", "seed=1,2", "hydra.sweep.dir=/old"]
     line = stopped_line(stop, given, sweep=Path("/a"))
@@ -133,7 +133,7 @@ def test_a_thread_changes_no_handler():
 
 def test_a_stop_travels_between_processes():
     stop = StopRequested(signal.SIGTERM, saved=True)
-    stop.folder, stop.unrecorded = Path("/a"), "no room"
+    stop.folder, stop.unrecorded, stop.again = Path("/a"), "no room", ("threads=1",)
     there = pickle.loads(pickle.dumps(stop))
     assert vars(there) == vars(stop)
     assert str(there) == "stopped by SIGTERM"

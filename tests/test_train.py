@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -7,7 +8,7 @@ from torch import nn
 from fmbench.augment import Augmentation
 from fmbench.device import Device
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
-from fmbench.schedule import constant
+from fmbench.schedule import constant, onecycle
 from fmbench.train import DivergedError, Trainer, evaluate
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
@@ -48,6 +49,41 @@ def trainer(*, lr=0.01, epochs=3, test_every=0, validation=False, label_smoothin
 
 def silent(*_sums):
     pass
+
+
+def test_trials_of_the_threads_leave_nothing(monkeypatch):
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10), nn.Dropout(0.5)]
+    model = nn.Sequential(*layers, nn.Linear(10, 10)).eval()
+    tried = trainer(epochs=9)
+    tried.device = dataclasses.replace(CPU, threads=2)
+    tried.model = model
+    tried.optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    tried.schedule = onecycle(tried.optimizer, epochs=9, batches=13)
+    before = copy.deepcopy(
+        (model.state_dict(), tried.optimizer.state_dict(), torch.get_rng_state())
+    )
+    seen = []
+
+    def trial(step, most, **_):
+        for _ in range(3):
+            step()
+        seen.append((most, not torch.equal(model[1].weight, before[0]["1.weight"])))
+        return 1
+
+    monkeypatch.setattr("fmbench.train.faster_threads", trial)
+    assert tried.faster_threads(flops=1000) == 1
+    assert seen == [(2, True)]
+    after = model.state_dict(), tried.optimizer.state_dict(), torch.get_rng_state()
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not tried.optimizer.state
+    assert not model.training
+    # One thread, a large net, and a run that is over at once leave nothing to try.
+    assert tried.faster_threads(flops=None) == tried.faster_threads(flops=10**12) == 2
+    tried.epochs = 1
+    assert tried.faster_threads(flops=1000) == 2
+    assert len(seen) == 1
 
 
 def test_learns_and_tests_once_at_the_end():
