@@ -54,6 +54,14 @@ def command(
     return call
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps in this process draw none into their reports, which takes longer than all the rest."""
+    from fmbench.report import files
+
+    monkeypatch.setattr(files, "figures", lambda *_: ())
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist_root() -> Path:
     """A folder with the real Fashion-MNIST files; tests that need it carry the mark real_data."""

@@ -19,6 +19,8 @@ from fmbench import cli
 from fmbench import config as configuration
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def below(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
@@ -507,6 +509,7 @@ def test_as_a_module_in_its_own_process(tmp_path):
     done = fmbench("-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(records(tmp_path)) == 2
+    assert list(tmp_path.rglob("figures/*.png"))
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
 

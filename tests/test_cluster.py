@@ -286,6 +286,26 @@ def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share,
     assert task(OmegaConf.create({"threads": given})) == expected
 
 
+@pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
+def test_a_job_that_is_ended_while_it_asks_for_the_queue_goes_back_there(monkeypatch):
+    """Slurm sends SIGTERM to all processes of such a job, `scontrol requeue` among them."""
+
+    def requeue(*_):
+        raise subprocess.CalledProcessError(ended.pop(), ["scontrol", "requeue", "7_0"])
+
+    def warned(*_):
+        signal.raise_signal(signal.SIGUSR2)
+
+    monkeypatch.setattr(cluster.BaseSubmititLauncher, "__call__", warned)
+    ended = [1, -signal.SIGTERM]
+    with _gather.as_before(signal.SIGUSR2):
+        signal.signal(signal.SIGUSR2, requeue)
+        with pytest.raises(SystemExit):
+            cluster.SubmititLauncher()(["seed=1"])
+        returned = cluster.SubmititLauncher()(["seed=1"])
+    assert isinstance(returned._return_value, subprocess.CalledProcessError)
+
+
 class Run:
     """A run elsewhere that ends after so many looks, in what it is given."""
 

@@ -19,6 +19,8 @@ from fmbench import best, study
 from fmbench.record import Record
 from fmbench.trials import DATABASE_NAME, Search
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 #: Six trials of three epochs, over in a few seconds.
 SEARCH = [
     *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),

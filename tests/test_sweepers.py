@@ -16,6 +16,8 @@ from fmbench import config as configuration
 from hydra_plugins.fmbench_sweepers._resume import GoingOn
 from hydra_plugins.fmbench_sweepers.grid import GridSweeper
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def compositions(monkeypatch):

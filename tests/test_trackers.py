@@ -27,6 +27,8 @@ from fmbench.record import keys, recorded_config, recorded_overrides
 from fmbench.runfolder import mark_ended
 from fmbench.saver import Saver
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 #: Every epoch with validation and test: three steps, a batch of each.
 RUN = [*TINY, "epochs=4", "data.split.validation=20", "test_every=1"]
 

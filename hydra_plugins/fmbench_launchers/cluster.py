@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -76,10 +77,18 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
             own = before
 
             def warned(number: int, frame: Any) -> None:
-                # Of a run that is out of time for good submitit raises an error here, over which it
-                # would be forgotten that the run was saved.
-                with contextlib.suppress(submitit.core.utils.UncompletedJobError):
+                try:
                     own(number, frame)
+                except submitit.core.utils.UncompletedJobError:
+                    # Of a run that is out of time for good, over which it would be forgotten that
+                    # the run was saved.
+                    pass
+                except subprocess.CalledProcessError as error:
+                    # A job that goes back into the queue loses all its processes, among them the
+                    # `scontrol` that asked for it, if that has not left yet.
+                    if error.returncode != -signal.SIGTERM:
+                        raise
+                    sys.exit(128 + number)
 
             signal.signal(signal.SIGUSR2, warned)
         try:
