@@ -1,8 +1,13 @@
 """Small grey images in a grid, with names for rows and columns, as a PNG."""
 
+import contextlib
 import io
 import logging
+import os
+import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +50,33 @@ class Grid:
     images: "np.ndarray"
 
 
+@contextmanager
+def matplotlib_alone() -> Iterator[None]:
+    """Matplotlib is there, and says nothing of its own cache; what draws brings a canvas of Agg.
+
+    Jupyter names a backend in `MPLBACKEND`, also to what a cell starts, where that may not be
+    installed: the import would fail. A notebook in this process keeps the backend it asked for.
+    """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        if "matplotlib" not in sys.modules:
+            asked = os.environ.pop("MPLBACKEND", None)
+            try:
+                import matplotlib as mpl
+            finally:
+                if asked is not None:
+                    os.environ["MPLBACKEND"] = asked
+            if asked:
+                with contextlib.suppress(ValueError):
+                    mpl.rcParams["backend"] = asked
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@matplotlib_alone()
 def draw(grid: Grid) -> bytes:
     """The grid as a PNG.
 
@@ -67,7 +99,6 @@ def draw(grid: Grid) -> bytes:
     tops = [header + row * (side + GAP) for row in range(len(grid.rows))]
     height = tops[-1] + side + MARGIN
 
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache
     with matplotlib.style.context("default"):  # whatever the user has set for figures
         figure = Figure(figsize=(width / INCH, height / INCH), dpi=INCH * DENSITY)
         FigureCanvasAgg(figure)

@@ -14,10 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-#: What asks: SIGTERM (an end that is announced), SIGUSR2 (Slurm's and submitit's warning that time
-#: is running out) and Ctrl-C. Not every system has all of them.
+#: What asks: Ctrl-C, SIGTERM (an end that is announced), SIGHUP (the terminal or the connection is
+#: gone), SIGUSR1 and SIGUSR2 (batch scripts, Slurm and submitit: time is running out). Not every
+#: system has all of them.
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
 )
 
 
@@ -90,6 +93,9 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
 
     With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
 
+    A signal that is ignored stays so: `nohup` has SIGHUP ignored, a shell has SIGINT ignored by what
+    it starts in the background.
+
     Another package may have handlers of its own (submitit puts a job back into the queue): these
     are called once the run is saved. In a thread other than the main one nothing is changed, since
     signals arrive in the main one.
@@ -98,7 +104,7 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
     if threading.current_thread() is not threading.main_thread():
         yield listener
         return
-    before: dict[int, Any] = {number: signal.signal(number, listener) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, listener) for number in heeded()}
     for outer in before.values():
         if isinstance(outer, Listener) and listener.asked is None:
             listener.asked = outer.asked
@@ -114,6 +120,11 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
         _restore(before)
     if pass_on and listener.asked is not None:
         signal.raise_signal(listener.asked)
+
+
+def heeded() -> list[int]:
+    """Those of `SIGNALS` that this process does not ignore."""
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def stop_in_order() -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,14 @@ import pytest
 from commands import KEPT
 
 from fmbench import cli
+from fmbench.stop import SIGNALS
+
+# What a shell starts in the background, or `nohup` anywhere, ignores some of these, and so would
+# everything that the tests start.
+for _number in SIGNALS:
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        _first = signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(_number, _first)
 
 #: Exit status, standard output, standard error.
 Said = tuple[int, str, str]

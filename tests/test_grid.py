@@ -6,6 +6,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from commands import python
 from PIL import Image
 
 from fmbench.grid import DENSITY, GAP, MARGIN, PIXEL, Grid, draw
@@ -95,6 +96,30 @@ def test_the_user_s_settings_for_figures_change_nothing():
     with mpl.rc_context({"font.size": 30, "figure.facecolor": "red", "savefig.dpi": 10}):
         assert draw(grid()) == expected
         assert mpl.rcParams["font.size"] == 30
+
+
+#: Draws what each kind of picture needs first, then says what backend the program has.
+DRAWS = """
+import logging, os, numpy as np
+from fmbench.grid import Grid, draw
+from fmbench.report.figures.sheet import drawing, width_of
+
+assert width_of("a", 12) > 0
+with drawing("name", 100) as sheet:
+    assert sheet.saved("title")[0][:4] == draw(
+        Grid("a", "b", ("c",), ("d",), np.zeros((1, 1, 28, 28), np.uint8)))[:4]
+import matplotlib
+assert logging.getLogger("matplotlib").level == logging.NOTSET
+print(os.environ["MPLBACKEND"], matplotlib.get_backend())
+"""
+
+
+@pytest.mark.parametrize(("asked", "there"), [("module://not.here", "agg"), ("svg", "svg")])
+def test_a_backend_that_jupyter_names_neither_stops_a_picture_nor_is_changed(
+    asked, there, tmp_path
+):
+    done = python("-c", DRAWS, cwd=tmp_path, environment={"MPLBACKEND": asked})
+    assert (done.stdout.lower(), done.stderr) == (f"{asked} {there}\n", "")
 
 
 def test_the_same_grid_gives_the_same_bytes_without_a_word_of_their_maker():

@@ -303,6 +303,24 @@ def test_a_process_that_is_asked_to_stop_alone_does_not_stop_the_sweep(monkeypat
     assert returns[1].status == JobStatus.FAILED
 
 
+def test_what_stops_the_sweep_and_its_processes_at_once_stops_the_sweep(monkeypatch):
+    """As a lost connection does: a process may have left before it was asked to."""
+    listener = Listener()
+
+    def outcome():
+        lane.place = None
+        listener.asked = signal.SIGHUP
+        return stopped(Path("a"))
+
+    lane = FakeLane([])
+    lane.outcome = outcome
+    begun = launch(monkeypatch, 2, lane)
+    with pytest.raises(StopRequested) as raised:
+        begun.run(listener)
+    assert (raised.value.number, raised.value.saved) == (signal.SIGHUP, True)
+    assert begun.returns == {}
+
+
 def test_a_sweep_says_whether_all_of_its_runs_were_saved(monkeypatch):
     for saved in (True, False):
         listener = Listener()

@@ -23,7 +23,7 @@ from fmbench.cli import main
 from fmbench.errors import StorageError
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver
-from fmbench.stop import StopRequested
+from fmbench.stop import SIGNALS, StopRequested
 from fmbench.storage import LOCK_NAME, FolderLock
 from fmbench.summary import stopped_line
 from fmbench.train import Trainer
@@ -146,7 +146,7 @@ def test_every_moment_of_a_run_is_one_to_go_on_from(stop_at, monkeypatch, tmp_pa
     assert result(tmp_path / "again") == result(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_each_signal_says_what_it_was(number, stop_at, tmp_path):
     stop_at(3, number)
     stop = stopped(tmp_path / "run")

@@ -30,7 +30,7 @@ def _python_is_on_the_path(monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_is_noted_and_what_was_there_comes_back(number):
     before = signal.getsignal(number)
     with listening() as listener:
@@ -38,6 +38,23 @@ def test_a_signal_is_noted_and_what_was_there_comes_back(number):
         os.kill(os.getpid(), number)
         assert listener.asked == number
     assert signal.getsignal(number) is before
+
+
+def test_what_batch_scripts_and_lost_connections_send_asks_for_a_stop():
+    assert {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2} < set(SIGNALS)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_does_not_hear_a_signal_that_is_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with listening() as listener:
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) is signal.SIG_IGN
+        assert listener.asked is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_second_ctrl_c_stops_at_once():
@@ -49,7 +66,7 @@ def test_the_second_ctrl_c_stops_at_once():
     assert not isinstance(raised.value, StopRequested)
 
 
-@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("first", [number for number in SIGNALS if number != signal.SIGINT])
 @pytest.mark.parametrize("second", SIGNALS)
 def test_only_ctrl_c_twice_stops_at_once(first, second):
     with listening() as listener:
@@ -241,13 +258,14 @@ def test_the_command_starts_the_python_that_was_started(
     assert word == (str(tmp_path / named) if "/" in named else named)
 
 
-def start(folder, *overrides):
+def start(folder, *overrides, before=None):
     return subprocess.Popen(
         [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000", *overrides],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
     )
 
 
@@ -258,22 +276,46 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-def test_sigterm_to_the_command(tmp_path):
+@pytest.mark.parametrize(("name", "status"), [
+    ("SIGTERM", 143), ("SIGHUP", 129),
+    pytest.param("SIGUSR1", 138, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_signal_to_the_command(name, status, tmp_path):
     with start(tmp_path, "hydra.run.dir=here") as child:
         try:
             wait_for(lambda: list(tmp_path.rglob("history.jsonl")))
-            child.terminate()
+            child.send_signal(getattr(signal, name))
             _, err = child.communicate(timeout=60)
         finally:
             child.kill()
-    assert child.returncode == 143
+    assert child.returncode == status
     said = err.splitlines()[-1]
-    assert said.startswith("fmbench: stopped by SIGTERM, saved; this goes on: python -m fmbench ")
+    assert said.startswith(f"fmbench: stopped by {name}, saved; this goes on: python -m fmbench ")
     assert said.endswith(f"hydra.run.dir={tmp_path / 'here'}")
     assert "Traceback" not in err
     (record,) = records(tmp_path)
     assert record["status"] == "interrupted"
     assert (tmp_path / "here" / "checkpoint.pt").is_file()
+
+
+def test_what_is_ignored_at_the_start_stops_nothing(tmp_path):
+    """As `nohup` has SIGHUP, and a shell SIGINT of what it starts in the background."""
+    ignored = [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
+
+    def ignore():
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    with start(tmp_path, "hydra.run.dir=here", before=ignore) as child:
+        try:
+            wait_for(lambda: list(tmp_path.rglob("history.jsonl")))
+            for number in [*ignored, signal.SIGTERM]:
+                child.send_signal(number)
+            _, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 143, err
+    assert "Ctrl-C" not in err
 
 
 @pytest.mark.slow
@@ -393,6 +435,7 @@ SAID = [
     (signal.SIGINT, "fmbench: stopped from the keyboard\n"),
     (signal.SIGTERM, "fmbench: stopped by SIGTERM\n"),
     (signal.SIGUSR2, "fmbench: stopped by SIGUSR2\n"),
+    (signal.SIGHUP, "fmbench: stopped by SIGHUP\n"),
 ]
 
 

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from fmbench.explain import as_user_error, refusal
-from fmbench.stop import SIGNALS, Listener, StopRequested
+from fmbench.stop import SIGNALS, Listener, StopRequested, heeded
 
 #: Sent in the place of a run.
 STOP = b"stop"
@@ -48,7 +48,7 @@ def _listen() -> Listener:
     on.
     """
     listener = Listener()
-    for number in SIGNALS:
+    for number in {*heeded(), signal.SIGTERM}:  # `_receive` sends that, whoever ignores it
         signal.signal(number, listener)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})

@@ -173,7 +173,7 @@ class _Launch:
                 if self.waiting and not self.stopping:
                     self._give(lane)
             for lane in self.lanes.ended(_LOOK):
-                self._take(lane)
+                self._take(lane, listener)
         if self.fault is not None:
             raise self.fault
         if listener.asked is not None:
@@ -193,7 +193,7 @@ class _Launch:
         run = (self.shared, self.first + place, list(self.job_overrides[place]))
         lane.give(place, pickle.dumps(run))
 
-    def _take(self, lane: "Lane") -> None:
+    def _take(self, lane: "Lane", listener: Listener) -> None:
         place = lane.place
         assert place is not None
         try:
@@ -207,7 +207,7 @@ class _Launch:
             self.returns[place] = self._failed(place, outcome)
         elif not isinstance(outcome, StopRequested):
             self.fault = self.fault or outcome
-        elif self.stopping:
+        elif self.stopping or listener.asked is not None:
             self.saved = self.saved and outcome.saved
         else:
             # Asked of this process alone, as some do to whatever takes the most memory.

@@ -6,13 +6,12 @@ reads results need not wait for it.
 
 import functools
 import io
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fmbench.grid import DENSITY, FONT, INCH, INK, MARGIN, SOFT
+from fmbench.grid import DENSITY, FONT, INCH, INK, MARGIN, SOFT, matplotlib_alone
 from fmbench.report.escape import one_line
 from fmbench.report.figure import PAGE_COLOURS
 from fmbench.report.figures import svg
@@ -192,17 +191,16 @@ class Sheet:
 @contextmanager
 def drawing(name: str, height: float) -> Iterator[Sheet]:
     """A sheet to draw on, with the settings that it is drawn and saved with."""
-    import matplotlib.style
-
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of its own cache
     settings: dict[str, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": [FONT],
     }  # fmt: skip
-    # Whatever the user has set for figures. It warns too of every letter that its font lacks, and
-    # draws a box.
-    with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
+    with matplotlib_alone(), warnings.catch_warnings():
+        import matplotlib.style
+
+        # Of every letter that its font lacks, for which it draws a box.
         warnings.simplefilter("ignore")
-        yield Sheet(name, height)
+        with matplotlib.style.context(["default", settings]):  # whatever the user has set
+            yield Sheet(name, height)
 
 
 def text_on(
@@ -223,6 +221,7 @@ def fitted(text: str, room: float, size: float, *, bold: bool = False) -> str:
 
 
 @functools.lru_cache(maxsize=10_000)
+@matplotlib_alone()
 def width_of(text: str, size: float, *, bold: bool = False) -> float:
     """How wide a line is, in pixels of the page."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
