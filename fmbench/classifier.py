@@ -4,7 +4,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fmbench.assembly import make_model, model_on_meta
+from fmbench.device import settings_kept
 from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
@@ -65,7 +66,11 @@ class Classifier(nn.Module):
                 f"images are {images.dtype} {tuple(images.shape)}; must be torch.uint8 "
                 "(N, 28, 28) or (N, 1, 28, 28)"
             )
-        logits: Tensor = self.net(self.normalization(images.reshape(-1, 28, 28)).unsqueeze(1))
+        pixels = self.normalization(images.reshape(-1, 28, 28))
+        kind = images.device.type
+        caller = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else None
+        with caller or nullcontext():  # in float32, as it says
+            logits: Tensor = self.net(pixels.unsqueeze(1))
         return logits
 
     @torch.no_grad()
@@ -103,7 +108,7 @@ def load_model(run_folder: str | Path) -> Classifier:
             f"{run_folder}: holds no {MODEL_NAME}; make the run again with keep_model=true"
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        with settings_kept(), safe_open(path, framework="pt") as file:
             return _read(file)
     except UserError as error:
         raise type(error)(f"{path}: {error}") from error

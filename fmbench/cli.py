@@ -34,6 +34,7 @@ from fmbench.explain import (
     sweep_hint,
 )
 from fmbench.record import PRUNED
+from fmbench.sources import hydra_alone
 from fmbench.stop import StopRequested, said_of
 from fmbench.streams import complain, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
@@ -173,8 +174,9 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     A run that was stopped (Ctrl-C) has been saved: with the same overrides and
     `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
 
-    PyTorch's settings for the process (threads, determinism) are put back at the end; its random
-    numbers go on from the run's.
+    What the process has set (PyTorch's default device and type, gradients, autocast, threads, where
+    the random numbers stand, a Hydra of its own) changes nothing, and is as it was afterwards. In
+    several threads, runs wait for each other.
 
     Returns:
         The record; its status is completed or diverged.
@@ -201,13 +203,18 @@ def run(overrides: Sequence[str] = ()) -> "Record":
             )
         )
 
-    configuration.register()
     try:
         with (
+            hydra_alone(),
             settings_kept(),
-            hydra.utils.execution_whitelist(configuration.execution_whitelist()),
-            hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench"),
+            hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
         ):
+            # A notebook may have learnt only from the first refusal what to set.
+            trusted = os.environ.get(configuration.TRUST_VARIABLE)
+            if trusted is not None:
+                configuration.TRUSTED = trusted
+            configuration.register()
+            hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
             GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
                 config_name="config",
                 task_function=task,

@@ -6,8 +6,10 @@ import gc
 import logging
 import os
 import platform
+import random
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +31,10 @@ log = logging.getLogger(__name__)
 #: quarter of its width (57 M) 1.4x, DenseNet-BC-40 (110 M) 1.6x, ResNet-18 (0.9 G) 1.9x. On a GPU
 #: nobody has measured it: the same number stands there untried, and the log says so.
 BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
+
+#: Asked for by cuBLAS before its first call, where it is to give the same bits (PyTorch's notes on
+#: reproducibility).
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 #: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
 _SAID = (
@@ -133,8 +139,7 @@ def select(
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     if deterministic:
-        # cuBLAS asks for it before its first call (PyTorch's notes on reproducibility).
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault(_WORKSPACE, ":4096:8")
     return Device(
         chosen,
         precision="fp32",
@@ -151,20 +156,96 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
 
 
+_backends = torch.backends
+
+#: What decides how a net is computed, beside what `select` sets: where it is kept, and what it is
+#: to be. Some follow from others: those are further down.
+_FLAGS: tuple[tuple[Any, str, Any], ...] = (
+    (_backends, "fp32_precision", "none"),
+    (_backends.cudnn, "fp32_precision", "none"),
+    (_backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    (_backends.cuda.matmul, "fp32_precision", "ieee"),
+    (_backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+    (_backends.cudnn, "enabled", True),
+    (_backends.cudnn, "deterministic", False),
+    (_backends.cudnn, "benchmark", False),
+    (_backends.mkldnn, "enabled", True),
+    (_backends.mkldnn, "deterministic", False),
+    (_backends.mkldnn, "fp32_precision", "none"),
+    (_backends.mkldnn.matmul, "fp32_precision", "none"),  # type: ignore[attr-defined]
+    (_backends.mkldnn.conv, "fp32_precision", "none"),  # type: ignore[attr-defined]
+)
+
+
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put back what `select` sets for the whole process, for callers with a life after the run."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    conv = cudnn.conv  # type: ignore[attr-defined]
-    before = cudnn.deterministic, cudnn.benchmark, conv.fp32_precision, matmul.fp32_precision
+    """PyTorch as it comes, whatever is set in the process; afterwards all is as it was.
+
+    Device, data type, gradients, autocast, what `select` sets; and where the random numbers stand,
+    PyTorch's, NumPy's and Python's.
+    """
+    flags = [(holder, name, getattr(holder, name)) for holder, name, _ in _FLAGS]
+    workspace = os.environ.get(_WORKSPACE)
+    with contextlib.ExitStack() as kept:
+        kept.callback(_set_flags, flags)
+        _set_flags(_FLAGS)
+        kept.callback(torch.set_num_threads, torch.get_num_threads())
+        kept.callback(
+            torch.use_deterministic_algorithms,  # sets some of the flags
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if workspace is None:
+            kept.callback(os.environ.pop, _WORKSPACE, None)
+        kept.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        kept.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        torch.set_autocast_cache_enabled(True)
+        if _flushes_denormals():
+            kept.callback(torch.set_flush_denormal, True)
+            torch.set_flush_denormal(False)
+        if torch.is_anomaly_enabled():
+            kept.enter_context(torch.autograd.set_detect_anomaly(False))
+        if torch.get_default_device().type != "cpu":
+            kept.enter_context(torch.device("cpu"))
+        kept.enter_context(torch.inference_mode(False))
+        kept.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                kept.enter_context(torch.autocast(kind, enabled=False))
+        kept.enter_context(_random_numbers_kept())
+        yield
+
+
+def _set_flags(flags: Sequence[tuple[Any, str, Any]]) -> None:
+    for holder, name, value in flags:
+        if getattr(holder, name) != value:
+            setattr(holder, name, value)
+
+
+def _flushes_denormals() -> bool:
+    """Whether numbers below the smallest normal one count as 0 in this thread."""
+    return bool(np.float64(sys.float_info.min) / np.float64(2) == 0)
+
+
+@contextlib.contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    on_gpu = torch.cuda.is_initialized()
+    python, arrays, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+    current = torch.cuda.current_device() if on_gpu else 0
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        cudnn.deterministic, cudnn.benchmark, conv.fp32_precision, matmul.fp32_precision = before
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_rng_state(own)
+        if on_gpu:
+            torch.cuda.set_rng_state_all(gpus)
+            torch.cuda.set_device(current)
+        elif torch.cuda.is_initialized():  # by the run
+            torch.cuda.manual_seed_all(torch.initial_seed())
+            torch.cuda.set_device(current)
 
 
 def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:

@@ -17,6 +17,7 @@ from fmbench import config as configuration
 from fmbench.errors import ConfigError, StorageError
 from fmbench.explain import as_user_error
 from fmbench.grid import draw
+from fmbench.sources import hydra_alone
 from fmbench.storage import write_whole
 from fmbench.streams import complain, silence
 from fmbench.trust import refuse_untrusted
@@ -49,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
-        from fmbench.samples import collect  # imports torch, which --help must not
+        from fmbench.device import settings_kept  # these import torch, which --help must not
+        from fmbench.samples import collect
 
-        grid = collect(config, option, images=arguments.images, draws=arguments.draws)
+        with settings_kept():
+            grid = collect(config, option, images=arguments.images, draws=arguments.draws)
         write_whole(arguments.output, draw(grid))
         _print(arguments.output)
     except KeyboardInterrupt:
@@ -79,16 +82,17 @@ def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: {_ONE_RUN}")
-    configuration.register()
     own = [] if folder is None else [f"file://{folder.resolve()}"]
     with (
-        hydra.utils.execution_whitelist(configuration.execution_whitelist()),
-        hydra.initialize_config_search_path([f"file://{configuration.CONFIG_DIR}", *own]),
+        hydra_alone(),
+        hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
     ):
+        configuration.register()
+        hydra.initialize_config_search_path([f"file://{configuration.CONFIG_DIR}", *own])
         composed = hydra.compose("config", list(overrides), return_hydra_config=True)
         refuse_untrusted(composed)
-    option = composed.hydra.runtime.choices.get("augmentation")
-    return configuration.resolve(composed), str(option or "none")
+        option = composed.hydra.runtime.choices.get("augmentation")
+        return configuration.resolve(composed), str(option or "none")
 
 
 def _print(path: Path) -> None:

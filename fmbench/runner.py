@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.attempt import Attempt, PrunedError, Watch
+from fmbench.device import settings_kept
 from fmbench.errors import StorageError, UserError
 from fmbench.progress import Display, display_for
 from fmbench.provenance import git_state
@@ -80,7 +81,11 @@ def execute(
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dir, record.runs_at_once = config_dir, runs_at_once
     tracking = Tracking(config["logger"], folder, base or Path.cwd())
-    with RunFolder(folder) as run_folder, listening(pass_on=in_sweep) as listener:
+    with (
+        settings_kept(),
+        RunFolder(folder) as run_folder,
+        listening(pass_on=in_sweep) as listener,
+    ):
         before = held(folder, record.config)
         if before is not None and is_done(before, config):
             run_folder.tidy(before)

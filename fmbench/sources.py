@@ -5,6 +5,8 @@ its code; and a file in a folder of somebody's can be anything. Both are looked 
 """
 
 import contextlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -13,9 +15,16 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
 )
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
+from hydra.version import VersionBase
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.errors import ConfigError
@@ -122,6 +131,33 @@ def install() -> None:
     Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
     registered = SourcesRegistry.instance().types
     registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
+
+
+#: Hydra's state is that of the process, so one thread at a time has it.
+_alone = threading.RLock()
+
+
+@contextlib.contextmanager
+def hydra_alone() -> Iterator[None]:
+    """Hydra for fmbench alone, in a process whose program may use it too, or be in the midst of it.
+
+    What that has initialized, stored and registered is out of the way, and afterwards as it was.
+    Other threads wait.
+    """
+    with _alone:
+        Plugins.instance()  # they register themselves, once
+        store, registry = ConfigStore.instance(), SourcesRegistry.instance()
+        before = Singleton._instances, BaseContainer._resolvers, store.repo, registry.types
+        its_own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
+        Singleton._instances = {k: v for k, v in before[0].items() if k not in its_own}
+        BaseContainer._resolvers = dict(before[1])
+        # Hydra's own configs and those of its plugins.
+        store.repo = {k: v for k, v in before[2].items() if k.startswith(("hydra", "_"))}
+        registry.types = dict(before[3])
+        try:
+            yield
+        finally:
+            Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
 
 
 def _place(error: yaml.YAMLError) -> str:

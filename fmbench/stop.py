@@ -93,8 +93,8 @@ def listening(*, pass_on: bool = False) -> Iterator[Listener]:
 
     With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
 
-    A signal that is ignored stays so: `nohup` has SIGHUP ignored, a shell has SIGINT ignored by what
-    it starts in the background.
+    A signal that is ignored stays so, as SIGHUP below `nohup`, and SIGINT in the background of a
+    script.
 
     Another package may have handlers of its own (submitit puts a job back into the queue): these
     are called once the run is saved. In a thread other than the main one nothing is changed, since

@@ -1,12 +1,25 @@
 """From Python, as in a notebook."""
 
 import logging
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
+import hydra
+import numpy as np
 import pytest
 import torch
 from commands import TINY, python, raises_one_line, records
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 
 import fmbench
 from fmbench import machine
@@ -53,8 +66,6 @@ def test_diverged_is_a_status_not_an_exception(tmp_path, monkeypatch):
 
 
 def test_settings_of_the_process_are_put_back(tmp_path, monkeypatch):
-    import torch
-
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     fmbench.run([*TINY, "deterministic=true", f"threads={threads + 1}"])
@@ -113,6 +124,142 @@ def test_runs_of_a_sweep_that_are_alike_take_the_same_threads(trials, command, t
     assert len(trials) == 2
     assert [record["fingerprint"]["threads"] for record in records(tmp_path)] == [1] * 4
     assert "threads=1 " in (next(tmp_path.rglob("benchmark.md"))).read_text()
+
+
+def _state():
+    """What a run might change in its process."""
+    backends = torch.backends
+    flags = [
+        *(backends.cudnn.enabled, backends.cudnn.deterministic, backends.cudnn.benchmark),
+        *(backends.mkldnn.enabled, backends.mkldnn.deterministic),
+        *(backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision),
+        *(backends.mkldnn.matmul.fp32_precision, backends.mkldnn.conv.fp32_precision),
+    ]
+    numbers = np.random.get_state()
+    return {
+        "flags": flags,
+        "matmul": torch.get_float32_matmul_precision(),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+        "anomaly": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "threads": torch.get_num_threads(),
+        "random": (random.getstate(), numbers[1].tolist(), numbers[2:]),
+        "torch's random": torch.get_rng_state().tolist(),
+        "flush": float(np.float64(sys.float_info.min) / np.float64(2)),
+        "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+        "environment": dict(os.environ),
+        "folder": Path.cwd(),
+        "path": list(sys.path),
+        "warnings": list(warnings.filters),
+        "streams": (sys.stdout, sys.stderr, sys.excepthook),
+        "logging": [
+            (logger.level, list(logger.handlers), logger.disabled)
+            for logger in map(logging.getLogger, ["", "fmbench", "hydra", "matplotlib"])
+        ],
+        "hydra": GlobalHydra.instance().hydra,
+        "resolvers": dict(BaseContainer._resolvers),
+        "store": dict(ConfigStore.instance().repo),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return fmbench.run([*TINY, "keep_model=true", f"hydra.run.dir={tmp_path_factory.mktemp('a')}"])
+
+
+def _set(kept, value, before, change):
+    kept.callback(change, before)
+    change(value)
+
+
+#: What a notebook may have set, each with how it is undone.
+SETTINGS = {
+    "float64": lambda kept: _set(kept, torch.float64, torch.float32, torch.set_default_dtype),
+    "device": lambda kept: _set(kept, "meta", None, torch.set_default_device),
+    "a device's block": lambda kept: kept.enter_context(torch.device("meta")),
+    "no_grad": lambda kept: kept.enter_context(torch.no_grad()),
+    "inference_mode": lambda kept: kept.enter_context(torch.inference_mode()),
+    "autocast": lambda kept: kept.enter_context(torch.autocast("cpu", torch.bfloat16)),
+    "matmul": lambda kept: _set(kept, "medium", "highest", torch.set_float32_matmul_precision),
+    "mkldnn": lambda kept: _set(
+        kept, False, True, lambda value: setattr(torch.backends.mkldnn, "enabled", value)
+    ),
+    "warn_only": lambda kept: _set(
+        kept, "warn", "default", torch.set_deterministic_debug_mode
+    ),
+    "denormals": lambda kept: _set(kept, True, False, torch.set_flush_denormal),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [["device"], ["inference_mode"], ["matmul"], list(SETTINGS)])
+def test_what_a_notebook_has_set_changes_no_number_and_stays(names, undisturbed, tmp_path):
+    kept_in = [*TINY, "keep_model=true", f"hydra.run.dir={tmp_path / 'here'}"]
+    images = torch.full((2, 28, 28), 7, dtype=torch.uint8)
+    with ExitStack() as kept:
+        for name in names:
+            SETTINGS[name](kept)
+        before = _state()
+        record = fmbench.run(kept_in)
+        model = fmbench.load_model(tmp_path / "here")
+        after = _state()
+        logits = model(images)
+    assert {key for key in before if before[key] != after[key]} == set()
+    assert record.key == undisturbed.key
+    assert (record.train_loss, record.test_loss) == (undisturbed.train_loss, undisturbed.test_loss)
+    assert logits.dtype == torch.float32
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_run_beside_another_program_of_hydra(tmp_path, undisturbed):
+    """One that is in the midst of it, with configs, a schema and a resolver of its own."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults: [schema]\na: ${fmbench.token:}", "utf-8")
+    with ExitStack() as kept:
+        store = ConfigStore.instance()
+        kept.callback(setattr, store, "repo", dict(store.repo))
+        store.store("schema", {"theirs": 1})
+        store.store("lenet9", {"_target_": "theirs"}, group="model")
+        kept.callback(OmegaConf.clear_resolver, "fmbench.token")
+        OmegaConf.register_resolver("fmbench.token", lambda: "theirs", replace=True)
+        kept.enter_context(hydra.initialize_config_dir(str(tmp_path / "own")))
+        before = _state()
+        record = fmbench.run([*TINY, f"hydra.run.dir={tmp_path / 'here'}"])
+        raises_one_line(lambda: fmbench.run(["model=lenet9"]), ConfigError, "no such option")
+        after = _state()
+        assert {key for key in before if before[key] != after[key]} == set()
+        assert dict(hydra.compose("mine")) == {"theirs": 1, "a": "theirs"}
+    assert record.test_loss == undisturbed.test_loss
+
+
+def test_runs_in_two_threads_wait_for_each_other(tmp_path, undisturbed):
+    found = {}
+
+    def work(seed):
+        found[seed] = fmbench.run([*TINY, f"seed={seed}", f"hydra.run.dir={tmp_path / str(seed)}"])
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {seed: record.status for seed, record in found.items()} == dict.fromkeys(
+        (0, 1), "completed"
+    )
+    assert found[0].test_loss == undisturbed.test_loss
+
+
+def test_a_package_that_is_trusted_after_a_refusal_is(tmp_path, monkeypatch):
+    from fmbench import config
+
+    monkeypatch.setattr(config, "TRUSTED", "")
+    net = [*TINY, "model._target_=torch.nn.Identity", f"hydra.run.dir={tmp_path / 'here'}"]
+    raises_one_line(lambda: fmbench.run(net), ConfigError, "FMBENCH_TRUST")
+    monkeypatch.setenv("FMBENCH_TRUST", "torch.nn")
+    with pytest.raises(Exception, match="parameter"):
+        fmbench.run(net)
 
 
 def test_a_torchvision_net_trains(tmp_path, monkeypatch):
