@@ -24,7 +24,14 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, leftovers
 from fmbench.storage import LOCK_NAME
-from fmbench.sweep import check_sweep, is_search, refuse_for_sweeps, total_runs
+from fmbench.streams import printed
+from fmbench.sweep import (
+    check_sweep,
+    is_search,
+    refuse_for_sweeps,
+    run_name,
+    total_runs,
+)
 from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
@@ -140,11 +147,14 @@ class SweepReport(Callback):
     ) -> None:
         """Say which run this is."""
         if config.hydra.mode == RunMode.MULTIRUN:
+            number = config.hydra.job.num
             total = f" of {self.total}" if self.total else ""
+            if is_search(config.hydra):
+                total = f" ({number + 1}{total})"
             overrides = filter_overrides(config.hydra.overrides.task)
             # What is the same in every run, and was not typed for its sake.
             shown = [text for text in overrides if not text.startswith(_OF_SWEEPS)]
-            log.info("run %d%s: %s", config.hydra.job.num + 1, total, " ".join(shown))
+            log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Let go of the run's configs, of which a sweep would hold 0.2 MB a run to its end."""
@@ -163,15 +173,14 @@ class SweepReport(Callback):
             return
         with _heard():
             table = report.build([folder])
-            report.print_tables(table)
-            sys.stdout.flush()  # pictures take a moment
-            table = report.write(table, folder)
-            for path in table.written:
-                print(path)
-        sys.stdout.flush()
+            lost = printed("fmbench", lambda: report.print_tables(table), only_there=False)
+            made = report.write(table, folder)
+            if sys.stdout is not None:
+                lost = printed("fmbench", lambda: print(*made.written, sep="\n")) or lost
+        SweepReport.exit_status = SweepReport.exit_status or lost
         search = _search(folder) if is_search(config.hydra) else None
         if search is not None:
-            SweepReport.exit_status = _said_of_search(search)
+            SweepReport.exit_status = _said_of_search(search) or SweepReport.exit_status
             return
         well = table.completed + table.pruned
         total = self.total or well + table.failed

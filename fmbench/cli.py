@@ -29,6 +29,7 @@ from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.explain import (
     Refusal,
     as_user_error,
+    half_written,
     refusal,
     remove_half_written,
     sweep_hint,
@@ -36,7 +37,7 @@ from fmbench.explain import (
 from fmbench.record import PRUNED
 from fmbench.sources import hydra_alone
 from fmbench.stop import StopRequested, said_of
-from fmbench.streams import complain, silence
+from fmbench.streams import complain, fails, printed, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.sweep import is_search, search_keys
 from fmbench.trust import refuse_untrusted, typed
@@ -54,7 +55,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def main() -> None:
     """Run the command line; exits with the status that `fmbench.errors` names."""
     if "--version" in sys.argv[1:]:
-        print(f"fmbench {fmbench.__version__}")
+        if status := printed("fmbench", lambda: print(f"fmbench {fmbench.__version__}")):
+            sys.exit(status)
         return
     SweepReport.exit_status, SweepReport.folder = 0, None
     on_tab = {"-sc", "--shell-completion"} & set(sys.argv)
@@ -86,6 +88,9 @@ def main() -> None:
     except BrokenPipeError:
         silence()
     except BaseException as error:
+        nameless = isinstance(error, OSError) and not (error.filename or half_written(error))
+        if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
+            sys.exit(printed("fmbench", lambda: print(flush=True)))
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
             if isinstance(error, Refusal):
@@ -98,8 +103,9 @@ def main() -> None:
             os.environ.pop(FULL_ERROR, None)
         else:
             os.environ[FULL_ERROR] = wanted_traceback
-    if SweepReport.exit_status:
-        sys.exit(SweepReport.exit_status)
+    status = printed("fmbench", lambda: None) if fails() else 0  # of --cfg job
+    if SweepReport.exit_status or status:
+        sys.exit(SweepReport.exit_status or status)
 
 
 def job(config: DictConfig, *, same_data: bool = True) -> float | None:
@@ -158,10 +164,11 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
             raise UserError(f"{message}; the record is in {short_path(folder)}")
         log.log(logging.INFO if record.status == PRUNED else logging.ERROR, message)
         return float("nan")
-    try:
-        print(sweep_line(record) if in_sweep else summary(record, folder), flush=True)
-    except BrokenPipeError:
-        silence()
+    said = sweep_line(record) if in_sweep else summary(record, folder)
+    # That of a sweep is told at its end.
+    if not (in_sweep and sys.stdout is None):
+        lost = printed("fmbench", lambda: print(said), only_there=False)
+        SweepReport.exit_status = SweepReport.exit_status or lost
     return record.objective
 
 
@@ -312,6 +319,9 @@ def _vet(arguments: argparse.Namespace) -> None:
     """
     looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
     if any(getattr(arguments, name) for name in looks):
+        if sys.stdout is None:
+            sys.exit(printed("fmbench", lambda: None))
+        logging.raiseExceptions = False  # --info logs to standard output
         return
     folders = [configuration.CONFIG_DIR]
     if arguments.config_dir is not None:
@@ -331,8 +341,9 @@ def _say_stopped(stop: StopRequested) -> None:
     """Say what stopped the run, or the sweep, and the command that goes on."""
     line = stopped_line(stop, sys.argv[1:], sweep=SweepReport.folder)
     # As it is: a line made for reading may have lost a space of a folder's name.
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"fmbench: {line}\n")
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"fmbench: {line}\n")
 
 
 def _fail(line: str, status: int) -> None:

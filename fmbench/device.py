@@ -230,7 +230,7 @@ def _flushes_denormals() -> bool:
 
 @contextlib.contextmanager
 def _random_numbers_kept() -> Iterator[None]:
-    on_gpu = torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     python, arrays, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if on_gpu else []
     current = torch.cuda.current_device() if on_gpu else 0
@@ -243,7 +243,7 @@ def _random_numbers_kept() -> Iterator[None]:
         if on_gpu:
             torch.cuda.set_rng_state_all(gpus)
             torch.cuda.set_device(current)
-        elif torch.cuda.is_initialized():  # by the run
+        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by the run
             torch.cuda.manual_seed_all(torch.initial_seed())
             torch.cuda.set_device(current)
 

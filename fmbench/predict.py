@@ -11,7 +11,7 @@ from fmbench import pictures
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.report.escape import one_line
 from fmbench.storage import write_whole
-from fmbench.streams import complain, silence
+from fmbench.streams import complain, open_all, silence
 
 PROGRAM = "fmbench.predict"
 
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments; those of the command line by default.
     """
+    open_all()
     arguments = _parser().parse_args(argv)
     if sys.stdout is None:  # started with `>&-`
         complain(PROGRAM, "standard output is closed: nothing was printed")

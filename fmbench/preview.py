@@ -14,12 +14,12 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
-from fmbench.errors import ConfigError, StorageError
+from fmbench.errors import ConfigError
 from fmbench.explain import as_user_error
 from fmbench.grid import draw
 from fmbench.sources import hydra_alone
 from fmbench.storage import write_whole
-from fmbench.streams import complain, silence
+from fmbench.streams import complain, open_all, printed
 from fmbench.trust import refuse_untrusted
 
 #: There are ten classes; more columns than these are no use on a page.
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments; those of the command line by default.
     """
+    open_all()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fmbench").setLevel(logging.INFO)  # it says when it downloads
     try:
@@ -56,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         with settings_kept():
             grid = collect(config, option, images=arguments.images, draws=arguments.draws)
         write_whole(arguments.output, draw(grid))
-        _print(arguments.output)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         complain("fmbench.preview", str(known))
         sys.exit(known.exit_status)
+    status = printed("fmbench.preview", lambda: print(arguments.output), only_there=False)
+    if status:
+        sys.exit(status)
 
 
 def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[str, Any], str]:
@@ -93,22 +96,6 @@ def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[
         refuse_untrusted(composed)
         option = composed.hydra.runtime.choices.get("augmentation")
         return configuration.resolve(composed), str(option or "none")
-
-
-def _print(path: Path) -> None:
-    """Print where the picture is.
-
-    Raises:
-        StorageError: standard output cannot be written to.
-    """
-    if sys.stdout is None:  # started with `>&-`
-        return
-    try:
-        print(path, flush=True)
-    except OSError as error:
-        silence()
-        if not isinstance(error, BrokenPipeError):
-            raise StorageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 class _Parser(argparse.ArgumentParser):

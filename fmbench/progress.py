@@ -3,8 +3,11 @@
 Both write to stderr, so that stdout holds results alone.
 """
 
+import contextlib
+import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor
 
 from fmbench.train import DivergedError, Epoch
+
+log = logging.getLogger(__name__)
 
 
 class Display:
@@ -136,11 +141,57 @@ class PlainDisplay(Display):
         self.last = time.perf_counter()
 
 
+class Tolerant(Display):
+    """Shows what another display does, for as long as standard error takes it.
+
+    A terminal that is gone, or a full disk below a log, ends no run.
+    """
+
+    def __init__(self, shown: Display) -> None:
+        self.shown: Display | None = shown
+
+    def __enter__(self) -> Self:
+        self._try(lambda shown: shown.__enter__())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._try(lambda shown: shown.__exit__(kind, error, traceback))
+
+    def begin(self, images: int) -> None:
+        self._try(lambda shown: shown.begin(images))
+
+    def within(self, images: int, loss: float, accuracy: float) -> None:
+        self._try(lambda shown: shown.within(images, loss, accuracy))
+
+    def ended(self, epoch: Epoch, line: str) -> None:
+        self._try(lambda shown: shown.ended(epoch, line))
+
+    def _try(self, call: Callable[[Display], object]) -> None:
+        if self.shown is None:
+            return
+        shown, self.shown = self.shown, None
+        try:
+            call(shown)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                shown.__exit__(None, None, None)
+            said = error.strerror or error
+            log.warning("standard error: cannot be written: %s; the run goes on without it", said)
+        else:
+            self.shown = shown
+
+
 def display_for(epochs: int, images: int) -> Display:
-    """The live bar where stderr is a terminal, plain lines where it is not."""
-    if sys.stderr.isatty():
-        return LiveDisplay(epochs, images)
-    return PlainDisplay(epochs, images)
+    """The live bar where stderr is a terminal, else plain lines; nothing where it is closed."""
+    if sys.stderr is None:
+        return Display()
+    live = sys.stderr.isatty()
+    return Tolerant(LiveDisplay(epochs, images) if live else PlainDisplay(epochs, images))
 
 
 class Ticker:

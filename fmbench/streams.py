@@ -3,9 +3,70 @@
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+
+from fmbench.errors import StorageError
 
 #: What a value of any length is cut to. The longest list of options has 500.
 MOST_CHARACTERS = 2000
+
+
+def open_all() -> None:
+    """Have something behind each standard stream that the program was started without (`2>&-`).
+
+    The next file that is opened would get its number, and what is written to that number, by
+    PyTorch or a handler of signals, would end in the file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+
+
+def printed(program: str, write: Callable[[], object], *, only_there: bool = True) -> int:
+    """Print; where standard output takes nothing, a line says so.
+
+    Args:
+        program: stands in front of the line.
+        write: prints.
+        only_there: whether what is lost on a closed standard output is nowhere else.
+
+    Returns:
+        The exit status: 0, or 5 where something is lost. A reader that has gone (`| head`) has seen
+        enough.
+    """
+    if sys.stdout is None:  # started with `>&-`
+        complain(program, "standard output is closed: nothing was printed")
+        return StorageError.exit_status if only_there else 0
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+    except OSError as error:
+        silence()
+        complain(program, f"standard output: cannot be written: {error.strerror or error}")
+        return StorageError.exit_status
+    return 0
+
+
+def fails(error: BaseException | None = None) -> bool:
+    """Whether standard output takes nothing.
+
+    Args:
+        error: that may have come of it; where it did not, an empty line is printed.
+    """
+    try:
+        if sys.stdout is not None:
+            if isinstance(error, OSError):  # what was to be printed may be held no more
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def complain(program: str, line: str) -> None:

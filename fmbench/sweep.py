@@ -41,6 +41,19 @@ def is_search(hydra: Any) -> bool:
     return "sampler" in hydra.sweeper
 
 
+def run_name(config: DictConfig, number: int) -> str:
+    """What a run of a sweep is called in a terminal: `run 1`; in a search as its report has it.
+
+    Args:
+        config: of the sweep or of a run, with its `hydra` part.
+        number: of the run in the sweep, and of its folder, from 0.
+    """
+    if not is_search(config.hydra):
+        return f"run {number + 1}"
+    # A study that others share counts its trials over all their folders.
+    return f"trial {number}" if config.sweep.storage is None else f"the trial in {number}/"
+
+
 def search_keys(config: DictConfig) -> dict[str, Any]:
     """The keys of `sweep`, resolved."""
     keys = OmegaConf.to_container(config.sweep, resolve=True)

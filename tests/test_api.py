@@ -160,7 +160,11 @@ def _state():
             for logger in map(logging.getLogger, ["", "fmbench", "hydra", "matplotlib"])
         ],
         "hydra": GlobalHydra.instance().hydra,
-        "resolvers": dict(BaseContainer._resolvers),
+        "resolvers": {
+            name: resolver
+            for name, resolver in BaseContainer._resolvers.items()
+            if not name.startswith("hydra.")  # of Hydra's `instantiate`, whoever calls it
+        },
         "store": dict(ConfigStore.instance().repo),
     }
 
@@ -220,7 +224,7 @@ def test_a_run_beside_another_program_of_hydra(tmp_path, undisturbed):
     with ExitStack() as kept:
         store = ConfigStore.instance()
         kept.callback(setattr, store, "repo", dict(store.repo))
-        store.store("schema", {"theirs": 1})
+        store.store("schema", {"theirs": 1}, replace=True)
         store.store("lenet9", {"_target_": "theirs"}, group="model")
         kept.callback(OmegaConf.clear_resolver, "fmbench.token")
         OmegaConf.register_resolver("fmbench.token", lambda: "theirs", replace=True)

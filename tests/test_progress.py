@@ -69,7 +69,7 @@ def test_plain_base_is_silent(capsys):
 )
 def test_display_depends_on_the_terminal(monkeypatch, terminal, kind):
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    assert isinstance(progress.display_for(2, 100), kind)
+    assert isinstance(progress.display_for(2, 100).shown, kind)
 
 
 class Seen(progress.Display):

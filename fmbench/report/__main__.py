@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fmbench import report
-from fmbench.errors import StorageError, UserError
-from fmbench.streams import complain, silence
+from fmbench.errors import UserError
+from fmbench.streams import complain, open_all, printed
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -49,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments; those of the command line by default.
     """
+    open_all()
     words = list(sys.argv[1:] if argv is None else argv)
+    collects = gc.isenabled()
+    # Of 100,000 records nearly everything is kept to the end: looking through it again and again
+    # for cycles to free costs a tenth of the time and frees next to nothing.
+    gc.disable()
     try:
         if words[:1] == ["compare"]:
             status = _compare(_compare_parser().parse_args(words[1:]))
@@ -60,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
+    finally:
+        if collects:  # a notebook goes on
+            gc.enable()
     sys.exit(status)
 
 
@@ -94,7 +102,10 @@ def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
         sys.stdout.write(f"No completed run with {made.view.condition}.\n")
     else:
         names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
-        sys.stdout.write(NOTHING.format(where=f"below {names}"))
+        if made.completed:
+            sys.stdout.write(f"Nothing was written: no run below {names} has a test accuracy.\n")
+        else:
+            sys.stdout.write(NOTHING.format(where=f"below {names}"))
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -113,22 +124,10 @@ def _folders(given: Sequence[Path]) -> list[Path]:
 
 def _printed(write: Callable[[], None]) -> int:
     """Print; the exit status says what became of it."""
-    if sys.stdout is None:  # started with `>&-`
-        complain("fmbench.report", "standard output is closed: nothing was printed")
-        return StorageError.exit_status
     # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    try:
-        write()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough; the files are written
-        silence()
-    except OSError as error:
-        silence()
-        complain("fmbench.report", f"standard output: cannot be written: {error.strerror or error}")
-        return StorageError.exit_status
-    return 0
+    return printed("fmbench.report", write)
 
 
 @contextlib.contextmanager
@@ -140,13 +139,15 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
     def show(read: int, total: int) -> None:
         if read:  # a few hundred are read before anybody asks
-            sys.stderr.write(f"\r\x1b[2Kreading {read:,} of {total:,} records")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a terminal that is gone
+                sys.stderr.write(f"\r\x1b[2Kreading {read:,} of {total:,} records")
+                sys.stderr.flush()
 
     try:
         yield show
     finally:
-        sys.stderr.write("\r\x1b[2K")
+        with contextlib.suppress(OSError):
+            sys.stderr.write("\r\x1b[2K")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -233,7 +234,4 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # Of 100,000 records nearly everything is kept to the end: looking through it again and again
-    # for cycles to free costs a tenth of the time and frees next to nothing.
-    gc.disable()
     main()
