@@ -1,5 +1,7 @@
 """The contenders for the training speed of one net at one batch size, on the same images."""
 
+import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,23 @@ LIMIT, SAME = "limit", "same precision"
 
 #: Batches of a turn of the usual loops, where a turn of the limit has as many.
 FEWEST = 20
+
+
+def option_of_data(text: str) -> str:
+    """What `--data` takes: an option of the group `data`, or the folder of the real images' files.
+
+    Raises:
+        argparse.ArgumentTypeError: it is neither.
+    """
+    options = sorted(path.stem for path in (configuration.CONFIG_DIR / "data").glob("*.yaml"))
+    if text in options:
+        return text
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text}: must be a folder, or one of {', '.join(options)}"
+        )
+    os.environ["FMBENCH_DATA"] = str(Path(text).absolute())
+    return "fashion_mnist"
 
 
 def compose(net: str, batch_size: int, data: str, overrides: Sequence[str]) -> dict[str, Any]:

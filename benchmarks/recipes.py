@@ -17,6 +17,7 @@ from pathlib import Path
 import hydra
 import torch
 
+from benchmarks.contest import option_of_data
 from benchmarks.timing import Results, Spread, save, table
 from fmbench import assembly
 from fmbench import config as configuration
@@ -107,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("experiments", nargs="*", default=there, metavar="EXPERIMENT")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement, about")
-    parser.add_argument("--data", default="fashion_mnist")
+    parser.add_argument(
+        "--data", type=option_of_data, default="fashion_mnist", help="an option, or a folder"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
     results = measure(

@@ -23,7 +23,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.contest import Contest
+from benchmarks.contest import Contest, option_of_data
 from benchmarks.peak import share_of_peak
 from benchmarks.timing import Results, Spread, interleaved, number, ratio, save, table
 
@@ -124,7 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--budget", type=float, default=BUDGET, help="seconds for a net at one batch size, about"
     )
     parser.add_argument("--no-usual", action="store_true", help="only the limit and fmbench")
-    parser.add_argument("--data", default="fashion_mnist")
+    parser.add_argument(
+        "--data", type=option_of_data, default="fashion_mnist", help="an option, or a folder"
+    )
     parser.add_argument("--overrides", nargs="+", default=(), help="of the config, e.g. threads=1")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)

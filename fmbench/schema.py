@@ -136,7 +136,7 @@ def to_row(record: Any) -> tuple[Any, ...]:
         row[column] = value
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
-    _check_required(row)
+    _check_required(row, looks=parts["config"].get("test_every", 0) is not None)
     return (*row.values(), overrides, deviations, compact(parts["config"]))
 
 
@@ -180,12 +180,13 @@ def _check_depth(config: dict[str, Any]) -> None:
     raise UnreadableError(f"config is nested deeper than {MAX_DEPTH}")
 
 
-def _check_required(row: dict[str, Any]) -> None:
+def _check_required(row: dict[str, Any], *, looks: bool) -> None:
     required: tuple[str, ...] = ALWAYS
     if row["status"] == COMPLETED:
         required += WHEN_COMPLETED
-    if row["validation_accuracy"] is not None:
-        # A trial of a search: only the best is looked at on the test set, once.
+    if row["validation_accuracy"] is not None or not looks:
+        # A trial of a search: only the best is looked at on the test set, once. Or a run that was
+        # to take no look (`test_every=null`).
         required = tuple(name for name in required if name != "test_accuracy")
     missing = [name for name in required if row[name] is None]
     if missing:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -145,6 +146,24 @@ def test_throughput_has_a_share_of_the_peak_where_that_is_known(monkeypatch):
     monkeypatch.setattr(throughput, "share_of_peak", lambda flops, rate, chip: None)
     found = throughput.measure(["lenet5"], [8], **small, overrides=SMALL)
     assert "share" not in throughput.rows(found)
+
+
+@pytest.mark.parametrize("module", [throughput, importlib.import_module("benchmarks.recipes")])
+def test_data_are_an_option_or_a_folder(module, monkeypatch, tmp_path, capsys):
+    taken = []
+    monkeypatch.setattr(
+        module, "measure", lambda *_, **options: taken.append(options["data"]) or {}
+    )
+    monkeypatch.setenv("FMBENCH_DATA", "elsewhere")
+    module.main(["--data", "synthetic"])
+    module.main(["--data", str(tmp_path)])
+    assert taken == ["synthetic", "fashion_mnist"]
+    assert os.environ["FMBENCH_DATA"] == str(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--data", "nowhere"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("nowhere: must be a folder, or one of fashion_mnist, synthetic")
 
 
 def test_contenders_train_on_the_images_that_they_say(monkeypatch):

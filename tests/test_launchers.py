@@ -278,7 +278,7 @@ def launch(monkeypatch, runs, *lanes):
     launcher = SimpleNamespace(
         hydra_context=None,
         task_function=None,
-        config=OmegaConf.create({"hydra": {"job": {"name": "fmbench"}}}),
+        config=OmegaConf.create({"hydra": {"job": {"name": "fmbench"}, "sweeper": {}}}),
     )
     monkeypatch.setattr(processes._Launch, "_mark", lambda *arguments: None)
     return processes._Launch(launcher, FakeLanes(*lanes), [["seed=1"]] * runs, 0)

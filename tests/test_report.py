@@ -1,5 +1,6 @@
 """The files of a report and its command."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from records import write
 from reports import build, sheet_rows
 
+from fmbench import report
 from fmbench.errors import StorageError
 from fmbench.report.__main__ import main
 
@@ -93,6 +95,29 @@ def test_default_folders_are_those_that_exist(tmp_path, capsys, monkeypatch):
     status, _, _ = run(capsys)
     assert status == 0
     assert (tmp_path / "benchmark.md").exists()
+
+
+def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, capsys):
+    """`test_every=null` on a split without validation images: a run to time, or to go on later."""
+    write(tmp_path / "0", test_accuracy=None, test_loss=None, config__test_every=None)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--output", str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert "1 of 1 runs completed (without a test accuracy, so no row here: 1)." in out
+    assert "Nothing was written: no run" in out
+    assert "No completed run" not in out
+
+
+def test_the_command_and_the_module_collect_no_cycles_and_a_notebook_does_again(
+    tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(report, "build", lambda *_, **__: seen.append(gc.isenabled()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main([str(tmp_path)])
+    assert seen == [False]
+    assert gc.isenabled()
 
 
 def test_a_reader_that_stops_early_does_no_harm(tmp_path):

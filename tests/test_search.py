@@ -39,7 +39,7 @@ def states(folder: Path) -> list[str]:
 
 
 def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, tmp_path):
-    status, _out, err = command(*SEARCH, "sweep.pruner=none")
+    status, out, err = command(*SEARCH, "sweep.pruner=none")
     assert status == 0, err
     found = trials(tmp_path / "here")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
@@ -53,7 +53,14 @@ def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, 
     predicted = [path.parent.name for path in tmp_path.rglob("predictions.npy")]
     assert predicted == [str(chosen.number)]
     assert not [*tmp_path.rglob("checkpoint*.pt")]
-    assert "run 6 of 6: " in err
+    # One number in the lines, the folders and the report.
+    assert "trial 5 (6 of 6): " in err
+    best = f"trial {chosen.number}"
+    assert [line.partition(",")[0] for line in err.splitlines() if "best so far" in line][-1] == (
+        f"best so far: {best}"
+    )
+    assert f"{best} is among the best: a look at the test set" in err
+    assert f"Best is {best} (" in out
 
 
 @pytest.mark.slow
@@ -141,7 +148,7 @@ def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(command,
     status, _, err = command(*SEARCH)
     assert status == 0
     assert "6 of 6 trials are done" in err
-    assert "run 1 of" not in err
+    assert "trial 0" not in err
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == records_before
 
 

@@ -20,6 +20,7 @@ from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal, refusal
 from fmbench.stop import StopRequested, listening
+from fmbench.sweep import run_name
 
 log = logging.getLogger("fmbench.launchers")
 
@@ -129,6 +130,8 @@ def gather(
     job_overrides: Sequence[Sequence[str]],
     first: int,
     at_once: int | None = None,
+    *,
+    config: DictConfig | None = None,
 ) -> list[JobReturn]:
     """Start runs and wait for all of them; asked to stop, ask them to.
 
@@ -140,6 +143,7 @@ def gather(
         job_overrides: of each run.
         first: number of the first run in the sweep, from 0.
         at_once: how many may be at work; None: all.
+        config: of the sweep, by which its runs are named; None: as those of a grid.
 
     Returns:
         What came of each run, in their order; of one that died its `RunDiedError`.
@@ -170,7 +174,9 @@ def gather(
                 for process in running.values():
                     process.ask_to_stop()
             for place, process in list(running.items()):
-                ended = _outcome(process, job_overrides[place], first + place, quiet=stopping)
+                number = first + place
+                name = f"run {number + 1}" if config is None else run_name(config, number)
+                ended = _outcome(process, job_overrides[place], name, quiet=stopping)
                 if ended is not None:
                     returns[place] = ended
                     del running[place]
@@ -185,12 +191,12 @@ def gather(
 
 
 def _outcome(
-    process: Process, overrides: Sequence[str], number: int, *, quiet: bool
+    process: Process, overrides: Sequence[str], name: str, *, quiet: bool
 ) -> JobReturn | None:
     try:
         ended = process.outcome()
     except RunDiedError as error:
-        line = f"run {number + 1}: {error}"
+        line = f"{name}: {error}"
         if not quiet:  # runs that are stopped before they have begun die
             log.error(line)  # noqa: TRY400 - where it was found out says nothing
         return failed(overrides, RunDiedError(line))
@@ -200,12 +206,12 @@ def _outcome(
     if isinstance(value, StopRequested):
         # Nobody may take it for a request to stop the sweep.
         said = "saved" if value.saved else "could not be saved"
-        died = RunDiedError(f"run {number + 1}: {value}, {said}")
+        died = RunDiedError(f"{name}: {value}, {said}")
         died.__cause__ = value
         log.error(died)
         return failed(overrides, died)
     if ended.status == JobStatus.COMPLETED:
-        log.info("run %d has ended: %s", number + 1, value)
+        log.info("%s has ended: %s", name, value)
     return ended
 
 

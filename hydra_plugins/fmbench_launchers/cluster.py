@@ -155,7 +155,7 @@ class LocalLauncher(SubmititLauncher):
             with _no_keyboard():
                 return LocalProcess(executor.submit(self, *calls[place]))
 
-        return gather(start, job_overrides, initial_job_idx, at_once)
+        return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
 
 
 @contextlib.contextmanager
@@ -235,7 +235,10 @@ class SlurmLauncher(SubmititLauncher):
         results = {job.job_id: job.paths.result_pickle for job in jobs}
         queue = slurm.Queue(results, float(self.params["squeue_every"]))
         return gather(
-            lambda place: SlurmProcess(jobs[place], queue), job_overrides, initial_job_idx
+            lambda place: SlurmProcess(jobs[place], queue),
+            job_overrides,
+            initial_job_idx,
+            config=self.config,
         )
 
 

@@ -18,6 +18,7 @@ from fmbench.errors import ConfigError, RunDiedError, StorageError, installs
 from fmbench.machine import usable
 from fmbench.record import FAILED, INTERRUPTED
 from fmbench.stop import Listener, StopRequested, listening
+from fmbench.sweep import run_name
 
 if TYPE_CHECKING:
     from hydra_plugins.fmbench_launchers._lanes import Lane, Lanes
@@ -219,7 +220,7 @@ class _Launch:
 
     def _failed(self, place: int, error: Exception) -> JobReturn:
         """A run that gave nothing, as a sweeper wants to know it."""
-        log.error("run %d: %s", self.first + place + 1, error)
+        log.error("%s: %s", self._name(place), error)
         failed = JobReturn(
             overrides=list(self.job_overrides[place]),
             working_dir=str(Path.cwd()),
@@ -241,7 +242,10 @@ class _Launch:
             mark_ended(folder, status, said)
             trackers.settle(folder, Path(self.launcher.config.hydra.runtime.cwd))
         except (StorageError, ValueError, OSError) as error:
-            log.warning("the record of run %d stays as it is: %s", self.first + place + 1, error)
+            log.warning("%s: its record stays as it is: %s", self._name(place), error)
+
+    def _name(self, place: int) -> str:
+        return run_name(self.launcher.config, self.first + place)
 
     def _folder(self, place: int) -> Path:
         """The folder of a run, as Hydra makes it out where the run starts."""

@@ -68,7 +68,12 @@ class RayLauncher(StockRayLauncher):  # type: ignore[misc]
             tasks.append(
                 remote.remote(self.hydra_context, config, self.task_function, Singleton.get_state())
             )
-        return gather(lambda place: RayProcess(tasks[place]), job_overrides, initial_job_idx)
+        return gather(
+            lambda place: RayProcess(tasks[place]),
+            job_overrides,
+            initial_job_idx,
+            config=self.config,
+        )
 
 
 def ray_task(context: HydraContext, config: DictConfig, function: Task, state: Any) -> JobReturn:

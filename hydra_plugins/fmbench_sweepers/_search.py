@@ -220,7 +220,7 @@ class Search(OptunaSweeperImpl):
                 FolderLock(folder).release()
             except StorageError:
                 if pause == _LOOK:
-                    log.info("waits for run %d, which an earlier start has left at work", job + 1)
+                    log.info("waits for %s/, where an earlier start has left a run at work", job)
                 time.sleep(pause)
                 pause = min(2 * pause, _LOOK_AT_MOST)
             else:
@@ -260,7 +260,7 @@ class Search(OptunaSweeperImpl):
         (leader,) = best_ones
         where = "" if self.ledger.best_here() else " of another search"
         name = self.ledger.objectives[0]
-        log.info("best so far: run %d%s, %s %.4g", job_of(leader) + 1, where, name, leader.value)
+        log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
 
     def _tidy(self, jobs: set[int]) -> set[int]:
         """Remove the checkpoints of runs that are not among the best, and never will be again.
@@ -291,7 +291,7 @@ class Search(OptunaSweeperImpl):
             job = job_of(trial)
             record = self.ledger.record(job)
             if record is None or record.test_accuracy is None:
-                log.info("run %d is among the best: a look at the test set", job + 1)
+                log.info("trial %d is among the best: a look at the test set", trial.number)
                 overrides = [*self.ledger.overrides(trial), *self._extra(look=True)]
                 self._launch([overrides], job)
                 record = self.ledger.record(job)
