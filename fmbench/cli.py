@@ -88,7 +88,8 @@ def main() -> None:
     except BrokenPipeError:
         silence()
     except BaseException as error:
-        nameless = isinstance(error, OSError) and not (error.filename or half_written(error))
+        nameless = isinstance(error, OSError) and error.errno and not error.filename
+        nameless = nameless and not half_written(error)
         if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
             sys.exit(printed("fmbench", lambda: print(flush=True)))
         known = as_user_error(error)
@@ -210,16 +211,16 @@ def run(overrides: Sequence[str] = ()) -> "Record":
             )
         )
 
+    # A notebook may have learnt only from a refusal what to set.
+    trusted = os.environ.get(configuration.TRUST_VARIABLE)
+    if trusted is not None:
+        configuration.TRUSTED = trusted
     try:
         with (
             hydra_alone(),
             settings_kept(),
             hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
         ):
-            # A notebook may have learnt only from the first refusal what to set.
-            trusted = os.environ.get(configuration.TRUST_VARIABLE)
-            if trusted is not None:
-                configuration.TRUSTED = trusted
             configuration.register()
             hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
             GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
