@@ -110,7 +110,7 @@ def faster_threads(
         slower.append(together / alone)
         order.reverse()
     if not slower:
-        return 1 if together > 1.5 * alone else most
+        return 1 if share < BUSY or together > 1.5 * alone else most
     # A moment in which the machine had something to do is not how it is.
     return 1 if statistics.median(slower) > CLEARLY else most
 
