@@ -89,7 +89,10 @@ class Contest:
         self.inputs = assembly.prepare(self.config)
         self.flops = count_flops(assembly.make_model(self.config))
         precision = choose_precision(self.config["precision"], self.inputs.device.torch, self.flops)
-        self.device = replace(self.inputs.device, precision=precision)
+        chosen = replace(self.inputs.device, precision=precision)
+        # A trainer's device has its memory format chosen.
+        trainer = assembly.make_trainer(self.config, self.inputs, self._model(), chosen, self.flops)
+        self.device = trainer.device
         self.ours = f"{self.device.memory_format}, {precision}"
         if self.device.cuda_graphs:
             self.ours += ", captured"
@@ -144,8 +147,7 @@ class Contest:
     def _fmbench(self) -> Work:
         split = replace(self.inputs.split, train=self.inputs.split.train[: self.images])
         inputs = replace(self.inputs, split=split)
-        model = self.device.place(self._model())
-        trainer = assembly.make_trainer(self.config, inputs, model, self.device, self.flops)
+        trainer = assembly.make_trainer(self.config, inputs, self._model(), self.device, self.flops)
         # As `fmbench.runner` goes through it, with a display that shows nothing.
         saver: Any = Saver(
             *(None, trainer, None),  # type: ignore[arg-type]

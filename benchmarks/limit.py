@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from fmbench.device import Device
+from fmbench.device import MEMORY_FORMATS, Device
 
 #: Trains on the batch as many times as it is told, and returns when that is done.
 Steps = Callable[[int], None]
-
-MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 def variants(model: Callable[[], nn.Module], device: Device, batch_size: int) -> dict[str, Steps]:
@@ -26,9 +24,12 @@ def variants(model: Callable[[], nn.Module], device: Device, batch_size: int) ->
         batch_size: images a step.
     """
     found = {}
+    formats = dict(MEMORY_FORMATS)
+    if device.memory_format == "contiguous":  # a net that was found not to run in the other
+        del formats["channels_last"]
     captures = (False, True) if device.torch.type == "cuda" else (False,)
     for (name, memory_format), precision, capture in itertools.product(
-        MEMORY_FORMATS.items(), ("fp32", "bf16"), captures
+        formats.items(), ("fp32", "bf16"), captures
     ):
         chosen = replace(device, precision=precision)
         step = bare_step(model(), chosen, batch_size, memory_format)

@@ -39,7 +39,7 @@ def recipe(name: str, *, seconds: float, data: str) -> tuple[Spread, int, str]:
     flops = count_flops(model)
     precision = choose_precision(config["precision"], inputs.device.torch, flops)
     device = replace(inputs.device, precision=precision)
-    trainer = assembly.make_trainer(config, inputs, device.place(model), device, flops)
+    trainer = assembly.make_trainer(config, inputs, model, device, flops)
     size = config["batch_size"]
     batches = trainer.loader.epoch(0)
     step = trainer.step

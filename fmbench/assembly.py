@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from torch import nn
 
 from fmbench import config as configuration
-from fmbench import data
+from fmbench import data, rehearsal
 from fmbench.augment import Augmentation
 from fmbench.cost import count_parameters
 from fmbench.device import Device, select
@@ -54,6 +54,7 @@ def prepare(config: Mapping[str, Any]) -> Inputs:
         config["device"],
         threads=config["threads"],
         deterministic=config["deterministic"],
+        memory_format=config["memory_format"],
         cuda_graphs=config["cuda_graphs"],
     )
     dataset = data.load(config["data"])
@@ -75,9 +76,12 @@ def rehearse(config: Mapping[str, Any]) -> None:
     """
     configuration.check(config)
     model = model_on_meta(config)
-    # Any parameter will do to see whether the optimizer and the schedule take their numbers.
+    # The optimizer and the schedule see the shapes of the net's own parameters, without the memory
+    # that they take; of a net that only shows them later, one that every optimizer accepts.
+    shapes = [(1, 1)] if model is None else [parameter.shape for parameter in model.parameters()]
+    parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
     with contextlib.suppress(RuntimeError):
-        _optimizer_and_schedule(config, [nn.Parameter(torch.zeros(1))], batches=100)
+        _optimizer_and_schedule(config, parameters, batches=100)
     inputs = prepare(config)
     if model is not None:
         _refuse_too_large(model, inputs.device)
@@ -105,17 +109,17 @@ def make_trainer(
     device: Device,
     flops: int | None,
 ) -> Trainer:
-    """All that `inputs` and `config` say, around a net that is on its device already.
+    """All that `inputs` and `config` say, around a net, which is rehearsed and moved to its device.
 
     Args:
         config: resolved.
         inputs: what `prepare` gave.
-        model: on `device`.
-        device: with its precision chosen.
+        model: on any device.
+        device: with its precision chosen; that of the trainer has its memory format chosen too.
         flops: of the net; None, not known, counts as large.
 
     Raises:
-        ConfigError: the optimizer or the schedule refuses its numbers.
+        ConfigError: the net fails on a batch; the optimizer or the schedule refuses its numbers.
     """
     train = make_train_loader(config, inputs, device.torch)
     small = flops is not None and flops < _LARGE_FLOPS
@@ -127,6 +131,18 @@ def make_trainer(
             batch_size=at_once,
         )
         for part in (inputs.split.validation, inputs.split.test)
+    )
+    device, train.joins_last = rehearsal.rehearse(
+        model,
+        train,
+        evaluated={
+            count
+            for part in (validation, test)
+            for count in (min(len(part), at_once), len(part) % at_once)
+            if count
+        },
+        label_smoothing=config["label_smoothing"],
+        device=device,
     )
     optimizer, schedule = _optimizer_and_schedule(config, model.parameters(), batches=len(train))
     return Trainer(
@@ -172,11 +188,17 @@ def _tensors(
 
 
 def make_model(config: Mapping[str, Any]) -> nn.Module:
-    """The net, its weights drawn from PyTorch's global random numbers.
+    """The net, its weights drawn from PyTorch's global random numbers, those of lazy layers last.
 
     Raises:
         ConfigError: it may not be built, or is no net.
     """
+    model = _build(config)
+    rehearsal.materialize(model)
+    return model
+
+
+def _build(config: Mapping[str, Any]) -> nn.Module:
     model = _instantiate(config, "model")
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
@@ -194,7 +216,7 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
     """
     try:
         with torch.device("meta"):
-            return make_model(config)
+            model = _build(config)
     except RuntimeError:
         return None
     except ConfigError as error:
@@ -202,6 +224,12 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
         if ours or not isinstance(error.__cause__, (TypeError, ValueError)):
             raise
         return None
+    try:
+        with torch.device("meta"):
+            rehearsal.materialize(model)
+    except ConfigError:  # not every net runs there
+        return None
+    return model
 
 
 def _optimizer_and_schedule(

@@ -143,7 +143,9 @@ class Attempt:
         self.device = device = replace(inputs.device, precision=precision)
         record.device = device.name
         record.fingerprint = device.fingerprint()
-        self.trainer = make_trainer(config, inputs, device.place(model), device, record.flops)
+        self.trainer = make_trainer(config, inputs, model, device, record.flops)
+        self.device = self.trainer.device  # its memory format is chosen now
+        record.joins_last_batch = self.trainer.loader.joins_last
         self._note_source(own_source(config, model, self.trainer.optimizer, self.trainer.schedule))
         device = self._settle_threads(self.trainer)
         # After all trials, whose memory is none of the run's.
@@ -341,6 +343,7 @@ class Attempt:
                 classes=self.inputs.dataset.classes,
                 key=self.record.key,
                 source=own_source({"model": self.config["model"]}, trainer.model).digest,
+                memory_format=trainer.device.memory_format,
             )
             self.folder.write_model(write)
 

@@ -277,14 +277,15 @@ def preserved(
     modes = [(module, module.training) for module in model.modules()]
     random_numbers = random_states(device)
     # deepcopy takes what the memo holds for an object's id in place of copying that object.
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     attributes: list[Callable[[], None]] = []
     try:
+        for tensor in tensors:  # what a step adds to gradients, it adds to none of these
+            tensor.grad = None
         try:
-            tried = copy.deepcopy(model, memo)
+            tried = copy.deepcopy(model, memo := dict(shared))
         except Exception:  # noqa: BLE001 - a stranger's net may refuse in any way
-            tried = model
-            memo |= {id(module): module for module in model.modules()}
+            tried, memo = model, shared | {id(module): module for module in model.modules()}
             attributes = [_attributes_kept(module) for module in model.modules()]
         yield tried, copy.deepcopy(optimizer, memo)
     finally:

@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fmbench.assembly import make_model, model_on_meta
-from fmbench.device import settings_kept
+from fmbench.device import MEMORY_FORMATS, settings_kept
 from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
+from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
 from fmbench.usercode import own_source
 from fmbench.weights import compare, not_far_beyond, read_header
 
@@ -146,7 +147,6 @@ def _read(file: Any) -> Classifier:
             config["model"]["_target_"],
         )
     model.load_state_dict({name: file.get_tensor(name) for name in found})
-    model.to(memory_format=torch.channels_last)  # as in the run
     classifier = Classifier(
         model,
         normalization=header.normalization,
@@ -154,10 +154,24 @@ def _read(file: Any) -> Classifier:
         config=config,
         key=header.key,
     )
-    shape = classifier.probabilities(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
+    try:
+        shape = _placed(classifier, header.memory_format)  # as in the run
+    except UnsoundConvolutionError:  # which was on a GPU, or of an older version
+        shape = _placed(classifier, "contiguous")
     if shape != (1, len(header.classes)):
         raise DataError(f"its net gives {list(shape)} for 1 image of {len(header.classes)} classes")
     return classifier
+
+
+def _placed(classifier: Classifier, memory_format: str) -> torch.Size:
+    """Move a net into a memory format; returns the shape of its answer to one image.
+
+    Raises:
+        UnsoundConvolutionError: It may not run in it.
+    """
+    classifier.to(memory_format=MEMORY_FORMATS[memory_format])
+    with ConvolutionWatch():  # type: ignore[no-untyped-call]
+        return classifier.probabilities(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
 
 
 @contextmanager

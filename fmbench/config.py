@@ -33,6 +33,7 @@ MOST_EPOCHS = 10**9
 MOST_THREADS = 1024
 
 PRECISIONS = ("auto", "fp32", "bf16")
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 
 #: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
 LOGGERS = ("none", "tensorboard", "mlflow")
@@ -122,6 +123,7 @@ class Config:
     keep_checkpoint: bool = False
     device: str = "auto"
     precision: str = "auto"
+    memory_format: str = "auto"
     deterministic: bool = False
     cuda_graphs: bool = False
     threads: int | None = None
@@ -232,10 +234,9 @@ def check(config: Mapping[str, Any]) -> None:
         )
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
-    if config["precision"] not in PRECISIONS:
-        raise ConfigError(
-            f"precision={config['precision']}: must be one of {', '.join(PRECISIONS)}"
-        )
+    for key, allowed in (("precision", PRECISIONS), ("memory_format", MEMORY_FORMATS)):
+        if config[key] not in allowed:
+            raise ConfigError(f"{key}={config[key]}: must be one of {', '.join(allowed)}")
     _check_logger(config["logger"])
     check_reference(config["reference"])
     own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})

@@ -36,6 +36,13 @@ BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
 #: reproducibility).
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
+#: How the numbers of a batch of images may lie in memory, by the names that a config has for them.
+#: In channels_last, which oneDNN and cuDNN are fastest in, the channels of a pixel lie together.
+MEMORY_FORMATS = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
+
 #: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
 _SAID = (
     "can't allocate memory",
@@ -56,7 +63,7 @@ class Device:
     precision: str  # "fp32" or "bf16": of the forward pass; weights are always float32
     threads: int
     deterministic: bool
-    memory_format: str = "channels_last"
+    memory_format: str = "channels_last"  # "auto" until `fmbench.rehearsal` has chosen one
     cuda_graphs: bool = False  # steps are recorded once and replayed
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -66,8 +73,8 @@ class Device:
         return contextlib.nullcontext()
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a net to the device, in the memory format its convolutions are fastest in."""
-        return model.to(self.torch).to(memory_format=torch.channels_last)
+        """Move a net to the device, its weights into the memory format."""
+        return model.to(self.torch).to(memory_format=MEMORY_FORMATS[self.memory_format])
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given, so that a clock may be read."""
@@ -108,9 +115,16 @@ class Device:
 
 
 def select(
-    device: str, *, threads: int | None, deterministic: bool, cuda_graphs: bool = False
+    device: str,
+    *,
+    threads: int | None,
+    deterministic: bool,
+    memory_format: str = "auto",
+    cuda_graphs: bool = False,
 ) -> Device:
-    """The device asked for, set up for this process; `choose_precision` says how to run a net.
+    """The device asked for, set up for this process.
+
+    How a net is run on it, `choose_precision` and `fmbench.rehearsal` say.
 
     Raises:
         ConfigError: the device is not there, or has no CUDA graphs.
@@ -145,6 +159,7 @@ def select(
         precision="fp32",
         threads=threads,
         deterministic=deterministic,
+        memory_format=memory_format,
         cuda_graphs=cuda_graphs,
     )
 

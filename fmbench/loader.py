@@ -5,7 +5,6 @@ permutation and the augmentation are pure functions of (seed, epoch), drawn on t
 every device, batch size and restart sees the same images.
 """
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -55,6 +54,10 @@ class TrainLoader:
         seed: of order and augmentation.
         augmentation: what each image goes through.
         normalization: applied to every image.
+
+    Attributes:
+        joins_last: whether the last image of an epoch, where it would be a batch of its own, is
+            given with the batch before it.
     """
 
     def __init__(
@@ -76,10 +79,21 @@ class TrainLoader:
         # Beside a GPU the host has time to draw the next epoch while this one is trained on.
         self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
         self.coming: tuple[int, Future[tuple[Tensor, Draws]]] | None = None
+        self.joins_last = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        return len(self._sizes(len(self.labels)))
+
+    def _sizes(self, images: int) -> list[int]:
+        """How many images are in each batch of so many, the last ones of an epoch."""
+        sizes = [self.batch_size] * (images // self.batch_size)
+        left = images % self.batch_size
+        if left == 1 and self.joins_last and sizes:
+            sizes[-1] += 1
+        elif left:
+            sizes.append(left)
+        return sizes
 
     def epoch(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels.
@@ -91,13 +105,17 @@ class TrainLoader:
         count = len(self.labels)
         order, draws = self._drawn(epoch)
         chunk = self.batch_size * max(1, CHUNK // self.batch_size)
-        for start in range(seen, count, chunk):
-            ids = order[start : start + chunk]
+        while seen < count:
+            # A chunk is never followed by one image alone, which may belong to its last batch.
+            end = seen + chunk if seen + chunk + 1 < count else count
+            ids = order[seen:end]
+            seen = end
             pixels = self.augmentation.move(self.windows, draws, ids)
             images = self.augmentation.blank(self.normalization(pixels), draws, ids)
+            sizes = self._sizes(len(ids))
             yield from zip(
-                torch.split(images.unsqueeze(1), self.batch_size),
-                torch.split(self.labels[ids], self.batch_size),
+                torch.split(images.unsqueeze(1), sizes),
+                torch.split(self.labels[ids], sizes),
                 strict=True,
             )
 

@@ -112,7 +112,7 @@ def largest_that_fits(
 
 def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int | None) -> bool:
     try:
-        _try(make_trainer(config, inputs, device.place(make_model(config)), device, flops))
+        _try(make_trainer(config, inputs, make_model(config), device, flops))
     except Exception as error:  # noqa: BLE001 - that of a foreign net may be any
         # Batch norm on one value per channel, say: whatever it was, the size did not go through.
         _let_go(error)

@@ -28,8 +28,8 @@ DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pr
 FINAL = (COMPLETED, DIVERGED, PRUNED)
 
 #: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
-#: threads, deterministic, cuda_graphs) are in the fingerprint; test_every only looks, keep_model,
-#: keep_checkpoint and checkpoint_every only keep.
+#: memory_format, threads, deterministic, cuda_graphs) are in the fingerprint; test_every looks,
+#: keep_model, keep_checkpoint and checkpoint_every only keep.
 DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
 
 #: Where the data set lies says nothing about the run, and may name a person's folders.
@@ -93,6 +93,9 @@ class Record:
     runs_at_once: int | None = None  # of its sweep on this machine; None where that is not known
     device: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    # Whether the last batch of an epoch, one image, is joined to the one before it, because the net
+    # cannot be trained on one image (batch norm).
+    joins_last_batch: bool = False
     # One for each time that the run was interrupted and went on: when, where, and what of the
     # fingerprint, or the git commit, was another then.
     restarts: list[dict[str, Any]] = field(default_factory=list)

@@ -49,6 +49,9 @@ _OF_A_RUN = (
     *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
 )
 
+#: Knobs that older records lack, and what their runs did.
+ADDED = {"memory_format": "auto"}
+
 
 class RunFolder:
     """The folder of one run, which no other process may use meanwhile; a context manager.
@@ -206,7 +209,9 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         ) from error
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
-    there, here = ({key: json.dumps(value) for key, value in leaves(one)} for one in (made, config))
+    there, here = (
+        {key: json.dumps(value) for key, value in leaves(one)} for one in (ADDED | made, config)
+    )
     for key in {**there, **here}:
         looks_now = key == "test_every" and there.get(key) == "null"
         if key not in MAY_CHANGE and not looks_now and there.get(key) != here.get(key):

@@ -15,8 +15,10 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 import fmbench
+from fmbench.device import MEMORY_FORMATS
 from fmbench.errors import ConfigError, DataError
 from fmbench.loader import Normalization
 
@@ -59,6 +61,7 @@ def write_weights(
     classes: Sequence[str],
     key: str,
     source: str | None = None,
+    memory_format: str = "channels_last",
 ) -> None:
     """Write `model.safetensors`, tensor by tensor: a net's state and where it comes from.
 
@@ -72,6 +75,7 @@ def write_weights(
         classes: The name of each logit.
         key: Of the run.
         source: Hash of the user's own code that the net is made of, if it is.
+        memory_format: That the net ran in.
 
     Raises:
         OSError: The file cannot be written.
@@ -84,6 +88,7 @@ def write_weights(
             "config": json.dumps(config, allow_nan=False),
             "classes": json.dumps(list(classes)),
             "key": key,
+            "memory_format": memory_format,
             "fmbench_version": fmbench.__version__,
             **({} if source is None else {"source": source}),
         }
@@ -113,6 +118,7 @@ class Header:
     classes: tuple[str, ...]
     key: str
     normalization: Normalization
+    memory_format: str
     source: str | None = None  # hash of the user's own code that the net was made of
 
 
@@ -129,12 +135,14 @@ def read_header(texts: Mapping[str, str]) -> Header:
         raise DataError(f"its header is not that of a run: over {MOST_CHARACTERS:,} characters")
     try:
         config, classes = json.loads(texts["config"]), json.loads(texts["classes"])
+        memory_format = texts.get("memory_format", "channels_last")  # as of all older files
         seed, target = config["seed"], config["model"]["_target_"]
         normalization = Normalization(config["data"]["mean"], config["data"]["std"])
         sound = {
             "config.model._target_": type(target) is str,
             # In a record stands what it led to; here it could lead to secrets of this machine.
             "config.model": "${" not in json.dumps(config["model"]),
+            "memory_format": memory_format in MEMORY_FORMATS,
             "config.seed": type(seed) is int and 0 <= seed < 2**63,
             "config.data": math.isfinite(normalization.scale + normalization.shift),
             "classes": type(classes) is list
@@ -145,7 +153,9 @@ def read_header(texts: Mapping[str, str]) -> Header:
     wrong = [name for name, holds in sound.items() if not holds]
     if wrong:
         raise DataError(f"its header is not that of a run: {wrong[0]} cannot be")
-    return Header(config, tuple(classes), texts["key"], normalization, texts.get("source"))
+    return Header(
+        config, tuple(classes), texts["key"], normalization, memory_format, texts.get("source")
+    )
 
 
 def compare(found: Layout, model: nn.Module) -> None:
@@ -189,7 +199,7 @@ def not_far_beyond(found: Layout) -> Iterator[None]:
         nonlocal tensors, numbers
         if parameter is not None:
             tensors -= 1
-            numbers -= parameter.numel()
+            numbers -= 0 if is_lazy(parameter) else parameter.numel()
         if tensors < 0 or numbers < 0:
             raise DataError("the net of its config is far larger than the one whose weights it has")
 

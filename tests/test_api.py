@@ -278,11 +278,11 @@ def test_a_missing_file_in_a_net_is_no_storage_error(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LeNet5, "forward", lambda *_: Path("weights.pt").read_bytes())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ConfigError, match=r"FileNotFoundError: .*weights\.pt"):
         fmbench.run(TINY)
 
 
-def test_a_net_that_raises_does_so_as_it_is_and_says_nothing(tmp_path, monkeypatch, capsys):
+def test_a_net_that_raises_is_the_cause_and_says_nothing(tmp_path, monkeypatch, capsys):
     from fmbench.models.lenet5 import LeNet5
 
     def broken(*_):
@@ -293,10 +293,10 @@ def test_a_net_that_raises_does_so_as_it_is_and_says_nothing(tmp_path, monkeypat
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LeNet5, "forward", broken)
-    with pytest.raises(RuntimeError, match="no luck") as raised:
+    with pytest.raises(ConfigError, match="RuntimeError: no luck") as raised:
         fmbench.run(TINY)
-    assert raised.value.__cause__ is None
-    assert isinstance(raised.value.__context__, KeyError)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert isinstance(raised.value.__cause__.__context__, KeyError)
     assert capsys.readouterr() == ("", "")
 
 

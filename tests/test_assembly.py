@@ -16,7 +16,7 @@ CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 def trainer(*overrides, flops=10**6):
     config = compose(*TINY, *overrides)
     inputs = assembly.prepare(config)
-    model = CPU.place(assembly.make_model(config))
+    model = assembly.make_model(config)
     return assembly.make_trainer(config, inputs, model, CPU, flops), inputs
 
 

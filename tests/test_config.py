@@ -85,6 +85,7 @@ def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
         (["device=tpu"], ["device=tpu", "cuda:N"]),
         (["device=cuda:x"], ["device=cuda:x"]),
         (["precision=fp16"], ["precision=fp16", "bf16"]),
+        (["memory_format=nhwc"], ["memory_format=nhwc", "auto, contiguous, channels_last"]),
         (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
         (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
         (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),

@@ -29,7 +29,7 @@ from fmbench.trust import refuse_untrusted
 # The override line
 
 KEYS = st.sampled_from([
-    "batch_size", "epochs", "seed", "device", "precision", "threads", "max_runs",
+    "batch_size", "epochs", "seed", "device", "precision", "threads", "max_runs", "memory_format",
     "label_smoothing", "test_every", "keep_model", "model", "model._target_", "model.width",
     "optimizer", "optimizer.lr", "optimizer.momentum", "scheduler", "data", "data.name",
     "data.root", "data.mean", "data.split", "data.split.name", "data.split.validation",

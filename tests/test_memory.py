@@ -57,9 +57,10 @@ def room_for(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "found", "tried"), [
-    (100, 64, [256, 128, 64, 64, -50]),
-    (256, 256, [256, 144, -50]),  # an epoch's last batch is smaller
-    (1, 1, [256, 128, 64, 32, 16, 8, 4, 2, 1, 1, -50]),
+    # One batch is rehearsed; two images stand for the sizes of the last batch and in evaluation.
+    (100, 64, [256, 128, 64, 2, -2, 64, 64, -50]),
+    (256, 256, [256, 2, -2, 256, 144, -50]),  # an epoch's last batch is smaller
+    (1, 1, [256, 128, 64, 32, 16, 8, 4, 2, 1, -2, 1, 1, -50]),
     (0, None, [256, 128, 64, 32, 16, 8, 4, 2, 1]),
 ])  # fmt: skip
 def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
@@ -151,7 +152,7 @@ def test_the_steps_that_are_tried_are_recorded_where_those_of_the_run_are(room_f
     assert str(error).endswith("with batch_size=128; batch_size=64 fits")
     assert sizes == [64]
     # Four of each epoch's full batches, all recorded; replays call the net as it is here.
-    assert tried == [128] + [64] * (WARM_UP + 2) + [-50]
+    assert tried == [128] + [64, 2, -2] + [64] * (WARM_UP + 2) + [-50]
 
 
 def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings):

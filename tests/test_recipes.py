@@ -216,7 +216,7 @@ def test_two_steps_of_training(name):
     inputs = assembly.prepare(config)
     device = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
     torch.manual_seed(0)
-    model = device.place(assembly.make_model(config))
+    model = assembly.make_model(config)
     before = [parameter.clone() for parameter in model.parameters()]
     trainer = assembly.make_trainer(config, inputs, model, device, flops=10**6)
     (epoch,) = trainer.fit(lambda *_sums: None)

@@ -18,7 +18,8 @@ from commands import CHECKOUT, TINY, fmbench, records
 
 import fmbench as package
 from fmbench import attempt, machine, runner, saver
-from fmbench.checkpoint import Checkpoints
+from fmbench import config as configuration
+from fmbench.checkpoint import Checkpoints, read_state, write_state
 from fmbench.cli import main
 from fmbench.errors import StorageError
 from fmbench.runfolder import RunFolder
@@ -40,6 +41,9 @@ CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
 def _here(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", logger="fmbench")
+    with pytest.MonkeyPatch.context() as trust:  # which tests do not undo
+        trust.setattr(configuration, "TRUSTED", "tutorials")
+        yield
 
 
 @pytest.fixture
@@ -91,6 +95,8 @@ def stopped(folder, *overrides):
     return raised.value
 
 
+OWN = ["~model.channels", "~model.classes"]
+
 CASES = {
     "lenet": ["model=lenet"],
     "densenet, dropout": ["model=densenet", "model.depth=10", "model.growth=4",
@@ -104,6 +110,9 @@ CASES = {
     "multistep": ["scheduler=multistep", "scheduler.milestones=[1,2]"],
     "cosine": ["scheduler=cosine"],
     "onecycle": ["scheduler=onecycle", "scheduler.cycle_momentum=true"],
+    "lazy layers, contiguous": ["model._target_=tutorials.LazyResNet", *OWN],
+    "a last batch that is joined": ["model._target_=tutorials.NormedMLP", *OWN,
+                                    "data.train_size=213"],
 }  # fmt: skip
 
 
@@ -340,6 +349,34 @@ def test_a_run_keeps_the_threads_that_it_chose(asked, expected, stop_at, monkeyp
     assert last.fingerprint["threads"] == expected
     assert last.overrides[-1] == f"threads={expected}"
     assert bool(last.restarts[0]["changed"]) == (expected == 2)
+
+
+def test_a_run_of_an_older_version_may_go_on(stop_at, monkeypatch, tmp_path, caplog):
+    """It had no `memory_format`, and ran in channels_last what is contiguous now."""
+    narrow = ["model=resnet18", "model.width=4", "model.depths=[1,1]", "epochs=1"]
+    stop_at(2)
+    stopped(tmp_path / "run", *narrow)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+
+    def older(record):
+        del record["config"]["memory_format"]
+        record["fingerprint"]["memory_format"] = "channels_last"
+        return json.dumps(record)
+
+    path = tmp_path / "run" / "result.json"
+    path.write_text(older(json.loads(path.read_text())))
+    saved = tmp_path / "run" / "checkpoint.pt"
+    with saved.open("rb") as file:
+        state = read_state(file)
+    with saved.open("wb") as file:
+        write_state(state | {"record": older(json.loads(state["record"]))}, file)
+    with pytest.raises(StorageError, match='memory_format is "auto" there and "contiguous" here'):
+        run(tmp_path / "run", *narrow, "memory_format=contiguous")
+    run(tmp_path / "run", *narrow)
+    assert "memory_format changed since" in caplog.text
+    (restart,) = records(tmp_path)[0]["restarts"]
+    assert restart["changed"] == {"memory_format": ["channels_last", "contiguous"]}
 
 
 CLEAN, EDITED = ({"commit": "a" * 40, "dirty": dirty} for dirty in (False, True))

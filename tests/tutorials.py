@@ -1,0 +1,203 @@
+"""Nets as tutorials write them, which somebody may bring along to fmbench.
+
+export FMBENCH_TRUST=tutorials PYTHONPATH=tests
+python -m fmbench data=synthetic epochs=1 model._target_=tutorials.Blitz ~model.channels ~model.classes
+"""  # noqa: E501 - a command to paste
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+
+class Quickstart(nn.Module):
+    """Fully connected layers on the flattened image."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.stack = nn.Sequential(
+            nn.Linear(28 * 28, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
+        )
+
+    def forward(self, x):
+        return self.stack(self.flatten(x))
+
+
+class Blitz(nn.Module):
+    """Flattens with `view`, which asks for contiguous memory."""
+
+    def __init__(self, hidden=256):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(hidden, 120)
+        self.fc2 = nn.Linear(120, 10)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = x.view(len(x), -1)
+        return self.fc2(F.relu(self.fc1(x)))
+
+
+class Colour(nn.Sequential):
+    """Written for colour images."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+
+
+class LazyLeNet(nn.Module):
+    """Lazy layers throughout."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LazyConv2d(6, kernel_size=5, padding=2), nn.Sigmoid(),
+            nn.AvgPool2d(kernel_size=2, stride=2),
+            nn.LazyConv2d(16, kernel_size=5), nn.Sigmoid(),
+            nn.AvgPool2d(kernel_size=2, stride=2),
+            nn.Flatten(),
+            nn.LazyLinear(120), nn.Sigmoid(), nn.LazyLinear(10),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class LazyResNet(nn.Module):
+    """Lazy layers, batch norm among them, and a 1 x 1 convolution with stride 2 of few channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU())
+        self.residual = nn.Sequential(
+            nn.LazyConv2d(8, 3, padding=1, stride=2), nn.LazyBatchNorm2d(), nn.ReLU(),
+            nn.LazyConv2d(8, 3, padding=1), nn.LazyBatchNorm2d(),
+        )  # fmt: skip
+        self.shortcut = nn.LazyConv2d(8, 1, stride=2)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(10))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(F.relu(self.residual(x) + self.shortcut(x)))
+
+
+class NormedMLP(nn.Sequential):
+    """Batch norm over single numbers, which cannot be trained on one image."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Flatten(), nn.Linear(784, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(32, 10),
+        )  # fmt: skip
+
+
+class Matrices(nn.Sequential):
+    """No biases: an optimizer for matrices alone takes all of it."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Flatten(), nn.Linear(784, 32, bias=False), nn.ReLU(), nn.Linear(32, 10, bias=False)
+        )
+
+
+class RowsLSTM(nn.Module):
+    """Reads the image row by row."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(28, 16, num_layers=1, batch_first=True)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = x.squeeze(1)
+        h0 = torch.zeros(1, x.size(0), 16).to(x.device)
+        c0 = torch.zeros(1, x.size(0), 16).to(x.device)
+        out, _ = self.lstm(x, (h0, c0))
+        return self.fc(out[:, -1, :])
+
+
+class PatchTransformer(nn.Module):
+    """A small vision transformer on patches of 7 x 7."""
+
+    def __init__(self, width=32):
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 7, stride=7)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, 17, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 4, 64, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], dim=1) + self.places
+        return self.head(self.encoder(x)[:, 0])
+
+
+class Spectral(nn.Module):
+    """A discriminator's layers, with spectral norm; it cannot be copied once it has run."""
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.utils.spectral_norm
+        self.net = nn.Sequential(
+            norm(nn.Conv2d(1, 8, 4, 2, 1)), nn.LeakyReLU(0.2), nn.Flatten(),
+            norm(nn.Linear(8 * 14 * 14, 10)),
+        )  # fmt: skip
+        self.net(torch.zeros(2, 1, 28, 28))  # a look at the shapes
+
+    def forward(self, x):
+        return self.net(x)
+
+
+class FixedBatch(nn.Module):
+    """Written for batches of 64 images."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return self.fc(x.reshape(64, -1))
+
+
+class Auxiliary(nn.Module):
+    """Gives a second output while it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.main = nn.Linear(784, 10)
+        self.aux = nn.Linear(784, 10)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return (self.main(x), self.aux(x)) if self.training else self.main(x)
+
+
+class Squeezed(nn.Module):
+    """Loses the batch where it is one image."""
+
+    def __init__(self, outputs=10):
+        super().__init__()
+        self.conv = nn.Conv2d(1, outputs, 28)
+
+    def forward(self, x):
+        return self.conv(x).squeeze()
+
+
+class Grown(nn.Module):
+    """Makes a layer in its first forward pass, when the optimizer has its parameters already."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.fc = None
+
+    def forward(self, x):
+        x = self.conv(x).relu().flatten(1)
+        if self.fc is None:
+            self.fc = nn.Linear(x.shape[1], 10)
+        return self.fc(x)
