@@ -72,6 +72,7 @@ FIELDS = (
     Field("device_type", "fingerprint", "device", TEXT),
     *_fields("fingerprint", TEXT, "python torch processor precision memory_format"),
     *_fields("fingerprint", COUNT, "threads"),
+    Field("threads_asked", "config", "threads", COUNT),
     *_fields("fingerprint", FLAG, "deterministic cuda_graphs"),
     Field("experiment", "", "experiment", TEXT),
     *_fields("reference", SHARE, "accuracy", prefix="published_"),

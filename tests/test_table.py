@@ -100,8 +100,9 @@ def test_rows_that_look_the_same_say_how_they_differ(tmp_path):
 
 def test_rows_alike_in_all_but_their_hash_show_it(tmp_path):
     write(tmp_path / "0", configuration="aaaaaaaabb", key="1")
-    write(tmp_path / "1", configuration="ccccccccdd", key="2")
-    write(tmp_path / "2", configuration="ccccccccdd", key="3", fingerprint__threads=4)
+    write(tmp_path / "1", configuration="ccccccccdd", key="2", config__threads=2)
+    four = {"config__threads": 4, "fingerprint__threads": 4}
+    write(tmp_path / "2", configuration="ccccccccdd", key="3", **four)
     nets = {cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]}
     assert nets == {
         "lenet (threads=2, configuration aaaaaaaa)",
@@ -168,10 +169,24 @@ def test_seeds_on_gpu_hosts_with_different_processors_are_one_row(tmp_path):
     for seed, threads in enumerate((8, 64)):
         hardware = {"fingerprint__device": "cuda", "fingerprint__threads": threads}
         write(tmp_path / f"gpu-{seed}", device="NVIDIA H100", seed=seed, **hardware)
-        write(tmp_path / f"cpu-{seed}", seed=seed, fingerprint__threads=threads)
+        told = {"fingerprint__threads": threads, "config__threads": threads}
+        write(tmp_path / f"cpu-{seed}", seed=seed, **told)
     rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
     assert sorted(row["n"] for row in rows if row["device"] == "NVIDIA H100") == [2]
     assert sorted(row["n"] for row in rows if row["device"] != "NVIDIA H100") == [1, 1]
+
+
+def test_seeds_that_chose_their_threads_are_one_row(tmp_path):
+    for seed, device in enumerate(("AMD EPYC, 1 thread", "AMD EPYC, 2 threads")):
+        threads = {"fingerprint__threads": seed + 1, "device": device}
+        write(tmp_path / f"chose-{seed}", seed=seed, **threads)
+        write(tmp_path / f"told-{seed}", seed=seed, config__threads=seed + 1, **threads)
+    rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
+    assert sorted((row["device"], row["n"]) for row in rows) == [
+        ("AMD EPYC, 1 or 2 threads", 2),
+        ("AMD EPYC, 1 thread", 1),
+        ("AMD EPYC, 2 threads", 1),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ _SAME = (
     *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
-_SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once")
+_SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once", "used")
 _EACH = {
     "folders": "folder",
     "accuracies": "test_accuracy",

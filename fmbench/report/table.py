@@ -17,6 +17,9 @@ from fmbench.report.unfinished import not_completed, not_completed_alike
 from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, column_of, values_of
 from fmbench.stats import MODELS, RECIPES
 
+#: How many threads a run had, as it stands behind the name of its processor.
+_THREADS = r", \d+ threads?$"
+
 #: Behind the columns: what leads from a row to its runs.
 BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_seconds"),
@@ -27,8 +30,9 @@ BEHIND = (
 def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = True) -> pd.DataFrame:
     """Group runs into the rows of the benchmark table.
 
-    A row is one configuration on one device in one precision; its runs differ in their seed. The
-    same run made again counts once, the newest of them.
+    A row is one configuration on one device in one precision; its runs differ in their seed, and in
+    their number of threads where they were not told one. The same run made again counts once, the
+    newest of them.
 
     Args:
         frame: The runs, as `fmbench.results.load_results` gives them.
@@ -63,8 +67,11 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     # A GPU's results do not depend on how many threads its host has.
     on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
     frame = frame.assign(threads=frame["threads"].mask(on_gpu))
+    frame = frame.assign(used=frame["threads"])
     keys: Sequence[str] = ROW
-    if view.group_by:
+    if not view.group_by:
+        frame = _without_own_threads(frame, frame["threads_asked"].isna() & ~on_gpu)
+    else:
         grouped = {f"by {key}": _grouping(frame, key) for key in view.group_by}
         frame = frame.assign(**grouped)
         keys = ("data", *grouped)
@@ -80,6 +87,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         others = not_completed_alike(runs, frame[~completed], keys)
         _describe_groups(table, runs, view)
     else:
+        _name_own_threads(table)
         others = not_completed(runs, frame[~completed])
         _describe(table, made)
     table["n_unfinished"] = [others[row, RUNNING] for row in table.index]
@@ -93,6 +101,29 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     of = table["n"].map(lambda n: MODELS if n == 1 else RECIPES)
     table["rank_of"] = of.astype(object).where(table["rank"].notna())
     return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
+
+
+def _without_own_threads(frame: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
+    """The runs, those that chose their threads themselves without the number of them.
+
+    A run takes one thread or all, by what else the machine has to do: seeds of one row may differ.
+    """
+    bare = frame["device"].str.replace(_THREADS, "", regex=True)
+    own = own & (frame["device"] != bare)
+    return frame.assign(threads=frame["threads"].mask(own), device=frame["device"].mask(own, bare))
+
+
+def _name_own_threads(table: pd.DataFrame) -> None:
+    """Give rows back the number of threads that their runs chose, or the numbers."""
+    threads, devices = table["threads"].tolist(), table["device"].tolist()
+    for place, used in enumerate(table["used"]):
+        if used and pd.isna(threads[place]):
+            numbers = sorted(used)
+            threads[place] = numbers[0] if len(numbers) == 1 else pd.NA
+            several = "" if numbers == [1] else "s"
+            devices[place] += f", {' or '.join(map(str, numbers))} thread{several}"
+    table["threads"] = pd.array(threads, dtype="Int64")
+    table["device"] = pd.Series(devices, index=table.index, dtype=table["device"].dtype)
 
 
 def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
