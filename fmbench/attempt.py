@@ -166,6 +166,11 @@ class Attempt:
     def _note_source(self, source: Source) -> None:
         """Take the user's own code into the identity of the run."""
         record, digest = self.record, source.digest
+        if source.edited:
+            log.warning(
+                "%s: edited since it was imported; this run is of the code as it was",
+                ", ".join(source.edited),
+            )
         if source.missing:
             log.warning(
                 "no source was found of %s as it runs (made by exec, compiled, or edited since it "

@@ -56,6 +56,10 @@ _WRAPPERS = {
 #: What a class has whose methods dataclasses or namedtuple wrote.
 _GENERATED = {"__dataclass_fields__", "_fields"}
 
+#: Files as they were when first looked at, by the import that they were read for: what is edited
+#: later is not what runs.
+_AS_IMPORTED: dict[str, tuple[Any, "_Text"]] = {}
+
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -67,10 +71,12 @@ class Source:
     Attributes:
         digest: Hash of it; None where all is fmbench's or of installed packages.
         missing: Names of what runs without a source that says what it does.
+        edited: Files that say something else now than what runs, which `digest` is of.
     """
 
     digest: str | None
     missing: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
 
 
 def own_source(config: Mapping[str, Any], *built: Any) -> Source:
@@ -95,7 +101,8 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     found.finish()
     if not found.digests:
         return Source(None)
-    return Source(_hash(sorted(found.digests)), tuple(sorted(found.missing)))
+    digest = _hash(sorted(found.digests))
+    return Source(digest, tuple(sorted(found.missing)), tuple(sorted(found.edited)))
 
 
 def _targets(node: Any) -> Iterator[str]:
@@ -128,6 +135,7 @@ class _Found:
     def __init__(self) -> None:
         self.digests: set[str] = set()
         self.missing: set[str] = set()
+        self.edited: set[str] = set()
         self.seen: dict[int, Any] = {}  # kept, so that no other object gets the number of one
         self.waiting: list[Any] = []
         self.texts: dict[str, _Text | None] = {}
@@ -303,7 +311,17 @@ class _Found:
 
     def _text(self, path: str, module: ModuleType | None) -> "_Text | None":
         if path not in self.texts:
-            self.texts[path] = _Text.read(path, module)
+            text = _Text.read(path, module)
+            spec = getattr(module, "__spec__", None)
+            if spec is not None:
+                then, first = _AS_IMPORTED.get(path, (None, None))
+                if then is spec and first is not None:
+                    if text is None or text.digest != first.digest:
+                        self.edited.add(path)
+                    text = first
+                elif text is not None:
+                    _AS_IMPORTED[path] = spec, text
+            self.texts[path] = text
         return self.texts[path]
 
 

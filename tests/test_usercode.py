@@ -289,6 +289,23 @@ def test_code_of_exec_a_compiled_file_and_a_stale_import_have_no_source(own, tmp
     assert {"own.net", "own.layers.scaled"} <= set(found.missing)
 
 
+def test_code_that_is_edited_between_two_runs_of_a_process_is_what_was_imported(own, tmp_path):
+    net = own()
+    first = source(net.Net())
+    numbers = tmp_path / "own" / "numbers.py"
+    numbers.write_text("FACTOR = 3.0\n", "utf-8")
+    edited = tmp_path / "own" / "net.py"
+    edited.write_text(NET.replace("flatten(1)", "flatten(1) / 2"), "utf-8")
+    found = source(net.Net())
+    assert (found.digest, found.missing) == (first.digest, ())
+    assert found.edited == (str(edited), str(numbers))
+    for name in ("numbers", "layers", "net"):
+        importlib.reload(sys.modules[f"own.{name}"])
+    again = source(net.Net())
+    assert (again.missing, again.edited) == ((), ())
+    assert again.digest != first.digest
+
+
 def test_what_is_installed_or_generated_is_not_searched(own, tmp_path):
     text = (
         "from dataclasses import dataclass\nfrom typing import NamedTuple\n"
