@@ -18,6 +18,7 @@ from fmbench.cost import count_parameters
 from fmbench.device import Device, select
 from fmbench.errors import ConfigError, UserError
 from fmbench.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.overrides import misfit
 from fmbench.schedule import Schedule
 from fmbench.splits import Split, make_split
 from fmbench.train import Trainer
@@ -273,7 +274,7 @@ def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: An
             raise cause from None
         if cause is not None and not isinstance(cause, _MISFITS):
             raise cause from error
-        text = " ".join(str(cause or error).split())
+        text = misfit(group, config[group]) or " ".join(str(cause or error).split())
         if cause is None and "whitelist" in text:
             text = f"{text.split('. ')[0]}; {configuration.TRUST_VARIABLE} names packages to trust"
         raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error

@@ -1,13 +1,17 @@
 """The best run of a search as an experiment: a file of options that makes it again."""
 
-from collections.abc import Sequence
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
-from fmbench.config import GROUPS
+from fmbench.config import GROUPS, TRUST_VARIABLE
+from fmbench.overrides import mended
 from fmbench.record import Record
 from fmbench.storage import write_whole
 
@@ -34,30 +38,69 @@ def write(folder: Path, record: Record, number: int) -> Path:
     """
     path = folder / BEST_NAME
     path.parent.mkdir(exist_ok=True)
-    content = text(record.overrides, number=number, accuracy=record.validation_accuracy)
+    content = text(
+        record.overrides,
+        number=number,
+        accuracy=record.validation_accuracy,
+        base=_base(record),
+        command=_command([*record.config_dirs, str(folder.absolute())], record.trust),
+    )
     write_whole(path, content.encode())
     return path
 
 
-def text(overrides: Sequence[str], *, number: int, accuracy: float | None) -> str:
+def _base(record: Record) -> dict[str, Any] | None:
+    """The best of an earlier search, where this one started from it: both files have one name."""
+    if "experiment=best" not in record.overrides:
+        return None
+    for folder in record.config_dirs:
+        path = Path(folder, BEST_NAME)
+        if path.is_file():
+            content = yaml.safe_load(path.read_text("utf-8"))
+            return content if isinstance(content, dict) else None
+    return None
+
+
+def _command(folders: Sequence[str], trust: str | None) -> str:
+    """The command that runs it, from any folder; what a comment cannot hold is left to the user."""
+    given = [f"--config-dir={name if name.isprintable() else 'FOLDER'}" for name in folders]
+    words = [*([f"{TRUST_VARIABLE}={trust}"] if trust else []), "python", "-m", "fmbench", *given]
+    return shlex.join([*words, "experiment=best"])
+
+
+def text(
+    overrides: Sequence[str],
+    *,
+    number: int,
+    accuracy: float | None,
+    base: Mapping[str, Any] | None = None,
+    command: str = "",
+) -> str:
     """The content of the file.
 
     Args:
         overrides: that make the run.
         number: of the trial.
         accuracy: of the run on the validation images.
+        base: the content of `experiment=best`, where they start from it.
+        command: that runs it.
     """
-    defaults: list[Any] = []
-    values: dict[str, Any] = {}
+    values = copy.deepcopy(dict(base or {}))
+    before = [entry for entry in values.pop("defaults", []) if entry != "_self_"]
+    experiments = [entry for entry in before if isinstance(entry, str)]
+    options = {
+        group: name for entry in before if entry not in experiments for group, name in entry.items()
+    }
     gone = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in OverridesParser.create().parse_overrides(mended(overrides)):
         key = override.key_or_group
         if override.is_delete():
             gone.append(key)
         elif key == "experiment":
-            defaults.insert(0, f"/experiment/{override.value()}")
+            if base is None:
+                experiments = [f"/experiment/{override.value()}"]
         elif key in GROUPS:
-            defaults.append({f"override /{key}": str(override.value())})
+            options[f"override /{key}"] = str(override.value())
         elif key not in _OF_SEARCHES:
             _set(values, key.split("."), override.value())
     lines = [
@@ -65,12 +108,13 @@ def text(overrides: Sequence[str], *, number: int, accuracy: float | None) -> st
         f"# Trial {number}, the best of its search; validation accuracy {accuracy:.4f}:"
         if accuracy is not None
         else f"# Trial {number}, among the best of its search:",
-        "#   python -m fmbench --config-dir FOLDER experiment=best",
-        "# where FOLDER is the search's.",
+        f"#   {command}",
         *(f"# Was deleted from the config, which a file cannot do: ~{key}" for key in gone),
     ]
+    defaults = [*experiments, *({group: name} for group, name in options.items())]
     content = {"defaults": [*defaults, "_self_"]} | values if defaults else values
-    return "\n".join([*lines, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)])
+    # Not as PyYAML does it: the name 1e3 is a number to OmegaConf, unless it stands in quotes.
+    return "\n".join([*lines, OmegaConf.to_yaml(OmegaConf.create(content))])
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:

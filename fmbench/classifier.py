@@ -19,6 +19,7 @@ from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
 from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
+from fmbench.streams import typed_path
 from fmbench.usercode import own_source
 from fmbench.weights import compare, not_far_beyond, read_header
 
@@ -100,7 +101,8 @@ def load_model(run_folder: str | Path) -> Classifier:
         ConfigError: The folder does not exist, or its config may not start the net that it names.
         DataError: There is no `model.safetensors`, or it is damaged, or does not fit its config.
     """
-    path = Path(run_folder) / MODEL_NAME
+    run_folder = typed_path(str(run_folder))
+    path = run_folder / MODEL_NAME
     # Not by Path, which raises on too long a name.
     if not os.path.isdir(run_folder):  # noqa: PTH112
         raise ConfigError(f"{run_folder} is not a folder: give that of a run")

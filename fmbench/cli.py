@@ -6,16 +6,18 @@ at once.
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fmbench
 from fmbench import config as configuration
-from fmbench import environment, experiment, provenance
+from fmbench import environment, experiment, provenance, sources
 from fmbench.callbacks import AlreadyDone, SweepReport
 from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.explain import (
@@ -34,6 +36,7 @@ from fmbench.explain import (
     remove_half_written,
     sweep_hint,
 )
+from fmbench.overrides import for_flags, mended
 from fmbench.record import PRUNED
 from fmbench.sources import hydra_alone
 from fmbench.stop import StopRequested, said_of
@@ -67,14 +70,7 @@ def main() -> None:
     try:
         # Hydra then passes every error on, where it would print many lines and exit with status 1.
         os.environ[FULL_ERROR] = "1"
-        command = hydra.main(
-            config_path=str(configuration.CONFIG_DIR),
-            config_name="config",
-            execution_whitelist=configuration.execution_whitelist(),
-        )(job)
-        configuration.register()
-        _vet(_arguments())
-        command()
+        _command()
     except AlreadyDone as already:
         _already(already)
     except StopRequested as stop:
@@ -107,6 +103,31 @@ def main() -> None:
     status = printed("fmbench", lambda: None) if fails() else 0  # of --cfg job
     if SweepReport.exit_status or status:
         sys.exit(SweepReport.exit_status or status)
+
+
+def _command() -> None:
+    """What the command line asks for: a run, a sweep, or a look at what there is."""
+    configuration.register()
+    parser = get_args_parser()
+    arguments = _arguments(parser)
+    with (
+        hydra.utils.execution_whitelist(configuration.execution_whitelist()),
+        sources.own_folders(arguments.config_dirs),
+    ):
+        if not _only_looks(arguments):
+            with _initialize():
+                _vet(arguments.overrides)
+        else:
+            if sys.stdout is None:
+                sys.exit(printed("fmbench", lambda: None))
+            logging.raiseExceptions = False  # --info logs to standard output
+        _run_hydra(
+            args=arguments,
+            args_parser=parser,
+            task_function=job,
+            config_path=str(configuration.CONFIG_DIR),
+            config_name="config",
+        )
 
 
 def job(config: DictConfig, *, same_data: bool = True) -> float | None:
@@ -173,11 +194,14 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     return record.objective
 
 
-def run(overrides: Sequence[str] = ()) -> "Record":
+def run(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | Sequence[str | Path] = ()
+) -> "Record":
     """Train one net, as `python -m fmbench OVERRIDES` does; shows nothing.
 
     Args:
         overrides: such as ``["model=lenet", "epochs=3"]``.
+        config_dir: a folder with options of your own, or several, as for `--config-dir`.
 
     A run that was stopped (Ctrl-C) has been saved: with the same overrides and
     `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
@@ -199,6 +223,7 @@ def run(overrides: Sequence[str] = ()) -> "Record":
 
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
         raise ConfigError(f"overrides={overrides!r}: must be a list of texts, as ['epochs=3']")
+    given = mended(overrides)
     done: list[Record] = []
 
     def task(config: DictConfig) -> None:
@@ -215,18 +240,21 @@ def run(overrides: Sequence[str] = ()) -> "Record":
     trusted = os.environ.get(configuration.TRUST_VARIABLE)
     if trusted is not None:
         configuration.TRUSTED = trusted
+    folders = [config_dir] if isinstance(config_dir, (str, Path)) else list(config_dir)
     try:
         with (
             hydra_alone(),
             settings_kept(),
             hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
+            sources.own_folders(sources.found(folders)),
         ):
             configuration.register()
-            hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
+            _initialize()
+            _vet(given)
             GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
                 config_name="config",
                 task_function=task,
-                overrides=list(overrides),
+                overrides=given,
                 with_log_configuration=False,
             )
     except AlreadyDone as already:
@@ -254,9 +282,11 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
         "deviations": experiment.deviations(resolved, context),
         "base": Path(context.runtime.cwd),
         "runs_at_once": _runs_at_once(context),
-        "config_dir": any(
-            source.provider == "command-line" for source in context.runtime.config_sources
-        ),
+        "config_dirs": [
+            source.path
+            for source in context.runtime.config_sources
+            if source.schema == "file" and Path(source.path) != configuration.CONFIG_DIR
+        ],
     }
 
 
@@ -288,16 +318,32 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     return resolved
 
 
-def _arguments() -> argparse.Namespace:
-    """The arguments, as Hydra reads them.
+def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, as Hydra reads them; `config_dirs` are the folders of all `--config-dir`.
+
+    Args:
+        parser: Hydra's.
 
     Raises:
-        ConfigError: there is no such flag, or it takes the place of fmbench's own config.
+        ConfigError: there is no such flag, it takes the place of fmbench's own config, or there is
+            no such folder.
     """
-    parser = get_args_parser()
-    parser.error = _refuse_flag  # type: ignore[method-assign]
+    flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
+    parser.error = functools.partial(_refuse_flag, flags=flags)  # type: ignore[method-assign]
     parser.prog = "fmbench"
+    # In the place of Hydra's, which takes one.
+    parser.add_argument_group(conflict_handler="resolve").add_argument(
+        "--config-dir", "-cd", action="append", help="A folder of options of one's own; or several"
+    )
     arguments = parser.parse_intermixed_args()
+    given, arguments.config_dir = arguments.config_dir or [], None
+    if arguments.shell_completion:  # the shell passes on the line that is being typed
+        typed_line = os.environ.get("COMP_LINE", "").split()[1:]
+        given = parser.parse_known_intermixed_args(typed_line)[0].config_dir or []
+        given = [name for name in given if Path(name).expanduser().is_dir()]
+    else:
+        arguments.overrides = mended(arguments.overrides)
+    arguments.config_dirs = sources.found(given)
     for flag in ("config_path", "config_name", "experimental_rerun"):
         if getattr(arguments, flag) is not None:
             raise ConfigError(
@@ -307,35 +353,38 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _refuse_flag(message: str) -> NoReturn:
-    raise ConfigError(f"{message}; --help and --hydra-help explain")
+def _refuse_flag(message: str, flags: Sequence[str]) -> NoReturn:
+    meant = for_flags(sys.argv[1:], flags)
+    raise ConfigError(f"{meant or message}; --help and --hydra-help explain")
 
 
-def _vet(arguments: argparse.Namespace) -> None:
+def _only_looks(arguments: argparse.Namespace) -> bool:
+    """Whether a command shows something rather than running it."""
+    looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
+    return any(getattr(arguments, name) for name in looks)
+
+
+def _initialize() -> AbstractContextManager[None]:
+    """Initialize Hydra with fmbench's own options and the user's, at once."""
+    return hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
+
+
+def _vet(overrides: Sequence[str]) -> None:
     """Refuse a config that files have no right to, before Hydra opens the first log by it.
+
+    Hydra must be initialized.
 
     Raises:
         UserError: it may not be run.
         HydraException: it does not compose.
     """
-    looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
-    if any(getattr(arguments, name) for name in looks):
-        if sys.stdout is None:
-            sys.exit(printed("fmbench", lambda: None))
-        logging.raiseExceptions = False  # --info logs to standard output
-        return
-    folders = [configuration.CONFIG_DIR]
-    if arguments.config_dir is not None:
-        folders.append(Path(arguments.config_dir).absolute())
-        if not folders[1].is_dir():
-            raise ConfigError(f"--config-dir {arguments.config_dir}: no such folder")
-    with hydra.initialize_config_search_path([f"file://{folder}" for folder in folders]):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.load_configuration("config", arguments.overrides, RunMode.MULTIRUN)
-        of_hydra, of_run = typed(composed)
-        if sorted([*of_hydra, *of_run]) != sorted(arguments.overrides):
-            raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
-        refuse_untrusted(composed)
+    loader = GlobalHydra.instance().config_loader()
+    composed = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+    of_hydra, of_run = typed(composed)
+    if sorted([*of_hydra, *of_run]) != sorted(overrides):
+        raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
+    sources.refuse_twice(composed.hydra.runtime.choices)
+    refuse_untrusted(composed)
 
 
 def _say_stopped(stop: StopRequested) -> None:

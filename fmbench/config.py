@@ -169,7 +169,25 @@ def execution_whitelist(group: str | None = None) -> list[str]:
         group: `model`, `optimizer` or `scheduler` of a run; None for what is around the runs.
     """
     own = _AROUND_RUNS if group is None else _TARGETS[group]
-    return own + [f"{name.strip()}.*" for name in TRUSTED.split(",") if name.strip()]
+    return own + [f"{name}.*" for name in trusted()]
+
+
+def trusted() -> list[str]:
+    """The packages that `FMBENCH_TRUST` names."""
+    return [name.strip() for name in TRUSTED.split(",") if name.strip()]
+
+
+def trust_needed(config: Mapping[str, Any]) -> str | None:
+    """What `FMBENCH_TRUST` names, where a run needs it; None where it does not.
+
+    Args:
+        config: of the run, resolved.
+    """
+    listed = all(
+        any(fnmatchcase(str(config[group].get("_target_")), pattern) for pattern in patterns)
+        for group, patterns in _TARGETS.items()
+    )
+    return None if listed else ",".join(trusted()) or None
 
 
 def register() -> None:

@@ -5,8 +5,9 @@ difference to the published accuracy would then say nothing.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import CONFIG_DIR, GROUPS, resolve
+from fmbench.overrides import mended
 from fmbench.record import DECIDING_KNOBS, PLACES, leaves
 
 _PLACES = {f"data.{name}" for name in PLACES}
@@ -45,16 +47,21 @@ def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
     return found
 
 
-@lru_cache
 def _target_of(name: str, group: str, option: str) -> Any:
     """The `_target_` of an option; None where that cannot be composed alone."""
     shipped = CONFIG_DIR / group / f"{option}.yaml"
     if shipped.is_file():
-        return OmegaConf.select(OmegaConf.load(shipped), "_target_")
+        return _target_in(shipped)
     try:
-        return OmegaConf.select(_compose(name, (f"{group}={option}",)), f"{group}._target_")
+        alone = _loaded(name, mended([f"{group}={option}"]))
+        return OmegaConf.select(alone, f"{group}._target_")
     except (HydraException, OmegaConfBaseException):
         return None
+
+
+@lru_cache
+def _target_in(shipped: Path) -> Any:
+    return OmegaConf.select(OmegaConf.load(shipped), "_target_")
 
 
 def chosen(hydra: Any, group: str) -> str | None:
@@ -108,8 +115,10 @@ def options_of_sweep(hydra: Any) -> list[str]:
     kept = [text for group, text in given.items() if group in {*GROUPS, "experiment"}]
     experiment = chosen(hydra, "experiment")
     found = [f"experiment={experiment}"] if experiment and "experiment" not in given else []
-    without, taken = _options_of(hydra.job.config_name, (*kept, *found)), options(hydra)
-    return [*found, *(f"{name}={taken[name]}" for name in GROUPS if taken[name] != without[name])]
+    _, without = _composed(hydra.job.config_name, (*kept, *found))
+    taken = options(hydra)
+    chose = [f"{name}={taken[name]}" for name in GROUPS if taken[name] != without[name]]
+    return mended([*found, *chose])
 
 
 @lru_cache
@@ -128,19 +137,33 @@ def _shipped_with(reference: Mapping[str, Any] | None) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-@lru_cache
 def _as_published(name: str, experiment: str) -> tuple[dict[str, str], dict[str, str]]:
     """The recipe of an experiment with nothing else overridden, and its options."""
-    composed = _compose(name, (f"experiment={experiment}",))
+    return _composed(name, (f"experiment={experiment}",))
+
+
+def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The recipe that overrides make, and its options.
+
+    Kept from run to run unless there are folders of the user's: another one may have another file
+    of that name, and in a notebook a file may have been changed since.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    own = any(
+        source.scheme() == "file" and Path(source.path) != CONFIG_DIR
+        for source in loader.get_sources()
+    )
+    compose = _compose.__wrapped__ if own else _compose
+    return compose(name, tuple(mended(overrides)))
+
+
+@lru_cache
+def _compose(name: str, overrides: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    composed = _loaded(name, overrides)
     return dict(_recipe(resolve(composed))), options(composed.hydra)
 
 
-@lru_cache
-def _options_of(name: str, overrides: tuple[str, ...]) -> dict[str, str]:
-    return options(_compose(name, overrides).hydra)
-
-
-def _compose(name: str, overrides: tuple[str, ...]) -> Any:
+def _loaded(name: str, overrides: Sequence[str]) -> Any:
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration(name, list(overrides), RunMode.RUN)
 

@@ -131,13 +131,15 @@ def _try(trainer: Trainer) -> None:
     epochs = (trainer.loader.epoch(epoch) for epoch in range(steps))
     for images, labels in islice(chain.from_iterable(epochs), steps):
         trainer.step(images, labels)
-    largest = max((part for part in (trainer.validation, trainer.test) if part), key=len)
-    first = EvaluationLoader(
-        largest.images[: largest.batch_size],
-        largest.labels[: largest.batch_size],
-        normalization=largest.normalization,
-        batch_size=largest.batch_size,
-    )
-    with contextlib.suppress(DivergedError):  # steps at the full rate may lead there
-        evaluate(trainer.model, first, device=trainer.device)
+    parts = [part for part in (trainer.validation, trainer.test) if part]
+    if parts:  # test_every=null without validation images has neither
+        largest = max(parts, key=len)
+        first = EvaluationLoader(
+            largest.images[: largest.batch_size],
+            largest.labels[: largest.batch_size],
+            normalization=largest.normalization,
+            batch_size=largest.batch_size,
+        )
+        with contextlib.suppress(DivergedError):  # steps at the full rate may lead there
+            evaluate(trainer.model, first, device=trainer.device)
     trainer.device.synchronize()

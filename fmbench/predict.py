@@ -4,14 +4,13 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import fmbench
 from fmbench import pictures
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.report.escape import one_line
 from fmbench.storage import write_whole
-from fmbench.streams import complain, open_all, silence
+from fmbench.streams import Parser, complain, import_from_here, open_all, silence, typed_path
 
 PROGRAM = "fmbench.predict"
 
@@ -43,7 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The arguments; those of the command line by default.
     """
     open_all()
-    arguments = _parser().parse_args(argv)
+    try:
+        if argv is None:
+            import_from_here()
+        arguments = _parser().parse_args(argv)
+    except UserError as error:
+        complain(PROGRAM, str(error))
+        sys.exit(error.exit_status)
     if sys.stdout is None:  # started with `>&-`
         complain(PROGRAM, "standard output is closed: nothing was printed")
         sys.exit(StorageError.exit_status)
@@ -111,7 +116,7 @@ def _count(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fmbench.predict",
         description="Say what a trained net takes pictures for: the likeliest classes, best first.",
         epilog=EXAMPLES,
@@ -119,14 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "run_folder",
-        type=Path,
+        type=typed_path,
         metavar="RUN_FOLDER",
         help="of a run that was made with keep_model=true",
     )
     parser.add_argument(
         "pictures",
         nargs="+",
-        type=Path,
+        type=typed_path,
         metavar="PICTURE",
         help=f"of any size: {', '.join(pictures.FORMATS)}",
     )
@@ -141,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seen",
-        type=Path,
+        type=typed_path,
         metavar="FILE.png",
         help="write what the net saw: the pictures that were read, in their order, row by row",
     )

@@ -8,18 +8,20 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
+from fmbench import sources
 from fmbench.errors import ConfigError
 from fmbench.explain import as_user_error
 from fmbench.grid import draw
+from fmbench.overrides import mended
 from fmbench.sources import hydra_alone
 from fmbench.storage import write_whole
-from fmbench.streams import complain, open_all, printed
+from fmbench.streams import Parser, complain, import_from_here, open_all, printed, typed_path
 from fmbench.trust import refuse_untrusted
 
 #: There are ten classes; more columns than these are no use on a page.
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fmbench").setLevel(logging.INFO)  # it says when it downloads
     try:
+        if argv is None:
+            import_from_here()
         arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
         from fmbench.device import settings_kept  # these import torch, which --help must not
@@ -70,43 +74,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
-def compose(overrides: Sequence[str], folder: Path | None = None) -> tuple[dict[str, Any], str]:
+def compose(
+    overrides: Sequence[str], folders: Sequence[str | Path] = ()
+) -> tuple[dict[str, Any], str]:
     """The resolved config of a run with these overrides, and its option of `augmentation`.
 
     Args:
         overrides: as for a run, without values to sweep.
-        folder: with options of one's own.
+        folders: with options of one's own.
 
     Raises:
         ConfigError: there are values to sweep, the config sets environment variables, or it cannot
             be resolved.
         HydraException: the overrides do not compose.
     """
+    overrides = mended(overrides)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: {_ONE_RUN}")
-    own = [] if folder is None else [f"file://{folder.resolve()}"]
     with (
         hydra_alone(),
         hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
+        sources.own_folders(sources.found(folders)),
     ):
         configuration.register()
-        hydra.initialize_config_search_path([f"file://{configuration.CONFIG_DIR}", *own])
+        hydra.initialize_config_dir(str(configuration.CONFIG_DIR))
         composed = hydra.compose("config", list(overrides), return_hydra_config=True)
         refuse_untrusted(composed)
         option = composed.hydra.runtime.choices.get("augmentation")
         return configuration.resolve(composed), str(option or "none")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as for all other mistakes."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help explains")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m fmbench.preview",
         description=(
             "Show what an augmentation does: a picture with an image of each class as it is, and\n"
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=typed_path,
         default=Path("preview.png"),
         metavar="FILE",
         help="where to write the picture, a PNG (default: preview.png, here)",
@@ -145,9 +145,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config-dir",
-        type=Path,
+        action="append",
+        default=[],
         metavar="DIR",
-        help="a folder with options of your own, as for a run",
+        help="a folder with options of your own, as for a run; may be given several times",
     )
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     return parser
@@ -173,8 +174,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigError(f"-m: {_ONE_RUN}")
     if arguments.output.suffix.lower() != ".png":
         raise ConfigError(f"--output {arguments.output}: the name must end in .png")
-    if arguments.config_dir and not arguments.config_dir.is_dir():
-        raise ConfigError(f"--config-dir {arguments.config_dir}: no such folder")
     return arguments
 
 

@@ -65,7 +65,8 @@ class Record:
     experiment: str | None = None  # the published row that the run was started from
     reference: dict[str, Any] | None = None  # its published figures
     deviations: list[str] = field(default_factory=list)  # what this run does otherwise
-    config_dir: bool = False  # options could come from a folder of the user's
+    config_dirs: list[str] = field(default_factory=list)  # the user's folders of options
+    trust: str | None = None  # packages that FMBENCH_TRUST named, where the run needs them
     status: str = RUNNING
     error: str | None = None
     # Hash of the user's own code that the model, the optimizer and the schedule are made of; None

@@ -20,6 +20,7 @@ import pandas as pd
 from fmbench.errors import ConfigError
 from fmbench.record import HISTORY_NAME, RESULT_NAME
 from fmbench.schema import COUNT, DTYPES, UnreadableError, compact, to_row
+from fmbench.streams import typed_path
 from fmbench.trials import SEARCH_NAME, Search
 
 # A record is a few kilobytes, a search some hundred for each trial. Whatever is larger than this is
@@ -140,7 +141,7 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
         out, and so is a value that is not a finite number; where there is no such file the list is
         empty.
     """
-    path = Path(folder, HISTORY_NAME)
+    path = typed_path(str(folder)) / HISTORY_NAME
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             return []
@@ -164,10 +165,11 @@ def _is_finite(value: Any) -> bool:
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:
     seen: set[str] = set()
-    for folder in map(Path, folders):
+    for folder in map(typed_path, map(str, folders)):
         top = str(folder)
         if not os.path.isdir(top):  # noqa: PTH112 - Path.is_dir raises on too long a name
-            raise ConfigError(f"{folder} is not a folder: give one that holds runs")
+            quotes = '; conditions stand in quotes: --filter "A=1 B=2"' if "=" in top else ""
+            raise ConfigError(f"{folder} is not a folder: give one that holds runs{quotes}")
         # Links are not followed on the way down, so only the top and linked files need resolving.
         # By os.path.realpath: Path.resolve raises on a link that leads to itself.
         resolved_top = os.path.realpath(top)

@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,9 @@ _OF_A_RUN = (
 
 #: Knobs that older records lack, and what their runs did.
 ADDED = {"memory_format": "auto"}
+
+#: What the system says of a folder that cannot be one, so that it holds nothing either.
+_NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class RunFolder:
@@ -201,9 +205,9 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
                 f"leaves; {way_out}"
             ) from None
         return None
-    except NotADirectoryError as error:
-        raise storage_error(folder, error) from error
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_FOLDER:
+            raise storage_error(folder, error) from error
         raise StorageError(
             f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
         ) from error

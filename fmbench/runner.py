@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fmbench.attempt import Attempt, PrunedError, Watch
+from fmbench.config import trust_needed
 from fmbench.device import settings_kept
 from fmbench.errors import StorageError, UserError
 from fmbench.progress import Display, display_for
@@ -41,7 +42,7 @@ def execute(
     overrides: list[str],
     experiment: str | None = None,
     deviations: Sequence[str] = (),
-    config_dir: bool = False,
+    config_dirs: Sequence[str] = (),
     runs_at_once: int | None = None,
     in_sweep: bool = False,
     display: Callable[[int, int], Display] = display_for,
@@ -61,7 +62,7 @@ def execute(
         overrides: that make the run again.
         experiment: the published row that it was started from.
         deviations: what it does otherwise than that.
-        config_dir: whether options could come from a folder of the user's.
+        config_dirs: the user's folders that options could come from.
         runs_at_once: of its sweep on this machine; None where that is not known.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         display: called with epochs and images per epoch, shows the progress.
@@ -79,7 +80,7 @@ def execute(
     """
     record = _blank_record(config, choices, labels, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
-    record.config_dir, record.runs_at_once = config_dir, runs_at_once
+    record.config_dirs, record.runs_at_once = list(config_dirs), runs_at_once
     tracking = Tracking(config["logger"], folder, base or Path.cwd())
     with (
         settings_kept(),
@@ -180,6 +181,7 @@ def _blank_record(
         epochs=config["epochs"],
         seed=config["seed"],
         reference=config["reference"],
+        trust=trust_needed(config),
         started=now(),
         git=git_state(),
     )

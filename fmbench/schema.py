@@ -80,7 +80,8 @@ FIELDS = (
     *_fields("reference", AMOUNT, "seconds", prefix="published_"),
     *_fields("reference", TEXT, "device protocol source", prefix="published_"),
     *_fields("reference", FLAG, "approximate", prefix="published_"),
-    Field("config_dir", "", "config_dir", FLAG),
+    Field("config_dir", "", "config_dir", FLAG),  # of older records: there were folders
+    Field("trust", "", "trust", TEXT),
     Field("source", "", "source", TEXT),
     Field("git_commit", "git", "commit", TEXT),
     Field("git_dirty", "git", "dirty", FLAG),
@@ -91,6 +92,7 @@ PARTS = tuple(dict.fromkeys(field.part for field in FIELDS if field.part))
 DTYPES = {field.column: field.kind.dtype for field in FIELDS} | {
     "overrides": "object",
     "deviations": "object",
+    "config_dirs": "object",
     "config": "str",
 }
 
@@ -125,7 +127,7 @@ def to_row(record: Any) -> tuple[Any, ...]:
         if inner is not None and type(inner) is not dict:
             raise UnreadableError(f"{part} is {brief(inner)}, not an object")
         parts[part] = inner or {}
-    overrides, deviations = (_texts(record, name) for name in ("overrides", "deviations"))
+    texts = [_texts(record, name) for name in ("overrides", "deviations", "config_dirs")]
     _check_depth(parts["config"])
 
     row: dict[str, Any] = {}
@@ -138,7 +140,7 @@ def to_row(record: Any) -> tuple[Any, ...]:
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
     _check_required(row, looks=parts["config"].get("test_every", 0) is not None)
-    return (*row.values(), overrides, deviations, compact(parts["config"]))
+    return (*row.values(), *texts, compact(parts["config"]))
 
 
 def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ its code; and a file in a folder of somebody's can be anything. Both are looked 
 """
 
 import contextlib
+import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
 )
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +25,9 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.version import VersionBase
+from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,6 +40,9 @@ CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
 #: The largest config of fmbench has 2 KB. What is larger than this is none, and not worth parsing.
 MAX_BYTES = 2**20
+
+#: Groups whose options set keys of the whole config.
+_GLOBAL = ("experiment", "sweep")
 
 #: The packages whose configs Hydra may look for.
 PACKAGES = ("hydra", "hydra_plugins")
@@ -69,7 +76,8 @@ class ConfigFiles(FileConfigSource):
         """Read one file.
 
         Raises:
-            ConfigError: it is too large, or no YAML in UTF-8.
+            ConfigError: it is too large, or no YAML in UTF-8, or its header is not that of its
+                group.
         """
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
@@ -78,7 +86,17 @@ class ConfigFiles(FileConfigSource):
                 raise ConfigError(
                     f"{path}: {size:,} bytes; a config file may have at most {MAX_BYTES:,}"
                 )
-            return super().load_config(config_path)
+            # Some editors begin a file with a byte-order mark, which would hide its first line.
+            text = path.read_text("utf-8-sig")
+            header = self._get_header_dict(text)
+            if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
+                raise ConfigError(f"{path}: must begin with the line '# @package _global_'")
+            return ConfigResult(
+                config=OmegaConf.load(io.StringIO(text)),
+                path=f"{self.scheme()}://{self.path}",
+                provider=self.provider,
+                header=header,
+            )
         except (HydraException, OmegaConfBaseException):
             raise
         except OSError as error:
@@ -121,6 +139,64 @@ class ConfigPackages(ImportlibResourcesConfigSource):
         return False
 
 
+class OwnFolders(SearchPathPlugin):
+    """The user's folders of options, behind fmbench's own; Hydra's own flag takes a single one."""
+
+    #: Of the command that this process runs.
+    paths: Sequence[Path] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add them, in their order."""
+        for path in self.paths:
+            search_path.append("command-line", f"file://{path}")
+
+
+@contextlib.contextmanager
+def own_folders(paths: Sequence[Path]) -> Iterator[None]:
+    """Have whatever Hydra initializes meanwhile look into these folders too."""
+    OwnFolders.paths, before = paths, OwnFolders.paths
+    try:
+        yield
+    finally:
+        OwnFolders.paths = before
+
+
+def found(given: Iterable[str | Path]) -> list[Path]:
+    """The folders that were given with `--config-dir`, absolute.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    paths = []
+    for name in given:
+        try:
+            path = Path(name).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(f"--config-dir {name}: no such user") from None
+        if not path.is_dir():
+            raise ConfigError(f"--config-dir {name}: no such folder")
+        paths.append(path)
+    return list(dict.fromkeys(paths))
+
+
+def refuse_twice(choices: Mapping[str, object]) -> None:
+    """Refuse an option that two of the user's folders have: the first would be taken silently.
+
+    Args:
+        choices: the option taken from each group.
+
+    Raises:
+        ConfigError: two have it.
+    """
+    for group, option in choices.items():
+        name = f"{group}/{option}.yaml"
+        theirs = [str(path) for path in OwnFolders.paths if Path(path, name).is_file()]
+        if len(theirs) > 1 and not Path(CONFIG_DIR, name).is_file():
+            raise ConfigError(
+                f"{group}={option}: is in {' and in '.join(theirs)}; give one of them"
+            )
+
+
 # Hydra tells them by these names, where it meets its own once more in a process of a sweep.
 ConfigFiles.__name__ = FileConfigSource.__name__
 ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
@@ -131,6 +207,7 @@ def install() -> None:
     Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
     registered = SourcesRegistry.instance().types
     registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
+    Plugins.instance().register(OwnFolders)
 
 
 #: Hydra's state is that of the process, so one thread at a time has it.

@@ -1,11 +1,14 @@
-"""Standard output and error of the commands, also where they are closed or cut off."""
+"""What the commands share: standard output and error, also where they are closed; arguments."""
 
+import argparse
 import contextlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-from fmbench.errors import StorageError
+from fmbench.errors import ConfigError, StorageError
 
 #: What a value of any length is cut to. The longest list of options has 500.
 MOST_CHARACTERS = 2000
@@ -86,6 +89,37 @@ def _visible(line: str) -> str:
     if len(line) > MOST_CHARACTERS:
         line = f"{line[:MOST_CHARACTERS]}..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as for all other mistakes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; --help explains")
+
+
+def typed_path(text: str) -> Path:
+    """A path as it was typed; `~`, which a shell leaves alone behind `=`, is the home folder."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises where there is no user
+
+
+def import_from_here() -> None:
+    """Have the user's own code found in the current folder, behind all that is installed.
+
+    `python -m` puts the folder first, where a file `random.py` of the user's would take the place
+    of Python's; a console script leaves it out.
+    """
+    with contextlib.suppress(FileNotFoundError):  # the folder is gone
+        here = str(Path.cwd())
+        if sys.path[:1] in ([""], [here]):
+            del sys.path[0]
+        if here not in sys.path:
+            sys.path.append(here)
 
 
 def silence() -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fmbench.config import TRUST_VARIABLE, trusted
+from fmbench.overrides import quoted
 from fmbench.record import Record
 from fmbench.reference import comparable, in_words
 from fmbench.stop import StopRequested
@@ -81,17 +83,19 @@ def stopped_line(
     if stop.folder is None and sweep is None:
         return str(stop)
     key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
-    folder = str(sweep or stop.folder)
+    folder = str(Path(sweep or stop.folder or "").absolute())
     if not folder.isprintable():  # the current one is not; whoever goes on is in it
         folder = os.path.relpath(folder)
     if "/" not in folder:
         folder = f"./{folder}"
-    given = [text for text in arguments if not text.startswith(key)]
+    given = [text for text in _from_anywhere(arguments) if not text.startswith(key)]
     if sweep is None:
         keys = {text.partition("=")[0] for text in stop.again}
         given = [text for text in given if text in stop.again or text.partition("=")[0] not in keys]
         given += [text for text in stop.again if text not in given]
-    command = shlex.join([_program(), "-m", "fmbench", *given, f"{key}{_quoted(folder)}"])
+    command = shlex.join([_program(), "-m", "fmbench", *given, f"{key}{quoted(folder)}"])
+    if names := trusted():
+        command = f"{TRUST_VARIABLE}={','.join(names)} {command}"
     if sweep is not None:
         return f"{stop}; this goes on: {command}"
     said = f"{stop}, saved" if stop.saved else f"{stop}, could not be saved"
@@ -101,15 +105,22 @@ def stopped_line(
     return f"{said}; {how}: {command}"
 
 
-def _quoted(text: str) -> str:
-    """A text as Hydra's override grammar and OmegaConf's interpolations take it for itself."""
-    # What stands bare might be a number or null, unless there is a slash in it.
-    if re.fullmatch(r"[\w.\-]*/[\w./\-]*", text, re.ASCII):
-        return text
-    # OmegaConf: a backslash makes `${` a text, and those in front of it are doubled.
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    # Hydra: the same of a quote, and of the one at the end.
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+def _from_anywhere(arguments: Sequence[str]) -> list[str]:
+    """Arguments whose folders are found from any other."""
+    found = []
+    before = ""
+    for text in arguments:
+        flag, equals, value = text.partition("=")
+        if flag in ("--config-dir", "-cd") and equals:
+            found.append(f"{flag}={Path(value).expanduser().absolute()}")
+        elif before in ("--config-dir", "-cd"):
+            found.append(str(Path(text).expanduser().absolute()))
+        elif flag.lstrip("+") == "data.root" and re.fullmatch(r"[\w.][\w./-]*", value):
+            found.append(f"{flag}={quoted(str(Path(value).absolute()))}")
+        else:
+            found.append(text)
+        before = text
+    return found
 
 
 def _program() -> str:

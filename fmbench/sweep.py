@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench import environment, objectives
 from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
+from fmbench.overrides import mended
 from fmbench.trust import refuse_untrusted, typed
 
 #: The keys that say which images are read, rather than which of them train.
@@ -225,11 +227,24 @@ def _check_search(config: DictConfig) -> None:
     texts = [f"{key}={value}" for key, value in given.items()]
     for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
         key = override.get_key_element().lstrip("+~")
+        if key == "seed" and override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: no trial is repeated over seeds yet; run the best so: "
+                f"python -m fmbench -m --config-dir ITS_FOLDER experiment=best {_seeds(override)}"
+            )
         if key.partition("@")[0] == "test_every":
             raise ConfigError(
                 f"{override.input_line}: a search looks at the test set once, for the best of its "
                 "runs"
             )
+        interval = override.value()
+        if isinstance(interval, IntervalSweep) and isinstance(interval.start, float):
+            there = OmegaConf.select(config, key)
+            if isinstance(there, int) and not isinstance(there, bool):
+                text = f"{key}=int({_text(override).partition('=')[2]})"
+                raise ConfigError(
+                    f"{override.input_line}: must be whole numbers; write {shlex.quote(text)}"
+                )
         if override.is_sweep_override() and key.split(".")[:2] in (["data"], ["data", "split"]):
             raise ConfigError(
                 f"{override.input_line}: cannot be searched; accuracies on other images do not "
@@ -275,7 +290,7 @@ def _check_ready_sweep(
         if group not in keys and chosen[group] is not None
     ]
     loader = GlobalHydra.instance().config_loader()
-    other = resolve(loader.load_configuration(config_name, without, RunMode.RUN))
+    other = resolve(loader.load_configuration(config_name, mended(without), RunMode.RUN))
     free = ("sweep", "logger")  # no part of a run
     changed = [key for key in resolved if key not in free and resolved[key] != other.get(key)]
     if changed:
@@ -283,6 +298,11 @@ def _check_ready_sweep(
             f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "
             "hydra.sweeper and the keys of sweep, no knob of a run"
         )
+
+
+def _seeds(override: Override) -> str:
+    """The seeds as a grid takes them; of a range of real numbers there is no list."""
+    return shlex.quote(_text(override)) if override.is_discrete_sweep() else "seed=0,1,2"
 
 
 def _text(override: Override) -> str:

@@ -159,14 +159,23 @@ def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
         raise ConfigError(f"{key}={target}: not allowed; {TRUST_VARIABLE} names packages to trust")
 
 
+def _refuse_name(part: str, value: Any) -> None:
+    """Refuse the name of an option where its content belongs: a dot typed for a slash."""
+    if isinstance(value, str):
+        option = f"hydra/{part.replace('.', '/')}={value}"
+        raise ConfigError(f"hydra.{part}={value}: is no option's content; write {option}")
+
+
 def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     """Refuse a launcher or a sweeper that is not listed, and code that a sweeper is to find."""
     for part in ("launcher", "sweeper"):
         if hydra[part] == MISSING:
             raise ConfigError(f"hydra/{part}: cannot be taken out")
+        _refuse_name(part, hydra[part])
         target = (hydra[part] or {}).get("_target_")
         if target is not None:
             _may_start(f"hydra.{part}._target_", str(target))
+    _refuse_name("sweeper.sampler", (hydra["sweeper"] or {}).get("sampler"))
     sampler = ((hydra["sweeper"] or {}).get("sampler") or {}).get("_target_")
     if sampler is not None:
         _may_start("hydra.sweeper.sampler._target_", str(sampler))

@@ -49,6 +49,7 @@ def command(
     """Run `fmbench ARGUMENTS`, or another `main`, in this process and in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FMBENCH_DATA", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the commands add the current folder
 
     def call(*arguments: str, main: Callable[[], object] = cli.main) -> Said:
         monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])

@@ -83,7 +83,8 @@ MEASURED = {
     *("test_accuracy", "test_loss", "validation_accuracy", "validation_loss", "seconds"),
     *("best_test_accuracy", "best_test_epoch", "images_per_second", "peak_memory", "device"),
     *("fingerprint", "started", "git", "key", "configuration", "fmbench_version", "seed"),
-    *("experiment", "reference", "deviations", "config_dir", "runs_at_once"),
+    *("experiment", "reference", "deviations", "config_dir", "config_dirs", "trust"),
+    "runs_at_once",
 }
 
 

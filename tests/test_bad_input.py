@@ -13,11 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import TINY, fmbench, python
+import torch
+from commands import TINY, compose, fmbench, python
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from records import record, write
 
 import fmbench as package
 from fmbench import data
+from fmbench.assembly import make_optimizer
 from fmbench.data import OFFICIAL_FILES
 from fmbench.errors import ConfigError, DataError
 from fmbench.report.__main__ import main as report_main
@@ -83,7 +86,7 @@ def option(path, text):
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("epcohs=3", ["epcohs: no such key, did you mean epochs?"]),
+        ("epcohs=3", ["epcohs: no such key, did you mean epochs=3?"]),
         ("model=lenett", ["model=lenett", "did you mean lenet?", "wideresnet"]),
         ("scheduler=foo", ["scheduler=foo: no such option", "onecycle"]),
         ("hydra/launcher=foo", ["hydra/launcher=foo: no such option", "basic"]),
@@ -113,7 +116,7 @@ def option(path, text):
         ("~hydra/launcher", ["hydra/launcher: cannot be taken out"]),
         ("~hydra/sweeper", ["hydra/sweeper: cannot be taken out"]),
         ("hydra.run.dir=", ["hydra.run.dir=: must be the name of a folder"]),
-        ("device=🙂", ["'device=🙂', character 8"]),
+        ("device=🙂", ["device=🙂: must be"]),
         ("device='🙂'", ["device=🙂: must be"]),
         ("precision='a\nb'", ["precision=a b: must be one of"]),
         ("device='\x1b[31mred'", ["device=\\x1b[31mred: must be"]),
@@ -154,6 +157,112 @@ def test_an_override_that_cannot_be(refused, override, parts):
     refused([*TINY, override], 2, *parts)
 
 
+#: What newcomers type, and what they are told to type instead.
+SAID = [
+    # A key without its group, or with another, or by the name that others have for it.
+    ("lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("trials=3", "did you mean sweep.trials=3?"),
+    ("validation=5", "did you mean data.split.validation=5?"),
+    ("learning_rate=0.1", "did you mean optimizer.lr=0.1?"),
+    ("model.lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("optimizer.momentm=0.9", "did you mean optimizer.momentum=0.9?"),
+    ("arch=lenet", "did you mean model=lenet?"),
+    ("Epochs=3", "did you mean epochs=3?"),
+    ("split=custom", "did you mean data.split=custom?"),
+    ("data/split=custom", "did you mean data.split=custom?"),
+    ("launcher=joblib", "did you mean hydra/launcher=joblib?"),
+    ("width=16", "did you mean model.width=16? model=alexnet or"),
+    ("model.width=16", "model.width: no such key, but model=alexnet or"),
+    ("model.name=resnet34", "model.name: no such key, but model=torchvision has it"),
+    ("hydra.launcher.n_jobs=2", "but hydra/launcher=joblib has it"),
+    ("optim.lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("trainer.max_epochs=3", "did you mean epochs=3?"),
+    ("data.batch_size=3", "did you mean batch_size=3?"),
+    ("optimizer.name=adam", "did you mean optimizer=adam?"),
+    ("hydra.launcher=joblib", "write hydra/launcher=joblib"),
+    ("hydra.sweeper=optuna", "write hydra/sweeper=optuna"),
+    # A flag for a key.
+    ("--epochs 3", "--epochs: is no flag; did you mean epochs=3?"),
+    ("--batch-size=64", "did you mean batch_size=64?"),
+    ("--lr 0.1", "did you mean optimizer.lr=0.1?"),
+    ("-lr 0.1", "did you mean optimizer.lr=0.1?"),
+    ("--model lenet", "did you mean model=lenet?"),
+    ("--keep-model", "did you mean keep_model=true?"),
+    ("--output runs", "did you mean hydra.run.dir=runs?"),
+    ("--config mine", "did you mean --config-dir?"),
+    ("--gpu", "did you mean device=cuda?"),
+    ("--seed=0,1 -m", "did you mean seed=0,1?"),
+    # No KEY=VALUE at all.
+    ("epochs = 3", "epochs =: no spaces may stand here; write epochs=3"),
+    ("epochs =3", "write epochs=3"),
+    ("epochs= 3", "write epochs=3"),
+    ("model=lenet, lenet5", "write model=lenet,lenet5"),
+    ("optimizer={lr: 0.1}", "write 'optimizer={lr: 0.1}'"),
+    ("epochs: 3", "epochs: has no value; write epochs=3"),
+    ("epochs:3", "write epochs=3"),
+    ("epochs 3", "write epochs=3"),
+    ("lenet", "did you mean model=lenet?"),
+    ("report outputs", "did you mean python -m fmbench.report?"),
+    ("help", "did you mean python -m fmbench --help?"),
+    ("train", "did you mean python -m fmbench, without it?"),
+    ("mine.yaml", "--config-dir FOLDER GROUP=OPTION"),
+    ("-m seed=0 1 2", "as seed=0,1,2"),
+    ("\N{EN DASH}m seed=0,1", "is no hyphen; write -m"),
+    ("epochs=3,seed=1", "each KEY=VALUE is a word of its own"),
+    ("-m model=lenet5,", "a value is missing"),
+    ("nonsense", "is no KEY=VALUE, as epochs=3 is"),
+    ("batch_size==3", "write batch_size=3"),
+    # Options.
+    ("optimizer=radam", "optimizer=adam optimizer._target_=torch.optim.RAdam ~optimizer.fused"),
+    ("optimizer=torch.optim.NAdam", "optimizer._target_=torch.optim.NAdam"),
+    ("model=resnet34", "torchvision's is model=torchvision model.name=resnet34"),
+    ("model=mlp", "one of your own is DIR/model/mlp.yaml, with --config-dir DIR"),
+    ("experiment=resnet18", "did you mean resnet18_batch"),
+    ("hydra/launcher=slurm", "did you mean submitit_slurm?"),
+    ("augmentation=cutout", "did you mean crop_flip_cutout?"),
+    ("+augmentation=flip", "write augmentation=flip"),
+    ("augmentation=[crop,flip]", "augmentation=crop: no such option"),
+    # Values.
+    ("seed=0,1", "with -m: python -m fmbench -m seed=0,1; a list is 'seed=[0,1]'"),
+    ("seed=range(3)", "with -m: python -m fmbench -m 'seed=range(3)'"),
+    ("seed=null", "seed=null: must have a value"),
+    ("optimizer=adam optimizer.betas=0.9", "optimizer.betas=0.9: must be a list, as [0.9, 0.999]"),
+    ("scheduler=multistep scheduler.milestones=3", "must be a list, as [6, 9]"),
+    ("optimizer.momentum=high", "optimizer.momentum=high: must be a number, as 0.9"),
+    ("model='lenet5", "an open quote"),
+    ("data=fashion_mnist data.root=~nouser/x", "there is no user nouser"),
+    ("-m seed=0..4", "a range is 'seed=range(0,5)'"),
+    ("-m seed=[0,1]", "have no brackets: -m seed=0,1"),
+    # Of searches, in Optuna's words.
+    ("-m sweep=lr_batch n_trials=3", "did you mean sweep.trials=3?"),
+    ("-m sweep=lr_batch hydra.sweeper.n_trials=3", "did you mean sweep.trials=3?"),
+    ("-m sweep=lr_batch hydra.sweeper.n_jobs=2", "did you mean sweep.jobs=2?"),
+    ("-m sweep=lr_batch hydra.sweeper.direction=x", "did you mean sweep.objective=x?"),
+    ("-m sweep=lr_batch hydra.sweeper.study_name=x", "did you mean sweep.study=x?"),
+    ("-m sweep=lr_batch hydra.sweeper.sampler=random", "write hydra/sweeper/sampler=random"),
+    ("-m sweep=lr_batch checkpoint_every=choice(null,1)", "write checkpoint_every=null,1"),
+    ("-m sweep=lr_batch batch_size=interval(16,64)", "write 'batch_size=int(interval(16,64))'"),
+    ("-m sweep=lr_batch optimizer.lr=loguniform(1,2)", "'optimizer.lr=tag(log,interval(A,B))'"),
+    ("-m sweep=lr_batch seed=0,1,2", "no trial is repeated over seeds yet; run the best so"),
+    ("-m sweep=lr_batch seed=range(3)", "experiment=best 'seed=range(3)'"),
+    ("-m hydra/launcher=joblib seed=0,1 n_jobs=2", "did you mean hydra.launcher.n_jobs=2?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "said"), SAID, ids=[line for line, _ in SAID])
+def test_what_to_type_instead(refused, line, said):
+    given = [] if line.startswith(("model", "optimizer=adam", "data=")) else TINY
+    refused([*line.split(" "), *given], 2, said)
+
+
+def test_what_is_said_can_be_typed(monkeypatch):
+    """So it leads somewhere: the suggestions for what is known elsewhere, and for a search."""
+    given = ["optimizer=adam", "optimizer._target_=torch.optim.RAdam", "~optimizer.fused"]
+    assert make_optimizer(compose(*given), [torch.nn.Parameter(torch.zeros(1))]).defaults["lr"]
+    (override,) = OverridesParser.create().parse_overrides(["batch_size=int(interval(16,64))"])
+    assert type(override.value().start) is int
+
+
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")
 def test_a_gpu_where_there_is_none(refused):
     refused([*TINY, "device=cuda"], 2, "device=cuda: no such device here; there are: cpu")
@@ -190,6 +299,8 @@ def test_the_place_of_the_data_may_be_the_environments_and_is_not_recorded(comma
         ["-x"],
         ["--config-dir"],
         ["--config-dir", "nope"],
+        ["--config-dir", ".", "--config-dir", "nope"],
+        ["--config-dir=~nouser/x"],
         ["--config-path", "pkg://this"],
         ["--config-path", "/tmp"],
         ["--config-name", "other"],
@@ -330,6 +441,24 @@ def test_an_option_that_is_no_config(refused, text, part):
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, part)
 
 
+@pytest.mark.parametrize(
+    "text", ["epochs: 1\n", "# @package experiment\nepochs: 1\n", "# package _global_\nepochs: 1\n"]
+)
+@pytest.mark.parametrize("group", ["experiment", "sweep"])
+def test_an_experiment_without_its_header(refused, group, text):
+    option(f"{group}/mine.yaml", text)
+    said = f"mine/{group}/mine.yaml: must begin with the line '# @package _global_'"
+    refused(["--config-dir", "mine", *TINY, f"{group}=mine"], 2, said)
+
+
+def test_an_option_that_two_folders_have(refused):
+    for folder in ("mine", "yours"):
+        option(f"../{folder}/experiment/best.yaml", "# @package _global_\nepochs: 1\n")
+    folders = ["--config-dir", "mine", "--config-dir", "yours"]
+    said = f"experiment=best: is in {Path.cwd()}/mine and in {Path.cwd()}/yours; give one of them"
+    refused([*folders, *TINY, "experiment=best"], 2, said)
+
+
 def test_an_option_of_100_megabytes_is_not_read(refused):
     option("model/evil.yaml", LENET5)
     os.truncate("mine/model/evil.yaml", 100_000_000)
@@ -418,7 +547,7 @@ def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
         ("params: {max_runs: 5}", "must be a key of a run"),
         ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
         ("params: {model._target_: 'os.system,x'}", "os.system"),
-        ("params: {seed: 'range(100000000)'}", "100,000,000 values"),
+        ("params: {epochs: 'range(100000000)'}", "100,000,000 values"),
     ],
     ids=lambda value: value[:40],
 )
@@ -430,6 +559,20 @@ def test_a_ready_sweep_sets_only_what_it_searches(refused, text, part):
         f"hydra: {{sweeper: {{{text}}}}}\n",
     )
     refused(["-m", "--config-dir", "mine", *TINY[:3], "threads=1", "sweep=evil"], 2, part)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_none_of_several_folders_sets_anything_of_hydra(refused, place):
+    option("../good/model/mine.yaml", LENET5)
+    text = "# @package _global_\nhydra: {callbacks: {preflight: null}, run: {dir: ../evil}}\n"
+    option("experiment/evil.yaml", text)
+    option("schema.yaml", "evil: 1\n")
+    folders = ["mine", "good"][:: 1 - 2 * place]
+    flags = [f"--config-dir={folder}" for folder in folders]
+    line = "hydra.callbacks.preflight: a config file may not set it"
+    refused([*flags, *TINY, "experiment=evil"], 2, line)
+    with pytest.raises(ConfigError, match=line):
+        package.run([*TINY, "experiment=evil"], config_dir=folders)
 
 
 @pytest.mark.parametrize("key", ["storage", "study"])
@@ -522,7 +665,32 @@ def test_data_that_are_not_the_official_ones(refused, tmp_path, name, content, p
             data._content(LABELS, data_folder / name)
 
 
+# Folders
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_folder_whose_name_is_too_long(refused, sweep):
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    refused([*sweep, *TINY, f"{key}={LONG}"], 5, LONG, ": File name too long")
+
+
 # Results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--filter", "model==lenet"], "filter: 'model==lenet': write model=lenet"),
+        (["--filter", "model=lenet", "batch_size=64"], "conditions stand in quotes: --filter"),
+        (["--format", "html"], "unrecognized arguments: --format; --help explains"),
+        (["nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_a_report_that_cannot_be(command, arguments, part):
+    status, out, err = command(main=lambda: report_main(arguments))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("fmbench.report: ")
+    assert part in err
 
 
 @pytest.mark.parametrize(

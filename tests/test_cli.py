@@ -15,7 +15,7 @@ import yaml
 from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 
 import fmbench as package
-from fmbench import cli
+from fmbench import best, cli
 from fmbench import config as configuration
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 
@@ -211,8 +211,8 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["optimizer.lr=nan"], 2, ["optimizer.lr=nan"]),
         (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
         (["data=synthetic", "batch_size=6001"], 2, ["batch_size=6001", "6000"]),
-        (["batchsize=3"], 2, ["batchsize", "did you mean batch_size?"]),
-        (["optimizer.momentm=3"], 2, ["optimizer.momentm", "did you mean momentum?"]),
+        (["batchsize=3"], 2, ["batchsize", "did you mean batch_size=3?"]),
+        (["optimizer.momentm=3"], 2, ["optimizer.momentm", "did you mean optimizer.momentum=3?"]),
         (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
         (["optimizer.momentum=-1"], 2, ["optimizer", "-1"]),
         (["+model.colour=1"], 2, ["model", "colour"]),
@@ -223,7 +223,7 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["bätch=3"], 2, ["bätch=3"]),
         (["precision='a\nb'"], 2, ["precision=a b"]),
         (["+hydra.job.env_set.PATH=/tmp"], 2, ["env_set", "PATH"]),
-        (["model=null"], 2, ["model=null", "NoneType"]),
+        (["model=null"], 2, ["model=null: must be the name of an option"]),
         (["augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
         (["+augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
         (["augmentation.erasing.scale=[0.1,1]"], 2, ["'augmentation.erasing={scale: [0.1,1]}'"]),
@@ -233,7 +233,11 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["augmentation.flip={probability: yes}"], 2, ["augmentation.flip.probability", "'yes'"]),
         (["augmentation.flip={probability: true}"], 2, ["flip.probability", "'True'", "Float"]),
         (["augmentation.crop={padding: 2.5}"], 2, ["crop.padding", "2.5", "Integer"]),
-        (["augmentation.crop={pad: 2}"], 2, ["augmentation.crop.pad", "did you mean padding?"]),
+        (
+            ["augmentation.crop={pad: 2}"],
+            2,
+            ["augmentation.crop.pad", "did you mean augmentation.crop.padding?"],
+        ),
         (["augmentation.erasing={scale: 0.1}"], 2, ["augmentation.erasing.scale: must be a list"]),
         (["augmentation.erasing={scale: [1, x]}"], 2, ["augmentation.erasing.scale[1]", "'x'"]),
         (["augmentation.erasing={scale: [1]}"], 2, ["augmentation.erasing.scale=[1.0]", "two"]),
@@ -522,6 +526,17 @@ def test_completion_knows_the_options(tmp_path):
     }  # fmt: skip
 
 
+def test_completion_knows_options_of_ones_own(command, tmp_path, monkeypatch):
+    for folder, name in (("mine", "mynet"), ("yours", "yournet")):
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / f"{name}.yaml").write_text("_target_: x\n")
+    line = "fmbench --config-dir mine --config-dir=yours --config-dir nowhere model=m"
+    monkeypatch.setenv("COMP_LINE", line.replace("=m", "="))
+    status, out, _ = command("-sc", "query=bash")
+    assert status == 0
+    assert {"model=mynet", "model=yournet", "model=lenet"} <= set(out.split())
+
+
 def test_as_a_module_in_its_own_process(tmp_path):
     done = fmbench("-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -571,6 +586,67 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
     (record,) = records(tmp_path)
     assert record["model"] == "mynet"
     assert record["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
+
+
+def test_options_of_ones_own_in_several_folders(command, tmp_path, monkeypatch):
+    """As the best of a search over one's own net is run; and the record makes it again."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    # As some editors write it, and with a name that looks like a number.
+    text = "\ufeff# mine\n_target_: fmbench.models.lenet5.LeNet5\n"
+    (tmp_path / "mine" / "model" / "1e3.yaml").write_text(text)
+    (tmp_path / "search" / "experiment").mkdir(parents=True)
+    file = tmp_path / "search" / "experiment" / "best.yaml"
+    file.write_text(
+        best.text([*TINY, "model=1e3", "seed=4"], number=0, accuracy=None).replace("\n", "\r\n")
+    )
+    given = ["--config-dir=~/mine", "--config-dir", "search", "experiment=best", "epochs=1"]
+    status, _, err = command(*given, "hydra.run.dir=~/run")
+    assert status == 0, err
+    (record,) = records(tmp_path / "run")
+    assert (record["model"], record["seed"]) == ("1e3", 4)
+    assert record["config_dirs"] == [f"{tmp_path}/mine", f"{tmp_path}/search"]
+    assert record["deviations"] == ["epochs=1"]
+    again = package.run(record["overrides"], config_dir=record["config_dirs"])
+    assert again.key == record["key"]
+    assert package.run([*TINY, "model=1e3"], config_dir="mine").model == "1e3"
+    given = ["-m", "--config-dir", "mine", *TINY[:3], "epochs=1", "threads=1", "model=1e3,lenet5"]
+    status, _, err = command(*given)
+    assert status == 0, err
+    assert [record["model"] for record in records(tmp_path / "multirun")] == ["1e3", "lenet5"]
+
+
+@pytest.mark.parametrize("value", ["~/räume/1", "'~/räume/1'"])
+def test_folders_of_any_name(command, tmp_path, monkeypatch, value):
+    home = tmp_path / "jörg's #1"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    status, _, err = command(*TINY, "epochs=1", f"hydra.run.dir={value}")
+    assert status == 0, err
+    assert (home / "räume" / "1" / "result.json").is_file()
+    assert not (tmp_path / "~").exists()
+    assert package.load_results("~").shape[0] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["module", "script", "joblib", "submitit_local"])
+def test_a_net_in_the_current_folder_is_found_however_it_is_started(tmp_path, start):
+    (tmp_path / "mynets.py").write_text("from fmbench.models.lenet5 import LeNet5 as Mine\n")
+    (tmp_path / "random.py").write_text("raise SystemExit('this is not the one')\n")
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "mynet.yaml").write_text("_target_: mynets.Mine\n")
+    # As the console script does it, which has its own folder first.
+    script = "import sys; sys.path[0] = '/usr/bin'; from fmbench.__main__ import main; main()"
+    how = ["-c", script] if start == "script" else ["-m", "fmbench"]
+    given = ["--config-dir", "mine", *TINY, "epochs=1", "model=mynet"]
+    if start in ("joblib", "submitit_local"):
+        (tmp_path / "random.py").unlink()  # the launchers' own processes start as they will
+        given = ["-m", *given, "seed=0,1", f"hydra/launcher={start}"]
+    trust = {"FMBENCH_TRUST": "mynets,fmbench.models"}
+    done = python(*how, *given, cwd=tmp_path, environment=trust)
+    assert done.returncode == 0, done.stderr
+    (record, *_) = records(tmp_path)
+    assert (record["model"], record["trust"]) == ("mynet", "mynets,fmbench.models")
 
 
 @pytest.mark.slow

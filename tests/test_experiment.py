@@ -7,6 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from fmbench import config as configuration
+from fmbench import sources
 from fmbench.experiment import chosen, deviations, labels, options_of_sweep
 from fmbench.record import keys, recorded_overrides
 
@@ -92,6 +93,25 @@ def test_a_recorded_command_makes_its_run_again(job, overrides):
     resolved, there = job(*overrides)
     again, _ = job(*recorded_overrides([*overrides, *options_of_sweep(there)]))
     assert keys(again, "images", "split") == keys(resolved, "images", "split")
+
+
+def test_another_folder_has_another_recipe_of_the_same_name(tmp_path):
+    """And so has the same folder, in a notebook, once its file was changed."""
+    configuration.register()
+
+    def found():
+        conf = str(configuration.CONFIG_DIR)
+        with sources.own_folders([tmp_path]), hydra.initialize_config_dir(conf):
+            loader = GlobalHydra.instance().config_loader()
+            composed = loader.load_configuration("config", ["experiment=own"], RunMode.RUN)
+            return deviations(configuration.resolve(composed), composed.hydra)
+
+    (tmp_path / "experiment").mkdir()
+    for epochs in (1, 2):
+        (tmp_path / "experiment" / "own.yaml").write_text(
+            f"# @package _global_\nepochs: {epochs}\n"
+        )
+        assert found() == []
 
 
 def test_an_experiment_of_ones_own_that_keeps_the_figures_is_compared_with_their_recipe(tmp_path):

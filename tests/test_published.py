@@ -83,11 +83,16 @@ def test_a_time_that_is_about_so_much_says_so(tmp_path):
     assert published_row(tmp_path)[0]["published time"] == "about 40 h, GTX 1070"
 
 
-def test_a_row_with_options_of_the_users_says_where_they_are_to_be_put(tmp_path):
-    write(tmp_path, config_dir=True)
+def test_a_row_with_options_of_the_users_says_where_they_are(tmp_path):
+    write(tmp_path / "0", config_dirs=["/a/mine", "/b/a search"], trust="mine,torch.nn")
     assert (
-        "python -m fmbench --config-dir DIR model=lenet epochs=3 seed=0" in build(tmp_path).markdown
+        "FMBENCH_TRUST=mine,torch.nn python -m fmbench --config-dir /a/mine "
+        "--config-dir '/b/a search' model=lenet epochs=3 seed=0" in build(tmp_path).markdown
     )
+    # A record of an older version does not know where.
+    write(tmp_path / "0", config_dir=True)
+    said = "python -m fmbench --config-dir DIR model=lenet epochs=3 seed=0"
+    assert said in build(tmp_path).markdown
 
 
 def test_a_changed_recipe_has_no_difference(tmp_path):

@@ -78,6 +78,21 @@ def test_the_best_run_is_an_experiment(command, tmp_path):
     assert written[0] == written[1]
 
 
+def test_the_best_of_a_search_that_began_with_the_best_of_another(tmp_path):
+    first = ["experiment=lenet", "model=lenet5", "optimizer.lr=0.1", "model.classes=10", "seed=1"]
+    path = tmp_path / best.BEST_NAME
+    path.parent.mkdir()
+    path.write_text(best.text(first, number=3, accuracy=0.5))
+    second = ["experiment=best", "model=1e3", "optimizer.lr=0.2", "data=synthetic"]
+    base = yaml.safe_load(path.read_text())
+    loaded = yaml.safe_load(best.text(second, number=1, accuracy=0.5, base=base))
+    assert loaded["defaults"] == [
+        "/experiment/lenet", {"override /model": "1e3"}, {"override /data": "synthetic"}, "_self_",
+    ]  # fmt: skip
+    assert loaded["optimizer"] == {"lr": 0.2}
+    assert (loaded["model"], loaded["seed"]) == ({"classes": 10}, 1)
+
+
 def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
     given = [
         "experiment=lenet", "model=lenet5", "+model.width=4", "batch_size=7", "optimizer.lr=1e-05",

@@ -131,7 +131,29 @@ def test_a_sweep_goes_on_by_its_own_command():
     }  # fmt: skip
     given = ["-m", "--config-dir=mine", "seed=1,2", "hydra.sweep.dir=/old"]
     line = stopped_line(stop, given, sweep=Path("/a"))
-    assert line.endswith("python -m fmbench -m --config-dir=mine seed=1,2 hydra.sweep.dir=/a")
+    mine = Path("mine").absolute()
+    assert line.endswith(f"python -m fmbench -m --config-dir={mine} seed=1,2 hydra.sweep.dir=/a")
+
+
+def test_the_command_that_goes_on_does_so_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(configuration, "TRUSTED", "mine, torch.nn")
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    given = [
+        "--config-dir",
+        "mine",
+        "-cd=../other",
+        "data.root=data",
+        "model=mine",
+        "data.root=~/x",
+    ]
+    words = shlex.split(stopped_line(stop, given, sweep=Path("multirun/1")).partition(": ")[2])
+    assert words == [
+        *("FMBENCH_TRUST=mine,torch.nn", words[1], "-m", "fmbench"),
+        *("--config-dir", f"{tmp_path}/mine", f"-cd={tmp_path}/../other"),
+        *(f"data.root={tmp_path}/data", "model=mine", "data.root=~/x"),
+        f"hydra.sweep.dir={tmp_path}/multirun/1",
+    ]
 
 
 def test_a_thread_changes_no_handler():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fmbench import report
 from fmbench.errors import UserError
-from fmbench.streams import complain, open_all, printed
+from fmbench.streams import Parser, complain, import_from_here, open_all, printed, typed_path
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # for cycles to free costs a tenth of the time and frees next to nothing.
     gc.disable()
     try:
+        if argv is None:
+            import_from_here()
         if words[:1] == ["compare"]:
             status = _compare(_compare_parser().parse_args(words[1:]))
         else:
@@ -151,7 +153,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fmbench.report",
         description=(
             "Make the benchmark of all runs below some folders: print its table, and write\n"
@@ -164,14 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders",
         nargs="*",
-        type=Path,
+        type=typed_path,
         metavar="DIR",
         help="run folders, sweep folders, or whatever holds them (default: outputs and multirun, "
         "those that exist)",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=typed_path,
         metavar="DIR",
         help="where to write the files; made if it is not there (default: here, and nowhere with "
         "one of the options below)",
@@ -208,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fmbench.report compare",
         description=(
             "Compare two rows of the benchmark, image by image where both were tested on the same\n"
@@ -226,7 +228,7 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "folders",
         nargs="*",
-        type=Path,
+        type=typed_path,
         metavar="DIR",
         help="where numbers and conditions look (default: outputs and multirun)",
     )

@@ -21,6 +21,7 @@ _SAME = (
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
     *("epochs", "split_train", "split_validation", "split_test"),
     *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
+    *("config_dirs", "trust"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
 _SEVERAL = ("seeds", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once", "used")

@@ -1,20 +1,33 @@
 """The command that makes a row of the benchmark again, and what was typed to get it."""
 
+from collections.abc import Sequence
+
 from fmbench.report.escape import shell_word
 
 
-def command(overrides: tuple[str, ...], seeds: list[int], *, config_dir: bool = False) -> str:
+def command(
+    overrides: tuple[str, ...],
+    seeds: list[int],
+    *,
+    folders: Sequence[str] = (),
+    trust: str | None = None,
+) -> str:
     """The command that makes a row's runs again, quoted for a POSIX shell.
 
-    Where options came from a folder of the user's, DIR stands for it: it is nobody else's to know.
+    Args:
+        overrides: Of one of its runs.
+        seeds: Of all of them.
+        folders: With options of the user's own.
+        trust: Packages of the user's own, as FMBENCH_TRUST names them.
     """
     words = [word for word in overrides if not word.lstrip("+").startswith("seed=")]
     if seeds:
         words.append(f"seed={','.join(map(str, seeds))}")
-    start = ["python -m fmbench"]
-    start += ["-m"] if len(seeds) > 1 else []
-    start += ["--config-dir DIR"] if config_dir else []
-    return " ".join([*start, *map(shell_word, words)])
+    start = ["python", "-m", "fmbench", *(["-m"] if len(seeds) > 1 else [])]
+    for folder in folders:
+        start += ["--config-dir", folder]
+    trusting = [f"FMBENCH_TRUST={shell_word(trust)}"] if trust else []
+    return " ".join([*trusting, *map(shell_word, [*start, *words])])
 
 
 def model_settings(model: str, overrides: tuple[str, ...]) -> str:

@@ -140,16 +140,15 @@ def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
     table["command"] = [
         command(
             # What the hardware chose then the experiment's file says otherwise now.
-            overrides if arithmetic is None else _with(overrides, "precision", arithmetic),
-            list(seeds),
-            config_dir=bool(own),
+            _with(row["overrides"], "precision", row["difference_in"])
+            if row["difference_in"]
+            else row["overrides"],
+            list(row["seeds"]),
+            folders=row["config_dirs"] or (("DIR",) if row["config_dir"] else ()),
+            trust=row["trust"],
         )
-        for overrides, seeds, own, arithmetic in zip(
-            table["overrides"],
-            table["seeds"],
-            table["config_dir"].fillna(False),
-            table["difference_in"],
-            strict=True,
+        for row in plain_rows(
+            table[["overrides", "seeds", "config_dir", "config_dirs", "trust", "difference_in"]]
         )
     ]
     table["differs"] = ""

@@ -232,6 +232,8 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
         found = _CONDITION.fullmatch(word)
         if found is None:
             raise ConfigError(f"filter: {word!r} is no condition such as model=lenet or epochs>=30")
+        if found["values"].startswith("="):
+            raise ConfigError(f"filter: {word!r}: write {word.replace('==', '=', 1)}")
         # Commas within brackets are of one list.
         values = re.split(r",(?![^\[{]*[\]}])", found["values"])
         if found["operator"] in _ORDERS:
