@@ -84,7 +84,13 @@ def as_user_error(error: BaseException) -> UserError | None:
         elif "expecting {" in line:
             line = "a value is missing, or stands at the wrong place"
         elif "LexerNoViableAlt" in line:
-            line = "a sign that must stand in quotes (in a key: that cannot be), or an open quote"
+            at = int(place.rpartition(" ")[2] or 0)
+            in_key = at <= (error.override or "").find("=")
+            line = (
+                "no sign of a key, which has letters from a to z, digits, and _ - . / between them"
+                if in_key
+                else "a sign that must stand in quotes, or a quote is not closed"
+            )
         return ConfigError(f"cannot read the override {error.override!r}{place}: {line}")
     if isinstance(error, RecursionError) and not _raised_in_a_run(error):
         return ConfigError("the config is nested too deeply, or one of its files leads to itself")

@@ -229,7 +229,7 @@ SAID = [
     ("optimizer=adam optimizer.betas=0.9", "optimizer.betas=0.9: must be a list, as [0.9, 0.999]"),
     ("scheduler=multistep scheduler.milestones=3", "must be a list, as [6, 9]"),
     ("optimizer.momentum=high", "optimizer.momentum=high: must be a number, as 0.9"),
-    ("model='lenet5", "an open quote"),
+    ("model='lenet5", "a quote is not closed"),
     ("data=fashion_mnist data.root=~nouser/x", "there is no user nouser"),
     ("-m seed=0..4", "a range is 'seed=range(0,5)'"),
     ("-m seed=[0,1]", "have no brackets: -m seed=0,1"),
