@@ -148,7 +148,7 @@ def test_options_of_one_s_own(command, tmp_path):
     assert status == 2
     assert "augmentation=strong: no such option" in err
     assert command(*arguments, "--config-dir", "mine")[0] == 0
-    config, option = preview.compose(["augmentation=strong"], tmp_path / "mine")
+    config, option = preview.compose(["augmentation=strong"], [tmp_path / "mine"])
     assert option == "strong"
     assert config["augmentation"]["crop"] == {"padding": 9}
 
