@@ -226,6 +226,14 @@ def test_more_pairs_ask_for_more():
     assert set(ranks([sample(b), *(sample(a.copy()) for _ in range(5))])) == {1}
 
 
+def test_what_is_left_to_tell_asks_for_less_once_other_pairs_are_told():
+    around = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])
+    best, last, second = (Sample(mean + around, 10**7) for mean in (0.9, 0.5, 0.8963))
+    p = difference(best, second).p
+    assert 0.05 / 3 < p < 0.05  # not by Bonferroni's method
+    assert ranks([best, last, second]) == [1, 3, 2]
+
+
 def test_mixed_evidence_is_compared_as_far_as_it_goes():
     rng = np.random.default_rng(8)
     known = sample(nets(rng, 0.95, 3))

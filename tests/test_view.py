@@ -95,7 +95,8 @@ def nested(tmp_path):
     """Runs whose configs hold lists, objects and null."""
     folder = tmp_path / "nested"
     parts = {"crop": {"padding": 4}, "cutout": None}
-    write(folder / "a", config__scheduler__milestones=[6, 13], config__augmentation=parts)
+    scheduler = {"milestones": [6, 13], "phases": [[1, 2], [3, 4]]}
+    write(folder / "a", config__scheduler=scheduler, config__augmentation=parts)
     parts = {"crop": None, "cutout": {"size": 8, "probability": 1.0}}
     write(folder / "b", model="b", config__scheduler__milestones=[5], config__augmentation=parts)
     write(folder / "c", model="c", deviations=["epochs=7"])
@@ -108,6 +109,8 @@ def nested(tmp_path):
         ("scheduler.milestones=[6,13]", ["a"]),
         ("'scheduler.milestones=[6, 13]'", ["a"]),
         ("scheduler.milestones=[5],[6,13]", ["a", "b"]),
+        ("scheduler.phases=[[1,2],[3,4]]", ["a"]),
+        ("scheduler.phases=[[1,2],[3,5]],null", ["b", "c"]),
         ("scheduler.milestones!=[5]", ["a", "c"]),
         ("scheduler.milestones=*13*", ["a"]),
         ("scheduler.milestones>5", []),

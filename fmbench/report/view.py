@@ -234,8 +234,7 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
             raise ConfigError(f"filter: {word!r} is no condition such as model=lenet or epochs>=30")
         if found["values"].startswith("="):
             raise ConfigError(f"filter: {word!r}: write {word.replace('==', '=', 1)}")
-        # Commas within brackets are of one list.
-        values = re.split(r",(?![^\[{]*[\]}])", found["values"])
+        values = _alternatives(found["values"])
         if found["operator"] in _ORDERS:
             try:
                 float(found["values"])
@@ -243,6 +242,18 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
                 raise ConfigError(f"filter: {word!r} compares with no number") from None
         conditions.append((found["key"], found["operator"], values))
     return conditions
+
+
+def _alternatives(text: str) -> list[str]:
+    """The parts between commas; those within brackets are of one list."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _holds(cell: Any, sign: str, values: list[str]) -> bool:
