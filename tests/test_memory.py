@@ -186,10 +186,9 @@ def test_the_larger_part_is_what_must_be_evaluated(room_for):
 
 
 def test_a_run_that_evaluates_nothing_fits_too(room_for):
-    tried = room_for(100)
+    room_for(100)
     config = compose(*LARGER, "batch_size=256", "test_every=null")
     assert largest_that_fits(config, prepare(config), CPU, 1) == 64
-    assert all(count > 0 for count in tried)
 
 
 def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
