@@ -214,7 +214,8 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
     there, here = (
-        {key: json.dumps(value) for key, value in leaves(one)} for one in (ADDED | made, config)
+        {key: json.dumps(value) for key, value in leaves(ADDED | dict(one))}
+        for one in (made, config)
     )
     for key in {**there, **here}:
         looks_now = key == "test_every" and there.get(key) == "null"
