@@ -377,6 +377,32 @@ def test_after_a_fault_that_all_runs_share_none_is_started(error):
     assert (at_work.asked, queued.asked) == (1, 1)
 
 
+def test_where_a_run_cannot_be_started_those_at_work_save_themselves():
+    """The disk is full by then; nobody would look after them once the sweep has gone."""
+    at_work = Run(10**9, None, stop=failed(["a"], StopRequested(signal.SIGTERM, saved=True)))
+
+    def start(place):
+        if place == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return at_work
+
+    with pytest.raises(Refusal) as raised:
+        gather(start, [[]] * 3, first=0)
+    assert as_user_error(raised.value).exit_status == 5
+    assert at_work.asked == 1
+
+
+def test_where_a_call_cannot_be_written_its_folder_is_named(tmp_path):
+    def submit(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    launcher = cluster.LocalLauncher(submitit_folder=f"{tmp_path}/calls/%j")
+    with pytest.raises(OSError, match="No space") as raised, launcher.writing_calls():
+        submit()
+    said = f"{tmp_path}/calls: cannot be written: No space left on device"
+    assert str(as_user_error(raised.value)) == said
+
+
 @pytest.mark.parametrize("error", [ConfigError("no such net"), ValueError("no"), OSError("no")])
 def test_a_fault_of_one_run_is_its_own(error):
     returns = gather([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []], first=0)

@@ -135,8 +135,8 @@ def gather(
 ) -> list[JobReturn]:
     """Start runs and wait for all of them; asked to stop, ask them to.
 
-    A fault that all runs share does the same: none is started any more, those at work save
-    themselves.
+    A fault that all runs share does the same, and so does a run that cannot be started: none is
+    started any more, those at work save themselves.
 
     Args:
         start: starts the run of this place, from 0.
@@ -150,8 +150,8 @@ def gather(
 
     Raises:
         StopRequested: the sweep was asked to stop, and its runs have left.
-        Refusal: a run met a fault that all share, of the data or the storage, and the others have
-            left.
+        Refusal: a run met a fault that all share, of the data or the storage, or could not be
+            started, and the others have left.
     """
     total = len(job_overrides)
     returns: dict[int, JobReturn] = {}
@@ -166,7 +166,11 @@ def gather(
                 while (
                     len(running) < (at_once or total) and (place := next(places, None)) is not None
                 ):
-                    running[place] = start(place)
+                    try:
+                        running[place] = start(place)
+                    except Exception as error:
+                        fault = Refusal(error)
+                        break
             elif not running:
                 break
             elif time.monotonic() > asked_at + ASK:

@@ -119,6 +119,16 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
         )
         return executor
 
+    @contextlib.contextmanager
+    def writing_calls(self) -> Iterator[None]:
+        """Have an error of the disk name the folder of the calls, where it names no file."""
+        try:
+            yield
+        except OSError as error:
+            folder = str(self.params["submitit_folder"])  # `/%j` in it stands for each job's number
+            error.filename = error.filename or folder.partition("/%")[0]
+            raise
+
     def calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
         """The arguments of `__call__` for each run."""
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
@@ -152,7 +162,7 @@ class LocalLauncher(SubmititLauncher):
         calls = self.calls(job_overrides, initial_job_idx)
 
         def start(place: int) -> "LocalProcess":
-            with _no_keyboard():
+            with _no_keyboard(), self.writing_calls():
                 return LocalProcess(executor.submit(self, *calls[place]))
 
         return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
@@ -180,8 +190,8 @@ class LocalProcess:
         if self.job.paths.result_pickle.exists():
             return _result(self.job)
         raise RunDiedError(
-            f"process {self.job.job_id} ended without a result: killed, or out of time or memory; "
-            f"its log is {self.job.paths.stderr}"
+            f"process {self.job.job_id} ended without a result: killed, out of time or memory, or "
+            f"the disk is full; its log is {self.job.paths.stderr}"
         )
 
     def ask_to_stop(self) -> None:
@@ -227,7 +237,8 @@ class SlurmLauncher(SubmititLauncher):
 
         calls = self.calls(job_overrides, initial_job_idx)
         try:
-            jobs = self.executor().map_array(self, *zip(*calls, strict=True))
+            with self.writing_calls():
+                jobs = self.executor().map_array(self, *zip(*calls, strict=True))
         except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
