@@ -127,10 +127,12 @@ def test_a_repeat_typed_without_its_experiment_keeps_the_published_figures(tmp_p
 @pytest.mark.parametrize(("overrides", "said", "typed"), [
     (["experiment=lenet"], "+0.33, in bf16", " precision=bf16"),
     (["experiment=lenet", "precision=auto"], "+0.33, in bf16", ""),
+    (["experiment=lenet", "precision=bf16"], "+0.33, in bf16", ""),
 ])  # fmt: skip
 def test_a_difference_in_another_number_format_says_so(tmp_path, overrides, said, typed):
-    """Of a record from when the hardware chose it, and of a user who left it to the hardware."""
-    made = {**PUBLISHED, "config__precision": "auto", "fingerprint__precision": "bf16"}
+    """Of a record from when the hardware chose it, and of users who left it so, or typed it."""
+    config = "bf16" if "precision=bf16" in overrides else "auto"
+    made = {**PUBLISHED, "config__precision": config, "fingerprint__precision": "bf16"}
     write(tmp_path, best_test_accuracy=0.9003, overrides=overrides, **made)
     shown, raw = published_row(tmp_path)
     assert shown["difference (points)"] == said
