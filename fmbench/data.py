@@ -132,8 +132,9 @@ def load(config: Mapping[str, Any]) -> Dataset:
     found = _find(folders)
     missing = [official for official in OFFICIAL_FILES if official not in found]
     if missing:
-        for official, (path, _, _) in found.items():
-            _content(official, path)  # nothing is downloaded among the files of another set
+        if config["download"]:
+            for official, (path, _, _) in found.items():
+                _content(official, path)  # nothing is downloaded among the files of another set
         _download(missing, config["mirrors"] if config["download"] else None, folders)
         found = _find(folders)
     return _read(tuple(found[official] for official in OFFICIAL_FILES))
