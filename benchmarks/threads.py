@@ -48,8 +48,7 @@ class Training:
         model = assembly.make_model(config).train()
         self.flops = count_flops(model)
         device = inputs.device
-        placed = device.place(model)
-        self.trainer: Trainer = assembly.make_trainer(config, inputs, placed, device, self.flops)
+        self.trainer: Trainer = assembly.make_trainer(config, inputs, model, device, self.flops)
         self.most = device.threads
         self.seconds = seconds
         self.trials: list[float] = []

@@ -23,6 +23,7 @@ from fmbench.explain import Refusal
 from fmbench.record import FAILED, INTERRUPTED, Record
 from fmbench.runfolder import RunFolder, mark_ended
 from fmbench.stop import Listener, StopRequested
+from fmbench.storage import LOCK_NAME
 from hydra_plugins.fmbench_launchers import _worker
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
@@ -98,7 +99,7 @@ def owner(child, folder):
                 # A process at work opens and closes files meanwhile: one that is gone
                 # says nothing of the others.
                 with contextlib.suppress(OSError):
-                    if link.readlink() == folder:
+                    if link.readlink() == folder / LOCK_NAME:
                         return process
     return None
 

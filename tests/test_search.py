@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from fmbench import best, study
 from fmbench.record import Record
+from fmbench.storage import LOCK_NAME
 from fmbench.trials import DATABASE_NAME, Search
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -302,7 +303,7 @@ def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
     assert process.returncode == 128 + signal.SIGTERM, err
     line = err.splitlines()[-1]
     assert "-m fmbench -m sweep=lr_batch" in line
-    assert line.endswith("hydra.sweep.dir=./here")
+    assert line.endswith(f"hydra.sweep.dir={tmp_path / 'here'}")
     (running,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.RUNNING]
     assert sorted_records(tmp_path / "here")[running.number]["status"] == "interrupted"
 
@@ -375,7 +376,7 @@ def owner(folder: Path) -> int | None:
     """The process that is at work in a run's folder."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if link.readlink() == folder:
+            if link.readlink() == folder / LOCK_NAME:
                 return int(link.parts[2])
         except OSError:
             continue
