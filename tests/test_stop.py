@@ -358,7 +358,7 @@ def test_sigterm_to_a_grid(tmp_path):
     said = err.splitlines()[-1]
     beginning = "fmbench: stopped by SIGTERM; this goes on: python -m fmbench "
     assert said.startswith(beginning)
-    assert said.endswith("hydra.sweep.dir=./grid")
+    assert said.endswith(f"hydra.sweep.dir={tmp_path / 'grid'}")
     arguments = shlex.split(said.removeprefix(beginning))
     with subprocess.Popen(
         [sys.executable, "-m", "fmbench", *arguments],

@@ -62,7 +62,14 @@ class Lane:
                 kwargs={"alone": self.alone},
                 env=self.environment,
             )
-            self.process.start()
+            with contextlib.ExitStack() as stack:
+                null = stack.enter_context(Path(os.devnull).open("w", encoding="ascii"))
+                # loky flushes both streams, also where they are closed and Python has none.
+                if sys.stdout is None:
+                    stack.enter_context(contextlib.redirect_stdout(null))
+                if sys.stderr is None:
+                    stack.enter_context(contextlib.redirect_stderr(null))
+                self.process.start()
         theirs.close()
 
     def give(self, place: int, run: bytes) -> None:
