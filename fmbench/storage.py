@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -29,6 +30,54 @@ _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSU
 
 #: Bytes of a lock file that are read; it holds a line.
 _LONGEST_LINE = 1000
+
+
+def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes]:
+    """Open for reading a file that may be a stranger's.
+
+    A pipe in its place would have its reader wait for ever, and a device may never end: neither is
+    read, and to open one does not wait.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+        links: whether it may be reached through a link as the last part of `path`.
+
+    Returns:
+        The file, open in binary mode. It may grow meanwhile: read no more than its size.
+
+    Raises:
+        OSError: it is not there, is no regular file, or is too large; `strerror` says what.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        opened = os.open(path, flags if links else flags | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP and not links and os.path.islink(path):  # noqa: PTH114
+            raise OSError(errno.ELOOP, "is a link", os.fspath(path)) from None
+        if error.errno == errno.ENXIO:  # a socket
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path)) from None
+        raise
+    status = os.fstat(opened)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    if stat.S_ISREG(status.st_mode):
+        why = f"too large: {status.st_size:,} bytes, at most {most:,} are read"
+        raise OSError(errno.EFBIG, why, os.fspath(path))
+    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
+    """All of a file that may be a stranger's; see `open_regular`.
+
+    Raises:
+        OSError: it is not there, is no regular file, or is too large; `strerror` says what.
+    """
+    with open_regular(path, most, links=links) as file:
+        # No more than it says: what the system makes up while it is read says that it is empty.
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def write_whole(path: Path, content: bytes) -> None:

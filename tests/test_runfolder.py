@@ -27,6 +27,46 @@ def folder(tmp_path):
         yield made
 
 
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)  # of the current folder: a longer name may not be bound
+
+
+@pytest.mark.parametrize(("name", "make", "said"), [
+    ("FIFO", os.mkfifo, "not a regular file"),
+    ("FIFO through a link", lambda path: (os.mkfifo("pipe"), path.symlink_to("pipe")),
+     "not a regular file"),
+    ("device", lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    ("terminal", lambda path: path.symlink_to("/dev/ptmx"), "not a regular file"),
+    ("socket", _socket, "not a regular file"),
+    ("folder", os.mkdir, "not a regular file"),
+    ("large", lambda path: path.write_bytes(bytes(11)), "too large: 11 bytes, at most 10 are read"),
+    ("nothing", lambda path: None, "No such file or directory"),
+    ("loop", lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+], ids=lambda value: value if type(value) is str else "")  # fmt: skip
+def test_only_a_regular_file_within_its_bound_is_opened(tmp_path, monkeypatch, name, make, said):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "file"
+    make(path)
+    before = list(Path("/proc/self/fd").iterdir())
+    for read in (storage.open_regular, storage.read_regular):
+        with pytest.raises(OSError, match=f"^\\[Errno \\d+\\] {said}"):
+            read(path, 10)
+    assert list(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_file_is_read_through_a_link_only_where_that_is_allowed(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to(path)
+    assert storage.read_regular(path, 10, links=False) == b"0123456789"
+    assert storage.read_regular(tmp_path / "link", 10) == b"0123456789"
+    with pytest.raises(OSError, match="is a link"):
+        storage.read_regular(tmp_path / "link", 10, links=False)
+    # The system says of it that it is empty, and it never ends as long as somebody reads it.
+    assert storage.read_regular("/proc/self/status", 10) == b""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit for the size of a file")
 def test_a_line_of_history_that_does_not_fit_leaves_no_part(folder):
     import resource
