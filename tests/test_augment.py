@@ -210,8 +210,8 @@ def test_draws_tell_nothing_about_each_other():
         ({"flip": Flip()}, 2),
         ({"crop": Crop(2), "flip": Flip()}, 5 * 5 * 2),
         ({"cutout": Cutout(27, inside=True)}, 2 * 2),
-        ({"cutout": Cutout(16)}, 29 * 29),
-        ({"cutout": Cutout(27)}, 28 * 28),
+        pytest.param({"cutout": Cutout(16)}, 29 * 29, marks=pytest.mark.slow),
+        pytest.param({"cutout": Cutout(27)}, 28 * 28, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -291,8 +291,9 @@ def assert_same_distribution(first, second):
     ("scale", "ratio"),
     [
         ([0.02, 0.33], [0.3, 3.3]),
-        ([0.1, 0.2], [0.25, 2.0]),  # wide rather than tall
-        ([0.7, 1.0], [0.5, 2.0]),  # most tries do not fit
+        # Wide rather than tall; most tries do not fit.
+        pytest.param([0.1, 0.2], [0.25, 2.0], marks=pytest.mark.slow),
+        pytest.param([0.7, 1.0], [0.5, 2.0], marks=pytest.mark.slow),
     ],
 )
 def test_erasing_draws_as_torchvision_does(scale, ratio):

@@ -591,6 +591,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
     assert record["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
 
 
+@pytest.mark.slow
 def test_options_of_ones_own_in_several_folders(command, tmp_path, monkeypatch):
     """As the best of a search over one's own net is run; and the record makes it again."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -155,6 +155,7 @@ def test_the_steps_that_are_tried_are_recorded_where_those_of_the_run_are(room_f
     assert tried == [128] + [64, 2, -2] + [64] * (WARM_UP + 2) + [-50]
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings):
     """A recording that ran out of memory may leave an allocator that cannot record again."""
     room_for(100)
@@ -185,6 +186,7 @@ def test_the_larger_part_is_what_must_be_evaluated(room_for):
     assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
 
 
+@pytest.mark.slow
 def test_a_run_that_evaluates_nothing_fits_too(room_for):
     room_for(100)
     config = compose(*LARGER, "batch_size=256", "test_every=null")

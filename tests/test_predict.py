@@ -47,6 +47,7 @@ def test_images_of_the_data_set_get_the_predictions_of_the_run(kept_run, exporte
     assert found == np.load(kept_run / "predictions.npy").tolist()
 
 
+@pytest.mark.slow
 def test_a_large_picture_on_white_gets_them_too(kept_run, exported, capsys, tmp_path):
     large = []
     for path in exported:

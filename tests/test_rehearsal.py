@@ -331,6 +331,7 @@ def test_a_lazy_layer_that_evaluation_does_not_call_is_named():
     raises_one_line(lambda: rehearsal.materialize(Forgotten()), ConfigError, "aux.weight")
 
 
+@pytest.mark.slow
 def test_a_narrow_net_trains_on_a_processor_without_avx512(tmp_path):
     """Where it was trained in channels_last it died, or never ended."""
     older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}

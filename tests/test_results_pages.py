@@ -592,6 +592,7 @@ def test_a_name_is_no_path(results, tmp_path, name, capsys):
     assert "letters, digits and _ alone make a name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_page_or_picture_that_is_out_of_date_is_said(results, own, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(results, "Pages", lambda _: own)  # made once for all tests
     copy, pictures = tmp_path / "results.md", tmp_path / "pictures"

@@ -308,6 +308,7 @@ def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
     assert sorted_records(tmp_path / "here")[running.number]["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
     grid = ["-m", *TINY, "hydra.sweep.dir=here"]
     assert command(*grid, "seed=0,1")[0] == 0

@@ -289,6 +289,7 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     assert "search.png" not in build(tmp_path).markdown  # nothing was written
 
 
+@pytest.mark.slow
 def test_searches_of_one_name_are_told_apart_by_their_folders(tmp_path):
     for place in ("a/x", "a/y", "b/y"):
         sweep(tmp_path / place)

@@ -299,7 +299,8 @@ def wait_for(condition):
 
 
 @pytest.mark.parametrize(("name", "status"), [
-    ("SIGTERM", 143), ("SIGHUP", 129),
+    ("SIGHUP", 129),
+    pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
     pytest.param("SIGUSR1", 138, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_signal_to_the_command(name, status, tmp_path):
@@ -320,6 +321,7 @@ def test_a_signal_to_the_command(name, status, tmp_path):
     assert (tmp_path / "here" / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_ignored_at_the_start_stops_nothing(tmp_path):
     """As `nohup` has SIGHUP, and a shell SIGINT of what it starts in the background."""
     ignored = [signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]

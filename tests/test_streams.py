@@ -48,7 +48,9 @@ def test_a_run_whose_standard_output_is_closed(command, monkeypatch, tmp_path):
 
 
 @linux
-@pytest.mark.parametrize("arguments", [["hydra.run.dir=here"], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize("arguments", [
+    ["hydra.run.dir=here"], pytest.param(["-m", "seed=0,1"], marks=pytest.mark.slow)
+])  # fmt: skip
 def test_runs_whose_standard_error_is_full(arguments, command, monkeypatch, full, tmp_path):
     monkeypatch.setattr(sys, "stderr", full)
     status, out, _ = command(*TINY, "epochs=1", *arguments)
@@ -65,6 +67,7 @@ def test_a_run_whose_standard_error_is_closed(command, monkeypatch, tmp_path):
     assert "test accuracy" in out
 
 
+@pytest.mark.slow
 @linux
 def test_a_sweep_whose_standard_output_is_full(command, monkeypatch, full, tmp_path):
     monkeypatch.setattr(sys, "stdout", full)

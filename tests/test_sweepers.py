@@ -33,6 +33,7 @@ def compositions(monkeypatch):
     return composed
 
 
+@pytest.mark.slow
 def test_each_run_is_composed_once_and_each_combination_of_options_before(
     compositions, monkeypatch, tmp_path
 ):
@@ -50,6 +51,7 @@ def test_each_run_is_composed_once_and_each_combination_of_options_before(
     assert all("seed=0" in run for run in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]])
 def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
     if launcher:

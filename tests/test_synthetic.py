@@ -123,6 +123,7 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_one_thread")
 def test_lenet_beats_a_linear_model_and_nothing_is_perfect():
     arrays = synthetic.draw(6_000, 1_000, seed=0)

@@ -265,6 +265,7 @@ def test_a_run_that_goes_on_continues_its_own(name, century, stop_at):
     assert all(len(pairs) == 1 for pairs in final.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_tracker_chosen_later_gets_all_epochs(name, stop_at):
     stop_at(7)
@@ -551,6 +552,7 @@ def test_a_folder_whose_name_means_something_in_a_url(monkeypatch, caplog):
     assert "MLFLOW_TRACKING_URI may name another; the run goes on without" in caplog.text
 
 
+@pytest.mark.slow
 @only("mlflow")
 def test_two_runs_at_once_that_make_one_database(tmp_path):
     Path("mlflow.db").unlink()

@@ -413,6 +413,7 @@ def test_a_run_does_not_go_on_with_another_net(own, stopped):
     assert run(stopped).status == "completed"
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_it_begins_anew_with_the_net_that_there_is(own, stopped):
     (stopped / "checkpoint.pt").unlink()
     own(numbers="FACTOR = 3.0\n")
@@ -446,6 +447,7 @@ def test_a_later_look_at_the_test_set_is_of_the_same_net(own, tmp_path):
     assert run(folder, "keep_checkpoint=true").test_accuracy is not None
 
 
+@pytest.mark.slow
 def test_a_later_look_elsewhere_is_recorded_as_such(tmp_path, monkeypatch, caplog):
     folder = tmp_path / "run"
     here = [*TINY, f"hydra.run.dir={folder}", "keep_checkpoint=true"]
