@@ -25,6 +25,8 @@ from fmbench.errors import ConfigError
 #: What is looked at one by one, or set by Hydra when it composes.
 _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
 
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
 #: Of a job, what Hydra sets for each.
 _OF_EACH_JOB = ("id", "num", "env_set", "env_copy")
 
@@ -58,8 +60,12 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     """
     environment.refuse_set(config)
     of_hydra, of_run = typed(config)
-    # Those of the sweeper may need one that a ready sweep chooses.
-    others = tuple(text for text in of_hydra if _kept(text))
+    # Those of the sweeper may need one that a ready sweep chooses. The folders that were typed are
+    # the ones that are there; without them, the runs of a process share one composition.
+    typed_folders = {key for key in _FOLDERS if _sets(key, of_hydra)}
+    others = tuple(
+        text for text in of_hydra if _kept(text) and not any(_sets(key, [text]) for key in _FOLDERS)
+    )
     path = str(GlobalHydra.instance().config_loader().get_search_path())
     wanted = _wanted(config_name, others, path)
     found = _plain(config)
@@ -71,8 +77,10 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     for key, value in found["job"].items():
         if key not in _OF_EACH_JOB:
             _same(f"hydra.job.{key}", value, wanted["job"].get(key))
-    for part, key in (("run", "dir"), ("sweep", "dir"), ("sweep", "subdir")):
-        _check_folder(f"hydra.{part}.{key}", found[part][key], wanted[part][key])
+    for folder in _FOLDERS:
+        _, part, key = folder.split(".")
+        there = found[part][key]
+        _check_folder(folder, there, there if folder in typed_folders else wanted[part][key])
     for key in ("job.name", "output_subdir"):
         name = OmegaConf.select(config.hydra, key)
         if name is not None and not _PLAIN.fullmatch(str(name)):
@@ -86,8 +94,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
         _check_logging(f"hydra.{part}", found[part])
     _check_started(found, of_hydra)
     for key in ("sweep.storage", "sweep.study"):
-        given = any(text.lstrip("+").startswith(f"{key}=") for text in of_run)
-        if OmegaConf.select(config, key) is not None and not given:
+        if OmegaConf.select(config, key) is not None and not _sets(key, of_run):
             raise ConfigError(_NOT_BY_A_FILE.format(key))
 
 
@@ -97,6 +104,10 @@ def typed(config: DictConfig) -> tuple[list[str], list[str]]:
     assert isinstance(given, dict)
     of_hydra, of_run = ([str(text) for text in given[part]] for part in ("hydra", "task"))
     return of_hydra, of_run
+
+
+def _sets(key: str, overrides: Sequence[str]) -> bool:
+    return any(text.lstrip("+").startswith(f"{key}=") for text in overrides)
 
 
 def _kept(override: str) -> bool:
@@ -184,6 +195,6 @@ def _check_started(hydra: Mapping[str, Any], of_hydra: Sequence[str]) -> None:
     if n_jobs is not None and not of_another_key and (type(n_jobs) is not int or n_jobs == 0):
         raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores")
     key = "hydra.sweeper.custom_search_space"
-    given = any(text.lstrip("+").startswith(f"{key}=") for text in of_hydra)
-    if (hydra["sweeper"] or {}).get("custom_search_space") is not None and not given:
+    searched = (hydra["sweeper"] or {}).get("custom_search_space")
+    if searched is not None and not _sets(key, of_hydra):
         raise ConfigError(_NOT_BY_A_FILE.format(key))
