@@ -265,7 +265,10 @@ def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: An
             *args,
             **kwargs,
             _convert_="all",
-            _execution_whitelist_=configuration.execution_whitelist(group),
+            # What may be started around a run is none of its parts.
+            _execution_whitelist_=hydra.utils.execution_whitelist(
+                configuration.execution_whitelist(group), reset=True
+            ),
         )
     except (InstantiationException, *_MISFITS) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.

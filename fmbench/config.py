@@ -133,12 +133,58 @@ class Config:
     reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
-#: What each group of a run may instantiate.
+#: What each group of a run may instantiate: by name, since a pattern would let in what else can be
+#: reached in a module. None of these opens a file or a connection.
 _TARGETS = {
-    "model": ["fmbench.models.*"],
-    "optimizer": ["torch.optim.*"],
-    "scheduler": ["fmbench.schedule.*"],
+    "model": [
+        f"fmbench.models.{name}"
+        for name in (
+            "alexnet.AlexNet",
+            "alexnet_light.AlexNetLight",
+            "densenet.DenseNet",
+            "dualpathnet.DualPathNet",
+            "inception_light.InceptionLight",
+            "lenet.LeNet",
+            "lenet5.LeNet5",
+            "preact_resnet20.PreActResNet20",
+            "resnet18.ResNet18",
+            "resnet_light.ResNetLight",
+            "shakeshake.ShakeShake",
+            "torchvision.Torchvision",
+            "vgg_light.VGGLight",
+            "wideresnet.WideResNet",
+        )
+    ],
+    "optimizer": [
+        f"torch.optim.{name}"
+        for name in (
+            *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS"),
+            *("Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
+        )
+    ],
+    "scheduler": [
+        f"fmbench.schedule.{name}"
+        for name in ("constant", "cosine", "multistep", "onecycle", "step")
+    ],
 }
+
+#: What a search may draw its values with.
+SAMPLERS = [
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler",
+    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler",
+    *(
+        f"optuna.samplers.{name}Sampler"
+        for name in (
+            *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
+            *("Random", "TPE"),
+        )
+    ),
+    *(
+        f"optuna.samplers.nsgaii.{name}Crossover"
+        for name in ("BLXAlpha", "SBX", "SPX", "UNDX", "Uniform", "VSBX")
+    ),
+    "optuna.samplers.nsgaii.PolynomialMutation",
+]
 
 #: What Hydra may instantiate around the runs. Plugins by the name of their class: other things in
 #: their packages start programs.
@@ -153,9 +199,7 @@ _AROUND_RUNS = [
     "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
     "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
     "hydra_plugins.fmbench_sweepers.search.SearchSweeper",
-    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler",
-    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler",
-    "optuna.samplers.*",
+    *SAMPLERS,
 ]
 
 

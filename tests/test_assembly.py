@@ -1,11 +1,13 @@
 """That what a config says is what is built: each knob is followed to where it acts."""
 
+import hydra
 import numpy as np
 import pytest
 import torch
 from commands import CHECKOUT, TINY, compose, raises_one_line
 
 from fmbench import assembly
+from fmbench import config as configuration
 from fmbench.device import Device
 from fmbench.errors import ConfigError
 from fmbench.parts import Crop, Flip, Parts
@@ -178,3 +180,13 @@ def test_the_same_run_twice_gives_the_same_weights(model):
         weights.append(built.model.state_dict())
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_what_may_be_started_around_a_run_is_no_part_of_it():
+    config = compose(*TINY)
+    config["model"]["classes"] = {"_target_": "optuna.samplers.RandomSampler"}
+    with (
+        hydra.utils.execution_whitelist(configuration.execution_whitelist()),
+        pytest.raises(ConfigError, match="whitelist"),
+    ):
+        assembly.make_model(config)

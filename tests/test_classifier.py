@@ -224,6 +224,8 @@ def test_a_net_of_ones_own_needs_trust_again(tmp_path, own_net, monkeypatch):
 LENET5 = {"_target_": "fmbench.models.lenet5.LeNet5"}
 RESNET = {"_target_": "fmbench.models.resnet18.ResNet18"}
 TORCHVISION = {"_target_": "fmbench.models.torchvision.Torchvision"}
+DETECTION = {"_target_": "fmbench.models.torchvision._build", "name": "retinanet_resnet50_fpn",
+             "size": 28, "classes": 10}  # fmt: skip
 
 
 def forge(folder, weights=None, **config):
@@ -254,6 +256,7 @@ def test_a_forged_file_that_is_right_loads(tmp_path):
         ({"_target_": "os.mkdir", "path": "harm"}, "os.mkdir"),
         ({"_target_": "torch.load", "f": "model.safetensors"}, "torch.load"),
         ({"_target_": "fmbench.models.torchvision.torch.load", "f": "x"}, "whitelist"),
+        (DETECTION, "whitelist"),
         ({"_target_": "fmbench.storage.write_whole", "path": "harm", "content": "x"}, "whitelist"),
         ({"_target_": "torch.optim.SGD", "params": [], "lr": 1}, "SGD"),
         (LENET5 | {"classes": {"_target_": "os.mkdir", "path": "harm"}}, "os.mkdir"),

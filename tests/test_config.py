@@ -1,8 +1,11 @@
 import copy
+import importlib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import optuna
 import pytest
+import torch
 import yaml
 from commands import CHECKOUT, compose, raises_one_line
 
@@ -133,6 +136,50 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
     for knob, value in file.items():
         there = getattr(schema, knob)
         assert (vars(there) if knob == "sweep" else there) == value, knob
+
+
+def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
+    monkeypatch.setattr(configuration, "TRUSTED", "")
+    listed = {group: configuration.execution_whitelist(group) for group in configuration._TARGETS}
+    for name in (*listed["model"], *listed["optimizer"], *listed["scheduler"]):
+        assert "*" not in name
+        assert not any(part.startswith("_") for part in name.split("."))
+    for group in ("model", "scheduler"):
+        files = (CHECKOUT / "conf" / group).glob("*.yaml")
+        assert set(listed[group]) == {
+            yaml.safe_load(file.read_text())["_target_"] for file in files
+        }
+    optimizers = {
+        f"torch.optim.{name}"
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and name != "Optimizer"
+    }
+    assert set(listed["optimizer"]) == optimizers
+    samplers = [name.rpartition(".") for name in configuration.SAMPLERS]
+    for module, _, name in samplers:
+        assert callable(getattr(importlib.import_module(module), name))
+    assert {name for module, _, name in samplers if module == "optuna.samplers"} == {
+        name for name in dir(optuna.samplers)
+        if name.endswith("Sampler") and not name.startswith("Base")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("group", "target"),
+    [
+        # Makes nets that find things in pictures too, and downloads weights for them.
+        ("model", "fmbench.models.torchvision._build"),
+        ("model", "fmbench.models.torchvision.models.get_model"),
+        ("model", "fmbench.models.checks.require_positive"),
+        ("optimizer", "torch.optim.swa_utils.AveragedModel"),
+        ("optimizer", "torch.optim.lr_scheduler.LambdaLR"),
+        ("scheduler", "fmbench.schedule.Schedule"),
+    ],
+)
+def test_what_else_a_module_holds_is_not_started(group, target):
+    config = compose()
+    config[group]["_target_"] = target
+    raises_one_line(lambda: configuration.check(config), ConfigError, f"{target}: not allowed")
 
 
 def test_nothing_in_a_plugins_package_may_be_started_but_its_class():

@@ -15,10 +15,10 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, QMCSampler
 
+from fmbench.config import SAMPLERS
+
 #: The seed of these is one of a whole design, not of a stream of random numbers.
 _OF_A_DESIGN = (GridSampler, QMCSampler)
-
-_MAY_START = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
 
 
 def make(
@@ -52,7 +52,7 @@ def make(
 def _instantiate(config: Any) -> Any:
     # Whoever chooses a sampler need not be told with each trial that it is an experimental one.
     with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
-        return instantiate(config, _execution_whitelist_=_MAY_START)
+        return instantiate(config, _execution_whitelist_=SAMPLERS)
 
 
 def cells(config: DictConfig, space: Mapping[str, BaseDistribution]) -> int | None:

@@ -1,5 +1,7 @@
 """Any classification net of torchvision by name."""
 
+import socket
+
 import pytest
 import torch
 from nets import images, on_meta
@@ -31,6 +33,20 @@ FAMILIES = {
     "vit_b_16": 32,
     "vit_h_14": None,
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def connect(self, address):
+        raise AssertionError(f"connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "raft_small", "deeplabv3_resnet50"])
+def test_nets_whose_makers_download_weights_are_none_of_those_allowed(name):
+    with pytest.raises(ConfigError, match="is not one of torchvision's"):
+        on_meta(Torchvision, name=name)
 
 
 def test_every_family_of_torchvision_is_covered():
