@@ -8,6 +8,7 @@ Benchmarking Machine Learning Algorithms", 2017) before a pixel of it is used.
 import hashlib
 import http.client
 import logging
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ from fmbench.storage import storage_error, write_whole
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT = 30  # seconds without a byte before the next mirror gets its turn
+#: Seconds without a byte, and in all, before the next mirror gets its turn for a file.
+_TIMEOUT, _LONGEST = 30, 600
 
 
 @dataclass(frozen=True)
@@ -259,19 +262,41 @@ def _download(
 
 def _fetch(url: str, official: OfficialFile) -> bytes:
     """Returns the archive behind a URL, verified; DataError says why there is none."""
+    answers: SimpleQueue[bytes | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(_ask(url, official.archive_size + 1))
+        except Exception as error:  # noqa: BLE001 - raised again below
+            answers.put(error)
+
+    # A server that sends a byte now and then is never late for the next one, in the headings
+    # neither. So it is waited for in a thread, which the end of the program does not wait for.
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310, checked above
-            log.info("downloading %s", url)
-            archive: bytes = response.read(official.archive_size + 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # an answer like any other, with a connection to it
-        reason = " ".join(str(error).strip("<>").split()) or type(error).__name__
-        raise DataError(f"{url}: {reason}") from error
+        archive = answers.get(timeout=_LONGEST)
+    except Empty:
+        raise DataError(f"{url}: too slow, not here after {_LONGEST} s") from None
+    if isinstance(archive, (OSError, http.client.HTTPException, ValueError)):
+        reason = " ".join(str(archive).strip("<>").split()) or type(archive).__name__
+        raise DataError(f"{url}: {reason}") from archive
+    if isinstance(archive, Exception):
+        raise archive
     fault = _fault(archive, official.archive_size, official.archive_sha256)
     if fault:
         raise DataError(f"{url}: {fault}")
     return archive
+
+
+def _ask(url: str, most: int) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310 - checked above
+            log.info("downloading %s", url)
+            archive: bytes = response.read(most)
+            return archive
+    except urllib.error.HTTPError as error:
+        error.close()  # an answer like any other, with a connection to it
+        raise
 
 
 def _store(archive: bytes, target: Path) -> None:

@@ -370,15 +370,27 @@ def test_many_download_at_once(release, tmp_path):
 
 @pytest.fixture
 def server(release):
-    """A web server: /good has the release, /endless never ends, the rest is 404."""
+    """A web server: /good has the release, /endless never ends, the rest is 404.
+
+    /slow and /slowly send a byte now and then, of the file or of a heading.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             folder, name = self.path.strip("/").split("/")
-            if folder not in ("good", "endless", "short"):
+            if folder not in ("good", "endless", "short", "slow", "slowly"):
                 self.send_error(404)
                 return
             self.send_response(200)
+            if folder.startswith("slow"):
+                if folder == "slow":
+                    self.end_headers()
+                else:
+                    self.flush_headers()
+                with contextlib.suppress(ConnectionError):
+                    while not over.wait(0.01):
+                        self.wfile.write(b"x")
+                return
             archive = (release / name).read_bytes()
             if folder == "short":
                 self.send_header("Content-Length", str(len(archive)))
@@ -392,12 +404,25 @@ def server(release):
         def log_message(self, *arguments):
             pass
 
+    over = threading.Event()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}"
+        over.set()
         running.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize("folder", ["slow", "slowly"])
+def test_mirror_that_sends_a_byte_now_and_then_is_given_up(
+    server, release, tmp_path, monkeypatch, folder
+):
+    monkeypatch.setattr(data, "_LONGEST", 0.2)
+    message = refused(config(tmp_path / "root", [f"{server}/{folder}"]))
+    assert f"({server}/{folder}/{FIRST}.gz: too slow, not here after 0.2 s)" in message
+    data.load(config(tmp_path / "root", [f"{server}/{folder}", f"{server}/good"]))
+    assert names(tmp_path / "root") == names(release)
 
 
 def test_downloads_over_http(server, release, tmp_path):
