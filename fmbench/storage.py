@@ -11,7 +11,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -159,26 +159,47 @@ def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
     server. It goes with the process, however that ends; the file stays. A forked child does not
     have it, and nothing is written through a link.
 
+    Whoever may open the file, to read it too, can lock it and keep all others out. So only those
+    can who may write into its folder.
+
     Args:
         path: of the file; made if it is not there.
         seconds: to wait for another holder before `filelock.Timeout` is raised.
     """
     from filelock import FileLock
 
+    mode = _mode_of_lock(path.parent)
     return FileLock(
         path,
         timeout=seconds,
+        mode=mode,
         thread_local=False,  # another thread of a notebook may let it go
         fallback_to_soft=False,  # a file that says "locked" by being there would outlive a kill
         preserve_lock_file=True,
-        on_acquired=_sign,
+        on_acquired=partial(_sign, mode=mode),
     )
 
 
-def _sign(lock: int) -> None:
+def _mode_of_lock(folder: Path) -> int:
+    """The permissions of a lock file: for its owner, and for those who share the folder."""
+    try:
+        shared = folder.stat().st_mode
+    except OSError:
+        return 0o600
+    if shared & stat.S_ISVTX:  # as /tmp: there nobody can write into others' files
+        return 0o600
+    group, others = shared & stat.S_IWGRP, shared & stat.S_IWOTH
+    return 0o600 | (0o060 if group else 0) | (0o006 if others else 0)
+
+
+def _sign(lock: int, *, mode: int) -> None:
     """Write into a lock file, by its descriptor, who has it."""
+    if os.fstat(lock).st_nlink > 1:  # an archive can make it another name of somebody's own file
+        return
     since = datetime.now(UTC).isoformat(timespec="seconds")
     who = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+    with contextlib.suppress(OSError, AttributeError):  # somebody else's; Windows has none
+        os.fchmod(lock, mode)  # that of an older version could be read by all
     # On a full disk, or with a pipe in its place, it is locked all the same.
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)

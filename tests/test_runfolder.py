@@ -4,11 +4,15 @@ import fcntl
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from datetime import datetime
+from pathlib import Path
 from pathlib import Path
 
 import pytest
@@ -227,8 +231,46 @@ def test_nothing_is_written_through_a_link(tmp_path):
         with pytest.raises(StorageError, match="cannot be written: it is a link"):
             FolderLock(folder)
         (folder / LOCK_NAME).unlink()
+    (folder / LOCK_NAME).hardlink_to(tmp_path / "precious")
+    (tmp_path / "precious").chmod(0o640)
+    FolderLock(folder).release()
     assert (tmp_path / "precious").read_text() == "mine"
+    assert stat.S_IMODE((tmp_path / "precious").stat().st_mode) == 0o640
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"), [(0o755, 0o600), (0o700, 0o600), (0o775, 0o660), (0o2775, 0o660),
+                         (0o777, 0o666), (0o1777, 0o600)]
+)  # fmt: skip
+@pytest.mark.parametrize("there", [False, True], ids=["new", "of an older version"])
+def test_who_may_only_read_a_folder_cannot_open_its_lock(folder, file, there, tmp_path):
+    tmp_path.chmod(folder)
+    if there:
+        (tmp_path / LOCK_NAME).touch()
+        (tmp_path / LOCK_NAME).chmod(0o644)
+    FolderLock(tmp_path).release()
+    assert stat.S_IMODE((tmp_path / LOCK_NAME).stat().st_mode) == file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can be somebody else too")
+def test_somebody_else_cannot_hold_the_lock_of_a_folder(tmp_path):
+    """Of a file that one may read alone one may hold the lock, which keeps its owner out."""
+    with RunFolder(Path(tempfile.mkdtemp()) / "run") as run_folder:
+        folder = run_folder.path
+    try:
+        folder.parent.chmod(0o755)
+        child = os.fork()
+        if not child:
+            os.setuid(65534)
+            try:
+                fcntl.flock(os.open(folder / LOCK_NAME, os.O_RDONLY), fcntl.LOCK_EX)
+            except PermissionError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        shutil.rmtree(folder.parent)
 
 
 def test_a_copy_in_another_process_holds_nothing(tmp_path):
