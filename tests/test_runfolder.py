@@ -13,7 +13,6 @@ import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from pathlib import Path
 
 import pytest
 from commands import CHECKOUT
