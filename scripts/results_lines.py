@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,9 @@ def lines(
     return [line for name in experiments for line in _lines(report, unfinished, name, without)]
 
 
+@cache  # read for each line of each table
 def recipe(experiment: str) -> dict[str, Any]:
-    """What an experiment's file says."""
+    """What an experiment's file says; nobody may change it."""
     file = CONFIG_DIR / "experiment" / f"{experiment}.yaml"
     said = OmegaConf.to_object(OmegaConf.load(file))
     assert isinstance(said, dict)
