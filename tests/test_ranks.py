@@ -1,5 +1,6 @@
 """Ranks of the benchmark's rows: shared where no test tells them apart."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def test_rows_of_one_seed_have_no_rank_beside_rows_of_several(tmp_path):
     (section,) = report.build([tmp_path]).sections
     assert section.footnote.startswith("Rows of one seed have no rank beside rows of several")
     assert [row["rank_of"] for row in section.rows] == [None, "recipes", "recipes", None]
+    # One row of each kind: nothing is ranked, and that is said too.
+    for folder in [*tmp_path.glob("b*"), tmp_path / "d"]:
+        shutil.rmtree(folder)
+    assert ranks(tmp_path) == {"steady": None, "lucky": None}
+    assert report.build([tmp_path]).sections[0].footnote == section.footnote
 
 
 def test_the_spread_of_seeds_counts(tmp_path):

@@ -117,8 +117,7 @@ class Section:
                 "* One seed: a rank of these trained models on these images, not of their "
                 "recipes, which another seed may rank otherwise."
             )
-        ranked = any(row["rank"] is not None for row in self.rows)
-        if ranked and any(row["n"] == 1 for row in self.rows):
+        if self.metric == TEST_ACCURACY and {row["n"] > 1 for row in self.rows} == {True, False}:
             return (
                 "Rows of one seed have no rank beside rows of several: how far another seed would "
                 "land is not known."
