@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import math
 import random
 import secrets
@@ -29,13 +28,14 @@ from fmbench.record import DIVERGED, FINAL, PRUNED, Record, recorded_config
 from fmbench.runfolder import RunFolder
 from fmbench.saver import Saver, changed_since, now, refuse_other_code
 from fmbench.stop import Listener
+from fmbench.streams import logger
 from fmbench.trackers import Tracking
 from fmbench.train import Answers, Epoch, Trainer, evaluate
 from fmbench.usercode import Source, own_source
 from fmbench.weights import refuse_unkeepable, write_weights
 
-log = logging.getLogger("fmbench.runner")
-epochs_log = logging.getLogger("fmbench.epochs")
+log = logger("fmbench.runner")
+epochs_log = logger("fmbench.epochs")
 
 #: Told after each epoch how far a run is: epochs done, and its record. Whether to give it up.
 Watch = Callable[[int, Record], bool]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fmbench.config import GROUPS, TRUST_VARIABLE
 from fmbench.overrides import mended
-from fmbench.record import Record
+from fmbench.record import Record, recorded_overrides
 from fmbench.storage import write_whole
 
 #: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
@@ -92,7 +92,7 @@ def text(
         group: name for entry in before if entry not in experiments for group, name in entry.items()
     }
     gone = []
-    for override in OverridesParser.create().parse_overrides(mended(overrides)):
+    for override in OverridesParser.create().parse_overrides(mended(recorded_overrides(overrides))):
         key = override.key_or_group
         if override.is_delete():
             gone.append(key)

@@ -24,7 +24,7 @@ from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
 from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, leftovers
 from fmbench.storage import LOCK_NAME
-from fmbench.streams import printed
+from fmbench.streams import logger, printed, say
 from fmbench.sweep import (
     check_sweep,
     is_search,
@@ -36,7 +36,7 @@ from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Overrides of a run that are the sweep's.
 _OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "test_every=null")
@@ -153,7 +153,7 @@ class SweepReport(Callback):
                 total = f" ({number + 1}{total})"
             overrides = filter_overrides(config.hydra.overrides.task)
             # What is the same in every run, and was not typed for its sake.
-            shown = [text for text in overrides if not text.startswith(_OF_SWEEPS)]
+            shown = [text for text in overrides if not text.lstrip("+").startswith(_OF_SWEEPS)]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -176,7 +176,7 @@ class SweepReport(Callback):
             lost = printed("fmbench", lambda: report.print_tables(table), only_there=False)
             made = report.write(table, folder)
             if sys.stdout is not None:
-                lost = printed("fmbench", lambda: print(*made.written, sep="\n")) or lost
+                lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
         SweepReport.exit_status = SweepReport.exit_status or lost
         search = _search(folder) if is_search(config.hydra) else None
         if search is not None:

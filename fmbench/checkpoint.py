@@ -7,7 +7,6 @@ that is read with `weights_only=True`: reading one starts no code.
 import contextlib
 import copy
 import hashlib
-import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,9 @@ from torch.optim import Optimizer
 
 from fmbench.errors import StorageError
 from fmbench.storage import remove, whole_file
+from fmbench.streams import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Opens every checkpoint; the number is the format's.
 MAGIC = b"fmbench checkpoint 1\n"

@@ -1,6 +1,5 @@
 """A trained net, ready to be used."""
 
-import logging
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +18,11 @@ from fmbench.errors import ConfigError, DataError, UserError
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
 from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
-from fmbench.streams import typed_path
+from fmbench.streams import logger, typed_path
 from fmbench.usercode import own_source
 from fmbench.weights import compare, not_far_beyond, read_header
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Classifier(nn.Module):

@@ -36,11 +36,11 @@ from fmbench.explain import (
     remove_half_written,
     sweep_hint,
 )
-from fmbench.overrides import for_flags, mended
+from fmbench.overrides import for_flags, mended, refuse_passwords
 from fmbench.record import PRUNED
 from fmbench.sources import hydra_alone
 from fmbench.stop import StopRequested, said_of
-from fmbench.streams import complain, fails, printed, silence
+from fmbench.streams import Shown, complain, fails, logger, printed, say, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.sweep import is_search, search_keys
 from fmbench.trust import refuse_untrusted, typed
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from fmbench.attempt import Watch
     from fmbench.record import Record
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Hydra's variable that asks for tracebacks.
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -58,7 +58,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def main() -> None:
     """Run the command line; exits with the status that `fmbench.errors` names."""
     if "--version" in sys.argv[1:]:
-        if status := printed("fmbench", lambda: print(f"fmbench {fmbench.__version__}")):
+        if status := printed("fmbench", lambda: say(f"fmbench {fmbench.__version__}")):
             sys.exit(status)
         return
     SweepReport.exit_status, SweepReport.folder = 0, None
@@ -87,7 +87,7 @@ def main() -> None:
         nameless = isinstance(error, OSError) and error.errno and not error.filename
         nameless = nameless and not half_written(error)
         if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
-            sys.exit(printed("fmbench", lambda: print(flush=True)))
+            sys.exit(printed("fmbench", lambda: say("")))
         known = as_user_error(error)
         if known is None or wanted_traceback == "1":
             if isinstance(error, Refusal):
@@ -113,6 +113,7 @@ def _command() -> None:
     with (
         hydra.utils.execution_whitelist(configuration.execution_whitelist()),
         sources.own_folders(arguments.config_dirs),
+        contextlib.ExitStack() as shown,
     ):
         if not _only_looks(arguments):
             with _initialize():
@@ -121,6 +122,8 @@ def _command() -> None:
             if sys.stdout is None:
                 sys.exit(printed("fmbench", lambda: None))
             logging.raiseExceptions = False  # --info logs to standard output
+            # Names of options, and what they say.
+            shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
         _run_hydra(
             args=arguments,
             args_parser=parser,
@@ -189,7 +192,7 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     said = sweep_line(record) if in_sweep else summary(record, folder)
     # That of a sweep is told at its end.
     if not (in_sweep and sys.stdout is None):
-        lost = printed("fmbench", lambda: print(said), only_there=False)
+        lost = printed("fmbench", lambda: say(*said.split("\n")), only_there=False)
         SweepReport.exit_status = SweepReport.exit_status or lost
     return record.objective
 
@@ -223,6 +226,7 @@ def run(
 
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
         raise ConfigError(f"overrides={overrides!r}: must be a list of texts, as ['epochs=3']")
+    refuse_passwords(overrides)
     given = mended(overrides)
     done: list[Record] = []
 
@@ -328,6 +332,7 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
         ConfigError: there is no such flag, it takes the place of fmbench's own config, or there is
             no such folder.
     """
+    refuse_passwords(sys.argv[1:])
     flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
     parser.error = functools.partial(_refuse_flag, flags=flags)  # type: ignore[method-assign]
     parser.prog = "fmbench"
@@ -390,10 +395,7 @@ def _vet(overrides: Sequence[str]) -> None:
 def _say_stopped(stop: StopRequested) -> None:
     """Say what stopped the run, or the sweep, and the command that goes on."""
     line = stopped_line(stop, sys.argv[1:], sweep=SweepReport.folder)
-    # As it is: a line made for reading may have lost a space of a folder's name.
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"fmbench: {line}\n")
+    complain("fmbench", line, most=None)  # of a command no end is left out
 
 
 def _fail(line: str, status: int) -> None:

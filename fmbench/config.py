@@ -191,6 +191,7 @@ SAMPLERS = [
 _AROUND_RUNS = [
     "fmbench.callbacks.Preflight",
     "fmbench.callbacks.SweepReport",
+    "fmbench.streams.OneLine",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
     "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",

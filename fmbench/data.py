@@ -7,7 +7,6 @@ Benchmarking Machine Learning Algorithms", 2017) before a pixel of it is used.
 
 import hashlib
 import http.client
-import logging
 import threading
 import urllib.error
 import urllib.request
@@ -24,8 +23,9 @@ import numpy as np
 from fmbench import idx, synthetic
 from fmbench.errors import ConfigError, DataError
 from fmbench.storage import storage_error, write_whole
+from fmbench.streams import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Seconds without a byte, and in all, before the next mirror gets its turn for a file.
 _TIMEOUT, _LONGEST = 30, 600

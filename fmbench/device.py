@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import gc
-import logging
 import os
 import platform
 import random
@@ -22,8 +21,9 @@ from torch import nn
 import fmbench
 from fmbench import machine
 from fmbench.errors import ConfigError
+from fmbench.streams import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Forward FLOPs per image from which `precision=auto` takes bfloat16. Below it the conversions cost
 #: more than the faster arithmetic saves. Images/s of bf16 over fp32, training in batches of 64 on

@@ -1,6 +1,29 @@
-"""The errors people see: one line, no traceback, an exit status that scripts can tell apart."""
+"""The errors people see: one line, no traceback, an exit status that scripts can tell apart.
 
+And `one_line`, by which every text of a config, a record, a file's name or an exception passes on
+its way to a terminal, a log or a page.
+"""
+
+import re
 import shlex
+
+#: The password of a URL: behind the user's name, or in a parameter of a driver. What a name may be
+#: long is bounded, as texts of any length come here.
+_PASSWORD = re.compile(
+    r"(://[^\s:@/?#]{0,200}:)[^\s@]{1,200}(?=@)"
+    r"|((?:[?&;]|%3B)(?:[\w-]{0,30}(?:secret|token|api_?key)|(?:ssl)?pass(?:word|wd|phrase)?|pwd)"
+    r"(?:=|%3D))[^\s&;'\"]{1,200}",
+    re.IGNORECASE,
+)
+
+#: White space that is more than spaces.
+_WHITE = re.compile(r" *[^\S ]\s*")
+
+#: What Python calls printable and nobody sees: letters and marks without a shape.
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
 
 #: What the extras of `pyproject.toml` bring, by their names. Messages name the packages themselves:
 #: on PyPI the name `fmbench` belongs to another project.
@@ -19,10 +42,56 @@ def installs(extra: str) -> str:
     return shlex.join(["pip", "install", *PACKAGES.get(extra, (extra,))])
 
 
+def one_line(value: str, limit: int | None = None) -> str:
+    """The value on one line, without characters that act instead of being seen.
+
+    Args:
+        value: Any text.
+        limit: Where to cut it, in characters.
+    """
+    value = without_password(value)
+    if limit is not None and len(value) > limit:
+        value = f"{value[:limit]}..."
+    if value.isascii() and value.isprintable():
+        return value
+    return visible(_WHITE.sub(" ", value).strip())
+
+
+def visible(value: str) -> str:
+    """The value, spelled out what acts on its surroundings, white space but the space included.
+
+    That is what Python does not call printable: controls (the escape that starts a terminal's
+    colour codes is one), marks that turn the direction of writing around or have no width, line
+    separators, characters that no font agrees about. And what has no shape. The password of a URL
+    is left out.
+    """
+    value = without_password(value)
+    if not value.isprintable():
+        value = "".join(c if c.isprintable() else _escaped(c) for c in value)
+    return value if value.isascii() else _BLANK.sub(lambda found: _escaped(found[0]), value)
+
+
+def without_password(value: str) -> str:
+    """The value, the passwords of the URLs in it as `***`."""
+    if "://" not in value:
+        return value
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", value)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
 class UserError(Exception):
     """Something the user can mend; its text says what is wrong, where, and what is allowed."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(UserError):

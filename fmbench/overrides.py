@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from fmbench.config import GROUPS
-from fmbench.errors import ConfigError
+from fmbench.errors import ConfigError, without_password
 from fmbench.sources import CONFIG_DIR
 
 #: Groups that are not GROUPS, as they decide nothing themselves.
@@ -229,6 +229,34 @@ def _spaces(text: str, follows: str, whole: str) -> str:
 
 def _is_bare(text: str) -> bool:
     return bool(text) and "=" not in text and not text.startswith("~")
+
+
+def refuse_passwords(words: Iterable[str]) -> None:
+    """Refuse words that hold a password, before any of them is quoted.
+
+    Args:
+        words: as they were typed.
+
+    Raises:
+        ConfigError: the first that does.
+    """
+    for word in words:
+        key, equals, _ = word.partition("=")
+        refuse_password(key if equals and "://" not in key else "a word", word)
+
+
+def refuse_password(key: str, value: str) -> None:
+    """Refuse a value that holds the password of a URL.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if without_password(value) != value:
+        raise ConfigError(
+            f"{key}: holds a password, which would stand in files and in the list of processes; "
+            "PostgreSQL's client reads it from ~/.pgpass or PGPASSWORD, others from a file of "
+            "their own"
+        )
 
 
 def for_flags(arguments: Sequence[str], flags: Iterable[str]) -> str | None:

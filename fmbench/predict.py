@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import fmbench
 from fmbench import pictures
-from fmbench.errors import ConfigError, DataError, StorageError, UserError
-from fmbench.report.escape import one_line
+from fmbench.errors import ConfigError, DataError, StorageError, UserError, one_line
 from fmbench.storage import write_whole
-from fmbench.streams import Parser, complain, import_from_here, open_all, silence, typed_path
+from fmbench.streams import Parser, complain, import_from_here, open_all, say, silence, typed_path
 
 PROGRAM = "fmbench.predict"
 
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         status = _predict(arguments)
     except UserError as error:
-        complain(PROGRAM, one_line(str(error)))
+        complain(PROGRAM, str(error))
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
@@ -79,22 +78,23 @@ def _predict(arguments: argparse.Namespace) -> int:
         )
     model = fmbench.load_model(arguments.run_folder)
     names = [one_line(str(path)) for path in arguments.pictures]
-    widest = max(map(len, names)), max(map(len, model.classes))
+    classes = list(map(one_line, model.classes))
+    widest = max(map(len, names)), max(map(len, classes))
     seen = []
     status = 0
     for path, name in zip(arguments.pictures, names, strict=True):
         try:
             image = pictures.read(path, arguments.background)
         except DataError as error:
-            complain(PROGRAM, one_line(str(error)))
+            complain(PROGRAM, str(error))
             status = error.exit_status
             continue
         seen.append(image)
         best = model.probabilities(torch.from_numpy(image[None]))[0].topk(
-            min(arguments.top, len(model.classes))
+            min(arguments.top, len(classes))
         )
         guesses = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        cells = [f"{model.classes[place]:<{widest[1]}} {share:6.1%}" for place, share in guesses]
+        cells = [f"{classes[place]:<{widest[1]}} {share:6.1%}" for place, share in guesses]
         _print("  ".join([f"{name:<{widest[0]}}", *cells]))
     if arguments.seen and seen:
         write_whole(arguments.seen, pictures.sheet(seen))
@@ -103,7 +103,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _print(line: str) -> None:
     try:
-        sys.stdout.write(line + "\n")
+        say(line)
         sys.stdout.flush()  # a line as soon as it is known, however many there are
     except BrokenPipeError:  # `| head` has seen enough
         silence()

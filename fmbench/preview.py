@@ -18,10 +18,10 @@ from fmbench import sources
 from fmbench.errors import ConfigError
 from fmbench.explain import as_user_error
 from fmbench.grid import draw
-from fmbench.overrides import mended
+from fmbench.overrides import mended, refuse_passwords
 from fmbench.sources import hydra_alone
 from fmbench.storage import write_whole
-from fmbench.streams import Parser, complain, import_from_here, open_all, printed, typed_path
+from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
 from fmbench.trust import refuse_untrusted
 
 #: There are ten classes; more columns than these are no use on a page.
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         complain("fmbench.preview", str(known))
         sys.exit(known.exit_status)
-    status = printed("fmbench.preview", lambda: print(arguments.output), only_there=False)
+    status = printed("fmbench.preview", lambda: say(str(arguments.output)), only_there=False)
     if status:
         sys.exit(status)
 
@@ -88,6 +88,7 @@ def compose(
             be resolved.
         HydraException: the overrides do not compose.
     """
+    refuse_passwords(overrides)
     overrides = mended(overrides)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():

@@ -4,7 +4,6 @@ Both write to stderr, so that stdout holds results alone.
 """
 
 import contextlib
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from fmbench.streams import logger
 from fmbench.train import DivergedError, Epoch
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Display:

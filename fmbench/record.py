@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,18 @@ PLACES = ("root", "mirrors", "download")
 
 #: Keys of a config that are no part of a run.
 _NO_PART = ("reference", "max_runs", "sweep", "logger")
+
+#: Those that are, as `fmbench.config.Config` has them.
+KNOBS = frozenset(
+    (
+        *("model", "optimizer", "scheduler", "data", "augmentation", *DECIDING_KNOBS, "seed"),
+        *("test_every", "keep_model", "checkpoint_every", "keep_checkpoint", "device", "precision"),
+        *("memory_format", "deterministic", "cuda_graphs", "threads"),
+    )
+)
+
+#: An override of one of them: its sign, its first key, the others.
+_OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
 
 
 @dataclass
@@ -203,17 +216,21 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The overrides as a record keeps them: without what `recorded_config` leaves out.
+    """The overrides as a record keeps them: those of a run's own keys, and its experiment.
 
-    The places of data files, what makes a sweep, who else is told.
+    Left out are the places of data files, what makes a sweep, who else is told. A record that holds
+    other words was not written by fmbench: typed again, they may set Hydra's folders, say.
 
     Args:
-        overrides: as typed, or as the sweep made them.
+        overrides: as typed, or as the sweep made them, or of a record.
     """
-    gone = {"sweep", "logger", "max_runs", *(f"data.{name}" for name in PLACES)}
-    return [
-        text
-        for text in overrides
-        if (key := text.partition("=")[0].lstrip("+")) not in gone
-        and not key.startswith(("sweep.", "logger."))
-    ]
+    return [text for text in overrides if _is_of_a_run(text)]
+
+
+def _is_of_a_run(text: str) -> bool:
+    found = _OVERRIDE.fullmatch(text)
+    if found is None or not ("=" in text or text.startswith("~")):
+        return False
+    first, rest = found.groups()
+    place = first == "data" and rest.removeprefix(".").partition(".")[0] in PLACES
+    return (first in KNOBS and not place) or first + rest == "experiment"

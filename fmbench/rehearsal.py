@@ -4,7 +4,6 @@ What is wrong with somebody's net is said in one line before the training begins
 traceback after the first epoch. Nothing of it is left: see `fmbench.checkpoint.preserved`.
 """
 
-import logging
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +21,9 @@ from fmbench.checkpoint import preserved
 from fmbench.device import MEMORY_FORMATS, Device, is_out_of_memory
 from fmbench.errors import ConfigError, UserError
 from fmbench.loader import TrainLoader
+from fmbench.streams import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Of the images' labels; a net gives a number for each.
 CLASSES = 10

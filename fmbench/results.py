@@ -8,7 +8,6 @@ said in `fmbench.schema`.
 """
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,14 +19,14 @@ import pandas as pd
 from fmbench.errors import ConfigError
 from fmbench.record import HISTORY_NAME, RESULT_NAME
 from fmbench.schema import COUNT, DTYPES, UnreadableError, compact, to_row
-from fmbench.streams import typed_path
+from fmbench.streams import logger, typed_path
 from fmbench.trials import SEARCH_NAME, Search
 
 # A record is a few kilobytes, a search some hundred for each trial. Whatever is larger than this is
 # neither, and is not worth reading.
 MAX_BYTES = 16 * 2**20
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 T = TypeVar("T")
 

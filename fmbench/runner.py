@@ -1,7 +1,6 @@
 """One run end to end: config in, record out. The only module that knows all the others."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from fmbench.attempt import Attempt, PrunedError, Watch
 from fmbench.config import trust_needed
 from fmbench.device import settings_kept
-from fmbench.errors import StorageError, UserError
+from fmbench.errors import StorageError, UserError, one_line
 from fmbench.progress import Display, display_for
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -27,10 +26,11 @@ from fmbench.record import (
 from fmbench.runfolder import RunFolder, held, is_done
 from fmbench.saver import now
 from fmbench.stop import StopRequested, listening
+from fmbench.streams import logger
 from fmbench.trackers import Tracking
 from fmbench.train import DivergedError
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def execute(
@@ -145,7 +145,7 @@ def again(record: Record) -> tuple[str, ...]:
 
 def describe(error: BaseException) -> str:
     """An exception in one line, with its type unless it is a `UserError`."""
-    text = " ".join(str(error).split())
+    text = one_line(str(error))
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 

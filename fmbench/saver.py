@@ -1,7 +1,6 @@
 """Saves a run while it goes on, so that it can end at any moment and go on from there."""
 
 import json
-import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +11,10 @@ from fmbench.errors import StorageError
 from fmbench.record import Record
 from fmbench.runfolder import RunFolder
 from fmbench.stop import Listener, StopRequested
+from fmbench.streams import logger
 from fmbench.train import Trainer
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: What a record knows of the epochs that ended.
 PROGRESS = (

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fmbench.errors import without_password
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING, SCHEMA
 
 STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
@@ -204,5 +205,5 @@ def brief(value: Any) -> str:
         return "not finite"
     if type(value) is int and abs(value) > 2**64:  # printing a long one takes long, or fails
         return "a huge number"
-    text = ascii(value)
+    text = without_password(ascii(value))
     return text if len(text) <= 40 else f"{text[:40]}..."

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import logging
 import os
 import re
 import secrets
@@ -16,11 +15,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fmbench.errors import StorageError
+from fmbench.streams import logger
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: The file in a folder that its lock is on.
 LOCK_NAME = ".fmbench.lock"

@@ -1,14 +1,21 @@
-"""What the commands share: standard output and error, also where they are closed; arguments."""
+"""What the commands share: standard output and error, also where they are closed; arguments.
+
+What is written there, or to a log, goes through here: text that comes from a config, a record or a
+file's name is shown and does not act on the terminal.
+"""
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from fmbench.errors import ConfigError, StorageError
+from fmbench.errors import ConfigError, StorageError, one_line, visible
 
 #: What a value of any length is cut to. The longest list of options has 500.
 MOST_CHARACTERS = 2000
@@ -19,12 +26,85 @@ def open_all() -> None:
 
     The next file that is opened would get its number, and what is written to that number, by
     PyTorch or a handler of signals, would end in the file.
+
+    Tracebacks and warnings quote what the program was given: they are shown as text from here on.
     """
+    sys.excepthook = lambda _kind, error, _trace: show_traceback(error)
+    warnings.formatwarning = _warning
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+
+
+def show_traceback(error: BaseException) -> None:
+    """Write an exception and where it was raised to standard error."""
+    if sys.stderr is not None:
+        sys.stderr.write(_shown("".join(traceback.format_exception(error))))
+
+
+_format_warning = warnings.formatwarning
+
+
+def _warning(*arguments: Any, **options: Any) -> str:
+    return _shown(_format_warning(*arguments, **options))
+
+
+def _shown(text: str) -> str:
+    """A text of several lines with what would act on a terminal spelled out."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+class Shown:
+    """A stream that shows what would act on a terminal.
+
+    Args:
+        stream: takes the text.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what is seen of the text."""
+        self.stream.write(_shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class OneLine(logging.Filter):
+    """Makes one visible line of whatever is logged; the lines of a traceback are marked as such."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take what the record says; all of them pass."""
+        with contextlib.suppress(TypeError, ValueError):  # of arguments that do not fit
+            record.msg, record.args = one_line(record.getMessage()), None
+        if record.exc_info and record.exc_info[0] and not record.exc_text:
+            text = _shown("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            # A line of an error's text would pass for one of the log.
+            record.exc_text = "\n".join(f"| {line}" for line in text.split("\n"))
+        return True
+
+
+_ONE_LINE = OneLine()
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of a module: what it says is text of one line, whoever takes it.
+
+    Handlers of the command have the same filter for what other packages say (`conf/hydra`).
+    """
+    found = logging.getLogger(name)
+    found.addFilter(_ONE_LINE)
+    return found
+
+
+def say(*lines: str) -> None:
+    """Write lines to standard output, white space as it is; `printed` sees to what may go wrong."""
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
 
 
 def printed(program: str, write: Callable[[], object], *, only_there: bool = True) -> int:
@@ -72,23 +152,17 @@ def fails(error: BaseException | None = None) -> bool:
     return False
 
 
-def complain(program: str, line: str) -> None:
+def complain(program: str, line: str, *, most: int | None = MOST_CHARACTERS) -> None:
     """Write one line to standard error, if there is one to write to.
 
     Args:
         program: stands in front.
-        line: its white space is made single, and what would act on a terminal is shown instead.
+        line: what would act on a terminal is shown instead.
+        most: characters of it that are said.
     """
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"{program}: {_visible(line)}\n")
-
-
-def _visible(line: str) -> str:
-    line = " ".join(line.split())
-    if len(line) > MOST_CHARACTERS:
-        line = f"{line[:MOST_CHARACTERS]}..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+            sys.stderr.write(f"{program}: {one_line(line, most)}\n")
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,9 +3,7 @@
 Imports Optuna, and through it much else: only the sweeper of a search and its runs come here.
 """
 
-import logging
 import random
-import re
 import sqlite3
 import time
 import warnings
@@ -23,11 +21,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from fmbench import objectives
-from fmbench.errors import ConfigError, StorageError
+from fmbench.errors import ConfigError, StorageError, one_line
+from fmbench.overrides import refuse_password
 from fmbench.record import Record
+from fmbench.streams import logger
 from fmbench.trials import DATABASE_NAME
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"
@@ -82,12 +82,13 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
     # What Optuna has to say of a trial, the run says better.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = sweep["storage"]
+    refuse_password("sweep.storage", str(url))
     try:
         if url is not None:
             return _shared(str(url))
         return _own(folder.absolute() / DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
-        raise ConfigError(f"sweep.storage={_without_password(str(url))}: {line(error)}") from error
+        raise ConfigError(f"sweep.storage={url}: {line(error)}") from error
     except FAULTS as error:
         where = folder / DATABASE_NAME if url is None else "sweep.storage"
         raise StorageError(f"{where}: cannot be opened: {line(error)}") from error
@@ -115,13 +116,8 @@ def _own(path: Path) -> RDBStorage:
 
 
 def line(error: BaseException) -> str:
-    """What a database says, in one line; without the password that a URL may hold."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    return _without_password(text)
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(://[^:@/\s]*):[^@\s]*@", r"\1:***@", text)
+    """What a database says, in one line."""
+    return one_line(str(error), 300) or type(error).__name__
 
 
 def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:

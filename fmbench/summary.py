@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmbench.config import TRUST_VARIABLE, trusted
+from fmbench.errors import one_line
 from fmbench.overrides import quoted
 from fmbench.record import Record
 from fmbench.reference import comparable, in_words
@@ -38,7 +39,7 @@ def summary(record: Record, folder: Path) -> str:
         ("wall time", times),
         ("folder", short_path(folder)),
     ]
-    return "\n" + "\n".join(f"{name:<14} {value}" for name, value in lines)
+    return "\n" + "\n".join(f"{name:<14} {one_line(value)}" for name, value in lines)
 
 
 def _published(record: Record) -> str:
@@ -95,7 +96,7 @@ def stopped_line(
         given += [text for text in stop.again if text not in given]
     command = shlex.join([_program(), "-m", "fmbench", *given, f"{key}{quoted(folder)}"])
     if names := trusted():
-        command = f"{TRUST_VARIABLE}={','.join(names)} {command}"
+        command = f"{TRUST_VARIABLE}={shlex.quote(','.join(names))} {command}"
     if sweep is not None:
         return f"{stop}; this goes on: {command}"
     said = f"{stop}, saved" if stop.saved else f"{stop}, could not be saved"

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fmbench.report.escape import markdown, one_line
+from fmbench.errors import one_line
+from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
-from fmbench.report.markdown import LONGEST_ALT
+from fmbench.report.markdown import LONGEST_ALT, code_block
 
 #: Seen from docs/results.md.
 PICTURES = "images/results"
@@ -22,11 +23,6 @@ def picture(figure: Figure, folder: str = PICTURES) -> str:
     """A picture, and what it shows."""
     alt = markdown(one_line(figure.alt, LONGEST_ALT))
     return f"![{alt}]({folder}/{figure.name}.png)\n\n{markdown(figure.caption)}"
-
-
-def command(line: str) -> str:
-    """A command, to be copied."""
-    return f"```sh\n{line}\n```"
 
 
 def records(row: Mapping[str, Any], kept: Path) -> str:
@@ -46,5 +42,5 @@ def commands(blocks: Iterable[tuple[str, str]]) -> str:
     """Commands, each below what it makes, behind a click."""
     said = ["<details><summary>Commands and records</summary>"]
     for name, line in blocks:
-        said += [name, command(line)]
+        said += [name, code_block(line)]
     return "\n\n".join([*said, "</details>"])

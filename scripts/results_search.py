@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results_lines import seeds_of
-from results_markdown import command, commands, picture, records, table
+from results_markdown import commands, picture, records, table
 
 from fmbench.record import RESULT_NAME, leaves
 from fmbench.report import Report, formats
@@ -17,6 +17,7 @@ from fmbench.report.comparison import Comparison
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.search import search_figure
+from fmbench.report.markdown import code_block
 from fmbench.report.search import SearchPart
 from fmbench.stats import CONFIDENCE
 
@@ -80,7 +81,7 @@ def search_section(
     best = rows["best"]
     yield f"## {best['model']}: a search against the recipe"
     _check_command(part, kept / said["folder"], said["command"])
-    yield command(said["command"])
+    yield code_block(said["command"])
     trials = part.search.trials
     epochs = sum(len(trial.reports) for trial in trials)
     whole = len(trials) * max(len(trial.reports) for trial in trials)

@@ -48,11 +48,11 @@ def test_formats(text, expected):
 
 
 def test_a_command_survives_the_shell():
-    words = ["model=a b", "x='y'", "+z=$(reboot) `id`"]
-    assert shlex.split(command(tuple(words), [0]))[3:] == [*words, "seed=0"]
-    assert command(("seed=4", "model=lenet"), [4]) == "python -m fmbench model=lenet seed=4"
-    line = command(("a=b'\n```\n\\n",), [])
+    words = ["model=a b", "model.x='y'", "+model.z=$(reboot) `id`"]
+    assert shlex.split(command(tuple(words), [0])[0])[3:] == [*words, "seed=0"]
+    assert command(("seed=4", "model=lenet"), [4])[0] == "python -m fmbench model=lenet seed=4"
+    line, _ = command(("model.a=b'\n```\n\\n",), [])
     assert "\n" not in line
     told = f'set -- {line.removeprefix("python -m fmbench")}; printf %s "$1"'
     echoed = subprocess.run(["bash", "-c", told], capture_output=True, check=True).stdout
-    assert echoed.decode() == "a=b'\n```\n\\n"
+    assert echoed.decode() == "model.a=b'\n```\n\\n"

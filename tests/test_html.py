@@ -15,8 +15,9 @@ from records import PUBLISHED, write
 from reports import HOSTILE, write_hostile
 
 from fmbench import report
+from fmbench.errors import one_line
 from fmbench.record import RUNNING
-from fmbench.report import columns, escape
+from fmbench.report import columns
 from fmbench.report.figure import Figure
 from fmbench.report.html import FIRST_ROWS, MOST_LISTED, page
 from fmbench.report.packed import PackedRows, pack
@@ -230,7 +231,7 @@ def test_all_cells_come_back_from_the_data(tmp_path):
         for column, have in zip(section.columns[1:], content["columns"], strict=True):
             at = have.get("at", [0] * len(section.rows))
             cells = [have["texts"][place] for place in at]
-            assert cells == [escape.one_line(column.cell(row)) for row in section.rows]
+            assert cells == [one_line(column.cell(row)) for row in section.rows]
         commands = [
             " ".join(content["words"][word] for word in words) for words in content["commands"]
         ]
@@ -691,7 +692,7 @@ def test_hostile_values_do_nothing_in_a_browser(chromium, tmp_path):
     links = tab.run("[...document.querySelectorAll('a')].map((one) => one.href)")
     assert {link.partition(":")[0] for link in links} == {"file"}
     nets = tab.run("[...document.querySelectorAll('tbody summary')].map((one) => one.textContent)")
-    assert {escape.one_line(value) for value in HOSTILE} <= {net.split(" (")[0] for net in nets}
+    assert {one_line(value) for value in HOSTILE} <= {net.split(" (")[0] for net in nets}
     tab.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fmbench import report
 from fmbench.errors import UserError
-from fmbench.streams import Parser, complain, import_from_here, open_all, printed, typed_path
+from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -97,17 +97,17 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
     if made.written:
-        sys.stdout.write(f"Written: {', '.join(map(str, made.written))}\n")
+        say(f"Written: {', '.join(map(str, made.written))}")
     elif not made.view.is_plain and not made.table.empty:
-        sys.stdout.write("A view of the runs: nothing was written (--output DIR writes it).\n")
+        say("A view of the runs: nothing was written (--output DIR writes it).")
     elif made.view.condition:
-        sys.stdout.write(f"No completed run with {made.view.condition}.\n")
+        say(f"No completed run with {made.view.condition}.")
     else:
         names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
         if made.completed:
-            sys.stdout.write(f"Nothing was written: no run below {names} has a test accuracy.\n")
+            say(f"Nothing was written: no run below {names} has a test accuracy.")
         else:
-            sys.stdout.write(NOTHING.format(where=f"below {names}"))
+            say(*NOTHING.format(where=f"below {names}").rstrip().split("\n"))
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -282,6 +282,7 @@ COLUMNS = (
     Column("n_interrupted"),
     Column("configuration"),
     Column("command"),
+    Column("left_out"),
 )
 
 SHOWN = tuple(column for column in COLUMNS if column.heading)

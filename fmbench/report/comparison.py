@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.console import Console
 
-from fmbench.errors import PartialResultsError
+from fmbench.errors import PartialResultsError, one_line
 from fmbench.report import formats
 from fmbench.report.aligned import aligned
 from fmbench.report.columns import SHOWN, Row
-from fmbench.report.escape import one_line
 from fmbench.results import Problem
 from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
+from fmbench.streams import say
 
 _LEVEL = f"{100 * CONFIDENCE:g} %"
 
@@ -140,8 +140,7 @@ class Comparison:
 
 def print_comparison(found: Comparison) -> None:
     """Print a comparison to standard output."""
-    for line in lines(found):
-        sys.stdout.write(f"{line}\n")
+    say(*lines(found))
 
 
 def lines(found: Comparison) -> list[str]:

@@ -1,7 +1,6 @@
 """The files of a report."""
 
 import json
-import logging
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +11,7 @@ from fmbench.report.benchmark import Report
 from fmbench.report.figure import Figure
 from fmbench.report.figures import figures
 from fmbench.storage import remove, storage_error, write_whole
+from fmbench.streams import logger
 
 MARKDOWN_NAME, HTML_NAME = "benchmark.md", "benchmark.html"
 CSV_NAME, JSON_NAME = "benchmark.csv", "benchmark.json"
@@ -21,7 +21,7 @@ FIGURES_NAME = "figures"
 _SAFE = re.compile("[A-Za-z0-9_-]{1,200}")
 _MOST_BYTES = 2**28
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def write(report: Report, output: Path) -> Report:

@@ -15,8 +15,9 @@ import jinja2
 from markupsafe import Markup
 
 import fmbench
+from fmbench.errors import one_line
 from fmbench.report.columns import NET
-from fmbench.report.escape import link, one_line
+from fmbench.report.escape import link
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
 from fmbench.report.packed import pack

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 import fmbench
+from fmbench.errors import one_line
 from fmbench.record import RESULT_NAME
 from fmbench.report.columns import ACCURACY, METRICS, NET
-from fmbench.report.escape import link, markdown, one_line
+from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
 from fmbench.report.places import Places, Run
@@ -24,6 +25,14 @@ from fmbench.report.sections import (
     unfinished_cells,
 )
 from fmbench.results import Problem
+
+# Behind it the words of a record that are not in its command.
+LEFT_OUT = (
+    "Left out of this command, as no run records or needs them, or you do not trust them "
+    "(FMBENCH_TRUST)"
+)
+
+LONGEST_WORDS = 1000
 
 # Of a picture: the main figures in words.
 LONGEST_ALT = 600
@@ -103,7 +112,10 @@ def _section(section: Section, places: Places) -> Iterator[str]:
             if row["published_source"] is not None:
                 yield markdown(published(row))
             if row["command"] is not None:
-                yield _code(row["command"])
+                yield code_block(row["command"])
+            if row["left_out"]:
+                words = one_line(" ".join(row["left_out"]), LONGEST_WORDS)
+                yield markdown(f"{LEFT_OUT}: {words}")
         yield "</details>"
 
 
@@ -135,7 +147,8 @@ def _table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _code(command: str) -> str:
+def code_block(command: str) -> str:
+    """A command to be copied."""
     # Only a fence at least as long as this one could end the block.
     longest = max(map(len, re.findall("`+", command)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fmbench.errors import one_line
 from fmbench.report.columns import COLUMNS, Column, Row
-from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.places import Places, Run
 from fmbench.report.sections import Section, published

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmbench.report.escape import link, one_line
+from fmbench.errors import one_line
+from fmbench.report.escape import link
 
 # A path that is its own address, as nearly all are: `quote` would take longer to say so.
 _PLAIN = re.compile("[A-Za-z0-9_.~/-]+")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench.errors import one_line
 from fmbench.report import formats
-from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.rows import plain_rows
 from fmbench.trials import COMPLETE, FAILED, MAXIMIZE, PRUNED, Objective, Parameter, Search, Trial

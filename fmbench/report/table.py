@@ -8,7 +8,7 @@ import pandas as pd
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.aggregate import ROW, aggregate, with_repeats
 from fmbench.report.columns import COLUMNS, METRICS, SHOWN
-from fmbench.report.command import command, model_settings, typed
+from fmbench.report.command import ANY_FOLDER, command, model_settings, typed
 from fmbench.report.differs import HARDWARE, UNSET, differences
 from fmbench.report.published import PUBLISHED, published
 from fmbench.report.ranks import ranked
@@ -137,20 +137,22 @@ def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
     table["augmentation_settings"] = [
         " ".join(typed("augmentation", overrides).values()) for overrides in table["overrides"]
     ]
-    table["command"] = [
+    commands = [
         command(
             # What the hardware chose then the experiment's file says otherwise now.
             _with(row["overrides"], "precision", row["difference_in"])
             if row["difference_in"]
             else row["overrides"],
             list(row["seeds"]),
-            folders=row["config_dirs"] or (("DIR",) if row["config_dir"] else ()),
+            folders=row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ()),
             trust=row["trust"],
         )
         for row in plain_rows(
             table[["overrides", "seeds", "config_dir", "config_dirs", "trust", "difference_in"]]
         )
     ]
+    table["command"] = [line for line, _ in commands]
+    table["left_out"] = [left for _, left in commands]
     table["differs"] = ""
     for _, part in table.groupby("data", sort=False):
         table.loc[part.index, "differs"] = differences(plain_rows(part))
@@ -166,7 +168,7 @@ def _describe_groups(table: pd.DataFrame, runs: pd.DataFrame, view: View) -> Non
     """Add what several configurations have in common: what they were grouped by."""
     for name in (*PUBLISHED, "difference", "difference_of", "difference_in", "command"):
         table[name] = None
-    table["deviations"] = [()] * len(table)
+    table["deviations"] = table["left_out"] = [()] * len(table)
     table["model_settings"] = table["augmentation_settings"] = ""
     columns = {column.key for column in SHOWN if column.recipe}
     hidden = [key for key in view.group_by if column_of(key) not in columns]

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fmbench.errors import one_line
 from fmbench.record import RUNNING
 from fmbench.report.aligned import aligned
 from fmbench.report.columns import Column, Row
-from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section, reason, started

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from fmbench.errors import ConfigError, installs
 from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
+from fmbench.streams import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Whose name, and password, a URL may hold.
 _USER = re.compile(r"://[^/\s@]*@")
@@ -143,14 +144,14 @@ def settle(folder: Path, base: Path) -> None:
 def silenced(*names: str) -> Iterator[None]:
     """Silence loggers that say in many lines what is said in one here."""
     loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def refuse_missing(logger: Mapping[str, Any]) -> None:

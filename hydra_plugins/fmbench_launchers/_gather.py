@@ -1,7 +1,6 @@
 """The runs of a sweep in processes elsewhere: waiting for all of them, however each one ends."""
 
 import contextlib
-import logging
 import os
 import signal
 import threading
@@ -20,9 +19,10 @@ from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import ConfigError, RunDiedError
 from fmbench.explain import Refusal, refusal
 from fmbench.stop import StopRequested, listening
+from fmbench.streams import logger
 from fmbench.sweep import run_name
 
-log = logging.getLogger("fmbench.launchers")
+log = logger("fmbench.launchers")
 
 #: Seconds between two looks at the runs, and between two requests to stop: one that is still
 #: starting up does not hear the first.

@@ -4,7 +4,6 @@ A lane is one process at a time, so that one that dies takes a single run with i
 """
 
 import contextlib
-import logging
 import multiprocessing
 import os
 import pickle
@@ -23,9 +22,10 @@ from fmbench import machine
 from fmbench.environment import RUNS_AT_ONCE
 from fmbench.errors import RunDiedError
 from fmbench.stop import SIGNALS
+from fmbench.streams import logger
 from hydra_plugins.fmbench_launchers._worker import STOP, work
 
-log = logging.getLogger("fmbench.launchers")
+log = logger("fmbench.launchers")
 
 #: Seconds that a process has to leave in when there is nothing left to do.
 _PATIENCE = 10.0

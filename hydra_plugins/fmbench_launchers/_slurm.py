@@ -5,7 +5,6 @@ a sweep at once, and a controller in trouble is left in peace.
 """
 
 import contextlib
-import logging
 import os
 import re
 import subprocess
@@ -13,9 +12,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from fmbench.streams import logger
 from hydra_plugins.fmbench_launchers._gather import exit_text
 
-log = logging.getLogger("fmbench.launchers")
+log = logger("fmbench.launchers")
 
 #: Seconds between two looks into the folder of the results.
 SCAN = 3.0

@@ -10,13 +10,13 @@ import pickle
 import signal
 import sys
 import threading
-import traceback
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
 from fmbench.explain import as_user_error, refusal
 from fmbench.stop import SIGNALS, Listener, StopRequested, heeded
+from fmbench.streams import show_traceback
 
 #: Sent in the place of a run.
 STOP = b"stop"
@@ -97,5 +97,5 @@ def _done(run: bytes) -> Any:
         return execute_job(number, overrides, context, config, function, 0, singletons, False)
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
-            traceback.print_exception(error)  # it does not travel
+            show_traceback(error)  # it does not travel
         return refusal(error) or error

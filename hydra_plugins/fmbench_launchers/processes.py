@@ -1,6 +1,5 @@
 """Sweeps whose runs are processes of this machine, several at once."""
 
-import logging
 import pickle
 from collections import deque
 from collections.abc import Sequence
@@ -18,12 +17,13 @@ from fmbench.errors import ConfigError, RunDiedError, StorageError, installs
 from fmbench.machine import usable
 from fmbench.record import FAILED, INTERRUPTED
 from fmbench.stop import Listener, StopRequested, listening
+from fmbench.streams import logger
 from fmbench.sweep import run_name
 
 if TYPE_CHECKING:
     from hydra_plugins.fmbench_launchers._lanes import Lane, Lanes
 
-log = logging.getLogger("fmbench.launchers")
+log = logger("fmbench.launchers")
 
 #: Seconds between looks at whether a stop was asked for.
 _LOOK = 0.2

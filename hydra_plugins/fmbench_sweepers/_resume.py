@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,13 +15,14 @@ from omegaconf import DictConfig
 from fmbench.config import resolve
 from fmbench.errors import PartialResultsError, StorageError
 from fmbench.explain import Refusal
-from fmbench.record import RESULT_NAME, Record, recorded_config
+from fmbench.record import RESULT_NAME, Record, recorded_config, recorded_overrides
 from fmbench.runfolder import MAY_CHANGE, as_computed, is_done
 from fmbench.stop import StopRequested
+from fmbench.streams import logger
 from fmbench.trials import DATABASE_NAME
 from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 
-log = logging.getLogger("fmbench.sweep")
+log = logger("fmbench.sweep")
 
 
 class GoingOn(Launcher):
@@ -86,7 +86,7 @@ class GoingOn(Launcher):
                 way_out = f"precision=auto goes on with it, which came to {came}; else {way_out}"
             raise StorageError(
                 f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
-                f"({' '.join(record.overrides)}); {way_out}"
+                f"({' '.join(recorded_overrides(record.overrides))}); {way_out}"
             )
         fresh = max(there) + 1
         for place, one in enumerate(wanted):

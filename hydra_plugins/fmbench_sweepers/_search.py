@@ -6,7 +6,6 @@ completed, and a trial without such a record has failed or is to be run.
 """
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -34,13 +33,14 @@ from fmbench.runfolder import RunFolder
 from fmbench.splits import make_split
 from fmbench.stop import StopRequested
 from fmbench.storage import FolderLock, remove
+from fmbench.streams import logger
 from fmbench.sweep import search_keys
 from fmbench.trials import SEARCH_NAME
 from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 from hydra_plugins.fmbench_sweepers import _sampler, _written
 from hydra_plugins.fmbench_sweepers._ledger import Ledger, job_of
 
-log = logging.getLogger("fmbench.sweep")
+log = logger("fmbench.sweep")
 
 #: A trial and the overrides of its run.
 Drawn = tuple[Trial, list[str]]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fmbench.errors import one_line
 from fmbench.grid import CHARACTER
-from fmbench.report.escape import one_line
 from fmbench.report.search import is_share, parameter_text
 from fmbench.trials import Objective, Parameter
 

@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.report import formats
 from fmbench.report.columns import Row
 from fmbench.report.differs import settings_of
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, log_axis, plain_axis, span_of
 from fmbench.report.figures.evidence import interval

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import Row
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import MOST_ASKED, confusion
 from fmbench.report.figures.names import class_names, recipe

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import ACCURACY, Row
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, value_axis
 from fmbench.report.figures.evidence import MOST_ASKED, Curve, History, curve, histories

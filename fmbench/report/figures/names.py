@@ -4,8 +4,8 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 
+from fmbench.errors import one_line
 from fmbench.report.columns import SHOWN, Row
-from fmbench.report.escape import one_line
 from fmbench.report.formats import MISSING
 from fmbench.report.rows import REAL, SYNTHETIC
 from fmbench.synthetic import CLASSES

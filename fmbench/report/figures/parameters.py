@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
-from fmbench.report.escape import one_line
 from fmbench.report.figures.axis import (
     MOST_CHOICES,
     Axis,

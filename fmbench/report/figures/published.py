@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.reference import BEST_ON_TEST
 from fmbench.report import formats
 from fmbench.report.columns import Row
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, span_of
 from fmbench.report.figures.names import net

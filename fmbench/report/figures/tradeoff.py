@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from fmbench.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.report import formats
 from fmbench.report.columns import Row
-from fmbench.report.escape import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import log_axis
 from fmbench.report.figures.names import net
