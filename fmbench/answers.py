@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fmbench.record import LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
+from fmbench.storage import read_regular
 
 #: One mistake: which test image, its right class, the class that was predicted, the probability
 #: that the net gave it, and the image as stored, 0 black to 255 white.
@@ -29,8 +30,9 @@ MOST_MISTAKES = 40
 # And the version of the format.
 _MAGIC = b"\x93NUMPY\x01\x00"
 
-# Fashion-MNIST has 70,000 images in all.
+# Fashion-MNIST has 70,000 images in all; and as many mistakes as are kept.
 _MOST_BYTES = 1_000_000
+_MOST_OF_MISTAKES = 1_000 + MOST_MISTAKES * MISTAKE.itemsize
 
 
 def mistakes(
@@ -66,12 +68,12 @@ def to_bytes(array: np.ndarray) -> bytes:
 
 def read_predictions(folder: str | Path) -> np.ndarray | None:
     """The predicted class of every test image, uint8 (N,); None where there is no such file."""
-    return _read(Path(folder, PREDICTIONS_NAME), np.dtype("u1"))
+    return _read(Path(folder, PREDICTIONS_NAME), np.dtype("u1"), _MOST_BYTES)
 
 
 def read_labels(folder: str | Path) -> np.ndarray | None:
     """The right class of every test image, uint8 (N,); None where there is no such file."""
-    return _read(Path(folder, LABELS_NAME), np.dtype("u1"))
+    return _read(Path(folder, LABELS_NAME), np.dtype("u1"), _MOST_BYTES)
 
 
 def read_mistakes(folder: str | Path) -> np.ndarray | None:
@@ -79,24 +81,21 @@ def read_mistakes(folder: str | Path) -> np.ndarray | None:
 
     Only those that a picture can be made of: with confidences from 0 to 1.
     """
-    found = _read(Path(folder, MISTAKES_NAME), MISTAKE)
+    found = _read(Path(folder, MISTAKES_NAME), MISTAKE, _MOST_OF_MISTAKES)
     if found is None:
         return None
     shares = (found["confidence"] >= 0) & (found["confidence"] <= 1)
     return found[shares][:MOST_MISTAKES]
 
 
-def _read(path: Path, dtype: np.dtype) -> np.ndarray | None:
+def _read(path: Path, dtype: np.dtype, most: int) -> np.ndarray | None:
     """A one-dimensional array; None where the file is missing, damaged, or something else.
 
     Only the very header that NumPy writes for such an array is taken: its own reader understands
     more, and raises a dozen kinds of errors on what was made to be misunderstood.
     """
     try:
-        # A pipe would be waited for.
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            return None
-        content = path.read_bytes()
+        content = read_regular(path, most)
     except OSError:
         return None
     start = re.escape(

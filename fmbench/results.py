@@ -12,23 +12,28 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from fmbench.errors import ConfigError
 from fmbench.record import HISTORY_NAME, RESULT_NAME
 from fmbench.schema import COUNT, DTYPES, UnreadableError, compact, to_row
+from fmbench.storage import read_regular
 from fmbench.streams import logger, typed_path
 from fmbench.trials import SEARCH_NAME, Search
 
-# A record is a few kilobytes, a search some hundred for each trial. Whatever is larger than this is
-# neither, and is not worth reading.
-MAX_BYTES = 16 * 2**20
+#: A record is a few kilobytes, a search some hundred bytes for each trial, a line of a history two
+#: hundred. Whatever is larger than this is neither, and is not worth reading.
+MAX_BYTES = {RESULT_NAME: 2**20, SEARCH_NAME: 2**24, HISTORY_NAME: 2**24}
+
+#: Of all such files of a report: 400,000 records, or the searches of half a million trials.
+MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26}
+
+#: Lines of a history: a longer one would take gigabytes.
+MOST_EPOCHS = 100_000
 
 log = logger(__name__)
-
-T = TypeVar("T")
 
 #: Told how many records were read, and of how many.
 Progress = Callable[[int, int], None]
@@ -95,7 +100,8 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
 def read_results(*folders: str | Path, progress: Progress | None = None) -> Results:
     """Read every run and search below some folders, and say which could not be read.
 
-    Symbolic links to folders are not followed below the given ones, and no record counts twice.
+    Symbolic links to folders are not followed below the given ones, and no record counts twice,
+    whatever links lead to it.
 
     Args:
         *folders: Run folders, sweep folders, or whatever holds them.
@@ -112,15 +118,17 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     searches: dict[str, Search] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
     paths = sorted(_find(folders, problems))
+    left = dict(MAX_TOTAL)
     for number, path in enumerate(paths):
         if progress is not None and number % 500 == 0:
             progress(number, len(paths))
         folder, name = os.path.split(path)
         try:
+            text = _read(path, left)
             if name == SEARCH_NAME:
-                searches[_printable(folder)] = _read(path, _parse_search)
+                searches[_printable(folder)] = _parse_search(text)
                 continue
-            row = [known.setdefault(x, x) if type(x) is str else x for x in _read(path, _parse)]
+            row = [known.setdefault(x, x) if type(x) is str else x for x in _parse(text)]
             rows.append((*row, _printable(folder)))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
@@ -138,15 +146,18 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
         `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy` and the same of
         `validation_` and `test_` it has. A line that is half-written, or has no epoch, is left
         out, and so is a value that is not a finite number; where there is no such file the list is
-        empty.
+        empty, and of one that is longer than any run the first `MOST_EPOCHS` lines count.
     """
+    return counted_history(folder)[0]
+
+
+def counted_history(folder: str | Path) -> tuple[list[dict[str, float]], int]:
+    """The same, and how many lines were read for it."""
     path = typed_path(str(folder)) / HISTORY_NAME
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            return []
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path, MAX_BYTES[HISTORY_NAME]).splitlines()[:MOST_EPOCHS]
     except OSError:
-        return []
+        return [], 0
     epochs = []
     for line in lines:
         try:
@@ -155,7 +166,7 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
             continue
         if type(values) is dict and COUNT.holds(values.get("epoch")):
             epochs.append({name: x for name, x in values.items() if _is_finite(x)})
-    return epochs
+    return epochs, len(lines)
 
 
 def _is_finite(value: Any) -> bool:
@@ -164,6 +175,7 @@ def _is_finite(value: Any) -> bool:
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:
     seen: set[str] = set()
+    inodes: set[tuple[int, int]] = set()
     for folder in map(typed_path, map(str, folders)):
         top = str(folder)
         if not os.path.isdir(top):  # noqa: PTH112 - Path.is_dir raises on too long a name
@@ -181,21 +193,15 @@ def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[
                 if resolved in seen:
                     continue
                 seen.add(resolved)
-                reason = _unfit(entry)
+                status = entry.stat()
+                if status.st_nlink > 1:  # a file of a megabyte can have 100,000 names
+                    if (status.st_dev, status.st_ino) in inodes:
+                        continue
+                    inodes.add((status.st_dev, status.st_ino))
             except OSError as error:
-                reason = f"cannot be read: {error.strerror}"
-            if reason:
-                problems.append(Problem(Path(entry.path), reason))
+                problems.append(Problem(Path(entry.path), f"cannot be read: {error.strerror}"))
             else:
                 yield entry.path
-
-
-def _unfit(entry: "os.DirEntry[str]") -> str | None:
-    """Why something of such a name should not be opened, if it should not."""
-    # Opening a pipe would wait for ever; a link that leads nowhere ends here too.
-    if not entry.is_file():
-        return "not a regular file"
-    return "too large for a record" if entry.stat().st_size > MAX_BYTES else None
 
 
 def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
@@ -214,17 +220,22 @@ def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
             problems.append(Problem(Path(folder), f"cannot be listed: {error.strerror}"))
 
 
-def _read(path: str, parse: Callable[[str], T]) -> T:
+def _read(path: str, left: dict[str, int]) -> str:
+    """The text of a file, and its size taken from what is left for files of its name."""
+    name = os.path.basename(path)  # noqa: PTH119 - a Path for each of 100,000 takes a second
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a Path for each of 100,000 takes a second
-            text = file.read().decode("utf-8")
+        content = read_regular(path, MAX_BYTES[name])
+        text = content.decode("utf-8")
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UnreadableError("not UTF-8 text") from None
+    left[name] -= len(content)
+    if left[name] < 0:
+        raise UnreadableError(f"not read: all before it have {MAX_TOTAL[name]:,} bytes")
     if not text.strip("\0 \t\r\n"):
         raise UnreadableError("empty")
-    return parse(text)
+    return text
 
 
 def _parse_search(text: str) -> Search:

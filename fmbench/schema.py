@@ -19,6 +19,14 @@ STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
 MAX_DEPTH = 50
 
 
+# Characters of a name: a longer one is cut, or it would fill the screen and every page. Why a run
+# failed may quote its config.
+LONGEST, LONGEST_ERROR = 1_000, 10_000
+
+# Of a list of texts, such as the overrides of a run: how many, and their characters together.
+MOST_TEXTS, MOST_CHARACTERS = 1_000, 100_000
+
+
 class Kind(NamedTuple):
     """What a field may hold."""
 
@@ -137,17 +145,26 @@ def to_row(record: Any) -> tuple[Any, ...]:
         if value is not None and not kind.holds(value):
             where = f"{part}.{name}" if part else name
             raise UnreadableError(f"{where} is {brief(value)}, not {kind.meaning}")
-        row[column] = value
+        row[column] = _cut(value, column) if kind is TEXT and value is not None else value
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
     _check_required(row, looks=parts["config"].get("test_every", 0) is not None)
     return (*row.values(), *texts, compact(parts["config"]))
 
 
+def _cut(text: str, column: str) -> str:
+    most = LONGEST_ERROR if column == "error" else LONGEST
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
     texts = record.get(name) or []
     if type(texts) is not list or not all(type(item) is str for item in texts):
         raise UnreadableError(f"{name} is not a list of texts")
+    if len(texts) > MOST_TEXTS or sum(map(len, texts)) > MOST_CHARACTERS:
+        raise UnreadableError(
+            f"{name} has more than {MOST_TEXTS:,} texts, or {MOST_CHARACTERS:,} characters"
+        )
     return tuple(texts)
 
 

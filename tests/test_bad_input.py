@@ -704,7 +704,7 @@ def test_a_report_that_cannot_be(command, arguments, part):
         ('{"schema": 1, "seed": ' + "9" * 10_000 + "}", "too long or too deep"),
         ("link", "link"),
         ("pipe", "not a regular file"),
-        ("large", "too large for a record"),
+        ("large", "too large: 1,073,741,824 bytes"),
     ],
     ids=lambda value: value[:12],
 )

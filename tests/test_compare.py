@@ -259,3 +259,15 @@ def test_unknown_hardware_is_not_the_same(tmp_path):
         run(tmp_path / name, name, right, device=None, fingerprint={})
     found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
     assert (found.time_ratio, found.time_note) == (None, "on what one was measured is not known")
+
+
+def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, capsys):
+    for name in "ab":
+        for seed in "012":
+            (rows / name / seed).rename(rows / f"{name}{seed}")
+        (rows / name).rmdir()
+    monkeypatch.chdir(rows)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "1", "2", "."])
+    assert stop.value.code == 0
+    assert "(3 runs in .)" in capsys.readouterr().out

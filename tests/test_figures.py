@@ -25,7 +25,7 @@ from fmbench.report import figures as package
 from fmbench.report.figure import PAGE_COLOURS, Figure
 from fmbench.report.figures import figures
 from fmbench.report.figures.batch_size import alike
-from fmbench.report.figures.evidence import confusion, curve, histories
+from fmbench.report.figures.evidence import Budget, confusion, curve, histories
 from fmbench.report.figures.names import apart, unused
 from fmbench.report.figures.placing import HEIGHT, place
 from fmbench.report.figures.scatter import front
@@ -620,6 +620,37 @@ def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
 
 
 # --- answers ----------------------------------------------------------------------------------
+
+
+def test_of_files_linked_into_many_runs_some_are_read(tmp_path):
+    for seed in range(6):
+        write(tmp_path / str(seed), seed=seed)
+        for name in ("history.jsonl", "predictions.npy", "labels.npy"):
+            (tmp_path / str(seed) / name).symlink_to(tmp_path / name)
+    (tmp_path / "history.jsonl").write_text('{"epoch": 0, "train_loss": 1}\n{"epoch": 1}\n{\n')
+    answer(tmp_path, [0, 1, 2], [0, 1, 1])
+    (row,) = report.build([tmp_path]).sections[0].rows
+    assert [len(run) for run in histories(row)] == [2] * 6
+    budget = Budget(epochs=7, answers=5)
+    assert [len(run) for run in histories(row, budget)] == [2] * 3  # lines that are none count too
+    assert histories(row, budget) == []
+    assert confusion(row)[1] == 6
+    assert confusion(row, budget)[1] == 2
+    assert confusion(row, budget) is None
+    (tmp_path / "history.jsonl").write_text("{\n" * 7)
+    budget = Budget(epochs=7)
+    assert histories(row, budget) == []
+    assert budget.epochs == 0
+
+
+def test_behind_the_last_picture_none_is_drawn(tmp_path, monkeypatch):
+    for number in range(5):
+        put(tmp_path / str(number), [0.5, 0.4], data__name=str(number))
+    assert len(drawn(tmp_path)) == 5
+    monkeypatch.setattr(package, "MOST_FIGURES", 2)
+    tried, made = package._tried, []
+    monkeypatch.setattr(package, "_tried", lambda *call: made.append(tried(*call)) or made[-1])
+    assert len(drawn(tmp_path)) == len([figure for figure in made if figure is not None]) == 2
 
 
 def test_the_confusion_is_summed_over_the_seeds(tmp_path):

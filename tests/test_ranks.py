@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from records import answer, write
 
+import fmbench.report.ranks as of_rows
 from fmbench import report
 from fmbench.report.compare import compare
 from fmbench.report.ranks import MOST_RANKED, evidence, ranked
@@ -149,6 +150,22 @@ def test_rows_far_behind_are_not_tested():
     assert found[:2] == [None, None]
     assert found[-1] == 1
     assert None not in found[2:]
+
+
+def test_answers_of_too_many_images_are_not_read(tmp_path, monkeypatch):
+    for place, right in enumerate((9045, 9000, 8000, 7000)):
+        run(tmp_path / str(place), f"net {place}", right)
+    rows = report.build([tmp_path]).sections[0].rows
+    assert ranked(rows) == [1, 2, 3, 4]
+    monkeypatch.setattr(of_rows, "MOST_IMAGES", 30_000)
+    assert ranked(rows) == [1, 2, 3, None]
+    # What is left goes to the best: two rows of 10,000 images, and one of none.
+    monkeypatch.setattr(of_rows, "MOST_ANSWERS", 20_000)
+    read, asked = of_rows.read_labels, []
+    monkeypatch.setattr(of_rows, "read_labels", lambda folder: asked.append(folder) or read(folder))
+    assert ranked(rows) == [1, 2, 3, None]
+    assert [Path(folder).name for folder in asked] == ["0", "1"]
+    assert evidence(rows[0], 9_999) is None
 
 
 def test_evidence_is_in_the_order_of_the_seeds(tmp_path):

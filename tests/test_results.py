@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from records import record, write
+from reports import printed
 
-from fmbench import results
+from fmbench import report, results
 from fmbench.errors import ConfigError
 from fmbench.record import RESULT_NAME, RUNNING
 from fmbench.results import load_results, read_history, read_results
@@ -142,7 +143,9 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "link" / RESULT_NAME).symlink_to(tmp_path / "gone")
     problems = read_results(tmp_path).problems
     assert [problem.path.parent.name for problem in problems] == ["folder", "link", "pipe"]
-    assert {problem.reason for problem in problems} == {"not a regular file"}
+    assert [problem.reason.removeprefix("cannot be read: ") for problem in problems] == [
+        "not a regular file", "No such file or directory", "not a regular file",
+    ]  # fmt: skip
 
 
 def test_a_link_that_leads_to_itself_is_a_problem(tmp_path):
@@ -161,7 +164,7 @@ def test_a_file_that_vanishes_meanwhile_is_a_problem(tmp_path, monkeypatch):
     def vanish(*arguments):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr("builtins.open", vanish)
+    monkeypatch.setattr(results, "read_regular", vanish)
     (problem,) = read_results(tmp_path).problems
     assert problem.reason == "cannot be read: No such file or directory"
 
@@ -199,10 +202,62 @@ def test_a_run_that_is_under_way_is_a_row(tmp_path):
 
 
 def test_a_file_too_large_for_a_record_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "MAX_BYTES", 100)
-    write(tmp_path)
+    path = write(tmp_path) / "result.json"
+    monkeypatch.setattr(results, "MAX_BYTES", {"result.json": 100})
     (problem,) = read_results(tmp_path).problems
-    assert problem.reason == "too large for a record"
+    size = f"{path.stat().st_size:,}"
+    assert problem.reason == f"cannot be read: too large: {size} bytes, at most 100 are read"
+
+
+def test_a_record_with_many_names_is_one_and_all_together_are_bounded(tmp_path, monkeypatch):
+    size = (write(tmp_path / "0") / RESULT_NAME).stat().st_size
+    for number in range(1, 5):
+        (tmp_path / str(number)).mkdir()
+        os.link(tmp_path / "0" / RESULT_NAME, tmp_path / str(number) / RESULT_NAME)
+    found = read_results(tmp_path)
+    assert (len(found.frame), found.problems) == (1, [])
+    for number in range(1, 5):
+        (tmp_path / str(number) / RESULT_NAME).unlink()
+        write(tmp_path / str(number), seed=number)
+    monkeypatch.setitem(results.MAX_TOTAL, RESULT_NAME, 3 * size)
+    found = read_results(tmp_path)
+    assert [Path(folder).name for folder in found.frame["folder"]] == ["0", "1", "2"]
+    assert {problem.reason for problem in found.problems} == {
+        f"not read: all before it have {3 * size:,} bytes"
+    }
+
+
+def test_names_of_megabytes_are_cut(tmp_path):
+    names = dict.fromkeys(("model", "device", "augmentation", "experiment"), "a b" * 50_000)
+    write(tmp_path / "0", **names, data__name="d" * 200_000)
+    write(tmp_path / "1", status="failed", error="e" * 300_000)
+    config = {"optimizer": {"k" * 200_000: "v" * 200_000}}
+    write(tmp_path / "2", config=config, config__model__width=4)
+    write(tmp_path / "3", config=config, config__model__width=5)
+    frame = load_results(tmp_path)
+    assert {len(frame.loc[0, name]) for name in ("data", *names)} == {1_003}
+    assert len(frame.loc[1, "error"]) == 10_003
+    made = report.build([tmp_path])
+    assert len(made.rows) == 3
+    for text in (made.markdown, made.html, made.csv, printed(made)):
+        assert len(text) < 100_000
+    made.json  # noqa: B018
+
+
+@pytest.mark.parametrize("texts", [["a=1"] * 1_001, ["a" * 100_001]], ids=["many", "long"])
+@pytest.mark.parametrize("name", ["overrides", "deviations", "config_dirs"])
+def test_lists_of_absurd_length_are_refused(tmp_path, name, texts):
+    write(tmp_path, **{name: texts})
+    (problem,) = read_results(tmp_path).problems
+    assert problem.reason == f"{name} has more than 1,000 texts, or 100,000 characters"
+
+
+def test_of_a_history_of_absurd_length_the_beginning_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "MOST_EPOCHS", 3)
+    (tmp_path / "history.jsonl").write_text("".join(f'{{"epoch": {n}}}\n' for n in range(9)))
+    assert [line["epoch"] for line in read_history(tmp_path)] == [0, 1, 2]
+    monkeypatch.setitem(results.MAX_BYTES, "history.jsonl", 10)
+    assert read_history(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_listed_is_a_problem(tmp_path, monkeypatch):

@@ -167,8 +167,12 @@ def _names(one: Row, two: Row) -> tuple[str, str]:
 def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
     """The runs of one seed beside each other."""
     pairs = []
-    for seed in sorted(seed for seed in one.seeds if seed is not None and seed in two.seeds):
-        a, b = (found.correct[found.seeds.index(seed)] for found in (one, two))
+    # Of several runs with one seed the first.
+    places = [
+        {seed: place for place, seed in reversed([*enumerate(found.seeds)])} for found in (one, two)
+    ]
+    for seed in sorted(seed for seed in places[0].keys() & places[1].keys() if seed is not None):
+        a, b = (found.correct[at[seed]] for found, at in zip((one, two), places, strict=True))
         only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
         p = float(mcnemar(only_a, only_b))
         pairs.append(SeedPair(seed, float(a.mean()), float(b.mean()), only_a, only_b, p))

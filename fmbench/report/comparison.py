@@ -155,7 +155,7 @@ def lines(found: Comparison) -> list[str]:
     said = []
     for letter, name, row in zip("AB", found.names, found.rows, strict=True):
         runs = f"{len(row['folders'])} run{'s' * (len(row['folders']) > 1)}"
-        where = os.path.relpath(os.path.commonpath(row["folders"]))
+        where = os.path.relpath(os.path.commonpath(row["folders"]) or ".")
         said.append(f"{letter}: {one_line(name)} ({runs} in {one_line(where)})")
     said.append("")
     said += aligned([["", "A", "B"], seeds, *cells], [False, True, True])

@@ -10,6 +10,7 @@ from typing import Any
 
 from fmbench.record import DECIDING_KNOBS, leaves
 from fmbench.report.columns import SHOWN, Row
+from fmbench.report.escape import one_line
 
 # Wall times, and the last bits of an accuracy, depend on these.
 HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic", "cuda_graphs")
@@ -22,6 +23,9 @@ COUNTS = ("parameters", "flops")
 
 # More than this in brackets behind a net's name is read by nobody.
 MOST_DIFFERENCES = 6
+
+# Of a key or a value in them; of what is cut the hash of the configuration tells it apart.
+LONGEST = 60
 
 UNSET = "unset"
 
@@ -106,7 +110,7 @@ def _numbered(classes: Sequence[Any]) -> list[int]:
 def _sentence(setting: Mapping[str, str], keys: Sequence[str], options: set[str]) -> str:
     # What another option is made of is not missing here.
     return ", ".join(
-        f"{key}={setting.get(key, UNSET)}"
+        f"{one_line(key, LONGEST)}={one_line(setting.get(key, UNSET), LONGEST)}"
         for key in keys
         if key in setting or "." not in key or key.partition(".")[0] not in options
     )

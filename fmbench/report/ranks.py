@@ -15,6 +15,12 @@ from fmbench.stats import Sample, ranks
 # Every row is tested against every other. Those behind the first 500 are far from the front.
 MOST_RANKED = 500
 
+# Test images of those rows: a rank of more rows of more images takes minutes, whoever asks for it.
+MOST_IMAGES = MOST_RANKED * 10_000
+
+# What is read of a table's runs: test images, one for each run that answered it.
+MOST_ANSWERS = 2**28
+
 
 def ranked(rows: Sequence[Row]) -> list[int | None]:
     """Rank the rows within each test set: 1, and one more for each row that is better beyond doubt.
@@ -28,27 +34,33 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
 
     Returns:
         A rank each; None for a row that no other is compared with, or that does not say what its
-        test set is, and for those behind the first `MOST_RANKED` of a test set.
+        test set is, and for those behind the first `MOST_RANKED` of a test set, or behind fewer
+        where it has more than 10,000 images.
     """
+    left = MOST_ANSWERS
     found: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         if row["split_test"] and row["data_sha256"]:
             groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
-    for places in groups.values():
+    for (_, _, images), places in groups.items():
         several = [place for place in places if len(rows[place]["accuracies"]) > 1]
         compared = several if len(several) > 1 else sorted({*places} - {*several})
         if len(compared) < 2:
             continue
-        first = sorted(compared, key=lambda place: -rows[place]["test_accuracy"])[:MOST_RANKED]
-        samples = [_of(rows[place]) for place in first]
+        first = sorted(compared, key=lambda place: -rows[place]["test_accuracy"])
+        first = first[: max(2, min(MOST_RANKED, MOST_IMAGES // images))]
+        samples = []
+        for place in first:
+            samples.append(sample := _of(rows[place], left))
+            left -= 0 if sample.correct is None else len(sample.accuracies) * images
         for place, rank in zip(first, ranks(samples), strict=True):
             found[place] = rank
     return found
 
 
-def _of(row: Row) -> Sample:
-    found = evidence(row)
+def _of(row: Row, most: int) -> Sample:
+    found = evidence(row, most)
     if found is None:
         return Sample(np.array(row["accuracies"], dtype=float), int(row["split_test"]))
     return found.sample
@@ -80,15 +92,19 @@ class Evidence:
         return _sample(self.correct[:, self.labels == number], f"{self.test_set} {number}")
 
 
-def evidence(row: Row) -> Evidence | None:
+def evidence(row: Row, most: int = MOST_ANSWERS) -> Evidence | None:
     """What a row's runs answered; None unless all of them kept it, and it is what they record.
 
     Args:
         row: Of `benchmark_table`, as plain values.
+        most: Of how many test images, over all runs; of a row that has more nothing is read.
     """
+    if len(row["folders"]) * (row["split_test"] or 0) > most:
+        return None
     labels: np.ndarray | None = None
-    correct = []
-    for folder, accuracy in zip(row["folders"], row["accuracies"], strict=True):
+    correct = np.empty((0, 0), dtype=bool)
+    runs = zip(row["folders"], row["accuracies"], strict=True)
+    for place, (folder, accuracy) in enumerate(runs):
         right, predicted = read_labels(folder), read_predictions(folder)
         if right is None or predicted is None or len(right) != len(predicted):
             return None
@@ -96,16 +112,17 @@ def evidence(row: Row) -> Evidence | None:
             labels is not None and not np.array_equal(labels, right)
         ):
             return None
-        labels = right
-        hits = right == predicted
+        if labels is None:
+            labels, correct = right, np.empty((len(row["folders"]), len(right)), dtype=bool)
+        hits = correct[place]
+        np.equal(right, predicted, out=hits)
         # Another run's files, or another look's, are no evidence of this one.
         if abs(hits.mean() - accuracy) > 0.5 / len(right):
             return None
-        correct.append(hits)
     if labels is None:
         return None
     test_set = f"{row['data_sha256']} {hashlib.sha256(labels.tobytes()).hexdigest()}"
-    return Evidence(labels, np.stack(correct), row["run_seeds"], test_set)
+    return Evidence(labels, correct, row["run_seeds"], test_set)
 
 
 def _sample(correct: np.ndarray, test_set: str) -> Sample:

@@ -17,7 +17,7 @@ from fmbench.report.aligned import aligned
 from fmbench.report.columns import Column, Row
 from fmbench.report.formats import MISSING
 from fmbench.report.search import SearchPart
-from fmbench.report.sections import Section, reason, started
+from fmbench.report.sections import LONGEST_REASON, Section, reason, started
 from fmbench.results import Problem
 
 # A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.
@@ -195,7 +195,8 @@ def _print_plain(console: Console, section: Section) -> None:
 
 
 def _unfinished(run: Row) -> str:
-    said = f"{run['status']}: {run['model'] or MISSING} in {_place(run['folder'])}: {reason(run)}"
+    why = one_line(reason(run), LONGEST_REASON)
+    said = f"{run['status']}: {run['model'] or MISSING} in {_place(run['folder'])}: {why}"
     return f"{said}; started {started(run)}" if run["status"] == RUNNING else said
 
 

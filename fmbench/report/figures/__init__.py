@@ -5,9 +5,12 @@ Nothing is drawn before it is asked for, and matplotlib is imported with the fir
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from fmbench.report.figure import Figure
+from fmbench.report.figures.evidence import Budget
 from fmbench.report.search import SearchPart
 from fmbench.report.sections import Section
 
@@ -43,10 +46,9 @@ def figures(
     ][:MOST_SEARCHES]  # fmt: skip
     left = MOST_FIGURES - len(searched)
     used: dict[str, str | None] = {}
+    budget = Budget()
     for section in sections:
-        for figure in _section(section, used, failed):
-            if left == 0:
-                break
+        for figure in islice(_section(section, used, failed, budget), left):
             left -= 1
             used[figure.name] = figure.data
             yield figure
@@ -75,7 +77,7 @@ def _tried(
 
 
 def _section(
-    section: Section, used: dict[str, str | None], failed: Failed | None
+    section: Section, used: dict[str, str | None], failed: Failed | None, budget: Budget
 ) -> Iterator[Figure]:
     from fmbench.report.figures.batch_size import batch_size
     from fmbench.report.figures.confusion import confusion_figure
@@ -106,9 +108,9 @@ def _section(
         for draw in accuracy_time(rows, section.data):
             yield tried("accuracy_time", draw, name("accuracy_time"))
         for kind, draw_net in (
-            ("curves", curves),
+            ("curves", partial(curves, budget=budget)),
             ("batch_size", batch_size),
-            ("confusion", confusion_figure),
+            ("confusion", partial(confusion_figure, budget=budget)),
         ):
             for net, some in nets:
                 figure = tried(kind, draw_net, net, some, section.data, name(f"{kind}_{net}"))

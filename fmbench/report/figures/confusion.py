@@ -8,7 +8,7 @@ from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
-from fmbench.report.figures.evidence import MOST_ASKED, confusion
+from fmbench.report.figures.evidence import MOST_ASKED, Budget, confusion
 from fmbench.report.figures.names import class_names, recipe
 from fmbench.report.figures.sheet import (
     BLUE,
@@ -34,7 +34,9 @@ STRONGEST = 0.72  # of a mistake's colour: the number on it must be readable
 MOST_SAID = 3
 
 
-def confusion_figure(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | None:
+def confusion_figure(
+    net: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+) -> Figure | None:
     """The confusion matrix of a net's best row that has its answers; None where none has.
 
     Args:
@@ -42,8 +44,9 @@ def confusion_figure(net: str, rows: Sequence[Row], data: str, name: str) -> Fig
         rows: Of it, the best first.
         data: The data set.
         name: Of the files.
+        budget: Of the report.
     """
-    asked = ((row, confusion(row)) for row in rows[:MOST_ASKED])
+    asked = ((row, confusion(row, budget)) for row in rows[:MOST_ASKED])
     found = next(((row, made) for row, made in asked if made is not None), None)
     if found is None:
         return None

@@ -12,7 +12,14 @@ from fmbench.grid import MARGIN, SOFT
 from fmbench.report.columns import ACCURACY, Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, value_axis
-from fmbench.report.figures.evidence import MOST_ASKED, Curve, History, curve, histories
+from fmbench.report.figures.evidence import (
+    MOST_ASKED,
+    Budget,
+    Curve,
+    History,
+    curve,
+    histories,
+)
 from fmbench.report.figures.names import apart, recipe
 from fmbench.report.figures.sheet import (
     BAND,
@@ -65,7 +72,9 @@ class _Line:
         return curve(self.runs, f"{of}_{value}")
 
 
-def curves(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | None:
+def curves(
+    net: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+) -> Figure | None:
     """The curves of a net's rows; None where no run of theirs has a history of two epochs.
 
     Args:
@@ -73,12 +82,13 @@ def curves(net: str, rows: Sequence[Row], data: str, name: str) -> Figure | None
         rows: Of it, the best first.
         data: The data set.
         name: Of the files.
+        budget: Of the report.
     """
     lines: list[_Line] = []
     for row in rows[:MOST_ASKED]:
         if len(lines) == MOST_ROWS:
             break
-        runs = histories(row)
+        runs = histories(row, budget)
         line = _Line(row, SERIES[len(lines)], MARKERS[len(lines)], runs)
         if _longest(line) is not None:
             lines.append(line)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fmbench.answers import read_labels, read_predictions
 from fmbench.report.columns import Row
-from fmbench.results import read_history
+from fmbench.results import counted_history
 
 # More cannot be read in a table as wide as a page.
 MOST_CLASSES = 50
@@ -17,6 +17,22 @@ MOST_CLASSES = 50
 MOST_ASKED = 50
 
 History = Sequence[Mapping[str, float]]
+
+
+@dataclass
+class Budget:
+    """How much is read for all pictures of a report together.
+
+    Runs of one row are added up, so that files of a megabyte that a stranger has linked into
+    thousands of run folders would take hours and all memory.
+
+    Attributes:
+        epochs: Of histories.
+        answers: Of test images, one for each run that answered it.
+    """
+
+    epochs: int = 300_000
+    answers: int = 2**28
 
 
 @dataclass(frozen=True)
@@ -38,9 +54,16 @@ class Curve:
     seeds: int
 
 
-def histories(row: Row) -> list[History]:
-    """The histories of a row's runs that have one."""
-    return [history for folder in row["folders"] if (history := read_history(folder))]
+def histories(row: Row, budget: Budget | None = None) -> list[History]:
+    """The histories of a row's runs that have one, as far as the budget goes."""
+    budget = budget or Budget()
+    found: list[History] = []
+    for folder in row["folders"]:
+        if budget.epochs > 0:
+            history, lines = counted_history(folder)
+            budget.epochs -= lines
+            found += [history] if history else []
+    return found
 
 
 def curve(runs: Sequence[History], key: str) -> Curve | None:
@@ -67,17 +90,25 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
     return Curve(epochs, table.mean(0), table.min(0), table.max(0), len(known))
 
 
-def confusion(row: Row) -> tuple[np.ndarray, int] | None:
+def confusion(row: Row, budget: Budget | None = None) -> tuple[np.ndarray, int] | None:
     """How often which class was taken for which, summed over a row's seeds, and how many those are.
+
+    Args:
+        row: Of the table.
+        budget: Runs behind its end are left out.
 
     Returns:
         Counts (classes, classes), the right classes being the rows; None where no seed has both
         its answers and their labels.
     """
+    budget = budget or Budget()
     total: np.ndarray | None = None
     seeds = 0
     for folder in row["folders"]:
+        if budget.answers <= 0:
+            break
         predicted, labels = read_predictions(folder), read_labels(folder)
+        budget.answers -= max(len(one) for one in (predicted, labels, ()) if one is not None)
         if predicted is None or labels is None or len(predicted) != len(labels) or not len(labels):
             continue
         classes = max(int(predicted.max()), int(labels.max())) + 1

@@ -61,6 +61,7 @@ def draw_slices(sheet: Sheet, top: float, search: Search, complete: Sequence[Tri
     room = (WIDTH - LEFT - RIGHT - (COLUMNS - 1) * SLICE_GAP) / COLUMNS
     rows = slice_heights(search, complete)
     beyond = False
+    chosen = set(search.best)
     for number, key in enumerate(shown):
         row, column = divmod(number, COLUMNS)
         x = _slice_axis(complete, key)
@@ -72,8 +73,8 @@ def draw_slices(sheet: Sheet, top: float, search: Search, complete: Sequence[Tri
             for trial in complete
             if key in trial.parameters and trial.values is not None
         ]
-        best = [(at, value) for at, value, trial in points if trial in search.best]
-        rest = [(at, value) for at, value, trial in points if trial not in search.best]
+        best = [(at, value) for at, value, trial in points if trial in chosen]
+        rest = [(at, value) for at, value, trial in points if trial not in chosen]
         beyond |= scatter(axes, y, rest, color=BLUE, marker="o", ms=6, mew=0, alpha=0.8)
         beyond |= scatter(axes, y, best, color=RED, marker="o", ms=7, mew=0)
     several = len(search.objectives) > 1

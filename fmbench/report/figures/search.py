@@ -149,6 +149,7 @@ def _front(sheet: Sheet, top: float, search: Search, complete: Sequence[Trial]) 
     room = (WIDTH - LEFT - RIGHT - (len(others) - 1) * FRONT_GAP) / len(others)
     y_values = [trial.values[0] for trial in complete if trial.values is not None]
     beyond = False
+    best = set(search.best)
     for place, other in enumerate(others, 1):
         x_values = [trial.values[place] for trial in complete if trial.values is not None]
         x = value_axis(x_values, other, label=label(other), may_log=True)
@@ -156,7 +157,7 @@ def _front(sheet: Sheet, top: float, search: Search, complete: Sequence[Trial]) 
         left = LEFT + (place - 1) * (room + FRONT_GAP)
         axes = sheet.axes((left, top + HEADING, room, FRONT), x, y)
         pairs = [(x.placed(value), of) for value, of in zip(x_values, y_values, strict=True)]
-        on_front = [trial.number in search.best for trial in complete]
+        on_front = [trial.number in best for trial in complete]
         rest = [pair for pair, on in zip(pairs, on_front, strict=True) if not on]
         front = sorted(pair for pair, on in zip(pairs, on_front, strict=True) if on)
         beyond |= scatter(axes, y, rest, color=GREY, marker="o", ms=6, mew=0, alpha=0.7)
