@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fmbench.errors import one_line
 from fmbench.record import DECIDING_KNOBS, leaves
 from fmbench.report.columns import SHOWN, Row
-from fmbench.report.escape import one_line
 
 # Wall times, and the last bits of an accuracy, depend on these.
 HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic", "cuda_graphs")
