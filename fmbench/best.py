@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from fmbench.config import GROUPS, TRUST_VARIABLE
 from fmbench.overrides import mended
 from fmbench.record import Record, recorded_overrides
-from fmbench.storage import write_whole
+from fmbench.storage import make_folder, write_whole
 
 #: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
 BEST_NAME = Path("experiment") / "best.yaml"
@@ -37,7 +37,7 @@ def write(folder: Path, record: Record, number: int) -> Path:
         StorageError: it cannot be written.
     """
     path = folder / BEST_NAME
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     content = text(
         record.overrides,
         number=number,

@@ -5,6 +5,7 @@ travels as a `Refusal`, which Hydra lets through and `fmbench.cli` takes apart a
 """
 
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -12,18 +13,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import resolve
 from fmbench.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.experiment import chosen
 from fmbench.explain import Refusal
 from fmbench.record import Record, recorded_config
-from fmbench.runfolder import RunFolder, SweepFolder, held, is_done, leftovers
-from fmbench.storage import LOCK_NAME
+from fmbench.runfolder import (
+    RunFolder,
+    SweepFolder,
+    held,
+    is_done,
+    leftovers,
+    refuse_foreign,
+)
+from fmbench.storage import LOCK_NAME, append_regular, refuse_links
 from fmbench.streams import logger, printed, say
 from fmbench.sweep import (
     check_sweep,
@@ -120,6 +129,37 @@ class Preflight(Callback):
         """Let others into the sweep's folder."""
         if self.folder is not None:
             self.folder.release()
+
+
+class RunLog(logging.FileHandler):
+    """The log of a run, which Hydra opens where the run starts, before it writes anything else.
+
+    So this is where the folder of each run of a sweep is looked at, whatever process it starts in.
+
+    Args:
+        filename: of the log.
+        encoding: of its text.
+
+    Raises:
+        ConfigError: no run is starting, or its folder is not below that of its sweep.
+        StorageError: the folder holds links, or what no run has left.
+    """
+
+    def __init__(self, filename: str, encoding: str | None = None) -> None:
+        hydra = HydraConfig.get() if HydraConfig.initialized() else None
+        if hydra is None or OmegaConf.is_missing(hydra.runtime, "output_dir"):
+            raise ConfigError("fmbench.callbacks.RunLog: is for the log of a run alone")
+        folder = Path(hydra.runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
+            sweep = Path(os.path.abspath(hydra.sweep.dir))  # noqa: PTH100 - as Hydra does
+            if sweep not in folder.parents:
+                raise ConfigError(f"{folder}: a run's folder must be below its sweep's, {sweep}")
+        refuse_links(folder)
+        refuse_foreign(folder)
+        super().__init__(filename, encoding=encoding)
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=append_regular)
 
 
 class SweepReport(Callback):

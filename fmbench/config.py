@@ -190,6 +190,7 @@ SAMPLERS = [
 #: their packages start programs.
 _AROUND_RUNS = [
     "fmbench.callbacks.Preflight",
+    "fmbench.callbacks.RunLog",
     "fmbench.callbacks.SweepReport",
     "fmbench.streams.OneLine",
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",

@@ -159,6 +159,8 @@ def _raised_by_hydra(error: BaseException) -> UserError | None:
     text = _words(error)
     if module == "logging.config":
         for cause in _chain(error):
+            if isinstance(cause, UserError):
+                return cause
             if isinstance(cause, OSError):  # whatever the run's folder has against a log
                 return StorageError(f"{cause.filename}: cannot be written: {cause.strerror}")
         return ConfigError(f"hydra.job_logging, hydra.hydra_logging: {text}")

@@ -32,12 +32,15 @@ from fmbench.record import (
 from fmbench.storage import (
     LOCK_NAME,
     FolderLock,
+    append_regular,
+    refuse_links,
     remove,
     storage_error,
     temporaries,
     whole_file,
     write_whole,
 )
+from fmbench.trials import SEARCH_NAME
 
 #: Knobs that may be another when an interrupted run goes on: where and how fast it is computed, and
 #: what is kept.
@@ -49,6 +52,12 @@ _OF_A_RUN = (
     *(PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
     *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
 )
+
+#: What Hydra writes of a run's config before the run has a record, in a folder of its own.
+_OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+#: Logs: Hydra's, and those of a shell or a cluster that starts a run in a folder made for it.
+_LOGS = (".log", ".out", ".err")
 
 #: Knobs that older records lack, and what their runs did.
 ADDED = {"memory_format": "auto"}
@@ -65,11 +74,12 @@ class RunFolder:
 
     Raises:
         StorageError: from any method, when the folder cannot be written to; from the constructor,
-            when another process is at work there.
+            when another process is at work there, or it holds links.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_links(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -108,7 +118,7 @@ class RunFolder:
         path = self.path / HISTORY_NAME
         text = (json.dumps(line) + "\n").encode()
         try:
-            with path.open("ab", buffering=0) as file:
+            with open(path, "ab", buffering=0, opener=append_regular) as file:
                 end = file.tell()
                 try:
                     if file.write(text) == len(text):
@@ -186,9 +196,11 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
         config: of the run that is to start there, as a record keeps it.
 
     Raises:
-        StorageError: it holds another run, or what cannot be read, or Hydra cannot work there.
+        StorageError: it holds another run, links, what no run has left, or what cannot be read, or
+            Hydra cannot work there.
     """
     _refuse_interpolation(folder)
+    refuse_links(folder)
     path = folder / RESULT_NAME
     other = f"{folder}: holds a run already"
     way_out = "take another folder"
@@ -197,13 +209,7 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     except FileNotFoundError:
         if (folder / HISTORY_NAME).exists():
             raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
-        # A run leaves none of these without a record: somebody else's would be written over.
-        foreign = next((name for name in _OF_A_RUN if os.path.lexists(folder / name)), None)
-        if foreign is not None:
-            raise StorageError(
-                f"{folder}: holds a {foreign} without a {RESULT_NAME}, which no run of fmbench "
-                f"leaves; {way_out}"
-            ) from None
+        refuse_foreign(folder)
         return None
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno in _NO_FOLDER:
@@ -239,6 +245,54 @@ def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
     if record.config.get("precision") != "auto":
         return record.config
     return {**record.config, "precision": record.fingerprint.get("precision", unknown)}
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder without a record that holds more than a start leaves before it has one.
+
+    It is somebody's, and files of the same names would be written over.
+
+    Raises:
+        StorageError: it does.
+    """
+    if (folder / RESULT_NAME).exists():
+        return
+    ours = {path.name for path in _half_written(folder)}
+    for entry in _entries(folder):
+        if entry.name not in ours and not _of_a_start(entry):
+            raise StorageError(
+                f"{folder}: is no folder of a run, it holds {entry.name} and no {RESULT_NAME}; "
+                "take another folder"
+            )
+
+
+def _of_a_start(entry: "os.DirEntry[str]") -> bool:
+    """Whether a start may have left this before it wrote a record, or the shell that runs it."""
+    if entry.is_dir(follow_symlinks=False):
+        return {path.name for path in _entries(entry.path)} <= _OF_HYDRA
+    return entry.name == LOCK_NAME or entry.name.endswith(_LOGS)
+
+
+def _refuse_foreign_sweep(folder: Path) -> None:
+    """Refuse a folder that holds something, and nothing that a sweep of fmbench leaves."""
+    entries = _entries(folder)
+    names = {entry.name for entry in entries}
+    logs = all(name.endswith(_LOGS) for name in names)
+    if logs or names & {LOCK_NAME, SEARCH_NAME} or any(folder.glob(f"*/{RESULT_NAME}")):
+        return
+    raise StorageError(
+        f"{folder}: is no folder of a sweep, it holds {entries[0].name} and no runs; take another "
+        "folder"
+    )
+
+
+def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
+    """What is in a folder, by name; nothing where it cannot be listed, as whoever writes says."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
 
 
 def _refuse_interpolation(folder: Path) -> None:
@@ -287,11 +341,14 @@ class SweepFolder:
         path: made if it is not there.
 
     Raises:
-        StorageError: it cannot be made, another sweep is at work there, or Hydra cannot work there.
+        StorageError: it cannot be made, another sweep is at work there, Hydra cannot work there, it
+            holds links, or what no sweep has left.
     """
 
     def __init__(self, path: Path) -> None:
         _refuse_interpolation(path)
+        refuse_links(path)
+        _refuse_foreign_sweep(path)
         self.path = path
         self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:

@@ -28,6 +28,17 @@ LOCK_NAME = ".fmbench.lock"
 #: What a file system says that has no locks.
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
+#: Files of a run or a sweep that are written where they are: locks, logs, Hydra's own, databases.
+#: All others are written anew and renamed, which harms no other name that the old ones have.
+_IN_PLACE = re.compile(
+    r"\.fmbench\.lock|.*\.log|(config|hydra|overrides|multirun)\.yaml|study\.db.*"
+)
+
+_SHARED = "is a hard link, the file has another name elsewhere"
+
+#: What submitit leaves for each job: a link under a random name, which is never opened again.
+_OF_SUBMITIT = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
+
 #: Bytes of a lock file that are read; it holds a line.
 _LONGEST_LINE = 1000
 
@@ -78,6 +89,91 @@ def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
     with open_regular(path, most, links=links) as file:
         # No more than it says: what the system makes up while it is read says that it is empty.
         return file.read(os.fstat(file.fileno()).st_size)
+
+
+def append_regular(path: str | Path, flags: int) -> int:
+    """An `opener` of `open` for a file that is appended to, in a folder that may be a stranger's.
+
+    Nothing is written through a link, nor into a file that has another name elsewhere (a hard
+    link); a pipe is not waited for.
+
+    Raises:
+        OSError: there is such a thing in its place; `strerror` says what.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        opened = os.open(path, flags, 0o666)
+    except OSError as error:
+        why = {errno.ELOOP: "is a link", errno.ENXIO: "not a regular file"}.get(error.errno or 0)
+        raise OSError(error.errno, why or error.strerror, os.fspath(path)) from None
+    status = os.fstat(opened)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return opened
+    os.close(opened)
+    why = _SHARED if stat.S_ISREG(status.st_mode) else "not a regular file"
+    raise OSError(errno.EINVAL, why, os.fspath(path))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder inside one that fmbench writes in, unless it is there.
+
+    Raises:
+        StorageError: it cannot be made, or is a link.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    if path.is_symlink():  # what else somebody keeps behind it is not to be written over
+        raise StorageError(f"{path}: cannot be written: it is a link")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that holds links: what is written into it would be written elsewhere.
+
+    It may be a stranger's, with a link to a file of the user's in the place of a log. The folder
+    itself may be a link, and any folder above it: those are the user's own layout.
+
+    Args:
+        folder: of a run or a sweep; all below it is looked at. Nothing is opened.
+
+    Raises:
+        StorageError: it holds a link, a pipe, a socket or a device, a file that is written where it
+            is and has another name elsewhere (a hard link), or a folder that cannot be listed.
+    """
+    left = [os.fspath(folder)]
+    while left:
+        place = left.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    elif why := _leads_elsewhere(entry):
+                        raise StorageError(
+                            f"{entry.path}: {why}; nothing is written into a folder that holds "
+                            "such a thing: take another folder"
+                        )
+        except FileNotFoundError:  # gone meanwhile: a run of the sweep may be at work
+            continue
+        except OSError as error:
+            if place != os.fspath(folder):  # of the folder itself whoever opens it says more
+                raise StorageError(f"{place}: cannot be read: {error.strerror}") from error
+
+
+def _leads_elsewhere(entry: "os.DirEntry[str]") -> str | None:
+    """Why nothing may be written beside this file; None where nothing speaks against it."""
+    if entry.is_symlink():
+        return None if _OF_SUBMITIT.fullmatch(entry.name) else "is a link"
+    if entry.is_file(follow_symlinks=False) and not _IN_PLACE.fullmatch(entry.name):
+        return None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # gone meanwhile
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    return _SHARED if status.st_nlink > 1 else None
 
 
 def write_whole(path: Path, content: bytes) -> None:

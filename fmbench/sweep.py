@@ -20,7 +20,7 @@ from fmbench import environment, objectives
 from fmbench.config import GROUPS, check, resolve
 from fmbench.errors import ConfigError
 from fmbench.overrides import mended
-from fmbench.trust import refuse_untrusted, typed
+from fmbench.trust import has_keys_in_subdir, refuse_untrusted, typed
 
 #: The keys that say which images are read, rather than which of them train.
 _PLACE_OF_DATA = re.compile(r"\+*data(?!\.split\b)(\.|$)")
@@ -174,7 +174,9 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     runs = config.sweep.trials if search else _cells(every)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(axis.overrides[0]) for axis in every]
-    base = loader.load_configuration(config_name, first, RunMode.RUN)
+    # Where keys of a run stand in the name of its folder, that is looked at too.
+    named = typed(config)[0] if has_keys_in_subdir(config) else []
+    base = loader.load_configuration(config_name, [*named, *first], RunMode.RUN)
     refuse_untrusted(base, config_name)
     resolved = resolve(base)
     check(resolved)
@@ -185,8 +187,9 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
             there = OmegaConf.select(own, axis.key)
             # What is null now may become anything.
             is_group = there is None or axis.key in base.hydra.runtime.choices
-            if is_group or OmegaConf.is_config(there):
-                changed = [*first[:place], _text(override), *first[place + 1 :]]
+            leads_up = bool(named) and ".." in _text(override)
+            if is_group or OmegaConf.is_config(there) or leads_up:
+                changed = [*named, *first[:place], _text(override), *first[place + 1 :]]
                 composed = loader.load_configuration(config_name, changed, RunMode.RUN)
                 refuse_untrusted(composed, config_name)
                 check(resolve(composed))
@@ -267,6 +270,8 @@ def _check_sweeper(sweeper: DictConfig) -> None:
         name = key.lstrip("+~").partition("@")[0]
         if name.startswith("hydra") or name.partition(".")[0] in _OF_SWEEPS:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
+        if name == "data.root":
+            raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
     environment.refuse_in(params, "hydra.sweeper.params")
 
 

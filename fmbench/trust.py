@@ -7,16 +7,19 @@ the command line alone make of it. A file may set what a sweep searches, a folde
 one, and callbacks of trusted packages.
 """
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from fmbench import environment
 from fmbench.config import TRUST_VARIABLE, execution_whitelist
@@ -27,13 +30,16 @@ _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep"
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
-#: Of a job, what Hydra sets for each.
-_OF_EACH_JOB = ("id", "num", "env_set", "env_copy")
-
 #: What may stand in the name of a folder that a file gives. A dot would let `now` give `..`.
 _HARMLESS = re.compile(
     r"\$\{(now:[^{}/.]*|fmbench\.token:|hydra[.:]job\.(num|id|name)|hydra:job\.(num|id))\}"
 )
+
+#: How the name of a folder begins that may be absolute.
+_OWN_ROOT = re.compile(r"/|\$\{(oc\.env:|hydra[.:]runtime\.cwd)")
+
+#: The folder of the data as fmbench's own option has it.
+_FROM_VARIABLE = re.compile(r"\$\{oc\.env:FMBENCH_DATA,?([^${}]*)\}")
 
 _NOT_BY_A_FILE = "{}: a config file may not set it; it can be given on the command line"
 
@@ -74,13 +80,16 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
             _same(f"hydra.{key}", value, wanted.get(key))
     for name, value in wanted["callbacks"].items():
         _same(f"hydra.callbacks.{name}", found["callbacks"].get(name), value)
+    # Hydra sets what it says of a job, which its folder may be called by, when the job starts.
     for key, value in found["job"].items():
-        if key not in _OF_EACH_JOB:
-            _same(f"hydra.job.{key}", value, wanted["job"].get(key))
+        _same(f"hydra.job.{key}", value, wanted["job"].get(key))
+    output_dir = found["runtime"]["output_dir"]
+    _same("hydra.runtime.output_dir", output_dir, wanted["runtime"]["output_dir"])
     for folder in _FOLDERS:
         _, part, key = folder.split(".")
         there = found[part][key]
-        _check_folder(folder, there, there if folder in typed_folders else wanted[part][key])
+        given = there if folder in typed_folders else wanted[part][key]
+        _check_folder(folder, there, given, config)
     for key in ("job.name", "output_subdir"):
         name = OmegaConf.select(config.hydra, key)
         if name is not None and not _PLAIN.fullmatch(str(name)):
@@ -93,9 +102,29 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     for part in ("job_logging", "hydra_logging"):
         _check_logging(f"hydra.{part}", found[part])
     _check_started(found, of_hydra)
+    _check_data(config, of_run)
     for key in ("sweep.storage", "sweep.study"):
         if OmegaConf.select(config, key) is not None and not _sets(key, of_run):
             raise ConfigError(_NOT_BY_A_FILE.format(key))
+
+
+def refuse_untrusted_runs(
+    loader: ConfigLoader, config: DictConfig, runs: Iterable[Sequence[str]]
+) -> None:
+    """Refuse runs of a sweep whose options set together what none of them sets alone.
+
+    Args:
+        loader: Hydra's.
+        config: of the sweep.
+        runs: the overrides of each run.
+
+    Raises:
+        ConfigError: as `refuse_untrusted`.
+        HydraException: one cannot be composed.
+    """
+    for overrides in runs:
+        composed = loader.load_sweep_config(config, list(overrides))
+        refuse_untrusted(composed, config.hydra.job.config_name)
 
 
 def typed(config: DictConfig) -> tuple[list[str], list[str]]:
@@ -136,13 +165,14 @@ def _same(key: str, found: Any, wanted: Any) -> None:
         raise ConfigError(_NOT_BY_A_FILE.format(key))
 
 
-def _check_folder(key: str, found: Any, wanted: Any) -> None:
+def _check_folder(key: str, found: Any, wanted: Any, config: DictConfig) -> None:
     text = str(found)
     if not text.strip() or not text.isprintable():
         raise ConfigError(f"{key}={text}: must be the name of a folder, of printable characters")
     rest = _HARMLESS.sub("x", text)
     inside = not PurePath(rest).is_absolute() and ".." not in PurePath(rest).parts
-    if key == "hydra.sweep.subdir" and ("${" not in text or not inside):
+    roundabout = PurePath(rest).as_posix() != rest  # ./ would give a second name to a run's folder
+    if key == "hydra.sweep.subdir" and ("${" not in text or not inside or roundabout):
         raise ConfigError(
             f"{key}={text}: must be below the sweep's folder and another for each run, such as "
             "${hydra.job.num}"
@@ -151,6 +181,52 @@ def _check_folder(key: str, found: Any, wanted: Any) -> None:
         raise ConfigError(
             f"{key}={text}: a config file may name a folder below the current one; any other can "
             "be given on the command line"
+        )
+    if "${" in rest and (led := _leads_out(key, text, config)):
+        raise ConfigError(
+            f"{key}={text}: comes to {led}; what stands for a key may not lead out of the folder "
+            "that is named with it"
+        )
+
+
+def has_keys_in_subdir(config: DictConfig) -> bool:
+    """Whether the folders of a sweep's runs are called by more than their numbers."""
+    return "${" in _HARMLESS.sub("x", str(_plain(config)["sweep"]["subdir"]))
+
+
+def _leads_out(key: str, text: str, config: DictConfig) -> str | None:
+    """Where a folder leads that is called by keys of the config; None where it stays inside."""
+    config = copy.deepcopy(config)
+    OmegaConf.set_readonly(config.hydra, value=False)
+    with open_dict(config.hydra.job):
+        config.hydra.job.num, config.hydra.job.id = 0, "0"
+    try:
+        path = PurePath(str(OmegaConf.select(config, key)))
+    except OmegaConfBaseException:  # as it says itself where it is needed
+        return None
+    out = path.is_absolute() and not _OWN_ROOT.match(text)
+    return str(path) if out or (".." in path.parts and ".." not in PurePath(text).parts) else None
+
+
+def _check_data(config: DictConfig, of_run: Sequence[str]) -> None:
+    """Refuse a folder of data outside the current one that a file names: fetched files go there.
+
+    `FMBENCH_DATA`, and what is typed, may name any.
+    """
+    key = "data.root"
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    data = plain.get("data")
+    root = data.get("root") if isinstance(data, Mapping) else None
+    if root is None or _sets(key, of_run):
+        return
+    of_variable = _FROM_VARIABLE.fullmatch(str(root))
+    inside = of_variable[1] if of_variable else str(root)
+    path = PurePath(inside)
+    if "${" in inside or inside.startswith("~") or path.is_absolute() or ".." in path.parts:
+        raise ConfigError(
+            f"{key}={root}: a config file may name a folder in the current one; any other can be "
+            "given on the command line, or by FMBENCH_DATA"
         )
 
 

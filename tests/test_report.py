@@ -201,13 +201,16 @@ def test_where_pictures_cannot_be_written_the_numbers_are(tmp_path, kind):
         place.write_text("mine")
     else:
         (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "curves_mine.png").write_text("mine")
+        (tmp_path / "benchmark.json").write_text('{"figures": ["curves_mine"]}')
         place.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="figures: cannot be written"):
         build(tmp_path / "runs", tmp_path)
     for ending in ("md", "html", "csv", "json"):
         assert (tmp_path / f"benchmark.{ending}").stat().st_size > 100
     assert "figures/" not in (tmp_path / "benchmark.md").read_text("utf-8")
-    assert not list((tmp_path / "elsewhere").glob("*")) or kind == "file"
+    there = [path.name for path in (tmp_path / "elsewhere").glob("*")]
+    assert there == ["curves_mine.png"] * (kind == "link")
 
 
 def test_pictures_of_an_older_report_go_and_a_users_own_files_stay(tmp_path):
@@ -225,7 +228,7 @@ def test_pictures_of_an_older_report_go_and_a_users_own_files_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before", ["", "{", "[]", '{"figures": 3}', '{"figures": ["../mine", "a/b", 7, ""]}']
+    "before", ["", "{", "[]", '{"figures": 3}', '{"figures": ["../mine", "a/b", 7, "", "a"]}']
 )
 def test_nothing_else_is_removed_whatever_lies_there(tmp_path, before):
     several(tmp_path / "runs")

@@ -140,17 +140,16 @@ def test_a_sweeps_folder_that_was_made_for_nothing_goes_again(tmp_path):
     assert LOCK_NAME in {path.name for path in (tmp_path / "mine").iterdir()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["predictions.npy", "labels.npy", "mistakes.npy", "model.safetensors", "checkpoint.pt",
-     "checkpoint.older.pt"],
-)  # fmt: skip
-def test_files_that_no_run_has_left_are_not_written_over(folder, name):
-    (folder.path / name).write_bytes(b"somebody's own")
-    with pytest.raises(StorageError) as raised:
-        held(folder.path, {})
-    assert str(raised.value).startswith(f"{folder.path}: holds a {name} without a result.json")
-    assert str(raised.value).endswith("take another folder")
+def test_files_that_no_run_has_left_are_not_written_over(folder):
+    for name in ("predictions.npy", "model.safetensors", "checkpoint.pt", "notes.txt", "data/x"):
+        path = folder.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"somebody's own")
+        with pytest.raises(StorageError) as raised:
+            held(folder.path, {})
+        said = f"is no folder of a run, it holds {name.partition('/')[0]} and no result.json"
+        assert str(raised.value) == f"{folder.path}: {said}; take another folder"
+        path.unlink()
 
 
 def test_what_an_editor_leaves_is_not_taken_for_half_of_a_record(folder):

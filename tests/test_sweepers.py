@@ -72,10 +72,14 @@ def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
     assert max(len(pickle.dumps(returned)) for returned in kept) < 2_000
 
 
-def test_a_combination_that_cannot_be_composed_is_found_beforehand():
+def test_a_combination_that_cannot_be_composed_is_found_beforehand(monkeypatch):
     tried = []
+    monkeypatch.setattr("fmbench.trust.refuse_untrusted", lambda *_: None)
 
     class Loader:
+        def list_groups(self, _):
+            return ["model", "optimizer"]
+
         def load_sweep_config(self, master_config, sweep_overrides):
             tried.append(sweep_overrides)
             if "data.split=b" in sweep_overrides and "+model=c" in sweep_overrides:
@@ -83,7 +87,8 @@ def test_a_combination_that_cannot_be_composed_is_found_beforehand():
 
     sweeper = GridSweeper(max_batch_size=None)
     choices = {"model": "x", "data.split": "y", "optimizer": None}
-    sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": choices}}})
+    of_hydra = {"runtime": {"choices": choices}, "job": {"config_name": "config"}}
+    sweeper.config = OmegaConf.create({"hydra": of_hydra})
     sweeper.hydra_context = SimpleNamespace(config_loader=Loader())
     grid = [
         [f"data.split={split}", f"+model={model}", f"seed={seed}"]

@@ -367,12 +367,13 @@ def test_a_tracker_that_fails_harms_nothing(fails, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("name", TRACKERS)
-def test_a_store_that_cannot_be_written(name, caplog):
+def test_a_store_that_cannot_be_written(name, monkeypatch, caplog):
     if name == "mlflow":
         Path("mlflow.db").write_text("no database")
     else:
         Path("run").mkdir()
-        Path("run/tensorboard").write_text("no folder")
+        Path("run/taken.log").write_text("no folder")
+        monkeypatch.setattr("fmbench.trackers.on_tensorboard.TENSORBOARD_NAME", "taken.log")
     assert run(name).status == "completed"
     assert caplog.text.count("the run goes on without") == 1
     assert len(history()["train_loss"]) == 4

@@ -9,16 +9,16 @@ from pathlib import Path
 from fmbench.errors import StorageError
 from fmbench.report.benchmark import Report
 from fmbench.report.figure import Figure
-from fmbench.report.figures import figures
-from fmbench.storage import remove, storage_error, write_whole
+from fmbench.report.figures import KINDS, figures
+from fmbench.storage import make_folder, remove, storage_error, write_whole
 from fmbench.streams import logger
 
 MARKDOWN_NAME, HTML_NAME = "benchmark.md", "benchmark.html"
 CSV_NAME, JSON_NAME = "benchmark.csv", "benchmark.json"
 FIGURES_NAME = "figures"
 
-#: What a picture's files may be called, without ending.
-_SAFE = re.compile("[A-Za-z0-9_-]{1,200}")
+#: What the files of a report's pictures are called, without ending.
+_OURS = re.compile(f"({'|'.join(KINDS)})(_[A-Za-z0-9_-]{{1,200}})?")
 _MOST_BYTES = 2**28
 
 log = logger(__name__)
@@ -47,10 +47,11 @@ def write(report: Report, output: Path) -> Report:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    before = _drawn_before(output / JSON_NAME)
+    folder = output / FIGURES_NAME
+    # Behind a link nothing is removed either.
+    before = set() if folder.is_symlink() else _drawn_before(output / JSON_NAME)
     report = replace(report, base=output)
     _write(output / CSV_NAME, report.csv)
-    folder = output / FIGURES_NAME
     drawn: list[Figure] = []
     failed: StorageError | None = None
     try:
@@ -78,14 +79,8 @@ def _write(path: Path, text: str) -> None:
 
 def _draw(report: Report, folder: Path, drawn: list[Figure]) -> None:
     """Draw the pictures of a report and write each as PNG and as SVG."""
-    # What else somebody keeps behind a link is not to be written over.
-    if folder.is_symlink():
-        raise StorageError(f"{folder}: cannot be written: it is a link")
     for figure in figures(report.sections, report.searches, _say):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise storage_error(folder, error) from error
+        make_folder(folder)
         write_whole(folder / f"{figure.name}.png", figure.png)
         write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
         drawn.append(figure)
@@ -102,6 +97,6 @@ def _drawn_before(path: Path) -> set[str]:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return set()
         names = json.loads(path.read_bytes())["figures"]
-        return {name for name in names if isinstance(name, str) and _SAFE.fullmatch(name)}
+        return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return set()

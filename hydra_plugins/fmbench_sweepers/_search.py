@@ -36,6 +36,7 @@ from fmbench.storage import FolderLock, remove
 from fmbench.streams import logger
 from fmbench.sweep import search_keys
 from fmbench.trials import SEARCH_NAME
+from fmbench.trust import refuse_untrusted_runs
 from hydra_plugins.fmbench_launchers.processes import ProcessLauncher
 from hydra_plugins.fmbench_sweepers import _sampler, _written
 from hydra_plugins.fmbench_sweepers._ledger import Ledger, job_of
@@ -244,6 +245,9 @@ class Search(OptunaSweeperImpl):
 
     def _launch(self, overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         assert self.launcher is not None
+        assert self.hydra_context is not None
+        assert self.config is not None
+        refuse_untrusted_runs(self.hydra_context.config_loader, self.config, overrides)
         returns = self.launcher.launch(overrides, initial_job_idx=first)
         for returned in returns:
             # Of other processes these come home as values.

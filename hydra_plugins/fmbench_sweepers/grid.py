@@ -49,14 +49,19 @@ class GridSweeper(BasicSweeper):
 
         Raises:
             HydraException: one cannot be composed.
+            ConfigError: the options of one set together what no config file may.
         """
+        from fmbench.trust import refuse_untrusted_runs
+
         assert self.config is not None
-        groups = self.config.hydra.runtime.choices
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        groups = {*self.config.hydra.runtime.choices, *loader.list_groups("")}
         runs: dict[tuple[str, ...], Sequence[str]] = {}
         for overrides in batch:
-            chosen = (text for text in overrides if _key(text) in groups)
+            chosen = (text for text in overrides if _key(text).partition("/")[0] in groups)
             runs.setdefault(tuple(chosen), overrides)
-        super().validate_batch_is_legal(list(runs.values()))
+        refuse_untrusted_runs(loader, self.config, runs.values())
 
 
 def _key(override: str) -> str:

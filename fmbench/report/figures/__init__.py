@@ -22,6 +22,13 @@ MOST_SEARCHES = 10
 MOST_NETS = 6
 
 
+#: What the names of all pictures begin with; behind it stands which one it is.
+KINDS = (
+    *("published", "accuracy_parameters", "accuracy_time", "curves", "batch_size", "confusion"),
+    *("mistakes", "search"),
+)
+
+
 #: Told of a picture that could not be drawn: its kind, and why.
 Failed = Callable[[str, Exception], None]
 
