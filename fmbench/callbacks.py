@@ -43,7 +43,7 @@ from fmbench.sweep import (
 )
 from fmbench.trackers import refuse_missing
 from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
-from fmbench.trust import refuse_untrusted
+from fmbench.trust import refuse_untrusted, typed
 
 log = logger(__name__)
 
@@ -191,7 +191,7 @@ class SweepReport(Callback):
             total = f" of {self.total}" if self.total else ""
             if is_search(config.hydra):
                 total = f" ({number + 1}{total})"
-            overrides = filter_overrides(config.hydra.overrides.task)
+            overrides = filter_overrides(typed(config)[1])
             # What is the same in every run, and was not typed for its sake.
             shown = [text for text in overrides if not text.lstrip("+").startswith(_OF_SWEEPS)]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))

@@ -277,11 +277,13 @@ def run(
 def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
     """What a job is, as `fmbench.runner.execute` wants to know it."""
     resolved = _job_config(config, context)
+    given = OmegaConf.to_container(context.overrides.task, resolve=False)
+    assert isinstance(given, list)
     return {
         "config": resolved,
         "choices": experiment.options(context),
         "labels": experiment.labels(resolved, context),
-        "overrides": [*context.overrides.task, *experiment.options_of_sweep(context)],
+        "overrides": [*given, *experiment.options_of_sweep(context)],
         "experiment": experiment.chosen(context, "experiment"),
         "deviations": experiment.deviations(resolved, context),
         "base": Path(context.runtime.cwd),
@@ -314,8 +316,10 @@ def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
     Raises:
         ConfigError: the config sets environment variables, or cannot be resolved.
     """
-    environment.refuse_set(OmegaConf.create({"hydra": context}))
-    resolved = configuration.resolve(config)
+    hydra_part = OmegaConf.create({"hydra": context})
+    environment.refuse_set(hydra_part)
+    environment.note_typed(hydra_part)
+    resolved = configuration.resolve(config, Path(context.runtime.cwd))
     root = resolved["data"].get("root")
     if isinstance(root, str) and root and not root.startswith("~"):
         resolved["data"]["root"] = str(Path(context.runtime.cwd) / root)

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -247,20 +248,28 @@ def register() -> None:
     OmegaConf.register_resolver("oc.env", environment.read, replace=True)
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
+def resolve(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
     """The config as plain Python, interpolations followed.
+
+    Args:
+        config: composed.
+        base: where the program was started; the current folder unless given.
 
     Raises:
         ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
             missing.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    environment.note_typed(config)
     try:
         environment.refuse_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        root = environment.place_of_data(own.get("data"), base or Path.cwd())
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if root is not None:
+        plain["data"]["root"] = root
     return {str(key): value for key, value in plain.items()}
 
 

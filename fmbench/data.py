@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fmbench import idx, synthetic
-from fmbench.errors import ConfigError, DataError
+from fmbench.errors import FROM_ENVIRONMENT, ConfigError, DataError, UserError
 from fmbench.storage import storage_error, write_whole
 from fmbench.streams import logger
 
@@ -120,6 +120,18 @@ def load(config: Mapping[str, Any]) -> Dataset:
         DataError: A file is missing and cannot be fetched, or is not the official one.
         StorageError: A file that was fetched cannot be written.
     """
+    place = config.get("root")
+    try:
+        return _load(config)
+    except UserError as error:
+        if place not in FROM_ENVIRONMENT:
+            raise
+        # What the environment says is no part of a record, nor of a log that lies beside it.
+        said = str(error).replace(place, FROM_ENVIRONMENT[place])
+        raise type(error)(said) from None
+
+
+def _load(config: Mapping[str, Any]) -> Dataset:
     name = config["name"]
     if name == "synthetic":
         return _draw(config["train_size"], config["test_size"], config["seed"])

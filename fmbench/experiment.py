@@ -111,7 +111,9 @@ def options_of_sweep(hydra: Any) -> list[str]:
     """
     if chosen(hydra, "sweep") is None:
         return []
-    given = {text.partition("=")[0]: text for text in map(str, hydra.overrides.task)}
+    typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    given = {text.partition("=")[0]: text for text in map(str, typed)}
     kept = [text for group, text in given.items() if group in {*GROUPS, "experiment"}]
     experiment = chosen(hydra, "experiment")
     found = [f"experiment={experiment}"] if experiment and "experiment" not in given else []

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fmbench.config import CONFIG_DIR, GROUPS
+from fmbench.environment import VariableError
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.overrides import close, for_key
 
@@ -56,6 +57,11 @@ def as_user_error(error: BaseException) -> UserError | None:
         return as_user_error(error.error)
     if isinstance(error, UserError):
         return error
+    for cause in _chain(error):
+        if isinstance(cause, VariableError):
+            keys = (getattr(each, "full_key", None) for each in _chain(error))
+            key = next(filter(None, keys), None)
+            return ConfigError(f"{key}: {cause}" if key else str(cause))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         more = "" if option.lower() in error.options else _elsewhere(group, option)

@@ -94,7 +94,7 @@ def axes(config: DictConfig) -> list[Axis]:
     given = config.hydra.sweeper.get("params") or {}
     texts = [f"{key}={value}" for key, value in given.items()]
     found: dict[str, Axis] = {}
-    for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
+    for override in parser.parse_overrides(texts + typed(config)[1]):
         key = override.get_key_element()
         if override.is_discrete_sweep():
             _refuse_many(_count(override), config.max_runs, str(override.input_line), "values")
@@ -228,7 +228,7 @@ def _check_search(config: DictConfig) -> None:
     given = config.hydra.sweeper.get("params") or {}
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     texts = [f"{key}={value}" for key, value in given.items()]
-    for override in parser.parse_overrides(texts + list(config.hydra.overrides.task)):
+    for override in parser.parse_overrides(texts + typed(config)[1]):
         key = override.get_key_element().lstrip("+~")
         if key == "seed" and override.is_sweep_override():
             raise ConfigError(

@@ -127,8 +127,14 @@ def refuse_untrusted_runs(
         refuse_untrusted(composed, config.hydra.job.config_name)
 
 
-def typed(config: DictConfig) -> tuple[list[str], list[str]]:
-    """The overrides of a command line, of Hydra and of the run, as they were typed."""
+def typed(config: Any) -> tuple[list[str], list[str]]:
+    """The overrides of a command line, of Hydra and of the run, as they were typed.
+
+    Taken one by one, they would have `${oc.env:NAME}` in them replaced.
+
+    Args:
+        config: with a `hydra` part.
+    """
     given = OmegaConf.to_container(config.hydra.overrides, resolve=False)
     assert isinstance(given, dict)
     of_hydra, of_run = ([str(text) for text in given[part]] for part in ("hydra", "task"))

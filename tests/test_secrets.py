@@ -1,14 +1,16 @@
 """No secret gets where somebody else may read it: of a URL, of the environment."""
 
+import json
+import re
 import time
 from pathlib import Path
 
 import pytest
-from commands import CHECKOUT
+from commands import CHECKOUT, TINY
 from records import write
 from reports import build, printed
 
-from fmbench import study
+from fmbench import assembly, callbacks, study, trackers
 from fmbench.errors import ConfigError, one_line
 
 #: A password, wherever a URL can have one.
@@ -84,3 +86,120 @@ def test_a_url_without_a_password_is_shown_as_it_is():
     start = time.perf_counter()
     one_line(long)
     assert time.perf_counter() - start < 2
+
+
+@pytest.fixture
+def secret(command, tmp_path, monkeypatch):
+    """Run a command in a folder with a secret around it; it must be nowhere then."""
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    monkeypatch.setenv("FMBENCH_DATA", "/s3cr3t/data")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def call(*words):
+        status, out, err = command(*words)
+        assert "s3cr3t" not in out + err + caught(tmp_path)
+        return status, out, err
+
+    return call
+
+
+def caught(folder):
+    """All names and texts below a folder, but for the files of options there."""
+    found = [path for path in folder.rglob("*") if "theirs" not in path.parts]
+    texts = [path.read_bytes().decode("latin-1") for path in found if path.is_file()]
+    return "".join([*(path.name for path in found), *texts])
+
+
+_GLOBAL = "# @package _global_\n"
+
+
+@pytest.mark.parametrize("value", ["${oc.env:SECRET}", "${oc.env:NOPE,${oc.env:SECRET}}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data: {{root: '{}'}}",
+        "data: {{root: '${{oc.env:FMBENCH_DATA,{}}}'}}",
+        "data: {{mirrors: ['file:///{}'], download: true}}",
+        "optimizer: {{lr: '{}'}}",
+        "optimizer: {{lr: '${{oc.decode:{}}}'}}",
+        "model: {{note: '${{data.root}}'}}\ndata: {{root: '{}'}}",
+        "model: {{note: {{'a': ['{}']}}}}",
+        "logger: {{experiment: '{}'}}",
+        "defaults: [{{override /model: '{}'}}]",
+        "defaults: [{{override /logger: '{}'}}]",
+        "hydra: {{run: {{dir: 'x/{}'}}}}",
+        "hydra: {{job: {{name: '{}'}}}}",
+        "hydra: {{job: {{env_set: {{X: '{}'}}}}}}",
+        "hydra: {{job: {{env_copy: [SECRET]}}}}\nmodel: {{note: '${{hydra:job.env_set.SECRET}}'}}",
+        "hydra: {{verbose: '{}'}}",
+    ],
+)
+def test_a_file_reads_nothing_of_the_environment(text, value, secret, tmp_path):
+    path = tmp_path / "here/theirs/experiment/x.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(_GLOBAL + text.format(value) + "\n", "utf-8")
+    given = ["--config-dir=theirs", "experiment=x", "data.download=false", "model=lenet5"]
+    if "override /model" in text:
+        del given[-1]
+    status, _, err = secret(*given)
+    assert status == 2
+    assert re.search(r"SECRET|may not set|hydra.run.dir", err)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-m", "sweep=x", *TINY, "model=lenet5"]])
+def test_nor_does_what_it_says_of_hydra(words, secret, tmp_path):
+    path = tmp_path / "here/theirs/sweep/x.yaml"
+    path.parent.mkdir(parents=True)
+    value = "${oc.env:SECRET}"
+    path.write_text(
+        f"{_GLOBAL}defaults: [{{override /hydra/sweeper: optuna}}]\n"
+        f"hydra:\n  help: {{header: '{value}'}}\n"
+        f"  sweeper: {{params: {{batch_size: '16,32'}}, sampler: {{seed: '{value}'}}}}\n",
+        "utf-8",
+    )
+    status, _, err = secret("--config-dir=theirs", "sweep=x", *words)
+    assert status == 2
+    assert "SECRET" in err or "hydra.help" in err
+
+
+@pytest.mark.parametrize("given", ["data.root=${oc.env:SECRET}", "data.download=false"])
+def test_the_place_of_the_data_is_said_by_the_name_of_its_variable(given, secret, tmp_path):
+    name = "SECRET" if "SECRET" in given else "FMBENCH_DATA"
+    words = ["model=lenet5", "epochs=1", "data.download=false", given]
+    for more in ([], ["-m", "seed=0,1"]):
+        status, _, err = secret(*words, *more)
+        assert status == 3
+        assert f"put them into ${name} or ${name}/FashionMNIST/raw" in err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_was_typed_is_kept_as_it_was_typed(secret, tmp_path):
+    given = ["+data.root=${oc.env:SECRET}", "epochs=1", "hydra.sweep.dir=runs"]
+    status, _, err = secret("-m", *TINY, *given, "seed=0,1")
+    assert status == 0
+    assert "run 2 of 2: " in err
+    assert "oc.env:SECRET" in caught(tmp_path)
+
+
+def test_nor_is_it_in_a_record_or_a_log(secret, tmp_path, monkeypatch):
+    """Of data that are lost after the first look at them."""
+    monkeypatch.setattr(callbacks, "load", lambda _: None, raising=False)
+    monkeypatch.setattr(assembly, "rehearse", lambda _: None)
+    status, _, _ = secret("model=lenet5", "data.download=false", "hydra.run.dir=run")
+    assert status == 3
+    record = json.loads((tmp_path / "here/run/result.json").read_text("utf-8"))
+    assert record["status"] == "failed"
+    assert "$FMBENCH_DATA/FashionMNIST/raw" in record["error"]
+
+
+def test_nor_is_the_address_of_a_server(monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://s3cr3t.example:5000/x?y=s3cr3t")
+
+    def fails():
+        raise OSError("HTTPSConnectionPool(host='s3cr3t.example', port=5000): /x?y=s3cr3t refused")
+
+    assert not trackers._safely("mlflow", fails)
+    assert "s3cr3t" not in caplog.text
+    assert "refused" in caplog.text

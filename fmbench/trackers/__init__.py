@@ -8,6 +8,7 @@ The packages that a tracker needs are imported with the tracker's own module, wh
 
 import json
 import logging
+import os
 import random
 import re
 import warnings
@@ -16,8 +17,9 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from fmbench.errors import ConfigError, installs
+from fmbench.errors import ConfigError, installs, one_line
 from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
 from fmbench.streams import logger
 
@@ -25,6 +27,9 @@ log = logger(__name__)
 
 #: Whose name, and password, a URL may hold.
 _USER = re.compile(r"://[^/\s@]*@")
+
+#: Where MLflow looks for its server.
+SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 
 #: A line of `history.jsonl`.
 Line = Mapping[str, Any]
@@ -102,11 +107,23 @@ def _safely(name: str, call: Callable[[], None]) -> bool:
         with _undisturbed():
             call()
     except Exception as error:  # noqa: BLE001 - of whatever package
-        said = _USER.sub("://***@", " ".join(str(error).split())[:300])
+        said = _without_address(str(error))[:300]
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         log.warning("logger=%s: %s; the run goes on without", name, reason)
         return False
     return True
+
+
+def _without_address(text: str) -> str:
+    """A text on one line, without what the environment says of the server."""
+    text = _USER.sub("://***@", one_line(text))
+    where = os.environ.get(SERVER_VARIABLE, "")
+    with suppress(ValueError):
+        url = urlsplit(_USER.sub("://", where))
+        parts = (where, url.geturl(), url.netloc, url.hostname, url.query)
+        for part in sorted({part for part in parts if part and len(part) > 1}, key=len)[::-1]:
+            text = text.replace(part, f"${SERVER_VARIABLE}")
+    return text
 
 
 @contextmanager

@@ -22,10 +22,7 @@ from fmbench.record import (
     Record,
 )
 from fmbench.storage import file_lock, write_whole
-from fmbench.trackers import Line, final, settings, silenced
-
-#: Where MLflow looks for its server.
-SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
+from fmbench.trackers import SERVER_VARIABLE, Line, final, settings, silenced
 
 #: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
 DATABASE_NAME = "mlflow.db"
