@@ -8,17 +8,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench import environment, parts, sources
+from fmbench import environment, knobs, parts, sources
 from fmbench.errors import ConfigError
 from fmbench.reference import check_reference
 
@@ -26,18 +25,6 @@ PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
 GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
-
-#: At a millisecond each they take eleven days.
-MOST_EPOCHS = 10**9
-
-#: More than any machine has cores; PyTorch takes no number of any size.
-MOST_THREADS = 1024
-
-PRECISIONS = ("auto", "fp32", "bf16")
-MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
-
-#: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
-LOGGERS = ("none", "tensorboard", "mlflow")
 
 #: Characters of an experiment's name.
 _LONGEST_NAME = 200
@@ -49,89 +36,8 @@ TRUST_VARIABLE = "FMBENCH_TRUST"
 TRUSTED = os.environ.get(TRUST_VARIABLE, "")
 
 
-_WHOLE, _TEXT = "a whole number", "a text"
-
-#: What the keys of the open groups must hold.
-_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "model._target_": ((str,), "the class to call"),
-    "optimizer._target_": ((str,), "the class to call"),
-    "optimizer.lr": ((int, float), "a number above 0"),
-    "scheduler._target_": ((str,), "the function to call"),
-    "data.name": ((str,), _TEXT),
-    "data.mean": ((int, float), "a number"),
-    "data.std": ((int, float), "a number"),
-    "data.split.name": ((str,), _TEXT),
-    "data.split.validation": ((int, NoneType), "a whole number, or null"),
-    "data.split.seed": ((int,), _WHOLE),
-}
-
-_TYPES_OF_DATA: dict[str, dict[str, tuple[tuple[type, ...], str]]] = {
-    "fashion_mnist": {
-        "data.root": ((str,), _TEXT),
-        "data.mirrors": ((list,), "a list of URLs"),
-        "data.download": ((bool,), "true or false"),
-    },
-    "synthetic": {
-        "data.train_size": ((int,), _WHOLE),
-        "data.test_size": ((int,), _WHOLE),
-        "data.seed": ((int,), _WHOLE),
-    },
-}
-
 #: What every image of the data sets has, and nets that take it as an argument must be told.
 _SHAPE = {"channels": 1, "classes": 10}
-
-
-@dataclass
-class Search:
-    """The keys of `sweep`: of a search, the sweep that looks for the best run."""
-
-    trials: int = 20
-    jobs: int = 1
-    pruner: str = "none"
-    objective: Any = "validation_accuracy"
-    storage: str | None = None
-    study: str | None = None
-
-
-@dataclass
-class Logger:
-    """The keys of `logger`: what gets a run's numbers while it goes on. It decides nothing."""
-
-    name: str = "none"
-    experiment: str = "fmbench"  # of MLflow
-
-
-@dataclass
-class Config:
-    """The main knobs and their types.
-
-    The groups are open, each option brings its own keys; `augmentation` alone is the same for all.
-    """
-
-    model: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    scheduler: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    augmentation: parts.Parts = field(default_factory=parts.Parts)
-    batch_size: int = 64
-    epochs: int = 12
-    seed: int = 0
-    label_smoothing: float = 0.0
-    test_every: int | None = 0
-    keep_model: bool = False
-    checkpoint_every: int | None = None
-    keep_checkpoint: bool = False
-    device: str = "auto"
-    precision: str = "auto"
-    memory_format: str = "auto"
-    deterministic: bool = False
-    cuda_graphs: bool = False
-    threads: int | None = None
-    max_runs: int = 10_000
-    sweep: Search = field(default_factory=Search)
-    logger: Logger = field(default_factory=Logger)
-    reference: dict[str, Any] | None = None  # no knob: an experiment brings it
 
 
 #: What each group of a run may instantiate: by name, since a pattern would let in what else can be
@@ -240,11 +146,12 @@ def trust_needed(config: Mapping[str, Any]) -> str | None:
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
     sources.install()
-    ConfigStore.instance().store("schema", Config, provider="fmbench", replace=True)
+    ConfigStore.instance().store("schema", knobs.Config, provider="fmbench", replace=True)
     # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    OmegaConf.register_resolver("fmbench.knobs", knobs.help_text, replace=True)
     OmegaConf.register_resolver("oc.env", environment.read, replace=True)
 
 
@@ -279,42 +186,24 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
     """
-    known = [field.name for field in fields(Config)]
     for key in config:
-        if key not in known:
-            raise ConfigError(f"{key}: no such key; there are: {', '.join(known)}")
-    for key in known:
+        if key not in knobs.TOP:
+            raise ConfigError(f"{key}: no such key; there are: {', '.join(knobs.TOP)}")
+    for key in knobs.TOP:
         if key not in config:
             raise ConfigError(f"{key}: is not there; it cannot be deleted")
     for key, value in _numbers(config):
         if not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
-    _at_least(config, "batch_size", 1)
-    _at_least(config, "epochs", 1)
-    _at_least(config, "test_every", 0)
-    _at_least(config, "checkpoint_every", 0)
-    _at_least(config, "threads", 1)
-    _at_least(config, "max_runs", 1)
-    if config["epochs"] > MOST_EPOCHS:
-        raise ConfigError(f"epochs={config['epochs']}: must be at most {MOST_EPOCHS:,}")
-    if (config["threads"] or 1) > MOST_THREADS:
-        raise ConfigError(f"threads={config['threads']}: must be at most {MOST_THREADS}")
-    if not 0 <= config["seed"] < 2**63:
-        raise ConfigError(f"seed={config['seed']}: must be 0 or more and below 2**63")
-    if not 0 <= config["label_smoothing"] < 1:
-        raise ConfigError(
-            f"label_smoothing={config['label_smoothing']}: must be at least 0 and below 1"
-        )
+    for name in knobs.TOP:
+        refuse_out_of_bounds(name, config[name])
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
-    for key, allowed in (("precision", PRECISIONS), ("memory_format", MEMORY_FORMATS)):
-        if config[key] not in allowed:
-            raise ConfigError(f"{key}={config[key]}: must be one of {', '.join(allowed)}")
     _check_logger(config["logger"])
     check_reference(config["reference"])
-    own = _TYPES_OF_DATA.get(config["data"].get("name", ""), {})
-    for key, (types, wanted) in (_TYPES | own).items():
-        _has_type(config, key, types, wanted)
+    own = knobs.OF_DATA.get(config["data"].get("name", ""), {})
+    for key, meaning in {**knobs.IN_GROUPS, **own}.items():
+        _has_type(config, key, meaning.types, meaning.wanted)
     for group in _TARGETS:
         target = config[group]["_target_"]
         # Hydra looks at where it leads to, once more, when it is started.
@@ -335,13 +224,23 @@ def check(config: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_out_of_bounds(name: str, value: Any) -> None:
+    """Refuse a value that the key of that name may not have.
+
+    Raises:
+        ConfigError: it is out of the key's bounds.
+    """
+    fault = knobs.KEYS[name].fault(value)
+    if fault is not None:
+        raise ConfigError(f"{name}={value}: {fault}")
+
+
 def _check_logger(logger: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(Logger)]
+    known = [field.name for field in fields(knobs.Logger)]
     for key in logger:
         if key not in known:
             raise ConfigError(f"logger.{key}: no such key; there are: {', '.join(known)}")
-    if logger["name"] not in LOGGERS:
-        raise ConfigError(f"logger.name={logger['name']}: must be one of {', '.join(LOGGERS)}")
+    refuse_out_of_bounds("logger.name", logger["name"])
     name = logger["experiment"]
     if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
         raise ConfigError(
@@ -363,11 +262,6 @@ def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], want
     # bool is an int to Python, and true is no number to a reader.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ConfigError(f"{key}={value}: must be {wanted}, is a {type(value).__name__}")
-
-
-def _at_least(config: Mapping[str, Any], key: str, least: int) -> None:
-    if config[key] is not None and config[key] < least:
-        raise ConfigError(f"{key}={config[key]}: must be {least} or more")
 
 
 def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, int | float]]:

@@ -16,11 +16,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmbench import knobs
 from fmbench.config import CONFIG_DIR, GROUPS, resolve
 from fmbench.overrides import mended
-from fmbench.record import DECIDING_KNOBS, PLACES, leaves
-
-_PLACES = {f"data.{name}" for name in PLACES}
+from fmbench.record import leaves
 
 
 def options(hydra: Any) -> dict[str, str]:
@@ -174,8 +173,8 @@ def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """All that decides a run but its seed, as texts under dotted names."""
     for key, value in leaves(config):
         group, _, inner = key.partition(".")
-        of_group = inner and group in (*GROUPS, "reference") and key not in _PLACES
-        if of_group or key in DECIDING_KNOBS:
+        of_group = inner and group in (*GROUPS, "reference") and key not in knobs.UNRECORDED
+        if of_group or key in knobs.DECIDING:
             yield key, _text(value)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmbench.config import refuse_out_of_bounds
 from fmbench.errors import ConfigError
 from fmbench.record import Record
 
@@ -26,9 +27,6 @@ OF_AN_EPOCH = ("validation_accuracy", "validation_loss")
 
 #: More cannot be looked at.
 MOST = 3
-
-#: What stops a run that promises nothing; `fmbench.study` makes them.
-PRUNERS = ("none", "median", "halving", "hyperband")
 
 
 def names(objective: Any) -> tuple[str, ...]:
@@ -62,11 +60,8 @@ def check(sweep: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: the first of them that cannot be.
     """
-    for key in ("trials", "jobs"):
-        if sweep[key] < 1:
-            raise ConfigError(f"sweep.{key}={sweep[key]}: must be 1 or more")
-    if sweep["pruner"] not in PRUNERS:
-        raise ConfigError(f"sweep.pruner={sweep['pruner']}: must be one of {', '.join(PRUNERS)}")
+    for key in ("trials", "jobs", "pruner"):
+        refuse_out_of_bounds(f"sweep.{key}", sweep[key])
     of_search = names(sweep["objective"])
     if sweep["pruner"] != "none" and (len(of_search) > 1 or of_search[0] not in OF_AN_EPOCH):
         raise ConfigError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fmbench
+from fmbench import knobs
 
 SCHEMA = 1
 RESULT_NAME = "result.json"
@@ -28,27 +29,7 @@ DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pr
 #: search has given them up, what nobody needs.
 FINAL = (COMPLETED, DIVERGED, PRUNED)
 
-#: Top-level knobs that decide what is computed, beside the groups. The others (device, precision,
-#: memory_format, threads, deterministic, cuda_graphs) are in the fingerprint; test_every looks,
-#: keep_model, keep_checkpoint and checkpoint_every only keep.
-DECIDING_KNOBS = ("batch_size", "epochs", "label_smoothing")
-
-#: Where the data set lies says nothing about the run, and may name a person's folders.
-PLACES = ("root", "mirrors", "download")
-
-#: Keys of a config that are no part of a run.
-_NO_PART = ("reference", "max_runs", "sweep", "logger")
-
-#: Those that are, as `fmbench.config.Config` has them.
-KNOBS = frozenset(
-    (
-        *("model", "optimizer", "scheduler", "data", "augmentation", *DECIDING_KNOBS, "seed"),
-        *("test_every", "keep_model", "checkpoint_every", "keep_checkpoint", "device", "precision"),
-        *("memory_format", "deterministic", "cuda_graphs", "threads"),
-    )
-)
-
-#: An override of one of them: its sign, its first key, the others.
+#: An override of a key of a run: its sign, its first key, the others.
 _OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
 
 
@@ -168,9 +149,8 @@ def keys(
         split_hash: of which images train, validate and test.
         source: of the user's own code that is run; None where there is none.
     """
-    deciding = {knob: config[knob] for knob in DECIDING_KNOBS}
-    for group in ("model", "optimizer", "scheduler", "augmentation"):
-        deciding[group] = config[group]
+    deciding = knobs.deciding(config)
+    deciding |= {group: config[group] for group in knobs.HASHED_GROUPS}
     data = config["data"]
     deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
     deciding["split"] = split_hash
@@ -202,8 +182,14 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     And without the published figures, which decide nothing and have a field of their own, the limit
     of a sweep, and who else is told of the run.
     """
-    data = {key: value for key, value in config["data"].items() if key not in PLACES}
-    return {key: value for key, value in config.items() if key not in _NO_PART} | {"data": data}
+    kept = {key: value for key, value in config.items() if key not in knobs.UNRECORDED}
+    return kept | {
+        "data": {
+            key: value
+            for key, value in config["data"].items()
+            if f"data.{key}" not in knobs.UNRECORDED
+        }
+    }
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -232,5 +218,6 @@ def _is_of_a_run(text: str) -> bool:
     if found is None or not ("=" in text or text.startswith("~")):
         return False
     first, rest = found.groups()
-    place = first == "data" and rest.removeprefix(".").partition(".")[0] in PLACES
-    return (first in KNOBS and not place) or first + rest == "experiment"
+    key = f"{first}{rest}"
+    place = ".".join(key.split(".")[:2]) in knobs.UNRECORDED
+    return (first in knobs.RECORDED and not place) or key == "experiment"

@@ -11,6 +11,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from fmbench import knobs
 from fmbench.answers import to_bytes
 from fmbench.errors import StorageError
 from fmbench.record import (
@@ -42,11 +43,6 @@ from fmbench.storage import (
 )
 from fmbench.trials import SEARCH_NAME
 
-#: Knobs that may be another when an interrupted run goes on: where and how fast it is computed, and
-#: what is kept.
-MAY_CHANGE = ("device", "threads", "keep_model", "keep_checkpoint", "checkpoint_every")
-
-
 #: Files that a run writes after its record.
 _OF_A_RUN = (
     *(PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
@@ -58,9 +54,6 @@ _OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 #: Logs: Hydra's, and those of a shell or a cluster that starts a run in a folder made for it.
 _LOGS = (".log", ".out", ".err")
-
-#: Knobs that older records lack, and what their runs did.
-ADDED = {"memory_format": "auto"}
 
 #: What the system says of a folder that cannot be one, so that it holds nothing either.
 _NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -220,12 +213,12 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
     there, here = (
-        {key: json.dumps(value) for key, value in leaves(ADDED | dict(one))}
+        {key: json.dumps(value) for key, value in leaves(knobs.NEUTRAL | dict(one))}
         for one in (made, config)
     )
     for key in {**there, **here}:
         looks_now = key == "test_every" and there.get(key) == "null"
-        if key not in MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
+        if key not in knobs.MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
             if made is not record.config and key == "precision":
                 way_out = f"precision=auto goes on with it; else {way_out}"

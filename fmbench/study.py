@@ -135,7 +135,7 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
       on (Li et al., "Hyperband", 2018).
 
     Args:
-        kind: one of `fmbench.objectives.PRUNERS`.
+        kind: one of `fmbench.knobs.PRUNERS`.
         epochs: of a run.
         trials: of the search.
     """

@@ -218,7 +218,7 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
         (["optimizer.momentum=-1"], 2, ["optimizer", "-1"]),
         (["+model.colour=1"], 2, ["model", "colour"]),
         (["model._target_=os.system"], 2, ["os.system"]),
-        (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["whitelist"]),
+        (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["not allowed"]),
         (["+hydra.callbacks.x._target_=os.system"], 2, ["os.system"]),
         (["optimizer.lr"], 2, ["optimizer.lr"]),
         (["bätch=3"], 2, ["bätch=3"]),

@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import dataclasses
 import io
 import logging
 import os
@@ -19,7 +18,6 @@ from reports import HOSTILE, build, printed, table_cells, write_hostile
 
 import fmbench
 from fmbench import best, cli, predict, record, streams, summary
-from fmbench.config import Config
 from fmbench.errors import UserError, one_line
 from fmbench.record import Record
 from fmbench.report import columns, escape
@@ -307,8 +305,6 @@ def test_only_words_that_a_run_records_are_printed_as_its_command(tmp_path, monk
 
 
 def test_what_a_run_may_record_are_the_keys_of_a_run():
-    knobs = {field.name for field in dataclasses.fields(Config)}
-    assert knobs - set(record._NO_PART) == record.KNOBS
     assert record.recorded_overrides([*_STRANGE, *_OURS]) == _OURS
     text = best.text([*_STRANGE, "epochs=3"], number=1, accuracy=0.5)
     assert "hydra" not in text

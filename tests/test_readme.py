@@ -1,5 +1,6 @@
 """The README's commands must be commands: each is taken apart and composed, or checked, here."""
 
+import importlib
 import re
 import shlex
 from functools import lru_cache
@@ -12,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
-from fmbench import parts, preview
+from fmbench import knobs, parts, preview
 from fmbench.predict import _parser as predict_parser
 from fmbench.report.__main__ import _compare_parser as compare_parser
 from fmbench.report.__main__ import _parser as report_parser
@@ -173,12 +174,15 @@ def test_links_and_pictures_are_there():
                 assert (CHECKOUT / target).is_file(), target
 
 
-def test_knobs_named_are_those_there_are():
-    (paragraph,) = re.findall(r"The knobs at the top are (.*?)\.\n? ?Everything", README, re.DOTALL)
-    groups = {group for group in configuration.GROUPS if "." not in group} | {"logger"}
-    knobs = set(vars(configuration.Config())) - groups - {"reference"}
-    of_search = {f"sweep.{key}" for key in vars(configuration.Search())}
-    assert set(re.findall(r"`([\w.]+)`", paragraph)) == knobs - {"sweep"} | of_search
+def test_the_reference_of_the_keys_is_what_the_program_goes_by(monkeypatch):
+    monkeypatch.syspath_prepend(str(CHECKOUT / "scripts"))
+    page = importlib.import_module("configuration")
+    assert page.PAGE.read_text("utf-8") == page.page(), "run python scripts/configuration.py"
+    groups = {group for group in configuration.GROUPS if "." not in group} | {"logger", "sweep"}
+    top = set(vars(knobs.Config())) - groups - {"reference"}
+    of_search = {f"sweep.{key}" for key in vars(knobs.Search())}
+    for name in top | of_search:
+        assert f"| `{name}` |" in page.page()
 
 
 def test_report_help_names_the_default_folders():

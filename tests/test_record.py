@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import compose
+from commands import CHECKOUT, compose
 
+from fmbench import knobs
 from fmbench.errors import StorageError
 from fmbench.record import keys, recorded_config, recorded_overrides
 from fmbench.runfolder import RunFolder
@@ -36,6 +37,26 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
         *({"test_every": 3}, {"keep_model": True}),
     ]:
         assert keys({**config, **change}, "images", "split") == (key, row), change
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "docs/results").rglob("result.json")), ids=str)
+def test_every_kept_record_has_the_key_that_it_had(path):
+    record = json.loads(path.read_text("utf-8"))
+    found = keys(
+        record["config"], record["data"]["sha256"], record["split"]["hash"], record.get("source")
+    )
+    assert found == (record["key"], record["configuration"])
+
+
+def test_a_key_that_is_added_splits_no_rows(monkeypatch):
+    """At its neutral value, whatever its default is; a config that lacks it is at that value."""
+    config = recorded_config(compose())
+    before = keys(config, "images", "split")
+    monkeypatch.setattr(knobs, "DECIDING", (*knobs.DECIDING, "clip_norm"))
+    monkeypatch.setattr(knobs, "NEUTRAL", {**knobs.NEUTRAL, "clip_norm": None})
+    assert keys(config, "images", "split") == before
+    assert keys({**config, "clip_norm": None}, "images", "split") == before
+    assert keys({**config, "clip_norm": 1.0}, "images", "split") != before
 
 
 def test_seed_changes_the_key_but_not_the_row():

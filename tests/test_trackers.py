@@ -22,7 +22,7 @@ from commands import CHECKOUT, TINY, compose, python, records
 
 import fmbench as package
 from fmbench import attempt, trackers
-from fmbench.config import LOGGERS
+from fmbench.knobs import LOGGERS
 from fmbench.record import keys, recorded_config, recorded_overrides
 from fmbench.runfolder import mark_ended
 from fmbench.saver import Saver

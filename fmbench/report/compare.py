@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fmbench.errors import ConfigError, one_line
+from fmbench.knobs import HARDWARE
 from fmbench.report.columns import NET, SHOWN, Row
 from fmbench.report.comparison import ClassPair, Comparison, SeedPair
-from fmbench.report.differs import HARDWARE
 from fmbench.report.formats import at_once, duration
 from fmbench.report.ranks import Evidence, evidence
 from fmbench.report.rows import class_names, plain_rows

@@ -8,12 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fmbench import knobs
 from fmbench.errors import one_line
-from fmbench.record import DECIDING_KNOBS, leaves
+from fmbench.record import leaves
 from fmbench.report.columns import SHOWN, Row
-
-# Wall times, and the last bits of an accuracy, depend on these.
-HARDWARE = ("device", "precision", "threads", "memory_format", "deterministic", "cuda_graphs")
 
 # They say that two rows differ, but not how: only where nothing else does.
 HASHES = ("data_sha256", "split_hash", "source")
@@ -123,9 +121,9 @@ def settings_of(row: Row) -> dict[str, str]:
     settings |= {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in leaves(config)
-        if key != "data.name" and ("." in key or key in DECIDING_KNOBS)
+        if key != "data.name" and ("." in key or key in knobs.DECIDING)
     }
-    settings |= {name: str(row[name]) for name in HARDWARE if row[name] is not None}
+    settings |= {name: str(row[name]) for name in knobs.HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
     settings |= {name: str(row[name]) for name in COUNTS if row[name] is not None}
     return settings

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from fmbench.errors import one_line
+from fmbench.knobs import HARDWARE
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.reference import in_words
 from fmbench.report.columns import SPLIT, Column, Row, shown
-from fmbench.report.differs import HARDWARE
 from fmbench.report.formats import MISSING, split
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.view import TEST_ACCURACY

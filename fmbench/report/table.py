@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from fmbench.knobs import HARDWARE
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.aggregate import ROW, aggregate, with_repeats
 from fmbench.report.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.command import ANY_FOLDER, command, model_settings, typed
-from fmbench.report.differs import HARDWARE, UNSET, differences
+from fmbench.report.differs import UNSET, differences
 from fmbench.report.published import PUBLISHED, published
 from fmbench.report.ranks import ranked
 from fmbench.report.rows import REAL, SYNTHETIC, plain_rows

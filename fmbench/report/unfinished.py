@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench import knobs
 from fmbench.report.aggregate import ROW
 from fmbench.report.rows import plain_rows
 
@@ -53,9 +54,10 @@ def not_completed_alike(
 
 def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
     """What two runs have in common that differ in their seed alone, as far as was typed."""
-    config = json.loads(run["config"])
-    config.pop("seed", None)
-    config.pop("test_every", None)  # it only looks
-    config.pop("keep_model", None)  # and this only keeps
+    config = {
+        key: value
+        for key, value in json.loads(run["config"]).items()
+        if key not in knobs.TOP or (knobs.TOP[key].role != "kept" and not knobs.TOP[key].repeats)
+    }
     said = json.dumps(config, sort_keys=True) if config else run["configuration"]
     return (*(run[name] for name in CHOSEN), said)

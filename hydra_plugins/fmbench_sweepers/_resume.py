@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from fmbench.config import resolve
 from fmbench.errors import PartialResultsError, StorageError
 from fmbench.explain import Refusal
+from fmbench.knobs import MAY_CHANGE
 from fmbench.record import RESULT_NAME, Record, recorded_config, recorded_overrides
-from fmbench.runfolder import MAY_CHANGE, as_computed, is_done
+from fmbench.runfolder import as_computed, is_done
 from fmbench.stop import StopRequested
 from fmbench.streams import logger
 from fmbench.trials import DATABASE_NAME

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fmbench import best, study
+from fmbench import best, knobs, study
 from fmbench.config import resolve
 from fmbench.data import load
 from fmbench.errors import ConfigError, PartialResultsError, StorageError, UserError
@@ -45,9 +45,6 @@ log = logger("fmbench.sweep")
 
 #: A trial and the overrides of its run.
 Drawn = tuple[Trial, list[str]]
-
-#: What may change between two starts of a search.
-_MAY_CHANGE = ("device", "threads", "checkpoint_every", "keep_model", "keep_checkpoint", "max_runs")
 
 #: Seconds between looks at a run that an earlier start has left at work: at first, and at most.
 _LOOK, _LOOK_AT_MOST = 0.2, 5.0
@@ -157,7 +154,8 @@ class Search(OptunaSweeperImpl):
             **{
                 name: str(value)
                 for key, value in self.fixed.items()
-                if (name := key.lstrip("+")) not in _MAY_CHANGE and not name.startswith("sweep")
+                if (name := key.lstrip("+")) not in knobs.MAY_CHANGE
+                and not name.startswith("sweep")
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }

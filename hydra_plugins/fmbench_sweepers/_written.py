@@ -28,7 +28,7 @@ def write(ledger: Ledger, *, total: int, pruner: str, sampler: str) -> None:
     Args:
         ledger: of the search.
         total: trials that were asked for.
-        pruner: one of `fmbench.objectives.PRUNERS`.
+        pruner: one of `fmbench.knobs.PRUNERS`.
         sampler: the name of its class.
 
     Raises:
