@@ -79,3 +79,26 @@ def test_nobody_is_advised_to_delete_what_fmbench_did_not_write():
     of_checkpoints = found.pop("saver.py")
     assert len(of_checkpoints) == 2
     assert not any(found.values()), found
+
+
+def test_every_promise_of_security_has_its_tests():
+    """What docs/security.md names is there, and each promise of SECURITY.md stands in a row."""
+    table = (CHECKOUT / "docs/security.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)::(test_\w+)`", table))
+    there = {
+        (file, name)
+        for file in {file for file, _ in named}
+        for name in re.findall(
+            r"^def (test_\w+)", (CHECKOUT / "tests" / file).read_text("utf-8"), re.MULTILINE
+        )
+    }
+    assert len(named) > 50
+    assert not named - there
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    assert {len(row) for row in rows} == {5}
+    assert all("::test_" in tests for *_, tests in rows)
+    shown = {number for *_, numbers, _ in rows for number in numbers.split(", ")}
+    promises = re.findall(
+        r"^(\d+)\. \*\*", (CHECKOUT / "SECURITY.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert shown == set(promises)
