@@ -1,7 +1,6 @@
 """One start of a run in its folder: prepare, train, evaluate, keep what is to be kept."""
 
 import contextlib
-import json
 import math
 import random
 import secrets
@@ -16,7 +15,7 @@ import torch
 
 from fmbench.answers import mistakes
 from fmbench.assembly import make_model, make_trainer, prepare
-from fmbench.checkpoint import Checkpoints
+from fmbench.checkpoint import Checkpoints, bounds
 from fmbench.cost import count_flops, count_parameters
 from fmbench.device import Device, PeakMemory, choose_precision, is_out_of_memory
 from fmbench.errors import StorageError
@@ -26,8 +25,8 @@ from fmbench.progress import Display, Ticker, epoch_line
 from fmbench.provenance import git_state
 from fmbench.record import DIVERGED, FINAL, PRUNED, Record, recorded_config
 from fmbench.runfolder import RunFolder
-from fmbench.saver import Saver, changed_since, now, refuse_other_code
-from fmbench.stop import Listener
+from fmbench.saver import Saver, changed_since, now, refuse_other_code, restore
+from fmbench.stop import Listener, StopRequested
 from fmbench.streams import logger
 from fmbench.trackers import Tracking
 from fmbench.train import Answers, Epoch, Trainer, evaluate
@@ -117,8 +116,6 @@ class Attempt:
         config, record = self.config, self.record
         if self.before is None:
             self.tracking.begin(record, [])
-        elif self.state is None:
-            self.state = self.checkpoints.read()
         self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
@@ -145,6 +142,10 @@ class Attempt:
         record.fingerprint = device.fingerprint()
         self.trainer = make_trainer(config, inputs, model, device, record.flops)
         self.device = self.trainer.device  # its memory format is chosen now
+        if self.before is not None:
+            scheduler = getattr(self.trainer.schedule, "scheduler", None)
+            most = bounds(model, self.trainer.optimizer, scheduler, epochs=config["epochs"])
+            self.state = self.checkpoints.read(most, self._between)
         record.joins_last_batch = self.trainer.loader.joins_last
         self._note_source(own_source(config, model, self.trainer.optimizer, self.trainer.schedule))
         device = self._settle_threads(self.trainer)
@@ -162,6 +163,11 @@ class Attempt:
             device.name,
             precision,
         )
+
+    def _between(self) -> None:
+        """Stop where that is asked for, while nothing is there that would have to be saved."""
+        if self.listener.asked is not None:
+            raise StopRequested(self.listener.asked, saved=True)
 
     def _note_source(self, source: Source) -> None:
         """Take the user's own code into the identity of the run."""
@@ -208,9 +214,9 @@ class Attempt:
     def _threads(self, trainer: Trainer) -> int:
         most = trainer.device.threads
         if self.state is not None:
-            with contextlib.suppress(LookupError, TypeError, ValueError):  # as `Saver` will say
+            with contextlib.suppress(Exception):  # as `restore` will say
                 before: int = Record.from_json(self.state["record"]).fingerprint["threads"]
-                return min(before, most)
+                return max(1, min(before, most))
         if threads_asked() is not None:
             return most
         config, device = self.config, trainer.device
@@ -289,20 +295,23 @@ class Attempt:
             StorageError: it kept no checkpoint, or the folder cannot be written to.
         """
         record = self.record
-        state = self.state = self.checkpoints.read()
-        if state is None:
-            raise StorageError(
-                f"{self.folder.path}: the run has completed without a look at the test set, and "
-                "kept no checkpoint to look with (keep_checkpoint=true)"
-            )
+        lacks = StorageError(
+            f"{self.folder.path}: the run has completed without a look at the test set, and "
+            "kept no checkpoint to look with (keep_checkpoint=true)"
+        )
+        if not any(path.exists() for path in self.folder.checkpoints):
+            raise lacks
         trained = replace(record)
         self.prepare()
+        state = self.state
+        if state is None:
+            raise lacks
         refuse_other_code(trained, record, self.checkpoints.path)
         device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
         record.device, record.fingerprint = trained.device, trained.fingerprint
         trainer = self.trainer
         assert trainer is not None
-        trainer.load_state_dict(state["trainer"])
+        _, history = restore(trainer, state, record, self.checkpoints.path)
         assert trainer.test is not None
         start = time.perf_counter()
         metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
@@ -323,7 +332,7 @@ class Attempt:
         self._keep_answers(answers)
         self._keep_model(trainer)
         self.folder.write_record(record)
-        self.tracking.begin(record, json.loads(state["history"]))
+        self.tracking.begin(record, history)
         self.tracking.end(record)
         if not self.config["keep_checkpoint"]:
             self.checkpoints.remove()

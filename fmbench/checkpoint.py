@@ -1,26 +1,37 @@
 """Checkpoints: what a run needs to go on, in a file that is whole or not used.
 
 A checkpoint is the SHA-256 of what follows it, and a PyTorch archive of tensors, numbers and texts
-that is read with `weights_only=True`: reading one starts no code.
+that is read with `weights_only=True`: reading one starts no code. It may be a stranger's all the
+same, whose SHA-256 is right too. So it is read within bounds, and what it holds takes the place of
+what a trainer has only where it is of the same kind.
 """
 
 import contextlib
 import copy
 import hashlib
+import io
+import os
+import pickletools
 import random
+import re
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fmbench import machine
 from fmbench.errors import StorageError
-from fmbench.storage import remove, whole_file
+from fmbench.storage import open_regular, remove, whole_file
 from fmbench.streams import logger
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 log = logger(__name__)
 
@@ -38,8 +49,58 @@ AFTER_EPOCH, WITHIN_EPOCH = 5.0, 300.0
 PATIENCE = 50
 
 
+#: The end of an archive as PyTorch writes it (APPNOTE.TXT of PKWARE, sections 4.3.14 to 4.3.16):
+#: the record of its directory, what points at that record, and the same for old readers.
+_END = struct.Struct("<4s Q HHII QQQQ 4s I Q I 4s HHHHIIH")
+
+#: An entry of its directory (section 4.3.12), before its name.
+_ENTRY = struct.Struct("<4s HHHH 4x II I HHH 8x I")
+
+#: What a pickle may name: what PyTorch writes for tensors, numbers and texts. Others that its
+#: reader knows take memory as large as they are told.
+_NAMES = re.compile(
+    r"torch\._utils _rebuild_(tensor_v[23]|parameter)|torch (Size|device|bool|[a-z]+\d+)"
+    r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|collections (OrderedDict|Counter)"
+    r"|(__builtin__|builtins) (set|complex)"
+)
+
+
 class DamagedError(Exception):
     """A checkpoint that is not what was written."""
+
+
+class Bounds(NamedTuple):
+    """How large a checkpoint can be, in bytes: the file, and what of it is no tensor."""
+
+    file: int
+    texts: int
+
+
+def bounds(model: nn.Module, optimizer: Optimizer, scheduler: object, *, epochs: int) -> Bounds:
+    """How large the checkpoints of a run can be.
+
+    Args:
+        model: of the run.
+        optimizer: over its parameters.
+        scheduler: of its learning rate.
+        epochs: of the run, each a line of its history.
+    """
+    state = list(model.state_dict().values())
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
+    texts = 2**22 + 1000 * min(epochs, 10**6) + 1000 * (len(state) + 4 * len(parameters))
+    known = is_torchs(optimizer) and is_torchs(scheduler)
+    if not known or not all(isinstance(value, Tensor) for value in state):
+        memory = machine.usable().memory or 2**40  # one's own may keep anything
+        return Bounds(memory, memory)
+    return Bounds(
+        texts + sum(one.nbytes for one in state) + 4 * sum(one.nbytes for one in parameters), texts
+    )
+
+
+def is_torchs(part: object) -> bool:
+    """Whether an optimizer or a scheduler is one of PyTorch's."""
+    return type(part).__module__.startswith("torch.optim")
 
 
 class _Hashed:
@@ -91,34 +152,136 @@ def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
     file.write(hashed.digest.hexdigest().encode())
 
 
-def read_state(file: IO[bytes], device: str = "cpu") -> dict[str, Any]:
+class _Parts(io.RawIOBase):
+    """A file as PyTorch reads an archive from it: not a part of it again and again.
+
+    PyTorch's reader does not pass on what its file raises: to it the file then ends.
+    """
+
+    def __init__(self, file: IO[bytes], most: int, between: Callable[[], None]) -> None:
+        self.file = file
+        self.left = most
+        self.between = between
+        self.error: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        try:
+            self.between()
+        except BaseException as error:  # noqa: BLE001 - raised again by `read_state`
+            self.error = error
+        view = memoryview(buffer).cast("B")
+        if self.error is not None or self.left < len(view):
+            return 0
+        content = self.file.readinto(view)  # type: ignore[attr-defined]
+        self.left -= content
+        return int(content)
+
+
+def read_state(
+    file: IO[bytes],
+    device: str = "cpu",
+    *,
+    texts: int | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """What `write_state` was given, its tensors on the CPU.
 
     Args:
         file: at its beginning; read twice, first to hash it.
         device: another one for the tensors: `meta` keeps none of their numbers.
+        texts: bytes that there may be beside the tensors; None for any number.
+        between: called after every part; what it raises ends the reading.
 
     Raises:
         DamagedError: a byte is missing or not as it was written, or it is no checkpoint.
     """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     head = file.read(len(MAGIC) + 65)
     if not head.startswith(MAGIC):
         raise DamagedError("does not begin as a checkpoint does")
     digest = hashlib.sha256()
-    while part := file.read(_PART):
+    while part := file.read(min(_PART, size - file.tell())):
         digest.update(part)
+        between()
     if head[len(MAGIC) :] != digest.hexdigest().encode() + b"\n":
         raise DamagedError("its SHA-256 is another than was written")
+    _refuse_packed(file, len(head), size, size if texts is None else texts)
     file.seek(len(head))
+    parts = _Parts(file, 2 * size, between)
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        state = torch.load(cast("IO[bytes]", parts), map_location=device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
+        if parts.error is not None:
+            raise parts.error from None
         raise DamagedError(f"PyTorch cannot read it: {_reason(error)}") from error
     if not isinstance(state, dict):
         raise DamagedError("holds no state")
     return state
+
+
+def _refuse_packed(file: IO[bytes], start: int, end: int, texts: int) -> None:
+    """Refuse an archive that PyTorch did not write: it can take far more memory than its bytes.
+
+    Its directory is looked for where PyTorch's reader finds it, and nowhere else.
+
+    Args:
+        file: holds it from `start` to `end`.
+        start: byte.
+        end: byte.
+        texts: bytes that its directory and its pickle may have.
+
+    Raises:
+        DamagedError: it has compressed entries, is no archive, or names what it may not.
+    """
+    try:
+        file.seek(max(start, end - _END.size))
+        found = _END.unpack(file.read(_END.size))
+        mark, here, count, size, place, locator, at, last = (
+            found[index] for index in (0, 6, 7, 8, 9, 10, 12, 14)
+        )
+        if (mark, locator, last, found[-1]) != (b"PK\6\6", b"PK\6\7", b"PK\5\6", 0):
+            raise DamagedError("is no archive as PyTorch writes them")
+        if here != count or place + size != at or at != end - start - _END.size or size > texts:
+            raise DamagedError("its archive is no whole one")
+        file.seek(start + place)
+        directory = file.read(size)
+        offset, pickles = 0, []
+        for _ in range(count):
+            entry = _ENTRY.unpack_from(directory, offset)
+            method, _, _, length, *lengths, begin = entry[4:]
+            name = directory[offset + _ENTRY.size :][: lengths[0]]
+            if entry[0] != b"PK\1\2" or method != 0:
+                raise DamagedError("its archive is compressed, which PyTorch does not do")
+            if name.lower().endswith(b"data.pkl"):
+                pickles.append((begin, length))
+            offset += _ENTRY.size + sum(lengths)
+        (pickled,) = pickles
+        if offset != size or pickled[1] > texts:
+            raise DamagedError("its archive is no whole one")
+        file.seek(start + pickled[0] + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        named = [text for code, text, _ in pickletools.genops(file.read(pickled[1]))
+                 if code.name in ("GLOBAL", "INST")]  # fmt: skip
+    except (struct.error, ValueError, OSError) as error:
+        raise DamagedError("is no archive as PyTorch writes them") from error
+    unknown = [text for text in named if not _NAMES.fullmatch(str(text))]
+    if unknown:
+        raise DamagedError("PyTorch cannot read it: it holds more than tensors, numbers and texts")
 
 
 def _reason(error: Exception) -> str:
@@ -194,16 +357,23 @@ class Checkpoints:
             self.last = self.clock()
             self.cost = self.last - start
 
-    def read(self) -> dict[str, Any] | None:
+    def read(
+        self, bounds: Bounds | None = None, between: Callable[[], None] = lambda: None
+    ) -> dict[str, Any] | None:
         """The newest state that is whole; None where there is none, `damaged` says why.
 
+        Args:
+            bounds: of the run; None for any size.
+            between: called again and again; what it raises ends the reading.
+
         Raises:
-            StorageError: a file is there and cannot be read.
+            StorageError: a file is there and cannot be read, or is larger than one of this run.
         """
+        most = Bounds(2**63, 2**63) if bounds is None else bounds
         for path in (self.path, self.before):
             try:
-                with path.open("rb") as file:
-                    return read_state(file)
+                with open_regular(path, most.file) as file:
+                    return read_state(file, texts=most.texts, between=between)
             except FileNotFoundError:
                 continue
             except DamagedError as error:
@@ -239,10 +409,16 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Put them back where `random_states` found them."""
+    """Put them back where `random_states` found them.
+
+    Raises:
+        Exception: they are none.
+    """
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
+    if type(position) is not int or not 0 <= position <= len(keys):
+        raise DamagedError("NumPy's random numbers stand nowhere")  # NumPy would read there
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and states["cuda"] is not None:

@@ -1,15 +1,19 @@
 """Saves a run while it goes on, so that it can end at any moment and go on from there."""
 
 import json
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fmbench.checkpoint import Checkpoints, DamagedError
-from fmbench.errors import StorageError
+from fmbench.device import is_out_of_memory
+from fmbench.errors import StorageError, UserError
 from fmbench.record import Record
+from fmbench.restore import require_number
 from fmbench.runfolder import RunFolder
+from fmbench.schema import UnreadableError, to_row
 from fmbench.stop import Listener, StopRequested
 from fmbench.streams import logger
 from fmbench.train import Trainer
@@ -22,6 +26,12 @@ PROGRESS = (
     *("test_loss", "test_accuracy", "best_test_accuracy", "best_test_epoch"),
     *("seconds", "images_per_second", "peak_memory"),
 )
+
+#: What a line of history holds.
+_OF_A_LINE = {
+    *("epoch", "learning_rate", "seconds", "train_loss", "train_accuracy"),
+    *("validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
+}
 
 
 class Saver:
@@ -75,22 +85,7 @@ class Saver:
             )
             log.info("starts again from the beginning: %s", why)
         else:
-            path = self.checkpoints.path
-            try:
-                saved = Record.from_json(state["record"])
-                refuse_other_code(saved, record, path)
-                if state.get("key") != record.key:
-                    raise StorageError(
-                        f"{path}: is of a run with other data or another config; remove it to "
-                        "start from the beginning"
-                    )
-                self.trainer.load_state_dict(state["trainer"])
-                self.history = json.loads(state["history"])
-            except (LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise StorageError(
-                    f"{path}: does not fit this net, optimizer and schedule "
-                    f"({type(error).__name__}); remove it to start from the beginning"
-                ) from error
+            saved, self.history = restore(self.trainer, state, record, self.checkpoints.path)
             for name in PROGRESS:
                 setattr(record, name, getattr(saved, name))
             # Up to here; from here on the clock goes on.
@@ -166,6 +161,75 @@ class Saver:
                 log.warning("no checkpoint: %s", error)
                 return False
             return True
+
+
+def restore(
+    trainer: Trainer, state: dict[str, Any], record: Record, path: Path
+) -> tuple[Record, list[dict[str, Any]]]:
+    """Have a trainer go on from a checkpoint, which may be a stranger's.
+
+    Args:
+        trainer: as it was made for the run.
+        state: of the checkpoint.
+        record: of the run now.
+        path: of the checkpoint.
+
+    Returns:
+        The record and the history of the run when the checkpoint was written.
+
+    Raises:
+        StorageError: the checkpoint is of another run, of other code, or of no run.
+    """
+    try:
+        saved = _record(state)
+        refuse_other_code(saved, record, path)
+        _refuse_other_run(state, record, path)
+        history = _history(state["history"], trainer.epochs)
+        trainer.load_state_dict(state["trainer"])
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        ours = isinstance(error, (DamagedError, UnreadableError))
+        why = str(error) if ours else type(error).__name__
+        raise StorageError(
+            f"{path}: does not fit this net, optimizer and schedule ({why}); remove it to "
+            "start from the beginning"
+        ) from error
+    return saved, history
+
+
+def _record(state: dict[str, Any]) -> Record:
+    """The record in a checkpoint, whose fields are of the right kinds."""
+    if re.fullmatch(r"[\dTZ:-]{20}", state["at"]) is None:
+        raise DamagedError("its time is none")
+    to_row(json.loads(state["record"]))
+    saved = Record.from_json(state["record"])
+    for name in ("train", "evaluate", "total"):
+        require_number(saved.seconds[name], f"record.seconds.{name}")
+    return saved
+
+
+def _refuse_other_run(state: dict[str, Any], record: Record, path: Path) -> None:
+    if state.get("key") != record.key:
+        raise StorageError(
+            f"{path}: is of a run with other data or another config; remove it to start from the "
+            "beginning"
+        )
+
+
+def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
+    """The lines of history in a checkpoint, each of numbers alone."""
+    lines: list[dict[str, Any]] = json.loads(text)
+    if type(lines) is not list or len(lines) > epochs:
+        raise DamagedError("its history is none")
+    for line in lines:
+        if type(line) is not dict or not line.keys() <= _OF_A_LINE:
+            raise DamagedError("its history is none")
+        for value in line.values():
+            require_number(value, "history")
+    return lines
 
 
 def refuse_other_code(saved: Record, record: Record, path: Path) -> None:

@@ -14,9 +14,21 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmbench.checkpoint import preserved, random_states, restore_random_states
+from fmbench.checkpoint import (
+    DamagedError,
+    preserved,
+    random_states,
+    restore_random_states,
+)
 from fmbench.device import Device
 from fmbench.loader import EvaluationLoader, TrainLoader
+from fmbench.restore import (
+    is_ours,
+    load_optimizer,
+    load_schedule,
+    require_like,
+    require_number,
+)
 from fmbench.schedule import Schedule
 from fmbench.step import (
     FLOPS_OF_A_CORE,
@@ -323,17 +335,44 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave.
+        """Go on from what `state_dict` gave, or from what somebody says that it gave.
 
         Raises:
             Exception: it is of another net, optimizer or schedule; whatever PyTorch then raises.
         """
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step.loss_sum.copy_(state["sums"]["loss"])
-        self.step.correct.copy_(state["sums"]["correct"])
-        self.position = Position(**state["position"])
+        batches, images = len(self.loader), len(self.loader.labels)
+        position = dataclasses.asdict(Position(learning_rate=0.0))
+        found = state["position"]
+        if found["learning_rate"] is None:  # the epoch has not begun
+            position["learning_rate"] = None
+        else:
+            require_number(found["learning_rate"], "position.learning_rate", least=0, most=1e300)
+        require_like(found, position, "position")
+        require_number(found["epoch"], "position.epoch", least=0, most=self.epochs)
+        require_number(found["seen"], "position.seen", least=0, most=images)
+        clocks = dataclasses.asdict(self.clocks)
+        require_like(state["clocks"], clocks, "clocks")
+        for seconds in (found["seconds"], *state["clocks"].values()):
+            require_number(seconds, "clocks", least=0, most=1e300)
+        if found["seen"] % self.loader.batch_size and found["seen"] != images:
+            raise DamagedError("position.seen is in the middle of a batch")
+        model = self.model.state_dict()
+        tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
+        require_like({name: state["model"][name] for name in tensors}, tensors, "model")
+        if state["model"].keys() != model.keys():
+            raise DamagedError("model has other keys")
+        sums = {"loss": self.step.loss_sum, "correct": self.step.correct}
+        require_like(state["sums"], sums, "sums")
+
+        model.update(state["model"])  # with what modules noted of their versions, from here
+        self.model.load_state_dict(model)
+        own_schedule = not is_ours(self.schedule)
+        load_optimizer(self.optimizer, state["optimizer"], own_schedule=own_schedule)
+        each = batches if not own_schedule and self.schedule.interval == "batch" else 1
+        load_schedule(self.schedule, state["schedule"], steps=each * self.epochs)
+        for name, tensor in sums.items():
+            tensor.copy_(state["sums"][name])
+        self.position = Position(**found)
         self.clocks = Clocks(**state["clocks"])
         restore_random_states(state["random"], self.device.torch)
 

@@ -1,7 +1,11 @@
 import errno
 import hashlib
 import io
+import itertools
+import os
 import random
+import struct
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,8 +17,10 @@ from commands import python, written
 from fmbench import checkpoint
 from fmbench.checkpoint import (
     MAGIC,
+    Bounds,
     Checkpoints,
     DamagedError,
+    bounds,
     random_states,
     read_state,
     restore_random_states,
@@ -94,6 +100,147 @@ class Starts:
 def test_what_is_no_checkpoint_is_damaged(content):
     with pytest.raises(DamagedError):
         from_bytes(content)
+
+
+def archive(*entries, end=b""):
+    """An archive as PyTorch writes it, of names, contents and how they are stored.
+
+    An entry is stored, deflated, or the same bytes as the entry of another name.
+    """
+    out, places, directory = io.BytesIO(), {}, b""
+    for name, content, how in [
+        *(("archive/byteorder", b"little", "stored"), ("archive/version", b"3", "stored")),
+        *entries,
+    ]:
+        if how not in places:
+            compress = zlib.compressobj(9, zlib.DEFLATED, -15)
+            packed = content if how == "stored" else compress.compress(content) + compress.flush()
+            method = 0 if how == "stored" else 8
+            sizes = method, zlib.crc32(content), len(packed), len(content)
+            places[name] = *sizes, out.tell()
+            head = struct.pack(
+                "<4s3HI3I2H", b"PK\3\4", 20, 0, sizes[0], 0, *sizes[1:], len(name), 0
+            )
+            out.write(head + name.encode() + packed)
+        *sizes, begin = places.get(how) or places[name]
+        directory += struct.pack(
+            "<4s4HI3I5H2I", b"PK\1\2", 20, 20, 0, sizes[0], 0, *sizes[1:], len(name), 0, 0, 0, 0, 0,
+            begin,
+        ) + name.encode()  # fmt: skip
+    at, count = out.tell(), len(entries) + 2
+    out.write(directory)
+    out.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count,
+                          len(directory), at))  # fmt: skip
+    out.write(struct.pack("<4sIQI", b"PK\6\7", 0, at + len(directory), 1))
+    out.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, len(directory), at, 0))
+    return out.getvalue() + end
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def tensor(key, count, made=None):
+    """The pickle of a tensor of so many float32, all of the storage of a key."""
+    how = made or b"J" + struct.pack("<i", count) + b"\x85K\1\x85"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + b"ctorch\nFloatStorage\n"
+        + text(key) + text("cpu") + b"J" + struct.pack("<i", count) + b"tQK\0" + how
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )  # fmt: skip
+
+
+def pickled(*values):
+    items = b"".join(text(str(number)) + value for number, value in enumerate(values))
+    return "archive/data.pkl", b"\x80\2}(" + items + b"u.", "stored"
+
+
+#: What takes much more memory than it has bytes, with PyTorch's reader alone.
+NUMBERS = bytes(range(256)) * 40
+COUNT = len(NUMBERS) // 4
+SPELT = ["".join(letter.upper() if number >> place & 1 else letter
+                 for place, letter in enumerate("abcdef")) for number in range(64)]  # fmt: skip
+WIDE = tensor("0", 1, b"J" + struct.pack("<i", 10**6) + b"\x85K\0\x85")
+HUGE = {
+    "compressed numbers": archive(
+        pickled(tensor("0", COUNT)), ("archive/data/0", bytes(len(NUMBERS)), "deflated")
+    ),
+    "a compressed pickle": archive((*pickled(text(" " * 10**5))[:2], "deflated")),
+    "entries of the same bytes": archive(
+        pickled(*[tensor(str(number), COUNT) for number in range(64)]),
+        ("archive/data/0", NUMBERS, "stored"),
+        *[(f"archive/data/{number}", None, "archive/data/0") for number in range(1, 64)],
+    ),
+    "an entry by many spellings of its name": archive(
+        pickled(*[tensor(name, COUNT) for name in SPELT]),
+        ("archive/data/abcdef", NUMBERS, "stored"),
+    ),
+    "bytes as many as asked for": archive(
+        pickled(b"cbuiltins\nbytearray\nJ" + struct.pack("<i", 10**6) + b"\x85R")
+    ),
+    "a text in four bytes each": archive(
+        pickled(b"c_codecs\nencode\n" + text("x" * 1000) + text("utf-32") + b"\x86R")
+    ),
+    "one number as many, in another type": archive(
+        pickled(
+            b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n(" + WIDE
+            + b"ctorch\nfloat64\n" + text("cpu") + b"\x89tR"
+        ),
+        ("archive/data/0", bytes(4), "stored"),
+    ),
+}  # fmt: skip
+
+
+def test_an_archive_of_ones_own_making_is_read():
+    content = archive(pickled(tensor("0", COUNT)), ("archive/data/0", NUMBERS, "stored"))
+    assert from_bytes(forged(content))["0"].numpy().tobytes() == NUMBERS
+
+
+@pytest.mark.parametrize("content", HUGE.values(), ids=HUGE)
+def test_an_archive_takes_no_more_memory_than_it_has_bytes(content):
+    with pytest.raises(DamagedError) as raised:
+        from_bytes(forged(content))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        archive(pickled(), end=b"\0"),
+        archive(pickled())[:-1] + b"\1",
+        b"more" + archive(pickled()),
+        archive(pickled()) + archive((*pickled()[:2], "deflated"))[-98:],
+        archive(pickled(), pickled()),
+        archive(("archive/DATA.PKL", b"}.", "stored"), pickled()),
+        archive(),
+        archive(pickled())[:-98] + archive(pickled(), ("x", b"", "stored"))[-98:],
+        b"PK\5\6" + bytes(18),
+    ],
+)
+def test_an_archive_that_two_readers_may_take_for_two_is_damaged(content):
+    with pytest.raises(DamagedError):
+        from_bytes(forged(content))
+
+
+def test_reading_a_checkpoint_can_be_stopped_at_every_part():
+    class StopError(BaseException):
+        pass
+
+    content = to_bytes({str(number): torch.zeros(10_000) for number in range(20)})
+
+    def read(until):
+        calls = itertools.count(1)
+
+        def between():
+            if next(calls) == until:
+                raise StopError
+
+        return read_state(io.BytesIO(content), between=between)
+
+    for part in (1, 2, 5, 20, 40):
+        with pytest.raises(StopError):
+            read(part)
+    assert len(read(0)) == 20
 
 
 def test_a_checkpoint_starts_nothing(capsys):
@@ -270,10 +417,41 @@ def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
         kept.read()
 
 
-def test_a_checkpoint_that_cannot_be_read_is_no_damage(tmp_path):
-    (tmp_path / "new").mkdir()
-    with pytest.raises(StorageError, match="new: cannot be read: "):
-        checkpoints(tmp_path).read()
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
+    """No pipe is waited for, no device is read without end; a file may have holes."""
+    path = tmp_path / "new"
+    for make, why in (
+        (path.mkdir, "not a regular file"),
+        (lambda: os.mkfifo(path), "not a regular file"),
+        (lambda: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda: path.touch() or os.truncate(path, 10**13), "too large: 10,000,000,000,000 bytes"),
+    ):
+        make()
+        with pytest.raises(StorageError) as raised:
+            checkpoints(tmp_path).read(Bounds(10**6, 10**6))
+        assert str(raised.value).startswith(f"{path}: cannot be read: {why}")
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_what_is_no_tensor_in_a_checkpoint_has_its_own_bound(tmp_path):
+    kept = checkpoints(tmp_path)
+    kept.write({"history": "x" * 10_000, "a": torch.zeros(10_000)})
+    assert kept.read(Bounds(10**5, 11_000)) is not None
+    assert kept.read(Bounds(10**5, 9_000)) is None
+    assert kept.damaged == [tmp_path / "new"]
+    with pytest.raises(StorageError, match="too large"):
+        kept.read(Bounds(10_000, 11_000))
+
+
+def test_the_bound_of_a_checkpoint_follows_from_the_model():
+    small, large = torch.nn.Linear(10, 10), torch.nn.Linear(1000, 1000)
+    for model in (small, large):
+        optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
+        found = bounds(model, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1), epochs=9)
+        assert found.file - found.texts == 5 * sum(one.nbytes for one in model.parameters())
+        assert found.texts < 5 * 10**6
+    whose = bounds(small, optimizer, object(), epochs=9)  # of one's own: may keep anything
+    assert whose.file > 10**8
 
 
 def test_a_state_that_cannot_be_written_is_damaged_too(tmp_path):

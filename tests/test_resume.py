@@ -417,6 +417,93 @@ def test_a_checkpoint_of_another_run_is_refused(stopped_run, tmp_path):
         run(tmp_path / "two", "seed=5")
 
 
+def change(folder, change):
+    """Change what the checkpoint of a run says, its SHA-256 too."""
+    path = folder / "checkpoint.pt"
+    with path.open("rb") as file:
+        state = read_state(file)
+    change(state)
+    with path.open("wb") as file:
+        write_state(state, file)
+
+
+def of_record(**fields):
+    return lambda state: state.update(record=json.dumps(json.loads(state["record"]) | fields))
+
+
+def of_optimizer(state):
+    for entries in state["trainer"]["optimizer"]["state"].values():
+        entries["momentum_buffer"] = torch.zeros(1)
+
+
+TAMPERED = {
+    "tensors that a fused step would leave": of_optimizer,
+    "another key": lambda state: state.update(key="x"),
+    "no key": lambda state: state.pop("key"),
+    "a time of many lines": lambda state: state.update(at="\n* * * * * evil\x1b[2J"),
+    "no time": lambda state: state.update(at=None),
+    "no record": lambda state: state.update(record=[1]),
+    "a deep record": lambda state: state.update(record="[" * 10**5),
+    "clocks that are none": of_record(seconds={}),
+    "an accuracy as a text": of_record(best_test_accuracy="high"),
+    "a fingerprint as a list": of_record(fingerprint=[]),
+    "threads below nought": of_record(fingerprint={"threads": -3}),
+    "threads as a text": of_record(fingerprint={"threads": "all"}),
+    "a history of numbers": lambda state: state.update(history="[5]"),
+    "a history of texts": lambda state: state.update(history='[{"epoch": "\x1b[2J"}]'),
+    "more history than epochs": lambda state: state.update(history=json.dumps([{}] * 9)),
+    "no trainer": lambda state: state.update(trainer=7),
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
+def test_a_tampered_checkpoint_is_one_line(tamper, stopped_run):
+    folder = stopped_run(7)
+    history = (folder / "history.jsonl").read_bytes()
+    change(folder, tamper)
+    with pytest.raises(StorageError) as raised:
+        run(folder, "threads=null")
+    assert str(raised.value).startswith(f"{folder / 'checkpoint.pt'}: ")
+    assert str(raised.value).isprintable()
+    assert (folder / "history.jsonl").read_bytes() == history
+
+
+@pytest.mark.parametrize("tamper", [of_optimizer, lambda state: state.update(key="x")])
+def test_a_later_look_at_the_test_set_reads_no_tampered_checkpoint(tamper, made, tmp_path):
+    blind = [*RUN, "test_every=null", "keep_checkpoint=true"]
+    if not (made / "blind").exists():
+        package.run([*blind, f"hydra.run.dir={made / 'blind'}"])
+    folder = Path(shutil.copytree(made / "blind", tmp_path / "run"))
+    change(folder, tamper)
+    with pytest.raises(StorageError, match=r"checkpoint.pt: ") as raised:
+        run(folder, "test_every=0", "keep_checkpoint=true")
+    assert str(raised.value).isprintable()
+
+
+def test_a_stop_is_heard_while_a_checkpoint_is_read(stopped_run):
+    folder = stopped_run(7)
+
+    def asked(self, most, between):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, most, between)
+
+    read = Checkpoints.read
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Checkpoints, "read", asked)
+        with pytest.raises(StopRequested) as raised:
+            run(folder)
+    assert raised.value.saved
+    assert records(folder)[0]["status"] == "interrupted"
+    assert run(folder).status == "completed"
+
+
+def test_a_checkpoint_larger_than_one_of_the_run_is_not_read(stopped_run):
+    folder = stopped_run(7)
+    os.truncate(folder / "checkpoint.pt", 10**13)
+    with pytest.raises(StorageError, match="cannot be read: too large"):
+        run(folder)
+
+
 def test_a_disk_that_is_full_for_checkpoints_ends_no_run(monkeypatch, tmp_path, caplog):
     def full(*_arguments):
         raise StorageError("checkpoint.pt: cannot be written: No space left on device")
