@@ -40,7 +40,7 @@ from fmbench.overrides import for_flags, mended, refuse_passwords
 from fmbench.record import PRUNED
 from fmbench.sources import hydra_alone
 from fmbench.stop import StopRequested, said_of
-from fmbench.streams import Shown, complain, fails, logger, printed, say, silence
+from fmbench.streams import Shown, complain, fails, logger, printed, say, show_as_text, silence
 from fmbench.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.sweep import is_search, search_keys
 from fmbench.trust import refuse_untrusted, typed
@@ -122,6 +122,9 @@ def _command() -> None:
             if sys.stdout is None:
                 sys.exit(printed("fmbench", lambda: None))
             logging.raiseExceptions = False  # --info logs to standard output
+            if arguments.config_dirs and (arguments.cfg or arguments.info):
+                with _initialize():
+                    environment.refuse_set(_composed(arguments.overrides))
             # Names of options, and what they say.
             shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
         _run_hydra(
@@ -142,6 +145,7 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     from fmbench.progress import display_for
     from fmbench.runner import describe, execute
 
+    show_as_text()  # in a process of a sweep too
     # A log that takes no more is no reason for a traceback; what the run needs says so itself.
     logging.raiseExceptions = False
     context = HydraConfig.get()
@@ -387,13 +391,17 @@ def _vet(overrides: Sequence[str]) -> None:
         UserError: it may not be run.
         HydraException: it does not compose.
     """
-    loader = GlobalHydra.instance().config_loader()
-    composed = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+    composed = _composed(overrides)
     of_hydra, of_run = typed(composed)
     if sorted([*of_hydra, *of_run]) != sorted(overrides):
         raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
     sources.refuse_twice(composed.hydra.runtime.choices)
     refuse_untrusted(composed)
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
 
 
 def _say_stopped(stop: StopRequested) -> None:

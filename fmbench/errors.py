@@ -52,10 +52,11 @@ def one_line(value: str, limit: int | None = None) -> str:
         value: Any text.
         limit: Where to cut it, in characters.
     """
-    value = without_password(value)
+    if "://" in value:
+        value = without_password(value)
     if limit is not None and len(value) > limit:
         value = f"{value[:limit]}..."
-    if value.isascii() and value.isprintable():
+    if value.isprintable() and (value.isascii() or not _BLANK.search(value)):
         return value
     return visible(_WHITE.sub(" ", value).strip())
 

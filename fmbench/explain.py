@@ -160,6 +160,8 @@ def _raised_by_hydra(error: BaseException) -> UserError | None:
         if isinstance(error, TypeError) and made and frame.f_code.co_name == "_instantiate":
             return ConfigError(f"hydra.launcher, hydra.sweeper: {_words(error)}")
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    if isinstance(error, KeyError) and module == "os":
+        return ConfigError(f"hydra.job.env_copy: there is no environment variable {error}")
     if not isinstance(error, ValueError) or not module.startswith(("hydra.", "logging.config")):
         return None
     text = _words(error)

@@ -26,16 +26,19 @@ def open_all() -> None:
 
     The next file that is opened would get its number, and what is written to that number, by
     PyTorch or a handler of signals, would end in the file.
-
-    Tracebacks and warnings quote what the program was given: they are shown as text from here on.
     """
-    sys.excepthook = lambda _kind, error, _trace: show_traceback(error)
-    warnings.formatwarning = _warning
+    show_as_text()
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+
+
+def show_as_text() -> None:
+    """Have tracebacks and warnings, which quote what the program was given, shown as text."""
+    sys.excepthook = lambda _kind, error, _trace: show_traceback(error)
+    warnings.formatwarning = _warning
 
 
 def show_traceback(error: BaseException) -> None:

@@ -164,6 +164,18 @@ def test_nor_does_what_it_says_of_hydra(words, secret, tmp_path):
     assert "SECRET" in err or "hydra.help" in err
 
 
+@pytest.mark.parametrize("name", ["SECRET", "NOPE"])
+def test_nor_is_it_shown_by_who_only_looks(name, secret, tmp_path):
+    path = tmp_path / "here/theirs/experiment/x.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{_GLOBAL}hydra: {{job: {{env_copy: [{name}]}}}}\n", "utf-8")
+    for words in (["--cfg", "hydra"], ["--cfg", "all"], ["--info", "config"], []):
+        status, out, err = secret("--config-dir=theirs", "experiment=x", *words)
+        assert (status, out) == (2, "")
+        assert name in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("given", ["data.root=${oc.env:SECRET}", "data.download=false"])
 def test_the_place_of_the_data_is_said_by_the_name_of_its_variable(given, secret, tmp_path):
     name = "SECRET" if "SECRET" in given else "FMBENCH_DATA"
