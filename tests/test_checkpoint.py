@@ -191,6 +191,16 @@ HUGE = {
 }  # fmt: skip
 
 
+def two_directories():
+    """One that PyTorch is pointed at, and at the end of the file one that leaves out an entry."""
+    whole = archive(
+        ("archive/data/0", bytes(len(NUMBERS)), "deflated"), pickled(tensor("0", COUNT))
+    )
+    at, last = len(whole) - 98, 46 + len("archive/data.pkl")
+    less = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, last, at - last)
+    return whole[:-42] + less + whole[-42:]
+
+
 def test_an_archive_of_ones_own_making_is_read():
     content = archive(pickled(tensor("0", COUNT)), ("archive/data/0", NUMBERS, "stored"))
     assert from_bytes(forged(content))["0"].numpy().tobytes() == NUMBERS
@@ -206,6 +216,7 @@ def test_an_archive_takes_no_more_memory_than_it_has_bytes(content):
 @pytest.mark.parametrize(
     "content",
     [
+        two_directories(),
         archive(pickled(), end=b"\0"),
         archive(pickled())[:-1] + b"\1",
         b"more" + archive(pickled()),
