@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from fmbench.assembly import make_model, model_on_meta
 from fmbench.device import MEMORY_FORMATS, settings_kept
-from fmbench.errors import ConfigError, DataError, UserError
+from fmbench.errors import ConfigError, DataError, UserError, one_line
 from fmbench.loader import Normalization
 from fmbench.record import MODEL_NAME
 from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
+from fmbench.storage import open_regular
 from fmbench.streams import logger, typed_path
 from fmbench.usercode import own_source
-from fmbench.weights import compare, not_far_beyond, read_header
+from fmbench.weights import compare, not_far_beyond, read_header, refuse_long_header
 
 log = logger(__name__)
 
@@ -110,10 +111,12 @@ def load_model(run_folder: str | Path) -> Classifier:
             f"{run_folder}: holds no {MODEL_NAME}; make the run again with keep_model=true"
         )
     try:
+        with open_regular(path, 2**63) as begin:
+            refuse_long_header(begin)
         with settings_kept(), safe_open(path, framework="pt") as file:
             return _read(file)
     except UserError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {one_line(str(error), 500)}") from error
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a whole safetensors file ({_line(error)})") from error
     # The config is a stranger's, and so may be the net: it can fail in any way.

@@ -30,8 +30,9 @@ DTYPES = {
     "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 
-#: The texts of a header are a few kilobytes. More are no record, and not worth reading.
-MOST_CHARACTERS = 2**20
+#: The texts of a header are a few kilobytes. More are no record, and not worth reading; nor is a
+#: header of very many tensors, or a config of very many values.
+MOST_CHARACTERS, MOST_BYTES, MOST_VALUES = 2**20, 2**22, 10_000
 
 #: By name, the type (a key of `DTYPES`, or one that no net may have) and the shape.
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -122,6 +123,20 @@ class Header:
     source: str | None = None  # hash of the user's own code that the net was made of
 
 
+def refuse_long_header(file: IO[bytes]) -> None:
+    """Refuse a file whose header takes long to read.
+
+    Args:
+        file: At its beginning.
+
+    Raises:
+        DataError: The header says that it is longer than that of any net.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if length > MOST_BYTES:
+        raise DataError(f"its header has {length:,} bytes, at most {MOST_BYTES:,} are read")
+
+
 def read_header(texts: Mapping[str, str]) -> Header:
     """Check the texts of a file.
 
@@ -133,6 +148,8 @@ def read_header(texts: Mapping[str, str]) -> Header:
         raise DataError(f"its header has no {missing[0]}: not made by keep_model=true")
     if sum(map(len, texts.values())) > MOST_CHARACTERS:
         raise DataError(f"its header is not that of a run: over {MOST_CHARACTERS:,} characters")
+    if sum(map(texts["config"].count, ",[{")) > MOST_VALUES:
+        raise DataError(f"its header is not that of a run: a config of over {MOST_VALUES:,} values")
     try:
         config, classes = json.loads(texts["config"]), json.loads(texts["classes"])
         memory_format = texts.get("memory_format", "channels_last")  # as of all older files
