@@ -116,7 +116,8 @@ class Attempt:
         config, record = self.config, self.record
         if self.before is None:
             self.tracking.begin(record, [])
-        self.inputs = inputs = prepare(config)
+        with self.listener.at_once():  # images may have to be downloaded
+            self.inputs = inputs = prepare(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
         split = inputs.split

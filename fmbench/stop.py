@@ -74,9 +74,26 @@ class Listener:
 
     def __init__(self) -> None:
         self.asked: int | None = None
+        self.waits = True
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal end the block where it is: there is nothing yet that would have to be saved.
+
+        Raises:
+            StopRequested: a signal came.
+        """
+        self.waits = False
+        try:
+            yield
+        finally:
+            self.waits = True
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal: note it; the second Ctrl-C stops at once."""
+        if not self.waits:
+            self.asked = number
+            raise StopRequested(number, saved=False)
         if number == signal.SIGINT and self.asked == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGINT and self.asked is None:

@@ -497,6 +497,22 @@ def test_a_stop_is_heard_while_a_checkpoint_is_read(stopped_run):
     assert run(folder).status == "completed"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_heard_while_images_are_waited_for(number, monkeypatch, tmp_path):
+    def slow(_config):
+        signal.raise_signal(number)
+        raise AssertionError("goes on")
+
+    monkeypatch.setattr(attempt, "prepare", slow)
+    with pytest.raises(StopRequested) as raised:
+        run(tmp_path / "run")
+    assert not raised.value.saved
+    assert records(tmp_path)[0]["status"] == "interrupted"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert run(tmp_path / "run").status == "completed"
+
+
 def test_a_checkpoint_larger_than_one_of_the_run_is_not_read(stopped_run):
     folder = stopped_run(7)
     os.truncate(folder / "checkpoint.pt", 10**13)
