@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from fmbench.config import GROUPS, TRUST_VARIABLE
 from fmbench.overrides import mended
 from fmbench.record import Record, recorded_overrides
-from fmbench.storage import make_folder, write_whole
+from fmbench.sources import MAX_BYTES
+from fmbench.storage import make_folder, read_regular, write_whole
 
 #: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
 BEST_NAME = Path("experiment") / "best.yaml"
@@ -56,7 +57,7 @@ def _base(record: Record) -> dict[str, Any] | None:
     for folder in record.config_dirs:
         path = Path(folder, BEST_NAME)
         if path.is_file():
-            content = yaml.safe_load(path.read_text("utf-8"))
+            content = yaml.safe_load(read_regular(path, MAX_BYTES).decode("utf-8"))
             return content if isinstance(content, dict) else None
     return None
 

@@ -32,7 +32,7 @@ from fmbench.runfolder import (
     leftovers,
     refuse_foreign,
 )
-from fmbench.storage import LOCK_NAME, append_regular, refuse_links
+from fmbench.storage import LOCK_NAME, append_regular, read_regular, refuse_links
 from fmbench.streams import logger, printed, say
 from fmbench.sweep import (
     check_sweep,
@@ -42,7 +42,7 @@ from fmbench.sweep import (
     total_runs,
 )
 from fmbench.trackers import refuse_missing
-from fmbench.trials import COMPLETE, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
+from fmbench.trials import COMPLETE, MOST_BYTES, PRUNED, RUNNING, SEARCH_NAME, STATES, Search
 from fmbench.trust import refuse_untrusted, typed
 
 log = logger(__name__)
@@ -230,9 +230,9 @@ class SweepReport(Callback):
 
 
 def _search(folder: Path) -> Search | None:
-    path = folder / SEARCH_NAME
     try:
-        return Search.from_json(path.read_text("utf-8")) if path.is_file() else None
+        content = read_regular(folder / SEARCH_NAME, MOST_BYTES)
+        return Search.from_json(content.decode("utf-8"))
     except (OSError, ValueError):
         return None
 

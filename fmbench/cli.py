@@ -425,7 +425,10 @@ def _already(already: AlreadyDone) -> None:
 
 
 def _epochs_done(folder: Path) -> int:
-    from fmbench.record import HISTORY_NAME
+    from fmbench.record import HISTORY_NAME, MOST_BYTES
+    from fmbench.storage import read_regular
 
-    history = folder / HISTORY_NAME
-    return len(history.read_text("utf-8").splitlines()) if history.exists() else 0
+    with contextlib.suppress(OSError):
+        content = read_regular(folder / HISTORY_NAME, MOST_BYTES[HISTORY_NAME])
+        return len(content.splitlines())
+    return 0

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import fmbench
 from fmbench import knobs
@@ -19,6 +20,9 @@ MISTAKES_NAME = "mistakes.npy"
 MODEL_NAME = "model.safetensors"
 TENSORBOARD_NAME, MLFLOW_NAME = "tensorboard", "mlflow.json"
 CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
+
+#: A record is a few kilobytes, a line of a history two hundred bytes: what is larger is neither.
+MOST_BYTES = {RESULT_NAME: 2**20, HISTORY_NAME: 2**24}
 
 #: What became of a run. A record says `running` from its first second, so that a run which is
 #: killed outright still stands in the table.
@@ -52,7 +56,7 @@ class Record:
     data: dict[str, Any]  # name, sha256 of the images and labels
     split: dict[str, Any]  # name, image counts train/validation/test, hash of the indices
     batch_size: int
-    learning_rate: float
+    learning_rate: float | None
     epochs: int
     seed: int
     started: str  # UTC, ISO 8601
@@ -110,14 +114,28 @@ class Record:
         """A record as `to_json` gave it.
 
         Raises:
-            ValueError: it is none, or one of another schema.
+            ValueError: it is none, or one of another schema, or a field is of another type.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+            json.dumps(values, allow_nan=False)  # as it will be written again
+        except RecursionError:
+            raise ValueError("holds a value that is too deep") from None
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise ValueError(f"no record of schema {SCHEMA}")
-        known = {field.name for field in dataclasses.fields(cls)}
+        types = {field.name: field.type for field in dataclasses.fields(cls)}
+        kept = {name: value for name, value in values.items() if name in types}
+        for name, value in kept.items():
+            if not _is(value, types[name]):
+                raise ValueError(f"{name} is of a wrong type")
+        for name, keys_ in _PARTS.items():
+            if missing := keys_ - set(kept.get(name, keys_)):
+                raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+        counts = kept.get("split", {"train": 0, "validation": 0, "test": 0})
+        if not all(_is(counts[name], int) for name in ("train", "validation", "test")):
+            raise ValueError("split has a count that is none")
         try:
-            return cls(**{name: value for name, value in values.items() if name in known})
+            return cls(**kept)
         except TypeError as error:
             raise ValueError("lacks some of a record's fields") from error
 
@@ -133,6 +151,30 @@ class Record:
         if self.split["validation"]:
             return self.validation_accuracy
         return self.test_accuracy
+
+
+#: What is in some of its fields, whatever became of the run.
+_PARTS = {
+    "data": {"name", "sha256"},
+    "split": {"name", "train", "validation", "test", "hash"},
+    "seconds": {"train", "evaluate", "total"},
+}
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a field's type; numbers are such as others can count with."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
+    if kind is Any:
+        return True
+    of = get_origin(kind)
+    if of is dict:
+        return type(value) is dict and all(_is(x, get_args(kind)[1]) for x in value.values())
+    if of is list:
+        return type(value) is list and all(_is(x, get_args(kind)[0]) for x in value)
+    if kind in (int, float):
+        return type(value) in {int, kind} and abs(value) < 2**64
+    return type(value) is kind
 
 
 def keys(

@@ -16,16 +16,16 @@ from typing import Any
 
 import pandas as pd
 
+from fmbench import trials
 from fmbench.errors import ConfigError
-from fmbench.record import HISTORY_NAME, RESULT_NAME
+from fmbench.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME
 from fmbench.schema import COUNT, DTYPES, UnreadableError, compact, to_row
 from fmbench.storage import read_regular
 from fmbench.streams import logger, typed_path
 from fmbench.trials import SEARCH_NAME, Search
 
-#: A record is a few kilobytes, a search some hundred bytes for each trial, a line of a history two
-#: hundred. Whatever is larger than this is neither, and is not worth reading.
-MAX_BYTES = {RESULT_NAME: 2**20, SEARCH_NAME: 2**24, HISTORY_NAME: 2**24}
+#: Of each kind of file. Whatever is larger than this is none of it, and is not worth reading.
+MAX_BYTES = {**MOST_BYTES, SEARCH_NAME: trials.MOST_BYTES}
 
 #: Of all such files of a report: 400,000 records, or the searches of half a million trials.
 MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26}

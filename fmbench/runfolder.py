@@ -23,6 +23,7 @@ from fmbench.record import (
     MISTAKES_NAME,
     MLFLOW_NAME,
     MODEL_NAME,
+    MOST_BYTES,
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
     RESULT_NAME,
@@ -30,10 +31,12 @@ from fmbench.record import (
     Record,
     leaves,
 )
+from fmbench.schema import UnreadableError, to_row
 from fmbench.storage import (
     LOCK_NAME,
     FolderLock,
     append_regular,
+    read_regular,
     refuse_links,
     remove,
     storage_error,
@@ -170,6 +173,27 @@ def leftovers(folder: Path, record: Record) -> list[Path]:
     return _half_written(folder) + [path for path in checkpoints if not kept and path.exists()]
 
 
+def read_record(folder: Path) -> Record:
+    """The record of a run whose folder may be a stranger's.
+
+    Raises:
+        ValueError: it is none, or a value in it is of a wrong kind.
+        OSError: it cannot be read, is no regular file, or is too large.
+    """
+    try:
+        text = read_regular(folder / RESULT_NAME, MOST_BYTES[RESULT_NAME]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+    record = Record.from_json(text)
+    try:
+        to_row(json.loads(text))
+    except UnreadableError as error:
+        raise ValueError(str(error)) from None
+    if record.status == COMPLETED and None in (record.parameters, record.train_accuracy):
+        raise ValueError("completed, and lacks what a completed run has")
+    return record
+
+
 def is_done(record: Record, config: Mapping[str, Any]) -> bool:
     """Whether nothing is left to do: the run is at its end and has seen all that it is to see.
 
@@ -194,11 +218,10 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     """
     _refuse_interpolation(folder)
     refuse_links(folder)
-    path = folder / RESULT_NAME
     other = f"{folder}: holds a run already"
     way_out = "take another folder"
     try:
-        record = Record.from_json(path.read_text("utf-8"))
+        record = read_record(folder)
     except FileNotFoundError:
         if (folder / HISTORY_NAME).exists():
             raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
@@ -309,11 +332,10 @@ def mark_ended(folder: Path, status: str, error: str) -> None:
         ValueError: the record cannot be read.
         OSError: the same.
     """
-    path = folder / RESULT_NAME
-    if not path.is_file():
+    if not (folder / RESULT_NAME).is_file():
         return
     with RunFolder(folder) as run_folder:
-        record = Record.from_json(path.read_text("utf-8"))
+        record = read_record(folder)
         if record.status == RUNNING:
             record.status, record.error = status, error
             run_folder.write_record(record)

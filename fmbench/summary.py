@@ -7,12 +7,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fmbench.config import TRUST_VARIABLE, trusted
 from fmbench.errors import one_line
 from fmbench.overrides import quoted
 from fmbench.record import Record
-from fmbench.reference import comparable, in_words
+from fmbench.reference import LAST_EPOCH, comparable, in_words
 from fmbench.stop import StopRequested
 
 
@@ -27,7 +28,7 @@ def summary(record: Record, folder: Path) -> str:
     if record.validation_accuracy is not None:
         shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
         lines.append(("validation", shown))
-    published = record.reference and record.reference["accuracy"] is not None
+    published = record.reference and record.reference.get("accuracy") is not None
     if published and record.test_accuracy is not None:
         lines.append(("published", _published(record)))
     times = (
@@ -44,8 +45,9 @@ def summary(record: Record, folder: Path) -> str:
 
 def _published(record: Record) -> str:
     """The published accuracy, and how far this run is from it."""
-    reference, last = record.reference, record.test_accuracy
-    assert reference is not None
+    last = record.test_accuracy
+    # It may be a stranger's, which has the types of ours and not all the names.
+    reference: dict[str, Any] = {"protocol": None, "source": None, **(record.reference or {})}
     assert last is not None
     said = (
         f"{reference['accuracy']:.2%} ({in_words(reference['protocol'])}) in {reference['source']}"
@@ -53,10 +55,10 @@ def _published(record: Record) -> str:
     if record.deviations:
         return f"{said}, with another recipe: here {', '.join(record.deviations)}"
     ours, of = comparable(
-        reference["protocol"],
+        reference["protocol"] or LAST_EPOCH,
         last,
         record.best_test_accuracy,
-        test_every=record.config["test_every"],
+        test_every=record.config.get("test_every", 0),
     )
     return f"{said}; this run {ours:.2%} ({of}), {100 * (ours - reference['accuracy']):+.2f} points"
 

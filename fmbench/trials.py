@@ -28,6 +28,9 @@ from fmbench.schema import (
 SCHEMA = 1
 SEARCH_NAME = "search.json"
 
+#: Of such a file; a trial has some hundred.
+MOST_BYTES = 2**24
+
 #: The database of a search that has none of its own, in the sweep's folder.
 DATABASE_NAME = "study.db"
 

@@ -12,17 +12,20 @@ import subprocess
 import sys
 import tempfile
 from datetime import datetime
+from math import nan
 from pathlib import Path
 
 import pytest
 from commands import CHECKOUT
-from records import record
+from records import PUBLISHED, record
 
 from fmbench import storage
 from fmbench.errors import StorageError
 from fmbench.record import Record
-from fmbench.runfolder import RunFolder, SweepFolder, held, leftovers
+from fmbench.runfolder import RunFolder, SweepFolder, held, leftovers, mark_ended, read_record
 from fmbench.storage import LOCK_NAME, FolderLock
+from fmbench.summary import summary
+from fmbench.trackers import final, settings
 
 
 @pytest.fixture
@@ -347,3 +350,63 @@ def test_what_auto_came_to_is_what_there_is(folder, came, here, said):
     else:
         with pytest.raises(StorageError, match=said):
             held(folder.path, {**config, "precision": here})
+
+
+def _changed(made):
+    """A record with each of its values in turn, two levels deep, of each other type, or gone."""
+    others = [None, True, -1, 10**30, "x", [], {"a": 1}, nan]
+    for name, part in made.items():
+        inner = part if isinstance(part, dict) else {}
+        for value in others:
+            yield {**made, name: value}
+            yield from ({**made, name: {**inner, key: value}} for key in inner)
+        yield {key: made[key] for key in made if key != name}
+        yield from ({**made, name: {k: inner[k] for k in inner if k != key}} for key in inner)
+
+
+@pytest.mark.parametrize("status", ["interrupted", "completed"])
+def test_a_tampered_record_ends_in_one_line(tmp_path, status):
+    made = record(**PUBLISHED, status=status, config__keep_checkpoint=True)
+    path, read, refused = tmp_path / "result.json", 0, 0
+    for changed in _changed(made):
+        path.write_text(json.dumps(changed))
+        try:
+            there = held(tmp_path, made["config"])
+        except StorageError as error:
+            refused += str(error).startswith(f"{tmp_path}: holds a run already")
+            read -= "\n" in str(error)
+            continue
+        there.to_json()
+        leftovers(tmp_path, there)
+        if there.status == "completed":
+            summary(there, tmp_path)
+        settings(there), final(there)
+        read += 1
+    assert read > 100
+    assert refused > 300
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"{", b"\xff", b"[]", b"1", b"null", b"[" * 100_000, b'{"schema": 1}', b"9" * 10_000,
+    json.dumps(record(config={"a": [[[]]] * 9})).replace("[[]]", "[" * 90 + "]" * 90).encode(),
+    b'{"schema": 1, "a": 1e999}', bytes(2**20 + 1),
+], ids=range(12))  # fmt: skip
+def test_what_is_no_record_ends_in_one_line(tmp_path, content):
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(
+        StorageError, match=r"holds a run already, whose .* cannot be read \("
+    ) as said:
+        held(tmp_path, {})
+    assert len(str(said.value).splitlines()) == 1
+    with pytest.raises((OSError, ValueError)):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_record_that_never_ends_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "result.json")
+    with pytest.raises(StorageError, match="cannot be read"):
+        held(tmp_path, {})
+    with pytest.raises(OSError, match="not a regular file"):
+        read_record(tmp_path)
+    mark_ended(tmp_path, "failed", "gone")  # there is nothing to be marked

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fmbench.errors import ConfigError, installs, one_line
-from fmbench.record import FINAL, MLFLOW_NAME, RESULT_NAME, Record, leaves
+from fmbench.record import FINAL, MLFLOW_NAME, Record, leaves
+from fmbench.runfolder import read_record
 from fmbench.streams import logger
 
 log = logger(__name__)
@@ -150,8 +151,7 @@ def settle(folder: Path, base: Path) -> None:
     def call() -> None:
         from fmbench.trackers.on_mlflow import MLflow
 
-        record = Record.from_json((folder / RESULT_NAME).read_text("utf-8"))
-        MLflow(folder, "", base).settle(record)
+        MLflow(folder, "", base).settle(read_record(folder))
 
     if (folder / MLFLOW_NAME).is_file():
         _safely("mlflow", call)

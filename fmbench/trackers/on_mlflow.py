@@ -21,7 +21,7 @@ from fmbench.record import (
     PRUNED,
     Record,
 )
-from fmbench.storage import file_lock, write_whole
+from fmbench.storage import file_lock, read_regular, write_whole
 from fmbench.trackers import SERVER_VARIABLE, Line, final, settings, silenced
 
 #: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
@@ -118,8 +118,8 @@ class MLflow:
     def _find(self) -> set[str] | None:
         """Go on with the run that the folder names; its parameters, or None where there is none."""
         try:
-            named = json.loads((self.folder / MLFLOW_NAME).read_text("utf-8"))["run"]
-        except (LookupError, OSError, TypeError, ValueError):
+            named = json.loads(read_regular(self.folder / MLFLOW_NAME, 1000))["run"]
+        except (LookupError, OSError, TypeError, ValueError, RecursionError):
             return None
         try:
             found = self.client.get_run(str(named))

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmbench import objectives, study
 from fmbench.errors import StorageError
 from fmbench.record import COMPLETED, DIVERGED, PRUNED, RESULT_NAME, Record
+from fmbench.runfolder import read_record
 from fmbench.trials import DATABASE_NAME
 
 #: What a trial says of the overrides that it is made of.
@@ -164,7 +165,7 @@ class Ledger:
     def record(self, job: int) -> Record | None:
         """What a run says of itself; None where it says nothing."""
         try:
-            return Record.from_json((self.folder / str(job) / RESULT_NAME).read_text("utf-8"))
+            return read_record(self.folder / str(job))
         except (OSError, ValueError):
             return None
 

@@ -17,7 +17,7 @@ from fmbench.errors import PartialResultsError, StorageError
 from fmbench.explain import Refusal
 from fmbench.knobs import MAY_CHANGE
 from fmbench.record import RESULT_NAME, Record, recorded_config, recorded_overrides
-from fmbench.runfolder import as_computed, is_done
+from fmbench.runfolder import as_computed, is_done, read_record
 from fmbench.stop import StopRequested
 from fmbench.streams import logger
 from fmbench.trials import DATABASE_NAME
@@ -79,8 +79,7 @@ class GoingOn(Launcher):
                     found[place] = same.pop(0)
         foreign = sorted(set(there) - set(found.values()))
         if foreign:
-            path = self.folder / str(foreign[0]) / RESULT_NAME
-            record = Record.from_json(path.read_text("utf-8"))
+            record = read_record(self.folder / str(foreign[0]))
             way_out = "take another folder"
             if record.config.get("precision") == "auto" != wanted[0].precision:
                 came = record.fingerprint.get("precision")
@@ -164,10 +163,11 @@ def _records(folder: Path) -> Iterator[tuple[int, _Held]]:
     for path in folder.glob(f"*/{RESULT_NAME}"):
         if path.parent.name.isdecimal() and path.is_file():
             try:
-                yield int(path.parent.name), _held(Record.from_json(path.read_text("utf-8")))
+                yield int(path.parent.name), _held(read_record(path.parent))
             except (OSError, ValueError, RecursionError) as error:
+                said = (isinstance(error, OSError) and error.strerror) or error
                 raise StorageError(
-                    f"{path}: cannot be read ({error}); move its folder away"
+                    f"{path}: cannot be read ({said}); move its folder away"
                 ) from error
 
 
