@@ -15,15 +15,18 @@ import io
 import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from fmbench.errors import DataError
+from fmbench.errors import DataError, UserError
+from fmbench.storage import open_regular
 
 SIDE = 28
 
@@ -40,6 +43,12 @@ CLOSE = 0.05 * 255 * math.sqrt(3)
 
 #: Larger pictures are made smaller first: it averages noise out, and 28 pixels need no more.
 MOST_SIDE = 512
+
+# Of a segment of a JPEG: within a scan the byte 255 is followed by 0, or by one of these eight.
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
+
+#: Bytes of a file; bytes that it may take to decode it; scans of a JPEG, usually 10.
+MOST_BYTES, MOST_MEMORY, MOST_SCANS = 2**28, 2**29, 40
 
 #: What each of red, green and blue adds to grey (ITU-R BT.601), as Pillow has it.
 GREY = np.array([0.299, 0.587, 0.114])
@@ -123,7 +132,10 @@ def may_write_sheet(path: Path) -> bool:
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on too long a name
         return True
     try:
-        with Image.open(path, formats=("PNG",)) as file:
+        with (
+            open_regular(path, MOST_BYTES) as content,
+            Image.open(content, formats=("PNG",)) as file,
+        ):
             return file.info.get(SHEET_MARK[0]) == SHEET_MARK[1]
     except OSError:
         return False
@@ -136,11 +148,18 @@ def _decode(path: Path, background: str) -> Image.Image:
         what = "is a folder" if os.path.isdir(path) else "no such file"  # noqa: PTH112
         raise DataError(f"{path}: {what}; give pictures")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open_regular(path, MOST_BYTES) as content:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as file:
-                return _rgb(ImageOps.exif_transpose(file), background)
+            with Image.open(content, formats=FORMATS) as file:
+                _refuse_costly(path, file, content)
+                file.load()  # all of it: a JPEG would come smaller, and with other pixels
+                if file.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                    _refuse_memory(path, file, 2 * _BYTES.get(file.mode, 8))
+                    ImageOps.exif_transpose(file, in_place=True)
+                return _rgb(file, background)
+    except UserError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
@@ -151,15 +170,69 @@ def _decode(path: Path, background: str) -> Image.Image:
         raise DataError(f"{path}: a damaged picture, or an unusual one ({text[:100]})") from error
 
 
+#: Bytes a pixel: as Pillow holds it, 4 unless it says otherwise, and with what it is turned into.
+_BYTES = {"1": 1, "L": 1, "P": 5, "I;16": 3, "I": 5, "F": 5, "RGB": 4, "RGBA": 4}
+
+#: Of formats whose decoders keep copies.
+_COPIES = {"WEBP": 12, "AVIF": 12}
+
+
+def _refuse_costly(path: Path, image: Image.Image, content: IO[bytes]) -> None:
+    """Refuse what takes far more memory or time than its file is large, before it is decoded."""
+    scans = _scans(content) if image.format in {"JPEG", "MPO"} else 1
+    if scans > MOST_SCANS:
+        raise DataError(f"{path}: a JPEG of over {MOST_SCANS} scans, each as large as the picture")
+    each = _BYTES.get(image.mode, 8) + _COPIES.get(image.format or "", 0)
+    _refuse_memory(path, image, each + 2 * len(image.getbands()) * (scans > 1))
+
+
+def _refuse_memory(path: Path, image: Image.Image, each: int) -> None:
+    needed = image.width * image.height * each
+    if needed > MOST_MEMORY:
+        raise DataError(
+            f"{path}: {image.width:,} x {image.height:,} pixels of its kind take "
+            f"{needed / 1e6:,.0f} MB to read; at most {MOST_MEMORY / 1e6:,.0f} MB are taken"
+        )
+
+
+def _scans(content: IO[bytes]) -> int:
+    """How many scans a JPEG has, counted up to one more than are read."""
+    before = content.tell()
+    content.seek(0)
+    data = content.read()
+    content.seek(before)
+    scans, place = 0, 2
+    while scans <= MOST_SCANS and (found := _MARKER.search(data, place)):
+        place = found.end()
+        if found[1] == b"\xd9":  # the end; another picture may follow
+            break
+        scans += found[1] == b"\xda"
+        place += int.from_bytes(data[place : place + 2])  # what a segment says of its length
+    return scans
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """A picture of more than 256 greys in 256, some rows at a time: all of it takes gigabytes."""
+    # Pillow cuts these off at 255. Floats have no agreed white: the lightest is taken for it.
+    low, high = cast("tuple[float, float]", image.getextrema() if image.mode == "F" else (0, 65535))
+    grey = np.empty((image.height, image.width), dtype=np.uint8)
+    for top in range(0, image.height, rows := max(1, 2**20 // image.width)):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        values = np.asarray(part).astype(np.float64)
+        values = (values - low) * (255 / max(high - low, 1e-9))
+        grey[top : top + rows] = values.clip(0, 255).round()
+    return Image.fromarray(grey)
+
+
 def _rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        # Pillow cuts these off at 255. Floats have no agreed white: the lightest is taken for it.
-        values: np.ndarray = np.asarray(image).astype(np.float64)
-        low, high = (values.min(), values.max()) if image.mode == "F" else (0, 65535)
-        values = (values - low) * (255 / max(high - low, 1e-9))
-        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image = _grey(image)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    # Grey is made smaller as it is, which gives the same and takes a fourth.
+    if image.mode != mode and (image.mode, mode) != ("L", "RGB"):
+        image = image.convert(mode)
     image.thumbnail((MOST_SIDE, MOST_SIDE), Image.Resampling.BOX)
+    image = image if image.mode == mode else image.convert(mode)
     if image.mode == "RGB":
         return image
     dark = background == "dark" or (background == "auto" and _lost_on_white(image))

@@ -333,6 +333,53 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     refused(path)
 
 
+@pytest.mark.parametrize(("name", "mode", "options"), [
+    ("i16.png", "I;16", {}), ("la.png", "LA", {}), ("f.tif", "F", {"compression": "tiff_lzw"}),
+    ("cmyk.tif", "CMYK", {"compression": "tiff_lzw"}), ("rgb.webp", "RGB", {}),
+    ("scans.jpg", "RGB", {"progressive": True}), ("turned.png", "RGB", {"exif": b"turned"}),
+])  # fmt: skip
+def test_a_picture_that_takes_more_memory_than_its_pixels_say_is_refused(
+    tmp_path, monkeypatch, name, mode, options
+):
+    path = tmp_path / name
+    if "exif" in options:
+        options["exif"] = Image.Exif()
+        options["exif"][0x112] = 6
+    picture = Image.new(mode, (100, 50))
+    picture.paste(200, (10, 10, 40, 40)) if mode in ("I;16", "F") else None
+    picture.save(path, **options)
+    monkeypatch.setattr(pictures, "MOST_MEMORY", 5_000 * (2 if mode == "I;16" else 4))
+    refused(path, "pixels of its kind take")
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    with Image.effect_noise((100, 50), 60) as picture:
+        picture.convert("RGB").save(path, progressive=True)
+    assert pictures.read(path).shape == (28, 28)
+    content = path.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * 40 + content[-2:])
+    refused(path, "a JPEG of over 40 scans")
+    with Image.open(path) as file:
+        file.load()  # Pillow takes it, and as long as it takes
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_many_greys_become_256_the_same_at_once_and_by_rows(mode):
+    values = np.random.default_rng(0).uniform(0, 65535, (700, 3000))
+    values = values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+    low, high = (values.min(), values.max()) if mode == "F" else (0, 65535)
+    wanted = ((values.astype(np.float64) - low) * (255 / (high - low))).round()
+    assert np.array_equal(np.asarray(pictures._grey(Image.fromarray(values))), wanted)
+
+
+def test_a_picture_that_never_ends_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    refused(tmp_path / "pipe.png", "no such file")
+    assert not pictures.may_write_sheet(tmp_path / "pipe.png")
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.webp", "a.bmp", "a.ppm"])
 def test_a_damaged_picture_is_read_or_refused(tmp_path, name):
     image = Image.fromarray(SYNTHETIC.test_images[0]).resize((60, 80)).convert("RGB")
