@@ -405,7 +405,7 @@ def test_what_is_no_record_ends_in_one_line(tmp_path, content):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_a_record_that_never_ends_is_not_waited_for(tmp_path, make):
     make(tmp_path / "result.json")
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match=r"cannot be read|link|regular"):
         held(tmp_path, {})
     with pytest.raises(OSError, match="not a regular file"):
         read_record(tmp_path)
