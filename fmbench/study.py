@@ -88,7 +88,8 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
             return _shared(str(url))
         return _own(folder.absolute() / DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
-        raise ConfigError(f"sweep.storage={url}: {line(error)}") from error
+        hidden = "@" in str(url) and "://" not in str(url)  # no URL, and a password perhaps
+        raise ConfigError(f"sweep.storage{'' if hidden else f'={url}'}: {line(error)}") from error
     except FAULTS as error:
         where = folder / DATABASE_NAME if url is None else "sweep.storage"
         raise StorageError(f"{where}: cannot be opened: {line(error)}") from error
