@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmbench import environment, knobs, parts, sources
 from fmbench.errors import ConfigError
+from fmbench.identity import TARGETS
 from fmbench.reference import check_reference
 
 PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
@@ -39,41 +40,6 @@ TRUSTED = os.environ.get(TRUST_VARIABLE, "")
 #: What every image of the data sets has, and nets that take it as an argument must be told.
 _SHAPE = {"channels": 1, "classes": 10}
 
-
-#: What each group of a run may instantiate: by name, since a pattern would let in what else can be
-#: reached in a module. None of these opens a file or a connection.
-_TARGETS = {
-    "model": [
-        f"fmbench.models.{name}"
-        for name in (
-            "alexnet.AlexNet",
-            "alexnet_light.AlexNetLight",
-            "densenet.DenseNet",
-            "dualpathnet.DualPathNet",
-            "inception_light.InceptionLight",
-            "lenet.LeNet",
-            "lenet5.LeNet5",
-            "preact_resnet20.PreActResNet20",
-            "resnet18.ResNet18",
-            "resnet_light.ResNetLight",
-            "shakeshake.ShakeShake",
-            "torchvision.Torchvision",
-            "vgg_light.VGGLight",
-            "wideresnet.WideResNet",
-        )
-    ],
-    "optimizer": [
-        f"torch.optim.{name}"
-        for name in (
-            *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS"),
-            *("Muon", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
-        )
-    ],
-    "scheduler": [
-        f"fmbench.schedule.{name}"
-        for name in ("constant", "cosine", "multistep", "onecycle", "step")
-    ],
-}
 
 #: What a search may draw its values with.
 SAMPLERS = [
@@ -121,7 +87,7 @@ def execution_whitelist(group: str | None = None) -> list[str]:
     Args:
         group: `model`, `optimizer` or `scheduler` of a run; None for what is around the runs.
     """
-    own = _AROUND_RUNS if group is None else _TARGETS[group]
+    own = _AROUND_RUNS if group is None else list(TARGETS[group])
     return own + [f"{name}.*" for name in trusted()]
 
 
@@ -138,7 +104,7 @@ def trust_needed(config: Mapping[str, Any]) -> str | None:
     """
     listed = all(
         any(fnmatchcase(str(config[group].get("_target_")), pattern) for pattern in patterns)
-        for group, patterns in _TARGETS.items()
+        for group, patterns in TARGETS.items()
     )
     return None if listed else ",".join(trusted()) or None
 
@@ -204,7 +170,7 @@ def check(config: Mapping[str, Any]) -> None:
     own = knobs.OF_DATA.get(config["data"].get("name", ""), {})
     for key, meaning in {**knobs.IN_GROUPS, **own}.items():
         _has_type(config, key, meaning.types, meaning.wanted)
-    for group in _TARGETS:
+    for group in TARGETS:
         target = config[group]["_target_"]
         # Hydra looks at where it leads to, once more, when it is started.
         if not any(fnmatchcase(target, pattern) for pattern in execution_whitelist(group)):

@@ -1,7 +1,6 @@
 """What a run says about itself, and the names of the files of a run folder."""
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +10,10 @@ from typing import Any, get_args, get_origin
 
 import fmbench
 from fmbench import knobs
+from fmbench.identity import keys, keys_of
 
-SCHEMA = 1
+#: Of records. Schema 1 had other keys: they hashed where the code of fmbench was.
+SCHEMA, OLDEST = 2, 1
 RESULT_NAME = "result.json"
 HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME, LABELS_NAME = "predictions.npy", "labels.npy"
@@ -39,7 +40,7 @@ _OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
 
 @dataclass
 class Record:
-    """`result.json`, schema 1. Accuracies are 0 to 1, times in seconds, sizes in bytes.
+    """`result.json`, schema 2. Accuracies are 0 to 1, times in seconds, sizes in bytes.
 
     What was not reached when a run ended early is None.
     """
@@ -111,7 +112,7 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """A record as `to_json` gave it.
+        """A record as `to_json` gave it; one of schema 1 has the keys of this schema then.
 
         Raises:
             ValueError: it is none, or one of another schema, or a field is of another type.
@@ -121,8 +122,12 @@ class Record:
             json.dumps(values, allow_nan=False)  # as it will be written again
         except RecursionError:
             raise ValueError("holds a value that is too deep") from None
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            raise ValueError(f"no record of schema {SCHEMA}")
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if type(schema) is not int or not OLDEST <= schema <= SCHEMA:
+            raise ValueError(f"no record of schema {OLDEST} to {SCHEMA}")
+        if schema < SCHEMA:
+            key, configuration = keys_of(values)
+            values |= {"schema": SCHEMA, "key": key, "configuration": configuration}
         types = {field.name: field.type for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in types}
         for name, value in kept.items():
@@ -175,47 +180,6 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         return type(value) in {int, kind} and abs(value) < 2**64
     return type(value) is kind
-
-
-def keys(
-    config: Mapping[str, Any], data_sha256: str, split_hash: str, source: str | None = None
-) -> tuple[str, str]:
-    """The key of a run and of its configuration: hashes of all that decides the result.
-
-    Two runs with one key and one fingerprint give the same bits; runs with one configuration key
-    differ in their seed alone.
-
-    Args:
-        config: resolved.
-        data_sha256: of the images and labels.
-        split_hash: of which images train, validate and test.
-        source: of the user's own code that is run; None where there is none.
-    """
-    deciding = knobs.deciding(config)
-    deciding |= {group: config[group] for group in knobs.HASHED_GROUPS}
-    data = config["data"]
-    deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
-    deciding["split"] = split_hash
-    if source is not None:  # left out, so that older records keep their keys
-        deciding["source"] = source
-    configuration = _digest(deciding)
-    return _digest({**deciding, "seed": config["seed"]}), configuration
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _canonical(value: Any) -> Any:
-    """The same for what means the same: 1 and 1.0, a list and a tuple, keys in any order."""
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
 
 
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:

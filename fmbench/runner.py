@@ -9,6 +9,7 @@ from fmbench.attempt import Attempt, PrunedError, Watch
 from fmbench.config import trust_needed
 from fmbench.device import settings_kept
 from fmbench.errors import StorageError, UserError, one_line
+from fmbench.identity import keys
 from fmbench.progress import Display, display_for
 from fmbench.provenance import git_state
 from fmbench.record import (
@@ -19,7 +20,6 @@ from fmbench.record import (
     INTERRUPTED,
     PRUNED,
     Record,
-    keys,
     recorded_config,
     recorded_overrides,
 )

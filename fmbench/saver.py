@@ -149,7 +149,6 @@ class Saver:
         with self.trainer.halt():
             self.record.seconds["total"] = time.perf_counter() - self.since
             state = {
-                "key": self.record.key,
                 "at": now(),
                 "trainer": self.trainer.state_dict(),
                 "record": self.record.to_json(),
@@ -183,7 +182,7 @@ def restore(
     try:
         saved = _record(state)
         refuse_other_code(saved, record, path)
-        _refuse_other_run(state, record, path)
+        _refuse_other_run(saved, record, path)
         history = _history(state["history"], trainer.epochs)
         trainer.load_state_dict(state["trainer"])
     except UserError:
@@ -211,8 +210,8 @@ def _record(state: dict[str, Any]) -> Record:
     return saved
 
 
-def _refuse_other_run(state: dict[str, Any], record: Record, path: Path) -> None:
-    if state.get("key") != record.key:
+def _refuse_other_run(saved: Record, record: Record, path: Path) -> None:
+    if saved.key != record.key:
         raise StorageError(
             f"{path}: is of a run with other data or another config; remove it to start from the "
             "beginning"

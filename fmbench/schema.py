@@ -10,7 +10,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fmbench.errors import without_password
-from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING, SCHEMA
+from fmbench.identity import keys_of
+from fmbench.record import (
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    OLDEST,
+    PRUNED,
+    RUNNING,
+    SCHEMA,
+)
 
 STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
 
@@ -129,7 +139,7 @@ def to_row(record: Any) -> tuple[Any, ...]:
     """
     if type(record) is not dict:
         raise UnreadableError("not a record: its JSON is not an object")
-    check_schema(record.get("schema"), SCHEMA)
+    check_schema(record.get("schema"), SCHEMA, OLDEST)
     parts = {"": record}
     for part in (*PARTS, "choices", "config"):
         inner = record.get(part)
@@ -138,6 +148,9 @@ def to_row(record: Any) -> tuple[Any, ...]:
         parts[part] = inner or {}
     texts = [_texts(record, name) for name in ("overrides", "deviations", "config_dirs")]
     _check_depth(parts["config"])
+    if record["schema"] < SCHEMA:
+        key, configuration = keys_of(record)
+        parts[""] = record | {"key": key, "configuration": configuration}
 
     row: dict[str, Any] = {}
     for column, part, name, kind in FIELDS:
@@ -168,12 +181,13 @@ def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def check_schema(schema: Any, known: int) -> None:
+def check_schema(schema: Any, known: int, oldest: int | None = None) -> None:
     """Refuse a file of another schema.
 
     Args:
         schema: What the file says.
-        known: What is read here.
+        known: The newest that is read here.
+        oldest: The oldest; by default the newest alone.
 
     Raises:
         UnreadableError: It is another one.
@@ -182,8 +196,10 @@ def check_schema(schema: Any, known: int) -> None:
         raise UnreadableError(
             f"schema {brief(schema)} is newer than this fmbench reads ({known}): upgrade fmbench"
         )
-    if type(schema) is not int or schema != known:
-        raise UnreadableError(f"schema is {brief(schema)}, not {known}")
+    oldest = known if oldest is None else oldest
+    if type(schema) is not int or schema < oldest:
+        read = f"{oldest} to {known}" if oldest < known else str(known)
+        raise UnreadableError(f"schema is {brief(schema)}, not {read}")
 
 
 def _check_depth(config: dict[str, Any]) -> None:

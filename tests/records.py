@@ -11,7 +11,7 @@ from fmbench.answers import mistakes
 from fmbench.runfolder import RunFolder
 
 BASE: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "fmbench_version": "0.1.0",
     "status": "completed",
     "error": None,
@@ -89,7 +89,7 @@ MEASURED = {
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    """A record of schema 1 with some fields changed.
+    """A record of schema 2 with some fields changed.
 
     Args:
         **changes: Values by field name; `__` leads into an object (`split__name="custom"`,

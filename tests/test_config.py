@@ -12,6 +12,7 @@ from commands import CHECKOUT, compose, raises_one_line
 from fmbench import config as configuration
 from fmbench import knobs
 from fmbench.errors import ConfigError
+from fmbench.identity import TARGETS
 from fmbench.parts import Crop, Cutout, Erasing, Flip
 
 
@@ -141,7 +142,7 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
 
 def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
     monkeypatch.setattr(configuration, "TRUSTED", "")
-    listed = {group: configuration.execution_whitelist(group) for group in configuration._TARGETS}
+    listed = {group: configuration.execution_whitelist(group) for group in TARGETS}
     for name in (*listed["model"], *listed["optimizer"], *listed["scheduler"]):
         assert "*" not in name
         assert not any(part.startswith("_") for part in name.split("."))

@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import CHECKOUT, compose
+from records import record
 
 from fmbench import knobs
 from fmbench.errors import StorageError
-from fmbench.record import keys, recorded_config, recorded_overrides
+from fmbench.identity import TARGETS, keys, keys_of
+from fmbench.record import Record, recorded_config, recorded_overrides
 from fmbench.runfolder import RunFolder
+from fmbench.schema import to_row
 from fmbench.storage import LOCK_NAME, write_whole
 
 
@@ -39,13 +43,45 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
         assert keys({**config, **change}, "images", "split") == (key, row), change
 
 
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "docs/results").rglob("result.json")), ids=str)
-def test_every_kept_record_has_the_key_that_it_had(path):
-    record = json.loads(path.read_text("utf-8"))
-    found = keys(
-        record["config"], record["data"]["sha256"], record["split"]["hash"], record.get("source")
-    )
-    assert found == (record["key"], record["configuration"])
+#: The keys of every shipped option, in the place of the default one, and of every kept record. They
+#: never change: a run of today must find its row in ten years.
+KEYS = yaml.safe_load((CHECKOUT / "tests" / "keys.yaml").read_text("utf-8"))
+OPTIONS = [
+    path
+    for group in (*TARGETS, "augmentation")
+    for path in sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+]
+KEPT = sorted((CHECKOUT / "docs/results").rglob("result.json"))
+
+
+def test_the_keys_of_all_options_are_what_they_were():
+    config = recorded_config(compose())
+    found = {}
+    for path in OPTIONS:
+        changed = {**config, path.parent.name: yaml.safe_load(path.read_text("utf-8"))}
+        found[f"{path.parent.name}={path.stem}"] = keys(changed, "images", "split")[1]
+    assert len(set(found.values())) == len(found) - len(TARGETS)  # the defaults are one
+    assert found == KEYS["options"]
+
+
+def test_every_kept_record_has_the_keys_that_it_had():
+    """Records of schema 1 land in the rows in which they were."""
+    found, rows = {}, {}
+    for path in KEPT:
+        record = json.loads(path.read_text("utf-8"))
+        made = Record.from_json(path.read_text("utf-8"))
+        assert (made.key, made.configuration) == keys_of(record)
+        found[path.parent.relative_to(CHECKOUT).as_posix()] = made.key
+        rows.setdefault(record["configuration"], set()).add(made.configuration)
+    assert found == KEYS["records"]
+    assert all(len(row) == 1 for row in rows.values())
+    assert len(set.union(*rows.values())) == len(rows)
+
+
+def test_a_record_without_what_its_keys_are_made_of_keeps_its_own(tmp_path):
+    made = record(schema=1, key="own", configuration="row")  # its config has no data
+    assert keys_of(made) == ("own", "row")
+    assert to_row(made)[:2] == ("own", "row")
 
 
 def test_a_key_that_is_added_splits_no_rows(monkeypatch):

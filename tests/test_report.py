@@ -50,12 +50,12 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
 
 def test_unreadable_records_give_status_4_and_the_rest_is_written(tmp_path, capsys):
     write(tmp_path / "0")
-    write(tmp_path / "1", schema=2)
+    write(tmp_path / "1", schema=3)
     status, out, _ = run(capsys, tmp_path, "--output", tmp_path)
     assert status == 4
-    assert "schema 2 is newer" in out
+    assert "schema 3 is newer" in out
     text = (tmp_path / "benchmark.md").read_text(encoding="utf-8")
-    assert "| 1/result.json | schema 2 is newer" in text
+    assert "| 1/result.json | schema 3 is newer" in text
 
 
 def test_a_folder_that_does_not_exist_gives_status_2_and_one_line(tmp_path, capsys):
@@ -81,7 +81,7 @@ def test_no_completed_run_says_how_to_make_one_and_writes_nothing(tmp_path, caps
     assert "No completed run below outputs or multirun" in out
     assert "python -m fmbench data=synthetic" in out
     write(tmp_path / "outputs" / "0", status="failed", error="why", test_accuracy=None)
-    write(tmp_path / "outputs" / "1", schema=2)
+    write(tmp_path / "outputs" / "1", schema=3)
     status, out, _ = run(capsys)
     assert status == 4
     assert "why" in out
@@ -126,7 +126,7 @@ def test_a_reader_that_stops_early_does_no_harm(tmp_path):
     line = f"{sys.executable} -m fmbench.report {tmp_path} --output {tmp_path} | head -1"
     ended = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert (ended.stdout, ended.stderr) == (b"Fashion-MNIST\n", b"")
-    write(tmp_path / "newer", schema=2)
+    write(tmp_path / "newer", schema=3)
     line = f"set -o pipefail; {line}"
     assert subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode == 4
 

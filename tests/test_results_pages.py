@@ -16,7 +16,7 @@ from searches import put as a_search
 from searches import sweep
 
 from fmbench.data import OFFICIAL_SHA256
-from fmbench.record import keys
+from fmbench.identity import keys
 from fmbench.results import read_results
 
 KEPT = CHECKOUT / "docs" / "results"
@@ -110,7 +110,8 @@ def test_each_kept_record_agrees_with_what_lies_beside_it(path):
     """A figure that somebody typed into a record would stand alone."""
     record = json.loads(path.read_bytes())
     sha256, split = record["data"]["sha256"], record["split"]["hash"]
-    assert keys(record["config"], sha256, split) == (record["key"], record["configuration"])
+    if record["schema"] > 1:  # the keys of the others are in tests/keys.yaml
+        assert keys(record["config"], sha256, split) == (record["key"], record["configuration"])
     text = (path.parent / "history.jsonl").read_text("utf-8")
     epochs = [json.loads(line) for line in text.splitlines()]
     assert [one["epoch"] for one in epochs] == list(range(len(epochs)))

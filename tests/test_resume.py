@@ -730,3 +730,12 @@ def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, 
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run", "test_every=0", "keep_checkpoint=true")
     assert records(tmp_path) == before
+
+
+def test_a_run_that_was_begun_when_keys_were_others_goes_on(stopped_run, whole, tmp_path):
+    def older(record):
+        record.update(schema=1, key="0" * 32, configuration="1" * 32)
+
+    change_record(stopped_run(7), older)
+    run(tmp_path / "run")
+    assert result(tmp_path / "run") == result(whole)
