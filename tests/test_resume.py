@@ -438,8 +438,8 @@ def of_optimizer(state):
 
 TAMPERED = {
     "tensors that a fused step would leave": of_optimizer,
-    "another key": lambda state: state.update(key="x"),
-    "no key": lambda state: state.pop("key"),
+    "another key": of_record(key="x"),
+    "no key": of_record(key=None),
     "a time of many lines": lambda state: state.update(at="\n* * * * * evil\x1b[2J"),
     "no time": lambda state: state.update(at=None),
     "no record": lambda state: state.update(record=[1]),
@@ -468,7 +468,7 @@ def test_a_tampered_checkpoint_is_one_line(tamper, stopped_run):
     assert (folder / "history.jsonl").read_bytes() == history
 
 
-@pytest.mark.parametrize("tamper", [of_optimizer, lambda state: state.update(key="x")])
+@pytest.mark.parametrize("tamper", [of_optimizer, of_record(key="x")])
 def test_a_later_look_at_the_test_set_reads_no_tampered_checkpoint(tamper, made, tmp_path):
     blind = [*RUN, "test_every=null", "keep_checkpoint=true"]
     if not (made / "blind").exists():
