@@ -5,7 +5,9 @@ its code; and a file in a folder of somebody's can be anything. Both are looked 
 """
 
 import contextlib
+import errno
 import io
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.errors import ConfigError
+from fmbench.storage import read_regular
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -40,6 +43,13 @@ CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 
 #: The largest config of fmbench has 2 KB. What is larger than this is none, and not worth parsing.
 MAX_BYTES = 2**20
+
+#: Of a value in such a file, of a number, of the interpolations in one value (and ten times as many
+#: in all); values in a file, as many as OmegaConf takes.
+MOST_CHARACTERS, MOST_DIGITS, MOST_INTERPOLATIONS, MOST_NODES = 10_000, 100, 50, 10_000
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_:.xXoO]*([eE][-+]?[0-9_]*)?")
+_EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 #: Groups whose options set keys of the whole config.
 _GLOBAL = ("experiment", "sweep")
@@ -81,13 +91,11 @@ class ConfigFiles(FileConfigSource):
         """
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise ConfigError(
-                    f"{path}: {size:,} bytes; a config file may have at most {MAX_BYTES:,}"
-                )
             # Some editors begin a file with a byte-order mark, which would hide its first line.
-            text = path.read_text("utf-8-sig")
+            content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
+            text = io.StringIO(content, newline=None).getvalue()
+            if Path(self.path) != CONFIG_DIR:
+                _refuse_costly(path, text)
             header = self._get_header_dict(text)
             if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
                 raise ConfigError(f"{path}: must begin with the line '# @package _global_'")
@@ -100,6 +108,9 @@ class ConfigFiles(FileConfigSource):
         except (HydraException, OmegaConfBaseException):
             raise
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                said = f"{path}: a config file may have at most {MAX_BYTES:,} bytes"
+                raise ConfigError(said) from error
             raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8 text; a config file must be") from error
@@ -235,6 +246,35 @@ def hydra_alone() -> Iterator[None]:
             yield
         finally:
             Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
+
+
+def _refuse_costly(path: Path, text: str) -> None:
+    """Refuse what takes minutes to be understood, or cannot be counted with.
+
+    A number is read in a time that grows with the square of its length, and so is what stands in
+    `${}`. In YAML 1:30 is a number too, to the base 60.
+
+    Raises:
+        ConfigError: a text, its interpolations or a number is longer than any of a config.
+        YAMLError: it is no YAML.
+    """
+    nodes = interpolations = 0
+    for event in yaml.parse(text, Loader=_EVENTS):
+        if not isinstance(event, yaml.ScalarEvent):
+            continue
+        value, line = event.value, event.start_mark.line + 1
+        nodes += 1
+        interpolations += value.count("${")
+        if len(value) > MOST_CHARACTERS:
+            raise ConfigError(
+                f"{path}, line {line}: a value of over {MOST_CHARACTERS:,} characters"
+            )
+        if len(value) > MOST_DIGITS and _NUMBER.fullmatch(value):
+            raise ConfigError(f"{path}, line {line}: a number of over {MOST_DIGITS} characters")
+        if max(value.count("${"), interpolations / 10) > MOST_INTERPOLATIONS:
+            raise ConfigError(f"{path}, line {line}: over {MOST_INTERPOLATIONS} interpolations")
+        if nodes > MOST_NODES:
+            raise ConfigError(f"{path}, line {line}: over {MOST_NODES:,} values")
 
 
 def _place(error: yaml.YAMLError) -> str:

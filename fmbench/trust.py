@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench import environment
 from fmbench.config import TRUST_VARIABLE, execution_whitelist
 from fmbench.errors import ConfigError
+from fmbench.knobs import Config
 
 #: What is looked at one by one, or set by Hydra when it composes.
 _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
@@ -106,6 +107,9 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     for key in ("sweep.storage", "sweep.study"):
         if OmegaConf.select(config, key) is not None and not _sets(key, of_run):
             raise ConfigError(_NOT_BY_A_FILE.format(key))
+    # Or a sweep that is somebody's would say itself how much it may take.
+    if config.get("max_runs", Config.max_runs) != Config.max_runs and not _sets("max_runs", of_run):
+        raise ConfigError(_NOT_BY_A_FILE.format("max_runs"))
 
 
 def refuse_untrusted_runs(

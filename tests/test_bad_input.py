@@ -423,7 +423,7 @@ def test_a_sweep_of_many_runs_where_it_is_asked_for(monkeypatch):
         ("a: [\n", "evil.yaml, line 2, column 1: did not find"),
         ("a: \0\n", "evil.yaml: unacceptable character #x0000"),
         ("{a: " * 3000 + "1" + "}" * 3000, "evil.yaml: nested too deeply"),
-        (LENET5 + "x: " + "9" * 5000 + "\n", "evil.yaml: Exceeds the limit (4300 digits)"),
+        (LENET5 + "x: " + "9" * 5000 + "\n", "a number of over 100 characters"),
         (LENET5 + "---\n" + LENET5, "line 2, column 1: but found another document"),
         ("# @package\n" + LENET5, "evil.yaml: Expected header format"),
         ("defaults: [evil]\n" + LENET5, "one of its files leads to itself"),
@@ -462,8 +462,34 @@ def test_an_option_that_two_folders_have(refused):
 def test_an_option_of_100_megabytes_is_not_read(refused):
     option("model/evil.yaml", LENET5)
     os.truncate("mine/model/evil.yaml", 100_000_000)
-    said = "100,000,000 bytes; a config file may have at most 1,048,576"
+    said = "a config file may have at most 1,048,576 bytes"
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, said)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("a: " + "${" * 51, "over 50 interpolations"),
+    ("".join(f"k{n}: ${{a}}\n" for n in range(501)), "line 502: over 50 interpolations"),
+    ('a: "' + r"\x24{" * 51 + '"', "over 50 interpolations"),
+    ("a: " + ":".join(["1"] * 300_000), "line 2: a value of over 10,000 characters"),
+    ("a: 1" + ":59" * 3000, "a number of over 100 characters"),
+    ("a: 1" + ":59" * 3000 + ".5", "a number of over 100 characters"),
+    ("a: " + "9" * 101, "a number of over 100 characters"),
+    ("a: [" + "1," * 10_001 + "]", "over 10,000 values"),
+    ("a: " + "x" * 10_001, "a value of over 10,000 characters"),
+], ids=range(9))  # fmt: skip
+def test_an_option_that_takes_minutes_to_be_understood(refused, content, said):
+    option("model/evil.yaml", f"{LENET5}{content}\n")
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "mine/model/evil.yaml", said)
+
+
+@pytest.mark.parametrize("key", ["max_runs: 20000", "max_runs: 5", "max_runs: ${seed}"])
+def test_a_file_does_not_say_how_many_runs_a_sweep_may_have(refused, key):
+    option("sweep/mine.yaml", f"# @package _global_\n{key}\n")
+    option("experiment/mine.yaml", f"# @package _global_\n{key}\n")
+    said = "max_runs: a config file may not set it"
+    for chosen in ("sweep=mine", "experiment=mine"):
+        refused(["-m", "--config-dir", "mine", *TINY, chosen, "seed=0,1"], 2, said)
+    refused(["--config-dir", "mine", *TINY, "experiment=mine"], 2, said)
 
 
 def test_an_option_that_is_no_file(refused):

@@ -23,9 +23,9 @@ for path in PACKAGE.rglob("*.py"):
 
 #: From the first to the last: each imports only what stands before it.
 ORDER = [
-    "errors", "streams", "machine", "reference", "parts", "knobs", "identity", "sources",
-    "environment", "config", "overrides", "trust",
-    "storage", "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
+    "errors", "streams", "machine", "reference", "parts", "knobs", "identity", "storage",
+    "sources", "environment", "config", "overrides", "trust",
+    "idx", "synthetic", "data", "splits", "augment", "loader", "models", "cost",
     "device", "schedule", "step", "checkpoint", "restore", "rehearsal", "train", "record",
     "answers", "objectives", "sweep", "schema", "trials", "study", "best", "runfolder", "stop",
     "saver", "experiment", "provenance", "usercode", "progress", "weights", "assembly", "memory",
