@@ -294,9 +294,6 @@ def _of(schema: Any, prefix: str = "") -> dict[str, Key]:
 #: The keys at the top of a config.
 TOP = _of(Config)
 
-#: The groups whose chosen option is hashed whole.
-HASHED_GROUPS = ("model", "optimizer", "scheduler", "augmentation")
-
 #: All keys that are known by name, with dots.
 KEYS: Mapping[str, Key] = {
     **TOP,
@@ -308,9 +305,9 @@ KEYS: Mapping[str, Key] = {
 
 #: Keys at the top that decide what is computed, beside the groups and what repeats a row.
 DECIDING = tuple(
-    name
-    for name, key in TOP.items()
-    if key.role == "result" and not key.repeats and name not in (*HASHED_GROUPS, "data")
+    one.name
+    for one in fields(Config)
+    if TOP[one.name].role == "result" and not TOP[one.name].repeats and one.default is not MISSING
 )
 
 #: What a record leaves out.
