@@ -203,7 +203,9 @@ def _record(state: dict[str, Any]) -> Record:
     """The record in a checkpoint, whose fields are of the right kinds."""
     if re.fullmatch(r"[\dTZ:-]{20}", state["at"]) is None:
         raise DamagedError("its time is none")
-    to_row(json.loads(state["record"]))
+    values = json.loads(state["record"])
+    to_row(values)
+    json.dumps(values, allow_nan=False)  # parts of it get into the record of the run
     saved = Record.from_json(state["record"])
     for name in ("train", "evaluate", "total"):
         require_number(saved.seconds[name], f"record.seconds.{name}")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -447,6 +448,10 @@ TAMPERED = {
     "clocks that are none": of_record(seconds={}),
     "an accuracy as a text": of_record(best_test_accuracy="high"),
     "a fingerprint as a list": of_record(fingerprint=[]),
+    "a version that is no number": of_record(fingerprint={"threads": 1, "numpy": math.nan}),
+    "a commit beyond all numbers": lambda state: state.update(
+        record=state["record"].replace('"git": ', '"git": {"commit": "a", "x": 1e999}, "was": ')
+    ),
     "threads below nought": of_record(fingerprint={"threads": -3}),
     "threads as a text": of_record(fingerprint={"threads": "all"}),
     "a history of numbers": lambda state: state.update(history="[5]"),
