@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from commands import KEPT, TINY
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 import fmbench
-from fmbench.errors import StorageError
+from fmbench.callbacks import RunLog
+from fmbench.errors import ConfigError, StorageError
 from fmbench.runfolder import RunFolder, SweepFolder, held
 from fmbench.storage import LOCK_NAME, append_regular, make_folder, refuse_links
 
@@ -155,6 +159,34 @@ def test_a_file_that_is_appended_to_is_never_reached_by_a_link(outside, tmp_path
     _link(tmp_path / "experiment", outside / "empty")
     with pytest.raises(StorageError, match="experiment: cannot be written: it is a link"):
         make_folder(tmp_path / "experiment")
+
+
+def test_the_log_of_a_run_is_opened_in_its_folder_alone(outside, tmp_path, monkeypatch):
+    """In whatever process the run starts, and before Hydra writes there."""
+    folder = tmp_path / "sweep" / "0"
+    hydra = {"mode": RunMode.MULTIRUN, "sweep": {"dir": str(folder.parent)}}
+
+    def opened(place):
+        config = OmegaConf.create({"hydra": hydra | {"runtime": {"output_dir": str(place)}}})
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+        RunLog(str(place / "fmbench.log"), encoding="utf-8").close()
+
+    for place in (outside, folder.parent, folder.parent.with_name("sweep2")):
+        with pytest.raises(ConfigError, match="must be below its sweep's"):
+            opened(place)
+    folder.mkdir(parents=True)
+    opened(folder)
+    opened(folder)
+    (folder / "mine").touch()
+    with pytest.raises(StorageError, match="it holds mine and no result"):
+        opened(folder)
+    (folder / "mine").unlink()
+    _link(folder / "fmbench.log", outside / "precious")
+    with pytest.raises(StorageError, match="is a link"):
+        opened(folder)
+    monkeypatch.setattr("fmbench.callbacks.refuse_links", lambda _: None)  # it came later
+    with pytest.raises(OSError, match="is a link"):
+        opened(folder)
 
 
 def test_links_above_the_folder_go_on_working(command, kept_run, tmp_path):
