@@ -155,7 +155,7 @@ class RunLog(logging.FileHandler):
             if sweep not in folder.parents:
                 raise ConfigError(f"{folder}: a run's folder must be below its sweep's, {sweep}")
         refuse_links(folder)
-        refuse_foreign(folder)
+        refuse_foreign(folder, begun=True)
         super().__init__(filename, encoding=encoding)
 
     def _open(self) -> Any:

@@ -205,12 +205,13 @@ def is_done(record: Record, config: Mapping[str, Any]) -> bool:
     return record.status in FINAL and not (blind and config["test_every"] is not None)
 
 
-def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
+def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Record | None:
     """The record of the run that a folder holds, if it holds this one; None where it holds none.
 
     Args:
         folder: of a run.
         config: of the run that is to start there, as a record keeps it.
+        begun: whether this start has written there already, or Hydra for it.
 
     Raises:
         StorageError: it holds another run, links, what no run has left, or what cannot be read, or
@@ -225,7 +226,7 @@ def held(folder: Path, config: Mapping[str, Any]) -> Record | None:
     except FileNotFoundError:
         if (folder / HISTORY_NAME).exists():
             raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
-        refuse_foreign(folder)
+        refuse_foreign(folder, begun=begun)
         return None
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, OSError) and error.errno in _NO_FOLDER:
@@ -263,10 +264,15 @@ def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
     return {**record.config, "precision": record.fingerprint.get("precision", unknown)}
 
 
-def refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path, *, begun: bool = False) -> None:
     """Refuse a folder without a record that holds more than a start leaves before it has one.
 
     It is somebody's, and files of the same names would be written over.
+
+    Args:
+        folder: of the run.
+        begun: whether this start has written there already, or Hydra for it. Handlers and callbacks
+            of the user's own may have added any file then; what a run writes later is looked for.
 
     Raises:
         StorageError: it does.
@@ -275,7 +281,8 @@ def refuse_foreign(folder: Path) -> None:
         return
     ours = {path.name for path in _half_written(folder)}
     for entry in _entries(folder):
-        if entry.name not in ours and not _of_a_start(entry):
+        fits = entry.name not in _OF_A_RUN if begun else _of_a_start(entry)
+        if entry.name not in ours and not fits:
             raise StorageError(
                 f"{folder}: is no folder of a run, it holds {entry.name} and no {RESULT_NAME}; "
                 "take another folder"

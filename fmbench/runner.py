@@ -87,7 +87,7 @@ def execute(
         RunFolder(folder) as run_folder,
         listening(pass_on=in_sweep) as listener,
     ):
-        before = held(folder, record.config)
+        before = held(folder, record.config, begun=True)
         if before is not None and is_done(before, config):
             run_folder.tidy(before)
             log.info("this run has %s already; nothing is changed", before.status)

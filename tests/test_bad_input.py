@@ -575,6 +575,7 @@ def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
         ("params: {++sweep.study: x}", "must be a key of a run"),
         ("params: {sweep: '{storage: x}'}", "must be a key of a run"),
         ("params: {max_runs: 5}", "must be a key of a run"),
+        ("params: {+data.root: '/tmp/evil,x'}", "params.+data.root: is given on the command line"),
         ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
         ("params: {model._target_: 'os.system,x'}", "os.system"),
         ("params: {epochs: 'range(100000000)'}", "100,000,000 values"),

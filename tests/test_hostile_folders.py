@@ -177,10 +177,12 @@ def test_the_log_of_a_run_is_opened_in_its_folder_alone(outside, tmp_path, monke
     folder.mkdir(parents=True)
     opened(folder)
     opened(folder)
-    (folder / "mine").touch()
-    with pytest.raises(StorageError, match="it holds mine and no result"):
+    (folder / "a.txt").touch()  # of another handler of the user's own
+    opened(folder)
+    (folder / "checkpoint.pt").touch()
+    with pytest.raises(StorageError, match=r"it holds checkpoint.pt and no result"):
         opened(folder)
-    (folder / "mine").unlink()
+    (folder / "checkpoint.pt").unlink()
     _link(folder / "fmbench.log", outside / "precious")
     with pytest.raises(StorageError, match="is a link"):
         opened(folder)
