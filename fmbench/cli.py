@@ -110,15 +110,19 @@ def _command() -> None:
     configuration.register()
     parser = get_args_parser()
     arguments = _arguments(parser)
+    looks = _only_looks(arguments)
+    if arguments.hydra_help:  # the same for every program and config
+        arguments.overrides, arguments.config_dirs = [], []
     with (
         hydra.utils.execution_whitelist(configuration.execution_whitelist()),
         sources.own_folders(arguments.config_dirs),
         contextlib.ExitStack() as shown,
     ):
-        if not _only_looks(arguments):
+        # For --help too Hydra opens the log that the config names.
+        if not looks or (arguments.help and (arguments.overrides or arguments.config_dirs)):
             with _initialize():
                 _vet(arguments.overrides)
-        else:
+        if looks:
             if sys.stdout is None:
                 sys.exit(printed("fmbench", lambda: None))
             logging.raiseExceptions = False  # --info logs to standard output

@@ -262,6 +262,19 @@ def test_options_set_nothing_of_hydra_together(swept, given, command, outside):
     assert "hydra.job_logging.handlers.x: a config file may not" in said[2].splitlines()[-1]
 
 
+def test_help_opens_no_log_that_a_file_names(command, outside):
+    handler = f"{{class: logging.FileHandler, filename: {outside}/precious, mode: w}}"
+    text = f"hydra: {{hydra_logging: {{handlers: {{x: {handler}}}}}}}"
+    _option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
+    given = ["--config-dir=sent", "experiment=evil"]
+    part = "hydra.hydra_logging.handlers.x: a config file may not"
+    _one_line(command("--help", *given), 2, part)
+    _one_line(command("--help", "experiment=evil", "hydra.searchpath=[file://sent]"), 2, part)
+    for look in ("--hydra-help", "--cfg=job", "--info=all"):
+        assert command(look, *given)[0] == 0
+    assert command("--hydra-help", "--config-dir=sent", "+experiment=evil")[0] == 0
+
+
 def test_a_folder_of_the_users_is_not_taken_for_that_of_a_run_or_a_sweep(command, tmp_path):
     project = tmp_path / "project"
     (project / ".hydra").mkdir(parents=True)
