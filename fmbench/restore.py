@@ -72,8 +72,8 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
     """Have an optimizer go on from its state in a checkpoint.
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
-    has. So the tensors are copied into those that the optimizer makes in its first step, and its
-    settings are its own, but for what a schedule changes.
+    has. So each tensor must be as the optimizer makes it in its first step, in memory of its own.
+    The settings are the optimizer's, but for what a schedule changes.
 
     Args:
         optimizer: that has not stepped yet.
@@ -93,6 +93,7 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
     ]
     known = {index for group in own["param_groups"] for index in group["params"]}
     filled: dict[int, dict[str, Any]] = {}
+    taken: set[int] = set()
     for index, found in state.items():
         if type(index) is not int or index not in known:
             raise DamagedError("the optimizer has other parameters")
@@ -100,30 +101,34 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
         if is_torchs(optimizer) and found and found.keys() != there.keys():
             raise DamagedError(f"optimizer.state.{index} has other keys")
         filled[index] = {
-            key: _filled(value, there.get(key), f"optimizer.state.{index}.{ascii(key)[:80]}")
+            key: _filled(value, there.get(key), f"optimizer.state.{index}.{ascii(key)[:80]}", taken)
             for key, value in found.items()
         }
     optimizer.load_state_dict({"state": filled, "param_groups": settings})
 
 
 def _after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """The state that an optimizer makes in its first step, on the CPU.
+    """The state that an optimizer makes in its first step: its kinds of tensors, not their numbers.
 
     Empty of one that is the user's own and cannot be tried like that.
     """
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    twins = {id(one): nn.Parameter(torch.zeros_like(one, device="cpu")) for one in parameters}
-    try:
-        twin = copy.deepcopy(optimizer, dict(twins))
-        for one in twins.values():
-            one.grad = torch.ones_like(one)
-        twin.step()
-        made: dict[int, dict[str, Any]] = twin.state_dict()["state"]
-    except Exception:
-        if is_torchs(optimizer):
-            raise
-        return {}
-    return made
+    for device in ("meta", "cpu"):  # there it takes no memory, but not every optimizer runs there
+        twins = {id(one): nn.Parameter(torch.zeros_like(one, device=device)) for one in parameters}
+        try:
+            twin = copy.deepcopy(optimizer, dict(twins))
+            for group in twin.param_groups if device == "meta" and is_torchs(optimizer) else ():
+                group["fused"] = False  # has the same state
+            for one in twins.values():
+                one.grad = torch.ones_like(one)
+            twin.step()
+            made: dict[int, dict[str, Any]] = twin.state_dict()["state"]
+        except Exception:
+            if device == "cpu" and is_torchs(optimizer):
+                raise
+        else:
+            return made
+    return {}
 
 
 def _settings(
@@ -149,20 +154,31 @@ def _settings(
     return settings
 
 
-def _filled(found: Any, own: Any, where: str) -> Any:
-    """A part of an optimizer's state: the numbers of a checkpoint in the optimizer's own tensor."""
-    if isinstance(own, Tensor):
-        require_like(found, own, where)
-        if not own.dim():  # a count of steps, or a product of what they do
-            require_number(found.item(), where, least=-1e30, most=1e30)
-        return own.copy_(found)
+def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
+    """A part of an optimizer's state, as the optimizer makes it, with the numbers of a checkpoint.
+
+    Args:
+        found: in the checkpoint.
+        own: what the optimizer makes; None where that is not known.
+        where: it is, for errors.
+        taken: where the memory of parts begins that are filled already; is added to.
+    """
     if own is not None:
         require_like(found, own, where)
     if not isinstance(found, Tensor):
         return found
-    if found.layout != torch.strided or found.nbytes > found.untyped_storage().nbytes():
-        raise DamagedError(f"{where} is not stored number by number")
-    return found.clone()
+    if own is None:
+        if found.layout != torch.strided or found.nbytes > found.untyped_storage().nbytes():
+            raise DamagedError(f"{where} is not stored number by number")
+        return found.clone()
+    if not own.dim():  # a count of steps, or a product of what they do
+        require_number(found.item(), where, least=-1e30, most=1e30)
+    memory = found.untyped_storage()
+    alone = memory.nbytes() == found.nbytes and memory.data_ptr() not in taken
+    if not alone or found.stride() != own.stride():  # a step writes into it, and nowhere else
+        found = torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(found)
+    taken.add(found.untyped_storage().data_ptr())
+    return found
 
 
 def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
