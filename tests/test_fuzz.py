@@ -5,13 +5,19 @@ Deterministic and short by default. For longer, with new examples each time:
     HYPOTHESIS_PROFILE=long python -m pytest -n 0 -m '' tests/test_fuzz.py
 """
 
+import copy
 import gzip
+import itertools
 import json
+import os
+import shutil
+import signal
 import struct
 
 import hydra
 import pytest
-from commands import TINY
+import searches
+from commands import TINY, compose
 from fuzz import fuzz
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -19,10 +25,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import record
 
+import fmbench
+from fmbench import cli, idx, results
 from fmbench import config as configuration
-from fmbench import idx, results
+from fmbench.checkpoint import read_state, write_state
 from fmbench.errors import ConfigError, DataError
 from fmbench.explain import as_user_error
+from fmbench.report.__main__ import main as report_main
 from fmbench.schema import DTYPES, UnreadableError, to_row
 from fmbench.trust import refuse_untrusted
 
@@ -190,3 +199,196 @@ def test_a_results_folder_is_read_whatever_lies_in_it(tmp_path_factory, content)
     assert len(found.frame) + len(found.problems) == 1
     for problem in found.problems:
         assert "\n" not in problem.reason
+
+
+# What a folder that was received holds, each part in turn
+
+WRONG = [
+    None, True, -1, 1.5, 10**30, 1e308, "x", "", "x" * 200_000, "\x1b]0;x\a${oc.env:SECRET}\n", [],
+    {}, [1], {"a": {"a": "b"}}, [[[]]] * 50, "../../outside/secret", "/dev/zero", ["x"] * 5_000,
+]  # fmt: skip
+
+#: Sizes of what a run and a report may leave, the largest being a page of all that they say.
+MOST_BYTES = 4_000_000
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run that was interrupted as it ended, with every file that a run has."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    fmbench.run([*TINY, "keep_model=true", "keep_checkpoint=true", f"hydra.run.dir={folder}"])
+    (folder / "fmbench.log").write_text("a line\n")
+    (folder / ".hydra").mkdir(exist_ok=True)
+    for name in ("config", "hydra", "overrides"):
+        (folder / ".hydra" / f"{name}.yaml").write_text("{}\n")
+    return folder
+
+
+@pytest.fixture
+def received(command, tmp_path, stopped, monkeypatch):
+    """Starts commands on a folder that was received, and sees that nothing else is touched."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("s3cr3t")
+    monkeypatch.setenv("SECRET", "s3cr3t")
+
+    def give(change, *commands):
+        """Have a change made to a copy of the folder, and each command run on it."""
+        run = tmp_path / "run"
+        shutil.copytree(stopped, run, symlinks=True)
+        change(run)
+        for arguments, main in commands:
+            signal.alarm(20)  # a read that never ends, and cannot be interrupted, ends the tests
+            try:
+                status, out, err = command(*arguments, main=main)
+            finally:
+                signal.alarm(0)
+            case = f"{change.__doc__}: {err or out}"[:2_000]
+            assert status in {0, 2, 3, 4, 5}, case
+            assert "Traceback" not in out + err, case
+            assert "s3cr3t" not in out + err, case
+            assert all(line.isprintable() for line in (out + err).split("\n")), case
+            assert len(out + err) < 200_000, case
+        assert {path.name for path in tmp_path.iterdir()} <= {"run", "out", "outside", "mine"}
+        assert [path.name for path in outside.iterdir()] == ["secret"]
+        assert (outside / "secret").read_text() == "s3cr3t"
+        for made in (run, tmp_path / "out"):
+            for path in made.rglob("*"):
+                if path.is_file() and not path.is_symlink() and path.stat().st_blocks:
+                    assert path.stat().st_size < MOST_BYTES, (change.__doc__, path)
+            shutil.rmtree(made, ignore_errors=True)
+
+    return give
+
+
+REPORT = ((), lambda: report_main(["run", "--output", "out"]))
+RESUME = ((*TINY, "keep_model=true", "keep_checkpoint=true", "hydra.run.dir=run"), cli.main)
+
+
+def _named(name, change):
+    change.__doc__ = name
+    return change
+
+
+def _places(node, path=(), depth=3):
+    """The place of each value in nested dictionaries and lists."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in list(pairs):
+        yield (*path, key)
+        if isinstance(value, (dict, list)) and depth > 1:
+            yield from _places(value, (*path, key), depth - 1)
+
+
+def _put(node, path, value):
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+
+
+def _tampered(made, count, depth=3):
+    """So many copies of nested values, each with one of them another, evenly over all places."""
+    places = list(_places(made, depth=depth))
+    for number in range(count):
+        path = places[number * len(places) // count]
+        value = WRONG[number * 7 % len(WRONG)]
+        copied = copy.deepcopy(made)
+        _put(copied, path, value)
+        yield f"{'.'.join(map(str, path))} = {str(value)[:30]}", copied
+
+
+@pytest.mark.slow
+def test_a_tampered_record_does_nothing(received, stopped, no_pictures):
+    made = json.loads((stopped / "result.json").read_text())
+    for number, (name, changed) in enumerate(_tampered(made, 40)):
+        changed["status"] = changed["status"] if number % 3 else "interrupted"
+
+        def change(run, changed=changed):
+            (run / "result.json").write_text(json.dumps(changed))
+
+        received(_named(name, change), *((REPORT,) if number % 3 else (RESUME, REPORT)))
+
+
+@pytest.mark.slow
+def test_a_tampered_search_does_nothing(received):
+    for name, changed in _tampered(searches.content(), 20, depth=4):
+
+        def change(run, changed=changed):
+            (run / "search.json").write_text(json.dumps(changed))
+
+        received(_named(name, change), REPORT)
+
+
+@pytest.mark.slow
+def test_a_tampered_history_does_nothing(received, stopped):
+    lines = [json.loads(line) for line in (stopped / "history.jsonl").read_text().splitlines()]
+    for name, changed in _tampered(lines, 12):
+
+        def change(run, changed=changed):
+            text = "".join(json.dumps(line) + "\n" for line in changed)
+            (run / "history.jsonl").write_text(text)
+
+        received(_named(name, change), REPORT)
+
+
+@pytest.mark.slow
+def test_a_tampered_checkpoint_does_nothing(received, stopped):
+    with (stopped / "checkpoint.pt").open("rb") as file:
+        state = read_state(file)
+    record = json.loads(state["record"])
+    parts = list(_tampered(state, 15))
+    parts += [(f"record.{name}", {**state, "record": json.dumps(changed)})
+              for name, changed in _tampered(record, 10)]  # fmt: skip
+    for name, changed in parts:
+
+        def change(run, changed=changed):
+            (run / "checkpoint.older.pt").unlink(missing_ok=True)
+            with (run / "checkpoint.pt").open("wb") as file:
+                write_state(changed, file)
+            made = json.loads((run / "result.json").read_text()) | {"status": "interrupted"}
+            (run / "result.json").write_text(json.dumps(made))
+
+        received(_named(name, change), RESUME)
+
+
+@pytest.mark.slow
+def test_a_tampered_config_file_does_nothing(received, tmp_path):
+    plain = compose(*TINY)
+    for name, changed in _tampered({key: plain[key] for key in plain if key != "data"}, 40):
+
+        def change(_run, changed=changed):
+            (tmp_path / "mine" / "experiment").mkdir(parents=True, exist_ok=True)
+            text = "# @package _global_\n" + json.dumps(changed)
+            (tmp_path / "mine" / "experiment" / "x.yaml").write_text(text)
+
+        typed = ["--config-dir", "mine", "experiment=x", *TINY, "hydra.run.dir=out", "--cfg", "job"]
+        received(_named(name, change), (typed, cli.main))
+
+
+@pytest.mark.slow
+def test_a_file_that_is_none_does_nothing(received, tmp_path):
+    secret = tmp_path / "outside" / "secret"
+    kinds = {
+        "link": lambda path: path.symlink_to(secret),
+        "dangling link": lambda path: path.symlink_to(secret.with_name("new")),
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "pipe": os.mkfifo,
+        "folder": os.mkdir,
+        "large": lambda path: (path.touch(), os.truncate(path, 2**33)),
+    }
+    both, report = (RESUME, REPORT), (REPORT,)
+    names = {
+        **dict.fromkeys(("result.json", "history.jsonl"), both),
+        **dict.fromkeys(("search.json", "predictions.npy", "labels.npy", "mistakes.npy"), report),
+        **dict.fromkeys(("checkpoint.pt", "model.safetensors", "mlflow.json"), (RESUME,)),
+        **dict.fromkeys((".fmbench.lock", ".hydra/config.yaml", "tensorboard"), (RESUME,)),
+    }
+    for (name, commands), (kind, make) in itertools.product(names.items(), kinds.items()):
+
+        def change(run, name=name, make=make):
+            if name != "result.json":
+                made = json.loads((run / "result.json").read_text()) | {"status": "interrupted"}
+                (run / "result.json").write_text(json.dumps(made))
+            (run / name).unlink(missing_ok=True)
+            make(run / name)
+
+        received(_named(f"{name}: a {kind}", change), *commands)
