@@ -335,7 +335,7 @@ def test_a_tampered_checkpoint_does_nothing(received, stopped):
     with (stopped / "checkpoint.pt").open("rb") as file:
         state = read_state(file)
     record = json.loads(state["record"])
-    parts = list(_tampered(state, 15))
+    parts = list(_tampered(state, 10))
     parts += [(f"record.{name}", {**state, "record": json.dumps(changed)})
               for name, changed in _tampered(record, 10)]  # fmt: skip
     for name, changed in parts:
