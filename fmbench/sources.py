@@ -10,7 +10,7 @@ import io
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -87,14 +87,19 @@ class ConfigFiles(FileConfigSource):
 
         Raises:
             ConfigError: it is too large, or no YAML in UTF-8, or its header is not that of its
-                group.
+                group, or it is a link out of the folder.
         """
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
+            # A link in a folder that was received may lead to any file of the user's, and a record
+            # would hold that. Those of fmbench's own options are an installer's.
+            own = Path(self.path) == CONFIG_DIR
+            if not own and not path.resolve().is_relative_to(Path(self.path).resolve()):
+                raise ConfigError(f"{path}: is a link out of {self.path}, and is not followed")
             # Some editors begin a file with a byte-order mark, which would hide its first line.
             content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
             text = io.StringIO(content, newline=None).getvalue()
-            if Path(self.path) != CONFIG_DIR:
+            if not own:
                 _refuse_costly(path, text)
             header = self._get_header_dict(text)
             if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
@@ -123,7 +128,7 @@ class ConfigFiles(FileConfigSource):
 
     def _may_have(self, config_path: str) -> bool:
         hydras = config_path == "schema" or config_path.partition("/")[0] == "hydra"
-        return not hydras or Path(self.path) == CONFIG_DIR
+        return _stays(config_path) and (not hydras or Path(self.path) == CONFIG_DIR)
 
 
 class ConfigPackages(ImportlibResourcesConfigSource):
@@ -140,14 +145,23 @@ class ConfigPackages(ImportlibResourcesConfigSource):
     def is_config(self, config_path: str) -> bool:
         """Whether there is such a file."""
         with contextlib.suppress(OSError):  # a name may be too long for the system
-            return super().is_config(config_path)
+            return _stays(config_path) and super().is_config(config_path)
         return False
 
     def is_group(self, config_path: str) -> bool:
         """Whether there is such a folder of options."""
         with contextlib.suppress(OSError):
-            return super().is_group(config_path)
+            return _stays(config_path) and super().is_group(config_path)
         return False
+
+
+def _stays(config_path: str) -> bool:
+    """Whether the path of an option leads to nothing but what is below its folder.
+
+    Hydra takes two slashes at the beginning of a path in a defaults list for a path of the system.
+    """
+    path = PurePath(config_path)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 class OwnFolders(SearchPathPlugin):

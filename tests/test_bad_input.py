@@ -624,6 +624,25 @@ def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
     assert command(*arguments)[0] == 0
 
 
+def test_an_option_reads_no_file_outside_of_its_folder(refused, tmp_path):
+    """Whatever is written as YAML elsewhere may be a secret, and a record would hold it."""
+    secret = tmp_path / "home" / "hosts.yaml"
+    secret.parent.mkdir()
+    secret.write_text("token: s3cr3t\n")
+    option("data/linked.yaml", "")
+    Path("mine/data/linked.yaml").unlink()
+    Path("mine/data/linked.yaml").symlink_to(secret)
+    Path("mine/model").symlink_to(secret.parent)
+    for name, path in (
+        ("linked", "/data/linked"),
+        ("folder", "/model/hosts"),
+        ("absolute", f"/{secret.with_suffix('')}"),
+    ):
+        text = f"# @package _global_\ndefaults:\n  - {path}@data.stolen\n"
+        option(f"experiment/{name}.yaml", text)
+        refused(["--config-dir", "mine", *TINY, f"experiment={name}"], 2, path.strip("/"))
+
+
 @pytest.mark.parametrize(
     "override",
     [
