@@ -9,7 +9,18 @@ From Python, for notebooks::
 Importing this package is light: what a name needs is imported when the name is first used.
 """
 
+import os
 import sys
+
+# `python -m fmbench` has the current folder first, where a stranger's files may lie that are called
+# as Python's own or as a package. `fmbench.streams.import_from_here` puts it back, behind all else.
+if (
+    sys.argv[:1] == ["-m"]
+    and any(word.removeprefix("-m").partition(".")[0] == "fmbench" for word in sys.orig_argv)
+    and (not sys.path[0] or sys.path[0] == os.getcwd())  # noqa: PTH109 - pathlib would be one of them
+):
+    del sys.path[0]
+
 from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 11):  # noqa: UP036 - pip reads the version here, with any Python

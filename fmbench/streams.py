@@ -188,14 +188,23 @@ def typed_path(text: str) -> Path:
 def import_from_here() -> None:
     """Have the user's own code found in the current folder, behind all that is installed.
 
-    `python -m` puts the folder first, where a file `random.py` of the user's would take the place
-    of Python's; a console script leaves it out.
+    Only where some is to be found: packages are trusted, or a function of the user's is named to
+    search by. The folder may have been received, and there are packages that nobody names: Hydra
+    imports each `hydra_plugins`, PyTorch what a folder `*.dist-info` says to be a backend of it.
+    Processes that are started from here do not look into the folder either.
+
+    `python -m` puts the folder first, where a file `random.py` would take the place of Python's
+    (`fmbench/__init__.py` takes it away); a console script leaves it out.
     """
     with contextlib.suppress(FileNotFoundError):  # the folder is gone
         here = str(Path.cwd())
         if sys.path[:1] in ([""], [here]):
             del sys.path[0]
-        if here not in sys.path:
+        named = any("custom_search_space=" in word for word in sys.argv[1:])
+        not_installed = Path(here, "fmbench") == Path(__file__).parent
+        if not (os.environ.get("FMBENCH_TRUST") or named or not_installed):
+            os.environ["PYTHONSAFEPATH"] = "1"
+        elif here not in sys.path:
             sys.path.append(here)
 
 

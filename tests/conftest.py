@@ -50,6 +50,7 @@ def command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FMBENCH_DATA", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the commands add the current folder
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # or have no process find any there
 
     def call(*arguments: str, main: Callable[[], object] = cli.main) -> Said:
         monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import CHECKOUT, TINY, records
+from commands import CHECKOUT, TINY, python, records
 from rich.console import Console
 
 from fmbench import preview, progress
-from fmbench.streams import printed
+from fmbench.streams import import_from_here, printed
 
 FULL = "standard output: cannot be written: No space left on device"
 CLOSED = "standard output is closed: nothing was printed"
@@ -172,3 +172,54 @@ def test_the_commands_themselves(redirected, status, more, tmp_path):
     ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=False)
     assert (ended.returncode, done(tmp_path)) == (status, 2 if more else 1)
     assert not more or len(list(tmp_path.rglob("benchmark.md"))) == 1
+
+
+# The folder that a command is started in
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["script", "module", "report", "predict", "preview", "joblib"])
+def test_the_current_folder_holds_no_code_where_none_is_trusted(tmp_path, start, kept_run):
+    """Somebody changes into a folder that was received, and looks at it or starts a run there."""
+    evil = f"open({str(tmp_path / 'run')!r}, 'a').write(__name__)"
+    here = tmp_path / "received"
+    (here / "hydra_plugins" / "evil").mkdir(parents=True)
+    for name in ("hydra_plugins/evil/__init__", "numpy", "pickle", "signal", "typing", "backend"):
+        (here / f"{name}.py").write_text(evil)
+    # PyTorch imports what an installed package says to be a backend of it.
+    (here / "evil-1.0.dist-info").mkdir()
+    (here / "evil-1.0.dist-info" / "METADATA").write_text("Name: evil\nVersion: 1.0\n")
+    said = "[torch.backends]\nevil = backend:x\n"
+    (here / "evil-1.0.dist-info" / "entry_points.txt").write_text(said)
+    script = "import sys; sys.path[0] = '/usr/bin'; from fmbench.__main__ import main; main()"
+    arguments = {
+        "script": ["-c", script, *TINY, "epochs=1"],
+        "module": ["-m", "fmbench", *TINY, "epochs=1"],
+        "report": ["-m", "fmbench.report", str(kept_run), "--output", str(tmp_path / "made")],
+        "predict": ["-m", "fmbench.predict", str(kept_run), "missing.png"],
+        "preview": ["-m", "fmbench.preview", *TINY[:3]],
+        "joblib": ["-m", "fmbench", "-m", *TINY, "epochs=1", "hydra/launcher=joblib"],
+    }
+    done = python(*arguments[start], cwd=here)
+    assert not (tmp_path / "run").exists(), (tmp_path / "run").read_text()
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (3 if start == "predict" else 0), done.stderr
+
+
+def test_code_in_the_current_folder_is_found_where_it_is_asked_for(monkeypatch, tmp_path):
+    here = str(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    for trust, argument, found in (
+        ("", "epochs=3", False),
+        ("mynets", "epochs=3", True),
+        ("", "hydra.sweeper.custom_search_space=mine.space", True),
+    ):
+        monkeypatch.setenv("FMBENCH_TRUST", trust)
+        monkeypatch.setattr(sys, "argv", ["fmbench", argument])
+        monkeypatch.setattr(sys, "path", [here, *sys.path])
+        import_from_here()
+        assert sys.path.count(here) == found
+        assert not found or sys.path[-1] == here
+        assert os.environ["PYTHONSAFEPATH"] == ("" if found else "1")
+        monkeypatch.setenv("PYTHONSAFEPATH", "")
