@@ -124,7 +124,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             progress(number, len(paths))
         folder, name = os.path.split(path)
         try:
-            text = _read(path, left)
+            text = _read(path, name, left)
             if name == SEARCH_NAME:
                 searches[_printable(folder)] = _parse_search(text)
                 continue
@@ -220,9 +220,8 @@ def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
             problems.append(Problem(Path(folder), f"cannot be listed: {error.strerror}"))
 
 
-def _read(path: str, left: dict[str, int]) -> str:
+def _read(path: str, name: str, left: dict[str, int]) -> str:
     """The text of a file, and its size taken from what is left for files of its name."""
-    name = os.path.basename(path)  # noqa: PTH119 - a Path for each of 100,000 takes a second
     try:
         content = read_regular(path, MAX_BYTES[name])
         text = content.decode("utf-8")

@@ -158,7 +158,9 @@ def to_row(record: Any) -> tuple[Any, ...]:
         if value is not None and not kind.holds(value):
             where = f"{part}.{name}" if part else name
             raise UnreadableError(f"{where} is {brief(value)}, not {kind.meaning}")
-        row[column] = _cut(value, column) if kind is TEXT and value is not None else value
+        if kind is TEXT and value is not None and len(value) > LONGEST:
+            value = _cut(value, column)
+        row[column] = value
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
     _check_required(row, looks=parts["config"].get("test_every", 0) is not None)

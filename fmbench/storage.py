@@ -43,6 +43,11 @@ _OF_SUBMITIT = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 _LONGEST_LINE = 1000
 
 
+#: To open a file for reading: at once, whatever it is.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_READ |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+
+
 def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes]:
     """Open for reading a file that may be a stranger's.
 
@@ -60,10 +65,13 @@ def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes
     Raises:
         OSError: it is not there, is no regular file, or is too large; `strerror` says what.
     """
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    return os.fdopen(_opened(path, most, links=links)[0], "rb")
+
+
+def _opened(path: str | Path, most: int, *, links: bool) -> tuple[int, int]:
+    """The descriptor of a file, and its size; raises as `open_regular` does."""
     try:
-        opened = os.open(path, flags if links else flags | getattr(os, "O_NOFOLLOW", 0))
+        opened = os.open(path, _READ if links else _READ | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
         if error.errno == errno.ELOOP and not links and os.path.islink(path):  # noqa: PTH114
             raise OSError(errno.ELOOP, "is a link", os.fspath(path)) from None
@@ -72,7 +80,7 @@ def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes
         raise
     status = os.fstat(opened)
     if stat.S_ISREG(status.st_mode) and status.st_size <= most:
-        return os.fdopen(opened, "rb")
+        return opened, status.st_size
     os.close(opened)
     if stat.S_ISREG(status.st_mode):
         why = f"too large: {status.st_size:,} bytes, at most {most:,} are read"
@@ -86,9 +94,15 @@ def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
     Raises:
         OSError: it is not there, is no regular file, or is too large; `strerror` says what.
     """
-    with open_regular(path, most, links=links) as file:
+    opened, size = _opened(path, most, links=links)
+    try:
         # No more than it says: what the system makes up while it is read says that it is empty.
-        return file.read(os.fstat(file.fileno()).st_size)
+        content = os.read(opened, size)
+        while len(content) < size and (more := os.read(opened, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(opened)
 
 
 def append_regular(path: str | Path, flags: int) -> int:
