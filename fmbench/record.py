@@ -178,7 +178,9 @@ def _is(value: Any, kind: Any) -> bool:
     if of is list:
         return type(value) is list and all(_is(x, get_args(kind)[0]) for x in value)
     if kind in (int, float):
-        return type(value) in {int, kind} and abs(value) < 2**64
+        # A learning rate may be 1e30; what has more than 64 bits is no count.
+        most = 2**64 if type(value) is int else 1e300
+        return type(value) in {int, kind} and abs(value) < most
     return type(value) is kind
 
 
