@@ -134,6 +134,7 @@ def resolve(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     environment.note_typed(config)
+    sources.Bounded.cost = 0
     try:
         environment.refuse_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)

@@ -11,8 +11,10 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import yaml
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
@@ -29,7 +31,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.version import VersionBase
-from omegaconf import OmegaConf
+from omegaconf import Container, Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,6 +55,14 @@ _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 #: Groups whose options set keys of the whole config.
 _GLOBAL = ("experiment", "sweep")
+
+#: Options that a config may be composed of; those of fmbench take some 50. Two that each name the
+#: next one twice, and so on, would be composed for ever.
+MOST_OPTIONS = 500
+
+#: What the interpolations of a config may cost together: each 5, and 5 more for 100 characters;
+#: each list or table that they lead to 1.
+MOST_COST = 20_000
 
 #: The packages whose configs Hydra may look for.
 PACKAGES = ("hydra", "hydra_plugins")
@@ -227,11 +237,73 @@ ConfigFiles.__name__ = FileConfigSource.__name__
 ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
 
 
+class Bounded:
+    """Bounds what it costs to compose a config and to follow its interpolations.
+
+    Where each option of a defaults list, or each value, names the next one twice, the last of
+    thirty is asked for a billion times. Hydra and OmegaConf have no bound of their own.
+    """
+
+    cost = 0
+    load_config = CachingConfigRepository.load_config
+    resolve_parse_tree = Container.resolve_parse_tree
+    to_content = BaseContainer._to_content
+
+    @staticmethod
+    def remove() -> None:
+        """Put back what `install` has put these in the place of."""
+        CachingConfigRepository.load_config = Bounded.load_config  # type: ignore[method-assign]
+        Container.resolve_parse_tree = Bounded.resolve_parse_tree  # type: ignore[method-assign]
+        BaseContainer._to_content = Bounded.to_content  # type: ignore[method-assign]
+
+    @staticmethod
+    def load(repository: CachingConfigRepository, config_path: str) -> ConfigResult | None:
+        """Load an option; there is a repository for each time that a config is composed."""
+        asked = vars(repository).get("asked", 0) + 1
+        vars(repository)["asked"] = asked
+        if asked > MOST_OPTIONS:
+            raise ConfigError(
+                f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files "
+                "leads to itself"
+            )
+        Bounded.cost = 0
+        return Bounded.load_config(repository, config_path)
+
+    @staticmethod
+    def resolved(container: Container, *arguments: Any, **options: Any) -> Any:
+        """What an interpolation comes to."""
+        value = Bounded.resolve_parse_tree(container, *arguments, **options)
+        text = value._value() if isinstance(value, Node) else value
+        Bounded.count(5 + (len(text) // 20 if isinstance(text, str) else 0))
+        return value
+
+    @staticmethod
+    def content(*arguments: Any, **options: Any) -> Any:
+        """A part of a config as plain Python."""
+        Bounded.count(1)
+        return Bounded.to_content(*arguments, **options)
+
+    @staticmethod
+    def count(more: int) -> None:
+        """Add to what was spent since a config was composed or resolved.
+
+        Raises:
+            ConfigError: it is too much.
+        """
+        Bounded.cost += more
+        if Bounded.cost > MOST_COST:
+            raise ConfigError("the interpolations of the config, ${...}, lead to too many others")
+
+
 def install() -> None:
     """Have Hydra read configs through this module; calling it again is harmless."""
     Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
     registered = SourcesRegistry.instance().types
     registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
+    CachingConfigRepository.load_config = Bounded.load  # type: ignore[method-assign,assignment]
+    Container.resolve_parse_tree = Bounded.resolved  # type: ignore[method-assign,assignment]
+    BaseContainer._to_content = Bounded.content  # type: ignore[method-assign]
+    Bounded.cost = 0
     Plugins.instance().register(OwnFolders)
 
 
@@ -260,6 +332,7 @@ def hydra_alone() -> Iterator[None]:
             yield
         finally:
             Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
+            Bounded.remove()
 
 
 def _refuse_costly(path: Path, text: str) -> None:

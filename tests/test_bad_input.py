@@ -16,6 +16,7 @@ import pytest
 import torch
 from commands import TINY, compose, fmbench, python
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf.basecontainer import BaseContainer
 from records import record, write
 
 import fmbench as package
@@ -622,6 +623,26 @@ def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
     arguments = ["--config-dir", "mine", *TINY, "epochs=1"]
     refused([*arguments, "hydra/launcher=evil"], 2, "hydra/launcher=evil: no such option")
     assert command(*arguments)[0] == 0
+
+
+@pytest.mark.parametrize("value", ["{0}{0}", "['{0}', '{0}']", "{{a: '{0}', b: '{0}'}}"])
+def test_values_that_name_each_other_twice_end(refused, value):
+    lines = [f"  x{i}: " + value.format(f"${{model.x{i + 1}}}") for i in range(40)]
+    text = "\n".join(["# @package _global_", "model:", *lines, "  x40: end"])
+    option("experiment/laughs.yaml", text)
+    arguments = ["--config-dir", "mine", *TINY, "experiment=laughs"]
+    refused(arguments, 2, "the interpolations of the config, ${...}, lead to too many others")
+    with pytest.raises(ConfigError, match="lead to too many others"):
+        package.run(arguments[2:], config_dir="mine")
+    # What another program does in this process is none of ours.
+    assert BaseContainer._to_content.__module__ == "omegaconf.basecontainer"
+
+
+def test_options_that_name_each_other_twice_end(refused):
+    for i in range(30):
+        option(f"model/x{i}.yaml", f"defaults:\n  - x{i + 1}@a\n  - x{i + 1}@b\n")
+    option("model/x30.yaml", "x: 1\n")
+    refused(["--config-dir", "mine", *TINY[:3], "model=x0"], 2, "composed of over 500 options")
 
 
 def test_an_option_reads_no_file_outside_of_its_folder(refused, tmp_path):
