@@ -305,6 +305,21 @@ def test_a_run_that_is_gone_from_the_server_is_made_anew(stop_at):
     assert held("mlflow")[0] == history()
 
 
+@only("mlflow")
+@pytest.mark.parametrize("noted", [{}, {"token": "guessed"}])
+def test_a_folder_that_was_received_writes_into_no_run_of_the_users(noted, stop_at):
+    run("mlflow")
+    mine = of_mlflow()
+    stop_at(7)
+    with pytest.raises(KeyboardInterrupt):
+        run("mlflow", "hydra.run.dir=received")
+    Path("received/mlflow.json").write_text(json.dumps({"run": mine.info.run_id, **noted}))
+    stop_at(1000)
+    run("mlflow", "hydra.run.dir=received")
+    assert of_mlflow(Path("received")).info.run_id != mine.info.run_id
+    assert of_mlflow().to_dictionary() == mine.to_dictionary()
+
+
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_look_at_the_test_set_that_comes_later(name):
     run(name, "test_every=null", "keep_checkpoint=true")

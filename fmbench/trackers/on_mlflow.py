@@ -7,6 +7,7 @@ could be a stranger's, and would choose who gets the numbers.
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,9 @@ _LONGEST = 5000
 
 #: Most metrics, and most parameters, in one request.
 _METRICS, _PARAMETERS = 1000, 100
+
+#: Shows that a run is that of the folder which names it.
+_TAG = "fmbench.token"
 
 
 class MLflow:
@@ -118,8 +122,9 @@ class MLflow:
     def _find(self) -> set[str] | None:
         """Go on with the run that the folder names; its parameters, or None where there is none."""
         try:
-            named = json.loads(read_regular(self.folder / MLFLOW_NAME, 1000))["run"]
-        except (LookupError, OSError, TypeError, ValueError, RecursionError):
+            noted = json.loads(read_regular(self.folder / MLFLOW_NAME, 1000))
+            named, token = noted["run"], noted.get("token")
+        except (AttributeError, LookupError, OSError, TypeError, ValueError, RecursionError):
             return None
         try:
             found = self.client.get_run(str(named))
@@ -128,6 +133,11 @@ class MLflow:
                 return None  # removed, or on another server
             raise
         if found.info.lifecycle_stage != "active":
+            return None
+        # A folder that was received may name any run of the user's; those of an older fmbench have
+        # no token.
+        tags = found.data.tags
+        if tags.get("mlflow.source.name") != "fmbench" or tags.get(_TAG) != token:
             return None
         self.run = found.info.run_id
         for metric in found.data.metrics:
@@ -142,6 +152,7 @@ class MLflow:
             "mlflow.source.name": "fmbench",
             "mlflow.source.git.commit": git.get("commit"),
             "fmbench.version": record.fmbench_version,
+            _TAG: (token := secrets.token_hex(16)),
             "fmbench.status": record.status,
         }
         name = "/".join([record.model, *self.folder.absolute().parts[-2:]])
@@ -151,7 +162,7 @@ class MLflow:
             tags={key: value for key, value in tags.items() if value is not None},
         )
         self.run = created.info.run_id
-        write_whole(self.folder / MLFLOW_NAME, json.dumps({"run": self.run}).encode() + b"\n")
+        write_whole(self.folder / MLFLOW_NAME, _noted(self.run, token))
         return set()
 
     def _experiment(self) -> str:
@@ -207,6 +218,11 @@ class MLflow:
         ]
         for start in range(0, len(new), _METRICS):
             self.client.log_batch(self.run, metrics=new[start : start + _METRICS])
+
+
+def _noted(run: str, token: str) -> bytes:
+    """The content of `mlflow.json`."""
+    return json.dumps({"run": run, "token": token}).encode() + b"\n"
 
 
 def _text(value: str | float) -> str:
