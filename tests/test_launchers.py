@@ -201,6 +201,7 @@ def test_where_the_sweep_is_killed_its_runs_are_saved_and_leave(tmp_path):
 def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
     (tmp_path / "sweep" / "1").mkdir(parents=True)
     (tmp_path / "sweep" / "1" / "history.jsonl").write_text("{}\n")
+    (tmp_path / "sweep" / LOCK_NAME).touch()  # a sweep was at work there
     status, err = command(*BY_TWO, "epochs=300", "seed=0,1,2")
     assert status == 5
     assert "holds a run already" in err.splitlines()[-1]

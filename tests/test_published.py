@@ -83,7 +83,8 @@ def test_a_time_that_is_about_so_much_says_so(tmp_path):
     assert published_row(tmp_path)[0]["published time"] == "about 40 h, GTX 1070"
 
 
-def test_a_row_with_options_of_the_users_says_where_they_are(tmp_path):
+def test_a_row_with_options_of_the_users_says_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("FMBENCH_TRUST", "mine,torch.nn")
     write(tmp_path / "0", config_dirs=["/a/mine", "/b/a search"], trust="mine,torch.nn")
     assert (
         "FMBENCH_TRUST=mine,torch.nn python -m fmbench --config-dir /a/mine "
