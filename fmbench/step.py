@@ -29,8 +29,10 @@ WARM_UP = 3
 #: much longer than PyTorch's threads wait actively for more to do.
 TRIAL, TURN = 0.45, 0.02
 
-#: How many times as fast one thread must be as all, by short trials, to be taken.
-CLEARLY = 1.05
+#: How many times as long a step must take with all threads as with one, by short trials, for one to
+#: be taken: on a machine with nothing else to do, and where others have the cores at times. There
+#: short trials flatter all threads, which find both cores free after a turn of one thread.
+CLEARLY, AT_ALL = 1.05, 0.85
 
 #: FLOPs forward, and three times as many in all, that a core does in a second at least; a step that
 #: would take longer than a third of the trial by them is not tried.
@@ -81,6 +83,14 @@ def faster_threads(
 
     def turn(threads: int) -> float:
         """Seconds of a step, from as many as there is time for."""
+        nonlocal passed, worked
+        start, had = clock(), cpu()
+        found = several(threads)
+        if threads == 1:
+            passed, worked = passed + clock() - start, worked + cpu() - had
+        return found
+
+    def several(threads: int) -> float:
         found = once(threads)
         if found >= TURN:
             return found
@@ -91,11 +101,11 @@ def faster_threads(
             taken, now = taken + 1, clock()
         return (now - begun) / taken
 
-    start, worked = clock(), cpu()
+    start, passed, worked = clock(), 0.0, 0.0
     alone = turn(1)
     if trial / 3 < alone < trial * 2 / 3:  # was it the kernels?
-        alone = once(1)
-    share = (cpu() - worked) / (clock() - start)
+        alone = turn(1)
+    share = worked / passed
     if share < TAKEN:
         return 1
     if alone > trial / 3:
@@ -112,7 +122,8 @@ def faster_threads(
     if not slower:
         return 1 if share < BUSY or together > 1.5 * alone else most
     # A moment in which the machine had something to do is not how it is.
-    return 1 if statistics.median(slower) > CLEARLY else most
+    limit = AT_ALL if worked / passed < BUSY else CLEARLY
+    return 1 if statistics.median(slower) > limit else most
 
 
 class Step(Protocol):

@@ -81,6 +81,8 @@ def test_the_faster_number_of_threads(seconds, expected, kernels):
     ({1: 0.13, 2: 0.17}, 0.97, 2),
     ({1: 0.01, 2: 0.008}, 0.6, 2),
     ({1: 0.18, 2: 0.1}, 0.97, 2),
+    ({1: 0.002, 2: 0.0019}, 0.65, 1),  # short turns flatter all
+    ({1: 0.002, 2: 0.0019}, 0.97, 2),
 ])  # fmt: skip
 def test_one_thread_that_hardly_gets_a_core(seconds, share, expected):
     machine = Machine(seconds, share=share)
