@@ -32,7 +32,7 @@ TRIAL, TURN = 0.45, 0.02
 #: How many times as long a step must take with all threads as with one, by short trials, for one to
 #: be taken: on a machine with nothing else to do, and where others have the cores at times. There
 #: short trials flatter all threads, which find both cores free after a turn of one thread.
-CLEARLY, AT_ALL = 1.05, 0.85
+CLEARLY, CLEARLY_BUSY = 1.05, 0.85
 
 #: FLOPs forward, and three times as many in all, that a core does in a second at least; a step that
 #: would take longer than a third of the trial by them is not tried.
@@ -91,6 +91,7 @@ def faster_threads(
         return found
 
     def several(threads: int) -> float:
+        """Seconds of a step, the mean of those that take up a turn."""
         found = once(threads)
         if found >= TURN:
             return found
@@ -122,7 +123,7 @@ def faster_threads(
     if not slower:
         return 1 if share < BUSY or together > 1.5 * alone else most
     # A moment in which the machine had something to do is not how it is.
-    limit = AT_ALL if worked / passed < BUSY else CLEARLY
+    limit = CLEARLY_BUSY if worked / passed < BUSY else CLEARLY
     return 1 if statistics.median(slower) > limit else most
 
 

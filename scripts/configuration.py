@@ -24,7 +24,7 @@ Decides:
   another row of the table. Runs that differ in the seed alone are one row.
 - *the hardware*: where and how it is computed. It is recorded, and such runs are another row too.
 - *what is kept*: what is evaluated and left in the folder; runs that differ in it share a row.
-- *around*: the sweep around the runs, who else is told, where files lie; no record keeps it.
+- *no part of the run*: the sweep, trackers, where files are. No record keeps it.
 
 "May change" are keys that may have another value when an interrupted run or search is resumed.
 
@@ -36,7 +36,7 @@ ROLES = {
     "result": "the result",
     "hardware": "the hardware",
     "kept": "what is kept",
-    "around": "around",
+    "around": "no part of the run",
 }
 
 
