@@ -73,6 +73,7 @@ def faster_threads(
         cpu: seconds in which this thread had a core.
         use: sets the number of threads.
     """
+    begin, passed, worked = clock(), 0.0, 0.0  # what one thread alone took, and had a core for
 
     def once(threads: int) -> float:
         """Seconds of a step; the first one makes the kernels, which differ by the threads."""
@@ -102,7 +103,6 @@ def faster_threads(
             taken, now = taken + 1, clock()
         return (now - begun) / taken
 
-    start, passed, worked = clock(), 0.0, 0.0
     alone = turn(1)
     if trial / 3 < alone < trial * 2 / 3:  # was it the kernels?
         alone = turn(1)
@@ -112,7 +112,7 @@ def faster_threads(
     if alone > trial / 3:
         return 1 if share < BUSY else most
     together = once(most)
-    end = start + min(trial, 0.1 * steps * alone)
+    end = begin + min(trial, 0.1 * steps * alone)
     slower = []  # how many times as long a step takes with all as with one, by turns
     order = [1, most]
     while clock() + max(alone, TURN) + max(together, TURN) < end:
