@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import accuracy, augment, overhead, report, throughput
 from benchmarks.timing import Results, listing, save
 from fmbench.device import settings_kept
-from fmbench.report.formats import duration
+from fmbench.report.table.formats import duration
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from fmbench import assembly
 from fmbench import config as configuration
 from fmbench.cost import count_flops
 from fmbench.device import choose_precision
-from fmbench.report.formats import duration
+from fmbench.report.table.formats import duration
 from fmbench.train import train_epoch
 
 

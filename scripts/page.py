@@ -21,8 +21,8 @@ from browser import browser, found  # noqa: E402
 
 from benchmarks.report import write_records  # noqa: E402
 from fmbench import report  # noqa: E402
-from fmbench.report import html  # noqa: E402
-from fmbench.report.places import Places  # noqa: E402
+from fmbench.report.render import html  # noqa: E402
+from fmbench.report.render.places import Places  # noqa: E402
 
 TIMES = 5
 

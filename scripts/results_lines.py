@@ -10,9 +10,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fmbench.config import CONFIG_DIR
-from fmbench.report import Report, formats
-from fmbench.report.columns import METRICS
-from fmbench.report.published import compared, is_like_with_like
+from fmbench.report import Report
+from fmbench.report.table import formats
+from fmbench.report.table.columns import METRICS
+from fmbench.report.table.published import compared, is_like_with_like
 from fmbench.stats import one_more
 
 NOT_RUN = "not run"

@@ -7,7 +7,7 @@ from typing import Any
 from fmbench.errors import one_line
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
-from fmbench.report.markdown import LONGEST_ALT, code_block
+from fmbench.report.render.markdown import LONGEST_ALT, code_block
 
 #: Seen from docs/results.md.
 PICTURES = "images/results"

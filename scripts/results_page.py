@@ -18,13 +18,13 @@ from results_words import coverage, made_by, shared
 
 from fmbench import report
 from fmbench.record import COMPLETED
-from fmbench.report import formats
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.curves import curves
 from fmbench.report.figures.published import published_figure
-from fmbench.report.rows import plain_rows
-from fmbench.report.search import SearchPart
+from fmbench.report.table import formats
+from fmbench.report.table.rows import plain_rows
+from fmbench.report.table.search import SearchPart
 from fmbench.results import read_results
 
 START, END = "<!-- results: written by scripts/results.py -->\n", "<!-- end of results -->\n"

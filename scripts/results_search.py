@@ -10,15 +10,16 @@ from results_lines import seeds_of
 from results_markdown import commands, picture, records, table
 
 from fmbench.record import RESULT_NAME, leaves
-from fmbench.report import Report, formats
-from fmbench.report.columns import METRICS
-from fmbench.report.compare import compare
-from fmbench.report.comparison import Comparison
+from fmbench.report import Report
 from fmbench.report.escape import markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures.search import search_figure
-from fmbench.report.markdown import code_block
-from fmbench.report.search import SearchPart
+from fmbench.report.render.markdown import code_block
+from fmbench.report.table import formats
+from fmbench.report.table.columns import METRICS
+from fmbench.report.table.compare import compare
+from fmbench.report.table.comparison import Comparison
+from fmbench.report.table.search import SearchPart
 from fmbench.stats import CONFIDENCE
 
 HEADINGS = (

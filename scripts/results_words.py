@@ -6,8 +6,8 @@ from pathlib import Path
 from results_lines import NOT_RUN, Line, recipe, seeds_of
 from results_markdown import record_of, records
 
-from fmbench.report import formats
 from fmbench.report.escape import markdown
+from fmbench.report.table import formats
 
 
 def coverage(all_lines: Sequence[Line], why: str) -> str:

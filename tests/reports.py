@@ -9,7 +9,7 @@ from records import write
 from rich.console import Console
 
 from fmbench import report
-from fmbench.report.terminal import print_sections
+from fmbench.report.render.terminal import print_sections
 
 # Each would do harm somewhere if it came out as it is.
 HOSTILE = [

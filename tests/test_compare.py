@@ -6,7 +6,7 @@ from records import answer, write
 
 from fmbench.errors import ConfigError
 from fmbench.report.__main__ import main
-from fmbench.report.compare import compare
+from fmbench.report.table.compare import compare
 from fmbench.stats import mcnemar
 
 

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from fmbench.report import formats
-from fmbench.report.columns import METRICS
-from fmbench.report.command import command
+from fmbench.report.table import formats
+from fmbench.report.table.columns import METRICS
+from fmbench.report.table.command import command
 
 
 @pytest.mark.parametrize(

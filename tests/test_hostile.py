@@ -20,7 +20,8 @@ import fmbench
 from fmbench import best, cli, predict, record, streams, summary
 from fmbench.errors import UserError, one_line
 from fmbench.record import Record
-from fmbench.report import columns, escape
+from fmbench.report import escape
+from fmbench.report.table import columns
 
 
 def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
@@ -228,8 +229,8 @@ def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path)
 
 #: What may write past `fmbench.streams`: displays of numbers and of rich's `Text`.
 _SINKS = {
-    "report/terminal.py": {"Console"},
-    "report/comparison.py": {"Console"},  # asked for its width
+    "report/render/terminal.py": {"Console"},
+    "report/table/comparison.py": {"Console"},  # asked for its width
     "report/__main__.py": {"sys.stderr.write"},  # how many records were read
     "progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
 }

@@ -17,12 +17,12 @@ from reports import HOSTILE, write_hostile
 from fmbench import report
 from fmbench.errors import one_line
 from fmbench.record import RUNNING
-from fmbench.report import columns
 from fmbench.report.figure import Figure
-from fmbench.report.html import FIRST_ROWS, MOST_LISTED, page
-from fmbench.report.packed import PackedRows, pack
-from fmbench.report.places import Places
-from fmbench.report.reading import READING
+from fmbench.report.render.html import FIRST_ROWS, MOST_LISTED, page
+from fmbench.report.render.packed import PackedRows, pack
+from fmbench.report.render.places import Places
+from fmbench.report.table import columns
+from fmbench.report.table.reading import READING
 from fmbench.results import Problem
 
 MADE = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -192,7 +192,7 @@ def test_pictures_stand_where_they_belong_and_none_is_lost(tmp_path):
 
 
 def test_each_search_has_its_own_pictures():
-    from fmbench.report.search import SearchPart
+    from fmbench.report.table.search import SearchPart
     from fmbench.trials import Objective, Search
 
     goal = Objective("validation_accuracy", "maximize")
@@ -326,7 +326,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_stands_out_from_its_ground(scheme):
-    style = (Path(report.__file__).parent / "page" / "page.css").read_text("utf-8")
+    style = (Path(report.__file__).parent / "render" / "page.css").read_text("utf-8")
     variables = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
     colours = dict(re.findall(r"--([\w-]+): (#\w{6});", variables))
     pairs = [

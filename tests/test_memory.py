@@ -223,7 +223,7 @@ import resource, sys
 import torch
 # The report at the end needs libraries that are large too.
 import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, matplotlib.pyplot
-import fmbench.report.html
+import fmbench.report.render.html
 from fmbench import report
 from fmbench.cli import main
 import fmbench.runner

@@ -61,7 +61,7 @@ def test_wheel_holds_all_options_and_nothing_of_the_checkout(unpacked):
         packed = unpacked / "fmbench" / "conf" / source.relative_to(CHECKOUT / "conf")
         assert packed.read_bytes() == source.read_bytes()
     for name in ("page.html.j2", "page.css", "page.js"):
-        assert (unpacked / "fmbench" / "report" / "page" / name).is_file()
+        assert (unpacked / "fmbench" / "report" / "render" / name).is_file()
     tops = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"fmbench", "hydra_plugins"}
     assert not (unpacked / "hydra_plugins" / "__init__.py").exists()  # others' plugins live there

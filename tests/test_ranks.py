@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from records import answer, write
 
-import fmbench.report.ranks as of_rows
+import fmbench.report.table.ranks as of_rows
 from fmbench import report
-from fmbench.report.compare import compare
-from fmbench.report.ranks import MOST_RANKED, evidence, ranked
+from fmbench.report.table.compare import compare
+from fmbench.report.table.ranks import MOST_RANKED, evidence, ranked
 from fmbench.results import load_results
 
 

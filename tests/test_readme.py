@@ -17,7 +17,7 @@ from fmbench import knobs, parts, preview
 from fmbench.predict import _parser as predict_parser
 from fmbench.report.__main__ import _compare_parser as compare_parser
 from fmbench.report.__main__ import _parser as report_parser
-from fmbench.report.view import View, check
+from fmbench.report.table.view import View, check
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from fmbench.report.figures.axis import log_axis, parameter_axis, plain_axis, va
 from fmbench.report.figures.parameters import searched, surface_keys
 from fmbench.report.figures.search import panels, search_figure
 from fmbench.report.figures.sheet import WIDTH
-from fmbench.report.search import SearchPart, importances, ranking
+from fmbench.report.table.search import SearchPart, importances, ranking
 from fmbench.trials import Objective
 
 

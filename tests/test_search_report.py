@@ -11,8 +11,8 @@ from searches import put, search, sweep, trial, two_objectives
 
 from fmbench import report
 from fmbench.report.__main__ import main
-from fmbench.report.search import ranking
-from fmbench.report.terminal import print_sections
+from fmbench.report.render.terminal import print_sections
+from fmbench.report.table.search import ranking
 from fmbench.results import read_results
 
 HOSTILE = "a|b\n# <script>x</script> `c` $y$ [l](https://e.example) \x1b[31m{}%"

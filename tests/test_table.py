@@ -12,9 +12,9 @@ from reports import build, cell, printed, sheet_rows, table_cells
 from fmbench import report
 from fmbench.knobs import HARDWARE
 from fmbench.record import RUNNING
-from fmbench.report.columns import SHOWN, SPLIT
-from fmbench.report.command import model_settings
-from fmbench.report.differs import HASHES, MOST_DIFFERENCES, differences
+from fmbench.report.table.columns import SHOWN, SPLIT
+from fmbench.report.table.command import model_settings
+from fmbench.report.table.differs import HASHES, MOST_DIFFERENCES, differences
 from fmbench.results import load_results
 
 

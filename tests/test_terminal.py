@@ -9,8 +9,8 @@ from reports import build, printed
 from rich.console import Console
 
 from fmbench import report
-from fmbench.report import columns
-from fmbench.report.terminal import print_sections
+from fmbench.report.render.terminal import print_sections
+from fmbench.report.table import columns
 
 
 def test_a_pipe_gets_every_column_and_whole_lines(tmp_path):

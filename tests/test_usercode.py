@@ -19,7 +19,7 @@ from fmbench import attempt, config, usercode
 from fmbench.errors import StorageError
 from fmbench.models.lenet5 import LeNet5
 from fmbench.record import Record, keys
-from fmbench.report.table import benchmark_table
+from fmbench.report.table.build import benchmark_table
 from fmbench.results import load_results
 from fmbench.saver import Saver
 from fmbench.stop import StopRequested

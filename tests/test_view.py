@@ -9,7 +9,7 @@ from records import write
 from fmbench import report
 from fmbench.errors import ConfigError
 from fmbench.report.__main__ import main
-from fmbench.report.view import View, chosen
+from fmbench.report.table.view import View, chosen
 from fmbench.results import load_results
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report, build, print_tables
     from fmbench.report.files import write
-    from fmbench.report.table import benchmark_table
+    from fmbench.report.table.build import benchmark_table
 
 __all__ = ["Report", "benchmark_table", "build", "print_tables", "write"]
 
@@ -18,5 +18,5 @@ __all__ = ["Report", "benchmark_table", "build", "print_tables", "write"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"benchmark_table": "table", "write": "files"}.get(name, "benchmark")
+    module = {"benchmark_table": "table.build", "write": "files"}.get(name, "benchmark")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from fmbench.report.view import View  # imports pandas, which --help must not
+    from fmbench.report.table.view import View  # imports pandas, which --help must not
 
     view = View(
         condition=arguments.filter,
@@ -111,8 +111,8 @@ def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from fmbench.report.compare import compare
-    from fmbench.report.comparison import print_comparison
+    from fmbench.report.table.compare import compare
+    from fmbench.report.table.comparison import print_comparison
 
     folders = _folders(arguments.folders)
     with _progress() as progress:

@@ -11,14 +11,14 @@ import pandas as pd
 
 from fmbench.errors import PartialResultsError
 from fmbench.report.figure import Figure
-from fmbench.report.markdown import page
-from fmbench.report.places import Places
-from fmbench.report.raw import document, sheet
-from fmbench.report.search import SearchPart, chosen_by, search_parts
-from fmbench.report.sections import Section, sections
-from fmbench.report.table import benchmark_table
-from fmbench.report.terminal import print_sections
-from fmbench.report.view import PLAIN, View, check, chosen
+from fmbench.report.render.markdown import page
+from fmbench.report.render.places import Places
+from fmbench.report.render.raw import document, sheet
+from fmbench.report.render.terminal import print_sections
+from fmbench.report.table.build import benchmark_table
+from fmbench.report.table.search import SearchPart, chosen_by, search_parts
+from fmbench.report.table.sections import Section, sections
+from fmbench.report.table.view import PLAIN, View, check, chosen
 from fmbench.results import Problem, Progress, read_results
 
 
@@ -95,7 +95,7 @@ class Report:
     @cached_property
     def html(self) -> str:
         """The text of `benchmark.html`."""
-        from fmbench.report import html  # imports Jinja, which a report on a screen need not
+        from fmbench.report.render import html  # imports Jinja, which a report on a screen need not
 
         return html.page(
             self.sections,

@@ -11,8 +11,8 @@ from typing import Any
 
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import Budget
-from fmbench.report.search import SearchPart
-from fmbench.report.sections import Section
+from fmbench.report.table.search import SearchPart
+from fmbench.report.table.sections import Section
 
 #: Of a report. Searches come last, but have their places kept.
 MOST_FIGURES = 40

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fmbench.errors import one_line
 from fmbench.grid import CHARACTER
-from fmbench.report.search import is_share, parameter_text
+from fmbench.report.table.search import is_share, parameter_text
 from fmbench.trials import Objective, Parameter
 
 # Where the largest is more than so many times the smallest, a linear axis shows the largest alone.

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 from fmbench.errors import one_line
 from fmbench.grid import MARGIN
-from fmbench.report import formats
-from fmbench.report.columns import Row
-from fmbench.report.differs import settings_of
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, log_axis, plain_axis, span_of
 from fmbench.report.figures.evidence import interval
@@ -25,6 +22,9 @@ from fmbench.report.figures.sheet import (
     drawing,
     width_of,
 )
+from fmbench.report.table import formats
+from fmbench.report.table.columns import Row
+from fmbench.report.table.differs import settings_of
 
 PANEL, ROOM = 200, 64  # height of a panel; before each, for its numbers
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
-from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import MOST_ASKED, Budget, confusion
 from fmbench.report.figures.names import class_names, recipe
@@ -22,7 +21,8 @@ from fmbench.report.figures.sheet import (
     drawing,
     fitted,
 )  # fmt: skip
-from fmbench.report.formats import count, percent
+from fmbench.report.table.columns import Row
+from fmbench.report.table.formats import count, percent
 
 NAMES, RECALL = 100, 108  # the rooms at the left and at the right of the cells
 TOP, BOTTOM = 40, 62  # above them and below

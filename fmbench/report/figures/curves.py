@@ -9,7 +9,6 @@ import numpy as np
 
 from fmbench.errors import one_line
 from fmbench.grid import MARGIN, SOFT
-from fmbench.report.columns import ACCURACY, Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, value_axis
 from fmbench.report.figures.evidence import (
@@ -36,7 +35,8 @@ from fmbench.report.figures.sheet import (
     drawing,
     fitted,
 )  # fmt: skip
-from fmbench.report.formats import percent
+from fmbench.report.table.columns import ACCURACY, Row
+from fmbench.report.table.formats import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

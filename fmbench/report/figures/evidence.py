@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fmbench.answers import read_labels, read_predictions
-from fmbench.report.columns import Row
+from fmbench.report.table.columns import Row
 from fmbench.results import counted_history
 
 # More cannot be read in a table as wide as a page.

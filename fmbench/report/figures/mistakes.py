@@ -7,12 +7,12 @@ import numpy as np
 
 from fmbench.answers import read_mistakes
 from fmbench.grid import MARGIN, SOFT
-from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import MOST_ASKED
 from fmbench.report.figures.names import class_names, net, recipe
 from fmbench.report.figures.sheet import TICK, WIDTH, Sheet, drawing, fitted
-from fmbench.report.formats import MISSING
+from fmbench.report.table.columns import Row
+from fmbench.report.table.formats import MISSING
 
 MOST_IMAGES, COLUMNS = 24, 6
 ZOOM = 4  # page pixels for a pixel of an image, both ways

@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fmbench.errors import one_line
-from fmbench.report.columns import SHOWN, Row
-from fmbench.report.formats import MISSING
-from fmbench.report.rows import REAL, SYNTHETIC
+from fmbench.report.table.columns import SHOWN, Row
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.rows import REAL, SYNTHETIC
 from fmbench.synthetic import CLASSES
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")

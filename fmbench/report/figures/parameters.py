@@ -28,7 +28,7 @@ from fmbench.report.figures.sheet import (
     Box,
     Sheet,
 )
-from fmbench.report.search import importances, objective_heading
+from fmbench.report.table.search import importances, objective_heading
 from fmbench.trials import PRUNED, Objective, Parameter, Search, Trial
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from fmbench.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.reference import BEST_ON_TEST
-from fmbench.report import formats
-from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, span_of
 from fmbench.report.figures.names import net
@@ -28,7 +26,9 @@ from fmbench.report.figures.sheet import (
     fitted,
     width_of,
 )
-from fmbench.report.published import compared, is_like_with_like
+from fmbench.report.table import formats
+from fmbench.report.table.columns import Row
+from fmbench.report.table.published import compared, is_like_with_like
 from fmbench.stats import one_more
 
 STEP = 44  # from one row to the next

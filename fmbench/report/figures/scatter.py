@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fmbench.grid import SOFT
-from fmbench.report.columns import Row
 from fmbench.report.figures.axis import Axis, plain_axis, span_of
 from fmbench.report.figures.evidence import interval
 from fmbench.report.figures.names import apart, net
@@ -26,6 +25,7 @@ from fmbench.report.figures.sheet import (
     fitted,
     width_of,
 )  # fmt: skip
+from fmbench.report.table.columns import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

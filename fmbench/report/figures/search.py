@@ -35,7 +35,7 @@ from fmbench.report.figures.sheet import (
     fitted,
     text_on,
 )
-from fmbench.report.search import SearchPart, counts, importances, objective_name, ranking
+from fmbench.report.table.search import SearchPart, counts, importances, objective_name, ranking
 from fmbench.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
 
 HISTORY, FRONT, SURFACE, BAR = 220, 260, 280, 24  # heights

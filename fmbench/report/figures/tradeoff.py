@@ -7,13 +7,13 @@ from functools import partial
 
 from fmbench.errors import one_line
 from fmbench.grid import MARGIN
-from fmbench.report import formats
-from fmbench.report.columns import Row
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import log_axis
 from fmbench.report.figures.names import net
 from fmbench.report.figures.scatter import Points, accuracy_axis, draw_points, write_names
 from fmbench.report.figures.sheet import HEADING, LABELS, LEFT, LINE, RIGHT, WIDTH, drawing
+from fmbench.report.table import formats
+from fmbench.report.table.columns import Row
 
 HEIGHT = 380
 MOST_HARDWARE = 3

@@ -1,14 +1,14 @@
 """The columns of the benchmark table: heading, unit, format and place of each, said once.
 
-How a value is written is said in `fmbench.report.formats`.
+How a value is written is said in `fmbench.report.table.formats`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmbench.report import formats
-from fmbench.report.formats import MISSING
+from fmbench.report.table import formats
+from fmbench.report.table.formats import MISSING
 
 Row = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ class Column:
         optional: It is left out where no row has anything in it.
         optimistic: It was chosen on the test set: rows are not ordered by it.
         gives_way: Where a terminal is too narrow the column with the highest number goes first
-            (but see `fmbench.report.terminal.fit`); 0 stays.
+            (but see `fmbench.report.render.terminal.fit`); 0 stays.
     """
 
     key: str

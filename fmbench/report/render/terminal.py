@@ -13,11 +13,11 @@ from rich.text import Text
 
 from fmbench.errors import one_line
 from fmbench.record import RUNNING
-from fmbench.report.aligned import aligned
-from fmbench.report.columns import Column, Row
-from fmbench.report.formats import MISSING
-from fmbench.report.search import SearchPart
-from fmbench.report.sections import LONGEST_REASON, Section, reason, started
+from fmbench.report.render.aligned import aligned
+from fmbench.report.table.columns import Column, Row
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.search import SearchPart
+from fmbench.report.table.sections import LONGEST_REASON, Section, reason, started
 from fmbench.results import Problem
 
 # A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.

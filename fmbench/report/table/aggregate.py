@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fmbench.knobs import HARDWARE
-from fmbench.report.columns import SPREAD
+from fmbench.report.table.columns import SPREAD
 from fmbench.stats import t_half_width
 
 #: What the runs of a row have in common, but for their seed. The counts in case that records which

@@ -12,10 +12,10 @@ from fmbench.errors import one_line
 from fmbench.knobs import HARDWARE
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.reference import in_words
-from fmbench.report.columns import SPLIT, Column, Row, shown
-from fmbench.report.formats import MISSING, split
-from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
-from fmbench.report.view import TEST_ACCURACY
+from fmbench.report.table.columns import SPLIT, Column, Row, shown
+from fmbench.report.table.formats import MISSING, split
+from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
+from fmbench.report.table.view import TEST_ACCURACY
 from fmbench.stats import MODELS
 
 _HARDWARE_NAMES = {

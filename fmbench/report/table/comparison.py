@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 
 from fmbench.errors import PartialResultsError, one_line
-from fmbench.report import formats
-from fmbench.report.aligned import aligned
-from fmbench.report.columns import SHOWN, Row
+from fmbench.report.render.aligned import aligned
+from fmbench.report.table import formats
+from fmbench.report.table.columns import SHOWN, Row
 from fmbench.results import Problem
 from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
 from fmbench.streams import say

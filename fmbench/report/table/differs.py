@@ -11,7 +11,7 @@ from typing import Any
 from fmbench import knobs
 from fmbench.errors import one_line
 from fmbench.record import leaves
-from fmbench.report.columns import SHOWN, Row
+from fmbench.report.table.columns import SHOWN, Row
 
 # They say that two rows differ, but not how: only where nothing else does.
 HASHES = ("data_sha256", "split_hash", "source")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.reference import BEST_ON_TEST, comparable
-from fmbench.report.rows import SYNTHETIC, plain_rows
+from fmbench.report.table.rows import SYNTHETIC, plain_rows
 
 # Of the experiment that a run was started from.
 PUBLISHED = (

@@ -16,15 +16,15 @@ from markupsafe import Markup
 
 import fmbench
 from fmbench.errors import one_line
-from fmbench.report.columns import NET
 from fmbench.report.escape import link
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
-from fmbench.report.packed import pack
-from fmbench.report.places import Places
-from fmbench.report.reading import READING
-from fmbench.report.search import SearchPart
-from fmbench.report.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
+from fmbench.report.render.packed import pack
+from fmbench.report.render.places import Places
+from fmbench.report.table.columns import NET
+from fmbench.report.table.reading import READING
+from fmbench.report.table.search import SearchPart
+from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
 from fmbench.results import Problem
 
 # So many rows of a table are drawn at first, and by a browser without JavaScript.
@@ -36,7 +36,7 @@ MOST_LISTED = 200
 # Why the page does not sort by a column that was chosen on the test set.
 OPTIMISTIC = "Chosen on the test set, so no order: the page does not sort by it."
 
-_FOLDER = Path(__file__).parent / "page"
+_FOLDER = Path(__file__).parent
 
 
 def page(

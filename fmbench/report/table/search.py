@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from fmbench.errors import one_line
-from fmbench.report import formats
-from fmbench.report.formats import MISSING
-from fmbench.report.rows import plain_rows
+from fmbench.report.table import formats
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.rows import plain_rows
 from fmbench.trials import COMPLETE, FAILED, MAXIMIZE, PRUNED, Objective, Parameter, Search, Trial
 
 MOST_BEST = 5

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from fmbench import knobs
-from fmbench.report.aggregate import ROW
-from fmbench.report.rows import plain_rows
+from fmbench.report.table.aggregate import ROW
+from fmbench.report.table.rows import plain_rows
 
 # Chosen by name, beside what the config says: with it they make a recipe.
 CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler")

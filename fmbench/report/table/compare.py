@@ -9,13 +9,13 @@ import numpy as np
 
 from fmbench.errors import ConfigError, one_line
 from fmbench.knobs import HARDWARE
-from fmbench.report.columns import NET, SHOWN, Row
-from fmbench.report.comparison import ClassPair, Comparison, SeedPair
-from fmbench.report.formats import at_once, duration
-from fmbench.report.ranks import Evidence, evidence
-from fmbench.report.rows import class_names, plain_rows
-from fmbench.report.table import benchmark_table
-from fmbench.report.view import View, is_condition
+from fmbench.report.table.build import benchmark_table
+from fmbench.report.table.columns import NET, SHOWN, Row
+from fmbench.report.table.comparison import ClassPair, Comparison, SeedPair
+from fmbench.report.table.formats import at_once, duration
+from fmbench.report.table.ranks import Evidence, evidence
+from fmbench.report.table.rows import class_names, plain_rows
+from fmbench.report.table.view import View, is_condition
 from fmbench.results import Problem, Progress, Results, read_results
 from fmbench.stats import Sample, difference, holm, mcnemar
 
@@ -33,7 +33,7 @@ def compare(
 
     Args:
         a: The number of a row in the table of `folders`, a folder whose runs are one row, or
-            conditions that leave one row of it (see `fmbench.report.view.chosen`).
+            conditions that leave one row of it (see `fmbench.report.table.view.chosen`).
         b: Likewise.
         folders: Run folders, sweep folders, or whatever holds them.
         progress: Told now and then how many records were read.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmbench.errors import one_line
-from fmbench.report.columns import COLUMNS, Column, Row
-from fmbench.report.formats import MISSING
-from fmbench.report.places import Places, Run
-from fmbench.report.sections import Section, published
+from fmbench.report.render.places import Places, Run
+from fmbench.report.table.columns import COLUMNS, Column, Row
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.sections import Section, published
 
 # It stands before every row, whichever columns are shown.
 NUMBER = "number"
@@ -49,7 +49,7 @@ class PackedColumn:
         key: Its name, as in the CSV file.
         title: What people read above it; the key where only the CSV file has the column.
         right: Numbers stand flush right.
-        gives_way, recipe, optimistic: See `fmbench.report.columns.Column`.
+        gives_way, recipe, optimistic: See `fmbench.report.table.columns.Column`.
         texts: The different cells, in the order of their raw values; those without one last.
         known: How many of them have a raw value.
         at: For each row the place of its cell in `texts`.

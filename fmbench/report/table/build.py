@@ -7,15 +7,23 @@ import pandas as pd
 
 from fmbench.knobs import HARDWARE
 from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
-from fmbench.report.aggregate import ROW, aggregate, with_repeats
-from fmbench.report.columns import COLUMNS, METRICS, SHOWN
-from fmbench.report.command import ANY_FOLDER, command, model_settings, typed
-from fmbench.report.differs import UNSET, differences
-from fmbench.report.published import PUBLISHED, published
-from fmbench.report.ranks import ranked
-from fmbench.report.rows import REAL, SYNTHETIC, plain_rows
-from fmbench.report.unfinished import not_completed, not_completed_alike
-from fmbench.report.view import PLAIN, TEST_ACCURACY, View, check, chosen, column_of, values_of
+from fmbench.report.table.aggregate import ROW, aggregate, with_repeats
+from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
+from fmbench.report.table.command import ANY_FOLDER, command, model_settings, typed
+from fmbench.report.table.differs import UNSET, differences
+from fmbench.report.table.published import PUBLISHED, published
+from fmbench.report.table.ranks import ranked
+from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
+from fmbench.report.table.unfinished import not_completed, not_completed_alike
+from fmbench.report.table.view import (
+    PLAIN,
+    TEST_ACCURACY,
+    View,
+    check,
+    chosen,
+    column_of,
+    values_of,
+)
 from fmbench.stats import MODELS, RECIPES
 
 #: How many threads a run had, as it stands behind the name of its processor.
@@ -41,11 +49,11 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         rank: Read what the runs answered, and rank the rows by it.
 
     Returns:
-        The columns of `fmbench.report.columns.COLUMNS`, in that order, as raw values: the `number`
-        of the row, means over the `n` seeds, `*_sd` with n - 1 in the denominator, `*_low` and
-        `*_high` of the 95 % interval by Student's t (missing for one seed), `rank` by paired tests
-        where the folders hold what was answered (`fmbench.report.ranks`), `rank_of` "models" for
-        rows of one seed and "recipes" for those of several, `best_test_accuracy` only
+        The columns of `columns.COLUMNS`, in that order, as raw values: the `number` of the row,
+        means over the `n` seeds, `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the
+        95 % interval by Student's t (missing for one seed), `rank` by paired tests where the
+        folders hold what was answered (`ranks.ranked`), `rank_of` "models" for rows of one seed
+        and "recipes" for those of several, `best_test_accuracy` only
         where all n have it, `images_per_second` over all their training, `published_*` of the
         experiment, `difference` ours less the published accuracy (missing where `deviations` says
         what was done otherwise), `difference_of` which of ours and `difference_in` their number

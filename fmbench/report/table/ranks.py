@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fmbench.answers import read_labels, read_predictions
-from fmbench.report.columns import Row
+from fmbench.report.table.columns import Row
 from fmbench.stats import Sample, ranks
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 import fmbench
-from fmbench.report.columns import COLUMNS, Row
 from fmbench.report.escape import spreadsheet
+from fmbench.report.table.columns import COLUMNS, Row
 from fmbench.results import Problem
 from fmbench.trials import Search
 

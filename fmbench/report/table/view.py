@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.errors import ConfigError
-from fmbench.report.columns import COLUMNS, METRICS
+from fmbench.report.table.columns import COLUMNS, METRICS
 
 TEST_ACCURACY = "test_accuracy"
 CHOSEN_ON_TEST = "best_test_accuracy"

@@ -10,14 +10,14 @@ from datetime import datetime
 import fmbench
 from fmbench.errors import one_line
 from fmbench.record import RESULT_NAME
-from fmbench.report.columns import ACCURACY, METRICS, NET
 from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
-from fmbench.report.places import Places, Run
-from fmbench.report.reading import READING
-from fmbench.report.search import SearchPart
-from fmbench.report.sections import (
+from fmbench.report.render.places import Places, Run
+from fmbench.report.table.columns import ACCURACY, METRICS, NET
+from fmbench.report.table.reading import READING
+from fmbench.report.table.search import SearchPart
+from fmbench.report.table.sections import (
     LONGEST_REASON,
     UNFINISHED,
     Section,

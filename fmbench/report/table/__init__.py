@@ -1,0 +1,1 @@
+"""From the runs' frame to the rows of the benchmark: numbers, ranks, and what sets rows apart."""
