@@ -28,7 +28,7 @@ from benchmarks.timing import Results, Spread, interleaved, number, ratio, save,
 from fmbench.augment import Augmentation
 from fmbench.device import processor
 from fmbench.loader import CHUNK, Normalization, TrainLoader
-from fmbench.preview import compose
+from fmbench.preview.__main__ import compose
 
 MEAN, STD = 0.2860, 0.3530
 

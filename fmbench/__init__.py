@@ -29,8 +29,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - pip reads the version here, with
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fmbench.classifier import load_model
     from fmbench.cli import run
+    from fmbench.predict.model import load_model
     from fmbench.results import load_results
 
 __all__ = ["__version__", "load_model", "load_results", "run"]
@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
 
         return load_results
     if name == "load_model":
-        from fmbench.classifier import load_model
+        from fmbench.predict.model import load_model
 
         return load_model
     raise AttributeError(f"module 'fmbench' has no attribute {name!r}")

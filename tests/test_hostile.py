@@ -17,8 +17,9 @@ from records import write
 from reports import HOSTILE, build, printed, table_cells, write_hostile
 
 import fmbench
-from fmbench import best, cli, predict, record, streams, summary
+from fmbench import best, cli, record, streams, summary
 from fmbench.errors import UserError, one_line
+from fmbench.predict.__main__ import main as predict
 from fmbench.record import Record
 from fmbench.report import escape
 from fmbench.report.table import columns
@@ -218,10 +219,12 @@ def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path)
     model = fmbench.load_model(kept_run)
     monkeypatch.setattr(model, "classes", [EVIL] * 10)
     monkeypatch.setattr(fmbench, "load_model", lambda _: model)
-    from fmbench import pictures
+    from fmbench.predict import photographs
 
-    monkeypatch.setattr(pictures, "read", lambda *_: __import__("numpy").zeros((28, 28), "uint8"))
-    status, out, _ = command(main=lambda: predict.main(["run", f"{EVIL}.png"]))
+    monkeypatch.setattr(
+        photographs, "read", lambda *_: __import__("numpy").zeros((28, 28), "uint8")
+    )
+    status, out, _ = command(main=lambda: predict(["run", f"{EVIL}.png"]))
     assert status == 0
     assert_inert(out)
     assert out.count("\n") == 1

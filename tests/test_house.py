@@ -29,9 +29,9 @@ ORDER = [
     "device", "schedule", "step", "checkpoint", "restore", "rehearsal", "train", "record",
     "answers", "objectives", "sweep", "schema", "trials", "study", "best", "runfolder", "stop",
     "saver", "experiment", "provenance", "usercode", "progress", "weights", "assembly", "memory",
-    "classifier", "trackers", "attempt", "runner",
+    "trackers", "attempt", "runner",
     "results", "stats", "grid", "report", "explain", "callbacks", "summary", "cli",
-    "pictures", "predict", "samples", "preview", "__main__",
+    "predict", "preview", "__main__",
 ]  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def test_wheel_holds_all_options_and_nothing_of_the_checkout(unpacked):
     (metadata,) = unpacked.glob("*.dist-info")
     scripts = (metadata / "entry_points.txt").read_text()
     assert "fmbench = fmbench.__main__:main" in scripts
-    assert "fmbench-preview = fmbench.preview:main" in scripts
-    assert "fmbench-predict = fmbench.predict:main" in scripts
+    assert "fmbench-preview = fmbench.preview.__main__:main" in scripts
+    assert "fmbench-predict = fmbench.predict.__main__:main" in scripts
     assert "fmbench-report = fmbench.report.__main__:main" in scripts
 
 

@@ -13,8 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench import config as configuration
-from fmbench import knobs, parts, preview
-from fmbench.predict import _parser as predict_parser
+from fmbench import knobs, parts
+from fmbench.predict.__main__ import _parser as predict_parser
+from fmbench.preview import __main__ as preview
 from fmbench.report.__main__ import _compare_parser as compare_parser
 from fmbench.report.__main__ import _parser as report_parser
 from fmbench.report.table.view import View, check

@@ -10,7 +10,8 @@ import pytest
 from commands import CHECKOUT, TINY, python, records
 from rich.console import Console
 
-from fmbench import preview, progress
+from fmbench import progress
+from fmbench.preview.__main__ import main as preview
 from fmbench.streams import import_from_here, printed
 
 FULL = "standard output: cannot be written: No space left on device"
@@ -103,7 +104,7 @@ def test_a_picture_is_written_all_the_same(command, monkeypatch, full, tmp_path)
     for stream, expected, said in ((full, 5, FULL), (None, 0, CLOSED)):
         monkeypatch.setattr(sys, "stdout", stream)
         arguments = ["data=synthetic", "--images=1", "--draws=1", f"--output={expected}.png"]
-        status, _, err = command(main=lambda given=arguments: preview.main(given))
+        status, _, err = command(main=lambda given=arguments: preview(given))
         assert (status, err) == (expected, f"fmbench.preview: {said}\n")
         assert (tmp_path / f"{expected}.png").exists()
 

@@ -1,12 +1,9 @@
-"""`python -m fmbench.preview`: what an augmentation does to the images, as a picture.
-
-Torch and matplotlib are imported when there is something to draw, so that `--help` answers at once.
-"""
+"""`python -m fmbench.preview`: write a picture of what an augmentation does to the images."""
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +14,13 @@ from fmbench import config as configuration
 from fmbench import sources
 from fmbench.errors import ConfigError
 from fmbench.explain import as_user_error
-from fmbench.grid import draw
 from fmbench.overrides import mended, refuse_passwords
 from fmbench.sources import hydra_alone
 from fmbench.storage import write_whole
 from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
 from fmbench.trust import refuse_untrusted
 
-#: There are ten classes; more columns than these are no use on a page.
-MOST_IMAGES, MOST_DRAWS = 10, 20
+PROGRAM = "fmbench.preview"
 
 _ONE_RUN = "a picture shows one run's images; give each key one value"
 
@@ -49,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     open_all()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("fmbench").setLevel(logging.INFO)  # it says when it downloads
+    logging.getLogger("fmbench").setLevel(logging.INFO)  # downloads are logged
     try:
         if argv is None:
             import_from_here()
         arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
         from fmbench.device import settings_kept  # these import torch, which --help must not
-        from fmbench.samples import collect
+        from fmbench.preview.images import collect, draw
 
         with settings_kept():
             grid = collect(config, option, images=arguments.images, draws=arguments.draws)
@@ -67,26 +62,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = as_user_error(error)
         if known is None:
             raise
-        complain("fmbench.preview", str(known))
+        complain(PROGRAM, str(known))
         sys.exit(known.exit_status)
-    status = printed("fmbench.preview", lambda: say(str(arguments.output)), only_there=False)
-    if status:
-        sys.exit(status)
+    sys.exit(printed(PROGRAM, lambda: say(str(arguments.output)), only_there=False))
 
 
 def compose(
     overrides: Sequence[str], folders: Sequence[str | Path] = ()
 ) -> tuple[dict[str, Any], str]:
-    """The resolved config of a run with these overrides, and its option of `augmentation`.
+    """Compose and resolve the config of a run; returns it and its option of `augmentation`.
 
     Args:
-        overrides: as for a run, without values to sweep.
-        folders: with options of one's own.
+        overrides: As for a run, without values to sweep.
+        folders: With options of your own.
 
     Raises:
-        ConfigError: there are values to sweep, the config sets environment variables, or it cannot
+        ConfigError: There are values to sweep, the config sets environment variables, or it cannot
             be resolved.
-        HydraException: the overrides do not compose.
+        HydraException: The overrides do not compose.
     """
     refuse_passwords(overrides)
     overrides = mended(overrides)
@@ -106,7 +99,12 @@ def compose(
         return configuration.resolve(composed), str(option or "none")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments.
+
+    Raises:
+        ConfigError: One is wrong.
+    """
     parser = Parser(
         prog="python -m fmbench.preview",
         description=(
@@ -117,60 +115,23 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "overrides",
         nargs="*",
         metavar="GROUP=OPTION | KEY=VALUE",
         help="as for a run, such as augmentation=crop_flip data=synthetic seed=3",
     )
-    parser.add_argument(
-        "--output",
-        type=typed_path,
-        default=Path("preview.png"),
-        metavar="FILE",
-        help="where to write the picture, a PNG (default: preview.png, here)",
-    )
-    parser.add_argument(
-        "--images",
-        type=_count(MOST_IMAGES),
-        default=MOST_IMAGES,
-        metavar="N",
-        help="rows: images of different classes, 1 to 10 (default: 10)",
-    )
-    parser.add_argument(
-        "--draws",
-        type=_count(MOST_DRAWS),
-        default=8,
-        metavar="M",
-        help="columns: epochs, 1 to 20 (default: 8)",
-    )
-    parser.add_argument(
-        "--config-dir",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder with options of your own, as for a run; may be given several times",
-    )
-    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
-    return parser
-
-
-def _count(most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 to {most}")
-        return int(text)
-
-    return parse
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments, found sound.
-
-    Raises:
-        ConfigError: they are not.
-    """
-    arguments = _parser().parse_intermixed_args(argv)
+    output_help = "where to write the picture, a PNG (default: %(default)s, here)"
+    add("--output", type=typed_path, default="preview.png", metavar="FILE", help=output_help)
+    images_help = "rows: images of different classes, 1 to 10 (default: %(default)s)"
+    add("--images", type=int, choices=range(1, 11), default=10, metavar="N", help=images_help)
+    draws_help = "columns: epochs, 1 to 20 (default: %(default)s)"
+    add("--draws", type=int, choices=range(1, 21), default=8, metavar="M", help=draws_help)
+    folder_help = "a folder with options of your own, as for a run; may be given several times"
+    add("--config-dir", action="append", default=[], metavar="DIR", help=folder_help)
+    add("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_intermixed_args(argv)
     if arguments.multirun:
         raise ConfigError(f"-m: {_ONE_RUN}")
     if arguments.output.suffix.lower() != ".png":

@@ -1,4 +1,4 @@
-"""A net that was kept predicts what it predicted in its run; one from a stranger does no harm."""
+"""A kept model predicts what it predicted in its run; one from a stranger does no harm."""
 
 import contextlib
 import json
@@ -15,10 +15,11 @@ from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line, written
 from torch import nn
 
 import fmbench
-from fmbench import classifier, data
 from fmbench import config as configuration
+from fmbench import data
 from fmbench.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.models.lenet5 import LeNet5
+from fmbench.predict import model as module
 from fmbench.weights import write_weights
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
@@ -201,13 +202,13 @@ def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, ca
     monkeypatch.delitem(sys.modules, "hardnet", raising=False)
     kept(tmp_path / "run", *own_net)
     fmbench.load_model(tmp_path / "run")
-    assert "is another than" not in caplog.text
+    assert "has changed" not in caplog.text
     path = tmp_path / "hardnet.py"
     text = path.read_text()
     path.write_text(text.replace(".relu()", ".tanh()  # the same weights fit"))
     monkeypatch.delitem(sys.modules, "hardnet")
     fmbench.load_model(tmp_path / "run")
-    assert "the code of hardnet.Hard is another than that it was trained with" in caplog.text
+    assert "the code of hardnet.Hard has changed since it was trained" in caplog.text
     path.write_text(text)
 
 
@@ -292,8 +293,8 @@ def test_a_config_that_asks_for_another_thing_is_refused(tmp_path, monkeypatch, 
 
 def test_no_memory_is_taken_for_a_net_that_does_not_fit(tmp_path, monkeypatch):
     made = []
-    make = classifier.make_model
-    monkeypatch.setattr(classifier, "make_model", lambda config: made.append(1) or make(config))
+    make = module.make_model
+    monkeypatch.setattr(module, "make_model", lambda config: made.append(1) or make(config))
     refused(forge(tmp_path, model=RESNET | {"width": 16}), "stem.0.weight", error=DataError)
     assert made == []
     fmbench.load_model(forge(tmp_path))

@@ -11,7 +11,7 @@ from commands import CHECKOUT, python
 from PIL import Image
 
 from fmbench import data
-from fmbench.predict import main
+from fmbench.predict.__main__ import main
 
 CLASSES = data.synthetic.CLASSES
 
@@ -47,10 +47,9 @@ def test_images_of_the_data_set_get_the_predictions_of_the_run(kept_run, exporte
     assert found == np.load(kept_run / "predictions.npy").tolist()
 
 
-@pytest.mark.slow
-def test_a_large_picture_on_white_gets_them_too(kept_run, exported, capsys, tmp_path):
+def test_a_large_picture_on_white_gets_most_of_them_too(kept_run, exported, capsys, tmp_path):
     large = []
-    for path in exported:
+    for path in exported[:40]:
         image = 255 - np.asarray(Image.open(path))
         # Without the grain of the background, which no picture on white has.
         image = Image.fromarray(np.where(image > 225, 255, image).astype(np.uint8))
@@ -60,7 +59,7 @@ def test_a_large_picture_on_white_gets_them_too(kept_run, exported, capsys, tmp_
         canvas.save(large[-1])
     _, out, _ = run(capsys, kept_run, *large)
     found = np.array([CLASSES.index(guesses(line)[0][0]) for line in out.splitlines()])
-    assert (found == np.load(kept_run / "predictions.npy")).mean() > 0.5  # a guess has 0.1
+    assert (found == np.load(kept_run / "predictions.npy")[:40]).mean() > 0.5  # a guess has 0.1
 
 
 def test_lines_are_aligned_and_best_first(kept_run, exported, capsys):
@@ -122,7 +121,7 @@ def test_names_do_not_act_in_a_terminal(kept_run, exported, capsys, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_what_the_net_saw_is_written(kept_run, exported, capsys, tmp_path):
+def test_what_the_model_saw_is_written(kept_run, exported, capsys, tmp_path):
     gone = tmp_path / "gone.png"
     seen = tmp_path / "seen.png"
     assert run(capsys, kept_run, gone, "--seen", seen)[0] == 3
@@ -162,13 +161,13 @@ def test_a_background_that_is_said_counts(kept_run, exported, capsys):
 
 def test_help_does_not_import_torch_and_says_what_is_done(tmp_path):
     probe = (
-        "import sys; from fmbench.predict import main\n"
+        "import sys; from fmbench.predict.__main__ import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: sys.exit('torch' if 'torch' in sys.modules else 0)"
     )
     done = python("-W", "error", "-c", probe, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("arXiv:1708.07747", "negated", "keep_model=true", "exit status"):
+    for part in ("inverted", "keep_model=true", "exit status"):
         assert part in done.stdout
 
 

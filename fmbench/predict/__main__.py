@@ -1,0 +1,123 @@
+"""`python -m fmbench.predict`: classify pictures with a trained model."""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import fmbench
+from fmbench.errors import ConfigError, DataError, UserError, one_line
+from fmbench.predict import photographs
+from fmbench.storage import write_whole
+from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
+
+PROGRAM = "fmbench.predict"
+
+EXAMPLES = """\
+what is done to a picture:
+  It is made grey and, if its border is light, inverted. The median of the border is subtracted as
+  the background, and what differs from it is cut out, resized so that its longer edge has 28
+  pixels, and centred on 28 x 28 black ones. So what works is one piece of clothing on a plain
+  background; --seen shows the result. A transparent background counts as white, as black with
+  --background dark. A picture of 28 x 28 is only inverted, if its border is light.
+
+examples:
+  python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet
+  python -m fmbench.predict outputs/lenet shirt.jpg boot.png
+  python -m fmbench.predict outputs/lenet photos/*.jpg --top 1 --seen seen.png
+
+exit status:
+  0  every picture was classified    2  the run folder does not exist, or a wrong option
+  3  no model.safetensors, or a picture cannot be read: the others are classified
+  5  the predictions could not be printed, or --seen not be written
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Classify pictures, then exit with the status that `--help` explains.
+
+    Args:
+        argv: The arguments; those of the command line by default.
+    """
+    open_all()
+    try:
+        if argv is None:
+            import_from_here()
+        status = _predict(_parser().parse_args(argv))
+    except UserError as error:
+        complain(PROGRAM, str(error))
+        status = error.exit_status
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    """Print the predictions of each picture; returns the exit status."""
+    import torch  # not before --help
+
+    if arguments.seen and not photographs.may_write_sheet(arguments.seen):
+        raise ConfigError(
+            f"--seen {arguments.seen}: the name must end in .png, and no other picture be there"
+        )
+    # The encoding of an old terminal may lack a letter of a file's name.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    model = fmbench.load_model(arguments.run_folder)
+    names = [one_line(str(path)) for path in arguments.pictures]
+    classes = [one_line(name) for name in model.classes]
+    name_width, class_width = max(map(len, names)), max(map(len, classes))
+    seen, status = [], 0
+    for path, name in zip(arguments.pictures, names, strict=True):
+        try:
+            image = photographs.read(path, arguments.background)
+        except DataError as error:
+            complain(PROGRAM, str(error))
+            status = error.exit_status
+            continue
+        seen.append(image)
+        best = model.probabilities(torch.from_numpy(image[None]))[0].sort(descending=True)
+        top = zip(best.indices[: arguments.top], best.values, strict=False)
+        cells = [f"{classes[number]:<{class_width}} {share:6.1%}" for number, share in top]
+        # A line as soon as it is known, however many there are.
+        if failed := printed(PROGRAM, partial(say, "  ".join([f"{name:<{name_width}}", *cells]))):
+            return failed
+    if arguments.seen and seen:
+        write_whole(arguments.seen, photographs.sheet(seen))
+    return status
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m fmbench.predict",
+        description="Classify pictures with a trained model: the likeliest classes, best first.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    folder_help = "of a run that was made with keep_model=true"
+    add("run_folder", type=typed_path, metavar="RUN_FOLDER", help=folder_help)
+    picture_help = f"of any size: {', '.join(photographs.FORMATS)}"
+    add("pictures", nargs="+", type=typed_path, metavar="PICTURE", help=picture_help)
+    top_help = "how many classes (default: 3)"
+    add("--top", type=_positive, default=3, metavar="N", help=top_help)
+    add(
+        "--background",
+        choices=photographs.BACKGROUNDS,
+        default="auto",
+        help="of the pictures (default: auto, by the brightness of the border)",
+    )
+    seen_help = "write what the model saw: the pictures that were read, in their order, row by row"
+    add("--seen", type=typed_path, metavar="FILE.png", help=seen_help)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Load the trained model of a run folder."""
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from fmbench.assembly import make_model, model_on_meta
+from fmbench.device import MEMORY_FORMATS, settings_kept
+from fmbench.errors import ConfigError, DataError, UserError, one_line
+from fmbench.loader import Normalization
+from fmbench.record import MODEL_NAME
+from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
+from fmbench.storage import open_regular
+from fmbench.streams import logger, typed_path
+from fmbench.usercode import own_source
+from fmbench.weights import compare, not_far_beyond, read_header, refuse_long_header
+
+log = logger(__name__)
+
+
+class Classifier(nn.Module):
+    """A trained model that takes images as they are stored and gives logits.
+
+    It is in evaluation mode, on the CPU, in float32. Other input, such as floats that carry a
+    gradient, goes to `net` itself: images (N, 1, 28, 28) float32 as `normalization` gives them.
+
+    Attributes:
+        net: The model that was trained.
+        normalization: Maps pixels, 0 to 255, to the range that the model was trained on.
+        classes: The name of each logit.
+        config: The config of the run, as in its record.
+        key: The key of the run.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        normalization: Normalization,
+        classes: Sequence[str],
+        config: Mapping[str, Any],
+        key: str,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.normalization = normalization
+        self.classes = tuple(classes)
+        self.config = dict(config)
+        self.key = key
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 28, 28) or (N, 1, 28, 28) uint8, 0 black to 255 white, to logits (N, 10).
+
+        Raises:
+            DataError: The images have another type or shape.
+        """
+        if images.dtype != torch.uint8 or images.shape[1:] not in ((28, 28), (1, 28, 28)):
+            raise DataError(
+                f"images are {images.dtype} {tuple(images.shape)}; must be torch.uint8 "
+                "(N, 28, 28) or (N, 1, 28, 28)"
+            )
+        pixels = self.normalization(images.reshape(-1, 28, 28))
+        with torch.autocast(images.device.type, enabled=False):  # whatever the caller has set
+            logits: Tensor = self.net(pixels.unsqueeze(1))
+        return logits
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Map images, as `forward` takes them, to probabilities (N, 10) that add up to 1 in a row.
+
+        Raises:
+            DataError: The images have another type or shape.
+        """
+        logits: Tensor = self(images)
+        return logits.float().softmax(1)
+
+
+def load_model(run_folder: str | Path) -> Classifier:
+    """Load the trained model of a run that was made with `keep_model=true`.
+
+    After a run in fp32 it predicts, on the machine of the run, what the run predicted; after a run
+    in bf16, or on other hardware, logits differ in their last bits. Models of your own need the
+    same trust as in a run (`FMBENCH_TRUST`). PyTorch's settings and random numbers do not change.
+
+    Args:
+        run_folder: The folder that holds `model.safetensors`. It may come from a stranger: no code
+            in it runs, and a model is built in memory only if its shapes are those of the file.
+
+    Raises:
+        ConfigError: The folder does not exist, or its config names a model that may not be built.
+        DataError: `model.safetensors` is missing, damaged, or does not fit its config.
+    """
+    folder = typed_path(str(run_folder))
+    path = folder / MODEL_NAME
+    # Not by Path, which raises on a long name.
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ConfigError(f"{folder} is not a folder: give that of a run")
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise DataError(f"{folder}: holds no {MODEL_NAME}; make the run again with keep_model=true")
+    try:
+        with open_regular(path, 2**63) as begin:
+            refuse_long_header(begin)
+        with settings_kept(), safe_open(path, framework="pt") as file:
+            return _read(file)
+    except UserError as error:
+        raise type(error)(f"{path}: {one_line(str(error), 500)}") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path}: not a whole safetensors file ({one_line(str(error), 200)})"
+        ) from error
+    # The config comes from a stranger and so may the model: it can fail in any way.
+    except Exception as error:
+        raise DataError(
+            f"{path}: its model cannot be built "
+            f"({type(error).__name__}: {one_line(str(error), 200)})"
+        ) from error
+
+
+def _read(file: Any) -> Classifier:
+    """Build the model of an open file; raises whatever is wrong with it."""
+    header = read_header(file.metadata() or {})
+    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
+    config = header.config
+    with not_far_beyond(found):
+        _seed(config["seed"])
+        model = model_on_meta(config)
+        if model is not None:
+            compare(found, model)
+        elif config["model"]["_target_"].startswith("fmbench."):  # can all be built on meta
+            raise DataError("the model of its config cannot be built")
+        # What a model draws or computes when it is built, outside of its state, must be what it
+        # was in the run.
+        _seed(config["seed"])
+        model = make_model(config)
+    compare(found, model)
+    if header.source not in (None, own_source({"model": config["model"]}, model).digest):
+        log.warning(
+            "the code of %s has changed since it was trained: its predictions may differ",
+            config["model"]["_target_"],
+        )
+    model.load_state_dict({name: file.get_tensor(name) for name in found})
+    classifier = Classifier(
+        model,
+        normalization=header.normalization,
+        classes=header.classes,
+        config=config,
+        key=header.key,
+    )
+    try:
+        shape = _tried(classifier, header.memory_format)  # as in the run
+    except UnsoundConvolutionError:  # the run was on a GPU, or of an older version
+        shape = _tried(classifier, "contiguous")
+    if shape != (1, len(header.classes)):
+        raise DataError(
+            f"its model gives {list(shape)} for 1 image of {len(header.classes)} classes"
+        )
+    return classifier
+
+
+def _tried(classifier: Classifier, memory_format: str) -> torch.Size:
+    """Move a model into a memory format; returns the shape that it gives for one image.
+
+    Raises:
+        UnsoundConvolutionError: It may not run in this memory format.
+    """
+    classifier.to(memory_format=MEMORY_FORMATS[memory_format])
+    with ConvolutionWatch():  # type: ignore[no-untyped-call]
+        return classifier.probabilities(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
+
+
+def _seed(seed: int) -> None:
+    """Seed as a run does before it builds its model; `settings_kept` undoes it."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch's own would reach the GPU as well

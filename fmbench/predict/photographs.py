@@ -1,0 +1,203 @@
+"""Read pictures of clothing as a model of Fashion-MNIST takes them: 28 x 28 grey pixels on black.
+
+1. Make the picture grey and upright. A transparent background counts as white, or as black with
+   `background="dark"`.
+2. Invert it if its border is light on average.
+3. Subtract the background, which is the median of the border, and crop to what differs from it.
+4. Resize with antialiasing so that the longer edge has 28 pixels, and centre on black.
+
+The images of the data set were made in a similar way (Xiao, Rasul and Vollgraf 2017,
+arXiv:1708.07747, section 2).
+"""
+
+import errno
+import io
+import logging
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from fmbench.errors import DataError, UserError
+from fmbench.storage import open_regular
+
+SIDE = 28
+
+#: What is read. Not every format that Pillow knows: some start other programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+
+BACKGROUNDS = ("auto", "light", "dark")
+
+#: Bounds: bytes of a file, bytes of memory to decode it, scans of a JPEG (usually up to 10).
+MAX_BYTES, MAX_MEMORY, MAX_SCANS = 2**28, 2**29, 40
+
+#: Marks the sheets written by `--seen`, so that none replaces a picture of the user's.
+_MARK = "fmbench.predict --seen"
+
+#: Pictures are first reduced to this many pixels a side, which averages noise out.
+_WORKING_SIDE = 128
+
+#: Clothing is what differs from the background by 5 % of black to white, and by this share of the
+#: largest difference: light from one side makes a background uneven.
+_LEAST, _SHARE = 0.05 * 255, 0.2
+
+#: A marker of a JPEG. Within a scan the byte 255 is followed by 0 or by one of eight others.
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
+_END, _SCAN = b"\xd9", b"\xda"
+
+# Without a handler Python prints what Pillow logs about odd files.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def read(path: Path, background: str = "auto") -> np.ndarray:
+    """Read a picture as a model takes it.
+
+    A grey picture of 28 x 28 is only inverted if its border is light: an exported image of
+    Fashion-MNIST stays what it was.
+
+    Args:
+        path: A picture of any size, mode and orientation. Of several frames the first counts.
+        background: `light`, `dark`, or `auto` to decide by the mean of the border.
+
+    Returns:
+        uint8 (28, 28), the background black.
+
+    Raises:
+        DataError: The file is missing, cannot be read as a picture, is too large, or shows a
+            single colour.
+    """
+    pixels = np.asarray(_decode(path, dark=background == "dark"), dtype=np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    if background == "light" or (background == "auto" and border.mean() > 127):
+        pixels, border = 255 - pixels, 255 - border
+    level = np.median(border)
+    distance = np.abs(pixels - level)
+    as_stored = pixels.shape == (SIDE, SIDE)
+    if distance.max() <= (0 if as_stored else _LEAST):
+        raise DataError(f"{path}: shows nothing, all of it has one colour")
+    if as_stored:
+        return pixels.astype(np.uint8)
+
+    clothing = distance > max(_LEAST, _SHARE * distance.max())
+    rows, columns = np.flatnonzero(clothing.any(1)), np.flatnonzero(clothing.any(0))
+    pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if level <= 127:  # otherwise `background` contradicts the picture
+        pixels = (pixels - level) * (255 / (255 - level))
+    image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
+    width, height = (max(1, round(edge * SIDE / max(image.size))) for edge in image.size)
+    canvas = Image.new("L", (SIDE, SIDE))
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    canvas.paste(resized, ((SIDE - width) // 2, (SIDE - height) // 2))
+    return np.array(canvas)
+
+
+def _decode(path: Path, *, dark: bool) -> Image.Image:
+    """Decode within the bounds; returns grey (L), upright, at most `_WORKING_SIDE` a side.
+
+    Raises:
+        DataError: as `read`.
+    """
+    # Opening a pipe would wait for ever. Not by Path, which raises on a long name.
+    if not os.path.isfile(path):  # noqa: PTH113
+        what = "is a folder" if os.path.isdir(path) else "no such file"  # noqa: PTH112
+        raise DataError(f"{path}: {what}; give pictures")
+    try:
+        with warnings.catch_warnings(), open_regular(path, MAX_BYTES) as content:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(content, formats=FORMATS) as file:
+                _refuse_costly(path, file, content)
+                ImageOps.exif_transpose(file, in_place=True)
+                return _grey(file, dark=dark)
+    except UserError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: no picture; allowed are {', '.join(FORMATS)}") from error
+    # No contract says what a damaged file makes a decoder raise.
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: a damaged picture, or an unusual one ({text[:100]})") from error
+
+
+def _refuse_costly(path: Path, image: Image.Image, content: IO[bytes]) -> None:
+    """Refuse a picture that takes far more memory or time than its file is large.
+
+    Raises:
+        DataError: Over `MAX_SCANS` or `MAX_MEMORY`; nothing is decoded yet.
+    """
+    scans = _scans(content) if image.format in {"JPEG", "MPO"} else 1
+    if scans > MAX_SCANS:
+        raise DataError(f"{path}: a JPEG of over {MAX_SCANS} scans, each as large as the picture")
+    # Bytes a pixel: Pillow holds at most 4, and as many again of a picture that is turned. These
+    # decoders keep copies of their own.
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    copies = image.format in {"WEBP", "AVIF"} or scans > 1
+    needed = image.width * image.height * (4 * (1 + turned) + 12 * copies)
+    if needed > MAX_MEMORY:
+        raise DataError(
+            f"{path}: {image.width:,} x {image.height:,} pixels take {needed / 1e6:,.0f} MB to "
+            f"decode; allowed are {MAX_MEMORY / 1e6:,.0f} MB"
+        )
+
+
+def _scans(content: IO[bytes]) -> int:
+    """Count the scans of a JPEG, up to one more than are allowed; they are few kilobytes each."""
+    content.seek(0)
+    data = content.read()
+    content.seek(0)
+    scans, place = 0, 2
+    while scans <= MAX_SCANS and (found := _MARKER.search(data, place)) and found[1] != _END:
+        scans += found[1] == _SCAN
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # its segment
+    return scans
+
+
+def _grey(image: Image.Image, *, dark: bool) -> Image.Image:
+    if image.mode in {"1", "P", "PA"}:  # which cannot be averaged
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    # Without `reducing_gap`, which Pillow lacks for 16 bits.
+    image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX, reducing_gap=None)
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64)
+        # Floats have no agreed white: the lightest pixel is taken for it.
+        low, high = (values.min(), values.max()) if image.mode == "F" else (0, 65535)
+        scaled = (values - low) * (255 / max(high - low, 1e-9))
+        image = Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("L")
+    canvas = Image.new("RGBA", image.size, "black" if dark else "white")
+    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("L")
+
+
+def sheet(images: Sequence[np.ndarray]) -> bytes:
+    """Draw images (28, 28) uint8 as one PNG, enlarged six times, row by row in their order."""
+    columns = min(len(images), max(10, math.isqrt(len(images))))
+    # A frame keeps black backgrounds apart; the last row may have places left.
+    missing = -len(images) % columns
+    framed = np.pad(images, ((0, missing), (1, 1), (1, 1)), constant_values=96)
+    tiles = framed.reshape(-1, columns, SIDE + 2, SIDE + 2).swapaxes(1, 2)
+    mosaic = tiles.reshape(-1, columns * (SIDE + 2))
+    mark, file = PngInfo(), io.BytesIO()
+    mark.add_text("Software", _MARK)
+    large = Image.fromarray(mosaic.repeat(6, axis=0).repeat(6, axis=1))
+    large.save(file, "PNG", pnginfo=mark)
+    return file.getvalue()
+
+
+def may_write_sheet(path: Path) -> bool:
+    """Whether a sheet may be written there: a PNG, and not in place of a picture of the user's."""
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            ours = _MARK.encode() in file.read(200)  # the text stands in front of the pixels
+    except OSError as error:
+        ours = error.errno in {errno.ENOENT, errno.ENOTDIR}
+    return ours and path.suffix.lower() == ".png"

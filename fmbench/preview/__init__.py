@@ -1,0 +1,1 @@
+"""Show what an augmentation does: `python -m fmbench.preview` writes a picture of it."""

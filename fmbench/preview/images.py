@@ -1,0 +1,127 @@
+"""Collect images as a run sees them, before and after its augmentation, and draw them.
+
+They come from the loader that the run trains from: what the picture shows under `epoch 3` is what
+the model of such a run gets in its third epoch.
+"""
+
+import dataclasses
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+
+from fmbench.assembly import make_train_loader, prepare
+from fmbench.augment import Augmentation
+from fmbench.grid import matplotlib_alone
+from fmbench.loader import TrainLoader
+from fmbench.parts import SIDE
+
+# Of the PNG, in pixels; it is shown at half its size, so that text is sharp on a dense screen.
+SQUARE, GAP = 6, 8  # for a pixel of an image; between images
+MARGIN, LEFT, ABOVE = 40, 190, 140  # around everything; names of rows; title and names of columns
+LINE, LETTER, LEAST_WIDTH = 36, 12, 840  # height and width of text; a title needs it
+DENSITY = 144  # an inch
+
+
+class Grid(NamedTuple):
+    """Images in rows and columns, which have names."""
+
+    title: str
+    subtitle: str  # several lines; long ones are wrapped
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    images: np.ndarray  # (rows, columns, 28, 28) uint8, 0 black to 255 white
+
+
+def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) -> Grid:
+    """Collect the first image of some classes, as it is and as augmented in each epoch.
+
+    Args:
+        config: Resolved.
+        option: The name of the augmentation.
+        images: The number of images, of classes spread evenly over all.
+        draws: The number of epochs.
+
+    Raises:
+        UserError: The config is wrong, or the data are missing or damaged.
+    """
+    inputs = prepare(config)
+    augmented = make_train_loader(config, inputs, inputs.device.torch)
+    without = dataclasses.replace(inputs, augmentation=Augmentation())
+    plain = make_train_loader(config, without, inputs.device.torch)
+    names = inputs.dataset.classes
+    classes = np.linspace(0, len(names) - 1, images).round().astype(int)
+    labels = augmented.labels.cpu().numpy()
+    first = [int(np.argmax(labels == label)) for label in classes]
+    return Grid(
+        title=f"augmentation={option}",
+        subtitle=_describe(config),
+        rows=tuple(names[label] for label in classes),
+        columns=("as it is", *(f"epoch {epoch + 1}" for epoch in range(draws))),
+        images=np.concatenate([_seen(plain, first, 1), _seen(augmented, first, draws)], axis=1),
+    )
+
+
+def _seen(loader: TrainLoader, wanted: Sequence[int], epochs: int) -> np.ndarray:
+    """Return the images at the wanted indices in each epoch: (wanted, epochs, 28, 28) uint8."""
+    device = loader.labels.device
+    # Batches come shuffled: with its index as its label, each image can be found again.
+    loader.labels = torch.arange(len(loader.labels), device=device)
+    indices = torch.tensor(wanted, device=device)
+    seen = np.empty((len(wanted), epochs, SIDE, SIDE), dtype=np.uint8)
+    for epoch in range(epochs):
+        for images, labels in loader.epoch(epoch):
+            for row, column in (indices[:, None] == labels).nonzero().tolist():
+                seen[row, epoch] = loader.normalization.undo(images[column])[0].cpu().numpy()
+    return seen
+
+
+def _describe(config: Mapping[str, Any]) -> str:
+    """Give every part as it stands in a config, and what else decides how the images look."""
+    parts = {name: numbers for name, numbers in config["augmentation"].items() if numbers}
+    given = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=math.inf)
+    images = f"{config['data']['name']}, seed {config['seed']}"
+    if parts.keys() & {"cutout", "erasing"}:
+        images += f"; blanked pixels have the mean, {config['data']['mean']:g}"
+    return f"{given[1:-2] or 'no part: every epoch sees the images as they are'}\n{images}"
+
+
+@matplotlib_alone()
+def draw(grid: Grid) -> bytes:
+    """Draw a grid as a PNG; every pixel of an image is a sharp square of its own grey."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    rows, columns, side, _ = grid.images.shape
+    edge = side * SQUARE
+    large = np.kron(grid.images, np.ones((SQUARE, SQUARE), dtype=np.uint8))
+    tiles = np.pad(large, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
+    mosaic = tiles.swapaxes(1, 2).reshape(rows * (edge + GAP), columns * (edge + GAP))
+    height, width = mosaic.shape
+    whole = max(LEFT + width + MARGIN, LEAST_WIDTH)
+    letters = int((whole - 2 * MARGIN) / LETTER)
+    lines = [part for line in grid.subtitle.splitlines() for part in textwrap.wrap(line, letters)]
+    top = ABOVE + LINE * len(lines) + height + MARGIN
+
+    # Whatever the user has set for figures changes nothing; a name may have dollar signs.
+    with matplotlib.style.context(["default", {"text.parse_math": False, "font.size": 11}]):
+        figure = Figure((whole / DENSITY, top / DENSITY), DENSITY)
+        pixels: dict[str, Any] = {"transform": None, "va": "top", "color": "#1a1a1a"}
+        figure.text(MARGIN, top - MARGIN, grid.title, **pixels, fontsize=16, fontweight="bold")
+        figure.text(MARGIN, top - MARGIN - 2 * LINE, "\n".join(lines), **pixels, linespacing=1.4)
+        box = (LEFT / whole, MARGIN / top, width / whole, height / top)
+        axes = figure.add_axes(box, frame_on=False)
+        # As RGB: matplotlib's grey scale is off by one at every fourth grey.
+        axes.imshow(mosaic[..., None].repeat(3, axis=-1), interpolation="none")
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        middles = [(edge + GAP) * number + edge / 2 for number in range(max(rows, columns))]
+        axes.set_xticks(middles[:columns], grid.columns)
+        axes.set_yticks(middles[:rows], grid.rows)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
