@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks import accuracy, augment, overhead, report, throughput
 from benchmarks.timing import Results, listing, save
-from fmbench.device import settings_kept
 from fmbench.report.table.formats import duration
+from fmbench.training.device import settings_kept
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import fmbench
 from benchmarks.commands import python
 from benchmarks.timing import Results, Spread, listing, save
-from fmbench.config import CONFIG_DIR
+from fmbench.config.checks import CONFIG_DIR
 
 #: Of the run that is timed: the best of a search over batch size, learning rate, weight decay,
 #: betas, smoothing and warm-up, 32 runs of three epochs, by accuracy on 6,000 held-out images. A

@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks.timing import Results, Spread, interleaved, number, ratio, save, table
-from fmbench.augment import Augmentation
-from fmbench.device import processor
-from fmbench.loader import CHUNK, Normalization, TrainLoader
+from fmbench.data.augmentation import Augmentation
+from fmbench.data.loader import CHUNK, Normalization, TrainLoader
 from fmbench.preview.__main__ import compose
+from fmbench.training.device import processor
 
 MEAN, STD = 0.2860, 0.3530
 

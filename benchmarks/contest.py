@@ -13,15 +13,15 @@ from torch import nn
 
 from benchmarks import limit, usual
 from benchmarks.timing import Work
-from fmbench import assembly
-from fmbench import config as configuration
-from fmbench.attempt import CPU_TICK
-from fmbench.checkpoint import Checkpoints
-from fmbench.cost import count_flops
-from fmbench.device import choose_precision
-from fmbench.progress import Display, Ticker
-from fmbench.saver import Saver
-from fmbench.stop import Listener
+from fmbench.config import checks as configuration
+from fmbench.core.signals import Listener
+from fmbench.runs import assembly
+from fmbench.runs.attempt import CPU_TICK
+from fmbench.runs.progress import Display, Ticker
+from fmbench.runs.saver import Saver
+from fmbench.training.checkpoint import Checkpoints
+from fmbench.training.cost import count_flops
+from fmbench.training.device import choose_precision
 
 #: Seconds that PIL and torchvision take for an image, about.
 PIL_SECONDS = 2e-4
@@ -148,7 +148,7 @@ class Contest:
         split = replace(self.inputs.split, train=self.inputs.split.train[: self.images])
         inputs = replace(self.inputs, split=split)
         trainer = assembly.make_trainer(self.config, inputs, self._model(), self.device, self.flops)
-        # As `fmbench.runner` goes through it, with a display that shows nothing.
+        # As `fmbench.runs.runner` goes through it, with a display that shows nothing.
         saver: Any = Saver(
             *(None, trainer, None),  # type: ignore[arg-type]
             checkpoints=Checkpoints(Path(), Path(), every=0),

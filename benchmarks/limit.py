@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from fmbench.device import MEMORY_FORMATS, Device
+from fmbench.training.device import MEMORY_FORMATS, Device
 
 #: Trains on the batch as many times as it is told, and returns when that is done.
 Steps = Callable[[int], None]

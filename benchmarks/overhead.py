@@ -38,7 +38,7 @@ JOBS = (1, 20, 100)
 FIRST_STEP = """\
 import os, torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from fmbench.cli import main
+from fmbench.cli.main import main
 def stop(*_):
     if torch.cuda.is_available():
         torch.cuda.synchronize()

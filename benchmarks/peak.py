@@ -3,7 +3,7 @@
 Counted as is usual for training ("model FLOPs utilisation", Chowdhery et al. 2022,
 arXiv:2204.02311, appendix B): the way forward once and the way back as twice that, whatever is
 computed besides. Data sheets count a multiply-add as two operations, and so does
-`fmbench.cost.count_flops`.
+`fmbench.training.cost.count_flops`.
 """
 
 #: Dense bfloat16 FLOP/s by the name that CUDA gives. NVIDIA's H100, H200 and A100 data sheets;

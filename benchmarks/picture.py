@@ -23,8 +23,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from fmbench.core.files import write_whole
 from fmbench.grid import DENSITY, FONT, INCH, INK, SOFT
-from fmbench.storage import write_whole
 
 OUTPUT = Path("docs/images/performance.png")
 

@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.contest import option_of_data
 from benchmarks.timing import Results, Spread, save, table
-from fmbench import assembly
-from fmbench import config as configuration
-from fmbench.cost import count_flops
-from fmbench.device import choose_precision
+from fmbench.config import checks as configuration
 from fmbench.report.table.formats import duration
-from fmbench.train import train_epoch
+from fmbench.runs import assembly
+from fmbench.training.cost import count_flops
+from fmbench.training.device import choose_precision
+from fmbench.training.trainer import train_epoch
 
 
 def recipe(name: str, *, seconds: float, data: str) -> tuple[Spread, int, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.commands import python
 from benchmarks.timing import Results, Spread, listing, per_tenfold, save
-from fmbench.record import COMPLETED, RESULT_NAME, Record
+from fmbench.records.record import COMPLETED, RESULT_NAME, Record
 
 SIZES = (100, 10_000, 100_000)
 SEEDS = 5

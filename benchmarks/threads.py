@@ -22,10 +22,10 @@ import torch
 
 from benchmarks.contest import compose
 from benchmarks.timing import Results, Spread, Timed, interleaved, number, ratio, save, table
-from fmbench import assembly
-from fmbench.cost import count_flops
-from fmbench.device import settings_kept
-from fmbench.train import Trainer, train_epoch
+from fmbench.runs import assembly
+from fmbench.training.cost import count_flops
+from fmbench.training.device import settings_kept
+from fmbench.training.trainer import Trainer, train_epoch
 
 BATCH_SIZES = (8, 64, 256)
 REPEATS, SECONDS = 5, 0.7

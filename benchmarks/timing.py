@@ -142,10 +142,10 @@ def listing(results: Results) -> str:
 
 def machine() -> dict[str, Any]:
     """What the figures hold for, as it is saved beside them."""
-    import torch  # noqa: PLC0415 - slow to import
+    import torch
 
-    import fmbench  # noqa: PLC0415
-    from fmbench.device import processor  # noqa: PLC0415 - imports torch
+    import fmbench
+    from fmbench.training.device import processor
 
     return {
         "processor": processor(),

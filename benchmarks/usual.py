@@ -22,7 +22,7 @@ from torchvision import transforms
 
 from benchmarks.augment import PilImages
 from benchmarks.timing import Timed, Work
-from fmbench.device import Device, settings_kept
+from fmbench.training.device import Device, settings_kept
 
 #: Of older projects, which knew torchvision's first transforms.
 CROP_FLIP = transforms.Compose(
@@ -89,7 +89,7 @@ def lightning_fit(model: nn.Module, loader: DataLoader[Any], device: Device) -> 
 
     From the start of its epoch to the end: setting the Trainer up is not counted.
     """
-    import lightning  # noqa: PLC0415 - not everybody has it
+    import lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 

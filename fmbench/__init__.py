@@ -13,7 +13,8 @@ import os
 import sys
 
 # `python -m fmbench` has the current folder first, where a stranger's files may lie that are called
-# as Python's own or as a package. `fmbench.streams.import_from_here` puts it back, behind all else.
+# as Python's own or as a package. `fmbench.core.console.import_from_here` puts it back, behind all
+# else.
 if (
     sys.argv[:1] == ["-m"]
     and any(word.removeprefix("-m").partition(".")[0] == "fmbench" for word in sys.orig_argv)
@@ -23,26 +24,23 @@ if (
 
 from typing import TYPE_CHECKING, Any
 
-if sys.version_info < (3, 11):  # noqa: UP036 - pip reads the version here, with any Python
-    raise SystemExit(f"fmbench needs Python 3.11 or newer; this is {sys.version.split()[0]}")
-
-__version__ = "0.1.0"
+from fmbench._version import __version__
 
 if TYPE_CHECKING:
-    from fmbench.cli import run
+    from fmbench.cli.main import run
     from fmbench.predict.model import load_model
-    from fmbench.results import load_results
+    from fmbench.records.reader import load_results
 
 __all__ = ["__version__", "load_model", "load_results", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "run":
-        from fmbench.cli import run
+        from fmbench.cli.main import run
 
         return run
     if name == "load_results":
-        from fmbench.results import load_results
+        from fmbench.records.reader import load_results
 
         return load_results
     if name == "load_model":

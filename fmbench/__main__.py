@@ -1,7 +1,7 @@
 """`python -m fmbench`, and the command `fmbench`."""
 
-from fmbench.stop import stop_in_order
-from fmbench.streams import import_from_here, open_all
+from fmbench.core.console import import_from_here, open_all
+from fmbench.core.signals import stop_in_order
 
 
 def main() -> None:
@@ -9,7 +9,7 @@ def main() -> None:
     open_all()
     stop_in_order()
     import_from_here()
-    from fmbench.cli import main as command
+    from fmbench.cli.main import main as command
 
     command()
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md, the reference of the config's keys, from `fmbench.knobs`.
+"""Write docs/configuration.md, the reference of the config's keys, from `fmbench.config.schema`.
 
 python scripts/configuration.py
 """
@@ -6,17 +6,17 @@ python scripts/configuration.py
 from collections.abc import Iterator
 from pathlib import Path
 
-from fmbench import knobs
+from fmbench.config import schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
 START = """\
 # The keys of a config
 
-Written by `python scripts/configuration.py` from `fmbench/knobs.py`, which is also what fmbench
-goes by. The other keys are those of the option that is chosen from each group (`model.depth`,
-`scheduler.warmup`); the file of the option in `conf/` lists and explains them, and `--cfg job`
-prints all that a run would have.
+Written by `python scripts/configuration.py` from `fmbench/config/schema.py`, which is also what
+fmbench goes by. The other keys are those of the option that is chosen from each group
+(`model.depth`, `scheduler.warmup`); the file of the option in `conf/` lists and explains them, and
+`--cfg job` prints all that a run would have.
 
 Decides:
 
@@ -46,16 +46,16 @@ def page() -> str:
 
 
 def _rows() -> Iterator[str]:
-    defaults = knobs.defaults()
-    for name, key in knobs.KEYS.items():
+    defaults = schema.defaults()
+    for name, key in schema.KEYS.items():
         if name in defaults or key.example:
-            default = f"`{knobs.as_yaml(defaults[name])}`" if name in defaults else ""
+            default = f"`{schema.as_yaml(defaults[name])}`" if name in defaults else ""
             allowed = f": {_bounds(key)}" if _bounds(key) else ""
             change = "yes" if key.resumes else "no"
             yield (f"| `{name}` | {default} | {key.help}{allowed} | {ROLES[key.role]} | {change} |")
 
 
-def _bounds(key: knobs.Key) -> str:
+def _bounds(key: schema.Key) -> str:
     least, most = key.least, key.most
     if least is not None and most is not None:
         return f"{least:,} to {most:,}"

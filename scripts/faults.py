@@ -41,12 +41,12 @@ from typing import Any
 import torch
 
 import fmbench
-from fmbench.checkpoint import DamagedError, read_state, write_state
-from fmbench.cli import main as main_of_fmbench
-from fmbench.errors import UserError
-from fmbench.record import Record
-from fmbench.results import read_results
-from fmbench.runfolder import RunFolder
+from fmbench.cli.main import main as main_of_fmbench
+from fmbench.core.errors import UserError
+from fmbench.records.folder import RunFolder
+from fmbench.records.reader import read_results
+from fmbench.records.record import Record
+from fmbench.training.checkpoint import DamagedError, read_state, write_state
 
 RUN = [
     "data=synthetic", "data.train_size=400", "data.test_size=100", "data.split.validation=50",

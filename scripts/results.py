@@ -36,11 +36,13 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 import fmbench  # noqa: E402
-from fmbench import knobs, report  # noqa: E402
-from fmbench.config import CONFIG_DIR  # noqa: E402
-from fmbench.data import OFFICIAL_SHA256  # noqa: E402
-from fmbench.errors import UserError, one_line  # noqa: E402
-from fmbench.record import COMPLETED, leaves  # noqa: E402
+from fmbench import report  # noqa: E402
+from fmbench.config import schema  # noqa: E402
+from fmbench.config.checks import CONFIG_DIR  # noqa: E402
+from fmbench.core.errors import UserError, one_line  # noqa: E402
+from fmbench.data.fashion_mnist import OFFICIAL_SHA256  # noqa: E402
+from fmbench.records.reader import read_results  # noqa: E402
+from fmbench.records.record import COMPLETED, leaves  # noqa: E402
 from fmbench.report.escape import markdown  # noqa: E402
 from fmbench.report.figures.curves import curves  # noqa: E402
 from fmbench.report.figures.published import published_figure  # noqa: E402
@@ -50,7 +52,6 @@ from fmbench.report.table.columns import COLUMNS  # noqa: E402
 from fmbench.report.table.compare import compare  # noqa: E402
 from fmbench.report.table.formats import MISSING  # noqa: E402
 from fmbench.report.table.published import compared, is_like_with_like  # noqa: E402
-from fmbench.results import read_results  # noqa: E402
 from fmbench.stats import one_more  # noqa: E402
 
 DOCS, README = CHECKOUT / "docs", CHECKOUT / "README.md"
@@ -95,7 +96,7 @@ NAMES = {
 }
 
 #: Settings that a search sets in its trials, that repeat a row, or that decide what is kept alone.
-NO_SETTING = {name for name, key in knobs.KEYS.items() if key.repeats or key.role == "kept"}
+NO_SETTING = {name for name, key in schema.KEYS.items() if key.repeats or key.role == "kept"}
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Any
 
 import hydra
 
-from fmbench import config as configuration
+from fmbench.config import checks as configuration
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

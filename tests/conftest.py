@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from commands import KEPT
 
-from fmbench import cli
-from fmbench.stop import SIGNALS
+from fmbench.cli import main as cli
+from fmbench.core.signals import SIGNALS
 
 # What a shell starts in the background, or `nohup` anywhere, ignores some of these, and so would
 # everything that the tests start.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fmbench.answers import mistakes
-from fmbench.runfolder import RunFolder
+from fmbench.records.folder import RunFolder
+from fmbench.records.predictions import mistakes
 
 BASE: dict[str, Any] = {
     "schema": 2,

@@ -6,7 +6,7 @@ from typing import Any
 
 from records import write
 
-from fmbench.trials import Search
+from fmbench.records.trials import Search
 
 
 def trial(number: int, **changes: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import torch
 from commands import CHECKOUT
 from torch import nn
 
-from fmbench.cost import count_flops
+from fmbench.records.reader import read_results
 from fmbench.report import benchmark_table
-from fmbench.results import read_results
+from fmbench.training.cost import count_flops
 
 sys.path.insert(0, str(CHECKOUT))
 

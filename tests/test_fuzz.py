@@ -26,14 +26,16 @@ from hypothesis import strategies as st
 from records import record
 
 import fmbench
-from fmbench import cli, idx, results
-from fmbench import config as configuration
-from fmbench.checkpoint import read_state, write_state
-from fmbench.errors import ConfigError, DataError
-from fmbench.explain import as_user_error
+from fmbench.cli import main as cli
+from fmbench.config import checks as configuration
+from fmbench.config.messages import as_user_error
+from fmbench.config.trust import refuse_untrusted
+from fmbench.core.errors import ConfigError, DataError
+from fmbench.data import idx
+from fmbench.records import reader
+from fmbench.records.validation import DTYPES, UnreadableError, to_row
 from fmbench.report.__main__ import main as report_main
-from fmbench.schema import DTYPES, UnreadableError, to_row
-from fmbench.trust import refuse_untrusted
+from fmbench.training.checkpoint import read_state, write_state
 
 # The override line
 
@@ -195,7 +197,7 @@ def test_a_results_folder_is_read_whatever_lies_in_it(tmp_path_factory, content)
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
     (folder / "result.json").write_bytes(content)
-    found = results.read_results(folder)
+    found = reader.read_results(folder)
     assert len(found.frame) + len(found.problems) == 1
     for problem in found.problems:
         assert "\n" not in problem.reason

@@ -17,12 +17,16 @@ from records import write
 from reports import HOSTILE, build, printed, table_cells, write_hostile
 
 import fmbench
-from fmbench import best, cli, record, streams, summary
-from fmbench.errors import UserError, one_line
+from fmbench.cli import main as cli
+from fmbench.cli import summary
+from fmbench.core import console
+from fmbench.core.errors import UserError, one_line
 from fmbench.predict.__main__ import main as predict
-from fmbench.record import Record
+from fmbench.records import record
+from fmbench.records.record import Record
 from fmbench.report import escape
 from fmbench.report.table import columns
+from fmbench.search import best
 
 
 def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
@@ -151,10 +155,10 @@ def test_an_error_says_one_visible_line_to_whoever_prints_it():
 @pytest.mark.parametrize("own", [True, False])
 def test_a_log_takes_text_alone_whatever_its_handlers_are(own, tmp_path):
     """A program's own handler, as with `fmbench.run`; and that of the command, for any logger."""
-    log = streams.logger("fmbench.tests") if own else logging.getLogger("stranger")
+    log = console.logger("fmbench.tests") if own else logging.getLogger("stranger")
     handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
     if not own:
-        handler.addFilter(streams.OneLine())
+        handler.addFilter(console.OneLine())
     log.addHandler(handler)
     log.propagate = False
     try:
@@ -181,7 +185,7 @@ def test_the_logs_of_the_command_take_text_alone_of_any_logger(command, tmp_path
 def test_what_was_not_caught_is_shown_as_text(capsys, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    streams.open_all()
+    console.open_all()
     error = RuntimeError(EVIL)
     error.__cause__ = ValueError(EVIL)
     sys.excepthook(RuntimeError, error, None)
@@ -230,12 +234,12 @@ def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path)
     assert out.count("\n") == 1
 
 
-#: What may write past `fmbench.streams`: displays of numbers and of rich's `Text`.
+#: What may write past `fmbench.core.console`: displays of numbers and of rich's `Text`.
 _SINKS = {
     "report/render/terminal.py": {"Console"},
     "report/table/comparison.py": {"Console"},  # asked for its width
     "report/__main__.py": {"sys.stderr.write"},  # how many records were read
-    "progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
+    "runs/progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
 }
 
 
@@ -255,7 +259,7 @@ def test_all_text_goes_by_way_of_streams():
             ]
             wrong = {call for call in calls if past.fullmatch(call)} - _SINKS.get(name, set())
             wrong |= {*re.findall(r"^\w* = logging\.getLogger", text, re.MULTILINE)}
-            if wrong and name != "streams.py":
+            if wrong and name != "core/console.py":
                 found[name] = wrong
     assert not found
 

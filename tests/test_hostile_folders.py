@@ -13,10 +13,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 import fmbench
-from fmbench.callbacks import RunLog
-from fmbench.errors import ConfigError, StorageError
-from fmbench.runfolder import RunFolder, SweepFolder, held
-from fmbench.storage import LOCK_NAME, append_regular, make_folder, refuse_links
+from fmbench.cli.callbacks import RunLog
+from fmbench.core.errors import ConfigError, StorageError
+from fmbench.core.files import LOCK_NAME, append_regular, make_folder, refuse_links
+from fmbench.records.folder import RunFolder, SweepFolder, held
 
 # Folders that somebody sent: nothing is written through what they hold
 
@@ -186,7 +186,7 @@ def test_the_log_of_a_run_is_opened_in_its_folder_alone(outside, tmp_path, monke
     _link(folder / "fmbench.log", outside / "precious")
     with pytest.raises(StorageError, match="is a link"):
         opened(folder)
-    monkeypatch.setattr("fmbench.callbacks.refuse_links", lambda _: None)  # it came later
+    monkeypatch.setattr("fmbench.cli.callbacks.refuse_links", lambda _: None)  # it came later
     with pytest.raises(OSError, match="is a link"):
         opened(folder)
 

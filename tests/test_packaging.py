@@ -17,8 +17,10 @@ import yaml
 from commands import CHECKOUT, TINY, python, records
 from packaging.requirements import Requirement
 
-from fmbench import __version__, errors, provenance
-from fmbench import config as configuration
+from fmbench import __version__
+from fmbench.config import checks as configuration
+from fmbench.core import errors
+from fmbench.records import provenance
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -200,7 +202,7 @@ def test_an_older_python_is_told_what_it_lacks(monkeypatch):
     """By pip too, which reads the version out of this file before it looks at constraints."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
     version = project["tool"]["hatch"]["version"]
-    assert version == {"source": "code", "path": "fmbench/__init__.py"}
+    assert version == {"source": "code", "path": "fmbench/_version.py"}
     assert PROJECT["requires-python"] == ">=3.11"
     monkeypatch.setattr(sys, "version_info", (3, 10, 13))
     monkeypatch.setattr(sys, "version", "3.10.13 (main)")

@@ -12,8 +12,8 @@ from commands import CHECKOUT
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fmbench import config as configuration
-from fmbench import knobs, parts
+from fmbench.config import augmentation, schema
+from fmbench.config import checks as configuration
 from fmbench.predict.__main__ import _parser as predict_parser
 from fmbench.preview import __main__ as preview
 from fmbench.report.__main__ import _compare_parser as compare_parser
@@ -137,11 +137,15 @@ def test_groups_and_options_named_are_those_there_are():
 def test_the_parts_of_an_augmentation_and_their_numbers_are_those_there_are():
     section = README.partition("### Augmentation")[2].partition("\n### ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", section, re.MULTILINE))
-    assert list(rows) == list(vars(parts.Parts()))
+    assert list(rows) == list(vars(augmentation.Parts()))
     for name, cell in rows.items():
         numbers = "\n".join(re.findall(r"`([^`]*)`", cell))
-        assert parts.read({name: yaml.safe_load(numbers)}) == parts.read({name: {}}), name
-        assert len(yaml.safe_load(numbers)) == len(vars(getattr(parts.read({name: {}}), name)))
+        assert augmentation.read({name: yaml.safe_load(numbers)}) == augmentation.read(
+            {name: {}}
+        ), name
+        assert len(yaml.safe_load(numbers)) == len(
+            vars(getattr(augmentation.read({name: {}}), name))
+        )
 
 
 def test_experiments_are_named():
@@ -180,8 +184,8 @@ def test_the_reference_of_the_keys_is_what_the_program_goes_by(monkeypatch):
     page = importlib.import_module("configuration")
     assert page.PAGE.read_text("utf-8") == page.page(), "run python scripts/configuration.py"
     groups = {group for group in configuration.GROUPS if "." not in group} | {"logger", "sweep"}
-    top = set(vars(knobs.Config())) - groups - {"reference"}
-    of_search = {f"sweep.{key}" for key in vars(knobs.Search())}
+    top = set(vars(schema.Config())) - groups - {"reference"}
+    of_search = {f"sweep.{key}" for key in vars(schema.Search())}
     for name in top | of_search:
         assert f"| `{name}` |" in page.page()
 

@@ -11,11 +11,11 @@ from commands import CHECKOUT, compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from fmbench import assembly
-from fmbench import config as configuration
-from fmbench.cost import count_parameters
-from fmbench.device import Device
-from fmbench.reference import check_reference
+from fmbench.config import checks as configuration
+from fmbench.config.published import check_reference
+from fmbench.runs import assembly
+from fmbench.training.cost import count_parameters
+from fmbench.training.device import Device
 
 FOLDER = CHECKOUT / "conf" / "experiment"
 
@@ -159,7 +159,7 @@ def test_the_recipe_is_the_published_one(name):
     schedule = {k: v for k, v in config["scheduler"].items() if k != "_target_"}
     assert schedule == recipe["scheduler"]
     kind = {2: "multistep", 1: "cosine", 0: "constant"}[len(schedule)]
-    assert config["scheduler"]["_target_"] == f"fmbench.schedule.{kind}"
+    assert config["scheduler"]["_target_"] == f"fmbench.optim.schedules.{kind}"
     parts = config["augmentation"]
     assert choices["augmentation"] == recipe["augmentation"]
     assert parts["crop"] == ({"padding": 4} if "crop" in recipe["augmentation"] else None)

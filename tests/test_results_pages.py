@@ -15,10 +15,10 @@ from records import write
 from searches import put as a_search
 from searches import sweep
 
-from fmbench.data import OFFICIAL_SHA256
-from fmbench.errors import ConfigError
-from fmbench.identity import keys
-from fmbench.results import read_results
+from fmbench.core.errors import ConfigError
+from fmbench.data.fashion_mnist import OFFICIAL_SHA256
+from fmbench.records.identity import keys
+from fmbench.records.reader import read_results
 
 KEPT = CHECKOUT / "docs" / "results"
 RECORDS = sorted(KEPT.rglob("result.json"))

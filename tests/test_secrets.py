@@ -10,8 +10,11 @@ from commands import CHECKOUT, TINY
 from records import write
 from reports import build, printed
 
-from fmbench import assembly, callbacks, study, trackers
-from fmbench.errors import ConfigError, one_line
+from fmbench import tracking
+from fmbench.cli import callbacks
+from fmbench.core.errors import ConfigError, one_line
+from fmbench.runs import assembly
+from fmbench.search import study
 
 #: A password, wherever a URL can have one.
 _URLS = [
@@ -212,6 +215,6 @@ def test_nor_is_the_address_of_a_server(monkeypatch, caplog):
     def fails():
         raise OSError("HTTPSConnectionPool(host='s3cr3t.example', port=5000): /x?y=s3cr3t refused")
 
-    assert not trackers._safely("mlflow", fails)
+    assert not tracking._safely("mlflow", fails)
     assert "s3cr3t" not in caplog.text
     assert "refused" in caplog.text

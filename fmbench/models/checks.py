@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 
 PARTS = 3  # stages, or dense blocks, of the nets whose depth is one number
 

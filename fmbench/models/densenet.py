@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.models.blocks import preact_head
 from fmbench.models.checks import (
     PARTS,

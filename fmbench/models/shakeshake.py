@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.models.checks import PARTS, divide_depth, require_choice, require_positive
 from fmbench.models.init import init_he_fan_out
 

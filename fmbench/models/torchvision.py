@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.models.checks import require_dropout, require_positive
 
 NATIVE_SIZE = 28

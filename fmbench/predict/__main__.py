@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 
 import fmbench
-from fmbench.errors import ConfigError, DataError, UserError, one_line
+from fmbench.core.console import (
+    Parser,
+    complain,
+    import_from_here,
+    open_all,
+    printed,
+    say,
+    typed_path,
+)
+from fmbench.core.errors import ConfigError, DataError, UserError, one_line
+from fmbench.core.files import write_whole
 from fmbench.predict import photographs
-from fmbench.storage import write_whole
-from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
 
 PROGRAM = "fmbench.predict"
 

@@ -11,16 +11,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fmbench.assembly import make_model, model_on_meta
-from fmbench.device import MEMORY_FORMATS, settings_kept
-from fmbench.errors import ConfigError, DataError, UserError, one_line
-from fmbench.loader import Normalization
-from fmbench.record import MODEL_NAME
-from fmbench.rehearsal import ConvolutionWatch, UnsoundConvolutionError
-from fmbench.storage import open_regular
-from fmbench.streams import logger, typed_path
-from fmbench.usercode import own_source
-from fmbench.weights import compare, not_far_beyond, read_header, refuse_long_header
+from fmbench.core.console import logger, typed_path
+from fmbench.core.errors import ConfigError, DataError, UserError, one_line
+from fmbench.core.files import open_regular
+from fmbench.data.loader import Normalization
+from fmbench.records.record import MODEL_NAME
+from fmbench.runs.assembly import make_model, model_on_meta
+from fmbench.runs.source_code import own_source
+from fmbench.training.device import MEMORY_FORMATS, settings_kept
+from fmbench.training.rehearsal import ConvolutionWatch, UnsoundConvolutionError
+from fmbench.training.weights import compare, not_far_beyond, read_header, refuse_long_header
 
 log = logger(__name__)
 

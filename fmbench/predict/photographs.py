@@ -25,8 +25,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from fmbench.errors import DataError, UserError
-from fmbench.storage import open_regular
+from fmbench.core.errors import DataError, UserError
+from fmbench.core.files import open_regular
 
 SIDE = 28
 

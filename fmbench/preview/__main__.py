@@ -10,15 +10,23 @@ from typing import Any
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fmbench import config as configuration
-from fmbench import sources
-from fmbench.errors import ConfigError
-from fmbench.explain import as_user_error
-from fmbench.overrides import mended, refuse_passwords
-from fmbench.sources import hydra_alone
-from fmbench.storage import write_whole
-from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
-from fmbench.trust import refuse_untrusted
+from fmbench.config import checks as configuration
+from fmbench.config import sources, whitelist
+from fmbench.config.messages import as_user_error
+from fmbench.config.overrides import mended, refuse_passwords
+from fmbench.config.sources import hydra_alone
+from fmbench.config.trust import refuse_untrusted
+from fmbench.core.console import (
+    Parser,
+    complain,
+    import_from_here,
+    open_all,
+    printed,
+    say,
+    typed_path,
+)
+from fmbench.core.errors import ConfigError
+from fmbench.core.files import write_whole
 
 PROGRAM = "fmbench.preview"
 
@@ -50,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             import_from_here()
         arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
-        from fmbench.device import settings_kept  # these import torch, which --help must not
         from fmbench.preview.images import collect, draw
+        from fmbench.training.device import (
+            settings_kept,  # these import torch, which --help must not
+        )
 
         with settings_kept():
             grid = collect(config, option, images=arguments.images, draws=arguments.draws)
@@ -88,7 +98,7 @@ def compose(
             raise ConfigError(f"{override.input_line}: {_ONE_RUN}")
     with (
         hydra_alone(),
-        hydra.utils.execution_whitelist(configuration.execution_whitelist(), reset=True),
+        hydra.utils.execution_whitelist(whitelist.execution_whitelist(), reset=True),
         sources.own_folders(sources.found(folders)),
     ):
         configuration.register()

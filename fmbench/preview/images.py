@@ -15,11 +15,11 @@ import numpy as np
 import torch
 import yaml
 
-from fmbench.assembly import make_train_loader, prepare
-from fmbench.augment import Augmentation
+from fmbench.config.augmentation import SIDE
+from fmbench.data.augmentation import Augmentation
+from fmbench.data.loader import TrainLoader
 from fmbench.grid import matplotlib_alone
-from fmbench.loader import TrainLoader
-from fmbench.parts import SIDE
+from fmbench.runs.assembly import make_train_loader, prepare
 
 # Of the PNG, in pixels; it is shown at half its size, so that text is sharp on a dense screen.
 SQUARE, GAP = 6, 8  # for a pixel of an image; between images

@@ -9,8 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fmbench import report
-from fmbench.errors import UserError
-from fmbench.streams import Parser, complain, import_from_here, open_all, printed, say, typed_path
+from fmbench.core.console import (
+    Parser,
+    complain,
+    import_from_here,
+    open_all,
+    printed,
+    say,
+    typed_path,
+)
+from fmbench.core.errors import UserError
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 

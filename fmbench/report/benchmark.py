@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.errors import PartialResultsError
+from fmbench.core.errors import PartialResultsError
+from fmbench.records.reader import Problem, Progress, read_results
 from fmbench.report.figure import Figure
 from fmbench.report.render.markdown import page
 from fmbench.report.render.places import Places
@@ -19,7 +20,6 @@ from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
 from fmbench.report.table.sections import Section, sections
 from fmbench.report.table.view import PLAIN, View, check, chosen
-from fmbench.results import Problem, Progress, read_results
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 import shlex
 from urllib.parse import quote
 
-from fmbench.errors import one_line, visible
+from fmbench.core.errors import one_line, visible
 
 _MARKDOWN = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])|^[-+=#](?=.)")
 # Entities stand for what would start a tag or end a cell, whichever dialect reads it.

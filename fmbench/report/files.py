@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from fmbench.errors import StorageError
+from fmbench.core.console import logger
+from fmbench.core.errors import StorageError
+from fmbench.core.files import make_folder, remove, storage_error, write_whole
 from fmbench.report.benchmark import Report
 from fmbench.report.figure import Figure
 from fmbench.report.figures import KINDS, figures
-from fmbench.storage import make_folder, remove, storage_error, write_whole
-from fmbench.streams import logger
 
 MARKDOWN_NAME, HTML_NAME = "benchmark.md", "benchmark.html"
 CSV_NAME, JSON_NAME = "benchmark.csv", "benchmark.json"

@@ -1,1 +1,1 @@
-"""Launchers under which one dead run does not end a sweep."""
+"""The launchers that Hydra discovers; their logic is in `fmbench.launch`."""

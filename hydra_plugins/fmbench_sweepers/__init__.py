@@ -1,1 +1,1 @@
-"""Hydra's sweepers where the stock ones fall short."""
+"""The sweepers that Hydra discovers; their logic is in `fmbench.search`."""

@@ -16,12 +16,12 @@ class GridSweeper(BasicSweeper):
 
     And composes every run's config only where it starts. The stock one composes them all
     beforehand as well, to find those that cannot be. Values have been tried by then
-    (`fmbench.sweep.check_sweep`), so it is enough to compose each combination of options once.
+    (`fmbench.config.sweep.check_sweep`): to compose each combination of options once is enough.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         """Take what Hydra gives; where runs differ in their data, faults of those are their own."""
-        from fmbench.sweep import has_one_data_set
+        from fmbench.config.sweep import has_one_data_set
 
         if not has_one_data_set(config):
             task_function = partial(task_function, same_data=False)
@@ -33,7 +33,7 @@ class GridSweeper(BasicSweeper):
         Raises:
             StorageError: the folder holds runs of another sweep; nothing is written there.
         """
-        from hydra_plugins.fmbench_sweepers._resume import GoingOn
+        from fmbench.search.grid import GoingOn
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -51,7 +51,7 @@ class GridSweeper(BasicSweeper):
             HydraException: one cannot be composed.
             ConfigError: the options of one set together what no config file may.
         """
-        from fmbench.trust import refuse_untrusted_runs
+        from fmbench.config.trust import refuse_untrusted_runs
 
         assert self.config is not None
         assert self.hydra_context is not None

@@ -19,7 +19,7 @@ class SearchSweeper(Sweeper):
     def __init__(
         self, sampler: DictConfig, params: DictConfig | None, custom_search_space: str | None
     ) -> None:
-        from hydra_plugins.fmbench_sweepers._search import Search
+        from fmbench.search.loop import Search
 
         self.search = Search(sampler, params, custom_search_space)
 

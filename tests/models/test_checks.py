@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.models.alexnet import AlexNet
 from fmbench.models.alexnet_light import AlexNetLight
 from fmbench.models.densenet import DenseNet

@@ -14,7 +14,7 @@ import yaml
 from commands import CHECKOUT
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmbench import assembly
+from fmbench.runs import assembly
 
 #: Forward FLOPs of a layer on 64 images above which they take too long: seven layers in ten are
 #: below. The others are computed on fewer.

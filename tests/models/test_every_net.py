@@ -9,8 +9,8 @@ import torch
 from nets import every_net, images, own_net
 from torch import nn
 
-from fmbench.cost import count_flops
 from fmbench.models.lenet import LeNet
+from fmbench.training.cost import count_flops
 
 
 def step(net: nn.Module, x: torch.Tensor, run=None) -> dict[str, torch.Tensor]:

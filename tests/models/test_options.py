@@ -12,7 +12,7 @@ import yaml
 from nets import SMALL, images, on_meta
 
 import fmbench
-from fmbench.cost import count_flops, count_parameters
+from fmbench.training.cost import count_flops, count_parameters
 
 OPTIONS = sorted((Path(fmbench.__file__).parent.parent / "conf" / "model").glob("*.yaml"))
 every_option = pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)

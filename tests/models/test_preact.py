@@ -8,11 +8,11 @@ from nets import assert_same_function, images, on_meta, randomise, sides
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from fmbench.cost import count_parameters
 from fmbench.models.blocks import PreActBlock
 from fmbench.models.dualpathnet import DualPathBlock, DualPathNet, Transition
 from fmbench.models.preact_resnet20 import PreActResNet20
 from fmbench.models.wideresnet import WideResNet
+from fmbench.training.cost import count_parameters
 
 
 class Weights:

@@ -8,11 +8,11 @@ from nets import assert_same_function, images, on_meta, sides
 from torch import nn
 from torchvision import models as tv_models
 
-from fmbench.cost import count_parameters
 from fmbench.models.blocks import BasicBlock
 from fmbench.models.densenet import DenseNet
 from fmbench.models.resnet18 import ResNet18
 from fmbench.models.resnet_light import ResNetLight
+from fmbench.training.cost import count_parameters
 
 
 def test_densenet_has_the_size_the_paper_states():

@@ -8,8 +8,8 @@ import torch
 from nets import images, on_meta, randomise
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from fmbench.cost import count_parameters
 from fmbench.models.shakeshake import Shake, ShakeBlock, ShakeShake, Subsampling
+from fmbench.training.cost import count_parameters
 
 MODES = list(product(("shake", "even"), ("shake", "even", "keep"), ("image", "batch")))
 every_mode = pytest.mark.parametrize(

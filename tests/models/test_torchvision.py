@@ -8,7 +8,7 @@ from nets import images, on_meta
 from torch import nn
 from torchvision import models as tv_models
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.models.torchvision import Torchvision
 
 # One net of each torchvision family: all eighty take half a minute.

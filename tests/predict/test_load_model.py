@@ -15,12 +15,12 @@ from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line, written
 from torch import nn
 
 import fmbench
-from fmbench import config as configuration
-from fmbench import data
-from fmbench.errors import ConfigError, DataError, StorageError, UserError
+from fmbench.config import whitelist
+from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
+from fmbench.data import fashion_mnist
 from fmbench.models.lenet5 import LeNet5
 from fmbench.predict import model as module
-from fmbench.weights import write_weights
+from fmbench.training.weights import write_weights
 
 README = (CHECKOUT / "README.md").read_text("utf-8")
 
@@ -31,7 +31,7 @@ def kept(folder, *overrides):
 
 def drawn_images(folder):
     config = json.loads((folder / "result.json").read_text())["config"]
-    return torch.from_numpy(data.load(config["data"]).test_images.copy())
+    return torch.from_numpy(fashion_mnist.load(config["data"]).test_images.copy())
 
 
 def predictions(folder):
@@ -58,7 +58,7 @@ def test_it_comes_ready_with_what_belongs_to_it(kept_run):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.config == record["config"]
     assert model.key == record["key"]
-    assert model.classes == data.synthetic.CLASSES
+    assert model.classes == fashion_mnist.synthetic.CLASSES
     white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
     assert model.normalization(white).max().item() == pytest.approx((1 - 0.188) / 0.281)
     assert type(model.net).__name__ == "LeNet5"
@@ -114,7 +114,7 @@ def test_only_a_completed_run_that_is_asked_to_leaves_one(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_fails_the_run(tmp_path, monkeypatch):
-    from fmbench.runfolder import RunFolder
+    from fmbench.records.folder import RunFolder
 
     def full(self, _content):
         raise StorageError("no space")
@@ -148,7 +148,7 @@ def test_the_example_of_the_readme_runs(kept_run):
     names = {}
     exec(block.replace("outputs/lenet", str(kept_run)), names)
     assert names["shares"].shape == (5, 10)
-    assert set(names["names"]) <= set(data.synthetic.CLASSES)
+    assert set(names["names"]) <= set(fashion_mnist.synthetic.CLASSES)
 
 
 def test_images_of_another_kind_are_refused(kept_run):
@@ -183,7 +183,7 @@ def own_net(tmp_path, monkeypatch):
         "        return self.third(self.second(hidden)) @ self.drawn\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(configuration, "TRUSTED", "hardnet")
+    monkeypatch.setattr(whitelist, "TRUSTED", "hardnet")
     # No file in conf/model is needed to name a class.
     return ["model._target_=hardnet.Hard", "~model.channels", "~model.classes", "+model.width=16"]
 
@@ -214,7 +214,7 @@ def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, ca
 
 def test_a_net_of_ones_own_needs_trust_again(tmp_path, own_net, monkeypatch):
     kept(tmp_path / "run", *own_net)
-    monkeypatch.setattr(configuration, "TRUSTED", "")
+    monkeypatch.setattr(whitelist, "TRUSTED", "")
     raises_one_line(
         lambda: fmbench.load_model(tmp_path / "run"), ConfigError, "hardnet.Hard", "FMBENCH_TRUST"
     )
@@ -236,7 +236,7 @@ def forge(folder, weights=None, **config):
         write_weights,
         weights or LeNet5(),
         config=compose(*TINY, "model=lenet5") | config,
-        classes=data.synthetic.CLASSES,
+        classes=fashion_mnist.synthetic.CLASSES,
         key="k",
     )
     (folder / "model.safetensors").write_bytes(content)
@@ -261,7 +261,10 @@ def test_a_forged_file_that_is_right_loads(tmp_path):
         ({"_target_": "torch.load", "f": "model.safetensors"}, "torch.load"),
         ({"_target_": "fmbench.models.torchvision.torch.load", "f": "x"}, "whitelist"),
         (DETECTION, "whitelist"),
-        ({"_target_": "fmbench.storage.write_whole", "path": "harm", "content": "x"}, "whitelist"),
+        (
+            {"_target_": "fmbench.core.files.write_whole", "path": "harm", "content": "x"},
+            "whitelist",
+        ),
         ({"_target_": "torch.optim.SGD", "params": [], "lr": 1}, "SGD"),
         (LENET5 | {"classes": {"_target_": "os.mkdir", "path": "harm"}}, "os.mkdir"),
         (LENET5 | {"_partial_": True}, "no torch.nn.Module"),

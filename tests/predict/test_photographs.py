@@ -10,12 +10,12 @@ import pytest
 from commands import python, raises_one_line
 from PIL import Image, ImageDraw
 
-from fmbench import data
-from fmbench.errors import DataError
+from fmbench.core.errors import DataError
+from fmbench.data import fashion_mnist
 from fmbench.predict import photographs
 from fmbench.predict.photographs import FORMATS, read, sheet
 
-SYNTHETIC = data.load({"name": "synthetic", "train_size": 10, "test_size": 50, "seed": 0})
+SYNTHETIC = fashion_mnist.load({"name": "synthetic", "train_size": 10, "test_size": 50, "seed": 0})
 
 #: What a box of 112 x 224, dark on light or light on dark, comes down to: 14 x 28, in the middle.
 #: It fills blocks of JPEG, which would blur its edges otherwise.
@@ -71,7 +71,7 @@ def test_the_background_may_be_said(tmp_path):
 @pytest.mark.real_data
 def test_no_image_of_fashion_mnist_is_taken_for_light(fashion_mnist_root):
     config = {"name": "fashion_mnist", "root": fashion_mnist_root, "download": False, "mirrors": []}
-    loaded = data.load(config)
+    loaded = fashion_mnist.load(config)
     for images in (loaded.train_images, loaded.test_images):
         edges = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
         assert np.concatenate(edges, axis=1).mean(axis=1).max() <= 127
@@ -332,7 +332,7 @@ def test_what_pillow_warns_of_and_logs_stays_inside(tmp_path):
     logged.write_bytes(content.replace(samples + b"\3", samples + b"\x63"))
     probe = (
         "import sys; from pathlib import Path\n"
-        "from fmbench.errors import DataError; from fmbench.predict.photographs import read\n"
+        "from fmbench.core.errors import DataError; from fmbench.predict.photographs import read\n"
         "for name in sys.argv[1:]:\n"
         "    try: print(read(Path(name)).shape)\n"
         "    except DataError as error: print(error)\n"

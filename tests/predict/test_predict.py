@@ -10,10 +10,10 @@ import pytest
 from commands import CHECKOUT, python
 from PIL import Image
 
-from fmbench import data
+from fmbench.data import fashion_mnist
 from fmbench.predict.__main__ import main
 
-CLASSES = data.synthetic.CLASSES
+CLASSES = fashion_mnist.synthetic.CLASSES
 
 
 def run(capsys, *arguments):
@@ -29,7 +29,7 @@ def exported(kept_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     config = json.loads((kept_run / "result.json").read_text())["config"]["data"]
     paths = []
-    for number, image in enumerate(data.load(config).test_images):
+    for number, image in enumerate(fashion_mnist.load(config).test_images):
         paths.append(folder / f"{number}.png")
         Image.fromarray(image).save(paths[-1])
     return paths

@@ -11,11 +11,11 @@ import torch
 from commands import CHECKOUT, TINY, compose, python
 from PIL import Image
 
-from fmbench import assembly
-from fmbench.loader import TrainLoader
+from fmbench.data.loader import TrainLoader
 from fmbench.preview import __main__ as preview
 from fmbench.preview import images
 from fmbench.preview.images import GAP, LEFT, MARGIN, SQUARE, Grid, draw
+from fmbench.runs import assembly
 
 #: The smallest run whose images can be shown; nothing of the net is looked at.
 DATA = ["data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1"]

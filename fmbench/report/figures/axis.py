@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import CHARACTER
+from fmbench.records.trials import Objective, Parameter
 from fmbench.report.table.search import is_share, parameter_text
-from fmbench.trials import Objective, Parameter
 
 # Where the largest is more than so many times the smallest, a linear axis shows the largest alone.
 LOG_SPAN = 20

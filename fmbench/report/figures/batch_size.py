@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, log_axis, plain_axis, span_of

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import MOST_ASKED, Budget, confusion

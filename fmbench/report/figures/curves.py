@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN, SOFT
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, value_axis

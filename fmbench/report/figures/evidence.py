@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fmbench.answers import read_labels, read_predictions
+from fmbench.records.predictions import read_labels, read_predictions
+from fmbench.records.reader import counted_history
 from fmbench.report.table.columns import Row
-from fmbench.results import counted_history
 
 # More cannot be read in a table as wide as a page.
 MOST_CLASSES = 50

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fmbench.answers import read_mistakes
 from fmbench.grid import MARGIN, SOFT
+from fmbench.records.predictions import read_mistakes
 from fmbench.report.figure import Figure
 from fmbench.report.figures.evidence import MOST_ASKED
 from fmbench.report.figures.names import class_names, net, recipe

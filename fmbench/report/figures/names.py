@@ -4,11 +4,11 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
+from fmbench.data.synthetic import CLASSES
 from fmbench.report.table.columns import SHOWN, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.rows import REAL, SYNTHETIC
-from fmbench.synthetic import CLASSES
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 LONGEST_NAME = 60

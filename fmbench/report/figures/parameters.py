@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN, SOFT
+from fmbench.records.trials import PRUNED, Objective, Parameter, Search, Trial
 from fmbench.report.figures.axis import (
     MOST_CHOICES,
     Axis,
@@ -29,7 +30,6 @@ from fmbench.report.figures.sheet import (
     Sheet,
 )
 from fmbench.report.table.search import importances, objective_heading
-from fmbench.trials import PRUNED, Objective, Parameter, Search, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from fmbench.errors import one_line
+from fmbench.config.published import BEST_ON_TEST
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN
-from fmbench.reference import BEST_ON_TEST
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import Axis, plain_axis, span_of
 from fmbench.report.figures.names import net

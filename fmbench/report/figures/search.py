@@ -6,6 +6,7 @@ Panels below each other; sizes are pixels of the page.
 from collections.abc import Mapping, Sequence
 
 from fmbench.grid import MARGIN, SOFT
+from fmbench.records.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import value_axis
 from fmbench.report.figures.parameters import (
@@ -36,7 +37,6 @@ from fmbench.report.figures.sheet import (
     text_on,
 )
 from fmbench.report.table.search import SearchPart, counts, importances, objective_name, ranking
-from fmbench.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
 
 HISTORY, FRONT, SURFACE, BAR = 220, 260, 280, 24  # heights
 FRONT_GAP = 22

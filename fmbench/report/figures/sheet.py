@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import DENSITY, FONT, INCH, INK, MARGIN, SOFT, matplotlib_alone
 from fmbench.report.figure import PAGE_COLOURS
 from fmbench.report.figures import svg

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.grid import MARGIN
 from fmbench.report.figure import Figure
 from fmbench.report.figures.axis import log_axis

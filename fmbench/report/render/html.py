@@ -14,8 +14,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-import fmbench
-from fmbench.errors import one_line
+from fmbench._version import __version__
+from fmbench.core.errors import one_line
+from fmbench.records.reader import Problem
 from fmbench.report.escape import link
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
@@ -25,7 +26,6 @@ from fmbench.report.table.columns import NET
 from fmbench.report.table.reading import READING
 from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
-from fmbench.results import Problem
 
 # So many rows of a table are drawn at first, and by a browser without JavaScript.
 FIRST_ROWS = 100
@@ -74,7 +74,7 @@ def page(
         _environment(places)
         .get_template("page.html.j2")
         .render(
-            version=fmbench.__version__,
+            version=__version__,
             made=made,
             policy=_policy(script),
             style=Markup(style),  # noqa: S704, ours, as are the script and the pictures

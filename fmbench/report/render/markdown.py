@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-import fmbench
-from fmbench.errors import one_line
-from fmbench.record import RESULT_NAME
+from fmbench._version import __version__
+from fmbench.core.errors import one_line
+from fmbench.records.reader import Problem
+from fmbench.records.record import RESULT_NAME
 from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
 from fmbench.report.figures import search_name
@@ -24,7 +25,6 @@ from fmbench.report.table.sections import (
     published,
     unfinished_cells,
 )
-from fmbench.results import Problem
 
 # Behind it the words of a record that are not in its command.
 LEFT_OUT = (
@@ -64,7 +64,7 @@ def page(
     """
     blocks = [
         "# Benchmark",
-        f"Made {made:%Y-%m-%d %H:%M} UTC with fmbench {fmbench.__version__}.",
+        f"Made {made:%Y-%m-%d %H:%M} UTC with fmbench {__version__}.",
     ]
     blocks += (f"> **{markdown(note)}**" for note in notes)
     for section in sections:

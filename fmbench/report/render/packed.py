@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.report.render.places import Places, Run
 from fmbench.report.table.columns import COLUMNS, Column, Row
 from fmbench.report.table.formats import MISSING

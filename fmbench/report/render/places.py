@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
 from fmbench.report.escape import link
 
 # A path that is its own address, as nearly all are: `quote` would take longer to say so.

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import fmbench
+from fmbench._version import __version__
+from fmbench.records.reader import Problem
+from fmbench.records.trials import Search
 from fmbench.report.escape import spreadsheet
 from fmbench.report.table.columns import COLUMNS, Row
-from fmbench.results import Problem
-from fmbench.trials import Search
 
 #: Of `benchmark.json`.
 SCHEMA = 1
@@ -65,7 +65,7 @@ def document(
     """
     content = {
         "schema": SCHEMA,
-        "fmbench_version": fmbench.__version__,
+        "fmbench_version": __version__,
         "made": made.isoformat(timespec="seconds"),
         "notes": list(notes),
         "figures": list(figures),

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fmbench.errors import one_line
-from fmbench.record import RUNNING
+from fmbench.core.errors import one_line
+from fmbench.records.reader import Problem
+from fmbench.records.record import RUNNING
 from fmbench.report.render.aligned import aligned
 from fmbench.report.table.columns import Column, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import LONGEST_REASON, Section, reason, started
-from fmbench.results import Problem
 
 # A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.
 MOST_LISTED = 10

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fmbench.knobs import HARDWARE
+from fmbench.config.schema import HARDWARE
 from fmbench.report.table.columns import SPREAD
 from fmbench.stats import t_half_width
 

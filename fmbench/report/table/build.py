@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fmbench.knobs import HARDWARE
-from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
+from fmbench.config.schema import HARDWARE
+from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table.aggregate import ROW, aggregate, with_repeats
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.table.command import ANY_FOLDER, command, model_settings, typed
@@ -44,7 +44,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     newest of them.
 
     Args:
-        frame: The runs, as `fmbench.results.load_results` gives them.
+        frame: The runs, as `fmbench.records.reader.load_results` gives them.
         view: Which of them, in other groups, or in another order.
         rank: Read what the runs answered, and rank the rows by it.
 

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from fmbench.errors import without_password
-from fmbench.record import recorded_overrides
+from fmbench.core.errors import without_password
+from fmbench.records.record import recorded_overrides
 from fmbench.report.escape import shell_word
 
-#: Packages whose classes a config may instantiate; see `fmbench.config`.
+#: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
 _TRUST = "FMBENCH_TRUST"
 
 #: Stands for a folder of a record that is too old to name it.

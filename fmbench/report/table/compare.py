@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fmbench.errors import ConfigError, one_line
-from fmbench.knobs import HARDWARE
+from fmbench.config.schema import HARDWARE
+from fmbench.core.errors import ConfigError, one_line
+from fmbench.records.reader import Problem, Progress, Results, read_results
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.columns import NET, SHOWN, Row
 from fmbench.report.table.comparison import ClassPair, Comparison, SeedPair
@@ -16,7 +17,6 @@ from fmbench.report.table.formats import at_once, duration
 from fmbench.report.table.ranks import Evidence, evidence
 from fmbench.report.table.rows import class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
-from fmbench.results import Problem, Progress, Results, read_results
 from fmbench.stats import Sample, difference, holm, mcnemar
 
 # More rows than this in a message are read by nobody.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.console import Console
 
-from fmbench.errors import PartialResultsError, one_line
+from fmbench.core.console import say
+from fmbench.core.errors import PartialResultsError, one_line
+from fmbench.records.reader import Problem
 from fmbench.report.render.aligned import aligned
 from fmbench.report.table import formats
 from fmbench.report.table.columns import SHOWN, Row
-from fmbench.results import Problem
 from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
-from fmbench.streams import say
 
 _LEVEL = f"{100 * CONFIDENCE:g} %"
 

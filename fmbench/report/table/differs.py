@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fmbench import knobs
-from fmbench.errors import one_line
-from fmbench.record import leaves
+from fmbench.config import schema
+from fmbench.core.errors import one_line
+from fmbench.records.record import leaves
 from fmbench.report.table.columns import SHOWN, Row
 
 # They say that two rows differ, but not how: only where nothing else does.
@@ -121,9 +121,9 @@ def settings_of(row: Row) -> dict[str, str]:
     settings |= {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in leaves(config)
-        if key != "data.name" and ("." in key or key in knobs.DECIDING)
+        if key != "data.name" and ("." in key or key in schema.DECIDING)
     }
-    settings |= {name: str(row[name]) for name in knobs.HARDWARE if row[name] is not None}
+    settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
     settings |= {name: str(row[name]) for name in COUNTS if row[name] is not None}
     return settings

@@ -3,7 +3,7 @@
 Escaping belongs to the outputs.
 """
 
-from fmbench.reference import BEST_ON_TEST, LAST_EPOCH, in_words
+from fmbench.config.published import BEST_ON_TEST, LAST_EPOCH, in_words
 
 MISSING = "-"
 

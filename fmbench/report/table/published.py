@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.reference import BEST_ON_TEST, comparable
+from fmbench.config.published import BEST_ON_TEST, comparable
 from fmbench.report.table.rows import SYNTHETIC, plain_rows
 
 # Of the experiment that a run was started from.

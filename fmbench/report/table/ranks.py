@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmbench.answers import read_labels, read_predictions
+from fmbench.records.predictions import read_labels, read_predictions
 from fmbench.report.table.columns import Row
 from fmbench.stats import Sample, ranks
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.synthetic import CLASSES
+from fmbench.data.synthetic import CLASSES
 
 REAL = "fashion_mnist"
 SYNTHETIC = "synthetic"

@@ -14,11 +14,20 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.errors import one_line
+from fmbench.core.errors import one_line
+from fmbench.records.trials import (
+    COMPLETE,
+    FAILED,
+    MAXIMIZE,
+    PRUNED,
+    Objective,
+    Parameter,
+    Search,
+    Trial,
+)
 from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.rows import plain_rows
-from fmbench.trials import COMPLETE, FAILED, MAXIMIZE, PRUNED, Objective, Parameter, Search, Trial
 
 MOST_BEST = 5
 MOST_FRONT = 20
@@ -210,7 +219,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
 
     Args:
         searches: By folder.
-        frame: The runs, as `fmbench.results.load_results` gives them.
+        frame: The runs, as `fmbench.records.reader.load_results` gives them.
     """
     if not searches:
         return []

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.errors import one_line
-from fmbench.knobs import HARDWARE
-from fmbench.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
-from fmbench.reference import in_words
+from fmbench.config.published import in_words
+from fmbench.config.schema import HARDWARE
+from fmbench.core.errors import one_line
+from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench import knobs
+from fmbench.config import schema
 from fmbench.report.table.aggregate import ROW
 from fmbench.report.table.rows import plain_rows
 
@@ -57,7 +57,7 @@ def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
     config = {
         key: value
         for key, value in json.loads(run["config"]).items()
-        if key not in knobs.TOP or (knobs.TOP[key].role != "kept" and not knobs.TOP[key].repeats)
+        if key not in schema.TOP or (schema.TOP[key].role != "kept" and not schema.TOP[key].repeats)
     }
     said = json.dumps(config, sort_keys=True) if config else run["configuration"]
     return (*(run[name] for name in CHOSEN), said)

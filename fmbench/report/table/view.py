@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.errors import ConfigError
+from fmbench.core.errors import ConfigError
 from fmbench.report.table.columns import COLUMNS, METRICS
 
 TEST_ACCURACY = "test_accuracy"
@@ -148,7 +148,7 @@ def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     """The runs that a condition asks for.
 
     Args:
-        frame: The runs, as `fmbench.results.load_results` gives them.
+        frame: The runs, as `fmbench.records.reader.load_results` gives them.
         condition: Words, all of which must hold: `KEY=VALUE`, `KEY!=VALUE` with alternatives
             between commas and `*` for anything, or `KEY<NUMBER`, `<=`, `>`, `>=`. A key is a column
             of the frame or a key of the runs' configs, such as `optimizer.weight_decay`; `null` is

@@ -1,0 +1,1 @@
+"""The command, its callbacks and what it says."""

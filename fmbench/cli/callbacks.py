@@ -1,0 +1,269 @@
+"""What happens around runs: refusals before a folder is made, the table at the end of a sweep.
+
+Hydra turns every exception of a callback into a warning. A refusal must stop the program, so it
+travels as a `Refusal`, which Hydra lets through and `fmbench.cli.main` takes apart again.
+"""
+
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from fmbench.config.checks import resolve
+from fmbench.config.messages import Refusal
+from fmbench.config.sweep import (
+    check_sweep,
+    is_search,
+    refuse_for_sweeps,
+    run_name,
+    total_runs,
+)
+from fmbench.config.trust import refuse_untrusted, typed
+from fmbench.core.console import logger, printed, say
+from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
+from fmbench.core.files import LOCK_NAME, append_regular, read_regular, refuse_links
+from fmbench.records.folder import (
+    RunFolder,
+    SweepFolder,
+    held,
+    is_done,
+    leftovers,
+    refuse_foreign,
+)
+from fmbench.records.record import Record, recorded_config
+from fmbench.records.trials import (
+    COMPLETE,
+    MOST_BYTES,
+    PRUNED,
+    RUNNING,
+    SEARCH_NAME,
+    STATES,
+    Search,
+)
+from fmbench.runs.experiment import chosen
+from fmbench.tracking import refuse_missing
+
+log = logger(__name__)
+
+#: Overrides of a run that are the sweep's.
+_OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "test_every=null")
+
+
+class AlreadyDone(BaseException):
+    """The run that is to start is at its end; travels past Hydra as a `Refusal` does."""
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        super().__init__(folder)
+        self.record = record
+        self.folder = folder
+
+
+class Preflight(Callback):
+    """Refuses what no run can be made of before anything is written."""
+
+    def __init__(self) -> None:
+        self.folder: SweepFolder | None = None
+        self.run: RunFolder | None = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Go through all that may be refused in a single run."""
+        from fmbench.runs.assembly import rehearse  # imports torch, which --help must not
+
+        with _heard():
+            refuse_untrusted(config, kwargs["config_name"])
+            refuse_for_sweeps(config)
+            resolved = resolve(config)
+            refuse_missing(resolved["logger"])
+            folder = Path(config.hydra.run.dir)
+            before = held(folder, recorded_config(resolved))
+            done = before is not None and is_done(before, resolved)
+            if before is None or not done:
+                rehearse(resolved)
+            elif leftovers(folder, before):  # else it may be one that cannot be written to
+                with RunFolder(folder) as held_folder:
+                    held_folder.tidy(before)
+        if before is not None and done:
+            raise AlreadyDone(before, folder)
+        with _heard():
+            # Before Hydra writes there what it composed; the run takes the lock over.
+            self.run = RunFolder(folder)
+        sweep = chosen(config.hydra, "sweep")
+        if sweep is not None:
+            log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)
+
+    def on_job_start(
+        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
+    ) -> None:
+        """Leave the folder to the run, which takes it at once."""
+        self._leave()
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave the folder where no run came to take it; let an error end the program in one line.
+
+        Hydra would write a line of its own before it raises what a run has raised.
+        """
+        self._leave()
+        job_return: JobReturn = kwargs["job_return"]
+        error = job_return._return_value  # noqa: SLF001 - looking at `return_value` writes the line
+        if job_return.status == JobStatus.FAILED and isinstance(error, Exception):
+            raise Refusal(error) from error
+
+    def _leave(self) -> None:
+        if self.run is not None:
+            self.run.lock.release()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check every value that a sweep gives to every key, and that its folder is free."""
+        from fmbench.data.fashion_mnist import load
+
+        with _heard():
+            folder = Path(config.hydra.sweep.dir)
+            first = check_sweep(config, kwargs["config_name"])
+            refuse_missing(first["logger"])
+            load(first["data"])  # data that are missing would end every run, one after the other
+            self.folder = SweepFolder(folder)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let others into the sweep's folder."""
+        if self.folder is not None:
+            self.folder.release()
+
+
+class RunLog(logging.FileHandler):
+    """The log of a run, which Hydra opens where the run starts, before it writes anything else.
+
+    So this is where the folder of each run of a sweep is looked at, whatever process it starts in.
+
+    Args:
+        filename: of the log.
+        encoding: of its text.
+
+    Raises:
+        ConfigError: no run is starting, or its folder is not below that of its sweep.
+        StorageError: the folder holds links, or what no run has left.
+    """
+
+    def __init__(self, filename: str, encoding: str | None = None) -> None:
+        hydra = HydraConfig.get() if HydraConfig.initialized() else None
+        if hydra is None or OmegaConf.is_missing(hydra.runtime, "output_dir"):
+            raise ConfigError("fmbench.cli.callbacks.RunLog: is for the log of a run alone")
+        folder = Path(hydra.runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
+            sweep = Path(os.path.abspath(hydra.sweep.dir))  # noqa: PTH100 - as Hydra does
+            if sweep not in folder.parents:
+                raise ConfigError(f"{folder}: a run's folder must be below its sweep's, {sweep}")
+        refuse_links(folder)
+        refuse_foreign(folder, begun=True)
+        super().__init__(filename, encoding=encoding)
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=append_regular)
+
+
+class SweepReport(Callback):
+    """Says which run of how many this is; writes and prints the table when a sweep ends."""
+
+    #: Of the last sweep that ended in this process: 0, or 4 where a run did not complete.
+    exit_status = 0
+
+    #: Of the sweep that goes on in this process.
+    folder: Path | None = None
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.begun = False  # Hydra ends a sweep also where its start was refused
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Count the runs to come."""
+        SweepReport.exit_status = 0
+        SweepReport.folder = Path(config.hydra.sweep.dir)
+        self.begun = True
+        self.total = total_runs(config)
+
+    def on_job_start(
+        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
+    ) -> None:
+        """Say which run this is."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            number = config.hydra.job.num
+            total = f" of {self.total}" if self.total else ""
+            if is_search(config.hydra):
+                total = f" ({number + 1}{total})"
+            overrides = filter_overrides(typed(config)[1])
+            # What is the same in every run, and was not typed for its sake.
+            shown = [text for text in overrides if not text.lstrip("+").startswith(_OF_SWEEPS)]
+            log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the run's configs, of which a sweep would hold 0.2 MB a run to its end."""
+        job_return.cfg = job_return.hydra_cfg = None
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Write the report (`benchmark.md` and others) into the sweep's folder; print the table."""
+        from fmbench import report  # imports pandas, which --help must not
+
+        folder = Path(config.hydra.sweep.dir)
+        # By the sweeper, before its first run.
+        refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
+        if not self.begun or refused or not folder.is_dir():
+            return
+        if all(path.name == LOCK_NAME for path in folder.iterdir()):
+            return
+        with _heard():
+            table = report.build([folder])
+            lost = printed("fmbench", lambda: report.print_tables(table), only_there=False)
+            made = report.write(table, folder)
+            if sys.stdout is not None:
+                lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
+        SweepReport.exit_status = SweepReport.exit_status or lost
+        search = _search(folder) if is_search(config.hydra) else None
+        if search is not None:
+            SweepReport.exit_status = _said_of_search(search) or SweepReport.exit_status
+            return
+        well = table.completed + table.pruned
+        total = self.total or well + table.failed
+        if well < total or table.exit_status:
+            SweepReport.exit_status = PartialResultsError.exit_status
+            log.warning("%d of %d runs completed", table.completed, total)
+
+
+def _search(folder: Path) -> Search | None:
+    try:
+        content = read_regular(folder / SEARCH_NAME, MOST_BYTES)
+        return Search.from_json(content.decode("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _said_of_search(search: Search) -> int:
+    """Say how many trials of a search ended well; returns the exit status."""
+    counts = Counter(trial.state for trial in search.trials)
+    well = counts[COMPLETE] + counts[PRUNED]
+    detail = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    # Of a study that is shared others may still be at work on theirs.
+    elsewhere = sum(
+        trial.state == RUNNING and Path(trial.folder or "").is_absolute() for trial in search.trials
+    )
+    partial = well + elsewhere < search.total or not counts[COMPLETE]
+    level = logging.WARNING if partial else logging.INFO
+    log.log(level, "%d of %d trials ended well: %s", well, search.total, detail or "none was run")
+    return PartialResultsError.exit_status if partial else 0
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Let what goes wrong in a callback stop the program, be it a mistake or a bug."""
+    try:
+        yield
+    except Exception as error:
+        raise Refusal(error) from error

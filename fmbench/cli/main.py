@@ -1,0 +1,440 @@
+"""The command: compose, run, return the objective; and the same from Python.
+
+Torch is imported when the first run starts, so that `--help`, `--cfg job` and tab completion answer
+at once.
+"""
+
+import argparse
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+import fmbench
+from fmbench.cli.callbacks import AlreadyDone, SweepReport
+from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
+from fmbench.config import checks as configuration
+from fmbench.config import environment, sources, whitelist
+from fmbench.config.messages import (
+    Refusal,
+    as_user_error,
+    half_written,
+    refusal,
+    remove_half_written,
+    sweep_hint,
+)
+from fmbench.config.overrides import for_flags, mended, refuse_passwords
+from fmbench.config.sources import hydra_alone
+from fmbench.config.sweep import is_search, search_keys
+from fmbench.config.trust import refuse_untrusted, typed
+from fmbench.core.console import Shown, complain, fails, logger, printed, say, show_as_text, silence
+from fmbench.core.errors import ConfigError, DataError, UserError
+from fmbench.core.signals import StopRequested, said_of
+from fmbench.records import provenance
+from fmbench.records.record import PRUNED
+from fmbench.runs import experiment
+
+if TYPE_CHECKING:
+    from fmbench.records.record import Record
+    from fmbench.runs.attempt import Watch
+
+log = logger(__name__)
+
+#: Hydra's variable that asks for tracebacks.
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main() -> None:
+    """Run the command line; exits with the status that `fmbench.core.errors` names."""
+    if "--version" in sys.argv[1:]:
+        if status := printed("fmbench", lambda: say(f"fmbench {fmbench.__version__}")):
+            sys.exit(status)
+        return
+    SweepReport.exit_status, SweepReport.folder = 0, None
+    on_tab = {"-sc", "--shell-completion"} & set(sys.argv)
+    told = sys.stderr is not None and sys.stderr.isatty() and not on_tab
+    if told and (line := provenance.old_name()):
+        complain("fmbench", line)
+    wanted_traceback = os.environ.get(FULL_ERROR)
+    try:
+        # Hydra then passes every error on, where it would print many lines and exit with status 1.
+        os.environ[FULL_ERROR] = "1"
+        _command()
+    except AlreadyDone as already:
+        _already(already)
+    except StopRequested as stop:
+        _say_stopped(stop)
+        sys.exit(stop.exit_status)
+    except KeyboardInterrupt:
+        if SweepReport.folder is None:
+            _fail(said_of(signal.SIGINT), 130)
+        _say_stopped(StopRequested(signal.SIGINT, saved=False))
+        sys.exit(130)
+    except BrokenPipeError:
+        silence()
+    except BaseException as error:
+        nameless = isinstance(error, OSError) and error.errno and not error.filename
+        nameless = nameless and not half_written(error)
+        if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
+            sys.exit(printed("fmbench", lambda: say("")))
+        known = as_user_error(error)
+        if known is None or wanted_traceback == "1":
+            if isinstance(error, Refusal):
+                error.unpack()
+            raise
+        remove_half_written(error)
+        _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
+    finally:
+        if wanted_traceback is None:
+            os.environ.pop(FULL_ERROR, None)
+        else:
+            os.environ[FULL_ERROR] = wanted_traceback
+    status = printed("fmbench", lambda: None) if fails() else 0  # of --cfg job
+    if SweepReport.exit_status or status:
+        sys.exit(SweepReport.exit_status or status)
+
+
+def _command() -> None:
+    """What the command line asks for: a run, a sweep, or a look at what there is."""
+    configuration.register()
+    parser = get_args_parser()
+    arguments = _arguments(parser)
+    looks = _only_looks(arguments)
+    if arguments.hydra_help:  # the same for every program and config
+        arguments.overrides, arguments.config_dirs = [], []
+    with (
+        hydra.utils.execution_whitelist(whitelist.execution_whitelist()),
+        sources.own_folders(arguments.config_dirs),
+        contextlib.ExitStack() as shown,
+    ):
+        # For --help too Hydra opens the log that the config names.
+        if not looks or (arguments.help and (arguments.overrides or arguments.config_dirs)):
+            with _initialize():
+                _vet(arguments.overrides)
+        if looks:
+            if sys.stdout is None:
+                sys.exit(printed("fmbench", lambda: None))
+            logging.raiseExceptions = False  # --info logs to standard output
+            if arguments.config_dirs and (arguments.cfg or arguments.info):
+                with _initialize():
+                    environment.refuse_set(_composed(arguments.overrides))
+            # Names of options, and what they say.
+            shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
+        _run_hydra(
+            args=arguments,
+            args_parser=parser,
+            task_function=job,
+            config_path=str(configuration.CONFIG_DIR),
+            config_name="config",
+        )
+
+
+def job(config: DictConfig, *, same_data: bool = True) -> float | None:
+    """One run, as Hydra calls it; returns what a search maximises.
+
+    In a sweep, a run that diverges or raises ends itself alone and returns NaN; only a fault that
+    every run shares, of the storage or of the `same_data`, ends the sweep.
+    """
+    from fmbench.runs.progress import display_for
+    from fmbench.runs.runner import describe, execute
+
+    show_as_text()  # in a process of a sweep too
+    # A log that takes no more is no reason for a traceback; what the run needs says so itself.
+    logging.raiseExceptions = False
+    context = HydraConfig.get()
+    folder = Path(context.runtime.output_dir)
+    in_sweep = context.mode == RunMode.MULTIRUN
+    try:
+        run_of = _run_of(config, context)
+        record = execute(
+            folder=folder,
+            display=display_for,
+            in_sweep=in_sweep,
+            watch=_watch(config, context) if in_sweep else None,
+            **run_of,
+        )
+    except Exception as error:
+        if not in_sweep:
+            raise
+        shared = refusal(error)
+        if shared is not None and (same_data or not isinstance(error, DataError)):
+            raise shared from error
+        # A mistake in the config needs no traceback.
+        log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
+        return float("nan")
+    return _ended(record, folder, in_sweep=in_sweep)
+
+
+def _watch(config: DictConfig, context: Any) -> "Watch | None":
+    """What a run of a search tells the search after each epoch; None in a grid."""
+    if not is_search(context):
+        return None
+    from fmbench.search.study import watch
+
+    folder = Path(context.runtime.cwd) / context.sweep.dir
+    return watch(search_keys(config), folder, context.job.num, config.epochs)
+
+
+def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
+    """Say how a run has ended; returns what a search maximises."""
+    if record.status != "completed":
+        if record.status == PRUNED:
+            message = f"pruned: {record.error}"
+        else:
+            message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
+        if not in_sweep:
+            raise UserError(f"{message}; the record is in {short_path(folder)}")
+        log.log(logging.INFO if record.status == PRUNED else logging.ERROR, message)
+        return float("nan")
+    said = sweep_line(record) if in_sweep else summary(record, folder)
+    # That of a sweep is told at its end.
+    if not (in_sweep and sys.stdout is None):
+        lost = printed("fmbench", lambda: say(*said.split("\n")), only_there=False)
+        SweepReport.exit_status = SweepReport.exit_status or lost
+    return record.objective
+
+
+def run(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | Sequence[str | Path] = ()
+) -> "Record":
+    """Train one net, as `python -m fmbench OVERRIDES` does; shows nothing.
+
+    Args:
+        overrides: such as ``["model=lenet", "epochs=3"]``.
+        config_dir: a folder with options of your own, or several, as for `--config-dir`.
+
+    A run that was stopped (Ctrl-C) has been saved: with the same overrides and
+    `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
+
+    What the process has set (PyTorch's default device and type, gradients, autocast, threads, where
+    the random numbers stand, a Hydra of its own) changes nothing, and is as it was afterwards. In
+    several threads, runs wait for each other.
+
+    Returns:
+        The record; its status is completed or diverged.
+
+    Raises:
+        UserError: the config, the data or the run folder is at fault.
+        KeyboardInterrupt: the run was asked to stop.
+    """
+    from fmbench.runs.progress import Display
+    from fmbench.runs.runner import execute
+    from fmbench.training.device import settings_kept
+
+    if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
+        raise ConfigError(f"overrides={overrides!r}: must be a list of texts, as ['epochs=3']")
+    refuse_passwords(overrides)
+    given = mended(overrides)
+    done: list[Record] = []
+
+    def task(config: DictConfig) -> None:
+        context = HydraConfig.get()
+        done.append(
+            execute(
+                folder=Path(context.runtime.output_dir),
+                display=lambda _epochs, _images: Display(),
+                **_run_of(config, context),
+            )
+        )
+
+    # A notebook may have learnt only from a refusal what to set.
+    trusted = os.environ.get(whitelist.TRUST_VARIABLE)
+    if trusted is not None:
+        whitelist.TRUSTED = trusted
+    folders = [config_dir] if isinstance(config_dir, (str, Path)) else list(config_dir)
+    try:
+        with (
+            hydra_alone(),
+            settings_kept(),
+            hydra.utils.execution_whitelist(whitelist.execution_whitelist(), reset=True),
+            sources.own_folders(sources.found(folders)),
+        ):
+            configuration.register()
+            _initialize()
+            _vet(given)
+            GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
+                config_name="config",
+                task_function=task,
+                overrides=given,
+                with_log_configuration=False,
+            )
+    except AlreadyDone as already:
+        return already.record
+    except BaseException as error:
+        known = as_user_error(error)
+        if isinstance(error, Refusal) and known in (None, error.error):
+            error.unpack()
+        if known is None or known is error:
+            raise
+        remove_half_written(error)
+        raise known from error
+    return done[0]
+
+
+def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
+    """What a job is, as `fmbench.runs.runner.execute` wants to know it."""
+    resolved = _job_config(config, context)
+    given = OmegaConf.to_container(context.overrides.task, resolve=False)
+    assert isinstance(given, list)
+    return {
+        "config": resolved,
+        "choices": experiment.options(context),
+        "labels": experiment.labels(resolved, context),
+        "overrides": [*given, *experiment.options_of_sweep(context)],
+        "experiment": experiment.chosen(context, "experiment"),
+        "deviations": experiment.deviations(resolved, context),
+        "base": Path(context.runtime.cwd),
+        "runs_at_once": _runs_at_once(context),
+        "config_dirs": [
+            source.path
+            for source in context.runtime.config_sources
+            if source.schema == "file" and Path(source.path) != configuration.CONFIG_DIR
+        ],
+    }
+
+
+def _runs_at_once(context: Any) -> int | None:
+    """How many runs of its sweep share the machine with a run, itself included, if that is known.
+
+    A launcher that knows says so in the environment; a cluster does not.
+    """
+    said = os.environ.get(environment.RUNS_AT_ONCE, "")
+    if said.isdecimal():
+        return int(said)
+    in_turn = str(context.launcher.get("_target_")).endswith(".BasicLauncher")
+    return 1 if context.mode != RunMode.MULTIRUN or in_turn else None
+
+
+def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
+    """The resolved config of a job, its data below the folder where the program was started.
+
+    With `hydra.job.chdir` a run works in its own folder, where there are no data.
+
+    Raises:
+        ConfigError: the config sets environment variables, or cannot be resolved.
+    """
+    hydra_part = OmegaConf.create({"hydra": context})
+    environment.refuse_set(hydra_part)
+    environment.note_typed(hydra_part)
+    resolved = configuration.resolve(config, Path(context.runtime.cwd))
+    root = resolved["data"].get("root")
+    if isinstance(root, str) and root and not root.startswith("~"):
+        resolved["data"]["root"] = str(Path(context.runtime.cwd) / root)
+    return resolved
+
+
+def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, as Hydra reads them; `config_dirs` are the folders of all `--config-dir`.
+
+    Args:
+        parser: Hydra's.
+
+    Raises:
+        ConfigError: there is no such flag, it takes the place of fmbench's own config, or there is
+            no such folder.
+    """
+    refuse_passwords(sys.argv[1:])
+    flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
+    parser.error = functools.partial(_refuse_flag, flags=flags)  # type: ignore[method-assign]
+    parser.prog = "fmbench"
+    # In the place of Hydra's, which takes one.
+    parser.add_argument_group(conflict_handler="resolve").add_argument(
+        "--config-dir", "-cd", action="append", help="A folder of options of one's own; or several"
+    )
+    arguments = parser.parse_intermixed_args()
+    given, arguments.config_dir = arguments.config_dir or [], None
+    if arguments.shell_completion:  # the shell passes on the line that is being typed
+        typed_line = os.environ.get("COMP_LINE", "").split()[1:]
+        given = parser.parse_known_intermixed_args(typed_line)[0].config_dir or []
+        given = [name for name in given if Path(name).expanduser().is_dir()]
+    else:
+        arguments.overrides = mended(arguments.overrides)
+    arguments.config_dirs = sources.found(given)
+    for flag in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(arguments, flag) is not None:
+            raise ConfigError(
+                f"--{flag.replace('_', '-')}: not supported; options of your own are in a folder "
+                "given with --config-dir, and a record's overrides make its run again"
+            )
+    return arguments
+
+
+def _refuse_flag(message: str, flags: Sequence[str]) -> NoReturn:
+    meant = for_flags(sys.argv[1:], flags)
+    raise ConfigError(f"{meant or message}; --help and --hydra-help explain")
+
+
+def _only_looks(arguments: argparse.Namespace) -> bool:
+    """Whether a command shows something rather than running it."""
+    looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
+    return any(getattr(arguments, name) for name in looks)
+
+
+def _initialize() -> AbstractContextManager[None]:
+    """Initialize Hydra with fmbench's own options and the user's, at once."""
+    return hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
+
+
+def _vet(overrides: Sequence[str]) -> None:
+    """Refuse a config that files have no right to, before Hydra opens the first log by it.
+
+    Hydra must be initialized.
+
+    Raises:
+        UserError: it may not be run.
+        HydraException: it does not compose.
+    """
+    composed = _composed(overrides)
+    of_hydra, of_run = typed(composed)
+    if sorted([*of_hydra, *of_run]) != sorted(overrides):
+        raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
+    sources.refuse_twice(composed.hydra.runtime.choices)
+    refuse_untrusted(composed)
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+
+
+def _say_stopped(stop: StopRequested) -> None:
+    """Say what stopped the run, or the sweep, and the command that goes on."""
+    line = stopped_line(stop, sys.argv[1:], sweep=SweepReport.folder)
+    complain("fmbench", line, most=None)  # of a command no end is left out
+
+
+def _fail(line: str, status: int) -> None:
+    complain("fmbench", line)
+    sys.exit(status)
+
+
+def _already(already: AlreadyDone) -> None:
+    """Say again how a run has ended that is at its end."""
+    complain("fmbench", f"this run is at its end already; nothing was changed in {already.folder}")
+    try:
+        _ended(already.record, already.folder, in_sweep=False)
+    except UserError as error:
+        _fail(str(error), error.exit_status)
+
+
+def _epochs_done(folder: Path) -> int:
+    from fmbench.core.files import read_regular
+    from fmbench.records.record import HISTORY_NAME, MOST_BYTES
+
+    with contextlib.suppress(OSError):
+        content = read_regular(folder / HISTORY_NAME, MOST_BYTES[HISTORY_NAME])
+        return len(content.splitlines())
+    return 0

@@ -1,0 +1,167 @@
+"""The composed config: its types, the checks that cross groups, what it may start.
+
+Imports no torch: `--help`, `--cfg job` and tab completion pass through here and nothing heavier.
+"""
+
+import math
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.config import augmentation, environment, schema, sources
+from fmbench.config.published import check_reference
+from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, execution_whitelist
+from fmbench.core.errors import ConfigError
+
+PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
+
+#: The groups whose chosen options a record keeps.
+GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
+
+#: Characters of an experiment's name.
+_LONGEST_NAME = 200
+
+#: What every image of the data sets has, and nets that take it as an argument must be told.
+_SHAPE = {"channels": 1, "classes": 10}
+
+
+def register() -> None:
+    """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
+    sources.install()
+    ConfigStore.instance().store("schema", schema.Config, provider="fmbench", replace=True)
+    # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
+    OmegaConf.register_resolver(
+        "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+    OmegaConf.register_resolver("fmbench.config.schema", schema.help_text, replace=True)
+    OmegaConf.register_resolver("oc.env", environment.read, replace=True)
+
+
+def resolve(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
+    """The config as plain Python, interpolations followed.
+
+    Args:
+        config: composed.
+        base: where the program was started; the current folder unless given.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
+            missing.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    environment.note_typed(config)
+    sources.Bounded.cost = 0
+    try:
+        environment.refuse_in(own, "")
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        root = environment.place_of_data(own.get("data"), base or Path.cwd())
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    if root is not None:
+        plain["data"]["root"] = root
+    return {str(key): value for key, value in plain.items()}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse what the types let through and no run can be made of.
+
+    Raises:
+        ConfigError: one line with the key, its value and what is allowed.
+    """
+    for key in config:
+        if key not in schema.TOP:
+            raise ConfigError(f"{key}: no such key; there are: {', '.join(schema.TOP)}")
+    for key in schema.TOP:
+        if key not in config:
+            raise ConfigError(f"{key}: is not there; it cannot be deleted")
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be a finite number")
+    for name in schema.TOP:
+        refuse_out_of_bounds(name, config[name])
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
+        raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
+    _check_logger(config["logger"])
+    check_reference(config["reference"])
+    own = schema.OF_DATA.get(config["data"].get("name", ""), {})
+    for key, meaning in {**schema.IN_GROUPS, **own}.items():
+        _has_type(config, key, meaning.types, meaning.wanted)
+    for group in TARGETS:
+        target = config[group]["_target_"]
+        # Hydra looks at where it leads to, once more, when it is started.
+        if not any(fnmatchcase(target, pattern) for pattern in execution_whitelist(group)):
+            raise ConfigError(
+                f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
+            )
+    if config["data"]["std"] <= 0:
+        raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
+    if config["optimizer"]["lr"] <= 0:
+        raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")
+    augmentation.read(config["augmentation"])
+    for key, value in _SHAPE.items():
+        if config["model"].get(key, value) != value:
+            raise ConfigError(
+                f"model.{key}={config['model'][key]}: must be {value}, the images have {value} "
+                f"{key if value > 1 else key.removesuffix('s')}"
+            )
+
+
+def refuse_out_of_bounds(name: str, value: Any) -> None:
+    """Refuse a value that the key of that name may not have.
+
+    Raises:
+        ConfigError: it is out of the key's bounds.
+    """
+    fault = schema.KEYS[name].fault(value)
+    if fault is not None:
+        raise ConfigError(f"{name}={value}: {fault}")
+
+
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(schema.Logger)]
+    for key in logger:
+        if key not in known:
+            raise ConfigError(f"logger.{key}: no such key; there are: {', '.join(known)}")
+    refuse_out_of_bounds("logger.name", logger["name"])
+    name = logger["experiment"]
+    if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
+        raise ConfigError(
+            f"logger.experiment={name[:_LONGEST_NAME]!r}: must be a name of 1 to {_LONGEST_NAME} "
+            "printable characters"
+        )
+
+
+def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], wanted: str) -> None:
+    *path, last = key.split(".")
+    node: Any = config
+    for name in path:
+        node = node.get(name)
+        if not isinstance(node, Mapping):
+            raise ConfigError(f"{'.'.join(path)}={node}: must be one of the group's options")
+    if last not in node:
+        raise ConfigError(f"{key}: is not there; must be {wanted}")
+    value = node[last]
+    # bool is an int to Python, and true is no number to a reader.
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ConfigError(f"{key}={value}: must be {wanted}, is a {type(value).__name__}")
+
+
+def _numbers(node: Any, path: str = "") -> Iterator[tuple[str, int | float]]:
+    """Every number in a nested config, with the dotted key it stands at."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _numbers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _numbers(value, f"{path}[{index}]")
+    elif isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield path, node

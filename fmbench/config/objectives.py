@@ -1,0 +1,62 @@
+"""What a search may look for, and which way it is better.
+
+Never the test set: it is looked at once, when the search has chosen.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fmbench.config.checks import refuse_out_of_bounds
+from fmbench.core.errors import ConfigError
+
+MAXIMIZE, MINIMIZE = "maximize", "minimize"
+
+#: Of a run, after its last epoch. The first two are known after each epoch as well.
+DIRECTIONS = {
+    "validation_accuracy": MAXIMIZE,
+    "validation_loss": MINIMIZE,
+    "train_seconds": MINIMIZE,
+    "parameters": MINIMIZE,
+    "flops": MINIMIZE,
+}
+
+#: Those that say after an epoch how the last one may be.
+OF_AN_EPOCH = ("validation_accuracy", "validation_loss")
+
+#: More cannot be looked at.
+MOST = 3
+
+
+def names(objective: Any) -> tuple[str, ...]:
+    """The names in `sweep.objective`: one of `DIRECTIONS`, or a list of them.
+
+    Raises:
+        ConfigError: it is not one, names one twice, or more than can be looked at.
+    """
+    given = [objective] if isinstance(objective, str) else objective
+    allowed = f"one of {', '.join(DIRECTIONS)}, or a list of up to {MOST} of them"
+    if not isinstance(given, Sequence) or not 1 <= len(given) <= MOST:
+        raise ConfigError(f"sweep.objective={objective}: must be {allowed}")
+    for name in given:
+        if name not in DIRECTIONS or list(given).count(name) > 1:
+            raise ConfigError(f"sweep.objective={objective}: must be {allowed}")
+    return tuple(given)
+
+
+def check(sweep: Mapping[str, Any]) -> None:
+    """Refuse what a search cannot be made of.
+
+    Args:
+        sweep: the keys of `sweep`, resolved.
+
+    Raises:
+        ConfigError: the first of them that cannot be.
+    """
+    for key in ("trials", "jobs", "pruner"):
+        refuse_out_of_bounds(f"sweep.{key}", sweep[key])
+    of_search = names(sweep["objective"])
+    if sweep["pruner"] != "none" and (len(of_search) > 1 or of_search[0] not in OF_AN_EPOCH):
+        raise ConfigError(
+            f"sweep.pruner={sweep['pruner']}: prunes by {' or '.join(OF_AN_EPOCH)} alone, not by "
+            f"{', '.join(of_search)}; give it sweep.pruner=none"
+        )

@@ -1,0 +1,371 @@
+"""Every key of a config: its type, its default, its bounds, and what it means for a run.
+
+The one place that says so. What is hashed into a run's key, what a record keeps, what may change
+when a run is resumed, what is checked, `--help` and docs/configuration.md are derived from it.
+
+Imports nothing but the standard library: reports read it too.
+"""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType
+from typing import Any, Literal
+
+from fmbench.config.augmentation import Parts
+
+#: What a key decides.
+Role = Literal[
+    "result",  # what is computed: part of a run's key, so that another value is another row
+    "hardware",  # where and how it is computed: in a record's fingerprint, a row of its own too
+    "kept",  # what is evaluated and kept of a run: recorded, but no part of a row
+    "around",  # the sweep around the run, who else is told, where files lie: not recorded
+]
+
+#: At a millisecond each they take eleven days.
+MOST_EPOCHS = 10**9
+
+#: More than any machine has cores; PyTorch takes no number of any size.
+MOST_THREADS = 1024
+
+PRECISIONS = ("auto", "fp32", "bf16")
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
+
+#: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
+LOGGERS = ("none", "tensorboard", "mlflow")
+
+#: What can stop trials of a search before their last epoch.
+PRUNERS = ("none", "median", "halving", "hyperband")
+
+_NAME = "fmbench key"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What fmbench knows of a key.
+
+    Attributes:
+        help: one line, for people.
+        role: what it decides.
+        resumes: whether it may be another when an interrupted run goes on.
+        repeats: whether the runs of one row differ in it.
+        neutral: of a key that was added after records were written: the value at which a run
+            computes what it computed before there was the key. At this value it is left out of a
+            run's key, so that older records stay in their rows. It never changes, whatever the
+            default becomes. An ellipsis where the key is as old as the records.
+        least: the least value allowed.
+        most: the greatest value allowed.
+        below: the least value that is too large.
+        allowed: the values that there are.
+        types: what an open group must hold there; Hydra checks the other keys by the types below.
+        wanted: these types in words.
+        example: what `--help` shows in place of the default.
+    """
+
+    help: str
+    role: Role
+    resumes: bool = False
+    repeats: bool = False
+    neutral: Any = ...
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    allowed: tuple[str, ...] = ()
+    types: tuple[type, ...] = ()
+    wanted: str = ""
+    example: str = ""
+
+    def fault(self, value: Any) -> str | None:
+        """What a value must be, where it is out of bounds; None stands for no fault.
+
+        A value of None is within all bounds: Hydra lets it in only where it means something.
+        """
+        if value is None:
+            return None
+        if self.allowed and value not in self.allowed:
+            return f"must be one of {', '.join(self.allowed)}"
+        if self.least is not None and value < self.least:
+            return f"must be {self.least} or more"
+        if self.most is not None and value > self.most:
+            return f"must be at most {self.most:,}"
+        if self.below is not None and value >= self.below:
+            return f"must be below {self.below}"
+        return None
+
+
+def _key(default: Any, text: str, role: Role, **meaning: Any) -> Any:
+    """A field of a config with its meaning."""
+    metadata = {_NAME: Key(text, role, **meaning)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Search:
+    """The keys of `sweep`: of a search, the sweep that looks for the best run."""
+
+    trials: int = _key(
+        20,
+        "of a search: trials in all; started again in its folder, it goes on to them",
+        "around",
+        resumes=True,
+        least=1,
+    )
+    jobs: int = _key(1, "trials at once, a process each", "around", resumes=True, least=1)
+    pruner: str = _key(
+        "none",
+        "stops trials that promise little: none, median, halving (that of sweep=lr_batch), "
+        "hyperband",
+        "around",
+        resumes=True,
+        allowed=PRUNERS,
+    )
+    objective: Any = _key(
+        "validation_accuracy",
+        "or validation_loss, parameters, flops, train_seconds; or a list of them",
+        "around",
+    )
+    storage: str | None = _key(
+        None, "URL of a database that several searches share; null: in its folder", "around"
+    )
+    study: str | None = _key(None, "the name of a shared search", "around")
+
+
+@dataclass
+class Logger:
+    """The keys of `logger`: what gets a run's numbers while it goes on. It decides nothing."""
+
+    name: str = _key(
+        "none", "what gets a run's numbers while it goes on", "around", allowed=LOGGERS
+    )
+    experiment: str = _key("fmbench", "the experiment of MLflow", "around")
+
+
+@dataclass
+class Config:
+    """The keys of a run and their types.
+
+    The groups are open, each option brings its own keys; `augmentation` alone is the same for all.
+    """
+
+    model: dict[str, Any] = _key(dict, "what is trained", "result")
+    optimizer: dict[str, Any] = _key(dict, "what trains it", "result")
+    scheduler: dict[str, Any] = _key(dict, "the learning rate by step", "result")
+    data: dict[str, Any] = _key(dict, "the images, and how they are split", "result")
+    augmentation: Parts = _key(Parts, "what is done to the training images", "result")
+    batch_size: int = _key(64, "images a step", "result", least=1)
+    epochs: int = _key(
+        12, "passes over the training part of the split", "result", least=1, most=MOST_EPOCHS
+    )
+    seed: int = _key(
+        0,
+        "of the weights, the batches, the augmentation and dropout",
+        "result",
+        repeats=True,
+        least=0,
+        most=2**63 - 1,
+    )
+    label_smoothing: float = _key(
+        0.0, "share of the target spread over all classes", "result", least=0, below=1
+    )
+    test_every: int | None = _key(
+        0,
+        "epochs between looks at the test set; 0: once, at the end; null: never",
+        "kept",
+        least=0,
+    )
+    keep_model: bool = _key(
+        False,
+        "leave the trained weights in the run folder, as model.safetensors",
+        "kept",
+        resumes=True,
+    )
+    checkpoint_every: int | None = _key(
+        None,
+        "epochs between checkpoints; null: as time allows; 0: only when stopped",
+        "kept",
+        resumes=True,
+        least=0,
+    )
+    keep_checkpoint: bool = _key(
+        False, "keep the last checkpoint of a run that has completed", "kept", resumes=True
+    )
+    device: str = _key("auto", "auto, cpu, cuda, cuda:N", "hardware", resumes=True)
+    precision: str = _key(
+        "auto",
+        "auto, fp32, bf16; auto: bf16 where the hardware has it and the net is large",
+        "hardware",
+        allowed=PRECISIONS,
+    )
+    threads: int | None = _key(
+        None,
+        "CPU threads; null: one, or all cores it may use, as is faster",
+        "hardware",
+        resumes=True,
+        least=1,
+        most=MOST_THREADS,
+    )
+    memory_format: str = _key(
+        "auto",
+        "auto, contiguous, channels_last; auto: channels_last where the net runs in it",
+        "hardware",
+        neutral="auto",
+        allowed=MEMORY_FORMATS,
+    )
+    deterministic: bool = _key(False, "only operations that promise the same bits", "hardware")
+    cuda_graphs: bool = _key(False, "record a training step once and replay it (GPU)", "hardware")
+    max_runs: int = _key(
+        10_000,
+        "a sweep of more runs is refused before it starts",
+        "around",
+        resumes=True,
+        least=1,
+    )
+    sweep: Search = _key(Search, "the search around the runs", "around")
+    logger: Logger = _key(Logger, "what gets a run's numbers while it goes on", "around")
+    # No knob: an experiment brings it, and a record has a field for it.
+    reference: dict[str, Any] | None = _key(
+        None, "the published figures of an experiment", "around"
+    )
+
+
+_WHOLE, _TEXT, _NUMBER = "a whole number", "a text", "a number"
+
+#: Keys of the open groups that every option has.
+IN_GROUPS = {
+    "model._target_": Key("the class", "result", types=(str,), wanted="the class to call"),
+    "optimizer._target_": Key("the class", "result", types=(str,), wanted="the class to call"),
+    "optimizer.lr": Key(
+        "learning rate (the peak, where the schedule has one)",
+        "result",
+        types=(int, float),
+        wanted="a number above 0",
+        example="0.05",
+    ),
+    "scheduler._target_": Key(
+        "the function", "result", types=(str,), wanted="the function to call"
+    ),
+    "data.name": Key("of the data set", "result", types=(str,), wanted=_TEXT),
+    "data.mean": Key("subtracted from each pixel", "result", types=(int, float), wanted=_NUMBER),
+    "data.std": Key("divides each pixel then", "result", types=(int, float), wanted=_NUMBER),
+    "data.split.name": Key("of the split", "result", types=(str,), wanted=_TEXT),
+    "data.split.validation": Key(
+        "hold N training images out, stratified by class",
+        "result",
+        types=(int, NoneType),
+        wanted="a whole number, or null",
+        example="N",
+    ),
+    "data.split.seed": Key("of the split", "result", types=(int,), wanted=_WHOLE),
+}
+
+#: Keys of one data set alone, by its name.
+OF_DATA: Mapping[str, Mapping[str, Key]] = {
+    "fashion_mnist": {
+        # Where they lie says nothing about the run, and may name a person's folders.
+        "data.root": Key(
+            "where the Fashion-MNIST files are, or go (default: FMBENCH_DATA, else data)",
+            "around",
+            resumes=True,
+            types=(str,),
+            wanted=_TEXT,
+            example="DIR",
+        ),
+        "data.mirrors": Key(
+            "where they are downloaded from", "around", types=(list,), wanted="a list of URLs"
+        ),
+        "data.download": Key(
+            "whether they may be downloaded", "around", types=(bool,), wanted="true or false"
+        ),
+    },
+    "synthetic": {
+        "data.train_size": Key("training images", "result", types=(int,), wanted=_WHOLE),
+        "data.test_size": Key("test images", "result", types=(int,), wanted=_WHOLE),
+        "data.seed": Key("of the images", "result", types=(int,), wanted=_WHOLE),
+    },
+}
+
+
+def _of(schema: Any, prefix: str = "") -> dict[str, Key]:
+    return {f"{prefix}{one.name}": one.metadata[_NAME] for one in fields(schema)}
+
+
+#: The keys at the top of a config.
+TOP = _of(Config)
+
+#: All keys that are known by name, with dots.
+KEYS: Mapping[str, Key] = {
+    **TOP,
+    **_of(Search, "sweep."),
+    **_of(Logger, "logger."),
+    **IN_GROUPS,
+    **{name: key for keys in OF_DATA.values() for name, key in keys.items()},
+}
+
+#: Keys at the top that decide what is computed, beside the groups and what repeats a row.
+DECIDING = tuple(
+    one.name
+    for one in fields(Config)
+    if TOP[one.name].role == "result" and not TOP[one.name].repeats and one.default is not MISSING
+)
+
+#: What a record leaves out.
+UNRECORDED = tuple(name for name, key in KEYS.items() if key.role == "around")
+
+#: The keys at the top that a record keeps.
+RECORDED = tuple(name for name, key in TOP.items() if key.role != "around")
+
+#: What may be another when an interrupted run, or a search, goes on.
+MAY_CHANGE = tuple(name for name, key in TOP.items() if key.resumes)
+
+#: Keys that older records lack, and what their runs did.
+NEUTRAL = {name: key.neutral for name, key in TOP.items() if key.neutral is not ...}
+
+#: Of the hardware.
+HARDWARE = tuple(name for name, key in TOP.items() if key.role == "hardware")
+
+
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys at the top that decide what a config computes, with their values.
+
+    A key at its neutral value is left out: runs that are older than the key computed the same.
+    """
+    return {
+        name: config[name]
+        for name in DECIDING
+        if name not in NEUTRAL or config.get(name, NEUTRAL[name]) != NEUTRAL[name]
+    }
+
+
+def defaults() -> dict[str, Any]:
+    """The defaults of the keys that people set, by their names with dots."""
+    found = {}
+    for schema, prefix in ((Config, ""), (Search, "sweep.")):
+        for one in fields(schema):
+            if one.default is not MISSING and one.name != "reference":
+                found[f"{prefix}{one.name}"] = one.default
+    return found
+
+
+def help_text() -> str:
+    """The keys as `--help` lists them: a line each with its default, or more."""
+    lead = "optimizer.lr"
+    shown = {**defaults(), **dict.fromkeys(("data.root", "data.split.validation"))}
+    names = [name for name in shown if name != lead]
+    names.insert(names.index("epochs") + 1, lead)
+    lines = []
+    for name in names:
+        value = KEYS[name].example or as_yaml(shown.get(name))
+        start = f"{name}={value} ".ljust(20)
+        lines += textwrap.wrap(
+            f"{start} {KEYS[name].help}", 94, subsequent_indent=" " * 21, break_on_hyphens=False
+        )
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def as_yaml(value: Any) -> str:
+    """A default as it is typed."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

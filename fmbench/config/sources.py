@@ -1,0 +1,374 @@
+"""Where configs are read from: files, bounded and named in every error, and Hydra's own packages.
+
+Hydra finds an option in folders and inside packages. To look into a package imports it, which runs
+its code; and a file in a folder of somebody's can be anything. Both are looked at here first.
+"""
+
+import contextlib
+import errno
+import io
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.version import VersionBase
+from omegaconf import Container, Node, OmegaConf
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.core.errors import ConfigError
+from fmbench.core.files import read_regular
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+#: In a wheel `conf` travels inside the package; in a checkout it stands beside it.
+CONFIG_DIR = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+#: The largest config of fmbench has 2 KB. What is larger than this is none, and not worth parsing.
+MAX_BYTES = 2**20
+
+#: Of a value in such a file, of a number, of the interpolations in one value (and ten times as many
+#: in all); values in a file, as many as OmegaConf takes.
+MOST_CHARACTERS, MOST_DIGITS, MOST_INTERPOLATIONS, MOST_NODES = 10_000, 100, 50, 10_000
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-fA-F_:.xXoO]*([eE][-+]?[0-9_]*)?")
+_EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+#: Groups whose options set keys of the whole config.
+_GLOBAL = ("experiment", "sweep")
+
+#: Options that a config may be composed of; those of fmbench take some 50. Two that each name the
+#: next one twice, and so on, would be composed for ever.
+MOST_OPTIONS = 500
+
+#: What the interpolations of a config may cost together: each 5, and 5 more for 100 characters;
+#: each list or table that they lead to 1.
+MOST_COST = 20_000
+
+#: The packages whose configs Hydra may look for.
+PACKAGES = ("hydra", "hydra_plugins")
+
+
+class ConfigFiles(FileConfigSource):
+    """A folder of options.
+
+    One that is not fmbench's own cannot put anything in the place of the schema, nor bring options
+    for Hydra itself, such as a launcher.
+    """
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        if provider.startswith("hydra.searchpath") and not Path(self.path).is_dir():
+            raise ConfigError(f"hydra.searchpath: {path} is no folder")
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        with contextlib.suppress(OSError):  # a name may be too long for the system
+            return self._may_have(config_path) and super().is_config(config_path)
+        return False
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder of options."""
+        with contextlib.suppress(OSError):
+            return self._may_have(config_path) and super().is_group(config_path)
+        return False
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read one file.
+
+        Raises:
+            ConfigError: it is too large, or no YAML in UTF-8, or its header is not that of its
+                group, or it is a link out of the folder.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            # A link in a folder that was received may lead to any file of the user's, and a record
+            # would hold that. Those of fmbench's own options are an installer's.
+            own = Path(self.path) == CONFIG_DIR
+            if not own and not path.resolve().is_relative_to(Path(self.path).resolve()):
+                raise ConfigError(f"{path}: is a link out of {self.path}, and is not followed")
+            # Some editors begin a file with a byte-order mark, which would hide its first line.
+            content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
+            text = io.StringIO(content, newline=None).getvalue()
+            if not own:
+                _refuse_costly(path, text)
+            header = self._get_header_dict(text)
+            if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
+                raise ConfigError(f"{path}: must begin with the line '# @package _global_'")
+            return ConfigResult(
+                config=OmegaConf.load(io.StringIO(text)),
+                path=f"{self.scheme()}://{self.path}",
+                provider=self.provider,
+                header=header,
+            )
+        except (HydraException, OmegaConfBaseException):
+            raise
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                said = f"{path}: a config file may have at most {MAX_BYTES:,} bytes"
+                raise ConfigError(said) from error
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text; a config file must be") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}{_place(error)}: {_problem(error)}") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply for a config") from error
+        except ValueError as error:  # a number of 5,000 digits, a header that is none
+            raise ConfigError(f"{path}: {str(error).partition(';')[0]}") from error
+
+    def _may_have(self, config_path: str) -> bool:
+        hydras = config_path == "schema" or config_path.partition("/")[0] == "hydra"
+        return _stays(config_path) and (not hydras or Path(self.path) == CONFIG_DIR)
+
+
+class ConfigPackages(ImportlibResourcesConfigSource):
+    """The configs inside a package, if it is one of Hydra's."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        name = path.partition("://")[2].replace("/", ".")
+        if name.partition(".")[0] not in PACKAGES:
+            raise ConfigError(
+                f"{path}: configs in packages are not read; allowed is a folder, --config-dir DIR"
+            )
+        super().__init__(provider, path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        with contextlib.suppress(OSError):  # a name may be too long for the system
+            return _stays(config_path) and super().is_config(config_path)
+        return False
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder of options."""
+        with contextlib.suppress(OSError):
+            return _stays(config_path) and super().is_group(config_path)
+        return False
+
+
+def _stays(config_path: str) -> bool:
+    """Whether the path of an option leads to nothing but what is below its folder.
+
+    Hydra takes two slashes at the beginning of a path in a defaults list for a path of the system.
+    """
+    path = PurePath(config_path)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+class OwnFolders(SearchPathPlugin):
+    """The user's folders of options, behind fmbench's own; Hydra's own flag takes a single one."""
+
+    #: Of the command that this process runs.
+    paths: Sequence[Path] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Add them, in their order."""
+        for path in self.paths:
+            search_path.append("command-line", f"file://{path}")
+
+
+@contextlib.contextmanager
+def own_folders(paths: Sequence[Path]) -> Iterator[None]:
+    """Have whatever Hydra initializes meanwhile look into these folders too."""
+    OwnFolders.paths, before = paths, OwnFolders.paths
+    try:
+        yield
+    finally:
+        OwnFolders.paths = before
+
+
+def found(given: Iterable[str | Path]) -> list[Path]:
+    """The folders that were given with `--config-dir`, absolute.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    paths = []
+    for name in given:
+        try:
+            path = Path(name).expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(f"--config-dir {name}: no such user") from None
+        if not path.is_dir():
+            raise ConfigError(f"--config-dir {name}: no such folder")
+        paths.append(path)
+    return list(dict.fromkeys(paths))
+
+
+def refuse_twice(choices: Mapping[str, object]) -> None:
+    """Refuse an option that two of the user's folders have: the first would be taken silently.
+
+    Args:
+        choices: the option taken from each group.
+
+    Raises:
+        ConfigError: two have it.
+    """
+    for group, option in choices.items():
+        name = f"{group}/{option}.yaml"
+        theirs = [str(path) for path in OwnFolders.paths if Path(path, name).is_file()]
+        if len(theirs) > 1 and not Path(CONFIG_DIR, name).is_file():
+            raise ConfigError(
+                f"{group}={option}: is in {' and in '.join(theirs)}; give one of them"
+            )
+
+
+# Hydra tells them by these names, where it meets its own once more in a process of a sweep.
+ConfigFiles.__name__ = FileConfigSource.__name__
+ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
+
+
+class Bounded:
+    """Bounds what it costs to compose a config and to follow its interpolations.
+
+    Where each option of a defaults list, or each value, names the next one twice, the last of
+    thirty is asked for a billion times. Hydra and OmegaConf have no bound of their own.
+    """
+
+    cost = 0
+    load_config = CachingConfigRepository.load_config
+    resolve_parse_tree = Container.resolve_parse_tree
+    to_content = BaseContainer._to_content
+
+    @staticmethod
+    def remove() -> None:
+        """Put back what `install` has put these in the place of."""
+        CachingConfigRepository.load_config = Bounded.load_config  # type: ignore[method-assign]
+        Container.resolve_parse_tree = Bounded.resolve_parse_tree  # type: ignore[method-assign]
+        BaseContainer._to_content = Bounded.to_content  # type: ignore[method-assign]
+
+    @staticmethod
+    def load(repository: CachingConfigRepository, config_path: str) -> ConfigResult | None:
+        """Load an option; there is a repository for each time that a config is composed."""
+        asked = vars(repository).get("asked", 0) + 1
+        vars(repository)["asked"] = asked
+        if asked > MOST_OPTIONS:
+            raise ConfigError(
+                f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files "
+                "leads to itself"
+            )
+        Bounded.cost = 0
+        return Bounded.load_config(repository, config_path)
+
+    @staticmethod
+    def resolved(container: Container, *arguments: Any, **options: Any) -> Any:
+        """What an interpolation comes to."""
+        value = Bounded.resolve_parse_tree(container, *arguments, **options)
+        text = value._value() if isinstance(value, Node) else value
+        Bounded.count(5 + (len(text) // 20 if isinstance(text, str) else 0))
+        return value
+
+    @staticmethod
+    def content(*arguments: Any, **options: Any) -> Any:
+        """A part of a config as plain Python."""
+        Bounded.count(1)
+        return Bounded.to_content(*arguments, **options)
+
+    @staticmethod
+    def count(more: int) -> None:
+        """Add to what was spent since a config was composed or resolved.
+
+        Raises:
+            ConfigError: it is too much.
+        """
+        Bounded.cost += more
+        if Bounded.cost > MOST_COST:
+            raise ConfigError("the interpolations of the config, ${...}, lead to too many others")
+
+
+def install() -> None:
+    """Have Hydra read configs through this module; calling it again is harmless."""
+    Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
+    registered = SourcesRegistry.instance().types
+    registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
+    CachingConfigRepository.load_config = Bounded.load  # type: ignore[method-assign,assignment]
+    Container.resolve_parse_tree = Bounded.resolved  # type: ignore[method-assign,assignment]
+    BaseContainer._to_content = Bounded.content  # type: ignore[method-assign]
+    Bounded.cost = 0
+    Plugins.instance().register(OwnFolders)
+
+
+#: Hydra's state is that of the process, so one thread at a time has it.
+_alone = threading.RLock()
+
+
+@contextlib.contextmanager
+def hydra_alone() -> Iterator[None]:
+    """Hydra for fmbench alone, in a process whose program may use it too, or be in the midst of it.
+
+    What that has initialized, stored and registered is out of the way, and afterwards as it was.
+    Other threads wait.
+    """
+    with _alone:
+        Plugins.instance()  # they register themselves, once
+        store, registry = ConfigStore.instance(), SourcesRegistry.instance()
+        before = Singleton._instances, BaseContainer._resolvers, store.repo, registry.types
+        its_own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
+        Singleton._instances = {k: v for k, v in before[0].items() if k not in its_own}
+        BaseContainer._resolvers = dict(before[1])
+        # Hydra's own configs and those of its plugins.
+        store.repo = {k: v for k, v in before[2].items() if k.startswith(("hydra", "_"))}
+        registry.types = dict(before[3])
+        try:
+            yield
+        finally:
+            Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
+            Bounded.remove()
+
+
+def _refuse_costly(path: Path, text: str) -> None:
+    """Refuse what takes minutes to be understood, or cannot be counted with.
+
+    A number is read in a time that grows with the square of its length, and so is what stands in
+    `${}`. In YAML 1:30 is a number too, to the base 60.
+
+    Raises:
+        ConfigError: a text, its interpolations or a number is longer than any of a config.
+        YAMLError: it is no YAML.
+    """
+    nodes = interpolations = 0
+    for event in yaml.parse(text, Loader=_EVENTS):
+        if not isinstance(event, yaml.ScalarEvent):
+            continue
+        value, line = event.value, event.start_mark.line + 1
+        nodes += 1
+        interpolations += value.count("${")
+        if len(value) > MOST_CHARACTERS:
+            raise ConfigError(
+                f"{path}, line {line}: a value of over {MOST_CHARACTERS:,} characters"
+            )
+        if len(value) > MOST_DIGITS and _NUMBER.fullmatch(value):
+            raise ConfigError(f"{path}, line {line}: a number of over {MOST_DIGITS} characters")
+        if max(value.count("${"), interpolations / 10) > MOST_INTERPOLATIONS:
+            raise ConfigError(f"{path}, line {line}: over {MOST_INTERPOLATIONS} interpolations")
+        if nodes > MOST_NODES:
+            raise ConfigError(f"{path}, line {line}: over {MOST_NODES:,} values")
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    text = str(getattr(error, "problem", None) or error)
+    return " ".join(text.partition(". See ")[0].partition("\n  in ")[0].split())

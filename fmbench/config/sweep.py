@@ -1,0 +1,314 @@
+"""What a sweep is going to do: which values of which keys, in how many runs."""
+
+import copy
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from fmbench.config import environment, objectives
+from fmbench.config.checks import GROUPS, check, resolve
+from fmbench.config.overrides import mended
+from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
+from fmbench.core.errors import ConfigError
+
+#: The keys that say which images are read, rather than which of them train.
+_PLACE_OF_DATA = re.compile(r"\+*data(?!\.split\b)(\.|$)")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One key of a sweep and the overrides that give it its values; one where it is fixed."""
+
+    key: str
+    overrides: tuple[Override, ...]
+
+
+def is_search(hydra: Any) -> bool:
+    """Whether the sweeper looks for the best run, rather than running all of a grid.
+
+    Args:
+        hydra: the `hydra` part of a config.
+    """
+    return "sampler" in hydra.sweeper
+
+
+def run_name(config: DictConfig, number: int) -> str:
+    """What a run of a sweep is called in a terminal: `run 1`; in a search as its report has it.
+
+    Args:
+        config: of the sweep or of a run, with its `hydra` part.
+        number: of the run in the sweep, and of its folder, from 0.
+    """
+    if not is_search(config.hydra):
+        return f"run {number + 1}"
+    # A study that others share counts its trials over all their folders.
+    return f"trial {number}" if config.sweep.storage is None else f"the trial in {number}/"
+
+
+def search_keys(config: DictConfig) -> dict[str, Any]:
+    """The keys of `sweep`, resolved."""
+    keys = OmegaConf.to_container(config.sweep, resolve=True)
+    assert isinstance(keys, dict)
+    return {str(key): value for key, value in keys.items()}
+
+
+def has_one_data_set(config: DictConfig) -> bool:
+    """Whether all runs of a sweep read the same files of images."""
+    return not any(
+        len(axis.overrides) > 1 and _PLACE_OF_DATA.match(axis.key) for axis in axes(config)
+    )
+
+
+def total_runs(config: DictConfig) -> int:
+    """How many runs a sweep has: the trials of a search, or the cells of a grid."""
+    if is_search(config.hydra):
+        return int(config.sweep.trials)
+    return _cells(axes(config))
+
+
+def _cells(every: Sequence[Axis]) -> int:
+    return math.prod(len(axis.overrides) for axis in every)
+
+
+def axes(config: DictConfig) -> list[Axis]:
+    """The keys that a sweep sets: of `hydra.sweeper.params`, then of the command line.
+
+    A key that both name is the command line's. A range of a search has no list of values: its two
+    ends stand for it.
+
+    Raises:
+        ConfigError: a glob matches nothing, or a key has more values than a sweep may have runs.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    given = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in given.items()]
+    found: dict[str, Axis] = {}
+    for override in parser.parse_overrides(texts + typed(config)[1]):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            _refuse_many(_count(override), config.max_runs, str(override.input_line), "values")
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values:
+                raise ConfigError(f"{override.input_line}: matches nothing")
+            found[key] = Axis(key, tuple(parser.parse_overrides(values)))
+        elif isinstance(value := override.value(), IntervalSweep):
+            ends = [f"{key}={value.start}", f"{key}={value.end}"]
+            found[key] = Axis(key, tuple(parser.parse_overrides(ends)))
+        else:
+            found[key] = Axis(key, (override,))
+    return list(found.values())
+
+
+#: Keys that are no part of a run: what a file may not set, it may not have a sweep set either.
+_OF_SWEEPS = ("sweep", "max_runs")
+
+#: What is typed for sweeps alone, and does nothing in a single run.
+_FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
+
+
+def refuse_for_sweeps(config: DictConfig) -> None:
+    """Refuse what was typed for a sweep in a single run.
+
+    Raises:
+        ConfigError: the first such override.
+    """
+    for text in chain(*typed(config)):
+        if _FOR_SWEEPS.match(text.lstrip("+~")):
+            raise ConfigError(
+                f"{text}: does nothing in a single run; python -m fmbench -m starts a sweep"
+            )
+
+
+def _refuse_idle(config: DictConfig) -> None:
+    """Refuse what was typed for a single run, for a search where this is none, or several times."""
+    for text in chain(*typed(config)):
+        key, _, value = text.lstrip("+~").partition("=")
+        if key == "hydra.run.dir":
+            raise ConfigError(
+                f"{text}: names the folder of a single run; of a sweep hydra.sweep.dir={value}"
+            )
+        if key.startswith("sweep.") and not is_search(config.hydra):
+            raise ConfigError(
+                f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
+                "hydra/sweeper=optuna makes it one"
+            )
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    for override in parser.parse_overrides(typed(config)[1]):
+        key = override.get_key_element().lstrip("+~").partition(".")[0]
+        if key in _OF_SWEEPS and override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: is one value of the whole sweep")
+
+
+def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
+    """Check every value that a sweep gives to every key, one key at a time.
+
+    Not every combination: there can be millions. One that fails only together with another ends
+    its own run.
+
+    Returns:
+        The resolved config of the first run.
+
+    Raises:
+        ConfigError: a value cannot be or does nothing, a search would look for the worst run, or
+            there are more runs than `max_runs`.
+        HydraException: a value names no option or no key.
+    """
+    _refuse_idle(config)
+    _check_sweeper(config.hydra.sweeper)
+    search = is_search(config.hydra)
+    if search:
+        _check_search(config)
+    loader = GlobalHydra.instance().config_loader()
+    every = axes(config)
+    runs = config.sweep.trials if search else _cells(every)
+    _refuse_many(runs, config.max_runs, "this sweep", "runs")
+    first = [_text(axis.overrides[0]) for axis in every]
+    # Where keys of a run stand in the name of its folder, that is looked at too.
+    named = typed(config)[0] if has_keys_in_subdir(config) else []
+    base = loader.load_configuration(config_name, [*named, *first], RunMode.RUN)
+    refuse_untrusted(base, config_name)
+    resolved = resolve(base)
+    check(resolved)
+    _check_ready_sweep(base, resolved, first, config_name)
+    own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
+    for place, axis in enumerate(every):
+        for override in axis.overrides[1:]:
+            there = OmegaConf.select(own, axis.key)
+            # What is null now may become anything.
+            is_group = there is None or axis.key in base.hydra.runtime.choices
+            leads_up = bool(named) and ".." in _text(override)
+            if is_group or OmegaConf.is_config(there) or leads_up:
+                changed = [*named, *first[:place], _text(override), *first[place + 1 :]]
+                composed = loader.load_configuration(config_name, changed, RunMode.RUN)
+                refuse_untrusted(composed, config_name)
+                check(resolve(composed))
+            else:
+                # Ten times as fast as composing, and the values of a long range are of this kind.
+                job = copy.deepcopy(own)
+                OmegaConf.update(job, axis.key, override.value())
+                check(resolve(job))
+    return resolved
+
+
+def _count(override: Override) -> int:
+    """How many values a sweep gives to a key, without making them."""
+    value = override.value()
+    if isinstance(value, RangeSweep) and value.step:
+        start, stop = Fraction(value.start or 0), Fraction(value.stop or 0)
+        return max(0, math.ceil((stop - start) / Fraction(value.step)))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
+
+
+def _refuse_many(count: int, most: int, what: str, things: str) -> None:
+    """Refuse what Hydra would write out in memory before it starts the first run."""
+    if count > most:
+        shown = f"{count:,}" if count < 10**15 else "over 10**15"
+        raise ConfigError(
+            f"{what}: {shown} {things}, more than max_runs={most}; give it fewer, or a larger "
+            "max_runs"
+        )
+
+
+def _check_search(config: DictConfig) -> None:
+    """Refuse a search that could not choose, or that would choose by the test set."""
+    objectives.check(search_keys(config))
+    if config.hydra.sweeper.sampler is None:
+        raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
+    given = config.hydra.sweeper.get("params") or {}
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    texts = [f"{key}={value}" for key, value in given.items()]
+    for override in parser.parse_overrides(texts + typed(config)[1]):
+        key = override.get_key_element().lstrip("+~")
+        if key == "seed" and override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: no trial is repeated over seeds yet; run the best so: "
+                f"python -m fmbench -m --config-dir ITS_FOLDER experiment=best {_seeds(override)}"
+            )
+        if key.partition("@")[0] == "test_every":
+            raise ConfigError(
+                f"{override.input_line}: a search looks at the test set once, for the best of its "
+                "runs"
+            )
+        interval = override.value()
+        if isinstance(interval, IntervalSweep) and isinstance(interval.start, float):
+            there = OmegaConf.select(config, key)
+            if isinstance(there, int) and not isinstance(there, bool):
+                text = f"{key}=int({_text(override).partition('=')[2]})"
+                raise ConfigError(
+                    f"{override.input_line}: must be whole numbers; write {shlex.quote(text)}"
+                )
+        if override.is_sweep_override() and key.split(".")[:2] in (["data"], ["data", "split"]):
+            raise ConfigError(
+                f"{override.input_line}: cannot be searched; accuracies on other images do not "
+                "compare"
+            )
+    folders = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(folders, dict)
+    if folders["subdir"] != "${hydra.job.num}":
+        raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
+
+
+def _check_sweeper(sweeper: DictConfig) -> None:
+    most = sweeper.get("max_batch_size")
+    if most is not None and most < 1:
+        raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more")
+    params = sweeper.get("params") or {}
+    if not isinstance(params, DictConfig) and params != {}:
+        raise ConfigError(f"hydra.sweeper.params={params}: must be KEY: VALUES")
+    for key in map(str, params):
+        name = key.lstrip("+~").partition("@")[0]
+        if name.startswith("hydra") or name.partition(".")[0] in _OF_SWEEPS:
+            raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
+        if name == "data.root":
+            raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
+    environment.refuse_in(params, "hydra.sweeper.params")
+
+
+def _check_ready_sweep(
+    base: DictConfig, resolved: dict[str, Any], overrides: list[str], config_name: str
+) -> None:
+    """Refuse a ready sweep that sets knobs itself.
+
+    It may choose options and say what to sweep. A record leaves it out of its command, since that
+    of one run must not start the sweep again; what it set would then be missing.
+    """
+    name = base.hydra.runtime.choices.get("sweep")
+    if name in (None, "null"):
+        return
+    keys = [text.partition("=")[0] for text in overrides]
+    without = [text for text in overrides if not text.startswith("sweep=")]
+    chosen = base.hydra.runtime.choices
+    without += [
+        f"{group}={chosen[group]}"
+        for group in (*GROUPS, "experiment")
+        if group not in keys and chosen[group] is not None
+    ]
+    loader = GlobalHydra.instance().config_loader()
+    other = resolve(loader.load_configuration(config_name, mended(without), RunMode.RUN))
+    free = ("sweep", "logger")  # no part of a run
+    changed = [key for key in resolved if key not in free and resolved[key] != other.get(key)]
+    if changed:
+        raise ConfigError(
+            f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "
+            "hydra.sweeper and the keys of sweep, no knob of a run"
+        )
+
+
+def _seeds(override: Override) -> str:
+    """The seeds as a grid takes them; of a range of real numbers there is no list."""
+    return shlex.quote(_text(override)) if override.is_discrete_sweep() else "seed=0,1,2"
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line)

@@ -1,0 +1,216 @@
+"""What the commands share: standard output and error, also where they are closed; arguments.
+
+What is written there, or to a log, goes through here: text that comes from a config, a record or a
+file's name is shown and does not act on the terminal.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fmbench.core.errors import ConfigError, StorageError, one_line, visible
+
+#: What a value of any length is cut to. The longest list of options has 500.
+MOST_CHARACTERS = 2000
+
+
+def open_all() -> None:
+    """Have something behind each standard stream that the program was started without (`2>&-`).
+
+    The next file that is opened would get its number, and what is written to that number, by
+    PyTorch or a handler of signals, would end in the file.
+    """
+    show_as_text()
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+
+
+def show_as_text() -> None:
+    """Have tracebacks and warnings, which quote what the program was given, shown as text."""
+    sys.excepthook = lambda _kind, error, _trace: show_traceback(error)
+    warnings.formatwarning = _warning
+
+
+def show_traceback(error: BaseException) -> None:
+    """Write an exception and where it was raised to standard error."""
+    if sys.stderr is not None:
+        sys.stderr.write(_shown("".join(traceback.format_exception(error))))
+
+
+_format_warning = warnings.formatwarning
+
+
+def _warning(*arguments: Any, **options: Any) -> str:
+    return _shown(_format_warning(*arguments, **options))
+
+
+def _shown(text: str) -> str:
+    """A text of several lines with what would act on a terminal spelled out."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+class Shown:
+    """A stream that shows what would act on a terminal.
+
+    Args:
+        stream: takes the text.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what is seen of the text."""
+        self.stream.write(_shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class OneLine(logging.Filter):
+    """Makes one visible line of whatever is logged; the lines of a traceback are marked as such."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take what the record says; all of them pass."""
+        with contextlib.suppress(TypeError, ValueError):  # of arguments that do not fit
+            record.msg, record.args = one_line(record.getMessage()), None
+        if record.exc_info and record.exc_info[0] and not record.exc_text:
+            text = _shown("".join(traceback.format_exception(*record.exc_info)).rstrip())
+            # A line of an error's text would pass for one of the log.
+            record.exc_text = "\n".join(f"| {line}" for line in text.split("\n"))
+        return True
+
+
+_ONE_LINE = OneLine()
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of a module: what it says is text of one line, whoever takes it.
+
+    Handlers of the command have the same filter for what other packages say (`conf/hydra`).
+    """
+    found = logging.getLogger(name)
+    found.addFilter(_ONE_LINE)
+    return found
+
+
+def say(*lines: str) -> None:
+    """Write lines to standard output, white space as it is; `printed` sees to what may go wrong."""
+    sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
+
+
+def printed(program: str, write: Callable[[], object], *, only_there: bool = True) -> int:
+    """Print; where standard output takes nothing, a line says so.
+
+    Args:
+        program: stands in front of the line.
+        write: prints.
+        only_there: whether what is lost on a closed standard output is nowhere else.
+
+    Returns:
+        The exit status: 0, or 5 where something is lost. A reader that has gone (`| head`) has seen
+        enough.
+    """
+    if sys.stdout is None:  # started with `>&-`
+        complain(program, "standard output is closed: nothing was printed")
+        return StorageError.exit_status if only_there else 0
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+    except OSError as error:
+        silence()
+        complain(program, f"standard output: cannot be written: {error.strerror or error}")
+        return StorageError.exit_status
+    return 0
+
+
+def fails(error: BaseException | None = None) -> bool:
+    """Whether standard output takes nothing.
+
+    Args:
+        error: that may have come of it; where it did not, an empty line is printed.
+    """
+    try:
+        if sys.stdout is not None:
+            if isinstance(error, OSError):  # what was to be printed may be held no more
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def complain(program: str, line: str, *, most: int | None = MOST_CHARACTERS) -> None:
+    """Write one line to standard error, if there is one to write to.
+
+    Args:
+        program: stands in front.
+        line: what would act on a terminal is shown instead.
+        most: characters of it that are said.
+    """
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{program}: {one_line(line, most)}\n")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as for all other mistakes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; --help explains")
+
+
+def typed_path(text: str) -> Path:
+    """A path as it was typed; `~`, which a shell leaves alone behind `=`, is the home folder."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path's raises where there is no user
+
+
+def import_from_here() -> None:
+    """Have the user's own code found in the current folder, behind all that is installed.
+
+    Only where some is to be found: packages are trusted, or a function of the user's is named to
+    search by. The folder may have been received, and there are packages that nobody names: Hydra
+    imports each `hydra_plugins`, PyTorch what a folder `*.dist-info` says to be a backend of it.
+    Processes that are started from here do not look into the folder either.
+
+    `python -m` puts the folder first, where a file `random.py` would take the place of Python's
+    (`fmbench/__init__.py` takes it away); a console script leaves it out.
+    """
+    with contextlib.suppress(FileNotFoundError):  # the folder is gone
+        here = str(Path.cwd())
+        if sys.path[:1] in ([""], [here]):
+            del sys.path[0]
+        named = any("custom_search_space=" in word for word in sys.argv[1:])
+        not_installed = Path(here, "fmbench") == Path(__file__).parents[1]
+        if not (os.environ.get("FMBENCH_TRUST") or named or not_installed):
+            os.environ["PYTHONSAFEPATH"] = "1"
+        elif here not in sys.path:
+            sys.path.append(here)
+
+
+def silence() -> None:
+    """Let the rest of standard output go nowhere: `| head` has seen enough, or it is broken.
+
+    Python flushes it once more when it ends, which must not fail again.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

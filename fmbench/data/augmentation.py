@@ -1,0 +1,165 @@
+"""Random crop, flip, Cutout and erasing: one draw per image, applied to whole batches.
+
+What is drawn and how it is applied are apart. `Augmentation.draw` makes the numbers for every image
+of an epoch at once, on the CPU, from a generator keyed by seed and epoch; `move` and `blank` look
+up those of the images in a batch. So the batch size changes nothing about what an image goes
+through, and neither does the device.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor
+
+from fmbench.config import augmentation
+from fmbench.config.augmentation import SIDE, Crop, Cutout, Erasing, Flip, Parts
+
+#: What was drawn: a tensor with one row per image of the training part, by name.
+Draws = dict[str, Tensor]
+
+#: Tries at a rectangle that fits in the image, as torchvision has it; then none is erased.
+ATTEMPTS = 10
+
+
+class Augmentation:
+    """The chosen parts, in the order crop, flip, normalise, Cutout, erasing."""
+
+    def __init__(
+        self,
+        crop: Crop | None = None,
+        flip: Flip | None = None,
+        cutout: Cutout | None = None,
+        erasing: Erasing | None = None,
+    ) -> None:
+        self.parts = Parts(crop, flip, cutout, erasing)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Augmentation":
+        """Build from the `augmentation` group: part name to its numbers, null for none.
+
+        Raises:
+            ConfigError: an unknown part, an unknown number of a part, or one that cannot be.
+        """
+        return cls(**vars(augmentation.read(config)))
+
+    @property
+    def padding(self) -> int:
+        """Black pixels that the stored images need on each side."""
+        return self.parts.crop.padding if self.parts.crop else 0
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        """The draws of one epoch for `count` images, on the CPU.
+
+        Returns:
+            `crop_top`, `crop_left`: (count,) int64, the window's corner in the padded image.
+            `flip`: (count,) bool, whether to mirror.
+            `cutout`, `erasing`: (count, 4) int64, the rows and columns [top, bottom), [left, right)
+            to blank; some may lie outside the image.
+            Those of parts that are left out are missing.
+        """
+        chosen = self.parts
+        draws: Draws = {}
+        if chosen.crop:
+            draws |= _draw_crop(chosen.crop, count, generator)
+        if chosen.flip:
+            draws["flip"] = torch.rand(count, generator=generator) < chosen.flip.probability
+        if chosen.cutout:
+            draws["cutout"] = _draw_cutout(chosen.cutout, count, generator)
+        if chosen.erasing:
+            draws["erasing"] = _draw_erasing(chosen.erasing, count, generator)
+        return draws
+
+    def windows(self, images: Tensor) -> Tensor:
+        """All that crop and flip can make of the images, as a view: nothing is copied per window.
+
+        Args:
+            images: (N, 28, 28).
+
+        Returns:
+            (1, N, places, places, 28, 28), by the row and the column that a window begins at in the
+            padded image; with a flip (2, N, ...), the mirrored images second. They are stored too:
+            picking from them is half the work of mirroring what was picked.
+        """
+        padded = F.pad(images, (self.padding,) * 4)
+        ways = [padded, padded.flip(-1)] if self.parts.flip else [padded]
+        return torch.stack(ways).unfold(2, SIDE, 1).unfold(3, SIDE, 1)
+
+    def move(self, windows: Tensor, draws: Draws, ids: Tensor) -> Tensor:
+        """Crop and flip: the pixels of the images `ids`, still as they are stored.
+
+        Args:
+            windows: what `windows` made of the images.
+            draws: the epoch's draws, on the device of `windows`.
+            ids: (B,) int64, which images.
+
+        Returns:
+            (B, 28, 28), a copy.
+        """
+        if "crop_top" in draws:
+            top, left = draws["crop_top"][ids], draws["crop_left"][ids]
+        else:
+            top = left = torch.zeros_like(ids)
+        if "flip" not in draws:
+            return windows[0, ids, top, left]
+        mirrored = draws["flip"][ids]
+        # Cropped, then mirrored: in the mirrored image that window is as far from the other side.
+        left = torch.where(mirrored, windows.shape[3] - 1 - left, left)
+        return windows[mirrored.long(), ids, top, left]
+
+    def blank(self, images: Tensor, draws: Draws, ids: Tensor) -> Tensor:
+        """Cutout and erasing: set rectangles of the normalised images to 0, the mean, in place.
+
+        Args:
+            images: (B, 28, 28) float.
+            draws: the epoch's draws, on the device of `images`.
+            ids: (B,) int64, which images they are.
+        """
+        axis = torch.arange(SIDE, device=images.device)
+        for name in ("cutout", "erasing"):
+            if name in draws:
+                top, bottom, left, right = draws[name][ids, :, None].unbind(1)
+                rows = (axis >= top) & (axis < bottom)
+                columns = (axis >= left) & (axis < right)
+                images.masked_fill_(rows[:, :, None] & columns[:, None, :], 0)
+        return images
+
+
+def _draw_crop(crop: Crop, count: int, generator: torch.Generator) -> Draws:
+    places = 2 * crop.padding + 1
+    return {
+        "crop_top": torch.randint(places, (count,), generator=generator),
+        "crop_left": torch.randint(places, (count,), generator=generator),
+    }
+
+
+def _draw_cutout(cutout: Cutout, count: int, generator: torch.Generator) -> Tensor:
+    low, high = -(cutout.size // 2), SIDE - cutout.size // 2 + (cutout.size % 2 == 0)
+    if cutout.inside:
+        low, high = 0, SIDE - cutout.size + 1
+    top, left = torch.randint(low, high, (2, count), generator=generator)
+    wanted = torch.rand(count, generator=generator) < cutout.probability
+    size = wanted * cutout.size
+    return torch.stack([top, top + size, left, left + size], dim=1)
+
+
+def _draw_erasing(erasing: Erasing, count: int, generator: torch.Generator) -> Tensor:
+    tries = (count, ATTEMPTS)
+    area = SIDE**2 * torch.empty(tries).uniform_(*erasing.scale, generator=generator)
+    log_ratio = torch.empty(tries).uniform_(
+        math.log(erasing.ratio[0]), math.log(erasing.ratio[1]), generator=generator
+    )
+    heights = (area * log_ratio.exp()).sqrt().round().long()
+    widths = (area / log_ratio.exp()).sqrt().round().long()
+    fits = (heights < SIDE) & (widths < SIDE)
+    first = fits.long().argmax(dim=1, keepdim=True)  # the first that fits, else the first
+    wanted = torch.rand(count, generator=generator) < erasing.probability
+    erase = wanted & fits.any(dim=1)
+    height = heights.gather(1, first).squeeze(1) * erase
+    width = widths.gather(1, first).squeeze(1) * erase
+    place = torch.rand(2, count, generator=generator)
+    top = (place[0] * (SIDE - height + 1)).long()
+    left = (place[1] * (SIDE - width + 1)).long()
+    return torch.stack([top, top + height, left, left + width], dim=1)

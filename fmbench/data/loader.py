@@ -1,0 +1,182 @@
+"""Batches out of tensors that already live on the device.
+
+The whole training part is one uint8 tensor; a batch is a slice of a permutation of it. Both the
+permutation and the augmentation are pure functions of (seed, epoch), drawn on the CPU, so that
+every device, batch size and restart sees the same images.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmbench.data.augmentation import Augmentation, Draws
+
+#: Images gathered, augmented and normalised at once: enough that small batches cost little, few
+#: enough that they stay in the processor's cache.
+CHUNK = 2048
+
+#: Keeps the streams of random numbers of one (seed, epoch) apart.
+ORDER, AUGMENT = 0, 1
+
+
+def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments."""
+    state = np.random.SeedSequence((seed, epoch, stream)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+class Normalization:
+    """From uint8 pixels to floats of mean 0 and standard deviation 1: (x / 255 - mean) / std."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.scale = 1 / (255 * std)
+        self.shift = -mean / std
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, 28, 28) uint8 -> (B, 28, 28) float32."""
+        return pixels.float().mul_(self.scale).add_(self.shift)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """(B, 28, 28) float32 -> (B, 28, 28) uint8, the pixels that these floats stand for."""
+        return ((images - self.shift) / self.scale).round().clamp(0, 255).byte()
+
+
+class TrainLoader:
+    """The training images, shuffled and augmented anew each epoch.
+
+    Args:
+        images: (N, 28, 28) uint8 on the device to train on.
+        labels: (N,) int64 on the same device.
+        batch_size: images a step; the last batch of an epoch may be smaller.
+        seed: of order and augmentation.
+        augmentation: what each image goes through.
+        normalization: applied to every image.
+
+    Attributes:
+        joins_last: whether the last image of an epoch, where it would be a batch of its own, is
+            given with the batch before it.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        normalization: Normalization,
+    ) -> None:
+        self.labels = labels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = augmentation
+        self.normalization = normalization
+        self.windows = augmentation.windows(images)
+        # Beside a GPU the host has time to draw the next epoch while this one is trained on.
+        self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
+        self.coming: tuple[int, Future[tuple[Tensor, Draws]]] | None = None
+        self.joins_last = False
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._sizes(len(self.labels)))
+
+    def _sizes(self, images: int) -> list[int]:
+        """How many images are in each batch of so many, the last ones of an epoch."""
+        sizes = [self.batch_size] * (images // self.batch_size)
+        left = images % self.batch_size
+        if left == 1 and self.joins_last and sizes:
+            sizes[-1] += 1
+        elif left:
+            sizes.append(left)
+        return sizes
+
+    def epoch(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels.
+
+        Args:
+            epoch: counted from 0.
+            seen: images of it that were trained on already, in whole batches: they are left out.
+        """
+        count = len(self.labels)
+        order, draws = self._drawn(epoch)
+        chunk = self.batch_size * max(1, CHUNK // self.batch_size)
+        while seen < count:
+            # A chunk is never followed by one image alone, which may belong to its last batch.
+            end = seen + chunk if seen + chunk + 1 < count else count
+            ids = order[seen:end]
+            seen = end
+            pixels = self.augmentation.move(self.windows, draws, ids)
+            images = self.augmentation.blank(self.normalization(pixels), draws, ids)
+            sizes = self._sizes(len(ids))
+            yield from zip(
+                torch.split(images.unsqueeze(1), sizes),
+                torch.split(self.labels[ids], sizes),
+                strict=True,
+            )
+
+    def _drawn(self, epoch: int) -> tuple[Tensor, Draws]:
+        """An epoch's order, and what augmentation draws for its images, on the device."""
+        if self.pool is None:
+            return self._draw(epoch)
+        coming, self.coming = self.coming, None
+        if coming is not None and coming[0] == epoch:
+            order, draws = coming[1].result()
+        else:
+            order, draws = self._draw(epoch)
+        self.coming = epoch + 1, self.pool.submit(self._draw, epoch + 1)
+        return self._moved(order), {name: self._moved(drawn) for name, drawn in draws.items()}
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Draws]:
+        """The same on the CPU, where all draws are made; asks nothing of a GPU, as a thread may."""
+        count = len(self.labels)
+        order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER))
+        return order, self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
+
+    def _moved(self, drawn: Tensor) -> Tensor:
+        """On the device; from pinned memory the host need not wait for the copy."""
+        device = self.labels.device
+        if device.type == "cuda":
+            drawn = drawn.pin_memory()
+        return drawn.to(device, non_blocking=True)
+
+
+class EvaluationLoader:
+    """Images in their own order, as they are, in large batches.
+
+    Args:
+        images: (N, 28, 28) uint8 on the device.
+        labels: (N,) int64 on the same device.
+        normalization: applied to every image.
+        batch_size: images at once.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        normalization: Normalization,
+        batch_size: int,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.normalization = normalization
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Images in all."""
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(B, 1, 28, 28) float32 images and (B,) int64 labels."""
+        for images, labels in zip(
+            torch.split(self.images, self.batch_size),
+            torch.split(self.labels, self.batch_size),
+            strict=True,
+        ):
+            yield self.normalization(images).unsqueeze(1), labels

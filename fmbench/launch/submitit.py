@@ -1,0 +1,294 @@
+"""Sweeps whose runs are processes of submitit, on this machine or on Slurm.
+
+The stock launchers under other rules: a run that dies is a failed run and no more, asked to stop
+the sweep asks its runs, and nothing on Slurm needs accounting.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from fmbench.config.messages import Refusal
+from fmbench.core.errors import ConfigError, RunDiedError, installs
+from fmbench.core.machine import usable
+from fmbench.core.signals import StopRequested
+from fmbench.launch import slurm
+from fmbench.launch.gather import (
+    NotInstalled,
+    Task,
+    as_before,
+    failed,
+    gather,
+    log,
+)
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+except ImportError:
+
+    class BaseSubmititLauncher(NotInstalled):  # type: ignore[no-redef]
+        """In its place."""
+
+        needs = installs("slurm")
+
+
+#: What submitit is told when an executor is made, and what it calls the same on every system.
+_FIRST = ("max_num_timeout", "python")
+_SHARED = (
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"),
+    *("name", "stderr_to_stdout"),
+)
+
+
+class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
+    """What runs on this machine and on Slurm have in common."""
+
+    #: Options that submitit does not know.
+    own: tuple[str, ...] = ("submitit_folder",)
+
+    #: Of a run for which nothing is asked; None: as many as Slurm gives it.
+    cores: Any = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Have the runs use no more threads than they have cores."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.task_function = Task(task_function, self.params.get("cpus_per_task") or self.cores)
+
+    def __call__(self, overrides: list[str], *arguments: Any) -> JobReturn:
+        """One run, in its own process; what it raises gets back to the sweep."""
+        import submitit
+
+        before = signal.getsignal(signal.SIGUSR2)
+        if callable(before):
+            own = before
+
+            def warned(number: int, frame: Any) -> None:
+                try:
+                    own(number, frame)
+                except submitit.core.utils.UncompletedJobError:
+                    # Of a run that is out of time for good, over which it would be forgotten that
+                    # the run was saved.
+                    pass
+                except subprocess.CalledProcessError as error:
+                    # A job that goes back into the queue loses all its processes, among them the
+                    # `scontrol` that asked for it, if that has not left yet.
+                    if error.returncode != -signal.SIGTERM:
+                        raise
+                    sys.exit(128 + number)
+
+            signal.signal(signal.SIGUSR2, warned)
+        try:
+            return super().__call__(overrides, *arguments)  # type: ignore[no-any-return]
+        except StopRequested as stop:
+            if submitit.JobEnvironment().cluster == "slurm" and stop.number == signal.SIGTERM:
+                # Cancelled, or preempted and soon to be started again: Slurm knows which.
+                sys.exit(stop.exit_status)
+            return failed(overrides, stop)
+        except (Exception, Refusal, KeyboardInterrupt) as error:
+            return failed(overrides, error)
+
+    def executor(self) -> Any:
+        """Of submitit, as the options have it."""
+        import submitit
+
+        name = self._EXECUTOR
+        first = {f"{name}_{key}": self.params[key] for key in _FIRST if key in self.params}
+        executor = submitit.AutoExecutor(
+            folder=self.params["submitit_folder"], cluster=name, **first
+        )
+        executor.update_parameters(
+            **{
+                key if key in _SHARED else f"{name}_{key}": value
+                for key, value in self.params.items()
+                if key not in (*_FIRST, *self.own)
+            }
+        )
+        return executor
+
+    @contextlib.contextmanager
+    def writing_calls(self) -> Iterator[None]:
+        """Have an error of the disk name the folder of the calls, where it names no file."""
+        try:
+            yield
+        except OSError as error:
+            folder = str(self.params["submitit_folder"])  # `/%j` in it stands for each job's number
+            error.filename = error.filename or folder.partition("/%")[0]
+            raise
+
+    def calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
+        """The arguments of `__call__` for each run."""
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        state = Singleton.get_state()
+        return [
+            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
+            for number, overrides in enumerate(job_overrides, first)
+        ]
+
+
+class LocalLauncher(SubmititLauncher):
+    """Each run a process on this machine, as many at once as there are cores for them."""
+
+    _EXECUTOR = "local"
+    own = ("submitit_folder", "array_parallelism")
+    cores = 1
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises."""
+        each = self.params.get("cpus_per_task") or self.cores
+        at_once = self.params.get("array_parallelism") or max(1, usable().cores // each)
+        assert isinstance(self.task_function, Task)
+        self.task_function.at_once = min(int(at_once), len(job_overrides))
+        if self.params.get("gpus_per_node") is None:
+            # submitit hides all GPUs from a run that asks for none; here it sees what a run without
+            # a launcher would.
+            self.task_function.visible_gpus = (os.environ.get("CUDA_VISIBLE_DEVICES"),)
+        executor = self.executor()
+        calls = self.calls(job_overrides, initial_job_idx)
+
+        def start(place: int) -> "LocalProcess":
+            with _no_keyboard(), self.writing_calls():
+                return LocalProcess(executor.submit(self, *calls[place]))
+
+        return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
+
+
+@contextlib.contextmanager
+def _no_keyboard() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
+    with as_before(signal.SIGINT):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+
+
+class LocalProcess:
+    """A run in a process of submitit on this machine."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        if not self.job.done():
+            return None
+        if self.job.paths.result_pickle.exists():
+            return _result(self.job)
+        raise RunDiedError(
+            f"process {self.job.job_id} ended without a result: killed, out of time or memory, or "
+            f"the disk is full; its log is {self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(self.job.job_id), signal.SIGTERM)
+
+
+class SlurmLauncher(SubmititLauncher):
+    """Each run a job of Slurm; those of one launch are an array."""
+
+    _EXECUTOR = "slurm"
+    own = ("submitit_folder", "squeue_every")
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Take what Hydra gives.
+
+        Raises:
+            ConfigError: Slurm is not here.
+        """
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        for program in ("sbatch", "srun", "squeue"):
+            if shutil.which(program) is None:
+                raise ConfigError(
+                    f"hydra/launcher=submitit_slurm: Slurm is not here ({program} is not on PATH); "
+                    "hydra/launcher=submitit_local starts the same runs on this machine"
+                )
+        seconds = self.params["squeue_every"]
+        if type(seconds) not in (int, float) or not 1 <= seconds <= 3600:
+            raise ConfigError(f"hydra.launcher.squeue_every={seconds}: must be 1 to 3600 seconds")
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run them all; `gather` says what it raises.
+
+        Raises:
+            ConfigError: Slurm is not here, or does not take the jobs.
+        """
+        import submitit
+
+        calls = self.calls(job_overrides, initial_job_idx)
+        try:
+            with self.writing_calls():
+                jobs = self.executor().map_array(self, *zip(*calls, strict=True))
+        except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
+            words = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
+        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
+        results = {job.job_id: job.paths.result_pickle for job in jobs}
+        queue = slurm.Queue(results, float(self.params["squeue_every"]))
+        return gather(
+            lambda place: SlurmProcess(jobs[place], queue),
+            job_overrides,
+            initial_job_idx,
+            config=self.config,
+        )
+
+
+class SlurmProcess:
+    """A run that is a job of Slurm."""
+
+    def __init__(self, job: Any, queue: slurm.Queue) -> None:
+        self.job = job
+        self.queue = queue
+
+    def outcome(self) -> JobReturn | None:
+        """As `gather.Process` has it."""
+        if self.queue.has_result(self.job.job_id):
+            return _result(self.job)
+        ending = self.queue.ending(self.job.job_id)
+        if ending is None:
+            return None
+        raise RunDiedError(
+            f"Slurm job {self.job.job_id} ended without a result: {ending}; its log is "
+            f"{self.job.paths.stderr}"
+        )
+
+    def ask_to_stop(self) -> None:
+        """Have the run save itself and leave, and with it all runs of the launch."""
+        self.queue.stop()
+
+
+def _result(job: Any) -> JobReturn:
+    """What a job of submitit left.
+
+    Raises:
+        RunDiedError: it is an error of submitit's, or cannot be read.
+    """
+    try:
+        (result,) = job.results()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        # The last line of a traceback is followed by three of submitit's.
+        said = next((line for line in lines if "Error: " in line), lines[-1] if lines else "?")
+        raise RunDiedError(f"its result cannot be read: {said.strip()}") from error
+    assert isinstance(result, JobReturn)
+    return result

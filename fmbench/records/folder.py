@@ -1,0 +1,396 @@
+"""The folder of a run: whose it is, and what is written into it."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from fmbench.config import schema
+from fmbench.core.errors import StorageError
+from fmbench.core.files import (
+    LOCK_NAME,
+    FolderLock,
+    append_regular,
+    read_regular,
+    refuse_links,
+    remove,
+    storage_error,
+    temporaries,
+    whole_file,
+    write_whole,
+)
+from fmbench.records.predictions import to_bytes
+from fmbench.records.record import (
+    CHECKPOINT_NAME,
+    COMPLETED,
+    FINAL,
+    HISTORY_NAME,
+    LABELS_NAME,
+    MISTAKES_NAME,
+    MLFLOW_NAME,
+    MODEL_NAME,
+    MOST_BYTES,
+    OLDER_CHECKPOINT_NAME,
+    PREDICTIONS_NAME,
+    RESULT_NAME,
+    RUNNING,
+    Record,
+    leaves,
+)
+from fmbench.records.trials import SEARCH_NAME
+from fmbench.records.validation import UnreadableError, to_row
+
+#: Files that a run writes after its record.
+_OF_A_RUN = (
+    *(PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
+    *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
+)
+
+#: What Hydra writes of a run's config before the run has a record, in a folder of its own.
+_OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+#: Logs: Hydra's, and those of a shell or a cluster that starts a run in a folder made for it.
+_LOGS = (".log", ".out", ".err")
+
+#: What the system says of a folder that cannot be one, so that it holds nothing either.
+_NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+class RunFolder:
+    """The folder of one run, which no other process may use meanwhile; a context manager.
+
+    Args:
+        path: made if it is not there.
+
+    Raises:
+        StorageError: from any method, when the folder cannot be written to; from the constructor,
+            when another process is at work there, or it holds links.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        refuse_links(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        self.lock = FolderLock(path)
+
+    def __enter__(self) -> Self:
+        """The folder is this process's."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let others in."""
+        self.lock.release()
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in _half_written(self.path):
+            remove(path)
+
+    def tidy(self, record: Record) -> None:
+        """Remove what the process of a run that is at its end did not come to remove."""
+        for path in leftovers(self.path, record):
+            remove(path)
+
+    def write_record(self, record: Record) -> None:
+        """Write `result.json`."""
+        write_whole(self.path / RESULT_NAME, record.to_json().encode())
+
+    def append_history(self, line: Mapping[str, Any]) -> None:
+        """Add one line, an epoch, to `history.jsonl`."""
+        path = self.path / HISTORY_NAME
+        text = (json.dumps(line) + "\n").encode()
+        try:
+            with open(path, "ab", buffering=0, opener=append_regular) as file:
+                end = file.tell()
+                try:
+                    if file.write(text) == len(text):
+                        return
+                except OSError:
+                    file.truncate(end)  # a full disk takes a part of a line
+                    raise
+                file.truncate(end)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        raise StorageError(f"{path}: cannot be written: the disk is full")
+
+    def write_history(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write `history.jsonl` anew: the epochs up to a checkpoint."""
+        path = self.path / HISTORY_NAME
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def write_answers(
+        self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
+    ) -> None:
+        """Write what was answered on the test images, in the split's order.
+
+        Args:
+            predicted: (N,) classes, into `predictions.npy`.
+            labels: (N,) the right ones, into `labels.npy`.
+            mistakes: as `fmbench.records.predictions.mistakes` gives them, into `mistakes.npy`.
+        """
+        # The predictions last: where they are, the rest is too.
+        for name, array in (
+            (LABELS_NAME, labels.astype(np.uint8)),
+            (MISTAKES_NAME, mistakes),
+            (PREDICTIONS_NAME, predicted.astype(np.uint8)),
+        ):
+            write_whole(self.path / name, to_bytes(array))
+
+    def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
+        """Write `model.safetensors`; `write` writes into the file that it is given."""
+        with whole_file(self.path / MODEL_NAME) as file:
+            write(file)
+
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """Where the newest checkpoint goes, and the one before it."""
+        return self.path / CHECKPOINT_NAME, self.path / OLDER_CHECKPOINT_NAME
+
+
+def _half_written(folder: Path) -> list[Path]:
+    names = (RESULT_NAME, HISTORY_NAME, MLFLOW_NAME, *_OF_A_RUN)
+    return [path for name in names for path in temporaries(folder, name)]
+
+
+def leftovers(folder: Path, record: Record) -> list[Path]:
+    """What the process of a run that is at its end did not come to remove."""
+    checkpoints = [folder / name for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)]
+    kept = record.config.get("keep_checkpoint")
+    return _half_written(folder) + [path for path in checkpoints if not kept and path.exists()]
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a run whose folder may be a stranger's.
+
+    Raises:
+        ValueError: it is none, or a value in it is of a wrong kind.
+        OSError: it cannot be read, is no regular file, or is too large.
+    """
+    try:
+        text = read_regular(folder / RESULT_NAME, MOST_BYTES[RESULT_NAME]).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None
+    record = Record.from_json(text)
+    try:
+        to_row(json.loads(text))
+    except UnreadableError as error:
+        raise ValueError(str(error)) from None
+    if record.status == COMPLETED and None in (record.parameters, record.train_accuracy):
+        raise ValueError("completed, and lacks what a completed run has")
+    return record
+
+
+def is_done(record: Record, config: Mapping[str, Any]) -> bool:
+    """Whether nothing is left to do: the run is at its end and has seen all that it is to see.
+
+    Args:
+        record: of the run.
+        config: that it is to be started with now.
+    """
+    blind = record.status == COMPLETED and record.test_accuracy is None
+    return record.status in FINAL and not (blind and config["test_every"] is not None)
+
+
+def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Record | None:
+    """The record of the run that a folder holds, if it holds this one; None where it holds none.
+
+    Args:
+        folder: of a run.
+        config: of the run that is to start there, as a record keeps it.
+        begun: whether this start has written there already, or Hydra for it.
+
+    Raises:
+        StorageError: it holds another run, links, what no run has left, or what cannot be read, or
+            Hydra cannot work there.
+    """
+    _refuse_interpolation(folder)
+    refuse_links(folder)
+    other = f"{folder}: holds a run already"
+    way_out = "take another folder"
+    try:
+        record = read_record(folder)
+    except FileNotFoundError:
+        if (folder / HISTORY_NAME).exists():
+            raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
+        refuse_foreign(folder, begun=begun)
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_FOLDER:
+            raise storage_error(folder, error) from error
+        raise StorageError(
+            f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
+        ) from error
+    precision = config.get("precision")
+    made = record.config if precision == "auto" else as_computed(record, precision)
+    there, here = (
+        {key: json.dumps(value) for key, value in leaves(schema.NEUTRAL | dict(one))}
+        for one in (made, config)
+    )
+    for key in {**there, **here}:
+        looks_now = key == "test_every" and there.get(key) == "null"
+        if key not in schema.MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
+            said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
+            if made is not record.config and key == "precision":
+                way_out = f"precision=auto goes on with it; else {way_out}"
+            raise StorageError(f"{other}, another one ({said}); {way_out}")
+    return record
+
+
+def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
+    """The config of a run with the number format that `precision=auto` came to.
+
+    Experiments left it to the hardware once, and say fp32 now.
+
+    Args:
+        record: of the run.
+        unknown: the number format of a run that has not chosen one yet.
+    """
+    if record.config.get("precision") != "auto":
+        return record.config
+    return {**record.config, "precision": record.fingerprint.get("precision", unknown)}
+
+
+def refuse_foreign(folder: Path, *, begun: bool = False) -> None:
+    """Refuse a folder without a record that holds more than a start leaves before it has one.
+
+    It is somebody's, and files of the same names would be written over.
+
+    Args:
+        folder: of the run.
+        begun: whether this start has written there already, or Hydra for it. Handlers and callbacks
+            of the user's own may have added any file then; what a run writes later is looked for.
+
+    Raises:
+        StorageError: it does.
+    """
+    if (folder / RESULT_NAME).exists():
+        return
+    ours = {path.name for path in _half_written(folder)}
+    for entry in _entries(folder):
+        fits = entry.name not in _OF_A_RUN if begun else _of_a_start(entry)
+        if entry.name not in ours and not fits:
+            raise StorageError(
+                f"{folder}: is no folder of a run, it holds {entry.name} and no {RESULT_NAME}; "
+                "take another folder"
+            )
+
+
+def _of_a_start(entry: "os.DirEntry[str]") -> bool:
+    """Whether a start may have left this before it wrote a record, or the shell that runs it."""
+    if entry.is_dir(follow_symlinks=False):
+        return {path.name for path in _entries(entry.path)} <= _OF_HYDRA
+    return entry.name == LOCK_NAME or entry.name.endswith(_LOGS)
+
+
+def _refuse_foreign_sweep(folder: Path) -> None:
+    """Refuse a folder that holds something, and nothing that a sweep of fmbench leaves."""
+    entries = _entries(folder)
+    names = {entry.name for entry in entries}
+    logs = all(name.endswith(_LOGS) for name in names)
+    if logs or names & {LOCK_NAME, SEARCH_NAME} or any(folder.glob(f"*/{RESULT_NAME}")):
+        return
+    raise StorageError(
+        f"{folder}: is no folder of a sweep, it holds {entries[0].name} and no runs; take another "
+        "folder"
+    )
+
+
+def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
+    """What is in a folder, by name; nothing where it cannot be listed, as whoever writes says."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _refuse_interpolation(folder: Path) -> None:
+    """Refuse what Hydra would take for the name of a key when it names its log."""
+    if "${" in str(folder.absolute()):
+        raise StorageError(f"{folder}: no folder may have '${{' in its name; take another")
+
+
+def mark_ended(folder: Path, status: str, error: str) -> None:
+    """Say of a run how it has ended, where its process is gone and its record says `running`.
+
+    It may go on from its checkpoint all the same.
+
+    Args:
+        folder: of the run; where there is no record, nothing is done.
+        status: failed or interrupted.
+        error: what happened, in one line.
+
+    Raises:
+        StorageError: another process is at work there, or the record cannot be written.
+        ValueError: the record cannot be read.
+        OSError: the same.
+    """
+    if not (folder / RESULT_NAME).is_file():
+        return
+    with RunFolder(folder) as run_folder:
+        record = read_record(folder)
+        if record.status == RUNNING:
+            record.status, record.error = status, error
+            run_folder.write_record(record)
+
+
+def _text(flat: Mapping[str, str], key: str) -> str:
+    return flat.get(key, "not set")
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+
+
+class SweepFolder:
+    """A sweep's folder, which no other sweep may use meanwhile.
+
+    Args:
+        path: made if it is not there.
+
+    Raises:
+        StorageError: it cannot be made, another sweep is at work there, Hydra cannot work there, it
+            holds links, or what no sweep has left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _refuse_interpolation(path)
+        refuse_links(path)
+        _refuse_foreign_sweep(path)
+        self.path = path
+        self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(path, error) from error
+        self.before = _names(path)
+        self.lock = FolderLock(path)
+
+    def release(self) -> None:
+        """Let others in; what was made for a sweep that did not begin goes again."""
+        unused = _names(self.path) - self.before == {LOCK_NAME}
+        self.lock.release(remove_file=unused)
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self.made:
+                folder.rmdir()
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError:
+        return set()

@@ -1,0 +1,184 @@
+"""What a run does otherwise than the experiment it was started from.
+
+A published figure belongs to its recipe. A run with fewer epochs is still worth a row, but the
+difference to the published accuracy would then say nothing.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fmbench.config import schema
+from fmbench.config.checks import CONFIG_DIR, GROUPS, resolve
+from fmbench.config.overrides import mended
+from fmbench.records.record import leaves
+
+
+def options(hydra: Any) -> dict[str, str]:
+    """The option taken from each group, by the `hydra` part of a config."""
+    return {group: str(hydra.runtime.choices.get(group)) for group in GROUPS}
+
+
+def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
+    """What tables call the model, the optimizer and the schedule: the option, as a rule.
+
+    Where `_target_` is another than that of fmbench's option of the name, or of one's own option,
+    it is the target that was built.
+
+    Args:
+        config: of the run, resolved.
+        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    """
+    found = options(hydra)
+    for group in ("model", "optimizer", "scheduler"):
+        target = config[group].get("_target_")
+        usual = _target_of(hydra.job.config_name, group, found[group])
+        if usual is not None and target != usual:
+            found[group] = str(target)
+    return found
+
+
+def _target_of(name: str, group: str, option: str) -> Any:
+    """The `_target_` of an option; None where that cannot be composed alone."""
+    shipped = CONFIG_DIR / group / f"{option}.yaml"
+    if shipped.is_file():
+        return _target_in(shipped)
+    try:
+        alone = _loaded(name, mended([f"{group}={option}"]))
+        return OmegaConf.select(alone, f"{group}._target_")
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+@lru_cache
+def _target_in(shipped: Path) -> Any:
+    return OmegaConf.select(OmegaConf.load(shipped), "_target_")
+
+
+def chosen(hydra: Any, group: str) -> str | None:
+    """The option taken from a group that may be left empty: `experiment` or `sweep`."""
+    option = hydra.runtime.choices.get(group)
+    return None if option in (None, "null") else str(option)
+
+
+def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
+    """The overrides that lead from the experiment as published to this run.
+
+    The seed, the device and its settings, and how often the test set is looked at are no part of
+    a recipe.
+
+    Args:
+        config: of the run, resolved.
+        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+
+    Returns:
+        Such as ``["epochs=3", "model.width=16"]``; empty without an experiment.
+    """
+    experiment = chosen(hydra, "experiment")
+    if experiment is None:
+        return []
+    name = _shipped_with(config["reference"]) or experiment
+    published, there = _as_published(hydra.job.config_name, name)
+    recipe, here = dict(_recipe(config)), options(hydra)
+    found = [f"{group}={here[group]}" for group in GROUPS if here[group] != there[group]]
+    for key in dict.fromkeys([*published, *recipe]):
+        group = max((name for name in GROUPS if key.startswith(f"{name}.")), key=len, default="")
+        # What another option is made of follows from the option.
+        if group and here[group] != there[group]:
+            continue
+        if key not in recipe:
+            # Of a part that is null now, null says it all.
+            if not any(key.startswith(f"{other}.") for other in recipe):
+                found.append(f"~{key}")
+        elif recipe[key] != published.get(key):
+            found.append(f"{key}={recipe[key]}")
+    return found
+
+
+def options_of_sweep(hydra: Any) -> list[str]:
+    """The overrides that stand for `sweep=NAME` in the command of one of its runs.
+
+    With `sweep=NAME` in it, that command would be the whole sweep's.
+    """
+    if chosen(hydra, "sweep") is None:
+        return []
+    typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    given = {text.partition("=")[0]: text for text in map(str, typed)}
+    kept = [text for group, text in given.items() if group in {*GROUPS, "experiment"}]
+    experiment = chosen(hydra, "experiment")
+    found = [f"experiment={experiment}"] if experiment and "experiment" not in given else []
+    _, without = _composed(hydra.job.config_name, (*kept, *found))
+    taken = options(hydra)
+    chose = [f"{name}={taken[name]}" for name in GROUPS if taken[name] != without[name]]
+    return mended([*found, *chose])
+
+
+@lru_cache
+def _shipped() -> dict[str, Any]:
+    """The published figures of the experiments that come with fmbench, by name."""
+    files = sorted((CONFIG_DIR / "experiment").glob("*.yaml"))
+    return {path.stem: OmegaConf.to_object(OmegaConf.load(path).reference) for path in files}
+
+
+def _shipped_with(reference: Mapping[str, Any] | None) -> str | None:
+    """The experiment that these figures were published for, where only one has them.
+
+    An experiment of one's own that builds on it has them too, and another recipe perhaps.
+    """
+    names = [name for name, figures in _shipped().items() if figures == reference]
+    return names[0] if len(names) == 1 else None
+
+
+def _as_published(name: str, experiment: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The recipe of an experiment with nothing else overridden, and its options."""
+    return _composed(name, (f"experiment={experiment}",))
+
+
+def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The recipe that overrides make, and its options.
+
+    Kept from run to run unless there are folders of the user's: another one may have another file
+    of that name, and in a notebook a file may have been changed since.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    own = any(
+        source.scheme() == "file" and Path(source.path) != CONFIG_DIR
+        for source in loader.get_sources()
+    )
+    compose = _compose.__wrapped__ if own else _compose
+    return compose(name, tuple(mended(overrides)))
+
+
+@lru_cache
+def _compose(name: str, overrides: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    composed = _loaded(name, overrides)
+    return dict(_recipe(resolve(composed))), options(composed.hydra)
+
+
+def _loaded(name: str, overrides: Sequence[str]) -> Any:
+    loader = GlobalHydra.instance().config_loader()
+    return loader.load_configuration(name, list(overrides), RunMode.RUN)
+
+
+def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """All that decides a run but its seed, as texts under dotted names."""
+    for key, value in leaves(config):
+        group, _, inner = key.partition(".")
+        of_group = inner and group in (*GROUPS, "reference") and key not in schema.UNRECORDED
+        if of_group or key in schema.DECIDING:
+            yield key, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 0 and 0.0 are one recipe
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

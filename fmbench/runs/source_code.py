@@ -1,0 +1,489 @@
+"""The user's own code that a run is made of: a hash of its source."""
+
+import ast
+import functools
+import hashlib
+import json
+import linecache
+import os
+import sys
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import PathFinder, SourceFileLoader
+from importlib.util import resolve_name
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from fmbench.config.checks import PACKAGE
+
+#: What is no code of the user's, beside site-packages. PyTorch may have been built where it lies.
+_OUTSIDE = tuple(
+    os.path.realpath(str(place))
+    for place in (
+        PACKAGE,
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")),
+        *(Path(str(module.__file__)).parent for module in (torch, torchvision, np)),
+    )
+)
+
+#: Where a notebook's cells and a script's own classes are; the second in its child processes.
+_MAIN = ("__main__", "__mp_main__")
+
+#: Values that lead to no code.
+_DATA = (type(None), bool, int, float, complex, str, bytes, torch.Tensor, np.ndarray)
+
+#: What an item of a class may be, and what it is made of.
+_WRAPPERS = {
+    property: ("fget", "fset", "fdel"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    functools.cached_property: ("func",),
+    functools.partialmethod: ("func", "args", "keywords"),
+    functools.partial: ("func", "args", "keywords"),
+    MethodType: ("__func__", "__self__"),
+}
+
+#: What a class has whose methods dataclasses or namedtuple wrote.
+_GENERATED = {"__dataclass_fields__", "_fields"}
+
+#: Files as they were when first looked at, by the import that they were read for: what is edited
+#: later is not what runs.
+_AS_IMPORTED: dict[str, tuple[Any, "_Text"]] = {}
+
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The user's own code that a run is made of.
+
+    Attributes:
+        digest: Hash of it; None where all is fmbench's or of installed packages.
+        missing: Names of what runs without a source that says what it does.
+        edited: Files that say something else now than what runs, which `digest` is of.
+    """
+
+    digest: str | None
+    missing: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
+
+
+def own_source(config: Mapping[str, Any], *built: Any) -> Source:
+    """Hash the user's own code that a run is made of: the files that define it, and their imports.
+
+    A file counts when a class or a function of what was built comes from it, and so does each file
+    that it imports, but for fmbench, the standard library and installed packages. Of `__main__`, a
+    notebook or a script, the classes and functions count that are used, not what stands around
+    them. Comments, docstrings and formatting do not count, and neither do names and places of
+    files: a copy of the code elsewhere has the same hash.
+
+    Args:
+        config: resolved, or some of its groups, whose targets count.
+        built: the model, the optimizer, the schedule.
+    """
+    found = _Found()
+    for group in ("model", "optimizer", "scheduler"):
+        for target in _targets(config.get(group)):
+            found.visit(_loaded(target))
+    for one in built:
+        found.visit(one)
+    found.finish()
+    if not found.digests:
+        return Source(None)
+    digest = _hash(sorted(found.digests))
+    return Source(digest, tuple(sorted(found.missing)), tuple(sorted(found.edited)))
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _targets(value)
+
+
+def _loaded(target: str) -> Any:
+    """What a target names, where that is loaded: a target that was not started is not imported."""
+    parts = target.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        module = sys.modules.get(".".join(parts[:end]))
+        if module is not None:
+            value = getattr(module, "__dict__", {}).get(parts[end])
+            for name in parts[end + 1 :]:
+                value = getattr(value, name, None)
+            return value
+    return None
+
+
+class _Found:
+    """The sources found so far: their hashes, and the names of what has none."""
+
+    def __init__(self) -> None:
+        self.digests: set[str] = set()
+        self.missing: set[str] = set()
+        self.edited: set[str] = set()
+        self.seen: dict[int, Any] = {}  # kept, so that no other object gets the number of one
+        self.waiting: list[Any] = []
+        self.texts: dict[str, _Text | None] = {}
+
+    def visit(self, *values: Any) -> None:
+        """Note objects to look at: instances, classes, functions, modules."""
+        for value in values:
+            if not issubclass(type(value), _DATA) and id(value) not in self.seen:
+                self.seen[id(value)] = value
+                self.waiting.append(value)
+
+    def finish(self) -> None:
+        """Look at all that was noted, and at what that leads to."""
+        while self.waiting:
+            value = self.waiting.pop()
+            kind = type(value)
+            if issubclass(kind, ModuleType):
+                self._module(value)
+            elif issubclass(kind, type):
+                for one in value.__mro__:
+                    self._class(one)
+            elif kind is FunctionType:
+                self._function(value)
+            elif kind in _WRAPPERS:
+                self.visit(*_behind(value))
+            elif issubclass(kind, dict):
+                self.visit(*dict.values(value))
+            elif issubclass(kind, (list, tuple, set, frozenset)):
+                self.visit(*value)
+            elif issubclass(kind, (nn.Module, torch.optim.Optimizer)) or _is_own(kind):
+                self.visit(kind, *getattr(value, "__dict__", {}).values())
+
+    def _class(self, one: type) -> None:
+        main, module = one.__module__ in _MAIN, sys.modules.get(one.__module__)
+        if _is_own(one) and not main:
+            self.visit(module)
+        # Made by `exec`, say: then its functions say where they come from.
+        loose = main or not _holds(module, one) or _file(module) is None
+        if main:
+            self.digests.add(_hash([one.__qualname__, *(base.__name__ for base in one.__bases__)]))
+        for name, value in vars(one).items():
+            hidden = name.startswith("__")
+            for part in _behind(value):
+                if type(part) is FunctionType:
+                    path = part.__code__.co_filename
+                    generated = hidden and path == "<string>" and _GENERATED & vars(one).keys()
+                    if (loose and not generated) or (_is_own_file(path) and Path(path).is_file()):
+                        self.visit(part)
+                elif main and not hidden:
+                    self._value(name, part)
+
+    def _function(self, function: FunctionType) -> None:
+        code = function.__code__
+        defaults: dict[Any, Any] = {
+            **dict(enumerate(function.__defaults__ or ())),
+            **(function.__kwdefaults__ or {}),
+        }
+        given = {f"={name}": value for name, value in defaults.items()}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with suppress(ValueError):  # empty
+                given[name] = cell.cell_contents
+        self.visit(getattr(function, "__wrapped__", None), *given.values())
+        path, module = code.co_filename, sys.modules.get(function.__module__)
+        if Path(path).is_file() and not _is_own_file(path):
+            return
+        if function.__module__ not in _MAIN and module is not None and _is_of(module, path):
+            self.visit(module)
+            text = self._text(path, module)
+            plainly = type(getattr(module.__spec__, "loader", None)) is SourceFileLoader
+            if text is not None and plainly and not text.has(code):
+                self._miss(function)  # edited since it was imported
+            return
+        text = self._text(path, None)
+        nodes = text.nodes(code) if text is not None and text.has(code) else []
+        if not nodes:
+            self._miss(function)
+        self.digests.update(_of_tree(node) for node in nodes)
+        for name in _names(code):
+            if name in function.__globals__:
+                given[name] = function.__globals__[name]
+        for name, value in given.items():
+            self._value(name, value)
+
+    def _value(self, name: str, value: Any) -> None:
+        """Look at what a function of `__main__` uses: a number or a text counts as it is."""
+        try:
+            self.digests.add(_hash([name, json.dumps(value)]))
+        except (TypeError, ValueError, RecursionError):
+            self.visit(value)
+
+    def _miss(self, function: FunctionType) -> None:
+        self.missing.add(f"{function.__module__}.{function.__qualname__}")
+        # In one version of Python this tells whether it is another when the run goes on.
+        self.digests.add(_hash(_bytecode(function.__code__)))
+
+    def _module(self, module: ModuleType) -> None:
+        path = _file(module)
+        if path is None or module.__name__ in _MAIN or not _is_own_file(path):
+            return
+        bound = self._file(path, module.__name__, module.__package__ or "", module)
+        # Modules that got there otherwise, such as an extension that was built on the way.
+        self.visit(
+            *(
+                value
+                for name, value in vars(module).items()
+                if issubclass(type(value), ModuleType) and name not in bound
+            )
+        )
+
+    def _file(
+        self, path: str, name: str, package: str, module: ModuleType | None = None
+    ) -> set[str]:
+        """Hash a file and visit what it imports; returns the names that it imports things under."""
+        text = self._text(path, module) if path.endswith(".py") else None
+        if text is None:
+            self.missing.add(name)
+            with suppress(OSError):
+                self.digests.add(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            if module is not None:  # what it imports can only be seen in it
+                code = (type, FunctionType, ModuleType)
+                self.visit(*(one for one in vars(module).values() if isinstance(one, code)))
+            return set()
+        self.digests.add(text.digest)
+        bound = set()
+        for node in ast.walk(text.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    self._named(alias.name)
+                    bound.add(alias.asname or alias.name.partition(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                origin = node.module or ""
+                if node.level:
+                    with suppress(ImportError):
+                        origin = resolve_name("." * node.level + origin, package)
+                for alias in node.names:
+                    self._imported(origin, alias.name)
+                    bound.add(alias.asname or alias.name)
+        return bound
+
+    def _imported(self, module: str, name: str) -> None:
+        """Visit what `from module import name` gets: a module, or where a thing is defined."""
+        value = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+        if isinstance(value, (type, FunctionType)):
+            self.visit(value)
+        elif not self._named(f"{module}.{name}"):
+            self._named(module)
+
+    def _named(self, name: str) -> bool:
+        """Visit a module by its name; says whether there is one. Nothing is imported for it."""
+        if name in sys.modules:
+            self.visit(sys.modules[name])
+            return True
+        path: Any = None
+        spec = None
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            part = ".".join(parts[:end])
+            if part in sys.modules:
+                spec, path = None, getattr(sys.modules[part], "__dict__", {}).get("__path__")
+            else:
+                spec = None
+                with suppress(Exception):  # whatever a path entry's own finder raises
+                    spec = PathFinder.find_spec(part, path)
+                path = spec.submodule_search_locations if spec is not None else None
+            if path is None and end < len(parts):
+                return False
+        if spec is None:
+            return False
+        place = spec.origin if spec.has_location else None
+        if place and place not in self.texts and _is_own_file(place):
+            self._file(place, name, spec.parent or "")
+        return True
+
+    def _text(self, path: str, module: ModuleType | None) -> "_Text | None":
+        if path not in self.texts:
+            text = _Text.read(path, module)
+            spec = getattr(module, "__spec__", None)
+            if spec is not None:
+                then, first = _AS_IMPORTED.get(path, (None, None))
+                if then is spec and first is not None:
+                    if text is None or text.digest != first.digest:
+                        self.edited.add(path)
+                    text = first
+                elif text is not None:
+                    _AS_IMPORTED[path] = spec, text
+            self.texts[path] = text
+        return self.texts[path]
+
+
+class _Text:
+    """The source of a file or a cell.
+
+    Raises:
+        SyntaxError: it is none.
+        ValueError: the same.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tree = self._compiled(ast.PyCF_ONLY_AST)
+
+    def _compiled(self, flags: int = 0) -> Any:
+        flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # of notebooks
+        with warnings.catch_warnings(action="ignore"):  # Python has warned when it was imported
+            return compile(self.text, "", "exec", flags, dont_inherit=True)
+
+    @classmethod
+    def read(cls, path: str, module: ModuleType | None) -> "_Text | None":
+        """A file as it is now, or a cell as the notebook keeps it; None where there is neither."""
+        try:
+            try:
+                with tokenize.open(path) as file:
+                    return cls(file.read())
+            except OSError:
+                lines = linecache.getlines(path, vars(module) if module else None)
+            return cls("".join(lines)) if lines else None
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of what it says."""
+        return _of_tree(self.tree)
+
+    @functools.cached_property
+    def _codes(self) -> set[str]:
+        return {_bytecode(code) for code in _all_codes(self._compiled())}
+
+    def has(self, code: CodeType) -> bool:
+        """Whether it is what the code was made of."""
+        return _bytecode(code) in self._codes
+
+    def nodes(self, code: CodeType) -> list[ast.AST]:
+        """The functions that begin where the code does."""
+        return [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, _FUNCTIONS)
+            and code.co_name == getattr(node, "name", "<lambda>")
+            and code.co_firstlineno
+            == min(one.lineno for one in (node, *getattr(node, "decorator_list", ())))
+        ]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
+
+
+def _of_tree(tree: ast.AST) -> str:
+    """Hash of what code says, however it is laid out."""
+    said: list[str] = []
+    waiting: list[Any] = [tree]
+    while waiting:  # without recursion: an expression may be deep
+        node = waiting.pop()
+        if isinstance(node, ast.AST):
+            said.append(type(node).__name__)
+            fields = []
+            for name, value in ast.iter_fields(node):
+                # What is empty may be unknown to an older version.
+                if value is None or value == [] or name in ("kind", "type_ignores"):
+                    continue
+                shown = value
+                if name == "body" and isinstance(node, _WITH_DOCSTRING) and _is_text(value[0]):
+                    shown = value[1:]
+                fields += [(name,), shown]
+            waiting += reversed([*fields, ("end",)])
+        elif isinstance(node, list):
+            waiting += reversed([("[",), *node, ("]",)])
+        elif isinstance(node, tuple):
+            said += node
+        else:
+            said.append(hex(node) if type(node) is int else repr(node))
+    return _hash(said)
+
+
+def _is_text(node: ast.AST) -> bool:
+    constant = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+
+
+def _all_codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_codes(constant)
+
+
+def _names(code: CodeType) -> list[str]:
+    return sorted({name for one in _all_codes(code) for name in one.co_names})
+
+
+def _bytecode(code: CodeType) -> str:
+    """What code does, without the lines it stands at."""
+    constants = [
+        _bytecode(one)
+        if isinstance(one, CodeType)
+        else repr(sorted(map(repr, one)) if isinstance(one, frozenset) else one)
+        for one in code.co_consts
+    ]
+    return repr((code.co_code, code.co_names, code.co_varnames, code.co_flags, constants))
+
+
+def _behind(value: Any) -> Iterable[Any]:
+    """The functions of a property and its like; of all else, itself."""
+    names = _WRAPPERS.get(type(value))
+    return (value,) if names is None else [getattr(value, name) for name in names]
+
+
+def _holds(module: ModuleType | None, one: type) -> bool:
+    """Whether a class is where it says: one that `exec` made may say anything."""
+    if "<locals>" in one.__qualname__:
+        return module is not None
+    value: Any = module
+    for name in one.__qualname__.split("."):
+        value = getattr(value, "__dict__", {}).get(name)
+    return value is one
+
+
+def _is_own(one: type) -> bool:
+    path = _file(sys.modules.get(one.__module__))
+    return one.__module__ in _MAIN or (path is not None and _is_own_file(path))
+
+
+def _file(module: ModuleType | None) -> str | None:
+    path = getattr(module, "__dict__", {}).get("__file__")
+    return path if isinstance(path, str) else None
+
+
+def _is_of(module: ModuleType, path: str) -> bool:
+    own = _file(module)
+    return own is not None and os.path.realpath(own) == os.path.realpath(path)
+
+
+@functools.cache
+def _is_own_file(path: str) -> bool:
+    """Whether a file is neither fmbench's, nor the standard library's, nor an installed one."""
+    real = Path(os.path.realpath(path))
+    if {"site-packages", "dist-packages"} & set(real.parts):
+        return False
+    return not any(real.is_relative_to(place) for place in _OUTSIDE) and not _is_listed(real)
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether an installer has noted a file: `pip install --target` needs no site-packages."""
+    for folder in path.parents:
+        line = f"{path.relative_to(folder).as_posix()},"
+        for record in folder.glob("*.dist-info/RECORD"):
+            with suppress(OSError, UnicodeDecodeError):
+                if f"\n{line}" in f"\n{record.read_text('utf-8')}":
+                    return True
+    return False

@@ -1,0 +1,1 @@
+"""Searches: study, pruning, the loop, the best run."""

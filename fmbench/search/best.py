@@ -1,0 +1,125 @@
+"""The best run of a search as an experiment: a file of options that makes it again."""
+
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from fmbench.config.checks import GROUPS
+from fmbench.config.overrides import mended
+from fmbench.config.sources import MAX_BYTES
+from fmbench.config.whitelist import TRUST_VARIABLE
+from fmbench.core.files import make_folder, read_regular, write_whole
+from fmbench.records.record import Record, recorded_overrides
+
+#: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
+BEST_NAME = Path("experiment") / "best.yaml"
+
+#: What a search sets for its own sake.
+_OF_SEARCHES = ("test_every", "keep_checkpoint")
+
+
+def write(folder: Path, record: Record, number: int) -> Path:
+    """Write the file of options of the best trial.
+
+    Args:
+        folder: of the sweep.
+        record: of the trial.
+        number: of the trial.
+
+    Returns:
+        The file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = folder / BEST_NAME
+    make_folder(path.parent)
+    content = text(
+        record.overrides,
+        number=number,
+        accuracy=record.validation_accuracy,
+        base=_base(record),
+        command=_command([*record.config_dirs, str(folder.absolute())], record.trust),
+    )
+    write_whole(path, content.encode())
+    return path
+
+
+def _base(record: Record) -> dict[str, Any] | None:
+    """The best of an earlier search, where this one started from it: both files have one name."""
+    if "experiment=best" not in record.overrides:
+        return None
+    for folder in record.config_dirs:
+        path = Path(folder, BEST_NAME)
+        if path.is_file():
+            content = yaml.safe_load(read_regular(path, MAX_BYTES).decode("utf-8"))
+            return content if isinstance(content, dict) else None
+    return None
+
+
+def _command(folders: Sequence[str], trust: str | None) -> str:
+    """The command that runs it, from any folder; what a comment cannot hold is left to the user."""
+    given = [f"--config-dir={name if name.isprintable() else 'FOLDER'}" for name in folders]
+    words = [*([f"{TRUST_VARIABLE}={trust}"] if trust else []), "python", "-m", "fmbench", *given]
+    return shlex.join([*words, "experiment=best"])
+
+
+def text(
+    overrides: Sequence[str],
+    *,
+    number: int,
+    accuracy: float | None,
+    base: Mapping[str, Any] | None = None,
+    command: str = "",
+) -> str:
+    """The content of the file.
+
+    Args:
+        overrides: that make the run.
+        number: of the trial.
+        accuracy: of the run on the validation images.
+        base: the content of `experiment=best`, where they start from it.
+        command: that runs it.
+    """
+    values = copy.deepcopy(dict(base or {}))
+    before = [entry for entry in values.pop("defaults", []) if entry != "_self_"]
+    experiments = [entry for entry in before if isinstance(entry, str)]
+    options = {
+        group: name for entry in before if entry not in experiments for group, name in entry.items()
+    }
+    gone = []
+    for override in OverridesParser.create().parse_overrides(mended(recorded_overrides(overrides))):
+        key = override.key_or_group
+        if override.is_delete():
+            gone.append(key)
+        elif key == "experiment":
+            if base is None:
+                experiments = [f"/experiment/{override.value()}"]
+        elif key in GROUPS:
+            options[f"override /{key}"] = str(override.value())
+        elif key not in _OF_SEARCHES:
+            _set(values, key.split("."), override.value())
+    lines = [
+        "# @package _global_",
+        f"# Trial {number}, the best of its search; validation accuracy {accuracy:.4f}:"
+        if accuracy is not None
+        else f"# Trial {number}, among the best of its search:",
+        f"#   {command}",
+        *(f"# Was deleted from the config, which a file cannot do: ~{key}" for key in gone),
+    ]
+    defaults = [*experiments, *({group: name} for group, name in options.items())]
+    content = {"defaults": [*defaults, "_self_"]} | values if defaults else values
+    # Not as PyYAML does it: the name 1e3 is a number to OmegaConf, unless it stands in quotes.
+    return "\n".join([*lines, OmegaConf.to_yaml(OmegaConf.create(content))])
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+    values[path[-1]] = value

@@ -1,0 +1,194 @@
+"""A grid that is started again in its folder: which of its runs are there, and which are left."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from fmbench.config.checks import resolve
+from fmbench.config.messages import Refusal
+from fmbench.config.schema import MAY_CHANGE
+from fmbench.core.console import logger
+from fmbench.core.errors import PartialResultsError, StorageError
+from fmbench.core.signals import StopRequested
+from fmbench.launch.processes import ProcessLauncher
+from fmbench.records.folder import as_computed, is_done, read_record
+from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
+from fmbench.records.trials import DATABASE_NAME
+
+log = logger("fmbench.config.sweep")
+
+
+class GoingOn(Launcher):
+    """A launcher that starts what is left of a grid.
+
+    A run is known by its config, not by its place: a grid may have got longer since.
+
+    Args:
+        launcher: that starts the runs.
+        context: of Hydra.
+        config: of the sweep.
+        grid: the overrides of all its runs.
+
+    Raises:
+        StorageError: the folder holds runs that are none of this grid.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        context: HydraContext,
+        config: DictConfig,
+        grid: Sequence[Sequence[str]],
+    ) -> None:
+        self.launcher = launcher
+        if isinstance(launcher, ProcessLauncher):
+            launcher.at_once = len(grid)
+        self.folder = Path(config.hydra.sweep.dir)
+        if (self.folder / DATABASE_NAME).exists():
+            raise StorageError(f"{self.folder}: holds a search; take another folder")
+        there = dict(_records(self.folder)) if _numbered(config) else {}
+        self.done: dict[int, float] = {}  # what it gave, by the place in the grid
+        self.numbers = list(range(len(grid)))
+        if there:
+            composed = (context.config_loader.load_sweep_config(config, list(one)) for one in grid)
+            self._match([_wanted(resolve(one)) for one in composed], there)
+
+    def setup(self, **_: Any) -> None:
+        """Nothing: the launcher that it goes on with has been set up."""
+
+    def _match(self, wanted: Sequence["_Wanted"], there: dict[int, "_Held"]) -> None:
+        """Find the run of each config, by all of it or by all that decides."""
+        found: dict[int, int] = {}
+        for way in range(len(_WAYS)):
+            left: dict[bytes, list[int]] = {}
+            taken = set(found.values())
+            for number, held in there.items():
+                if number not in taken:
+                    left.setdefault(held.config[way], []).append(number)
+            for place, one in enumerate(wanted):
+                same = left.get(one.config[way])
+                if place not in found and same:
+                    found[place] = same.pop(0)
+        foreign = sorted(set(there) - set(found.values()))
+        if foreign:
+            record = read_record(self.folder / str(foreign[0]))
+            way_out = "take another folder"
+            if record.config.get("precision") == "auto" != wanted[0].precision:
+                came = record.fingerprint.get("precision")
+                way_out = f"precision=auto goes on with it, which came to {came}; else {way_out}"
+            raise StorageError(
+                f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
+                f"({' '.join(recorded_overrides(record.overrides))}); {way_out}"
+            )
+        fresh = max(there) + 1
+        for place, one in enumerate(wanted):
+            if place in found:
+                held = there[found[place]]
+                self.numbers[place] = found[place]
+                if held.done[one.looks]:
+                    self.done[place] = held.value
+            else:
+                self.numbers[place], fresh = fresh, fresh + 1
+        log.info("goes on with the sweep: %d of %d runs are done", len(self.done), len(wanted))
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Start the runs that are left; the others give what they gave.
+
+        Raises:
+            Refusal: a fault that every run shares.
+            StopRequested: the sweep was asked to stop.
+        """
+        places = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        returns = {
+            place: JobReturn(status=JobStatus.COMPLETED, _return_value=self.done[place])
+            for place in places
+            if place in self.done
+        }
+        left = [place for place in places if place not in self.done]
+        for _, stretch in groupby(left, key=lambda place: self.numbers[place] - left.index(place)):
+            together = list(stretch)
+            overrides = [job_overrides[place - initial_job_idx] for place in together]
+            launched = self.launcher.launch(overrides, initial_job_idx=self.numbers[together[0]])
+            returns.update(zip(together, launched, strict=True))
+        return [_alone(returns[place]) for place in places]
+
+
+#: What is left out when configs are compared, and whether a record's is as it was computed.
+_WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
+
+
+class _Wanted(NamedTuple):
+    """What is kept of a run's config: a grid may have ten thousand runs."""
+
+    config: tuple[bytes, ...]  # a digest for each way to compare
+    looks: bool  # at the test set
+    precision: str
+
+
+class _Held(NamedTuple):
+    """The same of a run's record."""
+
+    config: tuple[bytes, ...]
+    value: float  # what it gave
+    done: tuple[bool, bool]  # without a look at the test set, and with one
+
+
+def _wanted(config: dict[str, Any]) -> _Wanted:
+    kept = recorded_config(config)
+    digests = tuple(_digest(kept, ignored) for ignored, _ in _WAYS)
+    return _Wanted(digests, config["test_every"] is not None, config["precision"])
+
+
+def _held(record: Record) -> _Held:
+    digests = tuple(
+        _digest(as_computed(record, "auto") if computed else record.config, ignored)
+        for ignored, computed in _WAYS
+    )
+    value = record.objective if record.status == "completed" else None
+    blind, looking = (is_done(record, {"test_every": every}) for every in (None, 1))
+    return _Held(digests, float("nan") if value is None else value, (blind, looking))
+
+
+def _records(folder: Path) -> Iterator[tuple[int, _Held]]:
+    for path in folder.glob(f"*/{RESULT_NAME}"):
+        if path.parent.name.isdecimal() and path.is_file():
+            try:
+                yield int(path.parent.name), _held(read_record(path.parent))
+            except (OSError, ValueError, RecursionError) as error:
+                said = (isinstance(error, OSError) and error.strerror) or error
+                raise StorageError(
+                    f"{path}: cannot be read ({said}); move its folder away"
+                ) from error
+
+
+def _numbered(config: DictConfig) -> bool:
+    """Whether the folders of runs are called by their numbers."""
+    return bool(config.hydra.sweep._get_node("subdir")._value() == "${hydra.job.num}")
+
+
+def _digest(config: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
+    kept = {key: value for key, value in config.items() if key not in ignored}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).digest()
+
+
+def _alone(returned: JobReturn) -> JobReturn:
+    """A run whose process died has ended itself alone; its sweeper would end with it."""
+    error = returned._return_value
+    if returned.status != JobStatus.FAILED:
+        return returned
+    if isinstance(error, (Refusal, StopRequested)):
+        raise error
+    if not isinstance(error, PartialResultsError):  # of a process that died its launcher has told
+        log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
+    returned.status, returned._return_value = JobStatus.COMPLETED, float("nan")
+    return returned

@@ -1,0 +1,66 @@
+"""What draws the trials of a search."""
+
+import functools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, QMCSampler
+
+from fmbench.config.whitelist import SAMPLERS
+
+#: The seed of these is one of a whole design, not of a stream of random numbers.
+_OF_A_DESIGN = (GridSampler, QMCSampler)
+
+
+def make(
+    config: DictConfig, space: Mapping[str, BaseDistribution], stream: Sequence[int]
+) -> BaseSampler:
+    """The sampler as it draws one trial.
+
+    Its seed is of the trial: with one for the whole search, a search that goes on after a stop
+    would draw its first points once more. As it is, it draws what it would have without a stop.
+
+    Args:
+        config: Hydra's, of an Optuna sampler.
+        space: what is searched.
+        stream: says which trial of which search it is.
+    """
+    sampler: Any = _instantiate(config)
+    if isinstance(sampler, functools.partial):  # of a grid, which wants to know it
+        of_grid: BaseSampler = sampler(_grid(space))
+        return of_grid
+    if isinstance(sampler, CmaEsSampler) and find_spec("cmaes") is None:
+        raise ValueError("the sampler cmaes needs pip install cmaes")
+    seed = config.get("seed")
+    if seed is not None and not isinstance(sampler, _OF_A_DESIGN):
+        drawn = int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0])
+        seeded = OmegaConf.merge(config, {"seed": drawn})
+        sampler = _instantiate(seeded)
+    assert isinstance(sampler, BaseSampler)
+    return sampler
+
+
+def _instantiate(config: Any) -> Any:
+    # Whoever chooses a sampler need not be told with each trial that it is an experimental one.
+    with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+        return instantiate(config, _execution_whitelist_=SAMPLERS)
+
+
+def cells(config: DictConfig, space: Mapping[str, BaseDistribution]) -> int | None:
+    """How many trials there can be at most; None where there is no end."""
+    if not config._target_.endswith(".GridSampler"):
+        return None
+    return math.prod(len(values) for values in _grid(space).values())
+
+
+def _grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    return {name: OptunaSweeperImpl._to_grid_sampler_choices(each) for name, each in space.items()}

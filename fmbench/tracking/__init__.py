@@ -1,0 +1,238 @@
+"""Trackers: what gets a run's numbers while it goes on, beside the run folder, if one is chosen.
+
+A tracker decides nothing and harms nothing: it is no part of a run's key or record, it may be
+another each time that a run goes on, and one that fails is left alone for the rest of the run.
+
+The packages that a tracker needs are imported with the tracker's own module, when its run begins.
+"""
+
+import json
+import logging
+import os
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from fmbench.core.console import logger
+from fmbench.core.errors import ConfigError, installs, one_line
+from fmbench.records.folder import read_record
+from fmbench.records.record import FINAL, MLFLOW_NAME, Record, leaves
+
+log = logger(__name__)
+
+#: Whose name, and password, a URL may hold.
+_USER = re.compile(r"://[^/\s@]*@")
+
+#: Where MLflow looks for its server.
+SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
+
+#: A line of `history.jsonl`.
+Line = Mapping[str, Any]
+
+
+class Tracker(Protocol):
+    """What a run tells; whatever a method raises, the run goes on without the tracker."""
+
+    def begin(self, record: Record, history: Sequence[Line]) -> None:
+        """The run begins, or goes on after these epochs.
+
+        The tracker is then to hold them, each once, and no later ones that it can take back.
+        """
+
+    def epoch(self, line: Line) -> None:
+        """An epoch has ended."""
+
+    def end(self, record: Record) -> None:
+        """The run has ended, or was stopped: the record says how."""
+
+    def close(self) -> None:
+        """Let go of what is open: the last call, also after another one has failed."""
+
+
+class Tracking:
+    """A run's tracker, kept from harming the run.
+
+    Args:
+        logger: the keys of `logger`.
+        folder: of the run.
+        base: where the program was started.
+    """
+
+    def __init__(self, logger: Mapping[str, Any], folder: Path, base: Path) -> None:
+        self.logger = logger
+        self.folder = folder
+        self.base = base
+        self.tracker: Tracker | None = None
+
+    def begin(self, record: Record, history: Sequence[Line]) -> None:
+        """Begin, or go on after these epochs."""
+
+        def begin() -> None:
+            self.tracker = _make(self.logger, self.folder, self.base)
+            if self.tracker is not None:
+                self.tracker.begin(record, history)
+
+        self._safely(begin)
+
+    def epoch(self, line: Line) -> None:
+        """Hand on an epoch that has ended."""
+        if (tracker := self.tracker) is not None:
+            self._safely(lambda: tracker.epoch(line))
+
+    def end(self, record: Record) -> None:
+        """Hand on how the run has ended."""
+        if (tracker := self.tracker) is not None:
+            self._safely(lambda: tracker.end(record))
+            self._close()
+
+    def _close(self) -> None:
+        tracker, self.tracker = self.tracker, None
+        if tracker is not None:
+            with suppress(Exception), _undisturbed():
+                tracker.close()
+
+    def _safely(self, call: Callable[[], None]) -> None:
+        if not _safely(self.logger["name"], call):
+            self._close()
+
+
+def _safely(name: str, call: Callable[[], None]) -> bool:
+    """Whether a call went well; what it raises is said in a line."""
+    try:
+        with _undisturbed():
+            call()
+    except Exception as error:  # noqa: BLE001 - of whatever package
+        said = _without_address(str(error))[:300]
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        log.warning("logger=%s: %s; the run goes on without", name, reason)
+        return False
+    return True
+
+
+def _without_address(text: str) -> str:
+    """A text on one line, without what the environment says of the server."""
+    text = _USER.sub("://***@", one_line(text))
+    where = os.environ.get(SERVER_VARIABLE, "")
+    with suppress(ValueError):
+        url = urlsplit(_USER.sub("://", where))
+        parts = (where, url.geturl(), url.netloc, url.hostname, url.query)
+        for part in sorted({part for part in parts if part and len(part) > 1}, key=len)[::-1]:
+            text = text.replace(part, f"${SERVER_VARIABLE}")
+    return text
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep warnings from the run's display; and Python's random numbers, which a net may draw."""
+    state = random.getstate()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        random.setstate(state)
+
+
+def settle(folder: Path, base: Path) -> None:
+    """Tell a tracker how a run has ended whose own process could not, as its record says.
+
+    TensorBoard has no such thing to be told.
+
+    Args:
+        folder: of the run.
+        base: where the program was started.
+    """
+
+    def call() -> None:
+        from fmbench.tracking.mlflow import MLflow
+
+        MLflow(folder, "", base).settle(read_record(folder))
+
+    if (folder / MLFLOW_NAME).is_file():
+        _safely("mlflow", call)
+
+
+@contextmanager
+def silenced(*names: str) -> Iterator[None]:
+    """Silence loggers that say in many lines what is said in one here."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+def refuse_missing(logger: Mapping[str, Any]) -> None:
+    """Refuse a tracker whose package is not installed.
+
+    Args:
+        logger: the keys of `logger`.
+
+    Raises:
+        ConfigError: it is not; the line says how to install it.
+    """
+    name = logger["name"]
+    if name == "none":
+        return
+    found = find_spec(name)
+    if found is None or found.origin is None:  # None: a folder that has the package's name
+        raise ConfigError(f"logger={name}: {name} is not installed; {installs(name)} installs it")
+
+
+def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None:
+    if logger["name"] == "tensorboard":
+        from fmbench.tracking.tensorboard import TensorBoard
+
+        return TensorBoard(folder)
+    if logger["name"] == "mlflow":
+        from fmbench.tracking.mlflow import MLflow
+
+        return MLflow(folder, logger["experiment"], base)
+    return None
+
+
+def settings(record: Record) -> dict[str, str | int | float | bool]:
+    """What a run is made of: the options chosen, and every key that a record keeps.
+
+    With a target of its own an option gives something else: then its class is named.
+
+    Returns:
+        By the names that overrides have; lists and null as JSON.
+    """
+    built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler")}
+    chosen = {**record.choices, **built}
+    if record.experiment is not None:
+        chosen["experiment"] = record.experiment
+    values = {key: _plain(value) for key, value in leaves(record.config)}
+    return values | {name: str(option) for name, option in chosen.items()}
+
+
+def _plain(value: Any) -> str | int | float | bool:
+    return value if isinstance(value, (str, int, float, bool)) else json.dumps(value, default=str)
+
+
+def final(record: Record) -> dict[str, float]:
+    """The numbers of a run that is at its end: accuracies 0 to 1, times in seconds.
+
+    Empty for one that was stopped or has failed, which may go on.
+    """
+    if record.status not in FINAL:
+        return {}
+    values = {
+        "test_accuracy": record.test_accuracy,
+        "best_test_accuracy": record.best_test_accuracy,
+        "validation_accuracy": record.validation_accuracy,
+        "parameters": record.parameters,
+        "flops": record.flops,
+        **{f"{name}_seconds": value for name, value in record.seconds.items()},
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}

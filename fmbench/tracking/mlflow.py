@@ -1,0 +1,267 @@
+"""MLflow: a run of its own for each run, on the user's server or in `mlflow.db`.
+
+Only the environment says where the server is, as with every program that uses MLflow: a config
+could be a stranger's, and would choose who gets the numbers.
+"""
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fmbench.core.files import file_lock, read_regular, write_whole
+from fmbench.records.record import (
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    MLFLOW_NAME,
+    PRUNED,
+    Record,
+)
+from fmbench.tracking import SERVER_VARIABLE, Line, final, settings, silenced
+
+#: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
+DATABASE_NAME = "mlflow.db"
+
+#: Held while a database is opened: of runs that make its tables at once all but one would fail.
+LOCK_NAME = ".mlflow.lock"
+
+#: Seconds to wait for it, and for another run's writing; the tables take about five.
+_PATIENCE = 60.0
+
+#: What MLflow is told unless the user has told it something else: to report no usage to its makers,
+#: and not to hold a run up for minutes when its server is gone.
+_MANNERS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+#: MLflow's words for how a run has ended.
+_STATUS = {
+    COMPLETED: "FINISHED",
+    DIVERGED: "FAILED",
+    FAILED: "FAILED",
+    INTERRUPTED: "KILLED",
+    PRUNED: "KILLED",
+}
+
+#: A metric's name, its step and its value.
+Point = tuple[str, int, float]
+
+#: Characters of a value; MLflow takes 6,000.
+_LONGEST = 5000
+
+#: Most metrics, and most parameters, in one request.
+_METRICS, _PARAMETERS = 1000, 100
+
+#: Shows that a run is that of the folder which names it.
+_TAG = "fmbench.token"
+
+
+class MLflow:
+    """Writes parameters, metrics and tags of one run.
+
+    MLflow takes no point back: of an epoch that was computed twice, because the run was killed
+    after its last checkpoint, the numbers of the first time stay.
+
+    Args:
+        folder: of the run; keeps the id of its MLflow run.
+        experiment: what MLflow files it under; made if it is not there.
+        base: where the database is, if there is no server.
+    """
+
+    def __init__(self, folder: Path, experiment: str, base: Path) -> None:
+        self.folder = folder
+        self.experiment = experiment
+        self.base = base
+        self.step = 0  # epochs that it has been told of
+        self.known: dict[str, dict[int, float]] = {}  # values by metric and step
+
+    def begin(self, record: Record, history: Sequence[Line]) -> None:
+        """Begin a run, or go on with the one that the folder names."""
+        with self._connected():
+            known = self._find()
+            if known is None:
+                known = self._create(record)
+            wanted = {name: _text(value) for name, value in settings(record).items()}
+            new = [(name, wanted[name]) for name in wanted if name not in known]
+            for start in range(0, len(new), _PARAMETERS):
+                parameters = [
+                    self.entities.Param(*pair) for pair in new[start : start + _PARAMETERS]
+                ]
+                self.client.log_batch(self.run, params=parameters)
+            self._log(point for line in history for point in _points(line))
+        self.step = len(history)
+
+    def settle(self, record: Record) -> None:
+        """Write how a run has ended whose own process could not, if it had begun."""
+        with self._connected():
+            if self._find() is not None:
+                self._terminate(record)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        with _manners():
+            import mlflow
+        self.entities = mlflow.entities
+        with _manners():  # once more: the import turns its loggers up
+            where = os.environ.get(SERVER_VARIABLE) or _database(self.base)
+            if where.startswith("http"):
+                self.client = mlflow.MlflowClient(tracking_uri=where)
+            else:
+                with _alone(self.base / LOCK_NAME):
+                    self.client = mlflow.MlflowClient(tracking_uri=where)
+            yield
+
+    def _find(self) -> set[str] | None:
+        """Go on with the run that the folder names; its parameters, or None where there is none."""
+        try:
+            noted = json.loads(read_regular(self.folder / MLFLOW_NAME, 1000))
+            named, token = noted["run"], noted.get("token")
+        except (AttributeError, LookupError, OSError, TypeError, ValueError, RecursionError):
+            return None
+        try:
+            found = self.client.get_run(str(named))
+        except Exception as error:
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return None  # removed, or on another server
+            raise
+        if found.info.lifecycle_stage != "active":
+            return None
+        # A folder that was received may name any run of the user's; those of an older fmbench have
+        # no token.
+        tags = found.data.tags
+        if tags.get("mlflow.source.name") != "fmbench" or tags.get(_TAG) != token:
+            return None
+        self.run = found.info.run_id
+        for metric in found.data.metrics:
+            points = self.client.get_metric_history(self.run, metric)
+            self.known[metric] = {point.step: point.value for point in points}
+        self.client.update_run(self.run, status="RUNNING")
+        return set(found.data.params)
+
+    def _create(self, record: Record) -> set[str]:
+        git = record.git or {}
+        tags = {
+            "mlflow.source.name": "fmbench",
+            "mlflow.source.git.commit": git.get("commit"),
+            "fmbench.version": record.fmbench_version,
+            _TAG: (token := secrets.token_hex(16)),
+            "fmbench.status": record.status,
+        }
+        name = "/".join([record.model, *self.folder.absolute().parts[-2:]])
+        created = self.client.create_run(
+            self._experiment(),
+            run_name=name,
+            tags={key: value for key, value in tags.items() if value is not None},
+        )
+        self.run = created.info.run_id
+        write_whole(self.folder / MLFLOW_NAME, _noted(self.run, token))
+        return set()
+
+    def _experiment(self) -> str:
+        """The experiment's id; another run may be making it just now."""
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self.experiment))
+            except Exception:
+                found = self.client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def epoch(self, line: Line) -> None:
+        """Write an epoch's numbers."""
+        with _manners():
+            self._log(_points(line))
+        self.step += 1
+
+    def end(self, record: Record) -> None:
+        """Write how the run has ended."""
+        with _manners():
+            # A completed run may take its look at the test set later: what it changes counts.
+            values = {f"final_{name}": value for name, value in final(record).items()}
+            self._log(
+                (name, self.step, value)
+                for name, value in values.items()
+                if self.known.get(name, {}).get(self.step) != value
+            )
+            self._terminate(record)
+
+    def _terminate(self, record: Record) -> None:
+        tags = {
+            "fmbench.status": record.status,
+            "fmbench.error": (record.error or "")[:_LONGEST],
+            "fmbench.key": record.key,
+            "fmbench.training.device": record.device or "",
+        }
+        of_run = [self.entities.RunTag(key, value) for key, value in tags.items()]
+        self.client.log_batch(self.run, tags=of_run)
+        self.client.set_terminated(self.run, _STATUS.get(record.status, "KILLED"))
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
+    def _log(self, points: Iterable[Point]) -> None:
+        now = int(time.time() * 1000)
+        new = [
+            self.entities.Metric(name, value, now, step)
+            for name, step, value in points
+            if name.startswith("final_") or step not in self.known.get(name, {})
+        ]
+        for start in range(0, len(new), _METRICS):
+            self.client.log_batch(self.run, metrics=new[start : start + _METRICS])
+
+
+def _noted(run: str, token: str) -> bytes:
+    """The content of `mlflow.json`."""
+    return json.dumps({"run": run, "token": token}).encode() + b"\n"
+
+
+def _text(value: str | float) -> str:
+    return (value if isinstance(value, str) else json.dumps(value))[:_LONGEST]
+
+
+def _points(line: Line) -> Iterator[Point]:
+    return ((name, line["epoch"], value) for name, value in line.items() if name != "epoch")
+
+
+def _database(base: Path) -> str:
+    path = str((base / DATABASE_NAME).absolute())
+    if re.search("[?#%]", path):
+        raise ValueError(f"{path}: its URL cannot be written; {SERVER_VARIABLE} may name another")
+    # Seconds to wait for another run that is writing; SQLite's own five are few on a busy disk.
+    return f"sqlite:///{path}?timeout={_PATIENCE}"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a file's lock, for which others are waited; where it cannot be had, do without."""
+    lock = file_lock(path, seconds=_PATIENCE)
+    with suppress(OSError):  # filelock's Timeout is one
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.release()
+
+
+@contextmanager
+def _manners() -> Iterator[None]:
+    """See to it that MLflow is quiet, reports to nobody, and gives up in time."""
+    missing = {name: value for name, value in _MANNERS.items() if name not in os.environ}
+    os.environ |= missing
+    try:
+        with silenced("mlflow", "alembic", "urllib3"):
+            yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

@@ -1,0 +1,149 @@
+"""TensorBoard: event files in `tensorboard/` of the run folder."""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.plugin_data_pb2 import (
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from fmbench.records.record import COMPLETED, FINAL, TENSORBOARD_NAME, Record
+from fmbench.tracking import Line, final, settings, silenced
+
+#: What every event file's name begins with; the second of its beginning follows.
+_PREFIX = "events.out.tfevents."
+
+
+class TensorBoard:
+    """Writes scalars, and settings and status for the HParams page.
+
+    TensorBoard keeps scalars as float32. A start of the run writes a file of its own, which opens
+    with the step from which on earlier files do not count any more.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / TENSORBOARD_NAME
+        self.step = 0  # epochs that it has been told of
+        self.writer: Any = None
+        self.threads: set[threading.Thread] = set()  # the writer's
+        self.before: frozenset[threading.Thread] | None = None  # those before it, while it opens
+        self.others_hook = threading.excepthook
+
+    def begin(self, record: Record, history: Sequence[Line]) -> None:
+        """Open a file; write what earlier ones lack of the epochs so far."""
+        held = self._held()
+        kept = next((place for place in range(len(history)) if place not in held), len(history))
+        fresh = not self._files()
+        self.before = frozenset(threading.enumerate())
+        threading.excepthook = self._hook
+        self.writer = SummaryWriter(str(self.path), purge_step=None if fresh else kept)
+        self.threads, self.before = set(threading.enumerate()) - self.before, None
+        if fresh:  # of several only the first would count
+            self._write_session(record)
+        for line in history[kept:]:
+            self._write(line)
+        self.step = len(history)
+        self.writer.flush()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.path.glob(f"{_PREFIX}*"))
+
+    def _held(self) -> set[int]:
+        """The epochs that are in the files of earlier starts, as TensorBoard will read them."""
+        files = self._files()
+        # They are read in the order of their names.
+        if files and files[-1].name >= f"{_PREFIX}{int(time.time()):010d}":
+            for path in files:  # this very second, or the clock was set back
+                path.unlink()
+            return set()
+        if not files:
+            return set()
+        events = EventAccumulator(str(self.path), size_guidance={"scalars": 0})
+        with silenced("tensorboard"):  # it is no news that a run was started again
+            events.Reload()
+        known = "learning_rate" in events.Tags()["scalars"]
+        return {event.step for event in events.Scalars("learning_rate")} if known else set()
+
+    def epoch(self, line: Line) -> None:
+        """Write an epoch's numbers, and have them on the disk."""
+        self._write(line)
+        self.step += 1
+        self.writer.flush()
+
+    def _write(self, line: Line) -> None:
+        for name, value in line.items():
+            if name != "epoch":
+                self.writer.add_scalar(_tag(name), value, line["epoch"])
+
+    def end(self, record: Record) -> None:
+        """Write how the run has ended, and close the file."""
+        for name, value in final(record).items():
+            self.writer.add_scalar(f"final/{name}", value, self.step)
+        status = f"{record.status}: {record.error}" if record.error else record.status
+        self.writer.add_text("status", status, self.step)
+        if record.status in FINAL:
+            good = record.status == COMPLETED
+            status_info = SessionEndInfo(
+                status=Status.Value("STATUS_SUCCESS" if good else "STATUS_FAILURE"),
+                end_time_secs=time.time(),
+            )
+            self._add(metadata.SESSION_END_INFO_TAG, session_end_info=status_info)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Close the file, as far as that is possible."""
+        if self.writer is not None:
+            with suppress(Exception):
+                self.writer.close()
+        if threading.excepthook == self._hook:
+            threading.excepthook = self.others_hook
+
+    def _hook(self, error: threading.ExceptHookArgs) -> None:
+        """Say nothing of the writer's thread, whose error `flush` raises once more."""
+        opening = self.before is not None and error.thread not in self.before
+        if not opening and error.thread not in self.threads:
+            self.others_hook(error)
+
+    def _write_session(self, record: Record) -> None:
+        """Write the settings.
+
+        Without a summary of the whole experiment: TensorBoard then makes its columns out of all
+        runs that it sees, and would otherwise take those of the first run for all.
+        """
+        start = SessionStartInfo(start_time_secs=time.time())
+        for name, value in settings(record).items():
+            if isinstance(value, bool):
+                start.hparams[name].bool_value = value
+            elif isinstance(value, str):
+                start.hparams[name].string_value = value
+            else:
+                start.hparams[name].number_value = value
+        self._add(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+
+    def _add(self, tag: str, **content: Any) -> None:
+        data = HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
+        of_plugin = SummaryMetadata.PluginData(
+            plugin_name=metadata.PLUGIN_NAME, content=data.SerializeToString()
+        )
+        value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=of_plugin))
+        self.writer.file_writer.add_summary(Summary(value=[value]), 0)
+
+
+def _tag(name: str) -> str:
+    """`loss/train` for `train_loss`: TensorBoard shows side by side what begins alike."""
+    part, _, what = name.partition("_")
+    return f"{what}/{part}" if what in ("loss", "accuracy") else name

@@ -1,0 +1,1 @@
+"""Device, step, trainer, checkpoint, cost and weights; nothing of configs and folders."""

@@ -1,0 +1,495 @@
+"""Checkpoints: what a run needs to go on, in a file that is whole or not used.
+
+A checkpoint is the SHA-256 of what follows it, and a PyTorch archive of tensors, numbers and texts
+that is read with `weights_only=True`: reading one starts no code. It may be a stranger's all the
+same, whose SHA-256 is right too. So it is read within bounds, and what it holds takes the place of
+what a trainer has only where it is of the same kind.
+"""
+
+import contextlib
+import copy
+import hashlib
+import io
+import os
+import pickletools
+import random
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fmbench.core import machine
+from fmbench.core.console import logger
+from fmbench.core.errors import StorageError
+from fmbench.core.files import open_regular, remove, whole_file
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+log = logger(__name__)
+
+#: Opens every checkpoint; the number is the format's.
+MAGIC = b"fmbench checkpoint 1\n"
+
+#: Bytes that are hashed at once.
+_PART = 2**20
+
+#: Seconds between checkpoints: at least so many after an epoch, and within one, where the epochs
+#: of a large net take hours.
+AFTER_EPOCH, WITHIN_EPOCH = 5.0, 300.0
+
+#: A checkpoint is due when the last one is so many times as long ago as it took to write: 2 %.
+PATIENCE = 50
+
+
+#: The end of an archive as PyTorch writes it (APPNOTE.TXT of PKWARE, sections 4.3.14 to 4.3.16):
+#: the record of its directory, what points at that record, and the same for old readers.
+_END = struct.Struct("<4s Q HHII QQQQ 4s I Q I 4s HHHHIIH")
+
+#: An entry of its directory (section 4.3.12), before its name.
+_ENTRY = struct.Struct("<4s HHHH 4x II I HHH 8x I")
+
+#: What a pickle may name: what PyTorch writes for tensors, numbers and texts. Others that its
+#: reader knows take memory as large as they are told.
+_NAMES = re.compile(
+    r"torch\._utils _rebuild_(tensor_v[23]|parameter)|torch (Size|device|bool|[a-z]+\d+)"
+    r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|collections (OrderedDict|Counter)"
+    r"|(__builtin__|builtins) (set|complex)"
+)
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what was written."""
+
+
+class Bounds(NamedTuple):
+    """How large a checkpoint can be, in bytes: the file, and what of it is no tensor."""
+
+    file: int
+    texts: int
+
+
+def bounds(model: nn.Module, optimizer: Optimizer, scheduler: object, *, epochs: int) -> Bounds:
+    """How large the checkpoints of a run can be.
+
+    Args:
+        model: of the run.
+        optimizer: over its parameters.
+        scheduler: of its learning rate.
+        epochs: of the run, each a line of its history.
+    """
+    state = list(model.state_dict().values())
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
+    texts = 2**22 + 1000 * min(epochs, 10**6) + 1000 * (len(state) + 4 * len(parameters))
+    known = is_torchs(optimizer) and is_torchs(scheduler)
+    if not known or not all(isinstance(value, Tensor) for value in state):
+        memory = machine.usable().memory or 2**40  # one's own may keep anything
+        return Bounds(memory, memory)
+    return Bounds(
+        texts + sum(one.nbytes for one in state) + 4 * sum(one.nbytes for one in parameters), texts
+    )
+
+
+def is_torchs(part: object) -> bool:
+    """Whether an optimizer or a scheduler is one of PyTorch's."""
+    return type(part).__module__.startswith("torch.optim")
+
+
+class _Hashed:
+    """A file as PyTorch writes into it: what is written is hashed on its way.
+
+    PyTorch's writer does not survive an error of its file, so that is kept until it has ended.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        view = memoryview(content).cast("B")
+        if self.error is None:
+            self.digest.update(view)
+            try:
+                self.file.write(view)
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def flush(self) -> None:
+        """The file is flushed when all of it is there."""
+
+
+def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
+    """Write a checkpoint, tensor by tensor; its SHA-256 last, into the place left for it.
+
+    Args:
+        state: nested dictionaries and lists of tensors, numbers and texts.
+        file: empty, and one that can be moved in.
+
+    Raises:
+        OSError: the file cannot be written.
+        DamagedError: the state holds what PyTorch cannot write.
+    """
+    file.write(MAGIC + b"0" * 64 + b"\n")
+    hashed = _Hashed(file)
+    try:
+        torch.save(state, cast("IO[bytes]", hashed))
+    except Exception as error:
+        # A foreign schedule may keep what cannot be written; that must not end the run.
+        raise DamagedError(f"cannot be written: {_reason(error)}") from error
+    if hashed.error is not None:
+        raise hashed.error
+    file.seek(len(MAGIC))
+    file.write(hashed.digest.hexdigest().encode())
+
+
+class _Parts(io.RawIOBase):
+    """A file as PyTorch reads an archive from it: not a part of it again and again.
+
+    PyTorch's reader does not pass on what its file raises: to it the file then ends.
+    """
+
+    def __init__(self, file: IO[bytes], most: int, between: Callable[[], None]) -> None:
+        self.file = file
+        self.left = most
+        self.between = between
+        self.error: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        try:
+            self.between()
+        except BaseException as error:  # noqa: BLE001 - raised again by `read_state`
+            self.error = error
+        view = memoryview(buffer).cast("B")
+        if self.error is not None or self.left < len(view):
+            return 0
+        content = self.file.readinto(view)  # type: ignore[attr-defined]
+        self.left -= content
+        return int(content)
+
+
+def read_state(
+    file: IO[bytes],
+    device: str = "cpu",
+    *,
+    texts: int | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """What `write_state` was given, its tensors on the CPU.
+
+    Args:
+        file: at its beginning; read twice, first to hash it.
+        device: another one for the tensors: `meta` keeps none of their numbers.
+        texts: bytes that there may be beside the tensors; None for any number.
+        between: called after every part; what it raises ends the reading.
+
+    Raises:
+        DamagedError: a byte is missing or not as it was written, or it is no checkpoint.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(len(MAGIC) + 65)
+    if not head.startswith(MAGIC):
+        raise DamagedError("does not begin as a checkpoint does")
+    digest = hashlib.sha256()
+    while part := file.read(min(_PART, size - file.tell())):
+        digest.update(part)
+        between()
+    if head[len(MAGIC) :] != digest.hexdigest().encode() + b"\n":
+        raise DamagedError("its SHA-256 is another than was written")
+    _refuse_packed(file, len(head), size, size if texts is None else texts)
+    file.seek(len(head))
+    parts = _Parts(file, 2 * size, between)
+    try:
+        state = torch.load(cast("IO[bytes]", parts), map_location=device, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if parts.error is not None:
+            raise parts.error from None
+        raise DamagedError(f"PyTorch cannot read it: {_reason(error)}") from error
+    if not isinstance(state, dict):
+        raise DamagedError("holds no state")
+    return state
+
+
+def _refuse_packed(file: IO[bytes], start: int, end: int, texts: int) -> None:
+    """Refuse an archive that PyTorch did not write: it can take far more memory than its bytes.
+
+    Its directory is looked for where PyTorch's reader finds it, and nowhere else.
+
+    Args:
+        file: holds it from `start` to `end`.
+        start: byte.
+        end: byte.
+        texts: bytes that its directory and its pickle may have.
+
+    Raises:
+        DamagedError: it has compressed entries, is no archive, or names what it may not.
+    """
+    try:
+        file.seek(max(start, end - _END.size))
+        found = _END.unpack(file.read(_END.size))
+        mark, here, count, size, place, locator, at, last = (
+            found[index] for index in (0, 6, 7, 8, 9, 10, 12, 14)
+        )
+        if (mark, locator, last, found[-1]) != (b"PK\6\6", b"PK\6\7", b"PK\5\6", 0):
+            raise DamagedError("is no archive as PyTorch writes them")
+        if here != count or place + size != at or at != end - start - _END.size or size > texts:
+            raise DamagedError("its archive is no whole one")
+        file.seek(start + place)
+        directory = file.read(size)
+        offset, pickles = 0, []
+        for _ in range(count):
+            entry = _ENTRY.unpack_from(directory, offset)
+            method, _, _, length, *lengths, begin = entry[4:]
+            name = directory[offset + _ENTRY.size :][: lengths[0]]
+            if entry[0] != b"PK\1\2" or method != 0:
+                raise DamagedError("its archive is compressed, which PyTorch does not do")
+            if name.lower().endswith(b"data.pkl"):
+                pickles.append((begin, length))
+            offset += _ENTRY.size + sum(lengths)
+        (pickled,) = pickles
+        if offset != size or pickled[1] > texts:
+            raise DamagedError("its archive is no whole one")
+        file.seek(start + pickled[0] + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        named = [text for code, text, _ in pickletools.genops(file.read(pickled[1]))
+                 if code.name in ("GLOBAL", "INST")]  # fmt: skip
+    except (struct.error, ValueError, OSError) as error:
+        raise DamagedError("is no archive as PyTorch writes them") from error
+    unknown = [text for text in named if not _NAMES.fullmatch(str(text))]
+    if unknown:
+        raise DamagedError("PyTorch cannot read it: it holds more than tensors, numbers and texts")
+
+
+def _reason(error: Exception) -> str:
+    """What the many lines of PyTorch come down to."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "weights_only" in text:
+        return "it holds more than tensors, numbers and texts"
+    return text[:200]
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest and the one before it.
+
+    Args:
+        path: of the newest.
+        before: of the one before, which is used where the newest is damaged.
+        every: epochs from one to the next; 0 for none but when the run is stopped; None for after
+            each epoch that takes its time, within the very long ones, and never for more than
+            about 2 % of the time.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        before: Path,
+        *,
+        every: int | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.before = before
+        self.every = every
+        self.clock = clock
+        self.last = clock()
+        self.cost = 0.0  # seconds that the last one took
+        self.sound = True  # the newest, as far as is known: a damaged one is not kept
+        self.proven = False  # that what is written can be read
+        self.damaged: list[Path] = []  # what was found so
+
+    def due_after(self, epochs: int) -> bool:
+        """Whether to write one now that so many epochs are done."""
+        if self.every is None:
+            return self._waited(AFTER_EPOCH)
+        return self.every > 0 and epochs % self.every == 0
+
+    def due_within(self) -> bool:
+        """Whether to write one in the middle of an epoch."""
+        return self.every is None and self._waited(WITHIN_EPOCH)
+
+    def _waited(self, seconds: float) -> bool:
+        return self.clock() - self.last >= max(seconds, PATIENCE * self.cost)
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint; the one before stays until this one is whole.
+
+        Raises:
+            StorageError: it cannot be written; those that are there stay.
+            DamagedError: it could not be read again: something in it is of a class of its own, as
+                the state of a foreign schedule may be.
+        """
+        start = self.clock()
+        try:
+            with whole_file(self.path, keep=self.before if self.sound else None) as file:
+                write_state(state, file)
+                if not self.proven:
+                    file.flush()
+                    with Path(file.name).open("rb") as written:
+                        read_state(written, "meta")
+                    self.proven = True
+            self.sound = True
+        finally:
+            self.last = self.clock()
+            self.cost = self.last - start
+
+    def read(
+        self, bounds: Bounds | None = None, between: Callable[[], None] = lambda: None
+    ) -> dict[str, Any] | None:
+        """The newest state that is whole; None where there is none, `damaged` says why.
+
+        Args:
+            bounds: of the run; None for any size.
+            between: called again and again; what it raises ends the reading.
+
+        Raises:
+            StorageError: a file is there and cannot be read, or is larger than one of this run.
+        """
+        most = Bounds(2**63, 2**63) if bounds is None else bounds
+        for path in (self.path, self.before):
+            try:
+                with open_regular(path, most.file) as file:
+                    return read_state(file, texts=most.texts, between=between)
+            except FileNotFoundError:
+                continue
+            except DamagedError as error:
+                if path == self.path:
+                    self.sound = False
+                self.damaged.append(path)
+                log.warning("%s is damaged and not used: %s", path, error)
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        return None
+
+    def remove(self) -> None:
+        """Remove what is there; a completed run needs none.
+
+        Raises:
+            StorageError: one cannot be removed.
+        """
+        for path in (self.path, self.before):
+            remove(path)
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Where every global source of random numbers stands that a net may draw from."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss,
+                  cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }  # fmt: skip
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Put them back where `random_states` found them.
+
+    Raises:
+        Exception: they are none.
+    """
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    if type(position) is not int or not 0 <= position <= len(keys):
+        raise DamagedError("NumPy's random numbers stand nowhere")  # NumPy would read there
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextlib.contextmanager
+def preserved(
+    model: nn.Module, optimizer: Optimizer | None = None, *, device: torch.device
+) -> Iterator[tuple[nn.Module, Any]]:
+    """Steps that are only tried: at the end everything is as it was, to the bit.
+
+    What is yielded shares its parameters and buffers with the net, so that trying it costs the
+    memory of the weights once. These, their gradients, the modes (training or evaluation) and every
+    global source of random numbers are put back. What else a net keeps, such as counters, lists or
+    a generator of its own, and the state of the optimizer belong to a copy, which is thrown away.
+    Of a net that cannot be copied the attributes are put back, the contents of lists and
+    dictionaries too.
+
+    Args:
+        model: on the device.
+        optimizer: over its parameters.
+        device: whose random numbers are put back too.
+
+    Yields:
+        The net to call, and the optimizer to step, None where none was given.
+    """
+    tensors = list(dict.fromkeys([*model.parameters(), *model.buffers()]))
+    data = [tensor.data for tensor in tensors]
+    saved = [values.clone() for values in data]
+    gradients = [tensor.grad for tensor in tensors]
+    modes = [(module, module.training) for module in model.modules()]
+    random_numbers = random_states(device)
+    # deepcopy takes what the memo holds for an object's id in place of copying that object.
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    attributes: list[Callable[[], None]] = []
+    try:
+        for tensor in tensors:  # what a step adds to gradients, it adds to none of these
+            tensor.grad = None
+        try:
+            tried = copy.deepcopy(model, memo := dict(shared))
+        except Exception:  # noqa: BLE001 - a stranger's net may refuse in any way
+            tried, memo = model, shared | {id(module): module for module in model.modules()}
+            attributes = [_attributes_kept(module) for module in model.modules()]
+        yield tried, copy.deepcopy(optimizer, memo)
+    finally:
+        for put_back in attributes:
+            put_back()
+        for tensor, values, before, gradient in zip(tensors, data, saved, gradients, strict=True):
+            tensor.data, tensor.grad = values, gradient
+            # A view of one number as many cannot be written to, by the net neither.
+            with contextlib.suppress(RuntimeError):
+                values.copy_(before)
+        for module, mode in modes:
+            module.training = mode
+        restore_random_states(random_numbers, device)
+
+
+def _attributes_kept(module: nn.Module) -> Callable[[], None]:
+    """What puts the attributes of a module back, in place: others may hold the same lists."""
+    held = dict(vars(module))
+    contents = [(at, copy.copy(at)) for at in held.values() if isinstance(at, (dict, list, set))]
+    states = [(at, at.get_state()) for at in held.values() if isinstance(at, torch.Generator)]
+
+    def put_back() -> None:
+        vars(module).clear()
+        vars(module).update(held)
+        for value, before in contents:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+        for generator, state in states:
+            generator.set_state(state)
+
+    return put_back

@@ -1,0 +1,371 @@
+"""What a run computes on: device, precision, memory format, threads; and their names."""
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import random
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from fmbench._version import __version__
+from fmbench.core import machine
+from fmbench.core.console import logger
+from fmbench.core.errors import ConfigError
+
+log = logger(__name__)
+
+#: Forward FLOPs per image from which `precision=auto` takes bfloat16. Below it the conversions cost
+#: more than the faster arithmetic saves. Images/s of bf16 over fp32, training in batches of 64 on
+#: two cores with AVX-512 BF16: LeNet (0.8 M) 1.0x, MobileNet V3 small (4 M) 0.5x, ResNet-18 of a
+#: quarter of its width (57 M) 1.4x, DenseNet-BC-40 (110 M) 1.6x, ResNet-18 (0.9 G) 1.9x. On a GPU
+#: nobody has measured it: the same number stands there untried, and the log says so.
+BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
+
+#: Asked for by cuBLAS before its first call, where it is to give the same bits (PyTorch's notes on
+#: reproducibility).
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+#: How the numbers of a batch of images may lie in memory, by the names that a config has for them.
+#: In channels_last, which oneDNN and cuDNN are fastest in, the channels of a pixel lie together.
+MEMORY_FORMATS = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
+
+#: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "could not create a memory object",
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the way a net is run on it."""
+
+    torch: torch.device
+    precision: str  # "fp32" or "bf16": of the forward pass; weights are always float32
+    threads: int
+    deterministic: bool
+    memory_format: str = "channels_last"  # "auto" until `fmbench.training.rehearsal` has chosen one
+    cuda_graphs: bool = False  # steps are recorded once and replayed
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context that a forward pass runs in."""
+        if self.precision == "bf16":
+            return torch.autocast(self.torch.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a net to the device, its weights into the memory format."""
+        return model.to(self.torch).to(memory_format=MEMORY_FORMATS[self.memory_format])
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given, so that a clock may be read."""
+        if self.torch.type == "cuda":
+            torch.cuda.synchronize(self.torch)
+
+    def memory(self) -> int | None:
+        """Bytes of memory that a run may use, or None where the system does not tell."""
+        if self.torch.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.torch).total_memory)
+        return machine.usable().memory
+
+    @property
+    def name(self) -> str:
+        """The hardware as a reader knows it."""
+        if self.torch.type == "cuda":
+            return torch.cuda.get_device_name(self.torch)
+        return f"{processor()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that may change the bits or the speed of a run without changing its meaning."""
+        return {
+            "fmbench": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),  # a text, of no class of its own
+            "torchvision": metadata.version("torchvision"),
+            "numpy": np.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": self.torch.type,
+            "processor": processor(),
+            "gpu": torch.cuda.get_device_name(self.torch) if self.torch.type == "cuda" else None,
+            "threads": self.threads,
+            "precision": self.precision,
+            "memory_format": self.memory_format,
+            "deterministic": self.deterministic,
+            "cuda_graphs": self.cuda_graphs if self.torch.type == "cuda" else None,
+        }
+
+
+def select(
+    device: str,
+    *,
+    threads: int | None,
+    deterministic: bool,
+    memory_format: str = "auto",
+    cuda_graphs: bool = False,
+) -> Device:
+    """The device asked for, set up for this process.
+
+    How a net is run on it, `choose_precision` and `fmbench.training.rehearsal` say.
+
+    Raises:
+        ConfigError: the device is not there, or has no CUDA graphs.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        chosen = torch.device("cpu")
+    else:
+        # Parsed here: torch.device keeps 8 bits of the index, so that cuda:256 would be cuda:0.
+        index = int(device.partition(":")[2] or 0)
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if index >= count:
+            there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(count))])
+            raise ConfigError(f"device={device}: no such device here; there are: {there}")
+        chosen = torch.device("cuda", index)
+        torch.cuda.set_device(chosen)
+    if cuda_graphs and chosen.type != "cuda":
+        raise ConfigError(f"cuda_graphs=true: device={chosen} has none; must be false there")
+    threads = threads or machine.threads()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32, 10 bits.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    if deterministic:
+        os.environ.setdefault(_WORKSPACE, ":4096:8")
+    return Device(
+        chosen,
+        precision="fp32",
+        threads=threads,
+        deterministic=deterministic,
+        memory_format=memory_format,
+        cuda_graphs=cuda_graphs,
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not to be had."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+
+
+_backends = torch.backends
+
+#: What decides how a net is computed, beside what `select` sets: where it is kept, and what it is
+#: to be. Some follow from others: those are further down.
+_FLAGS: tuple[tuple[Any, str, Any], ...] = (
+    (_backends, "fp32_precision", "none"),
+    (_backends.cudnn, "fp32_precision", "none"),
+    (_backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    (_backends.cuda.matmul, "fp32_precision", "ieee"),
+    (_backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+    (_backends.cudnn, "enabled", True),
+    (_backends.cudnn, "deterministic", False),
+    (_backends.cudnn, "benchmark", False),
+    (_backends.mkldnn, "enabled", True),
+    (_backends.mkldnn, "deterministic", False),
+    (_backends.mkldnn, "fp32_precision", "none"),
+    (_backends.mkldnn.matmul, "fp32_precision", "none"),  # type: ignore[attr-defined]
+    (_backends.mkldnn.conv, "fp32_precision", "none"),  # type: ignore[attr-defined]
+)
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """PyTorch as it comes, whatever is set in the process; afterwards all is as it was.
+
+    Device, data type, gradients, autocast, what `select` sets; and where the random numbers stand,
+    PyTorch's, NumPy's and Python's.
+    """
+    flags = [(holder, name, getattr(holder, name)) for holder, name, _ in _FLAGS]
+    workspace = os.environ.get(_WORKSPACE)
+    with contextlib.ExitStack() as kept:
+        kept.callback(_set_flags, flags)
+        _set_flags(_FLAGS)
+        kept.callback(torch.set_num_threads, torch.get_num_threads())
+        kept.callback(
+            torch.use_deterministic_algorithms,  # sets some of the flags
+            torch.are_deterministic_algorithms_enabled(),
+            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        if workspace is None:
+            kept.callback(os.environ.pop, _WORKSPACE, None)
+        kept.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        kept.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        torch.set_autocast_cache_enabled(True)
+        if _flushes_denormals():
+            kept.callback(torch.set_flush_denormal, True)
+            torch.set_flush_denormal(False)
+        if torch.is_anomaly_enabled():
+            kept.enter_context(torch.autograd.set_detect_anomaly(False))
+        if torch.get_default_device().type != "cpu":
+            kept.enter_context(torch.device("cpu"))
+        kept.enter_context(torch.inference_mode(False))
+        kept.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                kept.enter_context(torch.autocast(kind, enabled=False))
+        kept.enter_context(_random_numbers_kept())
+        yield
+
+
+def _set_flags(flags: Sequence[tuple[Any, str, Any]]) -> None:
+    for holder, name, value in flags:
+        if getattr(holder, name) != value:
+            setattr(holder, name, value)
+
+
+def _flushes_denormals() -> bool:
+    """Whether numbers below the smallest normal one count as 0 in this thread."""
+    return bool(np.float64(sys.float_info.min) / np.float64(2) == 0)
+
+
+@contextlib.contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    python, arrays, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+    current = torch.cuda.current_device() if on_gpu else 0
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_rng_state(own)
+        if on_gpu:
+            torch.cuda.set_rng_state_all(gpus)
+            torch.cuda.set_device(current)
+        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by the run
+            torch.cuda.manual_seed_all(torch.initial_seed())
+            torch.cuda.set_device(current)
+
+
+def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:
+    """What `auto` comes to: bf16 where the hardware has it and the net costs enough, else fp32.
+
+    Args:
+        precision: auto, fp32 or bf16.
+        device: where the net runs.
+        flops: of a forward pass, per image; None where they could not be counted.
+    """
+    if precision != "auto":
+        return precision
+    if not _has_bf16(device):
+        return "fp32"
+    if device.type == "cuda":
+        log.info(
+            "precision=auto: from how many FLOPs on bf16 is faster was measured on a CPU and is "
+            "not known of a GPU; precision=fp32 or bf16 decides it"
+        )
+    return "bf16" if (flops or 0) >= BF16_FLOPS[device.type] else "fp32"
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, rather than emulating it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def processor() -> str:
+    """The processor's model name."""
+    name = torch.cpu.get_capabilities().get("cpu_name")
+    return str(name or platform.processor() or platform.machine())
+
+
+#: Bytes left by earlier runs from which it is worth to look for what refers to itself.
+_MUCH = 50_000_000
+
+
+def give_back(device: torch.device) -> None:
+    """Have freed memory given back to the system, which the allocators would rather keep."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+class PeakMemory:
+    """The most memory held since construction: the GPU's for a GPU run, else the process's.
+
+    The processes of a sweep run many nets one after the other. What earlier ones have freed is
+    given back and the mark set back first; what they have left (kernels that are kept for another
+    time, above all) is not counted. Where that cannot be known well enough there is no number:
+    where the system does not let the mark be set back (only Linux does), and where earlier runs
+    have left so much that the number might be wrong by more than a tenth.
+
+    Args:
+        device: of the run.
+        own: bytes that the run holds already, of its data and its net.
+
+    Attributes:
+        before: bytes that the process held beside its own when its first run got so far.
+    """
+
+    before: ClassVar[int | None] = None
+
+    def __init__(self, device: torch.device, own: int = 0) -> None:
+        self.device = device
+        self.marked = device.type == "cuda"
+        self.left = 0
+        if self.marked:
+            gc.collect()
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        with contextlib.suppress(OSError):
+            self._mark(own)
+            if self.left > _MUCH:
+                gc.collect()  # takes a while, and most nets are gone without
+                self._mark(own)
+            self.marked = True
+
+    def _mark(self, own: int) -> None:
+        give_back(self.device)
+        beside = (_status("VmRSS") or 0) - own
+        if PeakMemory.before is None:
+            PeakMemory.before = beside
+        self.left = max(0, beside - PeakMemory.before)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes, or None where they are not known."""
+        if not self.marked:
+            return None
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        peak = _status("VmHWM")
+        if peak is None or 11 * self.left > peak:
+            return None
+        return peak - self.left
+
+
+def _status(field: str) -> int | None:
+    """Bytes, by a field of /proc/self/status."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+    return int(found[1]) * 1024 if found else None

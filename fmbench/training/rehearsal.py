@@ -1,0 +1,298 @@
+"""One batch through a net before its first step: what it dies of, and which memory format it takes.
+
+What is wrong with somebody's net is said in one line before the training begins, rather than by a
+traceback after the first epoch. Nothing of it is left: see `fmbench.training.checkpoint.preserved`.
+"""
+
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fmbench.core.console import logger
+from fmbench.core.errors import ConfigError, UserError
+from fmbench.data.loader import TrainLoader
+from fmbench.training.checkpoint import preserved
+from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
+
+log = logger(__name__)
+
+#: Of the images' labels; a net gives a number for each.
+CLASSES = 10
+
+#: Input channels, of a group, from which a 1 x 1 convolution with a stride is sound in
+#: channels_last on every CPU.
+SOUND_CHANNELS = 8
+
+#: Characters of what a net raises that are passed on.
+_LONGEST = 300
+
+
+class UnsoundConvolutionError(ConfigError):
+    """A net calls a convolution that damages memory on some processors."""
+
+
+class ConvolutionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses, before it is computed, each convolution that is not sound on a CPU.
+
+    On processors without AVX-512 oneDNN 3.13 (PyTorch 2.15) writes beyond its memory in the
+    backward pass of a 1 x 1 convolution with a stride above 1 and fewer than 8 input channels whose
+    images or weights lie in channels_last. It is refused on all, so that a run is the same
+    everywhere; seen at the operator, by whatever name the net calls it.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by PyTorch for every operator.
+
+        Raises:
+            UnsoundConvolutionError: it is such a convolution.
+        """
+        if func is torch.ops.aten.convolution.default:
+            images, weight, _, stride, _, _, transposed = args[:7]
+            channels = weight.shape[1]  # of a group
+            if (
+                not transposed
+                and images.device.type == "cpu"
+                and weight.shape[2:] == (1, 1)
+                and max(stride) > 1
+                and channels < SOUND_CHANNELS
+                and (_is_channels_last(images) or _is_channels_last(weight))
+            ):
+                raise UnsoundConvolutionError(
+                    f"the model calls a 1 x 1 convolution with stride {max(stride)} and "
+                    f"{channels} input channel{'s' if channels > 1 else ''}, which in "
+                    "channels_last damages memory on processors without AVX-512"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether PyTorch takes it to be, which goes by strides where a size of 1 leaves it open."""
+    least = 0
+    for axis in (1, 3, 2, 0):
+        if tensor.stride(axis) < least or (axis == 0 and least == tensor.stride(1)):
+            return False
+        least = tensor.stride(axis) * tensor.shape[axis]
+    return True
+
+
+def rehearse(
+    model: nn.Module,
+    loader: TrainLoader,
+    *,
+    evaluated: Collection[int],
+    label_smoothing: float,
+    device: Device,
+) -> tuple[Device, bool]:
+    """Move a net to its device and try it on a batch; the net is left as it is, to the bit.
+
+    Args:
+        model: what it is, on any device.
+        loader: of the training images.
+        evaluated: how many images there are in the batches of evaluation.
+        label_smoothing: share of the target spread over all classes.
+        device: to run on; where its memory format is `auto`, channels_last is tried first.
+
+    Returns:
+        The device with the memory format that the net runs in, and whether the last batch of an
+        epoch, one image, must be joined to the one before it, because the net dies of it.
+
+    Raises:
+        ConfigError: the net fails, or its outputs are not those of a classifier.
+        Exception: memory was not to be had.
+    """
+    asked = device.memory_format
+    formats = tuple(MEMORY_FORMATS) if asked == "auto" else (asked,)
+    batch = next(loader.epoch(0))
+    for number, memory_format in enumerate(formats, 1):
+        device = replace(device, memory_format=memory_format)
+        try:
+            with _said("cannot be moved there"):
+                device.place(model)
+            with preserved(model, device=device.torch) as (tried, _):
+                _train(model, tried, batch, device, label_smoothing)
+                joins = _last_batch(tried, batch[0], len(loader.labels), device)
+                _evaluate(model, tried, batch[0], evaluated, device)
+        except ConfigError as error:
+            if number == len(formats):
+                if asked != "channels_last":
+                    raise
+                raise ConfigError(
+                    f"memory_format=channels_last: {error}; must be auto or contiguous"
+                ) from error.__cause__
+            why = str(error)
+        else:
+            if number > 1:
+                log.info("runs in %s memory, since in %s %s", memory_format, formats[0], why)
+            if joins:
+                log.info(
+                    "the last image of an epoch is joined to the batch before it: alone the "
+                    "model cannot be trained on it"
+                )
+            return device, joins
+    raise AssertionError("the last format returns or raises")
+
+
+def materialize(model: nn.Module) -> None:
+    """Give lazy layers their shapes and weights, by two black images in evaluation mode.
+
+    Raises:
+        ConfigError: the net fails, or a lazy layer is not called in evaluation mode.
+    """
+    if not any(map(is_lazy, _tensors(model))):
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    with _said("fails on the two images that give lazy layers their shapes"), torch.no_grad():
+        model.eval()(torch.zeros(2, 1, 28, 28))
+    for module, mode in modes:
+        module.training = mode
+    left = [name for name, tensor in model.named_parameters() if is_lazy(tensor)]
+    if left:
+        raise ConfigError(f"the model has a lazy layer that evaluation does not call: {left[0]}")
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _train(
+    model: nn.Module,
+    tried: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    device: Device,
+    label_smoothing: float,
+) -> None:
+    """One step of training without the optimizer's part."""
+    images, labels = batch
+    known = {name for name, _ in tried.named_parameters()}
+    for net in (model, tried):  # what a net holds as a closure leads from its copy to itself
+        net.train()
+    logits = _forward(tried, images, device, "training")
+    for name, _ in tried.named_parameters():
+        if name not in known:
+            raise ConfigError(
+                f"the model makes {name} in its forward pass, where no optimizer sees it; make it "
+                "in __init__, or take a lazy layer"
+            )
+    with _said(f"fails in the backward pass of {_images(len(images))}"):
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) -> bool:
+    """Whether the last batch of an epoch is one image that the net dies of."""
+    size = len(images)
+    left = count % size
+    if not left:
+        return False
+    if left > 1:
+        _sizes(tried, images, [left], device, "training")
+        return False
+    try:
+        _forward(tried, images[:1], device, "training")
+    except ConfigError:
+        _forward(tried, _some(images, size + 1), device, "training")
+        return True
+    return False
+
+
+def _evaluate(
+    model: nn.Module, tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device
+) -> None:
+    for net in (model, tried):
+        net.eval()
+    with torch.no_grad():
+        _sizes(tried, images, sizes, device, "evaluation")
+
+
+def _sizes(
+    tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device, phase: str
+) -> None:
+    """Try batches of other sizes than the first, with few images where few say as much.
+
+    A net that was written for one batch size dies of any other. One that takes only multiples of
+    four, say, and is given no others, may not be refused: it is tried again with what it is given.
+    """
+    for few, given in ((1, [1]), (2, sorted(set(sizes) - {1}))):
+        if not set(given) & set(sizes):
+            continue
+        try:
+            _forward(tried, _some(images, few), device, phase)
+        except ConfigError:
+            for size in given:
+                _forward(tried, _some(images, size), device, phase)
+
+
+def _forward(model: nn.Module, images: Tensor, device: Device, phase: str) -> Tensor:
+    count = len(images)
+    watch = ConvolutionWatch()  # type: ignore[no-untyped-call]
+    with _said(f"fails in {phase} on {_images(count)}"), watch, device.autocast():
+        logits: Any = model(images)
+    where = "" if phase == "training" else f" in {phase}"
+    if not isinstance(logits, Tensor):
+        given = f"a {type(logits).__name__}"
+        given += f" of {len(logits)}" if isinstance(logits, (tuple, list)) else ""
+    elif tuple(logits.shape) != (count, CLASSES):
+        given = str(tuple(logits.shape))
+    elif not logits.is_floating_point():
+        given = str(logits.dtype)
+    else:
+        return logits
+    raise ConfigError(f"the model gives {given}{where}, must be ({count}, {CLASSES})")
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' if count > 1 else ''}"
+
+
+def _some(images: Tensor, count: int) -> Tensor:
+    """So many images, some of them again where there are fewer."""
+    return images[torch.arange(count, device=images.device) % len(images)]
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Have what a net raises said in one line, with the place in its file.
+
+    Args:
+        what: the net does, such as "fails in training".
+
+    Raises:
+        ConfigError: it raised something; but not where memory was not to be had.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        raise ConfigError(
+            f"the model {what}: {type(error).__name__}: {text}{_place(error)}"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """The last line outside PyTorch and fmbench that an exception came through."""
+    ours = {Path(torch.__file__).parent, Path(__file__).parents[1]}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not ours & set(Path(frame.filename).parents):
+            return f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return ""

@@ -1,0 +1,210 @@
+"""What a trainer takes over from a checkpoint, which may be a stranger's.
+
+Neither PyTorch's optimizers and schedulers nor NumPy's random numbers look at what they are given
+to go on from. It is looked at here, so that it is of the kind that they have themselves.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fmbench.optim.schedules import Schedule
+from fmbench.training.checkpoint import DamagedError, is_torchs
+
+#: Numbers of an optimizer that a schedule of `fmbench.optim.schedules` changes.
+_SCHEDULED = ("lr", "momentum", "betas")
+
+#: What such a schedule itself keeps count of.
+_COUNTED = ("last_epoch", "_step_count", "_last_lr")
+
+
+def require_like(found: object, own: object, where: str) -> None:
+    """Refuse what cannot take the place of a value: another type, shape or length.
+
+    Args:
+        found: in a checkpoint.
+        own: the value; of a list or a dictionary each part is looked at.
+        where: it is, for the error.
+
+    Raises:
+        DamagedError: it is of another kind.
+    """
+    if isinstance(own, Tensor):
+        if not isinstance(found, Tensor):
+            raise DamagedError(f"{where} is no tensor")
+        kinds = [(one.dtype, one.layout, tuple(one.shape)) for one in (found, own)]
+        if type(found) is not Tensor or kinds[0] != kinds[1]:
+            raise DamagedError(f"{where} is {kinds[0]}, must be {kinds[1]}")
+    elif isinstance(own, Mapping):
+        if not isinstance(found, Mapping) or found.keys() != own.keys():
+            raise DamagedError(f"{where} has other keys")
+        for key, value in own.items():
+            require_like(found[key], value, f"{where}.{key}")
+    elif isinstance(own, (list, tuple)):
+        if not isinstance(found, (list, tuple)) or len(found) != len(own):
+            raise DamagedError(f"{where} is no list of {len(own)}")
+        for index, value in enumerate(own):
+            require_like(found[index], value, f"{where}.{index}")
+    elif isinstance(own, float) and not isinstance(own, bool):
+        require_number(found, where)
+    elif type(found) is not type(own):
+        raise DamagedError(f"{where} is of type {type(found).__name__}, not {type(own).__name__}")
+
+
+def require_number(
+    found: object, where: str, *, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Refuse what is no number, or out of a range.
+
+    Raises:
+        DamagedError: it is not between the two.
+    """
+    if type(found) not in (int, float) or not least <= cast("float", found) <= most:
+        raise DamagedError(f"{where} is no number that it can be")
+
+
+def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = False) -> None:
+    """Have an optimizer go on from its state in a checkpoint.
+
+    PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
+    has. So each tensor must be as the optimizer makes it in its first step, in memory of its own.
+    The settings are the optimizer's, but for what a schedule changes.
+
+    Args:
+        optimizer: that has not stepped yet.
+        saved: as `state_dict` gave it.
+        own_schedule: whether the schedule is the user's own, which may change any number.
+
+    Raises:
+        DamagedError: it is of another optimizer, or of other parameters.
+    """
+    made, own = _after_a_step(optimizer), optimizer.state_dict()
+    groups, state = saved["param_groups"], saved["state"]
+    if len(groups) != len(own["param_groups"]) or not isinstance(state, dict):
+        raise DamagedError("the optimizer has other groups of parameters")
+    settings = [
+        _settings(*pair, optimizer, any_number=own_schedule)
+        for pair in zip(groups, own["param_groups"], strict=True)
+    ]
+    known = {index for group in own["param_groups"] for index in group["params"]}
+    filled: dict[int, dict[str, Any]] = {}
+    taken: set[int] = set()
+    for index, found in state.items():
+        if type(index) is not int or index not in known:
+            raise DamagedError("the optimizer has other parameters")
+        there = made.get(index, {})
+        if is_torchs(optimizer) and found and found.keys() != there.keys():
+            raise DamagedError(f"optimizer.state.{index} has other keys")
+        filled[index] = {
+            key: _filled(value, there.get(key), f"optimizer.state.{index}.{ascii(key)[:80]}", taken)
+            for key, value in found.items()
+        }
+    optimizer.load_state_dict({"state": filled, "param_groups": settings})
+
+
+def _after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """The state that an optimizer makes in its first step: its kinds of tensors, not their numbers.
+
+    Empty of one that is the user's own and cannot be tried like that.
+    """
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    for device in ("meta", "cpu"):  # there it takes no memory, but not every optimizer runs there
+        twins = {id(one): nn.Parameter(torch.zeros_like(one, device=device)) for one in parameters}
+        try:
+            twin = copy.deepcopy(optimizer, dict(twins))
+            for group in twin.param_groups if device == "meta" and is_torchs(optimizer) else ():
+                group["fused"] = False  # has the same state
+            for one in twins.values():
+                one.grad = torch.ones_like(one)
+            twin.step()
+            made: dict[int, dict[str, Any]] = twin.state_dict()["state"]
+        except Exception:
+            if device == "cpu" and is_torchs(optimizer):
+                raise
+        else:
+            return made
+    return {}
+
+
+def _settings(
+    found: Mapping[str, Any], own: Mapping[str, Any], optimizer: Optimizer, *, any_number: bool
+) -> dict[str, Any]:
+    """The settings of a group of parameters: the optimizer's, but for what schedules change."""
+    settings = dict(own)
+    if found["params"] != own["params"] or not found.keys() <= own.keys():
+        raise DamagedError("the optimizer has other groups of parameters")
+    for key, value in own.items():
+        there = found.get(key, value)
+        if key == "capturable":  # set by a step that is recorded as a CUDA graph
+            on_gpu = optimizer.param_groups[0]["params"][0].is_cuda
+            settings[key] = value or (there is True and on_gpu)
+        elif any_number or key in _SCHEDULED:
+            require_like(there, value, f"optimizer.{key}")
+            for number in there if isinstance(there, (list, tuple)) else (there,):
+                if not any_number:
+                    require_number(number, f"optimizer.{key}", least=0, most=1e30)
+            settings[key] = tuple(there) if isinstance(value, tuple) else there
+        elif type(there) is not type(value) or there != value:
+            raise DamagedError(f"optimizer.{key} is another")
+    return settings
+
+
+def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
+    """A part of an optimizer's state, as the optimizer makes it, with the numbers of a checkpoint.
+
+    Args:
+        found: in the checkpoint.
+        own: what the optimizer makes; None where that is not known.
+        where: it is, for errors.
+        taken: where the memory of parts begins that are filled already; is added to.
+    """
+    if own is not None:
+        require_like(found, own, where)
+    if not isinstance(found, Tensor):
+        return found
+    if own is None:
+        if found.layout != torch.strided or found.nbytes > found.untyped_storage().nbytes():
+            raise DamagedError(f"{where} is not stored number by number")
+        return found.clone()
+    if not own.dim():  # a count of steps, or a product of what they do
+        require_number(found.item(), where, least=-1e30, most=1e30)
+    memory = found.untyped_storage()
+    alone = memory.nbytes() == found.nbytes and memory.data_ptr() not in taken
+    if not alone or found.stride() != own.stride():  # a step writes into it, and nowhere else
+        found = torch.empty_strided(own.shape, own.stride(), dtype=own.dtype).copy_(found)
+    taken.add(found.untyped_storage().data_ptr())
+    return found
+
+
+def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
+    """Have a schedule go on from its state in a checkpoint.
+
+    Args:
+        schedule: that has not stepped yet.
+        saved: as `state_dict` gave it.
+        steps: that it takes in all.
+
+    Raises:
+        DamagedError: it is of another schedule.
+    """
+    own = schedule.state_dict()
+    if type(saved) is not dict or not all(type(key) is str for key in saved):
+        raise DamagedError("the schedule has no state")
+    if is_ours(schedule):
+        for key, value in saved.items():
+            if key not in own or (key not in _COUNTED and value != own[key]):
+                raise DamagedError("the schedule is another")
+        require_like({**own, **saved}, own, "schedule")
+        for key in ("last_epoch", "_step_count"):
+            require_number(saved[key], f"schedule.{key}", least=0, most=steps + 1)
+    schedule.load_state_dict(saved)
+
+
+def is_ours(schedule: Schedule) -> bool:
+    """Whether a schedule is one of `fmbench.optim.schedules`, and no code of the user's."""
+    return type(schedule) is Schedule and is_torchs(schedule.scheduler)

@@ -1,0 +1,396 @@
+"""Fit and evaluate. Knows nets, batches and clocks; nothing of configs, folders or Hydra."""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fmbench.data.loader import EvaluationLoader, TrainLoader
+from fmbench.optim.schedules import Schedule
+from fmbench.training.checkpoint import (
+    DamagedError,
+    preserved,
+    random_states,
+    restore_random_states,
+)
+from fmbench.training.device import Device
+from fmbench.training.restore import (
+    is_ours,
+    load_optimizer,
+    load_schedule,
+    require_like,
+    require_number,
+)
+from fmbench.training.step import (
+    FLOPS_OF_A_CORE,
+    TRIAL,
+    WORTH,
+    EagerStep,
+    GraphStep,
+    Step,
+    faster_threads,
+)
+
+
+class DivergedError(Exception):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one pass over some images gave."""
+
+    loss: float  # mean cross entropy per image
+    accuracy: float  # 0 to 1
+
+
+class Answers(NamedTuple):
+    """What a net said of some images, in their order."""
+
+    classes: Tensor  # (N,) uint8, those it predicted
+    confidences: Tensor  # (N,) float32, the probability it gave each of them
+
+
+#: Told, as an epoch goes on: images seen, and the running sums of loss and of correct answers.
+#: The sums live on the device; reading one makes the host wait for it.
+Report = Callable[[int, Tensor, Tensor], None]
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    step: Step,
+    schedule: Schedule,
+    *,
+    seen: int = 0,
+    report: Report,
+) -> Metrics:
+    """One pass over the training images, or the rest of one.
+
+    The metrics are means over the pass, each batch measured by the weights as they were before its
+    step and with augmentation and dropout on.
+
+    Args:
+        model: on its device.
+        batches: of the pass.
+        step: trains on one.
+        schedule: stepped here after every batch.
+        seen: images of the pass that were trained on before; the step has their sums.
+        report: told after every batch.
+
+    Raises:
+        DivergedError: the mean loss is NaN or infinite.
+    """
+    model.train()
+    if not seen:
+        step.begin_epoch()
+    for images, labels in batches:
+        step(images, labels)
+        schedule.after_batch()
+        seen += len(labels)
+        report(seen, step.loss_sum, step.correct)
+    return _metrics(step.loss_sum, step.correct, seen)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: EvaluationLoader,
+    *,
+    device: Device,
+    between: Callable[[], None] = lambda: None,
+) -> tuple[Metrics, Answers]:
+    """Mean loss and accuracy over a part of the split, and what was answered, on the CPU.
+
+    In the precision of training; without label smoothing, so that losses compare. `between` is
+    called after every batch.
+
+    Raises:
+        DivergedError: the mean loss is NaN or infinite.
+    """
+    model.eval()
+    loss_sum = torch.zeros((), device=device.torch)
+    correct = torch.zeros((), dtype=torch.int64, device=device.torch)
+    classes, confidences = [], []
+    for images, labels in loader:
+        with device.autocast():
+            logits = model(images)
+        predicted = logits.argmax(1)
+        loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
+        correct += (predicted == labels).sum()
+        classes.append(predicted.to(torch.uint8))
+        confidences.append(logits.float().softmax(1).amax(1))
+        between()
+    answers = Answers(torch.cat(classes).cpu(), torch.cat(confidences).cpu())
+    return _metrics(loss_sum, correct, len(loader)), answers
+
+
+def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
+    loss = loss_sum.item() / count
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss}")
+    return Metrics(loss, correct.item() / count)
+
+
+@dataclass
+class Clocks:
+    """Seconds of wall time, training and evaluation apart."""
+
+    train: float = 0.0
+    evaluate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a run's history."""
+
+    epoch: int  # counted from 0
+    learning_rate: float  # at the epoch's start
+    train: Metrics
+    validation: Metrics | None
+    test: Metrics | None
+    seconds: float  # training clock of this epoch
+    answers: Answers | None  # on the test images, where they were looked at
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    epoch: int = 0  # that goes on, counted from 0
+    seen: int = 0  # its images that were trained on
+    learning_rate: float | None = None  # at the epoch's start, once it has begun
+    seconds: float = 0.0  # training clock of the epoch, up to the last stop
+
+
+class Trainer:
+    """Fits a net, epoch after epoch; evaluates outside the training clock.
+
+    Args:
+        model: on the device.
+        loader: the training images.
+        validation: evaluated after every epoch, if given.
+        test: evaluated every `test_every` epochs, and always after the last; None for never.
+        optimizer: over the model's parameters.
+        schedule: stepped here.
+        epochs: passes over the training images.
+        test_every: 0 for once, at the end.
+        label_smoothing: share of the target spread over all classes.
+        device: what to compute on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loader: TrainLoader,
+        validation: EvaluationLoader | None,
+        test: EvaluationLoader | None,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        epochs: int,
+        test_every: int,
+        label_smoothing: float,
+        device: Device,
+    ) -> None:
+        self.model = model
+        self.loader = loader
+        self.validation = validation
+        self.test = test
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.epochs = epochs
+        self.test_every = test_every
+        self.label_smoothing = label_smoothing
+        self.device = device
+        self.clocks = Clocks()
+        self.position = Position()
+        self.started: float | None = None  # of the epoch's training, while it goes on
+        self.away = 0.0  # seconds that no clock counts
+        self.halted: float | None = None  # since when, while the clocks stand still
+
+    @cached_property
+    def step(self) -> Step:
+        """How a batch is trained on, by what the device is set to."""
+        step = EagerStep(
+            self.model, self.optimizer, device=self.device, label_smoothing=self.label_smoothing
+        )
+        if self.device.cuda_graphs:
+            return GraphStep(step, batch_size=self.loader.batch_size)
+        return step
+
+    def faster_threads(self, flops: int | None) -> int:
+        """Whether one thread or all of the device's train faster now; nothing is left of the steps.
+
+        Args:
+            flops: of the net's way forward, per image; None, not known, counts as large. Steps of a
+                large net are not tried, since one alone may take as long as all trials may.
+        """
+        start = time.perf_counter()
+        most, steps = self.device.threads, len(self.loader) * self.epochs
+        longest = 3 * (flops or math.inf) * self.loader.batch_size / FLOPS_OF_A_CORE
+        if most == 1 or steps < WORTH or longest > TRIAL / 3:
+            return most
+        torch.set_num_threads(1)  # beside other programs the batch alone could take too long
+        images, labels = next(self.loader.epoch(0))
+        with preserved(self.model, self.optimizer, device=self.device.torch) as (model, optimizer):
+            self.model.train()
+            model.train()
+            step = EagerStep(
+                model, optimizer, device=self.device, label_smoothing=self.label_smoothing
+            )
+            trial = max(TRIAL / 2, TRIAL - (time.perf_counter() - start))
+            return faster_threads(lambda: step(images, labels), most, steps=steps, trial=trial)
+
+    def fit(self, report: Report, between: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
+        """Train from where the position is; yields each epoch as it ends.
+
+        Args:
+            report: told after every batch of training.
+            between: called after every batch, of training or evaluation: a moment at which
+                `state_dict` gives a state to go on from. What it raises ends the run.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+        """
+        while self.position.epoch < self.epochs:
+            try:
+                epoch = self._epoch(report, between)
+            except DivergedError:
+                self.clocks.train += self._seconds()  # it cost what it cost
+                raise
+            yield epoch
+
+    def _epoch(self, report: Report, between: Callable[[], None]) -> Epoch:
+        epoch = self.position.epoch
+        train = self._train(report, between)
+        trained = self._now()
+        assert self.started is not None
+        self.position.seconds, self.started = trained - self.started, None
+        validation = test = answers = None
+        if self.validation is not None:
+            validation, _ = evaluate(
+                self.model, self.validation, device=self.device, between=between
+            )
+        last = epoch + 1 == self.epochs
+        due = last or (self.test_every > 0 and (epoch + 1) % self.test_every == 0)
+        if self.test is not None and due:
+            test, answers = evaluate(self.model, self.test, device=self.device, between=between)
+        self.clocks.evaluate += self._now() - trained
+        self.schedule.after_epoch()
+        position, self.position = self.position, Position(epoch + 1)
+        self.clocks.train += position.seconds
+        assert position.learning_rate is not None
+        return Epoch(
+            epoch,
+            position.learning_rate,
+            train,
+            validation,
+            test,
+            position.seconds,
+            answers,
+        )
+
+    def _train(self, report: Report, between: Callable[[], None]) -> Metrics:
+        """The epoch's pass over the training images, or what is left of it."""
+        position = self.position
+
+        def after_batch(seen: int, loss_sum: Tensor, correct: Tensor) -> None:
+            position.seen = seen
+            report(seen, loss_sum, correct)
+            between()
+
+        if position.learning_rate is None:
+            position.learning_rate = float(self.optimizer.param_groups[0]["lr"])
+        self.started = self._now() - position.seconds
+        return train_epoch(
+            self.model,
+            self.loader.epoch(position.epoch, seen=position.seen),
+            self.step,
+            self.schedule,
+            seen=position.seen,
+            report=after_batch,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training goes on from, at the moments when `fit` calls `between`, or yields."""
+        position = dataclasses.asdict(self.position) | {"seconds": self._seconds()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
+            "position": position,
+            "clocks": dataclasses.asdict(self.clocks),
+            "random": random_states(self.device.torch),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave, or from what somebody says that it gave.
+
+        Raises:
+            Exception: it is of another net, optimizer or schedule; whatever PyTorch then raises.
+        """
+        batches, images = len(self.loader), len(self.loader.labels)
+        position = dataclasses.asdict(Position(learning_rate=0.0))
+        found = state["position"]
+        if found["learning_rate"] is None:  # the epoch has not begun
+            position["learning_rate"] = None
+        else:
+            require_number(found["learning_rate"], "position.learning_rate", least=0, most=1e300)
+        require_like(found, position, "position")
+        require_number(found["epoch"], "position.epoch", least=0, most=self.epochs)
+        require_number(found["seen"], "position.seen", least=0, most=images)
+        clocks = dataclasses.asdict(self.clocks)
+        require_like(state["clocks"], clocks, "clocks")
+        for seconds in (found["seconds"], *state["clocks"].values()):
+            require_number(seconds, "clocks", least=0, most=1e300)
+        if found["seen"] % self.loader.batch_size and found["seen"] != images:
+            raise DamagedError("position.seen is in the middle of a batch")
+        model = self.model.state_dict()
+        tensors = {name: value for name, value in model.items() if isinstance(value, Tensor)}
+        require_like({name: state["model"][name] for name in tensors}, tensors, "model")
+        if state["model"].keys() != model.keys():
+            raise DamagedError("model has other keys")
+        sums = {"loss": self.step.loss_sum, "correct": self.step.correct}
+        require_like(state["sums"], sums, "sums")
+
+        model.update(state["model"])  # with what modules noted of their versions, from here
+        self.model.load_state_dict(model)
+        own_schedule = not is_ours(self.schedule)
+        load_optimizer(self.optimizer, state["optimizer"], own_schedule=own_schedule)
+        each = batches if not own_schedule and self.schedule.interval == "batch" else 1
+        load_schedule(self.schedule, state["schedule"], steps=each * self.epochs)
+        for name, tensor in sums.items():
+            tensor.copy_(state["sums"][name])
+        self.position = Position(**found)
+        self.clocks = Clocks(**state["clocks"])
+        restore_random_states(state["random"], self.device.torch)
+
+    @contextlib.contextmanager
+    def halt(self) -> Iterator[None]:
+        """Let the clocks of training and evaluation stand still, while the run is saved."""
+        self.device.synchronize()
+        self.halted = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.away += time.perf_counter() - self.halted
+            self.halted = None
+
+    def _seconds(self) -> float:
+        """The training clock of the epoch that goes on."""
+        return self.position.seconds if self.started is None else self._now() - self.started
+
+    def _now(self) -> float:
+        self.device.synchronize()
+        return (time.perf_counter() if self.halted is None else self.halted) - self.away

@@ -1,0 +1,714 @@
+"""The command line, mostly in this process: what it prints, leaves behind, and exits with."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
+
+import fmbench as package
+from fmbench.cli import main as cli
+from fmbench.config import whitelist
+from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
+from fmbench.core.files import LOCK_NAME
+from fmbench.search import best
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+def below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_one_run_leaves_its_folder_and_a_summary(command, tmp_path):
+    status, out, err = command(*TINY, "seed=3")
+    assert status == 0, err
+    (record,) = records(tmp_path / "outputs")
+    assert record["status"] == "completed"
+    assert record["choices"]["model"] == record["model"] == "lenet5"
+    assert record["overrides"] == [*TINY, "seed=3"]
+    assert record["data"]["name"] == "synthetic"
+    assert record["parameters"] == 44_426
+    assert record["split"] | {"hash": ""} == {
+        "name": "standard", "train": 200, "validation": 0, "test": 50, "hash": ""
+    }  # fmt: skip
+    assert record["best_test_accuracy"] is None
+    assert record["seconds"]["total"] >= record["seconds"]["train"] > 0
+    assert record["fingerprint"]["device"] == "cpu"
+    assert record["started"].endswith("Z")
+    folder = next((tmp_path / "outputs").rglob("result.json")).parent
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 2
+    assert (folder / "predictions.npy").is_file()
+    assert yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text()) == [*TINY, "seed=3"]
+    assert "epoch 2/2" in (folder / "fmbench.log").read_text()
+    assert f"{record['test_accuracy']:.2%}" in out
+    assert "44,426" in out
+    assert "synthetic" in out
+    assert str(folder.relative_to(tmp_path)) in out
+    assert "epoch 1/2" in err
+    assert "epoch" not in out
+
+
+def test_two_runs_that_start_in_one_second_do_not_collide(command, tmp_path):
+    for _ in range(2):
+        assert command(*TINY, "epochs=1")[0] == 0
+    assert len(records(tmp_path)) == 2
+
+
+def test_the_same_run_twice_gives_the_same_bits(command, tmp_path):
+    arguments = [*TINY, "augmentation=crop_flip_erasing", "seed=5"]
+    for name in "ab":
+        assert command(*arguments, f"hydra.run.dir={name}")[0] == 0
+    first, second = (
+        json.loads((tmp_path / name / "result.json").read_text("utf-8")) for name in "ab"
+    )
+    assert first["key"] == second["key"]
+    for field in ("train_loss", "test_loss", "test_accuracy"):
+        assert first[field] == second[field], field
+    predictions = [(tmp_path / name / "predictions.npy").read_bytes() for name in "ab"]
+    assert predictions[0] == predictions[1]
+
+
+def test_grid_leaves_records_and_a_table(command, tmp_path):
+    status, out, err = command("-m", *TINY, "epochs=1", "batch_size=10,20,40")
+    assert status == 0, err
+    found = records(tmp_path / "multirun")
+    assert [record["batch_size"] for record in found] == [10, 20, 40]
+    (table,) = (tmp_path / "multirun").rglob("benchmark.md")
+    rows = [line for line in table.read_text("utf-8").splitlines() if "| lenet5 |" in line]
+    assert len(rows) == 3
+    assert "ynthetic" in table.read_text("utf-8")
+    assert "run 2 of 3: " in err
+    assert "batch_size=20" in err
+    assert str(table.relative_to(tmp_path)) in out
+    assert list((tmp_path / "multirun").rglob("benchmark.csv"))
+
+
+def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
+    nets = ["-m", *TINY, "epochs=1", "model=resnet18,resnet_light"]
+    status, _, err = command(*nets, "model.width=4")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "as ++model.width=VALUE" in err
+    assert below(tmp_path) == []
+    status, _, err = command(*nets, "++model.width=4")
+    assert status == 0, err
+    assert [record["config"]["model"]["width"] for record in records(tmp_path)] == [4, 4]
+    assert "++" not in command(*TINY, "model.width=4")[2]
+
+
+def test_a_run_that_diverges_in_a_sweep_ends_itself_alone(command, tmp_path):
+    status, _, err = command("-m", *TINY, "optimizer.lr=1e38,0.01", "scheduler=constant")
+    assert status == 4
+    assert [record["status"] for record in records(tmp_path)] == ["diverged", "completed"]
+    assert "1 of 2 runs completed" in err
+    (table,) = tmp_path.rglob("benchmark.md")
+    assert "diverged" in table.read_text("utf-8")
+
+
+def test_a_run_that_diverges_alone_fails(command, tmp_path):
+    status, _, err = command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
+    assert status == 1
+    logged, said = err.splitlines()  # and nothing of Hydra's about it
+    assert logged.startswith("lenet5 (44,426 parameters)")
+    assert said.startswith("fmbench: diverged in epoch 1")
+    (record,) = records(tmp_path)
+    assert record["status"] == "diverged"
+    assert record["test_accuracy"] is None
+
+
+def test_a_fault_within_a_run_is_traced_where_that_is_asked_for(command, monkeypatch):
+    monkeypatch.setenv(cli.FULL_ERROR, "1")
+    with pytest.raises(UserError, match="diverged in epoch 1") as raised:
+        command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
+    assert raised.value.__cause__ is raised.value.__context__ is None
+
+
+def test_a_net_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
+    from fmbench.models.lenet5 import LeNet5
+
+    def broken(_self, _images):
+        raise RuntimeError("no\nsuch luck")
+
+    monkeypatch.setattr(LeNet5, "forward", broken)
+    status, _, err = command(*TINY)
+    said = (
+        "the model fails in training on 64 images: RuntimeError: no such luck (test_cli.py, line "
+    )
+    assert status == 2
+    assert said in err
+    assert "Traceback" not in err
+    (record,) = records(tmp_path)
+    assert record["status"] == "failed"
+    assert record["error"].startswith(said)
+    status, _, err = command("-m", *TINY, "model=lenet5,lenet", "epochs=1")
+    assert status == 4
+    assert "1 of 2 runs completed" in err
+
+
+def test_a_net_that_raises_later_keeps_its_traceback(command, tmp_path, monkeypatch):
+    from fmbench.training.step import EagerStep
+
+    def broken(*_):
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(EagerStep, "__call__", broken)
+    with pytest.raises(RuntimeError, match="no luck"):
+        command(*TINY)
+    assert records(tmp_path)[0]["error"] == "RuntimeError: no luck"
+
+
+def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
+    returned = []
+    original = cli.job
+
+    def spy(config):
+        returned.append(original(config))
+        return returned[-1]
+
+    spy.__module__ = original.__module__
+    cli.job, saved = spy, cli.job
+    try:
+        assert command(*TINY, "data.split=holdout", "test_every=1")[0] == 0
+    finally:
+        cli.job = saved
+    (record,) = records(tmp_path)
+    assert record["split"]["validation"] == 20
+    assert returned == [record["validation_accuracy"]]
+    assert record["best_test_accuracy"] >= record["test_accuracy"]
+    assert record["best_test_epoch"] in (0, 1)
+
+
+@pytest.mark.slow
+def test_ready_sweeps_run_as_many_as_they_say(command, tmp_path):
+    status, _, err = command("-m", "sweep=seeds", *TINY, "epochs=1")
+    assert status == 0, err
+    assert "run 5 of 5: " in err
+    assert [record["seed"] for record in records(tmp_path)] == [0, 1, 2, 3, 4]
+    status, _, err = command("-m", "sweep=seeds", *TINY, "epochs=1", "seed=7,8")
+    assert "run 2 of 2: " in err
+
+
+def test_a_ready_sweep_without_m_is_warned_of(command):
+    status, _, err = command("sweep=seeds", *TINY, "epochs=1")
+    assert status == 0
+    assert "sweep=seeds only chooses options for a single run; add -m" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "parts"),
+    [
+        (["model=densnet"], 2, ["model=densnet", "did you mean densenet?", "lenet5"]),
+        (["data.split=costum"], 2, ["data.split=costum", "custom", "holdout", "standard"]),
+        (["batch_size=0"], 2, ["batch_size=0", "1 or more"]),
+        (["batch_size=abc"], 2, ["batch_size", "abc", "Integer"]),
+        (["optimizer.lr=nan"], 2, ["optimizer.lr=nan"]),
+        (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
+        (["data=synthetic", "batch_size=6001"], 2, ["batch_size=6001", "6000"]),
+        (["batchsize=3"], 2, ["batchsize", "did you mean batch_size=3?"]),
+        (["optimizer.momentm=3"], 2, ["optimizer.momentm", "did you mean optimizer.momentum=3?"]),
+        (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
+        (["optimizer.momentum=-1"], 2, ["optimizer", "-1"]),
+        (["+model.colour=1"], 2, ["model", "colour"]),
+        (["model._target_=os.system"], 2, ["os.system"]),
+        (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["not allowed"]),
+        (["+hydra.callbacks.x._target_=os.system"], 2, ["os.system"]),
+        (["optimizer.lr"], 2, ["optimizer.lr"]),
+        (["bätch=3"], 2, ["bätch=3"]),
+        (["precision='a\nb'"], 2, ["precision=a b"]),
+        (["+hydra.job.env_set.PATH=/tmp"], 2, ["env_set", "PATH"]),
+        (["model=null"], 2, ["model=null: must be the name of an option"]),
+        (["augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
+        (["+augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
+        (["augmentation.erasing.scale=[0.1,1]"], 2, ["'augmentation.erasing={scale: [0.1,1]}'"]),
+        (["augmentation.crop=5"], 2, ["augmentation.crop=5: must be null", "augmentation.crop={}"]),
+        (["augmentation.flip=true"], 2, ["augmentation.flip=True: must be null", "={}"]),
+        (["~augmentation.crop"], 2, ["augmentation.crop: cannot be deleted", "=null"]),
+        (["augmentation.flip={probability: yes}"], 2, ["augmentation.flip.probability", "'yes'"]),
+        (["augmentation.flip={probability: true}"], 2, ["flip.probability", "'True'", "Float"]),
+        (["augmentation.crop={padding: 2.5}"], 2, ["crop.padding", "2.5", "Integer"]),
+        (
+            ["augmentation.crop={pad: 2}"],
+            2,
+            ["augmentation.crop.pad", "did you mean augmentation.crop.padding?"],
+        ),
+        (["augmentation.erasing={scale: 0.1}"], 2, ["augmentation.erasing.scale: must be a list"]),
+        (["augmentation.erasing={scale: [1, x]}"], 2, ["augmentation.erasing.scale[1]", "'x'"]),
+        (["augmentation.erasing={scale: [1]}"], 2, ["augmentation.erasing.scale=[1.0]", "two"]),
+        (["+augmentation.blur={}"], 2, ["augmentation.blur: no such part", "cutout"]),
+        (["-m", "augmentation.cutout=null,true"], 2, ["augmentation.cutout=True", "={}"]),
+        (["-m", "augmentation.cutout={size: 8},{size: 99}"], 2, ["cutout.size=99", "1 to 28"]),
+        (["data.root=${nope}"], 2, ["data.root", "nope"]),
+        (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
+        (["-m", "batch_size=64,abc"], 2, ["batch_size", "abc"]),
+        (["-m", "model=lenet,densnet"], 2, ["model=densnet"]),
+        (["-m", "model=glob(zzz*)"], 2, ["glob(zzz*)", "matches nothing"]),
+        (["-m", "sweep=lr_batch", "optimizer.lr=interval(-1,0.1)"], 2, ["optimizer.lr=-1"]),
+        (["-m", "sweep=lr_batch", "sweep.trials=0"], 2, ["sweep.trials=0", "1 or more"]),
+        (["-m", "sweep=seeds", "seed=0,-1"], 2, ["seed=-1"]),
+        (["-m", "data.split=custom,costum"], 2, ["data.split=costum"]),
+        (["-m", "data.split.validation=0,x"], 2, ["data.split.validation=x"]),
+        (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(command, tmp_path, arguments, status, parts):
+    code, out, err = command(*arguments)
+    assert code == status, err
+    assert out == ""
+    assert err.startswith("fmbench: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert below(tmp_path) == []
+
+
+def test_no_run_is_written_over(command, tmp_path):
+    assert command(*TINY, "hydra.run.dir=here")[0] == 0
+    before = {path: path.read_bytes() for path in below(tmp_path)}
+    status, _, err = command(*TINY, "hydra.run.dir=here", "seed=1")
+    assert status == 5
+    assert "holds a run already, another one (seed is 0 there and 1 here)" in err
+    assert {path: path.read_bytes() for path in below(tmp_path)} == before
+
+
+def test_data_that_are_missing_refuse_a_sweep_before_its_first_run(command, tmp_path):
+    status, out, err = command("-m", "data.root=none", "data.mirrors=[]", "seed=0,1")
+    assert status == 3
+    assert err.startswith("fmbench: Fashion-MNIST: missing")
+    assert err.count("\n") == 1
+    assert (out, below(tmp_path)) == ("", [])
+
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
+
+
+@pytest.mark.parametrize(("error", "sweep", "expected"), [
+    (StorageError("disk full"), "seed=0,1,2", (5, ["failed"])),
+    (NO_ROOM, "seed=0,1,2", (5, ["failed"])),
+    (DataError("damaged"), "data.split=standard,holdout", (3, ["failed"])),
+    # What only runs of other data would share.
+    (DataError("damaged"), "data.seed=1,2", (4, ["failed", "completed"])),
+    (DataError("damaged"), "sweep=lr_batch sweep.trials=3", (3, ["failed"])),
+])  # fmt: skip
+def test_after_a_fault_that_all_runs_share_none_is_started(
+    command, monkeypatch, error, sweep, expected
+):
+    from fmbench.runs import attempt
+
+    prepare, faults = attempt.prepare, iter([error])
+
+    def prepare_or_fail(config):
+        fault = next(faults, None)
+        if fault is not None:
+            raise fault
+        return prepare(config)
+
+    monkeypatch.setattr(attempt, "prepare", prepare_or_fail)
+    status, _, err = command("-m", *TINY, "epochs=1", *sweep.split())
+    assert (status, [record["status"] for record in records(Path.cwd())]) == expected, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("fmbench: ") == (status != 4)
+
+
+@pytest.mark.slow
+def test_a_sweep_is_refused_a_folder_with_other_runs(command, tmp_path):
+    assert command("-m", *TINY, "epochs=1", "seed=0,1", "hydra.sweep.dir=here")[0] == 0
+    (tmp_path / "here" / "benchmark.md").write_text("notes")
+    kept = [path for path in below(tmp_path) if path.name != LOCK_NAME]
+    before = [path.read_bytes() for path in kept]
+    status, out, err = command("-m", *TINY, "seed=7,8", "hydra.sweep.dir=here")
+    assert status == 5
+    assert out == ""
+    assert "holds runs that are not of this sweep, such as 0 (" in err
+    assert [path for path in below(tmp_path) if path.name != LOCK_NAME] == kept
+    assert [path.read_bytes() for path in kept] == before
+
+
+def test_a_config_cannot_trust_itself(command, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "stranger" / "model").mkdir(parents=True)
+    (tmp_path / "stranger" / "model" / "evil.yaml").write_text(
+        "# @package _global_\n"
+        "model: {_target_: shutil.rmtree, path: victim}\n"
+        "hydra: {job: {env_set: {FMBENCH_TRUST: shutil}}}\n"
+    )
+    status, _, err = command("-m", "--config-dir", "stranger", *TINY, "model=lenet5,evil")
+    assert status == 2
+    assert "env_set" in err
+    bare = [*TINY, "~hydra.callbacks.preflight", "+hydra.job.env_set.A=1"]
+    assert command(*bare)[0] == 2
+    raises_one_line(lambda: package.run(bare), ConfigError, "env_set")
+    assert records(tmp_path) == []
+    for how in ([], ["-m"]):
+        for more in ([], ["hydra.job.env_set={}"], ["+hydra.job.env_set.FMBENCH_TRUST=shutil"]):
+            model = "model=evil,lenet5" if how else "model=evil"
+            status, _, err = command(*how, "--config-dir", "stranger", *TINY, model, *more)
+            assert status in (2, 4), err
+            assert "env_set" in err or "shutil.rmtree" in err
+    assert (tmp_path / "victim").is_dir()
+
+
+def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp_path, monkeypatch):
+    from fmbench.data import fashion_mnist
+
+    roots = []
+    original = fashion_mnist.load
+
+    def load(config):
+        roots.append(config["root"])
+        return original({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
+
+    monkeypatch.setattr(fashion_mnist, "load", load)
+    status, _, err = command(
+        "hydra.job.chdir=true", "model=lenet5", "epochs=1", "data.root=somewhere"
+    )
+    assert status == 0, err
+    assert roots[-1] == str(tmp_path / "somewhere")
+
+
+def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
+    from fmbench.data import fashion_mnist
+    from fmbench.data.splits import make_split
+
+    splits = ["data.split=custom", "data.split.validation=30"]
+    assert command(*TINY, *splits, "test_every=1", "epochs=3", "seed=2")[0] == 0
+    (record,) = records(tmp_path)
+    (path,) = tmp_path.rglob("predictions.npy")
+    dataset = fashion_mnist.load(record["config"]["data"])
+    split = make_split(dataset, record["config"]["data"]["split"])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])[split.test]
+    predictions = np.load(path)
+    assert (predictions == labels).mean() == pytest.approx(record["test_accuracy"])
+    lines = path.with_name("history.jsonl").read_text("utf-8").splitlines()
+    history = [json.loads(line) for line in lines]
+    assert [line["epoch"] for line in history] == [0, 1, 2]
+    assert history[-1]["validation_accuracy"] == record["validation_accuracy"]
+    assert history[-1]["test_accuracy"] == record["test_accuracy"]
+    tested = [line["test_accuracy"] for line in history]
+    assert record["best_test_accuracy"] == max(tested)
+    assert record["best_test_epoch"] == tested.index(max(tested))
+    trained = sum(line["seconds"] for line in history)
+    assert record["seconds"]["train"] == pytest.approx(trained)
+    assert record["images_per_second"] == pytest.approx(3 * 70 / trained)
+    assert record["flops"] == 563_280
+    assert record["split"]["hash"] == split.hash
+    assert record["data"]["sha256"] == dataset.sha256
+
+
+@pytest.mark.slow
+def test_keys_tell_runs_apart(command, tmp_path):
+    changes = ["seed=1", "data.split=holdout", "data.seed=1", "augmentation=flip", "epochs=2"]
+    for change in ["seed=0", *changes]:
+        assert command(*TINY, "epochs=1", change)[0] == 0
+    keys = {record["key"] for record in records(tmp_path)}
+    assert len(keys) == 1 + len(changes)
+
+
+@pytest.mark.slow
+def test_stopped_from_the_keyboard(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a script ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.rglob("history.jsonl")):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            _, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 130
+    said = err.splitlines()[-1]
+    assert said.startswith("fmbench: stopped by SIGINT, saved; this goes on: ")
+    assert " -m fmbench " in said
+    assert "epochs=1000000 hydra.run.dir=" in said
+    assert "Traceback" not in err
+    (record,) = records(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["train_accuracy"] > 0
+
+
+def test_precision_and_rate_asked_for_are_those_recorded(command, tmp_path):
+    asked = ["precision=bf16", "optimizer.lr=0.02", "scheduler=constant", "deterministic=true"]
+    assert command(*TINY, *asked)[0] == 0
+    (record,) = records(tmp_path)
+    fingerprint = record["fingerprint"]
+    assert fingerprint["precision"] == "bf16"
+    assert fingerprint["deterministic"] is True
+    assert fingerprint["threads"] == 1
+    assert record["learning_rate"] == 0.02
+    (path,) = tmp_path.rglob("history.jsonl")
+    history = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [line["learning_rate"] for line in history] == [0.02, 0.02]
+    assert record["test_loss"] == history[-1]["test_loss"] != record["train_loss"]
+
+
+def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, tmp_path):
+    (tmp_path / "mine" / "sweep").mkdir(parents=True)
+    (tmp_path / "mine" / "sweep" / "short.yaml").write_text(
+        "# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    status, _, err = command("-m", "--config-dir", "mine", *TINY[:-2], "sweep=short")
+    assert status == 2
+    assert "sweep=short: sets epochs" in err
+
+
+@pytest.mark.slow
+def test_a_recorded_command_makes_the_run_again(command, tmp_path):
+    sweep = ["sweep=lr_batch", "sweep.trials=1", "batch_size=choice(10,20)"]
+    assert command("-m", *sweep, *TINY, "epochs=1")[0] == 0
+    (record,) = records(tmp_path)
+    again = package.run(record["overrides"])
+    assert again.key == record["key"]
+    assert again.test_loss == record["test_loss"]
+
+
+def test_tracebacks_on_request(command, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises((ConfigError, BaseException), match="batch_size=0"):
+        command("batch_size=0")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--version"]])
+def test_looking_does_not_import_torch(tmp_path, arguments):
+    probe = (
+        "import sys; sys.argv = ['fmbench', *sys.argv[1:]]\n"
+        "from fmbench.cli.main import main\n"
+        "main()\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'optuna'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = python("-W", "error", "-c", probe, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_our_own_page_and_names_every_knob_and_option(command):
+    status, out, _ = command("--help")
+    assert status == 0
+    for option in (CHECKOUT / "conf").glob("*/*.yaml"):
+        if option.parent.name != "hydra":
+            assert option.stem in out, option
+    knobs = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
+    del knobs["defaults"]
+    of_search = {f"sweep.{key}": value for key, value in knobs.pop("sweep").items()}
+    for knob, value in (knobs | of_search).items():
+        shown = json.dumps(value).strip('"')
+        assert f"{knob}={shown}" in out, knob
+    assert "python -m fmbench model=densenet data.split=custom" in out
+    assert "-sc install=bash" in out
+    assert "$" not in out.replace("$(fmbench", "")
+
+
+def test_version(command):
+    assert command("--version") == (0, f"fmbench {package.__version__}\n", "")
+
+
+def test_completion_knows_the_options(tmp_path):
+    probe = "from fmbench.cli.main import main; main()"
+    line = {"COMP_LINE": "fmbench data.split=", "COMP_POINT": "19"}
+    done = python("-c", probe, "-sc", "query=bash", cwd=tmp_path, environment=line)
+    assert set(done.stdout.split()) == {
+        "data.split=custom", "data.split=holdout", "data.split=standard"
+    }  # fmt: skip
+
+
+def test_completion_knows_options_of_ones_own(command, tmp_path, monkeypatch):
+    for folder, name in (("mine", "mynet"), ("yours", "yournet")):
+        (tmp_path / folder / "model").mkdir(parents=True)
+        (tmp_path / folder / "model" / f"{name}.yaml").write_text("_target_: x\n")
+    line = "fmbench --config-dir mine --config-dir=yours --config-dir nowhere model=m"
+    monkeypatch.setenv("COMP_LINE", line.replace("=m", "="))
+    status, out, _ = command("-sc", "query=bash")
+    assert status == 0
+    assert {"model=mynet", "model=yournet", "model=lenet"} <= set(out.split())
+
+
+def test_as_a_module_in_its_own_process(tmp_path):
+    done = fmbench("-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(records(tmp_path)) == 2
+    assert list(tmp_path.rglob("figures/*.png"))
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.slow
+def test_sweep_in_parallel_processes(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    done = fmbench(
+        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "epochs=1", "seed=0,1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [record["seed"] for record in records(tmp_path)] == [0, 1]
+    (table,) = tmp_path.rglob("benchmark.md")
+    assert "lenet5" in table.read_text("utf-8")
+
+
+def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
+    (tmp_path / "mypackage").mkdir()
+    (tmp_path / "mypackage" / "__init__.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Linear(nn.Sequential):\n"
+        "    def __init__(self, width):\n"
+        "        assert not torch.ones(1).item() - 1  # cannot be built on the meta device\n"
+        "        super().__init__(\n"
+        "            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10)\n"
+        "        )\n"
+    )
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "mynet.yaml").write_text(
+        "_target_: mypackage.Linear\nwidth: 32\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--config-dir", "mine", *TINY, "model=mynet", "model.width=8"]
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert "mypackage.Linear" in err
+    monkeypatch.setattr(whitelist, "TRUSTED", "mypackage")
+    status, _, err = command(*arguments)
+    assert status == 0, err
+    (record,) = records(tmp_path)
+    assert record["model"] == "mynet"
+    assert record["parameters"] == 784 * 8 + 8 + 8 * 10 + 10
+
+
+@pytest.mark.slow
+def test_options_of_ones_own_in_several_folders(command, tmp_path, monkeypatch):
+    """As the best of a search over one's own net is run; and the record makes it again."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    # As some editors write it, and with a name that looks like a number.
+    text = "\ufeff# mine\n_target_: fmbench.models.lenet5.LeNet5\n"
+    (tmp_path / "mine" / "model" / "1e3.yaml").write_text(text)
+    (tmp_path / "search" / "experiment").mkdir(parents=True)
+    file = tmp_path / "search" / "experiment" / "best.yaml"
+    file.write_text(
+        best.text([*TINY, "model=1e3", "seed=4"], number=0, accuracy=None).replace("\n", "\r\n")
+    )
+    given = ["--config-dir=~/mine", "--config-dir", "search", "experiment=best", "epochs=1"]
+    status, _, err = command(*given, "hydra.run.dir=~/run")
+    assert status == 0, err
+    (record,) = records(tmp_path / "run")
+    assert (record["model"], record["seed"]) == ("1e3", 4)
+    assert record["config_dirs"] == [f"{tmp_path}/mine", f"{tmp_path}/search"]
+    assert record["deviations"] == ["epochs=1"]
+    again = package.run(record["overrides"], config_dir=record["config_dirs"])
+    assert again.key == record["key"]
+    assert package.run([*TINY, "model=1e3"], config_dir="mine").model == "1e3"
+    given = ["-m", "--config-dir", "mine", *TINY[:3], "epochs=1", "threads=1", "model=1e3,lenet5"]
+    status, _, err = command(*given)
+    assert status == 0, err
+    assert [record["model"] for record in records(tmp_path / "multirun")] == ["1e3", "lenet5"]
+
+
+@pytest.mark.parametrize("value", ["~/räume/1", "'~/räume/1'"])
+def test_folders_of_any_name(command, tmp_path, monkeypatch, value):
+    home = tmp_path / "jörg's #1"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    status, _, err = command(*TINY, "epochs=1", f"hydra.run.dir={value}")
+    assert status == 0, err
+    assert (home / "räume" / "1" / "result.json").is_file()
+    assert not (tmp_path / "~").exists()
+    assert package.load_results("~").shape[0] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["module", "script", "joblib", "submitit_local"])
+def test_a_net_in_the_current_folder_is_found_however_it_is_started(tmp_path, start):
+    (tmp_path / "mynets.py").write_text("from fmbench.models.lenet5 import LeNet5 as Mine\n")
+    (tmp_path / "random.py").write_text("raise SystemExit('this is not the one')\n")
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "mynet.yaml").write_text("_target_: mynets.Mine\n")
+    # As the console script does it, which has its own folder first.
+    script = "import sys; sys.path[0] = '/usr/bin'; from fmbench.__main__ import main; main()"
+    how = ["-c", script] if start == "script" else ["-m", "fmbench"]
+    given = ["--config-dir", "mine", *TINY, "epochs=1", "model=mynet"]
+    if start in ("joblib", "submitit_local"):
+        (tmp_path / "random.py").unlink()  # the launchers' own processes start as they will
+        given = ["-m", *given, "seed=0,1", f"hydra/launcher={start}"]
+    trust = {"FMBENCH_TRUST": "mynets,fmbench.models"}
+    done = python(*how, *given, cwd=tmp_path, environment=trust)
+    assert done.returncode == 0, done.stderr
+    (record, *_) = records(tmp_path)
+    assert (record["model"], record["trust"]) == ("mynet", "mynets,fmbench.models")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, command, tmp_path):
+    for name in "ab":
+        status, _, err = command(
+            f"data.root={fashion_mnist_root}", "data.split=custom", "model=lenet5", "epochs=1",
+            "batch_size=512", "threads=1", f"hydra.run.dir={name}",
+        )  # fmt: skip
+        assert status == 0, err
+    first, second = records(tmp_path)
+    assert first["split"] | {"hash": ""} == {
+        "name": "custom", "train": 30_000, "validation": 0, "test": 40_000, "hash": ""
+    }  # fmt: skip
+    assert first["test_loss"] == second["test_loss"]
+    assert first["test_accuracy"] > 0.5
+    assert str(fashion_mnist_root) not in json.dumps(first)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_stands_in_the_table(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("history.jsonl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        child.kill()
+        child.wait()
+    (record,) = records(tmp_path)
+    assert record["status"] == "running"
+    assert record["test_accuracy"] is None
+    done = python("-m", "fmbench.report", cwd=tmp_path)
+    assert "running" in done.stdout
+    assert "lenet5" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_harms_no_run(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *TINY, "epochs=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.close()
+    err = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(timeout=60) == 0, err
+    assert "rror" not in err
+    assert records(tmp_path)[0]["status"] == "completed"

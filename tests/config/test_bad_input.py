@@ -1,0 +1,845 @@
+"""Bad input of every kind gets one line and its exit status, and leaves nothing behind.
+
+What is bad about data files is tested on a small release in `data/test_fashion_mnist.py`; here
+they are the files of a folder that claims to be Fashion-MNIST.
+"""
+
+import gzip
+import json
+import os
+import struct
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from commands import TINY, compose, fmbench, python
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf.basecontainer import BaseContainer
+from records import record, write
+
+import fmbench as package
+from fmbench.core.errors import ConfigError, DataError
+from fmbench.data import fashion_mnist
+from fmbench.data.fashion_mnist import OFFICIAL_FILES
+from fmbench.report.__main__ import main as report_main
+from fmbench.runs.assembly import make_optimizer
+
+LONG = "x" * 300
+LENET5 = "_target_: fmbench.models.lenet5.LeNet5\n"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{other}'] * 10)}]\n"
+    for other, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.fixture
+def command(command, tmp_path, monkeypatch):
+    """The same below a folder that is looked at, and with a secret."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    return command
+
+
+@pytest.fixture
+def refused(command, tmp_path):
+    """Assert that a command is refused in one line, and that no file or folder has changed."""
+
+    def call(arguments, status, *parts):
+        before = tree(tmp_path)
+        code, out, err = command(*arguments)
+        assert code == status, err
+        assert out == ""
+        assert err.startswith("fmbench: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        assert len(err) < 2100
+        assert err[:-1].isprintable()
+        assert "s3cr3t" not in err
+        for part in parts:
+            assert part in err
+        assert tree(tmp_path) == before
+
+    return call
+
+
+def tree(folder):
+    """All paths below a folder, with what the files hold."""
+    return {
+        path: path.read_bytes() if path.is_file() and path.stat().st_size < 10**6 else None
+        for path in folder.rglob("*")
+    }
+
+
+def option(path, text):
+    """Write an option into `mine`, a folder for --config-dir."""
+    file = Path("mine", path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+# The override line
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("epcohs=3", ["epcohs: no such key, did you mean epochs=3?"]),
+        ("model=lenett", ["model=lenett", "did you mean lenet?", "wideresnet"]),
+        ("scheduler=foo", ["scheduler=foo: no such option", "onecycle"]),
+        ("hydra/launcher=foo", ["hydra/launcher=foo: no such option", "basic"]),
+        ("optimizer.lr=[1", ["'optimizer.lr=[1', character 16: "]),
+        ("a b=3", ["'a b=3', character 2: "]),
+        ("batch_size==3", ["'batch_size==3', character 12: "]),
+        ("optimizer.lr='", ["character 14"]),
+        ("", ["'', character 1: "]),
+        ("optimizer.lr=nan", ["optimizer.lr=nan: must be a finite number"]),
+        ("optimizer.lr=1e999", ["optimizer.lr=inf: must be a finite number"]),
+        ("optimizer.lr=-0.1", ["optimizer.lr=-0.1: must be a number above 0"]),
+        ("batch_size=0", ["batch_size=0: must be 1 or more"]),
+        ("batch_size=-1", ["batch_size=-1: must be 1 or more"]),
+        ("~batch_size", ["batch_size: is not there; it cannot be deleted"]),
+        ("~threads", ["threads: is not there; it cannot be deleted"]),
+        ("batch_size=abc", ["batch_size", "'abc'", "Integer"]),
+        ("batch_size=201", ["batch_size=201: larger than the training part, 200 images"]),
+        ("batch_size=" + "9" * 5000, ["batch_size=999", "too many digits"]),
+        ("epochs=0", ["epochs=0: must be 1 or more"]),
+        ("epochs=-3", ["epochs=-3"]),
+        ("epochs=99999999999999999999", ["must be at most 1,000,000,000"]),
+        ("device=tpu", ["device=tpu: must be auto, cpu, cuda or cuda:N"]),
+        ("device=cuda:99", ["device=cuda:99: no such device here; there are: cpu"]),
+        ("device=", ["device=: must be auto"]),
+        ("model=", ["model=: no such option"]),
+        ("batch_size=", ["batch_size", "Integer"]),
+        ("~hydra/launcher", ["hydra/launcher: cannot be taken out"]),
+        ("~hydra/sweeper", ["hydra/sweeper: cannot be taken out"]),
+        ("hydra.run.dir=", ["hydra.run.dir=: must be the name of a folder"]),
+        ("device=🙂", ["device=🙂: must be"]),
+        ("device='🙂'", ["device=🙂: must be"]),
+        ("precision='a\nb'", ["precision=a b: must be one of"]),
+        ("device='\x1b[31mred'", ["device=\\x1b[31mred: must be"]),
+        ("hydra.run.dir='a\nb'", ["hydra.run.dir=a b", "printable"]),
+        ("hydra.run.dir='\x1b[31m'", ["hydra.run.dir=\\x1b[31m", "printable"]),
+        ("batch_size=${nope}", ["batch_size", "nope"]),
+        ("seed=${seed}", ["seed: Recursive interpolation"]),
+        ("epochs=${eval:1}", ["epochs: Unsupported interpolation type eval"]),
+        (f"model={LONG}", [f"model={LONG}: no such option"]),
+        (f"device={LONG}", [f"device={LONG}: must be"]),
+        (f"+model.{LONG}=1", ["unexpected keyword argument"]),
+        ("device=" + "y" * 100_000, ["device=yyy", "..."]),
+        (f"hydra.job.name={LONG}", ["hydra.job.name", "must be a plain name"]),
+        ("hydra.job.name=../../evil", ["hydra.job.name=../../evil: must be a plain name"]),
+        ("hydra.output_subdir=../..", ["hydra.output_subdir=../..: must be a plain name"]),
+        ("hydra.sweep.subdir=../x", ["hydra.sweep.subdir=../x: must be below"]),
+        ("hydra.sweep.subdir=../${hydra.job.num}", ["must be below the sweep's folder"]),
+        ("hydra.sweep.subdir=same", ["another for each run"]),
+        ("data.split.name=../../x", ["data.split.name=../../x: unknown", "holdout"]),
+        ("data.name=../x", ["data.name=../x: unknown"]),
+        ("model=../optimizer/sgd", ["Parent traversal ('..')"]),
+        ("hydra.verbose=5", ["hydra.verbose=5: must be"]),
+        ("hydra.overrides.task=[x]", ["hydra.overrides", "cannot be set"]),
+        ("data.split.validation=201", ["data.split.validation=201: allowed are 0 to 199"]),
+        ("data.split.validation=5", ["the validation part of 5 images has none of class"]),
+        ("data.train_size=1000000000000", ["allowed are 10 to 1,000,000"]),
+        # What only sweeps read.
+        ("sweep.trials=5", ["sweep.trials=5: does nothing in a single run", "fmbench -m"]),
+        ("max_runs=5", ["max_runs=5: does nothing in a single run"]),
+        ("hydra/launcher=joblib", ["hydra/launcher=joblib: does nothing in a single run"]),
+        ("+hydra.launcher.n_jobs=2", ["+hydra.launcher.n_jobs=2: does nothing in a single run"]),
+        ("hydra/sweeper=optuna", ["hydra/sweeper=optuna: does nothing in a single run"]),
+        ("hydra.sweep.dir=x", ["hydra.sweep.dir=x: does nothing in a single run"]),
+    ],
+    ids=lambda value: ascii(value)[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_an_override_that_cannot_be(refused, override, parts):
+    refused([*TINY, override], 2, *parts)
+
+
+#: What newcomers type, and what they are told to type instead.
+SAID = [
+    # A key without its group, or with another, or by the name that others have for it.
+    ("lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("trials=3", "did you mean sweep.trials=3?"),
+    ("validation=5", "did you mean data.split.validation=5?"),
+    ("learning_rate=0.1", "did you mean optimizer.lr=0.1?"),
+    ("model.lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("optimizer.momentm=0.9", "did you mean optimizer.momentum=0.9?"),
+    ("arch=lenet", "did you mean model=lenet?"),
+    ("Epochs=3", "did you mean epochs=3?"),
+    ("split=custom", "did you mean data.split=custom?"),
+    ("data/split=custom", "did you mean data.split=custom?"),
+    ("launcher=joblib", "did you mean hydra/launcher=joblib?"),
+    ("width=16", "did you mean model.width=16? model=alexnet or"),
+    ("model.width=16", "model.width: no such key, but model=alexnet or"),
+    ("model.name=resnet34", "model.name: no such key, but model=torchvision has it"),
+    ("hydra.launcher.n_jobs=2", "but hydra/launcher=joblib has it"),
+    ("optim.lr=0.1", "did you mean optimizer.lr=0.1?"),
+    ("trainer.max_epochs=3", "did you mean epochs=3?"),
+    ("data.batch_size=3", "did you mean batch_size=3?"),
+    ("optimizer.name=adam", "did you mean optimizer=adam?"),
+    ("hydra.launcher=joblib", "write hydra/launcher=joblib"),
+    ("hydra.sweeper=optuna", "write hydra/sweeper=optuna"),
+    # A flag for a key.
+    ("--epochs 3", "--epochs: is no flag; did you mean epochs=3?"),
+    ("--batch-size=64", "did you mean batch_size=64?"),
+    ("--lr 0.1", "did you mean optimizer.lr=0.1?"),
+    ("-lr 0.1", "did you mean optimizer.lr=0.1?"),
+    ("--model lenet", "did you mean model=lenet?"),
+    ("--keep-model", "did you mean keep_model=true?"),
+    ("--output runs", "did you mean hydra.run.dir=runs?"),
+    ("--config mine", "did you mean --config-dir?"),
+    ("--gpu", "did you mean device=cuda?"),
+    ("--seed=0,1 -m", "did you mean seed=0,1?"),
+    # No KEY=VALUE at all.
+    ("epochs = 3", "epochs =: no spaces may stand here; write epochs=3"),
+    ("epochs =3", "write epochs=3"),
+    ("epochs= 3", "write epochs=3"),
+    ("model=lenet, lenet5", "write model=lenet,lenet5"),
+    ("optimizer={lr: 0.1}", "write 'optimizer={lr: 0.1}'"),
+    ("epochs: 3", "epochs: has no value; write epochs=3"),
+    ("epochs:3", "write epochs=3"),
+    ("epochs 3", "write epochs=3"),
+    ("lenet", "did you mean model=lenet?"),
+    ("report outputs", "did you mean python -m fmbench.report?"),
+    ("help", "did you mean python -m fmbench --help?"),
+    ("train", "did you mean python -m fmbench, without it?"),
+    ("mine.yaml", "--config-dir FOLDER GROUP=OPTION"),
+    ("-m seed=0 1 2", "as seed=0,1,2"),
+    ("\N{EN DASH}m seed=0,1", "is no hyphen; write -m"),
+    ("epochs=3,seed=1", "each KEY=VALUE is a word of its own"),
+    ("-m model=lenet5,", "a value is missing"),
+    ("nonsense", "is no KEY=VALUE, as epochs=3 is"),
+    ("batch_size==3", "write batch_size=3"),
+    # Options.
+    ("optimizer=radam", "optimizer=adam optimizer._target_=torch.optim.RAdam ~optimizer.fused"),
+    ("optimizer=torch.optim.NAdam", "optimizer._target_=torch.optim.NAdam"),
+    ("model=resnet34", "torchvision's is model=torchvision model.name=resnet34"),
+    ("model=mlp", "one of your own is DIR/model/mlp.yaml, with --config-dir DIR"),
+    ("experiment=resnet18", "did you mean resnet18_batch"),
+    ("hydra/launcher=slurm", "did you mean submitit_slurm?"),
+    ("augmentation=cutout", "did you mean crop_flip_cutout?"),
+    ("+augmentation=flip", "write augmentation=flip"),
+    ("augmentation=[crop,flip]", "augmentation=crop: no such option"),
+    # Values.
+    ("seed=0,1", "with -m: python -m fmbench -m seed=0,1; a list is 'seed=[0,1]'"),
+    ("seed=range(3)", "with -m: python -m fmbench -m 'seed=range(3)'"),
+    ("seed=null", "seed=null: must have a value"),
+    ("optimizer=adam optimizer.betas=0.9", "optimizer.betas=0.9: must be a list, as [0.9, 0.999]"),
+    ("scheduler=multistep scheduler.milestones=3", "must be a list, as [6, 9]"),
+    ("optimizer.momentum=high", "optimizer.momentum=high: must be a number, as 0.9"),
+    ("model='lenet5", "a quote is not closed"),
+    ("data=fashion_mnist data.root=~nouser/x", "there is no user nouser"),
+    ("-m seed=0..4", "a range is 'seed=range(0,5)'"),
+    ("-m seed=[0,1]", "have no brackets: -m seed=0,1"),
+    # Of searches, in Optuna's words.
+    ("-m sweep=lr_batch n_trials=3", "did you mean sweep.trials=3?"),
+    ("-m sweep=lr_batch hydra.sweeper.n_trials=3", "did you mean sweep.trials=3?"),
+    ("-m sweep=lr_batch hydra.sweeper.n_jobs=2", "did you mean sweep.jobs=2?"),
+    ("-m sweep=lr_batch hydra.sweeper.direction=x", "did you mean sweep.objective=x?"),
+    ("-m sweep=lr_batch hydra.sweeper.study_name=x", "did you mean sweep.study=x?"),
+    ("-m sweep=lr_batch hydra.sweeper.sampler=random", "write hydra/sweeper/sampler=random"),
+    ("-m sweep=lr_batch checkpoint_every=choice(null,1)", "write checkpoint_every=null,1"),
+    ("-m sweep=lr_batch batch_size=interval(16,64)", "write 'batch_size=int(interval(16,64))'"),
+    ("-m sweep=lr_batch optimizer.lr=loguniform(1,2)", "'optimizer.lr=tag(log,interval(A,B))'"),
+    ("-m sweep=lr_batch seed=0,1,2", "no trial is repeated over seeds yet; run the best so"),
+    ("-m sweep=lr_batch seed=range(3)", "experiment=best 'seed=range(3)'"),
+    ("-m hydra/launcher=joblib seed=0,1 n_jobs=2", "did you mean hydra.launcher.n_jobs=2?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "said"), SAID, ids=[line for line, _ in SAID])
+def test_what_to_type_instead(refused, line, said):
+    given = [] if line.startswith(("model", "optimizer=adam", "data=")) else TINY
+    refused([*line.split(" "), *given], 2, said)
+
+
+def test_what_is_said_can_be_typed(monkeypatch):
+    """So it leads somewhere: the suggestions for what is known elsewhere, and for a search."""
+    given = ["optimizer=adam", "optimizer._target_=torch.optim.RAdam", "~optimizer.fused"]
+    assert make_optimizer(compose(*given), [torch.nn.Parameter(torch.zeros(1))]).defaults["lr"]
+    (override,) = OverridesParser.create().parse_overrides(["batch_size=int(interval(16,64))"])
+    assert type(override.value().start) is int
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")
+def test_a_gpu_where_there_is_none(refused):
+    refused([*TINY, "device=cuda"], 2, "device=cuda: no such device here; there are: cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key", ["device", "data.split.name", "model.classes", "+model.x", "optimizer.lr", "seed"]
+)
+def test_the_environment_gets_into_no_record(refused, key):
+    said = f"{key.lstrip('+')}: reads the environment variable SECRET; only data.root may"
+    refused([*TINY, f"{key}=${{oc.env:SECRET}}"], 2, said)
+    if not key.startswith("+"):
+        # By way of another key, and as a default.
+        refused([*TINY, "+data.root=${oc.env:SECRET}", f"{key}=${{data.root}}"], 2, said)
+        refused([*TINY, f"{key}='${{oc.select:nope,${{oc.env:SECRET}}}}'"], 2, said)
+
+
+def test_the_place_of_the_data_may_be_the_environments_and_is_not_recorded(command, tmp_path):
+    given = ["+data.root=${oc.env:SECRET}", "hydra.run.dir=run"]
+    assert command(*TINY, "epochs=1", *given)[0] == 0
+    for path in tmp_path.rglob("*"):
+        assert "s3cr3t" not in path.name
+        assert path.is_dir() or b"s3cr3t" not in path.read_bytes()
+    assert (
+        "+data.root=${oc.env:SECRET}" in (tmp_path / "here/run/.hydra/overrides.yaml").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--foo"],
+        ["-x"],
+        ["--config-dir"],
+        ["--config-dir", "nope"],
+        ["--config-dir", ".", "--config-dir", "nope"],
+        ["--config-dir=~nouser/x"],
+        ["--config-path", "pkg://this"],
+        ["--config-path", "/tmp"],
+        ["--config-name", "other"],
+        ["--experimental-rerun", "outputs"],
+        ["--cfg", "nothing"],
+        ["--run", "--multirun"],
+    ],
+    ids=" ".join,
+)
+def test_a_flag_that_cannot_be(refused, arguments):
+    refused([*arguments, *TINY] if arguments != ["--config-dir"] else arguments, 2)
+
+
+# Sweeps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["seed=range(10000000)"], ["10,000,000 values", "max_runs=10000"]),
+        (["seed=shuffle(range(100000000))"], ["100,000,000 values"]),
+        (["seed=range(0,1e300,1)"], ["over 10**15 values"]),
+        (
+            ["seed=range(1000)", "epochs=range(1,1001)", "batch_size=range(1,11)"],
+            ["this sweep: 10,000,000 runs, more than max_runs=10000"],
+        ),
+        (["sweep=lr_batch", "sweep.trials=10000000"], ["10,000,000 runs"]),
+        (["sweep=lr_batch", "batch_size=range(1,10000000)"], ["9,999,999 values"]),
+        (["seed=0,1", "max_runs=1"], ["2 values, more than max_runs=1"]),
+        (["seed=range(5,0)"], ["matches nothing"]),
+        (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir=: must be"]),
+        (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["max_batch_size=0: must be 1 or more"]),
+        (["sweep=lr_batch", "sweep.jobs=0"], ["sweep.jobs=0: must be 1 or more"]),
+        (["sweep=lr_batch", "sweep.jobs=x"], ["sweep.jobs", "x"]),
+        (["sweep=lr_batch", "sweep.pruner=mean"], ["sweep.pruner=mean: must be one of none, med"]),
+        (["sweep=lr_batch", "sweep.pruner=[median]"], ["sweep.pruner"]),
+        (["sweep=lr_batch", "sweep.objective=test_accuracy"], ["must be one of validation_acc"]),
+        (["sweep=lr_batch", "sweep.objective=[]"], ["sweep.objective=[]: must be one of"]),
+        (["sweep=lr_batch", "sweep.objective=[flops,flops]"], ["sweep.objective=", "one of"]),
+        (["sweep=lr_batch", "sweep.objective={a: b}"], ["sweep.objective=", "one of"]),
+        (["sweep=lr_batch", "sweep.objective=flops"], ["sweep.pruner=halving: prunes by"]),
+        (["sweep=pareto", "sweep.pruner=median"], ["sweep.pruner=median: prunes by validation"]),
+        (["sweep=lr_batch", "sweep.storage=5"], ["sweep.storage=5: "]),
+        (["sweep=lr_batch", "sweep.storage=nope://x"], ["sweep.storage=nope://x: "]),
+        (["sweep=lr_batch", "test_every=1"], ["test_every=1: a search looks at the test set onc"]),
+        (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
+        (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
+        (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),
+        (["sweep=lr_batch", "hydra.sweeper.params=5"], ["hydra.sweeper.params=5: must be"]),
+        pytest.param(
+            ["sweep=lr_batch", "hydra/sweeper/sampler=cmaes"],
+            ["needs pip install cmaes"],
+            marks=pytest.mark.skipif(find_spec("cmaes") is not None, reason="it is there"),
+        ),
+        (["sweep=lr_batch", "hydra.sweeper.sampler=null"], ["hydra.sweeper.sampler=null: "]),
+        (["sweep=lr_batch", "+hydra.sweeper.sampler.foo=1"], ["hydra.sweeper.sampler: ", "foo"]),
+        (["seed=0,1", "hydra/launcher=joblib", "+hydra.launcher.foo=1"], ["launcher", "foo"]),
+        (
+            [
+                "sweep=lr_batch",
+                "hydra.sweeper.sampler._target_=optuna.samplers.PartialFixedSampler",
+            ],
+            ["hydra.sweeper.sampler: "],
+        ),
+        (
+            ["sweep=lr_batch", "optimizer.lr=interval(0.3,0.1)"],
+            ["hydra.sweeper.params: `low <= hi"],
+        ),
+        (["sweep=lr_batch", "hydra/sweeper/sampler=grid"], ["GridSampler only supports disc"]),
+        (["sweep=lr_batch", "hydra.sweeper.sampler.n_startup_trials=x"], ["n_startup_trials", "x"]),
+        (["seed=0,1", "hydra.launcher._target_=os.system"], ["_target_=os.system: not allowed"]),
+        (["seed=0,1", "hydra.sweeper._target_=os.system"], ["_target_=os.system: not allowed"]),
+        (["sweep=lr_batch", "hydra.sweeper.sampler._target_=os.system"], ["_target_=os.sys"]),
+        (["sweep=lr_batch", "hydra.sweeper.custom_search_space=this.x"], ["'this.x'"]),
+        (["seed=0,1", "sweep.trials=5"], ["sweep.trials=5: is for searches", "sweep=lr_batch"]),
+        (["sweep=seeds", "sweep.jobs=2"], ["sweep.jobs=2: is for searches"]),
+        (["sweep=lr_batch", "sweep.trials=2,3"], ["sweep.trials=2,3: is one value of the whole"]),
+        (["sweep=seeds,batch_size"], ["sweep=seeds,batch_size: is one value of the whole sweep"]),
+        (["seed=0,1", "max_runs=5,6"], ["max_runs=5,6: is one value of the whole sweep"]),
+        (["seed=0,1", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+        (["sweep=lr_batch", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+        (["seed=0,1", "hydra/launcher=submitit_slurm"], ["submitit_slurm: Slurm is not here"]),
+        (
+            ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.inner_max_num_threads=0"],
+            ["inner_max_num_threads=0: must be 1 or more"],
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:50],
+)
+def test_a_sweep_that_cannot_be(refused, arguments, parts, monkeypatch):
+    if "hydra/launcher=submitit_slurm" in arguments:
+        pytest.importorskip("submitit", reason="needs the extra slurm")
+        monkeypatch.setenv("PATH", "/nowhere")
+    refused(["-m", *TINY, *arguments], 2, *parts)
+
+
+def test_a_sweep_of_many_runs_where_it_is_asked_for(monkeypatch):
+    from fmbench.config import sweep
+
+    for text, count in {
+        "seed=range(10)": 10, "seed=range(1,10,4)": 3, "seed=range(10,0,-3)": 4, "seed=1,2,3": 3,
+        "seed=range(0,1,0.3)": 4, "seed=range(3,1)": 0, "seed=shuffle(range(7))": 7,
+        "seed=choice(1,2)": 2,
+    }.items():  # fmt: skip
+        (override,) = sweep.OverridesParser.create().parse_overrides([text])
+        assert sweep._count(override) == count == len(list(override.sweep_string_iterator())), text
+
+
+# Files of options
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (LENET5 + "_target_: x\n", "evil.yaml, line 2, column 1: found duplicate key _target_"),
+        (LENET5 + BOMB, "YAML node expansion exceeds the configured limit of 10000"),
+        (LENET5.encode() + b"x: '\xe9'\n", "evil.yaml: not UTF-8 text"),
+        (LENET5.encode("utf-16"), "evil.yaml: not UTF-8 text"),
+        ("_target_: !!python/object/apply:os.system ['touch evil']\n", "line 1, column 11: could"),
+        ("a: [\n", "evil.yaml, line 2, column 1: did not find"),
+        ("a: \0\n", "evil.yaml: unacceptable character #x0000"),
+        ("{a: " * 3000 + "1" + "}" * 3000, "evil.yaml: nested too deeply"),
+        (LENET5 + "x: " + "9" * 5000 + "\n", "a number of over 100 characters"),
+        (LENET5 + "---\n" + LENET5, "line 2, column 1: but found another document"),
+        ("# @package\n" + LENET5, "evil.yaml: Expected header format"),
+        ("defaults: [evil]\n" + LENET5, "one of its files leads to itself"),
+        ("defaults: [../../../x]\n", "Parent traversal"),
+        ("defaults: ['pkg://this']\n", "Could not load"),
+        ("- a\n- b\n", "model/evil"),
+        ("", "model._target_: is not there"),
+        ("<!DOCTYPE html><html></html>\n", "model._target_: is not there"),
+        (LENET5 + "x: ${model.x}\n", "model.x: Recursive interpolation"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)  # fmt: skip
+def test_an_option_that_is_no_config(refused, text, part):
+    option("model/evil.yaml", text)
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, part)
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs: 1\n", "# @package experiment\nepochs: 1\n", "# package _global_\nepochs: 1\n"]
+)
+@pytest.mark.parametrize("group", ["experiment", "sweep"])
+def test_an_experiment_without_its_header(refused, group, text):
+    option(f"{group}/mine.yaml", text)
+    said = f"mine/{group}/mine.yaml: must begin with the line '# @package _global_'"
+    refused(["--config-dir", "mine", *TINY, f"{group}=mine"], 2, said)
+
+
+def test_an_option_that_two_folders_have(refused):
+    for folder in ("mine", "yours"):
+        option(f"../{folder}/experiment/best.yaml", "# @package _global_\nepochs: 1\n")
+    folders = ["--config-dir", "mine", "--config-dir", "yours"]
+    said = f"experiment=best: is in {Path.cwd()}/mine and in {Path.cwd()}/yours; give one of them"
+    refused([*folders, *TINY, "experiment=best"], 2, said)
+
+
+def test_an_option_of_100_megabytes_is_not_read(refused):
+    option("model/evil.yaml", LENET5)
+    os.truncate("mine/model/evil.yaml", 100_000_000)
+    said = "a config file may have at most 1,048,576 bytes"
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, said)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("a: " + "${" * 51, "over 50 interpolations"),
+    ("".join(f"k{n}: ${{a}}\n" for n in range(501)), "line 502: over 50 interpolations"),
+    ('a: "' + r"\x24{" * 51 + '"', "over 50 interpolations"),
+    ("a: " + ":".join(["1"] * 300_000), "line 2: a value of over 10,000 characters"),
+    ("a: 1" + ":59" * 3000, "a number of over 100 characters"),
+    ("a: 1" + ":59" * 3000 + ".5", "a number of over 100 characters"),
+    ("a: " + "9" * 101, "a number of over 100 characters"),
+    ("a: [" + "1," * 10_001 + "]", "over 10,000 values"),
+    ("a: " + "x" * 10_001, "a value of over 10,000 characters"),
+], ids=range(9))  # fmt: skip
+def test_an_option_that_takes_minutes_to_be_understood(refused, content, said):
+    option("model/evil.yaml", f"{LENET5}{content}\n")
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "mine/model/evil.yaml", said)
+
+
+@pytest.mark.parametrize("key", ["max_runs: 20000", "max_runs: 5", "max_runs: ${seed}"])
+def test_a_file_does_not_say_how_many_runs_a_sweep_may_have(refused, key):
+    option("sweep/mine.yaml", f"# @package _global_\n{key}\n")
+    option("experiment/mine.yaml", f"# @package _global_\n{key}\n")
+    said = "max_runs: a config file may not set it"
+    for chosen in ("sweep=mine", "experiment=mine"):
+        refused(["-m", "--config-dir", "mine", *TINY, chosen, "seed=0,1"], 2, said)
+    refused(["--config-dir", "mine", *TINY, "experiment=mine"], 2, said)
+
+
+def test_an_option_that_is_no_file(refused):
+    option("model/other.yaml", LENET5)
+    os.mkfifo("mine/model/evil.yaml")
+    refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "model=evil: no such option")
+
+
+# What a file of options may not do
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{callbacks: {x: {_target_: os.system, command: touch evil}}}", "'os.system'"),
+        ("{callbacks: {x: {_target_: shutil.copyfile, src: /etc/passwd, dst: evil}}}", "shutil"),
+        ("{callbacks: {x: {_target_: fmbench.cli.callbacks.RunLog, filename: e}}}", "RunLog: is"),
+        ("{callbacks: {preflight: null}}", "hydra.callbacks.preflight: a config file may not"),
+        ("{callbacks: {preflight: {_target_: os.system}}}", "hydra.callbacks.preflight._target_"),
+        ("{launcher: {_target_: os.system}}", "hydra.launcher._target_: a config file may not"),
+        ("{launcher: {setup: [touch evil]}}", "setup"),
+        ("{sweeper: {_target_: os.system}}", "hydra.sweeper._target_=os.system: not allowed"),
+        (
+            "{hydra_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
+            "hydra.hydra_logging.handlers.x: a config file may not set it",
+        ),
+        (
+            "{job_logging: {handlers: {x: {'()': os.system, command: touch evil}}}}",
+            "hydra.job_logging.handlers.x: a config file may not set it",
+        ),
+        ("{hydra_logging: {filters: {x: {'()': this.x}}}}", "hydra.hydra_logging.filters"),
+        ("{job_logging: {formatters: {x: {format: 'ext://this'}}}}", "job_logging.formatters"),
+        ("{job_logging: {handlers: {file: {filename: ../x}}}}", "handlers.file.filename"),
+        ("{run: {dir: ../evil}}", "hydra.run.dir=../evil: a config file may name a folder below"),
+        ("{run: {dir: /tmp/evil}}", "hydra.run.dir=/tmp/evil"),
+        ("{run: {dir: 'x/${oc.env:SECRET}'}}", "hydra.run.dir"),
+        ("{run: {dir: 'x/${now:..}/y'}}", "hydra.run.dir"),
+        ("{sweep: {dir: ../evil}}", "hydra.sweep.dir=../evil"),
+        ("{sweep: {subdir: '../${hydra.job.num}'}}", "hydra.sweep.subdir"),
+        ("{sweep: {subdir: './${hydra.job.num}'}}", "hydra.sweep.subdir"),
+        ("{output_subdir: evil}", "hydra.output_subdir: a config file may not"),
+        ("{job: {name: evil}}", "hydra.job.name: a config file may not"),
+        ("{job: {chdir: true}}", "hydra.job.chdir: a config file may not"),
+        ("{job: {id: ../../evil}, run: {dir: 'x/${hydra.job.id}'}}", "hydra.job.id: a config file"),
+        ("{runtime: {output_dir: /tmp/evil}}", "hydra.runtime.output_dir: a config file may not"),
+        ("{job: {env_set: {PATH: /tmp}}}", "hydra.job.env_set.PATH"),
+        ("{job: {env_copy: [HOME]}}", "hydra.job.env_set.HOME"),
+        ("{searchpath: ['pkg://this']}", "hydra.searchpath"),
+        ("{help: {template: evil}}", "hydra.help.template"),
+        ("{overrides: {task: [evil=1]}}", "hydra.overrides"),
+    ],
+    ids=lambda value: value[:50],
+)  # fmt: skip
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_an_option_sets_nothing_of_hydra(refused, text, part, sweep):
+    option("experiment/evil.yaml", f"# @package _global_\nhydra: {text}\n")
+    refused([*sweep, "--config-dir", "mine", *TINY, "experiment=evil"], 2, part)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
+        "hydra: {sweep: {dir: ../evil}}",
+        "hydra: {job: {env_set: {PATH: /tmp}}}",
+        "model: {_target_: os.system}",
+    ],
+)
+def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
+    option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
+    refused(["-m", "--config-dir", "mine", *TINY, "experiment=lenet5,evil"], 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("custom_search_space: os.system", "custom_search_space: a config file may not"),
+        ("sampler: {_target_: os.system}", "os.system"),
+        ("params: {hydra.job_logging.handlers.file.filename: evil}", "must be a key of a run"),
+        ("params: {hydra.sweep.dir: /tmp/evil}", "must be a key of a run"),
+        ("params: {+hydra.job.env_set.A: b}", "must be a key of a run"),
+        ("params: {sweep.storage: 'sqlite:///evil.db'}", "must be a key of a run"),
+        ("params: {++sweep.study: x}", "must be a key of a run"),
+        ("params: {sweep: '{storage: x}'}", "must be a key of a run"),
+        ("params: {max_runs: 5}", "must be a key of a run"),
+        ("params: {+data.root: '/tmp/evil,x'}", "params.+data.root: is given on the command line"),
+        ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
+        ("params: {model._target_: 'os.system,x'}", "os.system"),
+        ("params: {epochs: 'range(100000000)'}", "100,000,000 values"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_ready_sweep_sets_only_what_it_searches(refused, text, part):
+    option(
+        "sweep/evil.yaml",
+        "# @package _global_\ndefaults:\n- override /hydra/sweeper: optuna\n"
+        "- override /data.split: holdout\n"
+        f"hydra: {{sweeper: {{{text}}}}}\n",
+    )
+    refused(["-m", "--config-dir", "mine", *TINY[:3], "threads=1", "sweep=evil"], 2, part)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_none_of_several_folders_sets_anything_of_hydra(refused, place):
+    option("../good/model/mine.yaml", LENET5)
+    text = "# @package _global_\nhydra: {callbacks: {preflight: null}, run: {dir: ../evil}}\n"
+    option("experiment/evil.yaml", text)
+    option("schema.yaml", "evil: 1\n")
+    folders = ["mine", "good"][:: 1 - 2 * place]
+    flags = [f"--config-dir={folder}" for folder in folders]
+    line = "hydra.callbacks.preflight: a config file may not set it"
+    refused([*flags, *TINY, "experiment=evil"], 2, line)
+    with pytest.raises(ConfigError, match=line):
+        package.run([*TINY, "experiment=evil"], config_dir=folders)
+
+
+@pytest.mark.parametrize("key", ["storage", "study"])
+def test_a_ready_sweep_names_no_database(refused, key):
+    option("sweep/evil.yaml", f"# @package _global_\nsweep: {{{key}: 'sqlite:///evil.db'}}\n")
+    line = f"sweep.{key}: a config file may not set it"
+    refused(["-m", "--config-dir", "mine", *TINY, "sweep=evil", "seed=0,1"], 2, line)
+
+
+def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
+    """Neither the schema nor the main config, nor options for Hydra."""
+    option("schema.yaml", "evil: 1\n")
+    option("config.yaml", "evil: 1\n")
+    option("model/lenet5.yaml", "_target_: os.system\n")
+    option("hydra/launcher/evil.yaml", "_target_: os.system\n")
+    arguments = ["--config-dir", "mine", *TINY, "epochs=1"]
+    refused([*arguments, "hydra/launcher=evil"], 2, "hydra/launcher=evil: no such option")
+    assert command(*arguments)[0] == 0
+
+
+@pytest.mark.parametrize("value", ["{0}{0}", "['{0}', '{0}']", "{{a: '{0}', b: '{0}'}}"])
+def test_values_that_name_each_other_twice_end(refused, value):
+    lines = [f"  x{i}: " + value.format(f"${{model.x{i + 1}}}") for i in range(40)]
+    text = "\n".join(["# @package _global_", "model:", *lines, "  x40: end"])
+    option("experiment/laughs.yaml", text)
+    arguments = ["--config-dir", "mine", *TINY, "experiment=laughs"]
+    refused(arguments, 2, "the interpolations of the config, ${...}, lead to too many others")
+    with pytest.raises(ConfigError, match="lead to too many others"):
+        package.run(arguments[2:], config_dir="mine")
+    # What another program does in this process is none of ours.
+    assert BaseContainer._to_content.__module__ == "omegaconf.basecontainer"
+
+
+def test_options_that_name_each_other_twice_end(refused):
+    for i in range(30):
+        option(f"model/x{i}.yaml", f"defaults:\n  - x{i + 1}@a\n  - x{i + 1}@b\n")
+    option("model/x30.yaml", "x: 1\n")
+    refused(["--config-dir", "mine", *TINY[:3], "model=x0"], 2, "composed of over 500 options")
+
+
+def test_an_option_reads_no_file_outside_of_its_folder(refused, tmp_path):
+    """Whatever is written as YAML elsewhere may be a secret, and a record would hold it."""
+    secret = tmp_path / "home" / "hosts.yaml"
+    secret.parent.mkdir()
+    secret.write_text("token: s3cr3t\n")
+    option("data/linked.yaml", "")
+    Path("mine/data/linked.yaml").unlink()
+    Path("mine/data/linked.yaml").symlink_to(secret)
+    Path("mine/model").symlink_to(secret.parent)
+    for name, path in (
+        ("linked", "/data/linked"),
+        ("folder", "/model/hosts"),
+        ("absolute", f"/{secret.with_suffix('')}"),
+    ):
+        text = f"# @package _global_\ndefaults:\n  - {path}@data.stolen\n"
+        option(f"experiment/{name}.yaml", text)
+        refused(["--config-dir", "mine", *TINY, f"experiment={name}"], 2, path.strip("/"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model._target_=os.system",
+        "model._target_=shutil.copyfile",
+        "model._target_=builtins.eval",
+        "model._target_=fmbench.models.blocks.torch.load",
+        "optimizer._target_=torch.optim.adam.torch.load",
+        "scheduler._target_=torch.load",
+        "+model.x={_target_: os.system, command: touch evil}",
+        "+model._execution_whitelist_=[os.system]",
+        "+optimizer._execution_whitelist_=os.*",
+        "+hydra.callbacks.x._target_=os.system",
+        "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+        "hydra.launcher._target_=os.system",
+        "hydra.job_logging.handlers.console.class=os.system",
+        "hydra.job_logging.handlers.console.stream=ext://os.environ",
+        "+hydra.job_logging.handlers.x={class: logging.handlers.SocketHandler}",
+        "hydra.searchpath=[pkg://this]",
+        "hydra.searchpath=[file://nope]",
+        "hydra.job.env_copy=[HOME]",
+    ],
+)
+def test_nothing_is_started_that_is_not_listed(refused, override):
+    refused([*TINY, override], 2)
+    assert "this" not in sys.modules
+    if not override.startswith("hydra.job"):
+        with pytest.raises(ConfigError):
+            package.run([*TINY, override])
+
+
+# Data
+
+
+IMAGES, LABELS = OFFICIAL_FILES[0], OFFICIAL_FILES[1]
+HEADER = struct.pack(">4I", 0x803, 60_000, 28, 28)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        (IMAGES.name, HEADER, "16 bytes where 47,040,016 are expected"),
+        (LABELS.name, bytes(LABELS.content_size + 1), "more than 60,008 bytes"),
+        (LABELS.name, bytes(LABELS.content_size), "SHA-256 "),
+        (LABELS.name, struct.pack(">2I", 0x801, 60_000) + bytes([10, 255] * 30_000), "SHA-256 "),
+        (IMAGES.name, struct.pack(">4I", 0x803, 30_000, 56, 28) + bytes(47_040_000), "SHA-256 "),
+        (IMAGES.archive, b"<!DOCTYPE html><html></html>", "28 bytes where 26,421,880"),
+        (LABELS.archive, gzip.compress(bytes(10**7)), "bytes where 29,515 are expected"),
+        (LABELS.archive, None, "missing train-labels-idx1-ubyte.gz"),
+    ],
+    ids=["cut", "longer", "other", "label", "shape", "html", "bomb", "missing"],
+)
+def test_data_that_are_not_the_official_ones(refused, tmp_path, name, content, part):
+    data_folder = tmp_path / "data"
+    data_folder.mkdir()
+    for official in OFFICIAL_FILES:
+        (data_folder / (name if name.startswith(official.name) else official.name)).touch()
+    if content is None:
+        (data_folder / name).unlink()
+    else:
+        (data_folder / name).write_bytes(content)
+    # The files are read in the order of the release: those before the wrong one are right.
+    given = ["data=fashion_mnist", f"data.root={data_folder}", "data.download=false", "threads=1"]
+    if name.startswith(IMAGES.name) or content is None:
+        refused([*given, "model=lenet5"], 3, part)
+        refused(["-m", *given, "seed=0,1"], 3, part)
+    else:
+        with pytest.raises(DataError, match=part):
+            fashion_mnist._content(LABELS, data_folder / name)
+
+
+# Folders
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_folder_whose_name_is_too_long(refused, sweep):
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    refused([*sweep, *TINY, f"{key}={LONG}"], 5, LONG, ": File name too long")
+
+
+# Results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--filter", "model==lenet"], "filter: 'model==lenet': write model=lenet"),
+        (["--filter", "model=lenet", "batch_size=64"], "conditions stand in quotes: --filter"),
+        (["--format", "html"], "unrecognized arguments: --format; --help explains"),
+        (["nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_a_report_that_cannot_be(command, arguments, part):
+    status, out, err = command(main=lambda: report_main(arguments))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("fmbench.report: ")
+    assert part in err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "empty"),
+        ('{"schema": 1', "half-written or not JSON"),
+        (json.dumps(record(schema=99)), "newer than this fmbench reads"),
+        (json.dumps(record(test_accuracy=1.7)), "test_accuracy is 1.7, not a number from 0 to 1"),
+        (json.dumps(record(test_accuracy=float("nan"))), "test_accuracy is not finite"),
+        ('{"schema": 1, "seed": ' + "9" * 10_000 + "}", "too long or too deep"),
+        ("link", "link"),
+        ("pipe", "not a regular file"),
+        ("large", "too large: 1,073,741,824 bytes"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_a_record_that_cannot_be_read_is_listed_with_status_4(command, tmp_path, content, reason):
+    write(tmp_path / "runs" / "good")
+    path = tmp_path / "runs" / "bad" / "result.json"
+    path.parent.mkdir()
+    if content == "link":
+        path.symlink_to(path)
+    elif content == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text("" if content == "large" else content)
+        if content == "large":
+            os.truncate(path, 2**30)
+    before = tree(tmp_path / "runs") if content != "pipe" else None
+    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert (status, err) == (4, "")
+    assert "Traceback" not in out
+    (line,) = [line for line in out.splitlines() if reason in line]
+    assert "bad" in line
+    assert before is None or tree(tmp_path / "runs") == before
+
+
+def test_a_folder_of_results_without_any_is_no_mistake(command, tmp_path):
+    (tmp_path / "runs").mkdir()
+    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert (status, err) == (0, "")
+    assert "No completed run" in out
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_key_with_two_results_is_said(command, tmp_path):
+    write(tmp_path / "runs" / "a", test_accuracy=0.9)
+    write(tmp_path / "runs" / "b", test_accuracy=0.8)
+    status, out, _ = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    assert status == 0
+    assert "Repeats of one run (same settings, same seed) disagree" in " ".join(out.split())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_folder_that_is_closed_is_listed_with_status_4(command, tmp_path):
+    write(tmp_path / "runs" / "good")
+    closed = write(tmp_path / "runs" / "closed")
+    closed.chmod(0)
+    try:
+        status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
+    finally:
+        closed.chmod(0o700)
+    assert (status, err) == (4, "")
+    assert "cannot be listed: Permission denied" in out
+
+
+# In processes of their own
+
+
+@pytest.mark.slow
+def test_as_people_start_it(tmp_path):
+    for start in (
+        lambda: fmbench("batch_size=0", cwd=tmp_path),
+        lambda: fmbench("-m", "seed=range(10000000)", cwd=tmp_path),
+        lambda: python("-m", "fmbench.report", "nowhere", cwd=tmp_path),
+    ):
+        done = start()
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

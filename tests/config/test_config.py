@@ -1,0 +1,206 @@
+import copy
+import importlib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+import yaml
+from commands import CHECKOUT, compose, raises_one_line
+
+from fmbench.config import checks as configuration
+from fmbench.config import schema, whitelist
+from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
+from fmbench.config.whitelist import TARGETS
+from fmbench.core.errors import ConfigError
+
+
+def test_defaults_pass_the_checks():
+    configuration.check(compose())
+
+
+def test_split_is_a_group_choice_inside_data():
+    config = compose("data.split=custom", "data.split.validation=7")
+    assert config["data"]["split"] == {"name": "custom", "validation": 7, "seed": 0}
+    assert config["data"]["name"] == "fashion_mnist"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (["augmentation.cutout={size: 8}"], {"cutout": (8, 1.0, False)}),
+        (["+augmentation.cutout={size:14}"], {"cutout": (14, 1.0, False)}),
+        (["augmentation.cutout={}"], {"cutout": (16, 1.0, False)}),
+        (
+            ["augmentation.cutout={}", "augmentation.cutout.inside=true"],
+            {"cutout": (16, 1.0, True)},
+        ),
+        (["augmentation.crop={padding: 2}"], {"crop": (2,)}),
+        (["augmentation.flip=null"], {"flip": None}),
+        (["augmentation.erasing={probability: 1}"], {"erasing": (1.0, [0.02, 0.33], [0.3, 3.3])}),
+        (
+            ["augmentation={cutout: {size: 4}, crop: null}"],
+            {"cutout": (4, 1.0, False), "crop": None},
+        ),
+    ],
+    ids=str,
+)
+def test_parts_of_an_augmentation_compose_and_are_recorded_whole(overrides, changed):
+    """With every number, so that the same run has the same key however it was written."""
+    before = compose("augmentation=crop_flip")["augmentation"]
+    after = compose("augmentation=crop_flip", *overrides)["augmentation"]
+    assert list(after) == ["crop", "flip", "cutout", "erasing"]
+    for name, numbers in after.items():
+        if name in changed:
+            assert (numbers and tuple(numbers.values())) == changed[name]
+        else:
+            assert numbers == before[name]
+
+
+def test_the_parts_of_the_options_are_written_out_whole():
+    """So that who reads an option's file sees every number."""
+    for file in (CHECKOUT / "conf" / "augmentation").glob("*.yaml"):
+        written = yaml.safe_load(file.read_text("utf-8"))
+        assert written == compose(f"augmentation={file.stem}")["augmentation"], file
+    for name, part in {"crop": Crop, "flip": Flip, "cutout": Cutout, "erasing": Erasing}.items():
+        assert compose(f"augmentation.{name}={{}}")["augmentation"][name] == vars(part())
+
+
+def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
+    for part in ("cutout", "erasing"):
+        by_hand = compose("augmentation=crop_flip", f"augmentation.{part}={{}}")
+        assert by_hand == compose(f"augmentation=crop_flip_{part}")
+    by_hand = compose("augmentation.crop={}", "augmentation.flip={}")
+    assert by_hand == compose("augmentation=crop_flip")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["batch_size=0"], ["batch_size=0", "1 or more"]),
+        (["batch_size=-1"], ["batch_size=-1"]),
+        (["epochs=0"], ["epochs=0"]),
+        (["test_every=-1"], ["test_every=-1", "0 or more"]),
+        (["threads=0"], ["threads=0"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["seed=9223372036854775808"], ["must be at most 9,223,372,036,854,775,807"]),
+        (["label_smoothing=1"], ["label_smoothing=1.0", "below 1"]),
+        (["label_smoothing=nan"], ["label_smoothing=nan", "finite"]),
+        (["device=tpu"], ["device=tpu", "cuda:N"]),
+        (["device=cuda:x"], ["device=cuda:x"]),
+        (["precision=fp16"], ["precision=fp16", "bf16"]),
+        (["memory_format=nhwc"], ["memory_format=nhwc", "auto, contiguous, channels_last"]),
+        (["optimizer.lr=0"], ["optimizer.lr=0", "above 0"]),
+        (["optimizer.lr=nan"], ["optimizer.lr=nan", "finite"]),
+        (["optimizer.lr=inf"], ["optimizer.lr=inf", "finite"]),
+        (["optimizer.lr=true"], ["optimizer.lr=True"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast"]),
+        (["optimizer=adam", "optimizer.betas=[0.9,nan]"], ["optimizer.betas[1]=nan"]),
+        (["data.std=0"], ["data.std=0", "above 0"]),
+        (["data.mean=dark"], ["data.mean=dark"]),
+        (["model._target_=null"], ["model._target_"]),
+        (["+nonsense=1"], ["nonsense", "batch_size"]),
+        (["+logger._target_=os.system"], ["logger._target_", "name, experiment"]),
+        (["logger.name=wandb"], ["logger.name=wandb", "tensorboard", "mlflow"]),
+        (["logger=mlflow", "logger.experiment=' '"], ["logger.experiment=' '", "1 to 200"]),
+        (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 28"]),
+        (["augmentation.flip={probability: 2}"], ["augmentation.flip.probability=2.0", "0 to 1"]),
+        (["augmentation.erasing={ratio: [3, 1]}"], ["augmentation.erasing.ratio=[3.0, 1.0]"]),
+        (["+augmentation.blur=1"], ["augmentation.blur", "crop, flip, cutout, erasing"]),
+    ],
+)
+def test_refuses(overrides, parts):
+    config = compose(*overrides)
+    raises_one_line(lambda: configuration.check(config), ConfigError, *parts)
+
+
+def test_dead_interpolation_is_a_config_error():
+    raises_one_line(lambda: compose("data.root=${nope}"), ConfigError, "data.root", "nope")
+
+
+def test_every_option_composes_and_opens_with_a_comment():
+    for group in (*configuration.GROUPS, "logger", "sweep"):
+        files = sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+        assert files, group
+        for file in files:
+            assert file.read_text("utf-8").startswith("# "), file
+            config = compose(f"{group}={file.stem}")
+            configuration.check(config)
+
+
+def test_knobs_of_the_schema_and_of_the_file_are_the_same():
+    file = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
+    del file["defaults"]
+    keys = schema.Config()
+    groups = {group for group in configuration.GROUPS if "." not in group}
+    assert set(file) == set(vars(keys)) - groups - {"reference", "logger"}
+    for knob, value in file.items():
+        there = getattr(keys, knob)
+        assert (vars(there) if knob == "sweep" else there) == value, knob
+
+
+def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
+    monkeypatch.setattr(whitelist, "TRUSTED", "")
+    listed = {group: whitelist.execution_whitelist(group) for group in TARGETS}
+    for name in (*listed["model"], *listed["optimizer"], *listed["scheduler"]):
+        assert "*" not in name
+        assert not any(part.startswith("_") for part in name.split("."))
+    for group in ("model", "scheduler"):
+        files = (CHECKOUT / "conf" / group).glob("*.yaml")
+        there = {name for name in listed[group] if not name.startswith("fmbench.schedule.")}
+        assert there == {yaml.safe_load(file.read_text())["_target_"] for file in files}
+    optimizers = {
+        f"torch.optim.{name}"
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and name != "Optimizer"
+    }
+    assert set(listed["optimizer"]) == optimizers
+    samplers = [name.rpartition(".") for name in whitelist.SAMPLERS]
+    for module, _, name in samplers:
+        assert callable(getattr(importlib.import_module(module), name))
+    assert {name for module, _, name in samplers if module == "optuna.samplers"} == {
+        name for name in dir(optuna.samplers)
+        if name.endswith("Sampler") and not name.startswith("Base")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("group", "target"),
+    [
+        # Makes nets that find things in pictures too, and downloads weights for them.
+        ("model", "fmbench.models.torchvision._build"),
+        ("model", "fmbench.models.torchvision.models.get_model"),
+        ("model", "fmbench.models.checks.require_positive"),
+        ("optimizer", "torch.optim.swa_utils.AveragedModel"),
+        ("optimizer", "torch.optim.lr_scheduler.LambdaLR"),
+        ("scheduler", "fmbench.optim.schedules.Schedule"),
+    ],
+)
+def test_what_else_a_module_holds_is_not_started(group, target):
+    config = compose()
+    config[group]["_target_"] = target
+    raises_one_line(lambda: configuration.check(config), ConfigError, f"{target}: not allowed")
+
+
+def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
+    for group in (None, "model", "optimizer", "scheduler"):
+        for pattern in whitelist.execution_whitelist(group):
+            assert not fnmatch(
+                "hydra_plugins.hydra_ray_launcher._launcher_util._run_command", pattern
+            )
+            assert not fnmatch("hydra._internal.core_plugins.bash_completion.run", pattern)
+    assert not any("hydra" in name for name in whitelist.execution_whitelist("model"))
+
+
+def test_trust_adds_packages_to_the_whitelist(monkeypatch):
+    assert not any(name.startswith("mine") for name in whitelist.execution_whitelist())
+    monkeypatch.setattr(whitelist, "TRUSTED", "mine, theirs.nets")
+    assert {"mine.*", "theirs.nets.*"} <= set(whitelist.execution_whitelist())
+
+
+def test_resolve_leaves_the_config_alone_and_holds_plain_values():
+    config = compose("optimizer=adam")
+    assert type(config["optimizer"]["betas"]) is list
+    assert copy.deepcopy(config) == config
+    assert Path(configuration.CONFIG_DIR, "config.yaml").is_file()

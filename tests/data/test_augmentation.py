@@ -1,0 +1,473 @@
+"""Augmentation: exact against slow references for given draws, and the draws by statistics.
+
+All seeds are fixed, so the statistics are what they are: a test that passes, passes always. Their
+bounds are five standard deviations, or what they should exceed once in a thousand.
+"""
+
+import math
+from unittest import mock
+
+import pytest
+import torch
+from commands import CHECKOUT, compose, raises_one_line
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torchvision.transforms import RandomErasing
+from torchvision.transforms.v2 import functional as reference
+
+from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
+from fmbench.core.errors import ConfigError
+from fmbench.data.augmentation import Augmentation
+from fmbench.data.loader import Normalization, TrainLoader, generator
+
+OPTIONS = sorted(path.stem for path in (CHECKOUT / "conf" / "augmentation").glob("*.yaml"))
+
+#: Every option as it is, and what no option has.
+AUGMENTATIONS = {
+    **{option: (f"augmentation={option}",) for option in OPTIONS},
+    "all parts": ("augmentation=crop_flip_cutout", "augmentation.erasing={probability: 0.7}"),
+    "odd and inside": ("augmentation.cutout={size: 7, inside: true, probability: 0.5}",),
+    "a large crop": ("augmentation.crop={padding: 28}", "augmentation.flip={probability: 1}"),
+}
+
+
+@pytest.fixture(params=AUGMENTATIONS, scope="module")
+def augmentation(request):
+    return Augmentation.from_config(compose(*AUGMENTATIONS[request.param])["augmentation"])
+
+
+@pytest.fixture
+def images():
+    return torch.randint(
+        0, 256, (300, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+#: Leaves whole numbers: what was pixel 64 is 0, and black is -64, so that no two steps that could
+#: change places give the same.
+MEAN = 64
+WHOLE_NUMBERS = Normalization(mean=MEAN / 255, std=1 / 255)
+
+
+def through_loader(images, augmentation, batch_size=64, epoch=0, normalization=WHOLE_NUMBERS):
+    """Every image as the loader gives it, back in the order of the set; pixels as floats."""
+    loader = TrainLoader(
+        images,
+        torch.arange(len(images)),
+        batch_size=batch_size,
+        seed=3,
+        augmentation=augmentation,
+        normalization=normalization,
+    )
+    batches = list(loader.epoch(epoch))
+    out = torch.cat([batch for batch, _ in batches])
+    order = torch.cat([labels for _, labels in batches])
+    return out[order.argsort()].squeeze(1)
+
+
+def draws_of(augmentation, count, epoch=0):
+    return augmentation.draw(count, generator(3, epoch, 1))
+
+
+def rectangles(part, count):
+    """The draws of Cutout or erasing alone: top, bottom, left, right."""
+    (drawn,) = Augmentation(**part).draw(count, generator(0, 0, 1)).values()
+    return drawn.T
+
+
+# --- what is done with given draws ------------------------------------------------------------
+
+
+def by_torchvision(image, draws, padding):
+    """One (28, 28) uint8 image through torchvision's functions, with its own numbers."""
+    out = image[None]
+    if "crop_top" in draws:
+        out = reference.pad(out, [padding])
+        out = reference.crop(out, int(draws["crop_top"]), int(draws["crop_left"]), 28, 28)
+    if draws.get("flip"):
+        out = reference.horizontal_flip(out)
+    out = reference.normalize(out.float(), [float(MEAN)], [1.0])
+    for name in ("cutout", "erasing"):
+        if name in draws:
+            top, bottom, left, right = draws[name].clamp(0, 28).tolist()
+            blank = torch.tensor(0.0)
+            out = reference.erase(out, top, left, bottom - top, right - left, blank)
+    return out[0]
+
+
+def test_each_image_goes_through_what_torchvision_does_with_its_draws(images, augmentation):
+    draws = draws_of(augmentation, len(images))
+    result = through_loader(images, augmentation)
+    for index, image in enumerate(images):
+        own = {name: drawn[index] for name, drawn in draws.items()}
+        expected = by_torchvision(image, own, augmentation.padding)
+        assert torch.equal(result[index], expected), index
+
+
+def cutout_of_the_paper(image, row, column, size):
+    """DeVries and Taylor, section 3.2: a zero mask around a centre; what is outside is lost."""
+    out = image.clone()
+    for y in range(28):
+        for x in range(28):
+            if abs(y + 0.5 - row) < size / 2 and abs(x + 0.5 - column) < size / 2:
+                out[y, x] = 0
+    return out
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 16, 28])
+def test_cutout_is_that_of_the_paper_image_by_image(images, size, inside):
+    augmentation = Augmentation(cutout=Cutout(size, probability=0.8, inside=inside))
+    images = images[:40]
+    result = through_loader(images, augmentation)
+    cut = 0
+    for index, drawn in enumerate(draws_of(augmentation, len(images))["cutout"].tolist()):
+        top, bottom, left, _ = drawn
+        expected = images[index].float() - MEAN
+        if bottom > top:
+            cut += 1
+            # A pixel's centre is half a pixel from its edge, so these are in pixels from the edge
+            # of the image: whole for an even square, a half more for an odd one.
+            expected = cutout_of_the_paper(expected, top + size / 2, left + size / 2, size)
+        assert torch.equal(result[index], expected), index
+    assert 20 < cut < 40
+
+
+def test_batch_size_changes_nothing_and_epochs_differ(images, augmentation):
+    small = through_loader(images, augmentation, batch_size=7)
+    assert torch.equal(small, through_loader(images, augmentation, batch_size=300))
+    # With a padding of 28 an epoch may be as black as the other.
+    if augmentation.draw(1, generator(0, 0, 0)):
+        assert not torch.equal(small, through_loader(images, augmentation, epoch=1))
+
+
+def test_no_parts_leave_the_images_as_they_are(images):
+    assert torch.equal(through_loader(images, Augmentation()), images.float() - MEAN)
+
+
+def test_normalization_can_be_undone(images):
+    for numbers in [(0.286, 0.353), (0.0, 1.0), (0.9, 0.01)]:
+        normalization = Normalization(*numbers)
+        assert torch.equal(normalization.undo(normalization(images)), images)
+
+
+# --- what is drawn ----------------------------------------------------------------------------
+
+
+def assert_uniform(values, cells):
+    """That whole numbers fall on all of 0 to `cells` - 1 alike: a chi-squared test."""
+    counts = values.bincount(minlength=cells).double()
+    assert len(counts) == cells
+    expected = len(values) / cells
+    statistic = ((counts - expected) ** 2 / expected).sum().item()
+    assert abs(statistic - (cells - 1)) < 5 * math.sqrt(2 * (cells - 1))
+
+
+def assert_independent(first, second):
+    """That one list of numbers says nothing about the other: chi-squared over quarters."""
+    quarters = []
+    for values in (first.double(), second.double()):
+        borders = values.quantile(torch.tensor([0.25, 0.5, 0.75]).double()).unique()
+        quarters.append((values[:, None] > borders).sum(dim=1))
+    rows, columns = (int(values.max()) + 1 for values in quarters)
+    counts = (quarters[0] * columns + quarters[1]).bincount(minlength=rows * columns)
+    counts = counts.reshape(rows, columns).double()
+    expected = counts.sum(1, keepdim=True) * counts.sum(0, keepdim=True) / counts.sum()
+    freedom = (rows - 1) * (columns - 1)
+    assert freedom > 0
+    statistic = ((counts - expected) ** 2 / expected).sum().item()
+    assert statistic - freedom < 5 * math.sqrt(2 * freedom)
+
+
+def numbers_drawn(epoch, count=40_000):
+    """One list of numbers for each thing that is drawn, over all parts together."""
+    draws = Augmentation(Crop(), Flip(), Cutout(), Erasing()).draw(count, generator(0, epoch, 1))
+    top, bottom, left, right = draws["erasing"].T
+    return {
+        **{name: draws[name] for name in ("crop_top", "crop_left", "flip")},
+        "cutout_top": draws["cutout"][:, 0],
+        "cutout_left": draws["cutout"][:, 2],
+        "erasing_area": (bottom - top) * (right - left),
+    }
+
+
+def test_draws_tell_nothing_about_each_other():
+    """Neither those of neighbours, nor an image's own: of other parts, of the next epoch."""
+    now, later = numbers_drawn(epoch=0), numbers_drawn(epoch=1)
+    names = list(now)
+    for place, name in enumerate(names):
+        assert_independent(now[name][:-1], now[name][1:])
+        assert_independent(now[name], later[name])
+        for other in names[place + 1 :]:
+            assert_independent(now[name], now[other])
+
+
+@pytest.mark.parametrize(
+    ("parts", "views"),
+    [
+        ({"crop": Crop(4)}, 9 * 9),
+        ({"flip": Flip()}, 2),
+        ({"crop": Crop(2), "flip": Flip()}, 5 * 5 * 2),
+        ({"cutout": Cutout(27, inside=True)}, 2 * 2),
+        pytest.param({"cutout": Cutout(16)}, 29 * 29, marks=pytest.mark.slow),
+        pytest.param({"cutout": Cutout(27)}, 28 * 28, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_many_copies_of_one_image_become_all_the_views_there_are(images, parts, views):
+    copies = images[:1].expand(20 * views, -1, -1).contiguous()
+    result = through_loader(copies, Augmentation(**parts))
+    assert len(result.flatten(1).unique(dim=0)) == views
+
+
+@pytest.mark.parametrize("padding", [1, 4, 28])
+def test_all_windows_are_as_likely(padding):
+    draws = Augmentation(crop=Crop(padding)).draw(90_000, generator(0, 0, 1))
+    places = 2 * padding + 1
+    assert_uniform(draws["crop_top"], places)
+    assert_uniform(draws["crop_left"], places)
+    if padding < 28:
+        assert_uniform(draws["crop_top"] * places + draws["crop_left"], places**2)
+
+
+@pytest.mark.parametrize("probability", [0, 0.25, 1])
+def test_probabilities(probability):
+    count = 50_000
+    bound = 5 * math.sqrt(probability * (1 - probability) / count)
+    flipped = Augmentation(flip=Flip(probability)).draw(count, generator(0, 0, 1))["flip"]
+    shares = [flipped.double().mean()]
+    for part in ({"cutout": Cutout(8, probability)}, {"erasing": Erasing(probability)}):
+        top, bottom, left, right = rectangles(part, count)
+        assert torch.equal(bottom > top, right > left)
+        shares.append((bottom > top).double().mean())
+    for share in shares:
+        assert abs(share.item() - probability) <= bound
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 27, 28])
+def test_all_centres_of_cutout_are_as_likely(size):
+    """Any point of the image, as in the paper: a pixel for an odd square, a corner for an even."""
+    top, bottom, left, right = rectangles({"cutout": Cutout(size)}, 100_000)
+    assert (bottom - top == size).all()
+    assert (right - left == size).all()
+    centres = 28 + (size % 2 == 0)
+    assert_uniform((top + size // 2) * centres + left + size // 2, centres**2)
+    top, bottom, left, right = rectangles({"cutout": Cutout(size, inside=True)}, 100_000)
+    assert (bottom - top == size).all()
+    assert (right - left == size).all()
+    places = 28 - size + 1
+    if places > 1:
+        assert_uniform(top * places + left, places**2)
+    assert 0 <= min(top.min(), left.min()) <= max(bottom.max(), right.max()) <= 28
+
+
+def of_torchvision(count, scale, ratio):
+    """The rectangles of torchvision's RandomErasing: top, bottom, left, right; empty for none."""
+    image = torch.zeros(1, 28, 28)
+    drawn = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(count):
+            top, left, height, width, _ = RandomErasing.get_params(image, scale, ratio, [0.0])
+            if (height, width) == (28, 28):  # it found none that fits
+                height = width = 0
+            drawn.append((top, top + height, left, left + width))
+    return torch.tensor(drawn).T
+
+
+def assert_same_distribution(first, second):
+    """The test of Kolmogorov and Smirnov: no share below any number differs too much."""
+    values = torch.cat([first, second]).double().unique()
+    shares = [
+        torch.searchsorted(one.double().sort().values, values, right=True) / len(one)
+        for one in (first, second)
+    ]
+    bound = 1.95 * math.sqrt(1 / len(first) + 1 / len(second))
+    assert (shares[0] - shares[1]).abs().max() < bound
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [
+        ([0.02, 0.33], [0.3, 3.3]),
+        # Wide rather than tall; most tries do not fit.
+        pytest.param([0.1, 0.2], [0.25, 2.0], marks=pytest.mark.slow),
+        pytest.param([0.7, 1.0], [0.5, 2.0], marks=pytest.mark.slow),
+    ],
+)
+def test_erasing_draws_as_torchvision_does(scale, ratio):
+    theirs = of_torchvision(6_000, scale, ratio)
+    ours = rectangles({"erasing": Erasing(1.0, scale, ratio)}, 50_000)
+    for drawn in (theirs, ours):
+        assert 0 <= drawn.min() <= drawn.max() <= 28
+    measures = [
+        lambda top, bottom, left, right: bottom - top,
+        lambda top, bottom, left, right: right - left,
+        lambda top, bottom, left, right: (bottom - top) * (right - left),
+        lambda top, bottom, left, right: (bottom - top) / (right - left),
+        lambda top, bottom, left, right: top,
+        lambda top, bottom, left, right: left,
+        lambda top, bottom, left, right: bottom,
+        lambda top, bottom, left, right: right,
+        lambda top, bottom, left, right: top - left,
+        # Where it lies among the places there are for one of its height, and of its width.
+        lambda top, bottom, left, right: top / (28 - bottom + top).clamp(min=1),
+        lambda top, bottom, left, right: left / (28 - right + left).clamp(min=1),
+    ]
+    empty = [bottom == top for top, bottom, *_ in (theirs, ours)]
+    assert_same_distribution(*empty)
+    theirs, ours = (drawn[:, ~none] for drawn, none in zip((theirs, ours), empty, strict=True))
+    for measure in measures:
+        assert_same_distribution(measure(*theirs), measure(*ours))
+
+
+def test_drawing_leaves_the_global_random_numbers_alone():
+    before = torch.random.get_rng_state()
+    numbers_drawn(epoch=0, count=10)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+# --- on a GPU ---------------------------------------------------------------------------------
+
+
+class Watch(TorchDispatchMode):
+    """Refuses what makes the host wait for the GPU, beyond what fake tensors refuse themselves.
+
+    Those have no values, so they raise where one is asked for: by `.item()`, `if`, `nonzero`, by
+    reading through a mask. They do not mind copies to the host, nor writing through a mask.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.copies_to_gpu = 0
+        self.drawn = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        name = str(function)
+        if "rand" in name or "uniform" in name:
+            self.drawn += made
+        if any(tensor.is_cuda for tensor in given):
+            if not all(tensor.is_cuda for tensor in made):
+                raise AssertionError(f"{name}: copies to the host")
+            if any(not tensor.is_cuda and tensor.dim() for tensor in given):
+                raise AssertionError(f"{name}: looks up what the host has")
+            if "index" in name and any(tensor.dtype == torch.bool for tensor in given[1:]):
+                raise AssertionError(f"{name}: counts the elements of a mask")
+        elif any(tensor.is_cuda for tensor in made) and given:
+            self.copies_to_gpu += 1
+            if not (kwargs or {}).get("non_blocking"):
+                raise AssertionError(f"{name}: the host waits for the copy")
+        return result
+
+
+def epoch_on_a_fake_gpu(augmentation, count=5000):
+    """Go through an epoch without a GPU and without a value; returns what was watched."""
+    # Fake tensors cannot be pinned.
+    with FakeTensorMode(), mock.patch.object(torch.Tensor, "pin_memory", lambda drawn: drawn):
+        loader = TrainLoader(
+            torch.empty(count, 28, 28, dtype=torch.uint8, device="cuda"),
+            torch.empty(count, dtype=torch.int64, device="cuda"),
+            batch_size=500,
+            seed=0,
+            augmentation=augmentation,
+            normalization=Normalization(0.5, 0.25),
+        )
+        with Watch() as watch:
+            for images, labels in loader.epoch(0):
+                assert images.device.type == labels.device.type == "cuda"
+                assert images.shape == (500, 1, 28, 28)
+    return watch
+
+
+def test_the_host_never_waits_for_a_gpu(augmentation):
+    """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
+    names = augmentation.draw(1, generator(0, 0, 0))
+    for count in (5000, 20_000):
+        assert epoch_on_a_fake_gpu(augmentation, count).copies_to_gpu == 1 + len(names)
+
+
+def test_what_is_drawn_is_drawn_on_the_host(augmentation):
+    drawn = epoch_on_a_fake_gpu(augmentation).drawn
+    assert drawn
+    assert {tensor.device.type for tensor in drawn} == {"cpu"}
+
+
+FAULTS = {
+    "item": lambda images, ids: images.sum().item(),
+    "if": lambda images, ids: bool((images > 0).any()),
+    "reading through a mask": lambda images, ids: images[images > 0],
+    "writing through a mask": lambda images, ids: images.__setitem__(images > 0, images[0, 0]),
+    "nonzero": lambda images, ids: ids.nonzero(),
+    "to the host": lambda images, ids: images.cpu(),
+    "indices of the host": lambda images, ids: images[torch.arange(3)],
+    "numbers of the host": lambda images, ids: images * torch.ones(28).to(images.device),
+    "draws of the gpu": lambda images, ids: torch.rand(3, device=images.device),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("where", ["move", "blank"])
+def test_the_watch_sees_what_would_make_it_wait(monkeypatch, where, fault):
+    """That the two tests above can fail."""
+    original = getattr(Augmentation, where)
+
+    def faulty(self, images, draws, ids):
+        FAULTS[fault](images, ids)
+        return original(self, images, draws, ids)
+
+    monkeypatch.setattr(Augmentation, where, faulty)
+    augmentation = Augmentation(crop=Crop(), cutout=Cutout())
+
+    def both():
+        test_the_host_never_waits_for_a_gpu(augmentation)
+        test_what_is_drawn_is_drawn_on_the_host(augmentation)
+
+    with pytest.raises((AssertionError, RuntimeError)):  # fake tensors raise the second
+        both()
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"crop": {"padding": 0}}, ["crop.padding=0"]),
+        ({"crop": {"padding": 29}}, ["crop.padding=29", "28"]),
+        ({"crop": {"padding": True}}, ["crop.padding=True", "whole number"]),
+        ({"crop": {"padding": 2.0}}, ["crop.padding=2.0", "whole number"]),
+        ({"flip": {"probability": 1.5}}, ["flip.probability=1.5", "0 to 1"]),
+        ({"flip": {"probability": True}}, ["flip.probability=True", "a number"]),
+        ({"flip": {"probability": "yes"}}, ["flip.probability=yes", "a number"]),
+        ({"flip": {"probability": None}}, ["flip.probability=None", "a number"]),
+        ({"flip": {"probability": math.nan}}, ["flip.probability=nan"]),
+        ({"cutout": {"size": 40}}, ["cutout.size=40"]),
+        ({"cutout": {"size": "8"}}, ["cutout.size=8", "whole number"]),
+        ({"cutout": {"probability": -1}}, ["cutout.probability=-1"]),
+        ({"cutout": {"inside": 1}}, ["cutout.inside=1", "true or false"]),
+        ({"erasing": {"probability": [1]}}, ["erasing.probability=[1]"]),
+        ({"erasing": {"scale": [0.5, 0.1]}}, ["erasing.scale=[0.5, 0.1]", "rising"]),
+        ({"erasing": {"scale": [0.5, 1.1]}}, ["erasing.scale", "at most 1"]),
+        ({"erasing": {"scale": 0.5}}, ["erasing.scale=0.5"]),
+        ({"erasing": {"scale": [True, True]}}, ["erasing.scale"]),
+        ({"erasing": {"ratio": [0, 1]}}, ["erasing.ratio"]),
+        ({"erasing": {"ratio": [1, math.inf]}}, ["erasing.ratio"]),
+        ({"erasing": {"ratio": [1, 2, 3]}}, ["erasing.ratio=[1, 2, 3]"]),
+        ({"blur": {}}, ["augmentation.blur", "cutout"]),
+        ({"crop": {"pad": 4}}, ["augmentation.crop.pad", "padding"]),
+        ({"crop": 4}, ["augmentation.crop=4", "null"]),
+    ],
+)
+def test_refuses(config, parts):
+    raises_one_line(lambda: Augmentation.from_config(config), ConfigError, *parts)
+
+
+def test_numbers_not_given_are_the_usual_ones():
+    found = Augmentation.from_config({"flip": {}, "erasing": {"probability": 1}, "crop": None})
+    assert vars(found.parts) == {
+        "crop": None, "flip": Flip(0.5), "cutout": None, "erasing": Erasing(1.0)
+    }  # fmt: skip

@@ -1,0 +1,505 @@
+"""Fashion-MNIST is found, fetched and verified, or refused in one line; its twin is drawn."""
+
+import contextlib
+import gzip
+import hashlib
+import http.server
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fmbench.core.errors import ConfigError, DataError, StorageError
+from fmbench.data import fashion_mnist
+
+DEAD = "http://127.0.0.1:9/"  # the discard port: nothing listens, the refusal comes at once
+FIRST, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache():
+    fashion_mnist._read.cache_clear()
+    fashion_mnist._draw.cache_clear()
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """A folder with a small release in place of the official one: 20 and 10 random images."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    files = []
+    for prefix, count in (("train", 20), ("t10k", 10)):
+        pixels = rng.integers(0, 256, count * 784, dtype=np.uint8).tobytes()
+        labels = bytes(np.arange(count, dtype=np.uint8) % 10)
+        for name, content in (
+            (f"{prefix}-images-idx3-ubyte", struct.pack(">4I", 0x803, count, 28, 28) + pixels),
+            (f"{prefix}-labels-idx1-ubyte", struct.pack(">2I", 0x801, count) + labels),
+        ):
+            archive = gzip.compress(content)
+            (folder / f"{name}.gz").write_bytes(archive)
+            sizes = len(archive), len(content)
+            files.append(fashion_mnist.OfficialFile(name, *sizes, sha256(archive), sha256(content)))
+    monkeypatch.setattr(fashion_mnist, "OFFICIAL_FILES", tuple(files))
+    return folder
+
+
+def config(root, mirrors=(), download=True):
+    return {
+        "name": "fashion_mnist",
+        "root": str(root),
+        "mirrors": list(mirrors),
+        "download": download,
+        "mean": 0.286,
+        "std": 0.353,
+        "split": {"name": "standard", "validation": None, "seed": 0},
+    }
+
+
+def drawn(**changes):
+    return {"name": "synthetic", "train_size": 50, "test_size": 20, "seed": 0} | changes
+
+
+def refused(settings, error=DataError):
+    with pytest.raises(error) as caught:
+        fashion_mnist.load(settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def extract(folder, into):
+    into.mkdir(parents=True, exist_ok=True)
+    for archive in folder.glob("*.gz"):
+        (into / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Reading
+
+
+def test_reads_the_four_files_into_their_places(release):
+    dataset = fashion_mnist.load(config(release, download=False))
+    assert dataset.name == "fashion_mnist"
+    assert dataset.classes[0] == "T-shirt/top"
+    assert dataset.classes[9] == "Ankle boot"
+    assert dataset.train_images.shape == (20, 28, 28)
+    assert dataset.test_images.shape == (10, 28, 28)
+    np.testing.assert_array_equal(dataset.train_labels, np.arange(20) % 10)
+    np.testing.assert_array_equal(dataset.test_labels, np.arange(10))
+    pixels = gzip.decompress((release / f"{FIRST}.gz").read_bytes())[16:]
+    assert dataset.train_images.tobytes() == pixels
+
+
+@pytest.mark.parametrize("load", ["real", "synthetic"])
+def test_arrays_are_read_only(release, load):
+    dataset = fashion_mnist.load(config(release) if load == "real" else drawn())
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(dataset, name)[0] = 1
+
+
+def test_archives_extracted_files_and_both_folders_are_the_same_data_set(release, tmp_path):
+    expected = fashion_mnist.load(config(release))
+    extract(release, tmp_path / "extracted")
+    shutil.copytree(release, tmp_path / "torchvision" / "FashionMNIST" / "raw")
+    extract(release, tmp_path / "both" / "FashionMNIST" / "raw")
+    shutil.copytree(release, tmp_path / "both", dirs_exist_ok=True)
+    for root in ("extracted", "torchvision", "both"):
+        dataset = fashion_mnist.load(config(tmp_path / root, download=False))
+        assert dataset.sha256 == expected.sha256
+        np.testing.assert_array_equal(dataset.train_images, expected.train_images)
+
+
+def test_root_may_start_with_a_tilde(release, monkeypatch):
+    monkeypatch.setenv("HOME", str(release.parent))
+    assert fashion_mnist.load(config("~/release", download=False)).train_labels.size == 20
+    assert "no such user" in refused(config("~nobody-of-that-name/x"), ConfigError)
+
+
+def test_second_load_is_the_same_object_at_once(release):
+    first = fashion_mnist.load(config(release))
+    start = time.perf_counter()
+    assert fashion_mnist.load(config(release)) is first
+    assert time.perf_counter() - start < 0.05
+
+
+def test_file_damaged_after_the_first_load_is_noticed(release):
+    fashion_mnist.load(config(release))
+    path = release / f"{LABELS}.gz"
+    archive = bytearray(path.read_bytes())
+    archive[-1] ^= 1
+    path.write_bytes(archive)
+    os.utime(path, ns=(1, 1))
+    refused(config(release))
+
+
+def flip_a_bit(content):
+    return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+
+
+@pytest.mark.parametrize("stored", ["archive", "extracted"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (flip_a_bit, "SHA-256 "),
+        (lambda content: content[:-1], " bytes where "),
+        (lambda content: content + b"\0", "more than "),
+        (lambda content: b"<!DOCTYPE html>\n<html></html>", "29 bytes where "),
+        (lambda content: b"", "0 bytes where "),
+    ],
+)
+def test_wrong_file_is_named_and_left_alone(release, tmp_path, stored, damage, said):
+    root = release
+    if stored == "extracted":
+        root = tmp_path / "extracted"
+        extract(release, root)
+    wrong = next(root.glob("t10k-images*"))
+    content = damage(wrong.read_bytes())
+    wrong.write_bytes(content)
+    message = refused(config(root, [release.as_uri()]))
+    assert message.startswith(f"{wrong}: not the official file of Fashion-MNIST, ")
+    assert said in message
+    assert "let data.root (or FMBENCH_DATA) name another folder" in message
+    assert wrong.read_bytes() == content
+
+
+def test_nothing_is_downloaded_among_the_files_of_another_set(release, tmp_path):
+    root = tmp_path / "mnist"
+    root.mkdir()
+    (root / f"{LABELS}.gz").write_bytes(b"another set's")
+    assert f"{LABELS}.gz: not the official" in refused(config(root, [release.as_uri()]))
+    assert names(root) == [f"{LABELS}.gz"]
+
+
+@pytest.mark.parametrize("stored", ["archive", "extracted"])
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(True, "it is MNIST's"), (False, "10 images of another data set, or damaged")],
+)
+def test_files_of_another_set_are_called_what_they_are(release, monkeypatch, stored, known, said):
+    """MNIST's files have the names and the format of Fashion-MNIST's."""
+    path = next(release.glob("t10k-images*"))
+    content = flip_a_bit(gzip.decompress(path.read_bytes()))
+    path.write_bytes(gzip.compress(content))
+    if stored == "extracted":
+        path = path.rename(path.with_suffix(""))
+        path.write_bytes(content)
+    if known:
+        digests = {hashlib.sha256(content).hexdigest()}
+        monkeypatch.setattr(fashion_mnist, "MNIST_SHA256", digests)
+    before = path.read_bytes()
+    message = refused(config(release))
+    assert said in message
+    assert "remove" not in message
+    assert "delete" not in message
+    assert path.read_bytes() == before
+
+
+def test_archive_with_the_right_digest_but_other_content(release, monkeypatch):
+    first, *rest = fashion_mnist.OFFICIAL_FILES
+    other = fashion_mnist.OfficialFile(
+        first.name, first.archive_size, first.content_size, first.archive_sha256, "0" * 64
+    )
+    monkeypatch.setattr(fashion_mnist, "OFFICIAL_FILES", (other, *rest))
+    assert f"where {'0' * 64} is expected" in refused(config(release))
+
+
+def test_unreadable_file_or_folder_is_one_line(release, monkeypatch):
+    def deny(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fashion_mnist.Path, "open", deny)
+        assert "cannot be read" in refused(config(release))
+    monkeypatch.setattr(fashion_mnist.Path, "is_file", deny)
+    assert "cannot be searched" in refused(config(release))
+
+
+# Downloading
+
+
+def test_downloads_into_a_new_root_and_says_so(release, tmp_path, caplog):
+    root = tmp_path / "new" / "folder"
+    with caplog.at_level(logging.INFO, logger="fmbench.data.fashion_mnist"):
+        dataset = fashion_mnist.load(config(root, [release.as_uri() + "/"]))
+    assert dataset.train_labels.size == 20
+    assert names(root) == names(release)
+    assert len(caplog.messages) == 4
+    assert caplog.messages[0] == f"downloading {release.as_uri()}/{FIRST}.gz"
+
+
+def test_downloads_only_what_is_missing(release, tmp_path):
+    root = tmp_path / "root"
+    extract(release, root)
+    (root / LABELS).unlink()
+    fashion_mnist.load(config(root, [release.as_uri()]))
+    assert [path.name for path in root.glob("*.gz")] == [f"{LABELS}.gz"]
+
+
+def test_next_mirror_serves_where_the_first_is_dead_empty_or_wrong(release, tmp_path, caplog):
+    wrong, empty = tmp_path / "wrong", tmp_path / "empty"
+    shutil.copytree(release, wrong)
+    for path in wrong.iterdir():
+        path.write_bytes(flip_a_bit(path.read_bytes()))
+    empty.mkdir()
+    mirrors = [DEAD, empty.as_uri(), wrong.as_uri(), release.as_uri()]
+    with caplog.at_level(logging.INFO, logger="fmbench.data.fashion_mnist"):
+        fashion_mnist.load(config(tmp_path / "root", mirrors))
+    assert names(tmp_path / "root") == names(release)
+    # Only who answers is named; the mirror that had the right file is asked first from then on.
+    assert len(caplog.messages) == 1 + 4
+
+
+@pytest.mark.parametrize("mirror", ["dead", "damaged", "longer", "page"])
+def test_nothing_is_left_behind_where_nothing_can_be_had(release, tmp_path, mirror):
+    root, mirrors = tmp_path / "absent", [DEAD]
+    if mirror != "dead":
+        for path in release.iterdir():
+            archive = path.read_bytes()
+            changed = {"damaged": flip_a_bit(archive), "longer": archive + b"\0", "page": b"<html>"}
+            path.write_bytes(changed[mirror])
+        mirrors = [release.as_uri()]
+    message = refused(config(root, mirrors))
+    for official in fashion_mnist.OFFICIAL_FILES:
+        assert official.archive in message
+    assert f"put them into {root} or {root / 'FashionMNIST' / 'raw'}" in message
+    assert "data=synthetic" in message
+    assert mirrors[0].rstrip("/") in message
+    assert not root.exists()
+
+
+def test_message_names_only_what_is_still_missing(release, tmp_path):
+    (release / "t10k-images-idx3-ubyte.gz").unlink()
+    message = refused(config(tmp_path / "root", [release.as_uri()]))
+    assert "missing t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz;" in message
+    assert names(tmp_path / "root") == [f"{FIRST}.gz", f"{LABELS}.gz"]
+
+
+def test_message_says_why_nothing_was_tried(release, tmp_path):
+    off = config(tmp_path / "none", [release.as_uri()], download=False)
+    assert "data.download is false" in refused(off)
+    assert "data.mirrors is empty" in refused(config(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "data:,x", "/some/folder", "C:\\mirror"])
+def test_other_schemes_are_refused_before_any_request(release, tmp_path, url):
+    message = refused(config(tmp_path / "root", [release.as_uri(), url]), ConfigError)
+    assert url in message
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://127.0.0.1:port", "file://", "http:", "http://"]
+)
+def test_malformed_mirror_is_one_failure_among_others(release, tmp_path, url):
+    assert "data=synthetic" in refused(config(tmp_path / "root", [url]))
+    fashion_mnist.load(config(tmp_path / "root", [url, release.as_uri()]))
+
+
+@pytest.mark.parametrize(
+    "interruption", [OSError(28, "No space left on device"), KeyboardInterrupt()]
+)
+def test_interrupted_write_leaves_no_temporary_file(release, tmp_path, monkeypatch, interruption):
+    def interrupt(descriptor):
+        raise interruption
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    expected = StorageError if isinstance(interruption, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        fashion_mnist.load(config(tmp_path / "root", [release.as_uri()]))
+    assert names(tmp_path / "root") == []
+
+
+def test_root_that_is_a_file_is_one_line(release, tmp_path):
+    (tmp_path / "root").write_text("not a folder")
+    assert "cannot be written" in refused(
+        config(tmp_path / "root", [release.as_uri()]), StorageError
+    )
+
+
+def test_file_is_complete_and_on_disk_before_it_gets_its_name(release, tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, fashion_mnist.Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (steps.append("sync"), fsync(number)))
+
+    def rename(path, target):
+        steps.append("rename")
+        assert path.parent == target.parent
+        assert path.read_bytes() == (release / target.name).read_bytes()
+        assert not target.exists()
+        return replace(path, target)
+
+    monkeypatch.setattr(fashion_mnist.Path, "replace", rename)
+    fashion_mnist.load(config(tmp_path / "root", [release.as_uri()]))
+    assert steps == ["sync", "rename", "sync"] * 4  # of the file, and of the folder's names
+
+
+def test_many_download_at_once(release, tmp_path):
+    start = threading.Barrier(6)
+    digests = []
+
+    def download():
+        start.wait()
+        digests.append(fashion_mnist.load(config(tmp_path / "root", [release.as_uri()])).sha256)
+
+    threads = [threading.Thread(target=download) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(digests) == 6
+    assert len(set(digests)) == 1
+    assert names(tmp_path / "root") == names(release)
+
+
+@pytest.fixture
+def server(release):
+    """A web server: /good has the release, /endless never ends, the rest is 404.
+
+    /slow and /slowly send a byte now and then, of the file or of a heading.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            folder, name = self.path.strip("/").split("/")
+            if folder not in ("good", "endless", "short", "slow", "slowly"):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            if folder.startswith("slow"):
+                if folder == "slow":
+                    self.end_headers()
+                else:
+                    self.flush_headers()
+                with contextlib.suppress(ConnectionError):
+                    while not over.wait(0.01):
+                        self.wfile.write(b"x")
+                return
+            archive = (release / name).read_bytes()
+            if folder == "short":
+                self.send_header("Content-Length", str(len(archive)))
+                archive = archive[:-5]
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(archive)
+                while folder == "endless":
+                    self.wfile.write(bytes(65_536))
+
+        def log_message(self, *arguments):
+            pass
+
+    over = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        over.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("folder", ["slow", "slowly"])
+def test_mirror_that_sends_a_byte_now_and_then_is_given_up(
+    server, release, tmp_path, monkeypatch, folder
+):
+    monkeypatch.setattr(fashion_mnist, "_LONGEST", 0.2)
+    message = refused(config(tmp_path / "root", [f"{server}/{folder}"]))
+    assert f"({server}/{folder}/{FIRST}.gz: too slow, not here after 0.2 s)" in message
+    fashion_mnist.load(config(tmp_path / "root", [f"{server}/{folder}", f"{server}/good"]))
+    assert names(tmp_path / "root") == names(release)
+
+
+def test_downloads_over_http(server, release, tmp_path):
+    fashion_mnist.load(config(tmp_path / "root", [f"{server}/absent", f"{server}/good"]))
+    assert names(tmp_path / "root") == names(release)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"), [("absent", "404"), ("endless", "more than "), ("short", "")]
+)
+def test_mirror_that_errs_never_ends_or_hangs_up(server, tmp_path, folder, said):
+    message = refused(config(tmp_path / "root", [f"{server}/{folder}"]))
+    assert f"({server}/{folder}/{FIRST}.gz: " in message
+    assert said in message.partition(f"/{folder}/")[2]
+    assert not (tmp_path / "root").exists()
+
+
+# Names, the twin, the real thing
+
+
+def test_unknown_name_lists_what_is_allowed():
+    assert "fashion_mnist, synthetic" in refused({"name": "mnist"}, ConfigError)
+
+
+def test_synthetic_set_has_the_sizes_asked_for_and_is_cached():
+    dataset = fashion_mnist.load(drawn())
+    assert dataset.name == "synthetic"
+    assert dataset.train_images.shape == (50, 28, 28)
+    assert dataset.test_labels.shape == (20,)
+    assert fashion_mnist.load(drawn()) is dataset
+
+
+def test_sha256_tells_sets_apart():
+    changes = ({}, {"seed": 1}, {"train_size": 60}, {"test_size": 30})
+    digests = {fashion_mnist.load(drawn(**change)).sha256 for change in changes}
+    assert len(digests) == 4
+    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_cache_keeps_a_few_sets_only():
+    first = fashion_mnist.load(drawn())
+    for seed in range(1, 5):
+        fashion_mnist.load(drawn(seed=seed))
+    assert fashion_mnist.load(drawn()) is not first
+
+
+def test_imports_no_torch():
+    code = "import sys, fmbench.data, fmbench.data.splits; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.real_data
+def test_the_official_release(fashion_mnist_root):
+    dataset = fashion_mnist.load(config(fashion_mnist_root, download=False))
+    assert dataset.train_images.shape == (60_000, 28, 28)
+    assert dataset.test_images.shape == (10_000, 28, 28)
+    assert np.bincount(dataset.train_labels).tolist() == [6_000] * 10
+    assert np.bincount(dataset.test_labels).tolist() == [1_000] * 10
+    assert dataset.train_images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
+    assert dataset.train_images.std() / 255 == pytest.approx(0.3530, abs=5e-5)
+    # docs/results.md says so.
+    images = [*dataset.train_images, *dataset.test_images]
+    assert len({image.tobytes() for image in images}) == 70_000
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_near_copies_in_the_official_release(fashion_mnist_root):
+    """What docs/results.md says of test images that are nearly images of the training set."""
+    dataset = fashion_mnist.load(config(fashion_mnist_root, download=False))
+    train = dataset.train_images.reshape(60_000, 784).astype(np.float32)
+    test = dataset.test_images.reshape(10_000, 784).astype(np.float32)
+    copies = set()
+    for start in range(0, 10_000, 500):
+        some = test[start : start + 500]
+        squares = (some**2).sum(1)[:, None] + (train**2).sum(1) - 2 * some @ train.T
+        seen, like = np.nonzero(squares < 784 * 5**2)
+        assert (dataset.test_labels[start + seen] == dataset.train_labels[like]).all()
+        copies |= {int(start + one) for one in seen}
+    assert copies == {2115, 2605, 4926, 4998, 6210, 9867}

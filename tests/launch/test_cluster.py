@@ -1,0 +1,570 @@
+"""Sweeps under submitit, Slurm and Ray, whose runs are other processes, and with PostgreSQL.
+
+Slurm and PostgreSQL are real ones of this machine, which `scripts/daemons.py` starts.
+"""
+
+import contextlib
+import errno
+import importlib
+import importlib.util
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from commands import CHECKOUT, TINY, fmbench, records
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from fmbench.config import whitelist
+from fmbench.config.messages import Refusal, as_user_error
+from fmbench.core import machine
+from fmbench.core.errors import (
+    ConfigError,
+    DataError,
+    PartialResultsError,
+    StorageError,
+    installs,
+)
+from fmbench.core.signals import StopRequested
+from fmbench.launch import gather as of_gather
+from fmbench.launch import ray as ray_tasks
+from fmbench.launch import slurm as of_slurm
+from fmbench.launch import submitit as cluster
+from fmbench.launch.gather import ASK, LOOK, RunDiedError, failed, gather
+
+#: Seconds that a command may take on a machine that has much else to do.
+PATIENCE = 400
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+
+#: A net of somebody's, whose runs end as their seed says.
+MORTAL = """
+import os, pathlib, signal
+from fmbench.models.lenet5 import LeNet5
+
+def net(seed, ends, marks, **options):
+    end = ends.get(seed)
+    mark = pathlib.Path(marks, str(seed))
+    if end is not None and (end.startswith("always") or not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), getattr(signal, end.split()[-1]))
+    return LeNet5(**options)
+"""
+
+#: The launchers, with the stock module that each stands on.
+LAUNCHERS = {
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+}
+
+#: How runs 1 and 2 end under each: one is killed whenever it starts; one is told to make room, or
+#: killed, but goes on when it is started again.
+ENDS = {
+    "submitit_local": "{1: always SIGKILL, 2: once SIGUSR2}",
+    "submitit_slurm": "{1: always SIGKILL, 2: once SIGUSR2}",
+    "ray": "{1: always SIGKILL, 2: once SIGKILL}",
+}
+
+
+#: How each is chosen: a Slurm of one machine may be asked often.
+OPTIONS = {name: [f"hydra/launcher={name}"] for name in LAUNCHERS}
+OPTIONS["submitit_slurm"].append("hydra.launcher.squeue_every=2")
+
+
+def installed(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def daemons_for(kind):
+    """The environment in which commands find daemons, as a context manager.
+
+    Skips the test where they are not installed.
+    """
+    sys.path.insert(0, str(CHECKOUT / "scripts"))
+    try:
+        module = importlib.import_module("daemons")
+    finally:
+        sys.path.pop(0)
+
+    def started():
+        try:
+            with module.DAEMONS[kind]() as environment:
+                yield environment
+        except module.MissingError as missing:
+            pytest.skip(f"{kind}: {missing}")
+
+    return started()
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    yield from daemons_for("slurm")
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    if not installed("psycopg"):
+        pytest.skip("psycopg is not installed, of the extra postgresql")
+    yield from daemons_for("postgresql")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("submitit_local", marks=pytest.mark.submitit),
+        pytest.param("submitit_slurm", marks=[pytest.mark.submitit, pytest.mark.slurm]),
+        pytest.param("ray", marks=pytest.mark.ray),
+    ]
+)
+def launcher(request, tmp_path):
+    """A launcher's name, and the environment variables that it needs."""
+    name = request.param
+    if not installed(LAUNCHERS[name]):
+        extra = "ray" if name == "ray" else "slurm"
+        pytest.skip(f"{LAUNCHERS[name]} is not installed, of the extra {extra}")
+    if name == "submitit_slurm":
+        return name, request.getfixturevalue("slurm")
+    return name, {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def search_keys(trials, jobs, storage=None):
+    """How a search is told how much to try, and where to keep it."""
+    keys = [f"sweep.trials={trials}", f"sweep.jobs={jobs}"]
+    return keys if storage is None else [*keys, f"sweep.storage={storage}"]
+
+
+#: A search in which every trial can be run: no batch is larger than the training part.
+SEARCH = [*TINY, "data.train_size=600", "epochs=1", "sweep=lr_batch", "hydra.sweep.dir=here"]
+
+
+def statuses(folder):
+    return Counter(record["status"] for record in records(folder))
+
+
+@contextlib.contextmanager
+def started_at_once(environment):
+    """Slurm keeps a job that goes back into the queue there for two minutes: not while this is."""
+    over = threading.Event()
+
+    def look():
+        environ = {**os.environ, **environment}
+        while not over.wait(0.5):
+            asked = subprocess.run(
+                ["squeue", "-h", "--array", "-t", "PENDING", "-o", "%i %r"],
+                env=environ, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            for line in asked.stdout.splitlines():
+                job, reason = line.split(maxsplit=1)
+                if reason == "BeginTime":
+                    told = f"JobId={job}", "StartTime=now"
+                    subprocess.run(["scontrol", "update", *told], env=environ, check=False)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@needs_linux
+@pytest.mark.slow
+def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
+    name, environment = launcher
+    package = tmp_path / "mortal.py"
+    package.write_text(MORTAL, "utf-8")
+    option = tmp_path / "mine" / "model" / "mortal.yaml"
+    option.parent.mkdir(parents=True)
+    keys = {"seed": "${seed}", "ends": "???", "marks": "???", "channels": 1, "classes": 10}
+    option.write_text(yaml.safe_dump({"_target_": "mortal.net", **keys}), "utf-8")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    arguments = [text for text in TINY if not text.startswith("model=")]
+    mine = {"FMBENCH_TRUST": "mortal", "PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    with started_at_once(environment) if name == "submitit_slurm" else contextlib.nullcontext():
+        done = fmbench(
+            "-m", "--config-dir=mine", *arguments, "model=mortal", "seed=range(4)",
+            f"model.ends={ENDS[name]}", f"model.marks={marks}", *OPTIONS[name],
+            "hydra.sweep.dir=here",
+            cwd=tmp_path, environment={**environment, **mine}, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == PartialResultsError.exit_status, done.stderr
+    assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()
+    (dead,) = [line for line in said if line.startswith("run 2: ")]
+    assert "ended without a result" in dead
+    assert said[-1] == "3 of 4 runs completed"
+    assert [record["status"] for record in records(tmp_path / "here")] == [
+        "completed", "running", "completed", "completed"
+    ]  # fmt: skip
+    assert [len(record["restarts"]) for record in records(tmp_path / "here")][::2] == [0, 1]
+    threads = {record["fingerprint"]["threads"] for record in records(tmp_path / "here")[2:]}
+    assert threads == {1}
+
+
+@needs_linux
+@pytest.mark.slow
+def test_a_search_in_two_batches(launcher, tmp_path):
+    name, environment = launcher
+    done = fmbench(
+        "-m", *SEARCH, *search_keys(4, 2), f"hydra/launcher={name}",
+        cwd=tmp_path, environment=environment, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "here") == {"completed": 4}, done.stderr
+    assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.postgresql
+def test_a_search_of_eight_in_postgresql(postgresql, tmp_path):
+    url = postgresql["PGURL"]
+    done = fmbench(
+        "-m", *SEARCH, *search_keys(8, 1, url), "sweep.study=eight",
+        cwd=tmp_path, environment=postgresql, timeout=PATIENCE,
+    )  # fmt: skip
+    assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr
+    where = {key: postgresql[f"PG{key.upper()}"] for key in ("host", "port", "user", "password")}
+    psycopg = importlib.import_module("psycopg")
+    with psycopg.connect(dbname=postgresql["PGDATABASE"], **where) as connection:
+        found = connection.execute("select state, count(*) from trials group by state").fetchall()
+    assert found == [("COMPLETE", 8)]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(postgresql["PGPASSWORD"].encode() in path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_the_options_have_all_keys_of_the_stock_ones(name):
+    if not installed(LAUNCHERS[name]):
+        pytest.skip(f"{LAUNCHERS[name]} is not installed")
+    ours = OmegaConf.load(CHECKOUT / "conf" / "hydra" / "launcher" / f"{name}.yaml")
+    if name == "ray":
+        stock = importlib.import_module("hydra_plugins.hydra_ray_launcher._config").RayConf
+        ours = ours.ray
+    else:
+        stock = importlib.import_module("hydra_plugins.hydra_submitit_launcher.config")
+        stock = stock.LocalQueueConf if name == "submitit_local" else stock.SlurmQueueConf
+    assert {field.name for field in fields(stock)} - {"_target_"} <= set(ours)
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_what_brings_it():
+    class Missing(cluster.NotInstalled):
+        needs = installs("ray")
+
+    config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "x"}}}})
+    with pytest.raises(ConfigError, match=r"hydra/launcher=x: .* pip install .* 'ray>=2\.60' "):
+        Missing(n=1).setup(hydra_context=None, task_function=None, config=config)
+    assert ray_tasks.RayLauncher is not None
+
+
+@pytest.mark.parametrize(("given", "share", "asked", "expected"), [
+    (3, 1, None, 3),
+    (None, 2, None, 2),
+    (None, 64, None, 4),
+    (None, None, None, 4),
+    (None, 3, "2", 2),
+    (None, None, "64", 4),
+])  # fmt: skip
+def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share, asked, expected):
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(4, None))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(whitelist, "TRUSTED", whitelist.TRUSTED)
+    task = of_gather.Task(lambda config: config.threads, share)
+    assert task(OmegaConf.create({"threads": given})) == expected
+
+
+@pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
+def test_a_job_that_is_ended_while_it_asks_for_the_queue_goes_back_there(monkeypatch):
+    """Slurm sends SIGTERM to all processes of such a job, `scontrol requeue` among them."""
+
+    def requeue(*_):
+        raise subprocess.CalledProcessError(ended.pop(), ["scontrol", "requeue", "7_0"])
+
+    def warned(*_):
+        signal.raise_signal(signal.SIGUSR2)
+
+    monkeypatch.setattr(cluster.BaseSubmititLauncher, "__call__", warned)
+    ended = [1, -signal.SIGTERM]
+    with of_gather.as_before(signal.SIGUSR2):
+        signal.signal(signal.SIGUSR2, requeue)
+        with pytest.raises(SystemExit):
+            cluster.SubmititLauncher()(["seed=1"])
+        returned = cluster.SubmititLauncher()(["seed=1"])
+    assert isinstance(returned._return_value, subprocess.CalledProcessError)
+
+
+class Run:
+    """A run elsewhere that ends after so many looks, in what it is given."""
+
+    def __init__(self, looks, end, stop=None):
+        self.looks, self.end, self.stop = looks, end, stop
+        self.asked = 0
+
+    def outcome(self):
+        self.looks -= 1
+        if self.looks > 0:
+            return None
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end
+
+    def ask_to_stop(self):
+        self.asked += 1
+        self.looks, self.end = 1, self.stop
+
+
+def well(value=0.5):
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
+def test_what_dies_is_a_failed_run_and_order_is_kept():
+    runs = [Run(3, well(0.1)), Run(1, RunDiedError("killed")), Run(2, well(0.3))]
+    returns = gather(runs.__getitem__, [["a"], ["b"], ["c"]], first=4)
+    assert [each.status for each in returns] == [
+        JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.COMPLETED
+    ]  # fmt: skip
+    assert str(returns[1]._return_value) == "run 6: killed"
+    assert returns[1].overrides == ["b"]
+    assert returns[2].return_value == 0.3
+
+
+def test_no_more_are_started_than_may_run_at_once():
+    started, most = [], []
+
+    def start(place):
+        started.append(Run(2, well()))
+        most.append(sum(run.looks > 0 for run in started))
+        return started[-1]
+
+    gather(start, [[]] * 5, first=0, at_once=2)
+    assert len(started) == 5
+    assert max(most) == 2
+
+
+def test_a_run_that_was_stopped_alone_does_not_stop_the_sweep():
+    stop = failed(["a"], StopRequested(signal.SIGTERM, saved=True))
+    (returned,) = gather(lambda _: Run(1, stop), [["a"]], first=0)
+    assert str(returned._return_value) == "run 1: stopped by SIGTERM, saved"
+    assert isinstance(returned._return_value, RunDiedError)
+
+
+@pytest.mark.parametrize("error", [
+    DataError("train-images-idx3-ubyte.gz: is damaged"),
+    StorageError("here: cannot be written: No space left on device"),
+    OSError(errno.ENOSPC, "No space left on device", ".hydra/config.yaml"),  # as Hydra has it
+])  # fmt: skip
+def test_after_a_fault_that_all_runs_share_none_is_started(error):
+    """Those at work save themselves, and those in a queue leave it."""
+    at_work = Run(10**9, None, stop=failed(["b"], StopRequested(signal.SIGTERM, saved=True)))
+    queued = Run(10**9, None, stop=RunDiedError("cancelled"))
+    runs = [Run(1, failed(["a"], error)), at_work, queued]
+    with pytest.raises(Refusal) as raised:
+        gather(runs.__getitem__, [[]] * 4, first=0, at_once=3)
+    assert as_user_error(raised.value).exit_status in (3, 5)
+    assert (at_work.asked, queued.asked) == (1, 1)
+
+
+def test_where_a_run_cannot_be_started_those_at_work_save_themselves():
+    """The disk is full by then; nobody would look after them once the sweep has gone."""
+    at_work = Run(10**9, None, stop=failed(["a"], StopRequested(signal.SIGTERM, saved=True)))
+
+    def start(place):
+        if place == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return at_work
+
+    with pytest.raises(Refusal) as raised:
+        gather(start, [[]] * 3, first=0)
+    assert as_user_error(raised.value).exit_status == 5
+    assert at_work.asked == 1
+
+
+def test_where_a_call_cannot_be_written_its_folder_is_named(tmp_path):
+    def submit(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    launcher = cluster.LocalLauncher(submitit_folder=f"{tmp_path}/calls/%j")
+    with pytest.raises(OSError, match="No space") as raised, launcher.writing_calls():
+        submit()
+    said = f"{tmp_path}/calls: cannot be written: No space left on device"
+    assert str(as_user_error(raised.value)) == said
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such net"), ValueError("no"), OSError("no")])
+def test_a_fault_of_one_run_is_its_own(error):
+    returns = gather([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []], first=0)
+    assert returns[0]._return_value is error
+    assert returns[1].return_value == 0.5
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_asked_to_stop_the_runs_are_asked_and_none_is_begun(saved):
+    stopped = failed([], StopRequested(signal.SIGTERM, saved=saved))
+    runs = [Run(10**9, None, stop=stopped), Run(10**9, None, stop=stopped)]
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, 3 * LOOK)
+    with pytest.raises(StopRequested) as raised:
+        gather(runs.__getitem__, [[]] * 3, first=0, at_once=2)
+    assert (raised.value.number, raised.value.saved) == (signal.SIGTERM, saved)
+    assert [run.asked for run in runs] == [1, 1]
+
+
+@pytest.fixture
+def controller(monkeypatch):
+    """Slurm's commands: what each answers by its name, and what was asked; and a clock of ours.
+
+    An answer is its standard output, with a standard error and a status where there are some, or
+    an exception.
+    """
+    told = SimpleNamespace(now=0.0, answers={}, asked=[], takes=0.0)
+
+    def run(command, **options):
+        assert options["timeout"] > 0
+        told.asked.append((told.now, command))
+        told.now += told.takes
+        answer = told.answers.get(command[0], "")
+        if isinstance(answer, Exception):
+            raise answer
+        out, err, status = (answer, "", 0) if isinstance(answer, str) else answer
+        return subprocess.CompletedProcess(command, status, out, err)
+
+    monkeypatch.setattr(of_slurm.subprocess, "run", run)
+    monkeypatch.setattr(of_slurm.time, "monotonic", lambda: told.now)
+    told.times = lambda name: [when for when, command in told.asked if command[0] == name]
+    return told
+
+
+def looked_at(queue, controller, seconds, jobs=("7_0",)):
+    """How each of these jobs is said to have ended, looked at every tenth of a second."""
+    until = controller.now + seconds
+    found = {}
+    while controller.now < until:
+        for job in set(jobs) - set(found):
+            if queue.has_result(job):
+                found[job] = "result"
+            elif (ending := queue.ending(job)) is not None:
+                found[job] = ending
+        controller.now += LOOK
+    return found
+
+
+@pytest.fixture
+def queue(controller, tmp_path):
+    """Fifty jobs of an array, all at work."""
+    del controller
+    return of_slurm.Queue({f"7_{task}": tmp_path / f"7_{task}_0_result.pkl" for task in range(50)})
+
+
+def test_a_cluster_and_a_shared_disk_are_asked_for_all_jobs_at_once_and_seldom(
+    queue, controller, tmp_path, monkeypatch
+):
+    scans, scandir, jobs = [], os.scandir, [f"7_{task}" for task in range(50)]
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scandir(path))
+    for name in ("chmod", "stat", "exists"):
+        monkeypatch.setattr(Path, name, lambda *_: pytest.fail("looked at a single file"))
+    controller.answers["squeue"] = "".join(f"{job} RUNNING\n" for job in jobs)
+    assert looked_at(queue, controller, 90, jobs) == {}
+    assert len(controller.asked) == len(controller.times("squeue")) == 3
+    assert len(scans) == 30
+    (tmp_path / "7_3_0_result.pkl").touch()
+    assert looked_at(queue, controller, 2 * of_slurm.SCAN, jobs) == {"7_3": "result"}
+
+
+@pytest.mark.parametrize("trouble", [
+    ("", "slurm_load_jobs error: Unable to contact slurm controller", 1),
+    subprocess.TimeoutExpired("squeue", 60),
+    FileNotFoundError("squeue"),
+    "slow",
+])  # fmt: skip
+def test_a_controller_in_trouble_is_asked_ever_more_seldom(queue, controller, trouble):
+    fine = controller.answers["squeue"] = "7_0 RUNNING\n"
+    assert looked_at(queue, controller, 25) == {}
+    if trouble == "slow":
+        controller.takes = of_slurm.SLOW
+    else:
+        controller.answers["squeue"] = trouble
+    assert looked_at(queue, controller, 3600) == {}
+    times = controller.times("squeue")
+    waits = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert waits == sorted(waits)
+    assert waits[-1] >= of_slurm.LONGEST
+    controller.answers["squeue"], controller.takes = fine, 0
+    assert looked_at(queue, controller, 3 * of_slurm.LONGEST) == {}
+    times = controller.times("squeue")
+    assert times[-1] - times[-2] == pytest.approx(of_slurm.INTERVAL, abs=2 * LOOK)
+
+
+def test_a_job_has_ended_when_that_stands_for_a_while(queue, controller):
+    def look(seconds, out, err="", status=0, jobs=("7_0", "7_1")):
+        controller.answers["squeue"] = out, err, status
+        return looked_at(queue, controller, seconds, jobs)
+
+    controller.answers["scontrol"] = (
+        "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=PENDING\n"
+        "JobId=9 ArrayJobId=7 ArrayTaskId=1 JobState=RUNNING\n"
+    )
+    assert look(45, "7_0 COMPLETED\n7_1 PENDING\n") == {}  # it went back into the queue
+    gone = controller.answers["scontrol"]
+    controller.answers["scontrol"] = gone.replace("PENDING", "FAILED ExitCode=137:0")
+    assert look(60, "7_0 FAILED\n7_1 RUNNING\n") == {"7_0": "FAILED, exit status 137 (SIGKILL)"}
+    # Slurm has forgotten the other, as it does after some minutes.
+    forgotten = "", "slurm_load_jobs error: Invalid job id specified", 1
+    unreachable = "", "slurm_load_jobs error: Unable to contact slurm controller", 1
+    controller.answers["scontrol"] = unreachable
+    assert look(60, *forgotten, jobs=["7_1"]) == {}
+    controller.answers["scontrol"] = forgotten
+    assert look(60, *forgotten, jobs=["7_1"]) == {"7_1": "unknown to Slurm by now"}
+
+
+def test_a_result_that_a_network_disk_shows_late_is_found(queue, controller, tmp_path, monkeypatch):
+    """Before a job is given up its folder is looked at anew."""
+    monkeypatch.setattr(Path, "chmod", lambda folder, _: (folder / "7_0_0_result.pkl").touch())
+    controller.answers["squeue"] = "7_0 COMPLETED\n"
+    controller.answers["scontrol"] = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=COMPLETED\n"
+    assert looked_at(queue, controller, 60) == {"7_0": "result"}
+
+
+def test_jobs_are_asked_to_stop_all_at_once(queue, controller):
+    controller.answers["squeue"] = "".join(f"7_{task} RUNNING\n" for task in range(50))
+    for _ in range(40):  # as `gather` does while they save themselves
+        for task in range(50):
+            cluster.SlurmProcess(SimpleNamespace(job_id=f"7_{task}"), queue).ask_to_stop()
+        looked_at(queue, controller, ASK)
+    told = [command for _, command in controller.asked if command[0] == "scancel"]
+    assert told[:2] == [
+        ["scancel", "--quiet", "--state=PENDING", "7"],
+        ["scancel", "--quiet", "--signal=TERM", "7"],
+    ]
+    assert len(told) <= 2 * 40 * ASK / of_slurm.AGAIN + 2
+    controller.answers["squeue"] = "7_0 CANCELLED\n"
+    controller.answers["scontrol"] = "JobId=8 ArrayJobId=7 ArrayTaskId=0 JobState=CANCELLED\n"
+    assert looked_at(queue, controller, of_slurm.AGAIN) == {"7_0": "CANCELLED"}
+
+
+@pytest.mark.parametrize(("told", "said"), [
+    ("JobId=7 JobState=FAILED Reason=x ExitCode=137:0", "FAILED, exit status 137 (SIGKILL)"),
+    ("JobId=7 JobState=CANCELLED Reason=x ExitCode=0:15", "CANCELLED, exit status 143 (SIGTERM)"),
+    ("JobId=7 JobState=FAILED ExitCode=1:0", "FAILED, exit status 1"),
+    ("JobId=7 JobState=TIMEOUT ExitCode=0:0", "TIMEOUT"),
+    ("", "unknown to Slurm by now"),
+])  # fmt: skip
+def test_how_a_job_ended(controller, tmp_path, told, said):
+    queue = of_slurm.Queue({"7": tmp_path / "7_0_result.pkl"})
+    controller.answers["squeue"], controller.answers["scontrol"] = "7 FAILED\n", told
+    assert looked_at(queue, controller, 60, ["7"]) == {"7": said}

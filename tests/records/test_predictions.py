@@ -1,0 +1,128 @@
+import io
+import os
+
+import numpy as np
+import pytest
+
+from fmbench.records.folder import RunFolder
+from fmbench.records.predictions import (
+    MISTAKE,
+    MOST_MISTAKES,
+    mistakes,
+    read_labels,
+    read_mistakes,
+    read_predictions,
+    to_bytes,
+)
+
+
+def some(count=200, wrong=100):
+    """Predictions of which the first `wrong` are wrong, labels, confidences, images."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, count).astype(np.uint8)
+    predicted = labels.copy()
+    predicted[:wrong] = (labels[:wrong] + 1) % 10
+    confidences = rng.permutation(count).astype(np.float32) / count
+    images = rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+    return predicted, labels, confidences, images
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    predicted, labels, confidences, images = some()
+    worst = mistakes(predicted, labels, confidences, images)
+    RunFolder(tmp_path).write_answers(predicted, labels.astype(np.int64), worst)
+    assert np.load(tmp_path / "predictions.npy", allow_pickle=False).dtype == np.uint8
+    assert np.array_equal(read_predictions(tmp_path), predicted)
+    assert np.array_equal(read_labels(tmp_path), labels)
+    assert read_mistakes(tmp_path).tobytes() == worst.tobytes()
+
+
+def test_mistakes_are_the_most_confident_ones_and_no_others():
+    predicted, labels, confidences, images = some()
+    worst = mistakes(predicted, labels, confidences, images)
+    assert len(worst) == MOST_MISTAKES
+    order = sorted(range(100), key=lambda place: -confidences[place])[:MOST_MISTAKES]
+    assert worst["place"].tolist() == order
+    assert (worst["label"] == labels[order]).all()
+    assert (worst["predicted"] == predicted[order]).all()
+    assert (worst["image"] == images[order]).all()
+    assert worst["confidence"].tolist() == confidences[order].tolist()
+
+
+def test_equally_confident_mistakes_stay_in_their_order():
+    predicted, labels, _, images = some()
+    worst = mistakes(predicted, labels, np.ones(200, dtype=np.float32), images)
+    assert worst["place"].tolist() == list(range(MOST_MISTAKES))
+
+
+def test_no_mistake_is_an_empty_file_that_can_be_read(tmp_path):
+    predicted, labels, confidences, images = some(wrong=0)
+    none = mistakes(predicted, labels, confidences, images)
+    RunFolder(tmp_path).write_answers(predicted, labels, none)
+    assert len(read_mistakes(tmp_path)) == 0
+
+
+def _claims(shape: str) -> bytes:
+    """A file whose header says what its content is not."""
+    return _headed(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}")
+
+
+def _headed(text: str) -> bytes:
+    head = text.encode()
+    head += b" " * (117 - len(head)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + b"\0" * 8
+
+
+def _pickled() -> bytes:
+    content = io.BytesIO()
+    np.save(content, np.array([{}], dtype=object), allow_pickle=True)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        b"not an array",
+        to_bytes(np.zeros(5, dtype=np.uint8))[:-1],
+        to_bytes(np.zeros((5, 2), dtype=np.uint8)),
+        to_bytes(np.zeros(5)),
+        _claims("(1000000000000,)"),
+        _claims("(-8,)"),
+        _claims("8"),
+        _pickled(),
+        # What NumPy's own reader raises a TokenError, TypeError, MemoryError on, or warns of.
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,"),
+        _headed("{'descr': '|u1', \0"),
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,), 1: 2}"),
+        _headed("{[]: 1}"),
+        _headed("-" * 90 + "1"),
+        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8L,), }"),
+        b"\0" * 1_000_001,
+    ],
+)
+def test_what_is_no_such_array_is_none(tmp_path, content):
+    for name in ("predictions.npy", "labels.npy", "mistakes.npy"):
+        (tmp_path / name).write_bytes(content)
+    assert read_predictions(tmp_path) is None
+    assert read_labels(tmp_path) is None
+    assert read_mistakes(tmp_path) is None
+
+
+def test_a_well_made_file_of_the_same_form_is_read(tmp_path):
+    (tmp_path / "labels.npy").write_bytes(_claims("(8,)"))
+    assert read_labels(tmp_path).tolist() == [0] * 8
+
+
+def test_nothing_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "predictions.npy")
+    assert read_predictions(tmp_path) is None
+    assert read_labels(tmp_path) is None
+
+
+def test_a_confidence_that_is_none_is_left_out(tmp_path):
+    made = np.zeros(3, dtype=MISTAKE)
+    made["confidence"] = [np.nan, 0.5, np.inf]
+    (tmp_path / "mistakes.npy").write_bytes(to_bytes(made))
+    assert read_mistakes(tmp_path)["confidence"].tolist() == [0.5]

@@ -1,0 +1,164 @@
+import copy
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import CHECKOUT, compose
+from records import record
+
+from fmbench.config import schema
+from fmbench.config.whitelist import TARGETS
+from fmbench.core.errors import StorageError
+from fmbench.core.files import LOCK_NAME, write_whole
+from fmbench.records.folder import RunFolder
+from fmbench.records.identity import keys, keys_of
+from fmbench.records.record import Record, recorded_config, recorded_overrides
+from fmbench.records.validation import to_row
+
+
+def test_key_changes_with_all_that_decides_and_nothing_else():
+    config = recorded_config(compose())
+    key, row = keys(config, "images", "split")
+    for change in [
+        {"batch_size": 32},
+        {"epochs": 1},
+        {"label_smoothing": 0.1},
+        {"model": {**config["model"], "classes": 9}},
+        {"optimizer": {**config["optimizer"], "lr": 0.06}},
+        {"scheduler": {}},
+        {"augmentation": {**config["augmentation"], "flip": {"probability": 0.5}}},
+        {"data": {**config["data"], "mean": 0.5}},
+    ]:
+        other, other_row = keys({**config, **change}, "images", "split")
+        assert other != key, change
+        assert other_row != row, change
+    for arguments in [("others", "split"), ("images", "other")]:
+        assert keys(config, *arguments) != (key, row)
+    for change in [
+        *({"device": "cuda"}, {"threads": 7}, {"precision": "bf16"}),
+        {"memory_format": "contiguous"},
+        *({"test_every": 3}, {"keep_model": True}),
+    ]:
+        assert keys({**config, **change}, "images", "split") == (key, row), change
+
+
+#: The keys of every shipped option, in the place of the default one, and of every kept record. They
+#: never change: a run of today must find its row in ten years.
+KEYS = yaml.safe_load((CHECKOUT / "tests" / "keys.yaml").read_text("utf-8"))
+OPTIONS = [
+    path
+    for group in (*TARGETS, "augmentation")
+    for path in sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+]
+KEPT = sorted((CHECKOUT / "docs/results").rglob("result.json"))
+
+
+def test_the_keys_of_all_options_are_what_they_were():
+    config = recorded_config(compose())
+    found = {}
+    for path in OPTIONS:
+        changed = {**config, path.parent.name: yaml.safe_load(path.read_text("utf-8"))}
+        found[f"{path.parent.name}={path.stem}"] = keys(changed, "images", "split")[1]
+    assert len(set(found.values())) == len(found) - len(TARGETS)  # the defaults are one
+    assert found == KEYS["options"]
+
+
+def test_every_kept_record_has_the_keys_that_it_had():
+    """Records of schema 1 land in the rows in which they were."""
+    found, rows = {}, {}
+    for path in KEPT:
+        record = json.loads(path.read_text("utf-8"))
+        made = Record.from_json(path.read_text("utf-8"))
+        assert (made.key, made.configuration) == keys_of(record)
+        found[path.parent.relative_to(CHECKOUT).as_posix()] = made.key
+        rows.setdefault(record["configuration"], set()).add(made.configuration)
+    assert found == KEYS["records"]
+    assert all(len(row) == 1 for row in rows.values())
+    assert len(set.union(*rows.values())) == len(rows)
+
+
+def test_a_record_without_what_its_keys_are_made_of_keeps_its_own(tmp_path):
+    made = record(schema=1, key="own", configuration="row")  # its config has no data
+    assert keys_of(made) == ("own", "row")
+    assert to_row(made)[:2] == ("own", "row")
+
+
+def test_a_key_that_is_added_splits_no_rows(monkeypatch):
+    """At its neutral value, whatever its default is; a config that lacks it is at that value."""
+    config = recorded_config(compose())
+    before = keys(config, "images", "split")
+    monkeypatch.setattr(schema, "DECIDING", (*schema.DECIDING, "clip_norm"))
+    monkeypatch.setattr(schema, "NEUTRAL", {**schema.NEUTRAL, "clip_norm": None})
+    assert keys(config, "images", "split") == before
+    assert keys({**config, "clip_norm": None}, "images", "split") == before
+    assert keys({**config, "clip_norm": 1.0}, "images", "split") != before
+
+
+def test_seed_changes_the_key_but_not_the_row():
+    config = recorded_config(compose())
+    key, row = keys(config, "images", "split")
+    other, other_row = keys({**config, "seed": 1}, "images", "split")
+    assert other != key
+    assert other_row == row
+
+
+def test_recorded_config_names_no_place_of_the_data():
+    config = compose("data.root=/home/somebody/data")
+    before = copy.deepcopy(config)
+    kept = recorded_config(config)
+    assert "somebody" not in json.dumps(kept)
+    assert "mirrors" not in kept["data"]
+    assert config == before
+    typed = ["model=lenet", "data.root=/home/somebody", "+data.mirrors=[a]", "data.seed=3"]
+    assert recorded_overrides(typed) == ["model=lenet", "data.seed=3"]
+
+
+def test_recorded_overrides_make_one_run_and_not_the_sweep_again():
+    assert recorded_overrides(["seed=1", "sweep=lr_batch"]) == ["seed=1"]
+
+
+def test_published_figures_are_no_part_of_the_recorded_config():
+    assert "reference" not in recorded_config(compose("experiment=lenet"))
+
+
+def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch, call):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+
+    def fail(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(StorageError, match="No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write_model(lambda file: file.write(b"weights"))
+    assert (tmp_path / "model.safetensors").read_bytes() == b"weights"
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written: full"):
+        folder.write_model(lambda file: file.write(b"weights"))
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+def test_run_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run")

@@ -1,0 +1,273 @@
+"""`python -m fmbench.report compare A B`."""
+
+import numpy as np
+import pytest
+from records import answer, write
+
+from fmbench.core.errors import ConfigError
+from fmbench.report.__main__ import main
+from fmbench.report.table.compare import compare
+from fmbench.stats import mcnemar
+
+
+def run(folder, model, right, *, seed=0, swap=0, **changes):
+    write(folder, model=model, seed=seed, test_accuracy=right / 10_000, **changes)
+    return answer(folder, right, swap=swap)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two nets of three seeds, two points apart."""
+    for seed in (0, 1, 2):
+        run(tmp_path / "a" / str(seed), "good", 9200 + seed, seed=seed, swap=20)
+        seconds = {"train": 4.05, "evaluate": 1.0, "total": 6.0}
+        run(tmp_path / "b" / str(seed), "fast", 9000 + seed, seed=seed, seconds=seconds)
+    return tmp_path
+
+
+def test_two_folders(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert found.difference.mean == pytest.approx(0.02)
+    assert found.difference.low < 0.02 < found.difference.high
+    assert found.difference.low > 0.01
+    assert found.difference.p < 0.001
+    assert found.time_ratio == pytest.approx(2.0)
+    assert found.sentence.startswith(
+        "good is more accurate than fast by 2.00 points (95 % interval "
+    )
+    assert found.sentence.endswith("; good trains 2 times as long as fast.")
+    other = compare(str(rows / "b"), str(rows / "a"))
+    assert other.difference.mean == pytest.approx(-0.02)
+    assert other.sentence == found.sentence
+
+
+def test_each_seed_has_its_mcnemar(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert [pair.seed for pair in found.seeds] == [0, 1, 2]
+    first = found.seeds[0]
+    # The 20 first images A has wrong and B right; of the last 1,000 A has 220 right and B none.
+    assert (first.only_a, first.only_b) == (220, 20)
+    assert first.p == float(mcnemar(220, 20))
+    assert (first.a, first.b) == pytest.approx((0.92, 0.90))
+
+
+def test_classes_are_compared_each_and_corrected(rows):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert [one.name for one in found.classes][:2] == ["T-shirt/top", "Trouser"]
+    assert len(found.classes) == 10
+    labels = np.load(rows / "a" / "0" / "labels.npy")
+    for number, one in enumerate(found.classes):
+        of = labels == number
+        shares = [
+            np.mean((np.load(rows / "a" / s / "predictions.npy") == labels)[of]) for s in "012"
+        ]
+        assert one.a == pytest.approx(np.mean(shares))
+        assert one.p < 0.05
+
+
+def test_rows_that_cannot_be_told_apart(tmp_path):
+    run(tmp_path / "a", "a", 9010, swap=150)
+    run(tmp_path / "b", "b", 9000)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.sentence.startswith("a and b cannot be told apart: 0.10 points lie between them")
+    assert "with one seed each this is about these two trained models" in found.sentence
+    assert found.sentence.endswith("a and b train equally long.")
+
+
+def test_single_seeds_of_one_recipe_are_two_trained_models_and_no_method(tmp_path):
+    run(tmp_path / "a", "net", 9045)
+    run(tmp_path / "b", "net", 9000, seed=1)
+    said = compare(str(tmp_path / "a"), str(tmp_path / "b")).sentence
+    assert said.startswith(
+        "the trained model of net, seed 0 is more accurate on these images than that of net, "
+        "seed 1 by 0.45 points (95 % interval "
+    )
+    assert "this is about these two trained models, not about their recipes" in said
+
+
+def test_one_seed_and_several_are_not_held_against_each_other(rows, capsys):
+    run(rows / "c", "single", 9500)
+    found = compare(str(rows / "c"), str(rows / "a"))
+    assert found.sentence.startswith(
+        "single has one seed and good has 3: how far another seed of the first would land is not "
+        "known, so that neither is called more accurate; on these images it is ahead by 2.99 points"
+    )
+    assert "more accurate than" not in found.sentence
+    with pytest.raises(SystemExit):
+        main(["compare", str(rows / "c"), str(rows / "a")])
+    said = capsys.readouterr().out
+    assert "Difference, A less B: +2.99 points, no test: one seed does not tell" in said
+    assert "nan" not in said
+
+
+def times(folder, name, *seconds, **changes):
+    for seed, train in enumerate(seconds):
+        clocks = {"train": train, "evaluate": 1.0, "total": train + 2}
+        run(folder / name / str(seed), name, 9000, seed=seed, seconds=clocks, **changes)
+    return str(folder / name)
+
+
+def test_times_that_overlap_have_no_ratio(tmp_path):
+    a, b = times(tmp_path, "a", 138.0, 15.6, 56.6), times(tmp_path, "b", 18.0, 19.0, 18.5)
+    found = compare(a, b)
+    assert found.time_ratio is None
+    assert found.time_note.startswith("they overlap: ")
+    assert "as long" not in found.sentence
+    # So do those of two runs whose mean is known that badly.
+    c, d = times(tmp_path, "c", 10.0, 20.0), times(tmp_path, "d", 21.0, 31.0)
+    assert compare(c, d).time_ratio is None
+    assert compare(b, times(tmp_path, "e", 36.0, 38.0, 37.0)).time_ratio == pytest.approx(0.5)
+
+
+def test_the_times_of_one_run_each_are_said_as_such(tmp_path):
+    said = compare(times(tmp_path, "a", 10.0), times(tmp_path, "b", 20.0)).sentence
+    assert said.endswith("; the one run of b trained 2 times as long as that of a.")
+
+
+def test_times_compare_beside_as_many_runs(tmp_path, capsys):
+    a = times(tmp_path, "a", 10.0, 10.1, runs_at_once=2)
+    b = times(tmp_path, "b", 5.0, 5.1, runs_at_once=1)
+    c = times(tmp_path, "c", 5.0, 5.1)
+    assert compare(a, b).time_note == "runs at once on the machine were 2 and 1"
+    assert compare(a, c).time_ratio == pytest.approx(2, rel=0.02)  # of c it is not known
+    with pytest.raises(SystemExit):
+        main(["compare", a, c])
+    assert "\nruns at once" in capsys.readouterr().out
+
+
+def test_without_answers_accuracies_alone_are_compared(rows):
+    (rows / "a" / "0" / "predictions.npy").unlink()
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert (found.seeds, found.classes) == ([], [])
+    assert "could not be compared image by image" in found.sentence
+    assert found.difference.mean == pytest.approx(0.02)
+
+
+def test_other_test_images_are_compared_class_by_class_and_no_further(tmp_path):
+    run(tmp_path / "a", "a", 9200)
+    run(tmp_path / "b", "b", 9000)
+    answer(tmp_path / "b", 9000, seed=3)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.seeds == []
+    assert len(found.classes) == 10
+    assert not found.difference.paired
+
+
+def test_times_on_other_hardware_do_not_compare(rows):
+    run(rows / "gpu", "other", 9100, device="NVIDIA H100")
+    found = compare(str(rows / "a"), str(rows / "gpu"))
+    assert found.time_ratio is None
+    assert found.time_note == "device is AMD EPYC, 2 threads and NVIDIA H100"
+    assert "as long as" not in found.sentence
+
+
+def test_rows_by_number_and_by_conditions(rows):
+    expected = compare(str(rows / "a"), str(rows / "b"))
+    for pair in (("1", "2"), ("model=good", "model=fast"), ("1", "net=fast")):
+        found = compare(*pair, [rows])
+        assert found.sentence == expected.sentence
+
+
+def test_rows_of_one_net_are_called_by_what_sets_them_apart(tmp_path):
+    for batch_size in (64, 256):
+        folder = run(tmp_path / str(batch_size), "lenet", 9000 + batch_size, batch_size=batch_size)
+        assert folder.is_dir()
+    found = compare("batch_size=64", "batch_size=256", [tmp_path])
+    assert found.names == ("lenet, batch size 64", "lenet, batch size 256")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ("1", "9", "there is no row 9: .* hold 2"),
+        ("0", "1", "there is no row 0"),
+        ("1", "1", "are the same row"),
+        ("1", "net=good", "are the same row"),
+        ("nowhere", "1", "'nowhere' is no folder, no number of a row, and no conditions"),
+        ("model=vgg", "1", "'model=vgg' fits no completed run"),
+        ("seed=0", "1", r"'seed=0' is 2 rows; .*1: good; 2: fast"),
+        ("colour=red", "1", "no run has 'colour'"),
+    ],
+)
+def test_what_is_no_row_is_said(rows, a, b, said):
+    with pytest.raises(ConfigError, match=said) as raised:
+        compare(a, b, [rows])
+    assert "\n" not in str(raised.value)
+
+
+def test_other_data_do_not_compare(rows):
+    write(rows / "s", model="s", data__name="synthetic", data__sha256="aa" * 32)
+    with pytest.raises(ConfigError, match="accuracies compare on one data set alone"):
+        compare("1", "3", [rows])
+
+
+def test_the_command(rows, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "1", "2", str(rows)])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert "Difference, A less B: +2.00 points, 95 % interval +1." in said.out
+    assert "McNemar's test, runs of one seed" in said.out
+    assert "\nTrouser " in said.out
+    assert said.out.rstrip().endswith("good trains 2 times as long as fast.")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "1", "7", str(rows)])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+
+
+def test_a_number_is_a_row_even_where_a_folder_has_its_name(tmp_path, monkeypatch):
+    run(tmp_path / "1", "worse", 8000)
+    run(tmp_path / "2", "better", 9000)
+    monkeypatch.chdir(tmp_path)
+    assert compare("1", "2", [tmp_path]).names == ("better", "worse")
+    assert compare("./1", "./2", [tmp_path]).names == ("worse", "better")
+
+
+def test_one_run_under_two_names_is_the_same(tmp_path, monkeypatch):
+    run(tmp_path / "a", "net", 9000)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="are the same row"):
+        compare("a", str(tmp_path / "a"))
+
+
+def test_two_runs_of_one_row_are_called_by_their_seeds(tmp_path):
+    run(tmp_path / "a", "net", 9000)
+    run(tmp_path / "b", "net", 9010, seed=1)
+    assert compare(str(tmp_path / "a"), str(tmp_path / "b")).names == ("net, seed 0", "net, seed 1")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "9" * 5000])
+def test_names_too_long_are_said_in_short(rows, name):
+    with pytest.raises(ConfigError) as raised:
+        compare(name, "1", [rows])
+    assert len(str(raised.value)) < 400 + len(str(rows))
+
+
+def test_records_that_could_not_be_read_are_said(rows, capsys):
+    (rows / "a" / "1" / "result.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", str(rows / "a"), str(rows / "b")])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (4, "")
+    assert "Records that could not be read, so that runs may be missing:" in said.out
+    assert "half-written or not JSON" in said.out
+
+
+def test_unknown_hardware_is_not_the_same(tmp_path):
+    for name, right in (("a", 9000), ("b", 9100)):
+        run(tmp_path / name, name, right, device=None, fingerprint={})
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (found.time_ratio, found.time_note) == (None, "on what one was measured is not known")
+
+
+def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, capsys):
+    for name in "ab":
+        for seed in "012":
+            (rows / name / seed).rename(rows / f"{name}{seed}")
+        (rows / name).rmdir()
+    monkeypatch.chdir(rows)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "1", "2", "."])
+    assert stop.value.code == 0
+    assert "(3 runs in .)" in capsys.readouterr().out

@@ -1,0 +1,865 @@
+"""The pictures of a report: which there are, what they show, and that names in them do no harm."""
+
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from fuzz import LONG
+from PIL import Image
+from records import PUBLISHED, write
+from searches import sweep
+
+from fmbench import report
+from fmbench.core.errors import StorageError
+from fmbench.records.predictions import MISTAKE, read_mistakes
+from fmbench.report import figures as package
+from fmbench.report.figure import PAGE_COLOURS, Figure
+from fmbench.report.figures import figures
+from fmbench.report.figures.batch_size import alike
+from fmbench.report.figures.evidence import Budget, confusion, curve, histories
+from fmbench.report.figures.names import apart, unused
+from fmbench.report.figures.placing import HEIGHT, place
+from fmbench.report.figures.scatter import front
+from fmbench.report.figures.sheet import SERIES, width_of
+from fmbench.stats import one_more
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "a|b\n<script>x</script> $x$ ]]> --> & \" ' \x1b[31m{}% ../../c"
+
+BLUE, RED, ORANGE = "#0072b2", "#d55e00", "#c18500"
+
+
+def drawn(*folders: Path) -> dict[str, Figure]:
+    made = report.build(folders)
+    return {figure.name: figure for figure in figures(made.sections, made.searches)}
+
+
+def texts(figure: Figure) -> list[str]:
+    """What is written in it, read back from its SVG."""
+    return [element.text or "" for element in ET.fromstring(figure.svg).iter(f"{SVG}text")]
+
+
+def paths(figure: Figure, colour: str, *, dashed: bool = False) -> list[np.ndarray]:
+    """The lines of a colour: (points, 2) each, y counted upwards."""
+    found = []
+    for element in ET.fromstring(figure.svg).iter(f"{SVG}path"):
+        style = element.get("style", "")
+        if f"stroke: {colour}" in style and ("dasharray" in style) == dashed:
+            numbers = [float(text) for text in re.findall(r"-?[0-9.]+", element.get("d", ""))]
+            found.append(np.array(numbers).reshape(-1, 2) * (1, -1))
+    return found
+
+
+def marks(figure: Figure, colour: str) -> list[tuple[float, float]]:
+    """The middles of the marks of a colour, from the left; y counted upwards."""
+    found = [
+        (float(element.get("x", "")), -float(element.get("y", "")))
+        for element in ET.fromstring(figure.svg).iter(f"{SVG}use")
+        if f"fill: {colour}" in element.get("style", "")
+    ]
+    return sorted(found)
+
+
+def put(folder: Path, losses: list[float] | None = None, **changes: Any) -> Path:
+    """A run with a history: of its losses, the accuracies are what is missing to 1."""
+    write(folder, **changes)
+    lines = [
+        {"epoch": epoch, "train_loss": loss, "train_accuracy": 1 - loss,
+         "validation_loss": loss + 0.1, "validation_accuracy": 0.9 - loss, "seconds": 1.0}
+        for epoch, loss in enumerate(losses or [])
+    ]  # fmt: skip
+    if losses is not None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "history.jsonl").write_text(text, "utf-8")
+    return folder
+
+
+def answer(folder: Path, labels: list[int], predicted: list[int]) -> None:
+    np.save(folder / "labels.npy", np.array(labels, np.uint8))
+    np.save(folder / "predictions.npy", np.array(predicted, np.uint8))
+
+
+def mistaken(folder: Path, *found: tuple[int, int, float]) -> np.ndarray:
+    """Write mistakes: right class, predicted class, confidence; returns their images."""
+    made = np.zeros(len(found), MISTAKE)
+    made["image"] = np.random.default_rng(0).integers(0, 256, (len(found), 28, 28), np.uint8)
+    for place_, (label, predicted, confidence) in enumerate(found):
+        made[place_]["label"], made[place_]["predicted"] = label, predicted
+        made[place_]["confidence"] = confidence
+    np.save(folder / "mistakes.npy", made)
+    return made["image"]
+
+
+# --- which there are --------------------------------------------------------------------------
+
+
+def test_each_figure_is_there_when_its_data_are(tmp_path):
+    write(tmp_path / "0")
+    assert drawn(tmp_path) == {}
+    put(tmp_path / "0", [0.5, 0.4])
+    assert list(drawn(tmp_path)) == ["curves_lenet"]
+    put(tmp_path / "0", [0.5])  # one epoch is no curve
+    assert drawn(tmp_path) == {}
+    answer(tmp_path / "0", [0, 1, 2], [0, 1, 1])
+    assert list(drawn(tmp_path)) == ["confusion_lenet"]
+    (tmp_path / "0" / "labels.npy").unlink()
+    mistaken(tmp_path / "0", (6, 0, 0.99))
+    assert list(drawn(tmp_path)) == ["mistakes_lenet"]
+    (tmp_path / "0" / "mistakes.npy").unlink()
+    write(tmp_path / "1", batch_size=256, seconds={"train": 5.0, "evaluate": 0.4, "total": 9.2})
+    assert list(drawn(tmp_path)) == ["accuracy_time", "batch_size_lenet"]
+    write(tmp_path / "2", model="lenet5", parameters=44_426)
+    assert next(iter(drawn(tmp_path))) == "accuracy_parameters"
+
+
+def test_a_report_of_searches_alone_has_theirs(tmp_path):
+    sweep(tmp_path / "a")
+    sweep(tmp_path / "b", study="other", trials=[], best=[])
+    sweep(tmp_path / "c", study="third")
+    named = [name for name in drawn(tmp_path) if name.startswith("search")]
+    assert named == ["search", "search_3"]  # by the place of the search, whichever are drawn
+
+
+def test_nothing_is_drawn_before_it_is_asked_for(tmp_path):
+    put(tmp_path, [0.5, 0.4])
+    code = (
+        "import sys; from pathlib import Path; from fmbench import report\n"
+        "from fmbench.report.figures import figures\n"
+        f"made = report.build([Path({str(tmp_path)!r})])\n"
+        "found = figures(made.sections, made.searches)\n"
+        "print('matplotlib' in sys.modules); next(found); print('matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_searches_keep_their_places_where_there_are_too_many_figures(tmp_path, monkeypatch):
+    for place_, net in enumerate("abcd"):
+        put(tmp_path / net, [0.5, 0.4], model=net, parameters=10**place_)
+    sweep(tmp_path / "search")
+    monkeypatch.setattr(package, "MOST_FIGURES", 3)
+    assert list(drawn(tmp_path)) == ["accuracy_parameters", "curves_a", "search"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("history.jsonl", "curves"),
+        ("predictions.npy", "confusion"),
+        ("labels.npy", "confusion"),
+        ("mistakes.npy", "mistakes"),
+    ],
+)
+def test_a_broken_file_costs_its_figure_alone(tmp_path, name, kind):
+    put(tmp_path, [0.5, 0.4, 0.3])
+    answer(tmp_path, [0, 1, 2], [0, 1, 1])
+    mistaken(tmp_path, (6, 0, 0.99))
+    (row,) = report.build([tmp_path]).sections[0].rows
+
+    def known() -> list[str]:
+        found = {
+            "curves": curve(histories(row), "train_loss"),
+            "confusion": confusion(row),
+            "mistakes": read_mistakes(tmp_path),
+        }
+        return [kind for kind, value in found.items() if value is not None]
+
+    rest = [one for one in known() if one != kind]
+    assert len(rest) == 2
+    whole = (tmp_path / name).read_bytes()
+    for content in (b"", b"\0" * 40, b"[1, {", b"\x93NUMPY\x01\0v\0{", whole[: len(whole) // 2]):
+        (tmp_path / name).write_bytes(content)
+        if not (name == "history.jsonl" and content and whole.startswith(content)):
+            assert known() == rest, content
+    assert [figure.partition("_")[0] for figure in drawn(tmp_path)] == rest
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert known() == rest
+
+
+def test_arrays_of_another_kind_are_no_answers(tmp_path):
+    write(tmp_path)
+    answer(tmp_path, [0, 1, 2], [0, 1])
+    assert drawn(tmp_path) == {}
+    answer(tmp_path, [], [])
+    assert drawn(tmp_path) == {}
+    answer(tmp_path, [0, 255], [0, 1])  # no table of 256 classes
+    assert drawn(tmp_path) == {}
+    np.save(tmp_path / "mistakes.npy", np.zeros(3))
+    np.save(tmp_path / "predictions.npy", np.array([[0, 1]], np.uint8))
+    assert drawn(tmp_path) == {}
+    np.save(tmp_path / "mistakes.npy", np.zeros(0, MISTAKE))
+    assert drawn(tmp_path) == {}
+
+
+def test_epochs_that_cannot_be_read_are_left_out(tmp_path):
+    put(tmp_path, [0.5, 0.4, 0.3, 0.2])
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "train_loss": NaN}\n[]\n{"epoch": true}\n{"train_loss": 1}\n{"ep')
+    (row,) = report.build([tmp_path]).sections[0].rows
+    found = curve(histories(row), "train_loss")
+    assert found is not None
+    assert found.epochs.tolist() == [1, 2, 3, 4]
+    assert "curves_lenet" in drawn(tmp_path)
+
+
+def test_whatever_a_record_holds_can_be_drawn(tmp_path):
+    for n, (loss, seconds) in enumerate([(1e299, 1e290), (-1e299, 1e-290), (0.0, 8.0), (1.0, 0.0)]):
+        clock = {"train": seconds, "evaluate": 0.0, "total": seconds}
+        size = {"batch_size": 2**n, "config__batch_size": 2**n}
+        put(tmp_path / f"{n}", [loss, -loss, 0.5], seconds=clock, images_per_second=seconds, **size)
+        write(tmp_path / f"{n}b", model=f"m{n}", parameters=2 ** (17 * n), seconds=clock)
+    made = drawn(tmp_path)
+    assert {"accuracy_parameters", "curves_lenet", "batch_size_lenet"} <= set(made)
+    for figure in made.values():
+        assert "nan" not in figure.svg
+        ET.fromstring(figure.svg)
+
+
+def odd_runs(root: Path, seed: int) -> None:
+    """Runs of few nets and settings, whose numbers are equal, nearly equal, or far apart."""
+    rng = random.Random(seed)
+
+    def some(*values: float | None) -> Any:
+        return rng.choice([*values, rng.random()])
+
+    accuracy = some(0, 1, 0.9)
+    nudges = rng.choice([(0,), (0, 1e-16, -1e-16), (0, 1e-6), (0, -0.1)])
+    nets, sizes, epochs = (rng.randint(1, 3) for _ in range(3))
+    for number in range(rng.randint(2, 9)):
+        batch_size = rng.choice([1, 64, 65, 2**53][: sizes + 1])
+        near = min(max(accuracy + rng.choice(nudges), 0), 1)
+        seconds = rng.choice([0.0, 1e-300, 8.1, 8.1 + 1e-12, 1e299])
+        folder = put(
+            root / str(number), model=f"net{rng.randrange(nets)}", seed=rng.randrange(4),
+            parameters=rng.choice([None, 0, 61_706, 61_707, 2**53]), batch_size=batch_size,
+            config__batch_size=batch_size, test_accuracy=near,
+            validation_accuracy=some(None, 0, 1), epochs=rng.randint(1, 3),
+            images_per_second=rng.choice([None, 0.0, 1e-290, 22_000.0, 1e299]),
+            seconds={"train": seconds, "evaluate": 0.0, "total": seconds},
+        )  # fmt: skip
+        lines = [
+            {"epoch": epoch} | {
+                f"{of}_{kind}": some(0, 1, 1e-300, 2.3, 2.3 + 1e-15)
+                for of in rng.choice([("train",), ("train", "validation"), ("train", "test")])
+                for kind in ("loss", "accuracy")
+                if rng.random() > 0.1
+            }
+            for epoch in range(0, 2 * rng.randint(0, 2 * epochs), rng.randint(1, 2))
+        ]  # fmt: skip
+        (folder / "history.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+
+
+@pytest.mark.parametrize("seed", range(400 if LONG else 6))
+def test_odd_numbers_can_be_drawn(tmp_path, seed):
+    odd_runs(tmp_path, seed)
+    for figure in drawn(tmp_path).values():
+        ET.fromstring(figure.svg)
+        assert not re.search(r"\b(nan|inf)\b", figure.svg)
+
+
+def test_a_difference_that_is_rounding_is_not_drawn_large(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9)
+    write(tmp_path / "1", model="other", parameters=10, test_accuracy=0.9 - 1e-15)
+    write(tmp_path / "2", batch_size=65, config__batch_size=65, test_accuracy=0.9 - 1e-15)
+    (section,) = report.build([tmp_path]).sections
+    for row in section.rows:
+        row |= {"test_accuracy_low": 0.85, "test_accuracy_high": 0.95}
+    made = {figure.name: figure for figure in figures([section], [])}
+    for name in ("accuracy_parameters", "batch_size_lenet"):
+        assert {"89", "91"} <= set(texts(made[name])), name
+
+
+# --- curves -----------------------------------------------------------------------------------
+
+
+def test_rows_of_one_net_may_have_other_numbers_of_epochs(tmp_path):
+    put(tmp_path / "0", [0.5, 0.3, 0.2, 0.1], batch_size=64)
+    put(tmp_path / "1", [0.7, 0.5], batch_size=512)
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert sorted(map(len, paths(figure, BLUE)))[-2:] == [4, 4]
+    assert sorted(map(len, paths(figure, RED)))[-2:] == [2, 2]
+
+
+def test_a_curve_is_the_mean_of_its_seeds_within_their_band():
+    runs = [
+        [{"epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
+        for losses in ([0.6, 0.5, 0.1], [0.4, 0.1, 0.2], [0.5, 0.3])
+    ]
+    found = curve(runs, "train_loss")
+    assert found is not None
+    assert found.epochs.tolist() == [1, 2]  # the third epoch is not one of all three
+    assert found.mean.tolist() == pytest.approx([0.5, 0.3])
+    assert (found.low.tolist(), found.high.tolist()) == ([0.4, 0.1], [0.6, 0.5])
+    assert found.seeds == 3
+    runs[2] = runs[2][:1]  # looked at too seldom to cost the others their epochs
+    found = curve(runs, "train_loss")
+    assert found is not None
+    assert (found.epochs.tolist(), found.seeds) == ([1, 2, 3], 2)
+    assert curve(runs, "test_loss") is None
+    assert curve([], "train_loss") is None
+
+
+def test_the_curves_are_drawn_where_their_values_are(tmp_path):
+    put(tmp_path / "0", [0.5, 0.3, 0.2], batch_size=64, test_accuracy=0.9)
+    put(tmp_path / "1", [0.7, 0.5, 0.2], batch_size=64, seed=1, test_accuracy=0.9)
+    put(tmp_path / "2", [0.7, 0.65, 0.6], batch_size=512, test_accuracy=0.8)
+    figure = drawn(tmp_path)["curves_lenet"]
+    said = texts(figure)
+    for text in ("batch size 64", "batch size 512", "Loss", "Accuracy (%)", "epoch"):
+        assert text in said
+    assert said.index("batch size 64") < said.index("batch size 512")  # the better row first
+    assert {"validation", "training", "least to greatest of the seeds"} <= set(said)
+    assert {"90.00 ± 0.00", "80.00"} <= set(said)
+    loss, accuracy = (path for path in paths(figure, BLUE) if len(path) == 3)
+    # Means 0.6, 0.4, 0.2 are equally far from each other, on either side.
+    assert loss[1, 1] - loss[0, 1] == pytest.approx(loss[2, 1] - loss[1, 1], abs=0.05)
+    assert loss[0, 1] > loss[1, 1] > loss[2, 1]
+    assert accuracy[0, 1] < accuracy[1, 1] < accuracy[2, 1]
+    # 30 % were recognised after the first epoch and 50 % after the second: 40 stands between.
+    (tick,) = (
+        float(element.get("y", ""))
+        for element in ET.fromstring(figure.svg).iter(f"{SVG}text")
+        if element.text == "40"
+    )
+    assert -accuracy[:2, 1].mean() == pytest.approx(tick, abs=8)
+    other = next(path for path in paths(figure, RED) if len(path) == 3)
+    # On the same axis: 0.6 + 0.1 of the one at its first epoch, of the other at its last.
+    assert other[2, 1] == pytest.approx(loss[0, 1], abs=0.05)
+    assert paths(figure, BLUE, dashed=True)
+    assert figure.alt == (
+        "Loss and accuracy by epoch of 2 rows of lenet. Validation accuracy at the end: "
+        "batch size 64: 70.00 %; batch size 512: 30.00 %."
+    )
+
+
+def test_where_there_is_no_validation_the_test_set_is_drawn(tmp_path):
+    write(tmp_path)
+    lines = [
+        {"epoch": n, "train_loss": 1.0, "train_accuracy": 0.5, "test_accuracy": 0.6 + n / 10}
+        for n in range(2)
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert "test" in texts(figure)
+    assert "validation" not in texts(figure)
+    assert "test solid" in figure.caption
+    assert "Test accuracy at the end" in figure.alt
+    # Of one row nothing sets it apart: it says what it is.
+    assert "batch size 64, sgd, learning rate 0.05, 3 epochs" in texts(figure)
+
+
+def test_of_a_long_run_not_every_epoch_is_drawn(tmp_path):
+    losses = [0.5 + 0.1 * (-1) ** epoch / (1 + epoch) for epoch in range(1801)]
+    put(tmp_path / "0", losses)
+    put(tmp_path / "1", losses, seed=1)
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert "one epoch in 8 is drawn, and the last" in figure.caption
+    assert len(figure.svg) < 60_000
+
+
+def test_more_rows_than_colours_are_said(tmp_path):
+    for n in range(8):
+        put(tmp_path / str(n), [0.5, 0.4], batch_size=2**n, test_accuracy=0.9 - n / 100)
+    figure = drawn(tmp_path)["curves_lenet"]
+    assert [text for text in texts(figure) if text.startswith("batch size")] == [
+        f"batch size {2**n}" for n in range(6)
+    ]
+    assert "the 6 best of 8 rows" in figure.caption
+
+
+def test_more_nets_than_pictures_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(package, "MOST_NETS", 1)
+    for n in range(2):
+        put(tmp_path / str(n), [0.5, 0.4], model=f"net{n}", test_accuracy=0.8 + n / 100)
+    made = drawn(tmp_path)
+    assert [name for name in made if name.startswith("curves")] == ["curves_net1"]
+    assert made["curves_net1"].caption.endswith("Shown for 1 of 2 nets, the best.")
+
+
+def test_rows_are_told_apart_by_what_differs(tmp_path):
+    put(tmp_path / "0", test_accuracy=0.9)
+    put(tmp_path / "1", learning_rate=0.1, optimizer="adam", test_accuracy=0.8)
+    put(tmp_path / "2", config__optimizer__weight_decay=0.1, test_accuracy=0.7)
+    assert apart(report.build([tmp_path]).sections[0].rows) == [
+        "optimizer.weight_decay=0.0005, sgd, learning rate 0.05",
+        "adam, learning rate 0.1",
+        "optimizer.weight_decay=0.1, sgd, learning rate 0.05",
+    ]
+
+
+# --- accuracy against cost --------------------------------------------------------------------
+
+
+def test_the_pareto_front_is_what_nothing_else_beats():
+    points = [(1, 5.0), (2, 4.0), (2, 6.0), (3, 6.0), (4, 9.0), (4, 9.0), (5, 8.0), (0.5, 1.0)]
+    costs, accuracies = zip(*points, strict=True)
+    assert front(costs, accuracies) == [7, 0, 2, 4, 5]
+    assert front([], []) == []
+
+
+def test_the_front_is_drawn_and_named(tmp_path):
+    nets = [("small", 1_000, 0.8), ("good", 10_000, 0.9), ("worse", 20_000, 0.85)]
+    for net, parameters, accuracy in nets:
+        write(tmp_path / net, model=net, parameters=parameters, test_accuracy=accuracy)
+    figure = drawn(tmp_path)["accuracy_parameters"]
+    assert {"small", "good", "worse", "parameters", "Test accuracy (%)"} <= set(texts(figure))
+    assert {"1 k", "10 k"} <= set(texts(figure)) or "10 k" in texts(figure)
+    red, blue = marks(figure, RED)[-2:], marks(figure, BLUE)[-1]
+    assert red[0][0] < red[1][0] < blue[0]
+    assert red[0][1] < blue[1] < red[1][1]
+    # An accuracy of 0.85 is half way between.
+    assert blue[1] == pytest.approx((red[0][1] + red[1][1]) / 2, abs=0.05)
+    # A logarithmic axis: from 10,000 to 20,000 as far as ln 2 of ln 10.
+    way = (blue[0] - red[1][0]) / (red[1][0] - red[0][0])
+    assert way == pytest.approx(np.log(2) / np.log(10), abs=0.01)
+    assert figure.alt.endswith(
+        "Pareto front: small 80.00 % with 1 k parameters; good 90.00 % with 10 k parameters."
+    )
+
+
+def test_intervals_are_drawn_where_they_are_known(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9)
+    write(tmp_path / "1", model="other", parameters=10, test_accuracy=0.8)
+    made = report.build([tmp_path])
+    section = made.sections[0]
+    section.rows[0] |= {"test_accuracy_low": 0.85, "test_accuracy_high": 0.95}
+    section.rows[1] |= {"test_accuracy_low": None, "test_accuracy_high": None}
+    figure = next(figures([section], []))
+    assert "95 % interval over the seeds" in texts(figure)
+    (bar,) = [path for path in paths(figure, RED) if len(path) == 2]
+    (left, right) = marks(figure, RED)[-2:]
+    half = (bar[:, 1].max() - bar[:, 1].min()) / 2
+    assert bar[0, 0] == pytest.approx(right[0], abs=0.1)
+    assert half == pytest.approx((right[1] - left[1]) / 2, abs=0.1)  # 5 points, as 10 are between
+
+
+def test_times_are_compared_on_one_hardware(tmp_path):
+    def runs(device: str, number: int) -> None:
+        for n in range(number):
+            seconds = {"train": 10.0 * (n + 1), "evaluate": 1.0, "total": 99.0}
+            folder = tmp_path / device / str(n)
+            write(folder, device=device, seconds=seconds, model=f"net{n}")
+
+    for device, number in (("CPU", 2), ("GPU", 4), ("other", 3), ("fourth", 2)):
+        runs(device, number)
+    made = drawn(tmp_path)
+    times = [figure for name, figure in made.items() if name.startswith("accuracy_time")]
+    assert [figure.name for figure in times] == [
+        *("accuracy_time", "accuracy_time_2", "accuracy_time_3")
+    ]
+    assert [figure.title for figure in times] == [
+        f"Test accuracy against training time: {device}, fp32" for device in ("GPU", "other", "CPU")
+    ]
+    assert "7 of other hardware are not compared" in times[0].caption
+    assert "10 s" in texts(times[0])
+    assert [figure.alt.partition(" rows")[0][-1] for figure in times] == ["4", "3", "2"]
+
+
+def test_names_stand_on_no_other_name_and_on_no_named_point():
+    rng = np.random.default_rng(0)
+    points = [(float(x), float(y)) for x, y in rng.uniform((80, 40), (500, 160), (14, 2))]
+    names = [f"a net of size {n}" for n in range(14)]
+    widths = [width_of(name, 12.5) for name in names]
+    found = place(points, widths, rng.uniform((80, 40), (500, 160), (50, 2)), (76, 30, 780, 380))
+    boxes = [
+        (at.left, at.middle - HEIGHT / 2, at.left + width, at.middle + HEIGHT / 2)
+        for at, width in zip(found, widths, strict=True)
+        if at is not None
+    ]
+    assert len(boxes) > 8
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        assert 76 <= left < right <= 856
+        assert 30 <= top < bottom <= 410
+        assert not any(left < x < right and top < y < bottom for x, y in points)
+        for other in boxes[number + 1 :]:
+            assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
+
+
+def test_thousands_of_rows_stay_small_and_name_few(tmp_path):
+    rng = np.random.default_rng(0)
+    made = report.build([write(tmp_path / "0")])
+    row = made.sections[0].rows[0]
+    drawn_points = np.stack([10 ** rng.uniform(3, 8, 2000), rng.beta(9, 1, 2000)], 1).tolist()
+    rows = [
+        row | {"model": f"net{n % 20}", "parameters": int(p), "test_accuracy": float(a)}
+        for n, (p, a) in enumerate(drawn_points)
+    ]
+    rows.sort(key=lambda one: -one["test_accuracy"])
+    from fmbench.report.figures.tradeoff import accuracy_parameters
+
+    figure = accuracy_parameters(rows, "fashion_mnist", "accuracy_parameters")
+    assert figure is not None
+    assert len(figure.svg) < 300_000
+    assert 3 < sum(text.startswith("net") for text in texts(figure)) < 15
+    assert "2,000 rows" in figure.caption
+
+
+# --- batch size -------------------------------------------------------------------------------
+
+
+def test_rows_that_differ_in_their_batch_size_alone_are_compared(tmp_path):
+    for n, size in enumerate((512, 64, 256)):
+        write(tmp_path / str(size), batch_size=size, config__batch_size=size,
+              test_accuracy=0.9 - n / 100, images_per_second=1000.0)  # fmt: skip
+    write(tmp_path / "a", batch_size=128, config__batch_size=128, learning_rate=0.1)
+    write(tmp_path / "b", batch_size=32, config__optimizer__weight_decay=0.1)
+    write(tmp_path / "c", batch_size=16, split__name="custom")
+    (section,) = report.build([tmp_path]).sections
+    assert [row["batch_size"] for row in alike(section.rows)] == [64, 256, 512]
+    assert alike([]) == []
+    figure = drawn(tmp_path)["batch_size_lenet"]
+    said = texts(figure)
+    assert {"Test accuracy (%)", "Training time (s)", "Training images/s"} <= set(said)
+    assert [said.count(size) for size in ("64", "256", "512", "128")] == [3, 3, 3, 0]
+    accuracy = next(path for path in paths(figure, BLUE) if len(path) == 3)
+    # On a scale of doublings 64 to 256 is twice as far as 256 to 512.
+    across = np.diff(accuracy[:, 0])
+    assert across[0] == pytest.approx(2 * across[1], abs=0.1)
+    assert "batch size 64: 89.00 %" in figure.alt
+
+
+def test_sizes_that_stand_near_each_other_are_not_written_on_each_other(tmp_path):
+    for size in (64, 128, 256, 512, 1024, 2048, 4096):
+        write(tmp_path / str(size), batch_size=size, config__batch_size=size)
+    said = texts(drawn(tmp_path)["batch_size_lenet"])
+    assert [said.count(size) for size in ("64", "512", "1024", "2048", "4096")] == [3, 3, 0, 3, 0]
+
+
+# --- published --------------------------------------------------------------------------------
+
+
+def followed(folder: Path, experiment: str, accuracies: list[float], **changes: Any) -> None:
+    """A row that followed a recipe published with 89.7 %, the best epoch on the test set."""
+    for seed, accuracy in enumerate(accuracies):
+        values = {**PUBLISHED, "experiment": experiment, "model": experiment, **changes}
+        write(folder / f"{experiment}{seed}", seed=seed, test_accuracy=accuracy, **values)
+
+
+def test_published_accuracies_stand_beside_ours(tmp_path):
+    followed(tmp_path, "a", [0.91, 0.913, 0.912], best_test_accuracy=0.914)
+    followed(tmp_path, "b", [0.88])
+    followed(tmp_path, "c", [0.85], deviations=["epochs=3"])  # another recipe
+    write(tmp_path / "d", model="d")  # nobody published it
+    figure = drawn(tmp_path)["published"]
+    assert [text for text in texts(figure) if "n = " in text] == ["a  n = 3", "b  n = 1"]
+    assert "a: 89.70 % published, 91.17 % ours, 91.40 % our best epoch on test" in figure.alt
+    # From below: the one in the legend, b, a.
+    (_, low, high), (_, *theirs) = (
+        [x for x, _ in sorted(marks(figure, colour), key=lambda mark: mark[1])]
+        for colour in (BLUE, RED)
+    )
+    assert theirs[0] == pytest.approx(theirs[1])
+    # 91.17 - 89.70 against 89.70 - 88.00
+    ratio = (high - theirs[0]) / (theirs[0] - low)
+    assert ratio == pytest.approx(1.467 / 1.7, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("looks", "protocol", "colour"),
+    [(1, "best epoch on test", ORANGE), (5, "last epoch", BLUE), (5, "best epoch on test", None)],
+)
+def test_the_band_is_where_one_more_run_would_land(tmp_path, looks, protocol, colour):
+    values = [0.910, 0.913, 0.912, 0.9105]
+    best = [0.9125, 0.9135, 0.914, 0.9131]
+    for seed, (accuracy, looked) in enumerate(zip(values, best, strict=True)):
+        reference = {**PUBLISHED["reference"], "protocol": protocol}
+        changes = {
+            **PUBLISHED, "reference": reference, "experiment": "a", "config__test_every": looks,
+        }  # fmt: skip
+        write(
+            tmp_path / str(seed), seed=seed, test_accuracy=accuracy, best_test_accuracy=looked,
+            **changes,
+        )  # fmt: skip
+    figure = drawn(tmp_path)["published"]
+    if colour is None:
+        # The best of fewer looks than one an epoch is no match for what was published.
+        assert not [path for one in (BLUE, ORANGE) for path in paths(figure, one) if len(path) == 2]
+        return
+    (band,) = [path for path in paths(figure, colour) if len(path) == 2]
+    low, high = one_more(best if looks == 1 else values)
+    ours, theirs = marks(figure, BLUE)[-1][0], marks(figure, RED)[-1][0]
+    scale = (ours - theirs) / (np.mean(values) - 0.897)
+    assert sorted(band[:, 0]) == pytest.approx(
+        [theirs + scale * (low - 0.897), theirs + scale * (high - 0.897)], abs=0.2
+    )
+
+
+def test_too_few_seeds_have_no_band(tmp_path):
+    followed(tmp_path, "a", [0.91, 0.92])
+    figure = drawn(tmp_path)["published"]
+    assert not [path for path in paths(figure, BLUE) if len(path) == 2]
+    assert "band" not in figure.caption
+    assert "a  n = 2" in texts(figure)
+
+
+def test_more_published_rows_than_lines_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("fmbench.report.figures.published.MOST_ROWS", 2)
+    for name in "abc":
+        followed(tmp_path, name, [0.91])
+    figure = drawn(tmp_path)["published"]
+    assert len({round(y) for _, y in marks(figure, RED)}) == 3  # two and the legend
+    assert figure.caption.endswith("The first 2 of 3 rows.")
+
+
+def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
+    followed(tmp_path / "0", "a", [0.91])
+    device = {"device": "H100", "fingerprint__processor": "other"}
+    followed(tmp_path / "1", "a", [0.90], **device)
+    said = texts(drawn(tmp_path)["published"])
+    assert {"a, AMD EPYC, 2 threads, fp32  n = 1", "a, H100, fp32  n = 1"} <= set(said)
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def test_of_files_linked_into_many_runs_some_are_read(tmp_path):
+    for seed in range(6):
+        write(tmp_path / str(seed), seed=seed)
+        for name in ("history.jsonl", "predictions.npy", "labels.npy"):
+            (tmp_path / str(seed) / name).symlink_to(tmp_path / name)
+    (tmp_path / "history.jsonl").write_text('{"epoch": 0, "train_loss": 1}\n{"epoch": 1}\n{\n')
+    answer(tmp_path, [0, 1, 2], [0, 1, 1])
+    (row,) = report.build([tmp_path]).sections[0].rows
+    assert [len(run) for run in histories(row)] == [2] * 6
+    budget = Budget(epochs=7, answers=5)
+    assert [len(run) for run in histories(row, budget)] == [2] * 3  # lines that are none count too
+    assert histories(row, budget) == []
+    assert confusion(row)[1] == 6
+    assert confusion(row, budget)[1] == 2
+    assert confusion(row, budget) is None
+    (tmp_path / "history.jsonl").write_text("{\n" * 7)
+    budget = Budget(epochs=7)
+    assert histories(row, budget) == []
+    assert budget.epochs == 0
+
+
+def test_behind_the_last_picture_none_is_drawn(tmp_path, monkeypatch):
+    for number in range(5):
+        put(tmp_path / str(number), [0.5, 0.4], data__name=str(number))
+    assert len(drawn(tmp_path)) == 5
+    monkeypatch.setattr(package, "MOST_FIGURES", 2)
+    tried, made = package._tried, []
+    monkeypatch.setattr(package, "_tried", lambda *call: made.append(tried(*call)) or made[-1])
+    assert len(drawn(tmp_path)) == len([figure for figure in made if figure is not None]) == 2
+
+
+def test_the_confusion_is_summed_over_the_seeds(tmp_path):
+    for seed in range(3):
+        write(tmp_path / str(seed), seed=seed)
+    answer(tmp_path / "0", [0, 0, 6, 6], [0, 6, 6, 0])
+    answer(tmp_path / "1", [0, 0, 6, 6], [0, 0, 6, 9])
+    (row,) = report.build([tmp_path]).sections[0].rows
+    found = confusion(row)
+    assert found is not None
+    counts, seeds = found
+    assert seeds == 2
+    assert (counts[0, 0], counts[0, 6], counts[6, 6], counts[6, 0], counts[6, 9]) == (3, 1, 2, 1, 1)
+    assert counts.sum() == 8
+    figure = drawn(tmp_path)["confusion_lenet"]
+    said = texts(figure)
+    # In percent of the four T-shirts and the four shirts.
+    assert [said.count(text) for text in ("75.0", "50.0", "25.0")] == [2, 2, 3]
+    assert said.count("T-shirt/top") == said.count("Shirt") == said.count("Ankle boot") == 2
+    assert "n = 2" in figure.caption
+    assert figure.alt == (
+        "Of 8 answers 62.50 % are right. Most often mistaken: T-shirt/top for Shirt 25.0 %; "
+        "Shirt for T-shirt/top 25.0 %; Shirt for Ankle boot 25.0 %."
+    )
+
+
+def test_classes_of_other_data_are_numbers(tmp_path):
+    write(tmp_path, data__name="mine")
+    answer(tmp_path, [0, 1, 11], [0, 1, 1])
+    said = texts(drawn(tmp_path)["confusion_lenet"])
+    assert "Coat" not in said
+    assert [said.count(name) for name in ("0", "7", "11")] == [2, 2, 2]
+
+
+def test_the_mistakes_are_shown_as_they_are(tmp_path):
+    write(tmp_path)
+    images = mistaken(tmp_path, (6, 0, 0.99996), (4, 2, 1.0), (9, 7, 0.5))
+    figure = drawn(tmp_path)["mistakes_lenet"]
+    assert texts(figure) == [
+        *("Shirt", "\u2192 T-shirt/top, 99.9 %"),  # never rounded up to certain
+        *("Coat", "\u2192 Pullover, 100 %"),
+        *("Ankle boot", "\u2192 Sneaker, 50.0 %"),
+    ]
+    png = np.asarray(Image.open(io.BytesIO(figure.png)).convert("L"))
+    for number, image in enumerate(images):
+        left = 2 * (20 + number * 4 * 36)
+        shown = png[40 : 40 + 224, left : left + 224]
+        assert (shown == image.repeat(8, 0).repeat(8, 1)).mean() > 0.95
+
+
+def test_at_most_24_mistakes_of_the_best_row(tmp_path):
+    write(tmp_path / "0", test_accuracy=0.9)
+    write(tmp_path / "1", model="other", test_accuracy=0.8)
+    mistaken(tmp_path / "1", *[(1, 2, 0.9)] * 40)
+    figure = drawn(tmp_path)["mistakes_other"]
+    assert len(texts(figure)) == 48
+    assert "the best row that kept its mistakes" in figure.caption
+    mistaken(tmp_path / "0", (1, 2, 0.9))
+    made = drawn(tmp_path)
+    assert [name for name in made if name.startswith("mistakes")] == ["mistakes_lenet"]
+    assert "that the best row (batch" in made["mistakes_lenet"].caption
+
+
+# --- names, colours, bytes --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
+    """All kinds of pictures of runs whose names would do harm."""
+    folder = tmp_path_factory.mktemp("hostile")
+    for n, net in enumerate((HOSTILE, "B", "b", "x" * 500)):
+        names = {"model": net, "parameters": 10 ** (n + 1), "device": HOSTILE}
+        put(folder / f"{n}", [0.5, 0.4], **names, batch_size=64, augmentation=HOSTILE)
+        put(folder / f"{n}b", [0.5, 0.4], **names, batch_size=128, optimizer="$y_{1}$")
+        answer(folder / f"{n}", [0, 1], [1, 1])
+    write(folder / "size", batch_size=8, **names, augmentation=HOSTILE)
+    mistaken(folder / "0", (0, 1, 0.9))
+    sweep(folder / "search", study=HOSTILE, sampler=HOSTILE)
+    return drawn(folder)
+
+
+def test_names_from_records_do_no_harm(hostile):
+    kinds = {name.partition("_")[0] for name in hostile}
+    assert kinds == {"accuracy", "curves", "batch", "confusion", "mistakes", "search"}
+    for figure in hostile.values():
+        root = ET.fromstring(figure.svg)
+        assert {element.tag.removeprefix(SVG) for element in root.iter()} <= {
+            *("svg", "title", "g", "path", "text", "defs", "use", "clipPath", "rect", "image")
+        }
+        assert not any(name.lower().startswith("on") for e in root.iter() for name in e.attrib)
+        assert "\x1b" not in figure.svg + figure.title + figure.caption + figure.alt
+        inline = ET.fromstring(figure.inline)
+        assert inline.get("aria-label") == figure.alt
+    written = [text for figure in hostile.values() for text in texts(figure)]
+    assert any("<script>x</script> $x$" in text for text in written)
+    assert any("$y_{1}$" in text for text in written)
+
+
+def test_names_of_files_are_safe_and_none_is_there_twice(hostile):
+    names = list(hostile)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name) for name in names)
+    assert len({name.lower() for name in names}) == len(names)
+    assert {"curves_B", "curves_b_2"} <= set(names)
+
+
+def test_the_second_data_set_says_which_it_is(tmp_path):
+    put(tmp_path / "0", [0.5, 0.4])
+    put(tmp_path / "1", [0.5, 0.4], data__name="synthetic")
+    made = drawn(tmp_path)
+    assert {name: figure.data for name, figure in made.items()} == {
+        "curves_lenet": "fashion_mnist", "curves_lenet_synthetic": "synthetic",
+    }  # fmt: skip
+    assert unused("../\n", {}, "x") == "figure"
+    assert unused("a/b", {"a_b": "x", "A_B_2": "x"}, "x") == "a_b_3"
+
+
+def test_an_inline_drawing_follows_the_page(hostile):
+    for figure in hostile.values():
+        assert figure.inline.startswith("<svg ")
+        assert 'role="img"' in figure.inline
+        assert 'width="100%"' in figure.inline
+        assert not re.search(r"<\?xml|<!|<style|<metadata|<title", figure.inline)
+        bare = re.sub(r"var\(--figure-\w+, #[0-9a-f]{6}\)", "", figure.inline)
+        styles = " ".join(re.findall(r'style="([^"]*)"', bare))
+        assert not any(colour in styles for colour in PAGE_COLOURS)
+        assert "var(--figure-ink, #1a1a1a)" in figure.inline
+        assert "var(--figure-paper, #ffffff)" in figure.inline
+        assert "var(" not in figure.svg
+        assert 'font-family: "' not in figure.svg
+        assert "sans-serif" in figure.svg
+
+
+def test_what_is_written_keeps_its_text_in_any_colour():
+    text = '<text style="fill: #1a1a1a">fill: #1a1a1a</text>'
+    svg = f'<svg viewBox="0 0 1 1"><title>t</title>{text}</svg>'
+    inline = Figure("n", None, "t", "c", 'a "b" <c>', b"", svg).inline
+    assert '<text style="fill: var(--figure-ink, #1a1a1a)">fill: #1a1a1a</text>' in inline
+    assert "a &quot;b&quot; &lt;c&gt;" in inline
+
+
+def test_ids_of_two_drawings_in_one_page_differ(hostile):
+    seen: dict[str, str] = {}
+    for figure in hostile.values():
+        ids = set(re.findall(r'\bid="([^"]*)"', figure.svg))
+        assert not [seen[one] for one in ids if one in seen]
+        seen |= dict.fromkeys(ids, figure.name)
+        used = set(re.findall(r'(?:url\(#|href="#)([^")]*)', figure.svg))
+        assert used == ids
+    assert len(set(seen.values())) > 5
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path, hostile):
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        for n in range(2):
+            put(folder / f"{n}", [0.5, 0.4], model=f"net{n}", parameters=10**n)
+            mistaken(folder / f"{n}", (0, 1, 0.9))
+    first, second = drawn(tmp_path / "a"), drawn(tmp_path / "b")
+    assert len(first) == 4
+    assert first == second
+
+
+def test_colours_are_seen_on_white_and_on_a_dark_page():
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    def contrast(one: str, other: str) -> float:
+        dark, bright = sorted((light(one), light(other)))
+        return (bright + 0.05) / (dark + 0.05)
+
+    for colour in SERIES:
+        assert contrast(colour, "#ffffff") >= 3
+        assert contrast(colour, "#111111") >= 3
+
+
+# --- in the report ----------------------------------------------------------------------------
+
+
+def blocks(text: str) -> Iterator[str]:
+    yield from text.split("\n\n")
+
+
+def test_the_figures_stand_below_their_section(tmp_path):
+    put(tmp_path / "in" / "0", [0.5, 0.4])
+    put(tmp_path / "in" / "1", [0.5, 0.4], data__name="synthetic")
+    made = report.build([tmp_path / "in"], tmp_path / "out")
+    files = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert files == [
+        *("curves_lenet.png", "curves_lenet.svg"),
+        *("curves_lenet_synthetic.png", "curves_lenet_synthetic.svg"),
+    ]
+    figure = made.figures[0]
+    assert (tmp_path / "out" / "figures" / "curves_lenet.png").read_bytes() == figure.png
+    assert (tmp_path / "out" / "figures" / "curves_lenet.svg").read_text("utf-8") == figure.svg
+    parts = list(blocks(made.markdown))
+    place_ = parts.index("### lenet: loss and accuracy by epoch")
+    assert place_ < parts.index("## Synthetic data")
+    assert parts[place_ + 1].startswith("![Loss and accuracy by epoch of 1 row of lenet")
+    assert parts[place_ + 1].endswith("](figures/curves_lenet.png)")
+    assert parts[place_ + 2].endswith("[SVG](figures/curves_lenet.svg)")
+    assert "(figures/curves_lenet_synthetic.png)" in "".join(
+        parts[parts.index("## Synthetic data") :]
+    )
+    assert report.build([tmp_path / "in"]).figures == ()  # nothing was written
+
+
+def test_where_the_pictures_cannot_be_written_it_says_so(tmp_path):
+    put(tmp_path / "in", [0.5, 0.4])
+    (tmp_path / "figures").write_text("a file")
+    with pytest.raises(StorageError, match="figures"):
+        report.build([tmp_path / "in"], tmp_path)

@@ -1,0 +1,726 @@
+"""The web page: all numbers, in order, for any reader; nothing hostile gets out or in."""
+
+import base64
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Browser, Page, browser
+from records import PUBLISHED, write
+from reports import HOSTILE, write_hostile
+
+from fmbench import report
+from fmbench.core.errors import one_line
+from fmbench.records.reader import Problem
+from fmbench.records.record import RUNNING
+from fmbench.report.figure import Figure
+from fmbench.report.render.html import FIRST_ROWS, MOST_LISTED, page
+from fmbench.report.render.packed import PackedRows, pack
+from fmbench.report.render.places import Places
+from fmbench.report.table import columns
+from fmbench.report.table.reading import READING
+
+MADE = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+NETS = ("lenet", "resnet18", "resnet8", "densenet")
+ROWS = 330
+
+
+def text(root: Path, **options: Any) -> str:
+    """The page of the runs below a folder, as it would lie in it."""
+    made = report.build([root])
+    return page(made.sections, made.problems, MADE, Places(root), searches=made.searches, **options)
+
+
+def packed(root: Path) -> PackedRows:
+    (section,) = report.build([root]).sections
+    return pack(section, Places(root))
+
+
+def data(written: str) -> list[dict[str, Any]]:
+    """What the page's script reads, by section."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', written, re.DOTALL)
+    return [json.loads(one) for one in found]
+
+
+def figure(name: str, of: str | None) -> Figure:
+    svg = (
+        '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
+        'viewBox="0 0 9 9"><path d="M0 0" style="stroke: #1a1a1a"/></svg>'
+    )
+    return Figure(name, of, f"title of {name}", "A <caption>.", 'An "alt" text', b"", svg)
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, written: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._raw = False
+        self.feed(written)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._raw = False
+
+    def handle_data(self, content):
+        if not self._raw:
+            self.text += content
+
+    def every(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+# --- what is in it ----------------------------------------------------------------------------
+
+
+def many(root: Path, number: int = ROWS) -> Path:
+    """Rows that differ in what they are sorted by; only a third was validated."""
+    for n in range(number):
+        write(
+            root / "runs" / str(n), model=NETS[n % 4], batch_size=2 ** (n % 9 + 2), epochs=n + 1,
+            test_accuracy=0.9 - n / 10_000, best_test_accuracy=0.9 + n / 10_000,
+            validation_accuracy=None if n % 3 else 0.9 + n / 10_000,
+            overrides=[f"model={NETS[n % 4]}", f"epochs={n + 1}"],
+            seconds={"train": 10.0 * (n * 7 % ROWS + 1), "evaluate": 1.0, "total": 9_999.0},
+        )  # fmt: skip
+    return root
+
+
+def test_the_report_writes_it_beside_the_others(tmp_path):
+    write(tmp_path / "run")
+    made = report.build([tmp_path], tmp_path / "out")
+    written = (tmp_path / "out" / "benchmark.html").read_text("utf-8")
+    assert tmp_path / "out" / "benchmark.html" in made.written
+    assert written == made.html
+    assert 'href="../run/result.json"' in written
+
+
+def test_every_cell_and_every_detail_stands_in_the_page(tmp_path):
+    write(tmp_path / "a", **PUBLISHED)
+    write(tmp_path / "b", seed=1, **PUBLISHED)
+    write(
+        tmp_path / "c", model="resnet18", deviations=["epochs=3"], reference=PUBLISHED["reference"]
+    )
+    (section,) = report.build([tmp_path]).sections
+    said = Elements(text(tmp_path)).text
+    for row in section.rows:
+        assert row["command"] in said
+        for column in section.columns:
+            assert column.title in said
+            assert column.cell(row) in said
+    assert "seed 1 b result.json" in said
+    assert "Published in a project (best epoch on test)." in said
+    assert "Otherwise than published: epochs=3." in said
+    assert "512 MB" in said
+    assert section.summary in said
+
+
+def test_what_all_rows_share_is_said_once(tmp_path):
+    write(tmp_path / "a", test_loss=0.25)
+    write(tmp_path / "b", model="resnet18", test_loss=0.5)
+    rows = packed(tmp_path)
+    assert dict(rows.same)["torch"] == "2.15.0"
+    assert ("test_loss", "0.25") in rows.details(0) + rows.details(1)
+    assert not {"torch", "validation_accuracy"} & {title for title, _ in rows.details(0)}
+    assert text(tmp_path).count("<dt>torch</dt>") == 1
+    (tmp_path / "b" / "result.json").unlink()
+    assert dict(packed(tmp_path).details(0))["torch"] == "2.15.0"
+
+
+def test_the_config_is_linked_where_it_is(tmp_path):
+    (write(tmp_path / "with") / ".hydra").mkdir()
+    (tmp_path / "with" / ".hydra" / "config.yaml").touch()
+    write(tmp_path / "without", seed=1)
+    links = [link.get("href") for link in Elements(text(tmp_path)).every("a")]
+    assert "with/.hydra/config.yaml" in links
+    assert {"with/", "without/", "with/result.json", "without/result.json"} <= set(links)
+    assert "without/.hydra/config.yaml" not in links
+
+
+def test_runs_that_did_not_complete_and_unreadable_records_are_listed(tmp_path):
+    write(tmp_path / "ok")
+    write(tmp_path / "bad", status="failed", error="out of memory <b>")
+    write(tmp_path / "on", status=RUNNING, model="resnet18")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "result.json").write_text("{")
+    said = Elements(text(tmp_path)).text
+    assert "out of memory <b>" in said
+    assert "still running, or killed" in said
+    assert "broken/result.json" in said
+
+
+def test_long_lists_are_cut_and_say_so(tmp_path):
+    problems = [Problem(tmp_path / str(n), "no JSON") for n in range(MOST_LISTED + 7)]
+    written = page([], problems, MADE, Places(tmp_path))
+    assert written.count("no JSON") == MOST_LISTED
+    assert f"The first {MOST_LISTED} of {len(problems)}" in written
+
+
+def test_the_terms_are_those_of_the_markdown_page(tmp_path):
+    write(tmp_path)
+    said = Elements(text(tmp_path)).text
+    other = report.build([tmp_path]).markdown.replace("\\", "")
+    for term, meaning in READING.items():
+        assert f"{term} {meaning}" in said
+        assert f"- **{term}** {meaning}" in other
+
+
+def test_pictures_stand_where_they_belong_and_none_is_lost(tmp_path):
+    write(tmp_path / "real")
+    write(tmp_path / "drawn", data__name="synthetic")
+    figures = [figure("a", "synthetic"), figure("b", "fashion_mnist"), figure("c d", "unknown")]
+    written = text(tmp_path, figures=figures, notes=["mind the gap"])
+    order = ["mind the gap", ">Fashion-MNIST</h2>", ">title of b<", ">Synthetic data</h2>"]
+    order += [">title of a<", ">Pictures</h2>", ">title of c d<"]
+    assert [written.index(one) for one in order] == sorted(written.index(one) for one in order)
+    assert written.count("<svg") == 3
+    assert "<?xml" not in written
+    assert written.count("<!DOCTYPE svg") == 0
+    assert 'aria-label="An &quot;alt&quot; text"' in written
+    assert 'href="figures/c%20d.svg"' in written
+    assert "A &lt;caption&gt;." in written
+
+
+def test_each_search_has_its_own_pictures():
+    from fmbench.records.trials import Objective, Search
+    from fmbench.report.table.search import SearchPart
+
+    goal = Objective("validation_accuracy", "maximize")
+    found = [Search(name, "TPE", "none", 0, (goal,), ()) for name in ("one", "two")]
+    figures = [figure("search_2", None), figure("search", None), figure("other", None)]
+    parts = [SearchPart(search, {}) for search in found]
+    written = page([], [], MADE, Places(None), searches=parts, figures=figures)
+    order = ["Search: one</h2>", "title of search<", "Search: two</h2>", "title of search_2<"]
+    order += ["Pictures</h2>", "title of other<"]
+    assert [written.index(one) for one in order] == sorted(written.index(one) for one in order)
+
+
+# --- what the script reads --------------------------------------------------------------------
+
+
+def test_the_first_rows_are_html_and_all_are_data(tmp_path):
+    many(tmp_path, FIRST_ROWS + 5)
+    written = text(tmp_path)
+    assert (
+        written.count("<summary>lenet")
+        + written.count("<summary>resnet")
+        + written.count("<summary>densenet")
+        == FIRST_ROWS
+    )
+    assert f"The first {FIRST_ROWS} of {FIRST_ROWS + 5} rows" in written
+    assert len(data(written)[0]["commands"]) == FIRST_ROWS + 5
+
+
+def test_all_cells_come_back_from_the_data(tmp_path):
+    write_hostile(tmp_path)
+    made = report.build([tmp_path])
+    parts = [section for section in made.sections if section.rows]
+    read = data(text(tmp_path))
+    assert len(read) == len(parts) == len(HOSTILE) + 1
+    for section, content in zip(parts, read, strict=True):
+        for column, have in zip(section.columns[1:], content["columns"], strict=True):
+            at = have.get("at", [0] * len(section.rows))
+            cells = [have["texts"][place] for place in at]
+            assert cells == [one_line(column.cell(row)) for row in section.rows]
+        commands = [
+            " ".join(content["words"][word] for word in words) for words in content["commands"]
+        ]
+        assert commands == [row["command"] for row in section.rows]
+
+
+def test_columns_are_kept_in_the_order_of_their_values(tmp_path):
+    values = [0.0009, 0.5, 1e-5, 0.01, None]
+    for n, value in enumerate(values):
+        write(tmp_path / str(n), learning_rate=value, model=["b10", "b9", "A1", "a1", "c"][n])
+    columns = {column.key: column for column in packed(tmp_path).columns}
+    rates = columns["learning_rate"]
+    assert rates.texts == ["1e-05", "0.0009", "0.01", "0.5", "-"]
+    assert rates.known == 4
+    assert columns["model"].texts[-3:] == ["b9", "b10", "c"]
+    assert columns["model"].known == 5
+
+
+def test_a_value_without_a_number_is_missing_whatever_its_cell_says(tmp_path):
+    reference = PUBLISHED["reference"]
+    write(tmp_path / "a", experiment="lenet", reference=reference)
+    write(tmp_path / "b", model="x", experiment="x", reference=reference, deviations=["epochs=9"])
+    (column,) = (one for one in packed(tmp_path).columns if one.key == "difference")
+    assert column.texts[0].startswith("+")
+    assert (column.texts[1:], column.known) == (["recipe changed"], 1)
+
+
+def test_a_name_of_ten_thousand_digits_is_sorted_too(tmp_path):
+    write(tmp_path / "a", model="9" * 10_000)
+    write(tmp_path / "b", model="x")
+    assert len(packed(tmp_path).columns[0].texts) == 2
+
+
+# --- nothing gets out, nothing gets in --------------------------------------------------------
+
+
+def test_the_policy_lets_nothing_in_but_the_script_of_the_page(tmp_path):
+    write(tmp_path)
+    written = text(tmp_path)
+    (policy,) = (
+        meta["content"] for meta in Elements(written).every("meta") if "http-equiv" in meta
+    )
+    (script,) = re.findall(r"<script>(.*?)</script>", written, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        *("default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'"),
+        *("img-src data:", "base-uri 'none'", "form-action 'none'"),
+    ]
+    elements = Elements(written)
+    assert not [one for one in elements.every("script") if "src" in one]
+    assert [link["href"] for link in elements.every("link")] == ["data:,"]
+    assert not re.search(r"@import|url\(|innerHTML|insertAdjacent|document\.write|eval\(", written)
+    assert "://" not in written
+
+
+def test_hostile_values_come_out_inert(tmp_path):
+    write_hostile(tmp_path)
+    write(tmp_path / "javascript:alert(1)" / "a\u202eb", model="\x00</script><script>alert(2)")
+    written = text(tmp_path)
+    elements = Elements(written)
+    sections = report.build([tmp_path]).sections
+    scripts = elements.every("script")
+    assert scripts == [{"type": "application/json"}] * len(sections) + [{}]
+    assert written.count("</script") == len(scripts)
+    assert {tag for tag, _ in elements.found} == {
+        *("html", "head", "meta", "title", "link", "style", "body", "header", "h1", "p", "nav"),
+        *("ul", "li", "a", "span", "main", "section", "h2", "h3", "h4", "div", "table", "thead"),
+        *("tbody", "tr", "th", "td", "details", "summary", "pre", "code", "dl", "dt", "dd"),
+        *("script", "b"),
+    }
+    for tag, attributes in elements.found:
+        assert not [name for name in attributes if name.startswith("on")], tag
+    for link in elements.every("a"):
+        assert re.fullmatch(r"#[\w-]+|(?!/)[\w./~%-]+", link["href"])
+    assert "javascript%3Aalert%281%29/a%E2%80%AEb/result.json" in written
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u200b-\u200f\u2028-\u202f\ufeff]", written)
+    assert len(sections) == len(HOSTILE) + 1
+
+
+def test_the_same_runs_give_the_same_page(tmp_path):
+    many(tmp_path, 20)
+    assert text(tmp_path) == text(tmp_path)
+    assert "2026-11-21 at 12:00:00 UTC" in text(tmp_path)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_its_ground(scheme):
+    style = (Path(report.__file__).parent / "render" / "page.css").read_text("utf-8")
+    variables = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", variables))
+    pairs = [
+        (front, back, 4.5) for front in ("ink", "soft", "link") for back in ("paper", "raised")
+    ]
+    pairs += [("figure-ink", "figure-paper", 4.5), ("figure-soft", "figure-paper", 4.5)]
+    for front, back, least in [*pairs, ("edge", "paper", 3), ("note", "paper", 3)]:
+        light, dark = sorted((luminance(colours[front]), luminance(colours[back])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= least, (front, back)
+
+
+# --- in a browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A page of many rows."""
+    root = many(tmp_path_factory.mktemp("large"))
+    path = root / "benchmark.html"
+    path.write_text(text(root, figures=[figure("curves", "fashion_mnist")]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def tab(chromium: Browser, large: Path):
+    opened = chromium.page().open(large)
+    yield opened
+    assert opened.complaints == []
+    assert opened.requests == [large.as_uri()]
+    opened.close()
+
+
+#: The headings of columns, by key.
+TITLES = {column.key: column.title for column in columns.SHOWN}
+
+
+def column(tab: Page, heading: str) -> list[str]:
+    """The cells of a column, as they are drawn."""
+    return tab.run(f"""(() => {{
+        const heads = [...document.querySelectorAll(".rows thead th")].filter((th) => !th.hidden);
+        const place = heads.findIndex((th) => th.textContent.startsWith({json.dumps(heading)}));
+        const rows = document.querySelectorAll(".rows tbody tr:not(.more)");
+        return [...rows].map((row) => row.cells[place]?.textContent);
+    }})()""")
+
+
+def show_all_columns(tab: Page) -> None:
+    tab.run(
+        "document.querySelectorAll('.menu input').forEach((tick) => tick.checked || tick.click())"
+    )
+
+
+def open_all(tab: Page) -> None:
+    tab.run("document.querySelectorAll('tbody summary').forEach((one) => one.click())")
+    tab.until(
+        "document.querySelectorAll('.more').length === "
+        "document.querySelectorAll('tbody summary').length"
+    )
+
+
+def click(tab: Page, heading: str) -> None:
+    tab.run(
+        "[...document.querySelectorAll('.rows thead [role=button]')]"
+        f".find((one) => one.textContent.startsWith({json.dumps(heading)})).click()"
+    )
+
+
+def type_filter(tab: Page, words: str) -> str:
+    """Type into the filter box, and what the count says then."""
+    return tab.run(f"""new Promise((done) => {{
+        const box = document.querySelector("input[type=search]");
+        box.value = {json.dumps(words)};
+        box.dispatchEvent(new Event("input"));
+        setTimeout(() => done(document.querySelector("output").textContent), 50);
+    }})""")
+
+
+def test_a_click_sorts_by_value_and_what_is_missing_is_last(tab):
+    show_all_columns(tab)
+    click(tab, TITLES["seconds_train"])
+    assert column(tab, TITLES["seconds_train"])[:2] == ["55 min 00 s", "54 min 50 s"]
+    click(tab, TITLES["seconds_train"])
+    assert column(tab, TITLES["seconds_train"])[:3] == ["10.0 s", "20.0 s", "30.0 s"]
+    state = (
+        "[...document.querySelectorAll('[aria-sort]')].map((th) => [th.textContent, th.ariaSort])"
+    )
+    assert tab.run(state) == [[TITLES["seconds_train"], "ascending"]]
+    click(tab, "net")
+    assert list(dict.fromkeys(column(tab, "net"))) == ["densenet", "lenet"]
+    tab.run("document.querySelector('.further button:last-child').click()")
+    assert list(dict.fromkeys(column(tab, "net"))) == ["densenet", "lenet", "resnet8", "resnet18"]
+    for _ in range(2):
+        click(tab, TITLES["validation_accuracy"])
+        cells = column(tab, TITLES["validation_accuracy"])
+        assert cells[110:] == ["-"] * 220
+        numbers = [float(cell) for cell in cells[:110]]
+        assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
+
+
+def test_the_keyboard_sorts_too(tab):
+    tab.run("document.querySelectorAll('.rows thead [role=button]')[0].focus()")
+    tab.key("Enter", 13, "\r")
+    assert column(tab, "#")[:2] == ["330", "329"]
+    tab.key("Tab", 9)
+    assert tab.run("document.activeElement.textContent") == "net"
+    tab.key(" ", 32, " ")
+    assert column(tab, "net")[0] == "densenet"
+
+
+FILTERS = [
+    ("", "330 rows"),
+    ("densenet", "82 of 330 rows"),
+    ("DENSE epochs=8", "1 of 330 rows"),
+    ("net=resnet18 batch_size=1024", "9 of 330 rows"),
+    ("model=resnet", "165 of 330 rows"),
+    ("batch_size=4", "37 of 330 rows"),
+    ("batch_size=1,024", "36 of 330 rows"),
+    ("learning_rate=5e-2", "330 rows"),
+    ("seed=0 torch=2.15.0 precision=fp32", "330 rows"),
+    ("runs/17", "11 of 330 rows"),
+    ("runs/171", "1 of 330 rows"),
+    ("model=none", "0 of 330 rows"),
+    ("no=such", "0 of 330 rows"),
+    ('"net=lenet"', "83 of 330 rows"),
+]
+
+
+def test_the_filter_finds_words_and_values(tab):
+    for words, found in FILTERS:
+        assert (words, type_filter(tab, words)) == (words, found)
+        drawn = [one for one in column(tab, "net") if one]
+        assert len(drawn) == min(int(found.split()[0]), FIRST_ROWS)
+
+
+def test_more_rows_are_drawn_when_asked_for(tab):
+    assert len(column(tab, "net")) == FIRST_ROWS
+    more = "document.querySelector('.further button').click()"
+    tab.run(more)
+    assert len(column(tab, "net")) == 300
+    assert column(tab, "#")[-1] == "300"
+    tab.run(more)
+    assert column(tab, "#") == [str(n + 1) for n in range(ROWS)]
+    assert tab.run("document.querySelector('.further').children.length") == 0
+
+
+def test_a_row_opens_and_its_command_is_copied(tab):
+    tab.browser.call(
+        "Browser.grantPermissions",
+        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        browserContextId=tab.context,
+    )
+    tab.call("Page.bringToFront")
+    tab.run("document.querySelectorAll('tbody summary')[1].click()")
+    tab.until("document.querySelectorAll('.more').length === 1")
+    said = tab.run("document.querySelector('.more').innerText")
+    assert "python -m fmbench model=resnet18 epochs=2 seed=0" in said
+    assert "seed 0 runs/1 result.json" in said
+    assert "device\nAMD EPYC, 2 threads, fp32" in said
+    assert tab.run("document.querySelector('.more a').getAttribute('href')") == "runs/1/"
+    tab.run("document.querySelector('.copy').click()")
+    tab.until("document.querySelector('.copy').textContent === 'Copied'")
+    assert tab.run("navigator.clipboard.readText()") == (
+        "python -m fmbench model=resnet18 epochs=2 seed=0"
+    )
+    click(tab, "#")
+    click(tab, "#")
+    assert tab.run("document.querySelectorAll('.more').length") == 1  # it stays open
+    tab.run("document.querySelectorAll('tbody summary')[1].click()")
+    tab.until("document.querySelectorAll('.more').length === 0")
+
+
+def test_columns_that_do_not_fit_can_be_shown(tab):
+    title = "document.querySelector('.menu summary').textContent"
+    narrow = tab.run(title)
+    total = tab.run("document.querySelectorAll('.rows thead th').length") - 1
+    assert narrow != f"Columns: {total} of {total}"
+    assert tab.run("document.querySelector('.rows').classList.contains('fits')")
+    show_all_columns(tab)
+    assert tab.run(title) == f"Columns: {total} of {total}"
+    assert not tab.run("document.querySelector('.rows').classList.contains('fits')")
+    tab.run("document.querySelector('.menu button').click()")
+    assert tab.run("document.querySelector('.menu summary').textContent") == narrow
+
+
+SHARED = "document.querySelector('.shared').textContent"
+
+
+def test_what_all_rows_share_of_the_recipe_is_always_said(tab):
+    heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden)"
+    alike = {"data", "split", "augmentation", "optimizer", "learning rate", "device"}
+    for width in (1280, 800, 390):
+        tab.size(width, 800)
+        tab.until(f"{heads}.at(-1).getBoundingClientRect().right <= {width}")
+        said = tab.run(SHARED)
+        assert said.startswith("All rows: data fashion_mnist; split standard 60,000/0/10,000; ")
+        assert said.endswith("; device AMD EPYC, 2 threads, fp32.")
+        assert "epochs" not in said  # they differ
+        drawn = set(tab.run(f"{heads}.map((th) => th.textContent)"))
+        missing = {one for one in alike if f" {one} " in said}
+        assert missing == alike - drawn
+        assert tab.run("document.querySelector('.shared').offsetHeight") > 0
+    show_all_columns(tab)
+    assert tab.run(SHARED) == ""
+
+
+def test_one_row_says_its_recipe_too(chromium, tmp_path):
+    write(tmp_path)
+    (tmp_path / "benchmark.html").write_text(text(tmp_path), "utf-8")
+    tab = chromium.page(width=390).open(tmp_path / "benchmark.html")
+    said = tab.run(SHARED)
+    assert said.startswith("And: data fashion_mnist; ")
+    assert "learning rate 0.05; epochs 3; device" in said
+    tab.close()
+
+
+def test_what_was_chosen_on_the_test_set_is_no_order(tab):
+    show_all_columns(tab)
+    title = json.dumps(TITLES["best_test_accuracy"])
+    head = f"[...document.querySelectorAll('th')].find((th) => th.textContent === {title})"
+    assert tab.run(f"{head}.querySelector('[role=button]')") is None
+    assert "Chosen on the test set" in tab.run(f"{head}.title")
+    before = column(tab, "#")
+    tab.run(f"{head}.click()")
+    assert column(tab, "#") == before
+    others = "[...document.querySelectorAll('.rows th[scope=col]')].filter((th) => !th.title)"
+    assert tab.run(f"{others}.every((th) => th.querySelector('[role=button]'))")
+
+
+def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_path):
+    name = "\U0001f600" + "long " * 100 + "name"
+    write(tmp_path, model=name)
+    path = tmp_path / "benchmark.html"
+    path.write_text(text(tmp_path), "utf-8")
+    for javascript in (False, True):
+        tab = chromium.page(javascript=javascript).open(path)
+        tab.run("document.querySelector('tbody summary').click()")
+        tab.until("document.querySelectorAll('.more').length === 1")
+        assert column(tab, "net") == [f"{name[:80]}..."]
+        assert tab.run("document.querySelector('tbody summary').offsetHeight") < 70
+        told = "[...document.querySelectorAll('.more dd')].map((one) => one.textContent)"
+        assert name in tab.run(told)
+        tab.close()
+
+
+def test_a_picture_that_is_cut_says_so(tab):
+    height = "document.querySelector('.aside').offsetHeight"
+    wide = "(({scrollWidth, clientWidth}) => scrollWidth > clientWidth)"
+    wide += "(document.querySelector('.drawing'))"
+    for width in (1280, 700, 390):
+        tab.size(width, 800)
+        assert bool(tab.run(height)) == tab.run(wide) == (width == 390)
+
+
+def test_a_phone_sees_the_net_and_its_accuracy(tab):
+    tab.size(390, 800)
+    tab.until("document.querySelector('.menu summary').textContent.startsWith('Columns: 3 of')")
+    assert tab.run("document.documentElement.scrollWidth") == 390
+    heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden)"
+    assert tab.run(f"{heads}.map((th) => th.textContent)")[1:] == [
+        "net",
+        "n",
+        TITLES["test_accuracy"],
+    ]
+    assert tab.run(f"{heads}.at(-1).getBoundingClientRect().right") <= 390
+    show_all_columns(tab)
+    net = "document.querySelector('.rows tbody th').getBoundingClientRect()"
+    tab.run("document.querySelector('.rows').scrollLeft = 500")
+    assert tab.run(f"{net}.left") == tab.run("document.querySelector('.rows').offsetLeft")
+    assert tab.run("document.documentElement.scrollWidth") == 390
+    small = "[...document.querySelectorAll('button, input[type=search], summary')].filter((one) => "
+    small += "one.closest('.tools, .further') && one.offsetHeight > 0 && one.offsetHeight < 44)"
+    assert tab.run(f"{small}.length") == 0
+
+
+def test_the_scheme_follows_the_readers(tab):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    line = "getComputedStyle(document.querySelector('path')).stroke"
+    assert (tab.run(ground), tab.run(line)) == ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
+    tab.scheme("dark")
+    assert (tab.run(ground), tab.run(line)) == ("rgb(21, 24, 28)", "rgb(228, 230, 233)")
+
+
+def test_paper_has_no_buttons_and_dark_ink(tab):
+    tab.scheme("dark")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    heads = "[...document.querySelectorAll('.rows thead th')].filter((th) => !th.hidden).length"
+    assert tab.run(heads) > 12
+    # Where headings are repeated on the next sheet, Chromium leaves buttons out.
+    assert tab.run("document.querySelectorAll('thead button').length") == 0
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    tab.call("Emulation.setEmulatedMedia", media="print", features=features)
+    hidden = "[...document.querySelectorAll('nav, .tools, .further')].every((one) => "
+    assert tab.run(f"{hidden} getComputedStyle(one).display === 'none')")
+    assert tab.run("getComputedStyle(document.body).color") == "rgb(26, 26, 26)"
+    assert tab.run("getComputedStyle(document.querySelector('.rows')).overflow") == "visible"
+    tab.call("Page.printToPDF", preferCSSPageSize=True)
+
+
+def test_paper_has_what_is_behind_a_click(tab):
+    tab.run("document.querySelector('.further button').click()")
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    assert tab.run("document.querySelector('.same').open")
+    lines = tab.run("[...document.querySelectorAll('.commands li')].map((one) => one.innerText)")
+    assert len(lines) == 300
+    assert lines[1].split("\n")[-1].endswith("python -m fmbench model=resnet18 epochs=2 seed=0")
+    tab.run("dispatchEvent(new Event('afterprint'))")
+    assert tab.run("document.querySelectorAll('.commands, .same[open]').length") == 0
+
+
+# The rows and their details, without what differs by design.
+DRAWN = """[...document.querySelectorAll(".rows tbody tr")].map(function drawn(element) {
+    if (element.nodeType === Node.TEXT_NODE) return element.data.trim();
+    const attributes = [...element.attributes].filter((one) => one.name !== "open");
+    const children = [...element.childNodes].filter((one) => one.className !== "copy");
+    return [
+        element.localName,
+        Object.fromEntries(attributes.map((one) => [one.name, one.value])),
+        children.map(drawn).filter((one) => one !== ""),
+    ];
+})"""
+
+
+def test_the_script_draws_the_rows_of_the_file(chromium, tmp_path, monkeypatch):
+    # Wherever the net stands.
+    monkeypatch.setattr(columns, "SHOWN", (columns.SHOWN[-1], *columns.SHOWN[:-1]))
+    (write(tmp_path / "a b", **PUBLISHED) / ".hydra").mkdir()
+    (tmp_path / "a b" / ".hydra" / "config.yaml").touch()
+    write(tmp_path / "c", seed=1, **PUBLISHED)
+    write_hostile(tmp_path / "d")
+    (tmp_path / "benchmark.html").write_text(text(tmp_path), "utf-8")
+    drawn = []
+    for javascript in (False, True):
+        tab = chromium.page(javascript=javascript).open(tmp_path / "benchmark.html")
+        if javascript:
+            show_all_columns(tab)
+            open_all(tab)
+        drawn.append(tab.run(DRAWN))
+        tab.close()
+    assert len(drawn[0]) == 2 * (2 * len(HOSTILE) + 1)
+    assert [tag for tag, *_ in drawn[0][0][2]][:4] == ["td", "td", "th", "td"]
+    for plain, scripted in zip(*drawn, strict=True):
+        assert plain == scripted
+
+
+def test_hostile_values_do_nothing_in_a_browser(chromium, tmp_path):
+    write_hostile(tmp_path)
+    write(tmp_path / "javascript:alert(1)", model='"><img src=x onerror=alert(1)>\x00')
+    path = tmp_path / "benchmark.html"
+    path.write_text(text(tmp_path), "utf-8")
+    tab = chromium.page().open(path)
+    show_all_columns(tab)
+    open_all(tab)
+    assert tab.events("Page.javascriptDialogOpening") == []
+    assert (tab.complaints, tab.requests) == ([], [path.as_uri()])
+    assert tab.run("document.querySelectorAll('img, iframe, object, embed').length") == 0
+    assert tab.run("document.querySelectorAll('script:not([type])').length") == 1
+    links = tab.run("[...document.querySelectorAll('a')].map((one) => one.href)")
+    assert {link.partition(":")[0] for link in links} == {"file"}
+    nets = tab.run("[...document.querySelectorAll('tbody summary')].map((one) => one.textContent)")
+    assert {one_line(value) for value in HOSTILE} <= {net.split(" (")[0] for net in nets}
+    tab.close()
+
+
+def test_the_policy_stops_what_should_ever_get_in(chromium, tmp_path):
+    write(tmp_path)
+    smuggled = "<script>document.title = 'gone'</script><img src=x.png onerror=\"alert(1)\"></main>"
+    path = tmp_path / "benchmark.html"
+    path.write_text(text(tmp_path).replace("</main>", smuggled), "utf-8")
+    tab = chromium.page().open(path)
+    assert tab.run("document.title").startswith("Benchmark")
+    assert tab.requests == [path.as_uri()]
+    assert len(tab.complaints) >= 2
+    tab.close()
+
+
+def test_without_javascript_rows_can_be_read_and_opened(chromium, large):
+    tab = chromium.page(javascript=False).open(large)
+    assert len(column(tab, "net")) == FIRST_ROWS
+    assert tab.run("document.querySelectorAll('button, [role=button], input').length") == 0
+    visible = "[...document.querySelectorAll('.more')].filter((one) => one.offsetHeight > 0).length"
+    assert tab.run(visible) == 0
+    where = "(({x, y, height}) => [x + 20, y + height / 2])(document.querySelector('tbody summary')"
+    tab.run("document.querySelector('tbody summary').scrollIntoView({block: 'center'})")
+    x, y = tab.run(f"{where}.getBoundingClientRect())")
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    assert tab.run(visible) == 1
+    assert "python -m fmbench model=lenet epochs=1 seed=0" in tab.run("document.body.innerText")
+    assert "The first 100 of 330 rows" in tab.run("document.body.innerText")
+    assert tab.requests == [large.as_uri()]
+    tab.close()

@@ -1,0 +1,196 @@
+"""That what a config says is what is built: each knob is followed to where it acts."""
+
+import hydra
+import numpy as np
+import optuna
+import pytest
+import torch
+from commands import CHECKOUT, TINY, compose, raises_one_line
+
+from fmbench.config import whitelist
+from fmbench.config.augmentation import Crop, Flip, Parts
+from fmbench.core.errors import ConfigError
+from fmbench.runs import assembly
+from fmbench.training.device import Device
+
+CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+
+
+def trainer(*overrides, flops=10**6):
+    config = compose(*TINY, *overrides)
+    inputs = assembly.prepare(config)
+    model = assembly.make_model(config)
+    return assembly.make_trainer(config, inputs, model, CPU, flops), inputs
+
+
+def test_every_knob_arrives():
+    built, _ = trainer(
+        "batch_size=7", "seed=3", "epochs=5", "test_every=2", "label_smoothing=0.1",
+        "augmentation=crop_flip", "data.mean=0.4", "data.std=0.5", "optimizer.lr=0.07",
+        "scheduler=constant", "data.split=holdout",
+    )  # fmt: skip
+    assert built.loader.batch_size == 7
+    assert built.loader.seed == 3
+    assert built.loader.augmentation.parts == Parts(Crop(4), Flip(0.5))
+    for part in (built.loader, built.validation, built.test):
+        pixels = torch.full((1, 28, 28), 255, dtype=torch.uint8)
+        assert part.normalization(pixels).max().item() == pytest.approx((1 - 0.4) / 0.5)
+    assert (built.epochs, built.test_every, built.label_smoothing) == (5, 2, 0.1)
+    assert built.optimizer.param_groups[0]["lr"] == 0.07
+    assert isinstance(built.optimizer, torch.optim.SGD)
+    assert built.schedule.interval == "epoch"
+    assert [len(built.loader.labels), len(built.validation), len(built.test)] == [180, 20, 50]
+
+
+def test_device_is_set_up_as_asked():
+    device = assembly.prepare(compose(*TINY, "deterministic=true", "threads=1")).device
+    assert device.deterministic
+    assert device.threads == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+
+
+def test_momentum_is_the_optimizers_unless_the_schedule_is_told_to_cycle_it():
+    built, _ = trainer("optimizer.momentum=0.5")
+    assert built.schedule.interval == "batch"
+    assert built.optimizer.param_groups[0]["momentum"] == 0.5
+    built, _ = trainer("scheduler.cycle_momentum=true")
+    assert built.optimizer.param_groups[0]["momentum"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("split", ["standard", "holdout", "custom"])
+def test_images_and_labels_are_those_of_the_split(split):
+    built, inputs = trainer(f"data.split={split}", "data.split.validation=30")
+    images = np.concatenate([inputs.dataset.train_images, inputs.dataset.test_images])
+    labels = np.concatenate([inputs.dataset.train_labels, inputs.dataset.test_labels])
+    expected = [inputs.split.train, inputs.split.validation, inputs.split.test]
+    windows = built.loader.windows[0, :, 0, 0]
+    found = [
+        (windows, built.loader.labels),
+        (built.validation.images, built.validation.labels),
+        (built.test.images, built.test.labels),
+    ]
+    for indices, (pixels, classes) in zip(expected, found, strict=True):
+        assert np.array_equal(pixels.numpy(), images[indices])
+        assert np.array_equal(classes.numpy(), labels[indices])
+
+
+def test_large_nets_are_evaluated_in_smaller_batches():
+    assert trainer()[0].test.batch_size == 1000
+    assert trainer(flops=10**9)[0].test.batch_size == 128
+    assert trainer("batch_size=150", flops=None)[0].test.batch_size == 150
+
+
+def test_nets_are_placed_channels_last():
+    built, _ = trainer()
+    weight = next(p for p in built.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/model").glob("*.yaml")), ids=str)
+def test_every_net_can_be_started_from_its_config(path):
+    config = compose(*TINY, f"model={path.stem}")
+    assembly.rehearse(config)
+    with torch.device("meta"):  # the largest has a gigabyte of weights
+        assert isinstance(assembly.make_model(config), torch.nn.Module)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("scheduler", ["constant", "step", "multistep", "cosine", "onecycle"])
+def test_every_optimizer_goes_with_every_schedule(optimizer, scheduler):
+    built, _ = trainer(f"optimizer={optimizer}", f"scheduler={scheduler}", "epochs=1")
+    (epoch,) = built.fit(lambda *_sums: None)
+    assert epoch.train.loss < 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer"),
+        (["optimizer.weight_decay=abc"], "optimizer"),
+        (["scheduler.warmup=abc"], "scheduler"),
+        (["scheduler=multistep", "scheduler.milestones=3"], "scheduler"),
+        (["scheduler=multistep", "scheduler.milestones=[1.5]"], "milestones"),
+        (["scheduler=multistep", "scheduler.gamma=-1"], "gamma"),
+        (["scheduler=step", "scheduler.step_size=2.5"], "step_size"),
+        (["scheduler.cycle_momentum=true", "optimizer.momentum=0", "optimizer.nesterov=false"],
+         "no momentum"),
+        (["augmentation=crop_flip_erasing", "augmentation.erasing.scale=[0.1]"], "scale"),
+        (["augmentation=crop_flip_erasing", "augmentation.erasing.ratio=[1,2,3]"], "ratio"),
+        (["model.channels=3"], "model.channels=3: must be 1, the images have 1 channel"),
+        (["model.classes=5"], "model.classes=5"),
+        (["threads=99999999999"], "threads=99999999999"),
+        (["device=cuda:007"], "device=cuda:007"),
+        (["device=cuda:256"], "cuda:256"),
+        (["~data.seed"], "data.seed: is not there"),
+        (["~data.split.validation"], "data.split.validation: is not there"),
+        (["data.train_size=1.5"], "data.train_size=1.5: must be a whole number, is a float"),
+        (["data.split.seed=x"], "data.split.seed=x: must be a whole number"),
+        (["model._target_=fmbench.models.lenet5.Nothing"], "Nothing"),
+        (["model._target_=fmbench.training.cost.count_flops"], "not allowed"),
+        (["batch_size=201"], "batch_size=201: larger than the training part, 200 images"),
+    ],
+)  # fmt: skip
+def test_rehearsal_refuses(overrides, part):
+    config = compose(*TINY, *overrides)
+    raises_one_line(lambda: assembly.rehearse(config), ConfigError, part)
+
+
+def test_a_device_with_and_without_a_number_is_chosen(monkeypatch):
+    from fmbench.training import device as devices
+
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name, index in [("auto", 0), ("cuda", 0), ("cuda:1", 1)]:
+        selected = devices.select(name, threads=1, deterministic=False)
+        assert selected.torch == chosen[-1] == torch.device("cuda", index)
+    raises_one_line(
+        lambda: devices.select("cuda:256", threads=1, deterministic=False), ConfigError, "cuda:1"
+    )
+
+
+def test_fp32_is_not_tf32():
+    from fmbench.training import device as devices
+
+    with devices.settings_kept():
+        before = torch.backends.cudnn.conv.fp32_precision
+        devices.select("cpu", threads=1, deterministic=True)
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model=lenet"],
+        ["model=densenet", "model.depth=10", "model.dropout=0.2"],
+        ["model=shakeshake", "model.depth=8", "model.base_channels=4"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_the_same_run_twice_gives_the_same_weights(model):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        built, _ = trainer(*model, "augmentation=crop_flip_cutout", "epochs=2")
+        list(built.fit(lambda *_sums: None))
+        weights.append(built.model.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
+    made = []
+    monkeypatch.setattr(optuna.samplers.RandomSampler, "__init__", lambda _: made.append(1))
+    config = compose(*TINY)
+    config["model"]["classes"] = {"_target_": "optuna.samplers.RandomSampler"}
+    with (
+        hydra.utils.execution_whitelist(whitelist.execution_whitelist()),
+        pytest.raises(ConfigError),
+    ):
+        assembly.make_model(config)
+    assert made == []

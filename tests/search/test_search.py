@@ -1,0 +1,549 @@
+"""Searches by Optuna: what they choose by, what they stop, and how they go on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from commands import CHECKOUT, TINY, compose, records
+from optuna.trial import TrialState
+
+from fmbench.core.files import LOCK_NAME
+from fmbench.records.record import Record
+from fmbench.records.trials import DATABASE_NAME, Search
+from fmbench.search import best, study
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+#: Six trials of three epochs, over in a few seconds.
+SEARCH = [
+    *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),
+    *("batch_size=choice(16,32)", "hydra.sweep.dir=here"),
+]
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the search in a folder, by their numbers."""
+    storage = study.open_storage({"storage": None}, folder)
+    return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state.name for trial in trials(folder)]
+
+
+def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, tmp_path):
+    status, out, err = command(*SEARCH, "sweep.pruner=none")
+    assert status == 0, err
+    found = trials(tmp_path / "here")
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
+    for trial, record in zip(found, records(tmp_path), strict=True):
+        assert trial.value == record["validation_accuracy"]
+        assert trial.params["optimizer.lr"] == record["learning_rate"]
+        assert [*trial.intermediate_values] == [1, 2, 3]
+    chosen = max(found, key=lambda trial: trial.value)
+    looked = [record["test_accuracy"] is not None for record in records(tmp_path)]
+    assert looked == [trial.number == chosen.number for trial in found]
+    predicted = [path.parent.name for path in tmp_path.rglob("predictions.npy")]
+    assert predicted == [str(chosen.number)]
+    assert not [*tmp_path.rglob("checkpoint*.pt")]
+    # One number in the lines, the folders and the report.
+    assert "trial 5 (6 of 6): " in err
+    best = f"trial {chosen.number}"
+    assert [line.partition(",")[0] for line in err.splitlines() if "best so far" in line][-1] == (
+        f"best so far: {best}"
+    )
+    assert f"{best} is among the best: a look at the test set" in err
+    assert f"Best is {best} (" in out
+
+
+@pytest.mark.slow
+def test_the_best_run_is_an_experiment(command, tmp_path):
+    assert command(*SEARCH, "optimizer.weight_decay=0.01")[0] == 0
+    (chosen,) = [r for r in records(tmp_path) if r["test_accuracy"] is not None]
+    status, _, err = command("--config-dir", "here", "experiment=best", "hydra.run.dir=again")
+    assert status == 0, err
+    again = Record.from_json((tmp_path / "again" / "result.json").read_text())
+    assert again.key == chosen["key"]
+    for name in ("train_loss", "validation_loss", "test_loss", "test_accuracy"):
+        assert getattr(again, name) == chosen[name], name
+    written = [(tmp_path / f / "predictions.npy").read_bytes() for f in ("again", "here/" + str(
+        records(tmp_path / "here").index(chosen)))]  # fmt: skip
+    assert written[0] == written[1]
+
+
+def test_the_best_of_a_search_that_began_with_the_best_of_another(tmp_path):
+    first = ["experiment=lenet", "model=lenet5", "optimizer.lr=0.1", "model.classes=10", "seed=1"]
+    path = tmp_path / best.BEST_NAME
+    path.parent.mkdir()
+    path.write_text(best.text(first, number=3, accuracy=0.5))
+    second = ["experiment=best", "model=1e3", "optimizer.lr=0.2", "data=synthetic"]
+    base = yaml.safe_load(path.read_text())
+    loaded = yaml.safe_load(best.text(second, number=1, accuracy=0.5, base=base))
+    assert loaded["defaults"] == [
+        "/experiment/lenet", {"override /model": "1e3"}, {"override /data": "synthetic"}, "_self_",
+    ]  # fmt: skip
+    assert loaded["optimizer"] == {"lr": 0.2}
+    assert (loaded["model"], loaded["seed"]) == ({"classes": 10}, 1)
+
+
+def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
+    given = [
+        "experiment=lenet", "model=lenet5", "+model.width=4", "batch_size=7", "optimizer.lr=1e-05",
+        "augmentation.crop={padding: 2}", "test_every=null", "keep_checkpoint=true",
+        "data=synthetic", "~optimizer.momentum",
+    ]  # fmt: skip
+    text = best.text(given, number=3, accuracy=0.5)
+    assert "~optimizer.momentum" in text
+    loaded = yaml.safe_load(text)
+    assert loaded["defaults"] == [
+        "/experiment/lenet", {"override /model": "lenet5"}, {"override /data": "synthetic"},
+        "_self_",
+    ]  # fmt: skip
+    assert loaded["batch_size"] == 7
+    assert loaded["optimizer"] == {"lr": 1e-05}
+    assert loaded["augmentation"] == {"crop": {"padding": 2}}
+    assert "test_every" not in loaded
+    assert "keep_checkpoint" not in loaded
+
+
+@pytest.mark.slow
+def test_a_search_prunes_and_never_in_the_last_epoch(command, tmp_path):
+    status, _, err = command(*SEARCH, "sweep.trials=12", "sweep.pruner=median")
+    assert status == 0, err
+    found, left = trials(tmp_path / "here"), sorted_records(tmp_path / "here")
+    kinds = {trial.state.name for trial in found}
+    assert kinds == {"COMPLETE", "PRUNED"}
+    for trial, record in zip(found, left, strict=True):
+        pruned = trial.state == TrialState.PRUNED
+        assert record["status"] == ("pruned" if pruned else "completed")
+        reports = trial.intermediate_values
+        assert len(reports) < 3 if pruned else len(reports) == 3
+        assert record["test_accuracy"] is None or not pruned
+        # As good as the median of what came before, after the same epoch, or better.
+        before = found[: trial.number]
+        for epoch in (1, 2):
+            if epoch in reports and trial.number >= 4:
+                complete = [t for t in before if t.state == TrialState.COMPLETE]
+                values = sorted(t.intermediate_values[epoch] for t in complete)
+                middle = len(values) // 2
+                median = (values[middle] + values[~middle]) / 2
+                best_so_far = max(reports[e] for e in reports if e <= epoch)
+                ended_here = pruned and max(reports) == epoch
+                assert ended_here == (best_so_far < median), (trial.number, epoch)
+    assert f"{sum(t.state == TrialState.PRUNED for t in found)} pruned" in err
+
+
+def sorted_records(folder: Path) -> list[dict]:
+    numbers = sorted(int(path.parent.name) for path in folder.glob("*/result.json"))
+    return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(command, tmp_path):
+    assert command(*SEARCH, "sweep.trials=3")[0] == 0
+    assert states(tmp_path / "here") == ["COMPLETE"] * 3
+    status, _, err = command(*SEARCH)
+    assert status == 0, err
+    assert "goes on with the search: 3 of 6 trials are done" in err
+    status, _, err = command(*SEARCH, "hydra.sweep.dir=straight")
+    assert status == 0
+    ours, straight = trials(tmp_path / "here"), trials(tmp_path / "straight")
+    assert [t.params for t in ours] == [t.params for t in straight]
+    assert [t.values for t in ours] == [t.values for t in straight]
+    assert len({t.params["optimizer.lr"] for t in ours}) == 6
+    # A finished one changes nothing.
+    records_before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
+    status, _, err = command(*SEARCH)
+    assert status == 0
+    assert "6 of 6 trials are done" in err
+    assert "trial 0" not in err
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == records_before
+
+
+@pytest.mark.slow
+def test_a_search_without_validation_carves_some(command, tmp_path):
+    status, _, err = command(*SEARCH, "sweep.trials=2", "data.split=custom")
+    assert status == 0, err
+    assert "data.split=custom holds out no images: every run validates on 10 of its" in err
+    assert [r["split"]["validation"] for r in records(tmp_path)] == [10, 10]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (["epochs=2"], "epochs is 3 there and 2 here"),
+        (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr is "),
+        (["sweep.objective=validation_loss"], "objective is validation_accuracy there"),
+        (["+model.width=8"], "model.width is not set there and 8 here"),
+    ],
+)
+def test_another_search_is_refused_the_folder(command, tmp_path, changed, said):
+    assert command(*SEARCH, "sweep.trials=1", "sweep.pruner=none")[0] == 0
+    before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
+    status, _, err = command(*SEARCH, "sweep.pruner=none", *changed)
+    assert status == 5
+    assert err.startswith(f"fmbench: here: holds another search ({said}")
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == before
+
+
+@pytest.mark.slow
+def test_grids_and_searches_keep_out_of_each_others_folders(command, tmp_path):
+    assert command(*SEARCH, "sweep.trials=1")[0] == 0
+    grid = ["-m", *TINY, "epochs=1", "seed=0,1"]
+    status, _, err = command(*grid, "hydra.sweep.dir=here")
+    assert (status, "here: holds a search; take another folder" in err) == (5, True)
+    assert command(*grid, "hydra.sweep.dir=grid")[0] == 0
+    status, _, err = command(*SEARCH, "hydra.sweep.dir=grid")
+    assert (status, "grid: holds the runs of another sweep" in err) == (5, True)
+    assert not (tmp_path / "grid" / DATABASE_NAME).exists()
+
+
+def test_trials_that_fail_end_themselves_alone(command, tmp_path):
+    """One whose loss is NaN, one that raises, and those that do well."""
+    given = ["optimizer.lr=choice(1e30,0.1)", "batch_size=choice(16,100000)"]
+    sampler = ["hydra/sweeper/sampler=grid", "sweep.trials=9", "sweep.pruner=none"]
+    status, _, err = command(*SEARCH[:-2], *given, *sampler, "hydra.sweep.dir=here")
+    assert status == 4, err
+    found = trials(tmp_path / "here")
+    # Optuna's samplers learn nothing from a failure, but that a place is bad where one is pruned.
+    assert sorted(t.state.name for t in found) == ["COMPLETE", "FAIL", "FAIL", "PRUNED"]
+    failed = [t.user_attrs["fmbench.error"] for t in found if t.state != TrialState.COMPLETE]
+    written = Search.from_json((tmp_path / "here" / "search.json").read_text())
+    assert sorted(trial.state for trial in written.trials) == ["complete", *["failed"] * 3]
+    diverged = [r for r in records(tmp_path) if r["status"] == "diverged"]
+    assert all(r["seconds"]["train"] > 0 for r in diverged)
+    assert len(diverged) == 1
+    assert sum("batch_size=100000: larger than" in text for text in failed) == 2
+    assert sum("the loss is" in text for text in failed) == 1
+    assert "1 of 4 trials ended well" in err
+
+
+def test_a_search_whose_trials_all_fail_says_so(command):
+    status, _, err = command(*SEARCH[:-2], "batch_size=choice(5000,6000)", "sweep.trials=2")
+    assert status == 4
+    assert "batch_size=5000: larger than the training part, 180 images" in err
+    assert "0 of 2 trials ended well" in err
+
+
+@pytest.mark.slow
+def test_several_objectives_end_in_a_front(command, tmp_path):
+    status, _, err = command(
+        *("-m", "sweep=pareto", *TINY[:3], "model=lenet5,lenet", "epochs=1", "threads=1"),
+        *("sweep.trials=5", "batch_size=choice(16,32)", "hydra.sweep.dir=here"),
+    )
+    assert status == 0, err
+    found, left = trials(tmp_path / "here"), sorted_records(tmp_path / "here")
+    points = [(t.values[0], -t.values[1]) for t in found]
+    assert [p[1] for p in points] == [-record["parameters"] for record in left]
+    front = [not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points) for p in points]
+    assert [record["test_accuracy"] is not None for record in left] == front
+    assert sum(front) >= 1
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.slow
+def test_a_search_killed_three_times_ends_with_its_total(command, tmp_path):
+    folder = tmp_path / "here"
+    for done in (1, 2, 4):  # trials at whose end, or soon after, it is killed
+        process = start(tmp_path, *SEARCH)
+        limit = time.monotonic() + 60
+        while len([*folder.glob("*/history.jsonl")]) <= done and process.poll() is None:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    status, _, err = command(*SEARCH)
+    assert status == 0, err
+    found, left = trials(folder), sorted_records(folder)
+    assert len(found) == len(left) == 6
+    assert {t.state.name for t in found} <= {"COMPLETE", "PRUNED"}
+    assert sorted(t.user_attrs[study.JOB] for t in found) == list(range(6))
+    status, _, _ = command(*SEARCH, "hydra.sweep.dir=straight")
+    for trial, straight in zip(found, trials(tmp_path / "straight"), strict=True):
+        assert trial.params == straight.params
+        assert trial.values == straight.values
+        assert trial.intermediate_values == straight.intermediate_values
+    assert not [*tmp_path.rglob("checkpoint*.pt")]
+
+
+@pytest.mark.slow
+def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *SEARCH[:-1], "epochs=40", "hydra.sweep.dir=here"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 60
+    while not [*tmp_path.glob("here/1/history.jsonl")]:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, err
+    line = err.splitlines()[-1]
+    assert "-m fmbench -m sweep=lr_batch" in line
+    assert line.endswith(f"hydra.sweep.dir={tmp_path / 'here'}")
+    (running,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.RUNNING]
+    assert sorted_records(tmp_path / "here")[running.number]["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
+    grid = ["-m", *TINY, "hydra.sweep.dir=here"]
+    assert command(*grid, "seed=0,1")[0] == 0
+    first, second = (tmp_path / "here" / n / "result.json" for n in "01")
+    record = json.loads(second.read_text())
+    second.write_text(json.dumps(record | {"status": "interrupted", "test_accuracy": None}))
+    kept = first.read_bytes()
+    status, _, err = command(*grid, "seed=5,0,1")
+    assert status == 0, err
+    assert "goes on with the sweep: 1 of 3 runs are done" in err
+    assert first.read_bytes() == kept
+    found = sorted_records(tmp_path / "here")
+    assert [(r["seed"], r["status"]) for r in found] == [(s, "completed") for s in (0, 1, 5)]
+    status, _out, err = command(*grid, "seed=5,0,1")
+    assert (status, "3 of 3 runs are done" in err) == (0, True)
+    # As an experiment says it that left this to the hardware when the grid was begun.
+    status, _out, err = command(*grid, "seed=5,0,1", "precision=fp32")
+    assert (status, "3 of 3 runs are done" in err) == (0, True)
+    record["fingerprint"]["precision"] = "bf16"
+    second.write_text(json.dumps(record))
+    status, _out, err = command(*grid, "seed=5,0,1", "precision=fp32")
+    assert (status, "; precision=auto goes on with it, which came to bf16; " in err) == (5, True)
+
+
+def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
+    from sqlalchemy.exc import OperationalError
+
+    class Gone:
+        _trial_id = 0
+
+        def report(self, value, step):
+            raise OperationalError("report", {}, Exception("server closed the connection"))
+
+    watch = study.Watch.__new__(study.Watch)
+    watch.trial, watch.objective, watch.known = Gone(), "validation_accuracy", set()
+    record = Record.__new__(Record)
+    record.validation_accuracy, record.epochs = 0.5, 3
+    assert watch(1, record) is False
+    assert "the search is not told of epoch 1" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
+    assert command(*SEARCH, "sweep.trials=1")[0] == 0
+    (record,) = records(tmp_path)
+    assert "sweep" not in record["config"]
+    assert not [text for text in record["overrides"] if text.startswith("sweep")]
+    again = compose(*record["overrides"])
+    assert again["data"]["split"]["name"] == "holdout"
+    assert again["test_every"] == 0
+    assert not again["keep_checkpoint"]
+
+
+def by_two(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *SEARCH, "sweep.jobs=2", "sweep.pruner=none", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def owner(folder: Path) -> int | None:
+    """The process that is at work in a run's folder."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == folder / LOCK_NAME:
+                return int(link.parts[2])
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_process_fails_its_own_trial(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    process = by_two(tmp_path, "sweep.trials=4", "epochs=30")
+    limit, killed = time.monotonic() + 100, None
+    while killed is None:
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        if (tmp_path / "here" / "1" / "history.jsonl").exists():
+            killed = owner(tmp_path / "here" / "1")
+    os.kill(killed, signal.SIGKILL)
+    err = process.communicate(timeout=100)[1]
+    assert process.returncode == 4, err
+    assert "3 of 4 trials ended well: 3 complete, 1 failed" in err
+    assert sorted(states(tmp_path / "here")) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
+    (failed,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.FAIL]
+    assert failed.user_attrs[study.ERROR] == "its process was killed by SIGKILL"
+    assert [r["status"] for r in sorted_records(tmp_path / "here")].count("failed") == 1
+
+
+@pytest.mark.slow
+def test_one_process_draws_the_trials_of_none(command, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median")[0] == 0
+    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=one"]
+    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median", *one)[0] == 0
+    for here, there in zip(trials(tmp_path / "here"), trials(tmp_path / "one"), strict=True):
+        assert (here.params, here.values, here.state) == (there.params, there.values, there.state)
+        assert here.intermediate_values == there.intermediate_values
+
+
+@pytest.mark.slow
+def test_searches_that_share_a_study_end_at_its_total(tmp_path):
+    """Two at once, that draw from one study until all is drawn."""
+    url = f"sqlite:///{tmp_path / 'both.db'}"
+    shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both", "sweep.pruner=none"]
+    both = [start(tmp_path, *SEARCH, *shared, f"hydra.sweep.dir={name}") for name in "ab"]
+    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    found = optuna.load_study(study_name="both", storage=url).get_trials()
+    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    assert len(complete) == 6
+    assert len(records(tmp_path)) == 6
+    assert len({trial.params["optimizer.lr"] for trial in complete}) == 6
+    value = max(trial.value for trial in complete)
+    looked = [record for record in records(tmp_path) if record["test_accuracy"] is not None]
+    assert value in [record["validation_accuracy"] for record in looked]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been(
+    sampler, command, tmp_path, monkeypatch
+):
+    """Its search was killed in between."""
+    from fmbench.search import loop
+
+    given = ["optimizer.lr=choice(0.01,0.02,0.03)", "batch_size=16", "epochs=1", "sweep.trials=3"]
+    search = [*SEARCH, *given, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.sampler.seed=0"]
+    assert command(*search, "hydra.sweep.dir=straight")[0] == 0
+    draw, drawn = loop.Search._draw, []
+
+    def killed_at_the_second(self, trial):
+        drawn.append(trial)
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return draw(self, trial)
+
+    monkeypatch.setattr(loop.Search, "_draw", killed_at_the_second)
+    assert command(*search)[0] == 130
+    monkeypatch.setattr(loop.Search, "_draw", draw)
+    assert command(*search)[0] == 0
+    ours, straight = trials(tmp_path / "here"), trials(tmp_path / "straight")
+    assert [t.params for t in ours] == [t.params for t in straight]
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_path, monkeypatch):
+    from fmbench.runs.saver import Saver
+
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self: False)
+    status, _, err = command(*SEARCH, "sweep.trials=1")
+    assert status == 5
+    assert "here/0: the checkpoint that the look at the test set needs cannot be written" in err
+    monkeypatch.setattr(Saver, "save", save)
+    status, _, err = command(*SEARCH, "sweep.trials=1")
+    assert status == 0, err
+    (record,) = records(tmp_path)
+    assert record["test_accuracy"] is not None
+
+
+@pytest.mark.slow
+def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
+    assert command(*SEARCH, "sweep.trials=1")[0] == 0
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "here" / "search.json").rename(tmp_path / "grid" / "search.json")
+    status, _, err = command("-m", *TINY, "optimizer.lr=0.1,1e30", "hydra.sweep.dir=grid")
+    assert status == 4
+    assert "1 of 2 runs completed" in err
+
+
+@pytest.mark.parametrize(("trials_in_all", "first_goes_on"), [(11, True), (12, False)])
+def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on):
+    pruner = study.make_pruner("halving", epochs=4, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    went_on = []
+    for value in (0.5, 0.6, 0.4, 0.7, 0.65, 0.3, 0.2, 0.69):
+        trial = searched.ask()
+        trial.report(value, 1)
+        went_on.append(not trial.should_prune())
+        searched.tell(trial, state=TrialState.PRUNED)
+    # Of eight two go on: the last is the second best.
+    assert went_on == [first_goes_on, first_goes_on, False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "trials_in_all", "cuts"),
+    [
+        (1, 20, []), (2, 20, [1]), (4, 20, [1]), (5, 20, [2]), (12, 20, [3]), (30, 20, [8]),
+        (30, 63, [8]), (30, 64, [2, 8]), (200, 100, [13, 52]), (200, 256, [4, 16, 64]),
+    ],
+)  # fmt: skip
+def test_halving_cuts_so_often_that_some_are_left(epochs, trials_in_all, cuts):
+    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    stopped = set()
+    for number in range(trials_in_all):
+        trial = searched.ask()
+        for epoch in range(1, epochs):
+            # Each is better than all before it but for the first three of each cut.
+            trial.report(number, epoch)
+            if trial.should_prune():
+                stopped.add(epoch)
+                break
+        searched.tell(trial, number)
+    assert sorted(stopped) == cuts
+
+
+@pytest.mark.parametrize("trials_in_all", [1, 3, 5, 12, 20, 70])
+@pytest.mark.parametrize("epochs", [2, 12, 30])
+@pytest.mark.parametrize("seed", range(3))
+def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
+    values = random.Random(seed).sample(range(1000), trials_in_all)
+    if seed == 0:
+        values.sort(reverse=True)  # the worst there is: the best come first, where none goes on
+    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    searched = optuna.create_study(direction="maximize", pruner=pruner)
+    spent, ended = 0, 0
+    for value in values:
+        trial = searched.ask()
+        for epoch in range(1, epochs + 1):
+            spent += 1
+            trial.report(value, epoch)
+            if epoch < epochs and trial.should_prune():
+                searched.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            searched.tell(trial, value)
+            ended += 1
+    assert ended >= 1
+    if trials_in_all >= 12 and epochs > 2:
+        assert spent <= 0.7 * epochs * trials_in_all

@@ -1,0 +1,610 @@
+"""What a tracker holds of a run, read back with the tracker's own package.
+
+It is compared with the run's history, also where runs are stopped and go on, and where trackers
+fail.
+"""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import warnings
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import CHECKOUT, TINY, compose, python, records
+
+import fmbench as package
+from fmbench import tracking
+from fmbench.config.schema import LOGGERS
+from fmbench.core.errors import ConfigError, installs
+from fmbench.records.folder import mark_ended
+from fmbench.records.record import keys, recorded_config, recorded_overrides
+from fmbench.runs import attempt, runner
+from fmbench.runs.saver import Saver
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+#: Every epoch with validation and test: three steps, a batch of each.
+RUN = [*TINY, "epochs=4", "data.split.validation=20", "test_every=1"]
+
+
+def needs(name):
+    reason = f"{name} is not installed, of the extra {name}"
+    return [getattr(pytest.mark, name), pytest.mark.skipif(not find_spec(name), reason=reason)]
+
+
+def only(name):
+    def mark(test):
+        for one in needs(name):
+            test = one(test)
+        return test
+
+    return mark
+
+
+TRACKERS = [pytest.param(name, marks=needs(name)) for name in LOGGERS if name != "none"]
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """An MLflow database without a run; its tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    if find_spec("mlflow"):
+        script = f"import mlflow; mlflow.MlflowClient('sqlite:///{folder}/mlflow.db')"
+        assert python("-c", script, cwd=folder).returncode == 0
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch, request):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    if "mlflow" in request.node.keywords and find_spec("mlflow"):
+        shutil.copy(request.getfixturevalue("tables"), tmp_path)
+
+
+def run(name, *overrides):
+    return package.run([*RUN, f"logger={name}", "hydra.run.dir=run", *overrides])
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Stop the run at the n-th moment at which that is possible; saved, or not."""
+
+    def set_up(moment, *, saved=True):
+        left = [moment]
+        between = Saver.between
+
+        def counted(self):
+            left[0] -= 1
+            if not left[0] and not saved:
+                raise KeyboardInterrupt
+            if not left[0]:
+                self.listener.asked = 15
+            between(self)
+
+        monkeypatch.setattr(Saver, "between", counted)
+
+    return set_up
+
+
+def stopped(name, *overrides):
+    with pytest.raises(KeyboardInterrupt):
+        run(name, *overrides)
+
+
+def history(folder=Path("run")):
+    """Points by name: a list of step and value."""
+    points = {}
+    for text in (folder / "history.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        step = line.pop("epoch")
+        for key, value in line.items():
+            points.setdefault(key, []).append((step, value))
+    return points
+
+
+def client():
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def of_mlflow(folder=Path("run")):
+    """The run in MLflow."""
+    named = json.loads((folder / "mlflow.json").read_text())["run"]
+    with warnings.catch_warnings(action="ignore"):
+        return client().get_run(named)
+
+
+def events(folder=Path("run")):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    return read.Reload()
+
+
+def held(name, folder=Path("run")):
+    """Points by name, as the tracker has them; its last ones apart."""
+    found = {}
+    if name == "mlflow":
+        run = of_mlflow(folder)
+        for key in run.data.metrics:
+            with warnings.catch_warnings(action="ignore"):
+                points = client().get_metric_history(run.info.run_id, key)
+            found[key] = [(point.step, point.value) for point in points]
+    else:
+        read = events(folder)
+        for tag in read.Tags()["scalars"]:
+            what, _, part = tag.partition("/")
+            key = f"final_{part}" if what == "final" else f"{part}_{what}" if part else what
+            found[key] = [(point.step, point.value) for point in read.Scalars(tag)]
+    final = {key: found.pop(key) for key in list(found) if key.startswith("final_")}
+    return found, final
+
+
+def as_kept(name, points):
+    """What a tracker makes of numbers: TensorBoard has 32 bits for each."""
+    if name == "mlflow":
+        return points
+    return {
+        key: [(step, float(np.float32(value))) for step, value in pairs]
+        for key, pairs in points.items()
+    }
+
+
+def hparams(folder=Path("run")):
+    """The settings in the event files, and the status that the run ended with, if it did."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    of_plugin = events(folder).PluginTagToContent("hparams")
+    data = {tag: HParamsPluginData.FromString(content) for tag, content in of_plugin.items()}
+    settings = {}
+    for key, value in data["_hparams_/session_start_info"].session_start_info.hparams.items():
+        settings[key] = getattr(value, value.WhichOneof("kind"))
+    end = data.get("_hparams_/session_end_info")
+    return settings, None if end is None else end.session_end_info.status
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_holds_what_the_history_holds(name):
+    record = run(name, "optimizer=adam")
+    points, final = held(name)
+    assert points == as_kept(name, history())
+    assert {len(pairs) for pairs in points.values()} == {4}
+    assert set(points) >= {"learning_rate", "seconds", "train_loss", "test_accuracy"}
+    expected = {
+        "final_test_accuracy": [(4, record.test_accuracy)],
+        "final_best_test_accuracy": [(4, record.best_test_accuracy)],
+        "final_validation_accuracy": [(4, record.validation_accuracy)],
+        "final_parameters": [(4, 44_426)],
+        "final_flops": [(4, record.flops)],
+        "final_train_seconds": [(4, record.seconds["train"])],
+        "final_evaluate_seconds": [(4, record.seconds["evaluate"])],
+        "final_total_seconds": [(4, record.seconds["total"])],
+    }
+    assert final == as_kept(name, expected)
+
+
+@only("tensorboard")
+def test_settings_and_status_in_tensorboard():
+    run("tensorboard", "optimizer=adam")
+    settings, status = hparams()
+    assert settings["model"] == "lenet5"
+    assert settings["data.split"] == "standard"
+    assert settings["optimizer.lr"] == compose("optimizer=adam")["optimizer"]["lr"]
+    assert settings["optimizer.betas"] == "[0.9, 0.999]"
+    assert (settings["batch_size"], settings["seed"]) == (64, 0)
+    assert settings["deterministic"] is False
+    assert settings["augmentation.crop"] == "null"
+    assert status == 1  # a success
+    assert "data.root" not in settings
+    # One run and no other: TensorBoard makes a run of every folder with events in it.
+    (file,) = Path("run").rglob("events.*")
+    assert file.parent == Path("run/tensorboard")
+
+
+@only("mlflow")
+def test_settings_and_status_in_mlflow():
+    record = run("mlflow", "optimizer=adam", "logger.experiment=mine")
+    made = of_mlflow()
+    parameters = made.data.params
+    assert parameters["model"] == "lenet5"
+    assert parameters["data.split"] == "standard"
+    assert parameters["optimizer.betas"] == "[0.9, 0.999]"
+    assert (parameters["batch_size"], parameters["deterministic"]) == ("64", "false")
+    assert "data.root" not in parameters
+    assert made.info.status == "FINISHED"
+    assert made.info.run_name.endswith("/run")
+    assert made.data.tags["fmbench.status"] == "completed"
+    assert made.data.tags["fmbench.key"] == record.key
+    assert str(Path.cwd()) not in str(made.data)
+    with warnings.catch_warnings(action="ignore"):
+        assert client().get_experiment(made.info.experiment_id).name == "mine"
+
+
+@pytest.mark.parametrize("century", ["last", "next"])
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_run_that_goes_on_continues_its_own(name, century, stop_at):
+    """Killed in its fourth epoch, after a checkpoint at the second: the third is done twice.
+
+    TensorBoard reads files in the order of the seconds in their names. The clock may be set back.
+    """
+    stop_at(18, saved=False)
+    stopped(name, "checkpoint_every=2")
+    twice = history()["seconds"][2]
+    before = held(name)[0]
+    assert before == as_kept(name, history())
+    assert len(before["train_loss"]) == 3
+    if name == "mlflow":
+        first = of_mlflow()
+        assert (first.info.status, first.data.tags["fmbench.status"]) == ("KILLED", "interrupted")
+    else:
+        assert hparams()[1] is None
+    other = {"last": "0", "next": "3"}[century]
+    for path in Path("run/tensorboard").glob("*"):
+        path.rename(path.with_name(path.name.replace(".tfevents.1", f".tfevents.{other}")))
+    stop_at(1000)
+    run(name, "checkpoint_every=2")
+    points, final = held(name)
+    expected = history()
+    if name == "mlflow":  # which takes nothing back
+        expected["seconds"][2] = twice
+        assert of_mlflow().info.run_id == first.info.run_id
+        assert of_mlflow().info.status == "FINISHED"
+    else:
+        assert len(list(Path("run/tensorboard").iterdir())) == {"last": 2, "next": 1}[century]
+        assert hparams()[1] == 1
+    assert points == as_kept(name, expected)
+    assert all(len(pairs) == 1 for pairs in final.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_chosen_later_gets_all_epochs(name, stop_at):
+    stop_at(7)
+    stopped("none")
+    stop_at(7)
+    stopped(name)
+    assert len(held(name)[0]["train_loss"]) > 1
+    stop_at(1000)
+    run("none")
+    assert len(held(name)[0]["train_loss"]) < 4
+
+
+@only("mlflow")
+def test_a_run_that_was_killed_before_it_had_its_parameters_is_no_second_one(stop_at):
+    stop_at(7)
+    stopped("mlflow")
+    made = of_mlflow().info.run_id
+    with closing(sqlite3.connect("mlflow.db")) as there:
+        there.execute("delete from params")
+        there.commit()
+    stop_at(1000)
+    run("mlflow")
+    assert of_mlflow().info.run_id == made
+    assert of_mlflow().data.params["model"] == "lenet5"
+    assert held("mlflow")[0] == history()
+
+
+@only("mlflow")
+def test_a_run_that_is_gone_from_the_server_is_made_anew(stop_at):
+    stop_at(7)
+    stopped("mlflow")
+    gone = of_mlflow().info.run_id
+    client().delete_run(gone)
+    stop_at(1000)
+    run("mlflow")
+    assert of_mlflow().info.run_id != gone
+    assert held("mlflow")[0] == history()
+
+
+@only("mlflow")
+@pytest.mark.parametrize("noted", [{}, {"token": "guessed"}])
+def test_a_folder_that_was_received_writes_into_no_run_of_the_users(noted, stop_at):
+    run("mlflow")
+    mine = of_mlflow()
+    stop_at(7)
+    with pytest.raises(KeyboardInterrupt):
+        run("mlflow", "hydra.run.dir=received")
+    Path("received/mlflow.json").write_text(json.dumps({"run": mine.info.run_id, **noted}))
+    stop_at(1000)
+    run("mlflow", "hydra.run.dir=received")
+    assert of_mlflow(Path("received")).info.run_id != mine.info.run_id
+    assert of_mlflow().to_dictionary() == mine.to_dictionary()
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_look_at_the_test_set_that_comes_later(name):
+    run(name, "test_every=null", "keep_checkpoint=true")
+    assert "final_test_accuracy" not in held(name)[1]
+    record = run(name, "test_every=0", "keep_checkpoint=true")
+    points, final = held(name)
+    assert points == as_kept(name, history())
+    last = {key: pairs[-1] for key, pairs in final.items()}
+    expected = {
+        "final_test_accuracy": [(4, record.test_accuracy)],
+        "final_total_seconds": [(4, record.seconds["total"])],
+    }
+    assert {key: [last[key]] for key in expected} == as_kept(name, expected)
+
+
+class Bad:
+    """A tracker that draws random numbers, and fails where it is told to."""
+
+    def __init__(self, fails):
+        self.fails = fails
+        self.calls = []
+
+    def __getattr__(self, name):
+        def call(*_):
+            self.calls.append(name)
+            random.random()
+            if name == self.fails:
+                warnings.warn("a warning of its own", stacklevel=1)
+                raise RuntimeError("no room\nfor http://me:secret@server/")
+
+        return call
+
+
+ORDER = ["begin", "epoch", "epoch", "epoch", "epoch", "end", "close"]
+
+
+@pytest.mark.parametrize("fails", ["begin", "epoch", "end", "close", None])
+def test_a_tracker_that_fails_harms_nothing(fails, monkeypatch, caplog):
+    plain = run("none")
+    numbers = history()
+    state = random.getstate()
+    bad = Bad(fails)
+    monkeypatch.setattr(tracking, "_make", lambda *_: bad)
+    record = run("none", "hydra.run.dir=other")
+    assert record.status == "completed"
+    assert (record.key, record.config) == (plain.key, plain.config)
+    again = history(Path("other"))
+    del numbers["seconds"], again["seconds"]
+    assert again == numbers
+    assert random.getstate() == state
+    warned = [text.getMessage() for text in caplog.records if text.levelname == "WARNING"]
+    if fails in ("begin", "epoch", "end"):
+        assert warned == [
+            "logger=none: RuntimeError: no room for http://***@server/; the run goes on without"
+        ]
+        assert bad.calls == [*ORDER[: ORDER.index(fails) + 1], "close"]
+    else:
+        assert warned == []
+        assert bad.calls == ORDER
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_store_that_cannot_be_written(name, monkeypatch, caplog):
+    if name == "mlflow":
+        Path("mlflow.db").write_text("no database")
+    else:
+        Path("run").mkdir()
+        Path("run/taken.log").write_text("no folder")
+        monkeypatch.setattr("fmbench.tracking.tensorboard.TENSORBOARD_NAME", "taken.log")
+    assert run(name).status == "completed"
+    assert caplog.text.count("the run goes on without") == 1
+    assert len(history()["train_loss"]) == 4
+
+
+@only("mlflow")
+def test_a_server_that_is_gone(monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert run("mlflow").status == "completed"
+    assert caplog.text.count("the run goes on without") == 1
+    assert "secret" not in caplog.text
+    assert len(caplog.text.splitlines()) == 1
+
+
+@only("tensorboard")
+@pytest.mark.parametrize("after", [0, 12])
+def test_a_disk_that_is_full_for_events(after, monkeypatch, caplog, capfd):
+    """TensorBoard writes in a thread of its own, whose error would be printed as a traceback."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, calls = RecordWriter.write, []
+
+    def full(self, data):
+        calls.append(data)
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    assert run("tensorboard").status == "completed"
+    assert caplog.text.count("No space left on device; the run goes on without") == 1
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_run_that_cannot_begin_has_failed(name, monkeypatch):
+    def raises(*_arguments):
+        raise RuntimeError("no net")
+
+    monkeypatch.setattr(attempt, "make_model", raises)
+    with pytest.raises(RuntimeError, match="no net"):
+        run(name)
+    if name == "mlflow":
+        tags = of_mlflow().data.tags
+        assert of_mlflow().info.status == "FAILED"
+        assert (tags["fmbench.status"], tags["fmbench.error"]) == ("failed", "RuntimeError: no net")
+    else:
+        (text,) = events().Tensors("status/text_summary")
+        assert text.tensor_proto.string_val == [b"failed: RuntimeError: no net"]
+        assert hparams()[1] is None  # it may go on
+
+
+@pytest.mark.parametrize(
+    ("status", "in_mlflow", "in_tensorboard"),
+    [("diverged", "FAILED", 2), ("pruned", "KILLED", 2)],
+)
+@pytest.mark.parametrize("name", TRACKERS)
+def test_ends_that_are_no_good_ones(name, status, in_mlflow, in_tensorboard, monkeypatch):
+    if status == "pruned":
+        execute = runner.execute
+        monkeypatch.setattr(
+            runner, "execute", lambda **given: execute(**given, watch=lambda *_: True)
+        )
+    record = run(name, *(["optimizer.lr=1e30"] if status == "diverged" else []))
+    assert record.status == status
+    if name == "mlflow":
+        assert of_mlflow().info.status == in_mlflow
+        assert of_mlflow().data.tags["fmbench.status"] == status
+    else:
+        assert hparams()[1] == in_tensorboard
+    assert held(name)[0] == as_kept(name, history() if Path("run/history.jsonl").exists() else {})
+
+
+@only("mlflow")
+def test_a_run_whose_process_is_gone_is_ended_by_its_sweep(stop_at):
+    stop_at(7)
+    stopped("mlflow")
+    made = of_mlflow().info.run_id
+    client().update_run(made, status="RUNNING")
+    text = Path("run/result.json").read_text()
+    Path("run/result.json").write_text(text.replace('"interrupted"', '"running"'))
+    mark_ended(Path("run"), "failed", "its process was killed by SIGKILL")
+    tracking.settle(Path("run"), Path.cwd())
+    assert of_mlflow().info.status == "FAILED"
+    assert of_mlflow().data.tags["fmbench.error"] == "its process was killed by SIGKILL"
+
+
+def test_nothing_is_settled_where_there_is_no_mlflow_run(tmp_path, caplog):
+    tracking.settle(tmp_path, tmp_path)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("arguments", [["hydra.run.dir=here"], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize("name", [name for name in LOGGERS if name != "none"])
+def test_an_extra_that_is_missing_is_said_first(name, arguments, command, monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking, "find_spec", lambda _name: None)
+    status, _, said = command(*TINY, f"logger={name}", *arguments)
+    assert status == 2
+    assert said == (
+        f"fmbench: logger={name}: {name} is not installed; {installs(name)} installs it\n"
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.name != "mlflow.db"] == []
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "tracker_of_mine").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="is not installed"):
+        tracking.refuse_missing({"name": "tracker_of_mine"})
+
+
+def test_no_tracker_is_imported_unless_it_is_chosen(tmp_path):
+    script = (
+        "import sys, fmbench.cli, fmbench.runs.runner, fmbench.tracking; "
+        "print({'mlflow', 'tensorboard'} & set(sys.modules))"
+    )
+    done = python("-c", script, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
+def test_options_are_those_that_there_are():
+    there = {path.stem for path in (CHECKOUT / "conf" / "logger").glob("*.yaml")}
+    assert there == set(LOGGERS)
+    assert {compose(f"logger={name}")["logger"]["name"] for name in there} == there
+    assert compose()["logger"] == {"name": "none", "experiment": "fmbench"}
+
+
+def test_the_logger_is_no_part_of_a_run():
+    plain, other = compose(), compose("logger=mlflow", "logger.experiment=mine")
+    assert recorded_config(other) == recorded_config(plain)
+    assert keys(other, "images", "split") == keys(plain, "images", "split")
+    given = ["seed=1", "logger=mlflow", "logger.experiment=mine", "+logger.name=none"]
+    assert recorded_overrides(given) == ["seed=1"]
+
+
+@pytest.mark.parametrize("key", ["_target_: os.system", "uri: http://elsewhere"])
+def test_a_config_file_names_no_server(key, command, tmp_path):
+    (tmp_path / "mine" / "logger").mkdir(parents=True)
+    (tmp_path / "mine" / "logger" / "evil.yaml").write_text(f"name: mlflow\n{key}\n")
+    status, _, said = command("--config-dir", "mine", *TINY, "logger=evil")
+    assert status == 2
+    assert f"logger.{key.partition(':')[0]}" in said
+    assert said.count("\n") == 1
+
+
+@only("mlflow")
+def test_the_server_is_the_one_of_the_environment(monkeypatch):
+    Path("elsewhere").mkdir()
+    Path("mlflow.db").rename("elsewhere/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/mlflow.db")
+    before = dict(os.environ)
+    run("mlflow")
+    assert dict(os.environ) == before
+    assert not Path("mlflow.db").exists()
+    with closing(sqlite3.connect("elsewhere/mlflow.db")) as there:
+        assert there.execute("select status from runs").fetchall() == [("FINISHED",)]
+
+
+@only("mlflow")
+def test_mlflow_reports_to_nobody():
+    from fmbench.tracking.mlflow import _manners
+
+    with _manners():
+        from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
+
+        assert MLFLOW_DISABLE_TELEMETRY.get()
+    assert "MLFLOW_DISABLE_TELEMETRY" not in os.environ
+
+
+@only("mlflow")
+def test_a_folder_whose_name_means_something_in_a_url(monkeypatch, caplog):
+    Path("a?b").mkdir()
+    monkeypatch.chdir("a?b")
+    assert run("mlflow").status == "completed"
+    assert "MLFLOW_TRACKING_URI may name another; the run goes on without" in caplog.text
+
+
+@pytest.mark.slow
+@only("mlflow")
+def test_two_runs_at_once_that_make_one_database(tmp_path):
+    Path("mlflow.db").unlink()
+    arguments = [sys.executable, "-m", "fmbench", *TINY, "logger=mlflow"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    two = [
+        subprocess.Popen(
+            [*arguments, f"seed={seed}", f"hydra.run.dir={seed}"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (0, 1)
+    ]
+    for seed, child in enumerate(two):
+        _, said = child.communicate(timeout=120)
+        assert child.returncode == 0
+        assert "logger=" not in said
+        assert "mlflow" not in said  # it says a lot, if it is let
+        assert held("mlflow", Path(str(seed)))[0] == history(Path(str(seed)))
+        assert of_mlflow(Path(str(seed))).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+@only("tensorboard")
+def test_a_search_may_go_on_with_another_logger(command):
+    search = [*TINY, "-m", "sweep=lr_batch", "batch_size=16", "hydra.sweep.dir=here"]
+    status, _, said = command(*search, "sweep.trials=2", "logger=tensorboard")
+    assert status == 0, said
+    for record, folder in zip(records(Path("here")), (Path("here/0"), Path("here/1")), strict=True):
+        points, final = held("tensorboard", folder)
+        assert points == as_kept("tensorboard", history(folder))
+        assert ("final_test_accuracy" in final) == (record["test_accuracy"] is not None)
+    status, _, said = command(*search, "sweep.trials=3", "logger=none")
+    assert status == 0, said
+    assert not Path("here/2/tensorboard").exists()
+    assert "logger" not in Path("here/experiment/best.yaml").read_text()

@@ -1,0 +1,344 @@
+"""What is tried on one batch before a run: what a net dies of, and in which memory it runs."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+import tutorials
+from commands import TINY, compose, raises_one_line, records
+from commands import fmbench as run_command
+from torch import nn
+
+import fmbench
+from fmbench.config import whitelist
+from fmbench.core.errors import ConfigError
+from fmbench.models.resnet18 import ResNet18
+from fmbench.runs import assembly, attempt
+from fmbench.training import rehearsal
+from fmbench.training.checkpoint import preserved
+from fmbench.training.device import Device
+from fmbench.training.weights import write_weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def own(monkeypatch, tmp_path):
+    """Runs a net of `tutorials`, which is trusted."""
+    monkeypatch.setattr(whitelist, "TRUSTED", "tutorials")
+
+    def run(name, *overrides):
+        chosen = [f"model._target_=tutorials.{name}", "~model.channels", "~model.classes"]
+        folder = f"hydra.run.dir={tmp_path / 'run'}"
+        return fmbench.run([*TINY, "epochs=1", *chosen, folder, *overrides])
+
+    return run
+
+
+VIEW = "view size is not compatible"
+
+
+@pytest.mark.parametrize(("name", "overrides", "memory_format", "joins"), [
+    ("Quickstart", [], "channels_last", False),
+    ("Blitz", [], "contiguous", False),
+    ("LazyLeNet", [], "channels_last", False),
+    ("LazyResNet", [], "contiguous", False),
+    ("NormedMLP", [], "channels_last", False),
+    ("NormedMLP", ["batch_size=199"], "channels_last", True),
+    ("RowsLSTM", [], "channels_last", False),
+    ("PatchTransformer", [], "channels_last", False),
+    ("Spectral", [], "channels_last", False),
+    ("Squeezed", [], "channels_last", False),
+    ("Squeezed", ["batch_size=199"], "channels_last", True),
+])  # fmt: skip
+def test_nets_of_tutorials_work(own, tmp_path, name, overrides, memory_format, joins):  # noqa: PLR0917
+    record = own(name, "keep_model=true", "precision=fp32", *overrides)
+    assert record.fingerprint["memory_format"] == memory_format
+    assert record.joins_last_batch is joins
+    if name == "Squeezed":  # it cannot say what one picture shows
+        return
+    model = fmbench.load_model(tmp_path / "run")
+    images = torch.tensor(assembly.prepare(compose(*TINY)).dataset.test_images)
+    said = np.load(tmp_path / "run" / "predictions.npy")
+    assert model(images).argmax(1).tolist() == said.tolist()
+
+
+@pytest.mark.parametrize(("name", "overrides", "parts"), [
+    ("Blitz", ["+model.hidden=400"], ["the model fails in training on 64 images: RuntimeError: ",
+     "(64x256 and 400x120) (tutorials.py, line "]),
+    ("Blitz", ["memory_format=channels_last"], ["memory_format=channels_last: ", VIEW,
+     "must be auto or contiguous"]),
+    ("Colour", [], ["the model fails on the two images that give lazy layers", "3 channels"]),
+    ("FixedBatch", [], ["the model fails in training on 8 images", "cannot be multiplied"]),
+    ("FixedBatch", ["data.train_size=192"], ["the model fails in evaluation on 50 images"]),
+    ("Auxiliary", [], ["the model gives a tuple of 2, must be (64, 10)"]),
+    ("Squeezed", ["+model.outputs=5"], ["the model gives (64, 5), must be (64, 10)"]),
+    ("Squeezed", ["data.test_size=1001"], ["the model gives (10,) in evaluation, must be (1, 10)"]),
+    ("Grown", [], ["the model makes fc.weight in its forward pass", "make it in __init__"]),
+    ("NormedMLP", ["batch_size=1"], ["the model fails in training on 1 image", "Expected more"]),
+])  # fmt: skip
+def test_other_nets_are_refused_in_a_line(own, tmp_path, name, overrides, parts):
+    raises_one_line(lambda: own(name, *overrides), ConfigError, *parts)
+    (record,) = records(tmp_path)
+    assert record["status"] == "failed"
+    assert not (tmp_path / "run" / "history.jsonl").exists()
+
+
+MUON = ["optimizer._target_=torch.optim.Muon", "~optimizer.betas", "~optimizer.fused"]
+
+
+def test_an_optimizer_is_shown_the_parameters_of_the_net(own):
+    """Muon takes matrices alone."""
+    assert own("Matrices", "optimizer=adamw", *MUON).status == "completed"
+    refused = compose(*TINY, "model=lenet5", "optimizer=adamw", *MUON)
+    raises_one_line(lambda: assembly.rehearse(refused), ConfigError, "Muon", "[6, 1, 5, 5]")
+
+
+class Layer(nn.Module):
+    """One convolution by whatever name, before a head."""
+
+    def __init__(self, channels=4, out=8, kernel=1, groups=1, turns=False, **how):
+        super().__init__()
+        self.how = {"stride": 2, "groups": groups} | how
+        self.turns = turns
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.weight = nn.Parameter(torch.randn(out, channels // groups, kernel, kernel) / 9)
+        self.head = nn.Linear(out, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        if self.turns:
+            x = x.to(memory_format=torch.channels_last)
+        return self.head(F.conv2d(x, self.weight, **self.how).mean((2, 3)))
+
+
+def rehearsed(model, *overrides, memory_format="auto"):
+    config = compose(*TINY, *overrides)
+    inputs = assembly.prepare(config)
+    device = Device(CPU, "fp32", 1, deterministic=False, memory_format=memory_format)
+    return assembly.make_trainer(config, inputs, model, device, flops=1)
+
+
+@pytest.mark.parametrize(("model", "memory_format"), [
+    (Layer, "contiguous"),
+    (lambda: Layer(channels=1), "contiguous"),
+    (lambda: Layer(stride=(1, 2)), "contiguous"),
+    (lambda: Layer(channels=16, groups=4), "contiguous"),
+    (lambda: ResNet18(depths=(1, 1), width=4), "contiguous"),
+    (lambda: ResNet18(depths=(1, 1), width=8), "channels_last"),
+    (lambda: Layer(channels=8), "channels_last"),
+    (lambda: Layer(stride=1), "channels_last"),
+    (lambda: Layer(kernel=3), "channels_last"),
+])  # fmt: skip
+def test_a_convolution_that_damages_memory_does_not_run_in_channels_last(model, memory_format):
+    """Whatever the processor: a run is the same everywhere."""
+    trainer = rehearsed(model())
+    assert trainer.device.memory_format == memory_format
+    last = [weight for weight in trainer.model.parameters() if weight.dim() == 4][-1]
+    assert last.is_contiguous() is (memory_format == "contiguous") or 1 in last.shape[1:]
+
+
+def test_channels_last_with_such_a_convolution_is_refused():
+    wanted = "1 x 1 convolution with stride 2 and 4 input channels"
+    raises_one_line(
+        lambda: rehearsed(Layer(), memory_format="channels_last"),
+        ConfigError, "memory_format=channels_last: the model", wanted, "must be auto or contiguous",
+    )  # fmt: skip
+    for memory_format in ("auto", "contiguous"):  # a net that turns its images by itself
+        raises_one_line(
+            lambda chosen=memory_format: rehearsed(Layer(turns=True), memory_format=chosen),
+            ConfigError, wanted,
+        )  # fmt: skip
+
+
+NARROW = ["model=resnet18", "model.width=4", "model.depths=[1,1]", "epochs=1", "keep_model=true"]
+
+
+@pytest.mark.parametrize("kept_as", ["contiguous", "channels_last"])
+def test_a_kept_net_is_loaded_into_memory_that_it_may_run_in(tmp_path, monkeypatch, kept_as):
+    """It may have run on a GPU, in channels_last."""
+    monkeypatch.setattr(
+        attempt,
+        "write_weights",
+        lambda *net, **texts: write_weights(*net, **texts | {"memory_format": kept_as}),
+    )
+    fmbench.run([*TINY, *NARROW, f"hydra.run.dir={tmp_path / 'run'}"])
+    net = fmbench.load_model(tmp_path / "run").net
+    assert all(weight.is_contiguous() for weight in net.parameters())
+
+
+class Remembers(nn.Module):
+    """All that a net may keep, and every source of random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 10)
+        self.calls, self.seen, self.by_name = 0, [], {}
+        self.generator = torch.Generator().manual_seed(1)
+        self.aside = torch.zeros(1)
+        self.through = lambda x: self.norm(x * 1)  # leads from a copy to the net itself
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(len(x))
+        self.by_name[len(x)] = True
+        self.aside += 1
+        x = self.through(self.conv(x)).relu().mean((2, 3))
+        noise = torch.rand(1, generator=self.generator) + random.random() + np.random.rand()
+        return self.head(F.dropout(x, 0.5, self.training)) + noise
+
+
+def weight_normed():
+    net = nn.Sequential(Remembers())
+    nn.utils.weight_norm(net[0].head)
+    net[0].aside = 0
+    return net
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("build", [Remembers, weight_normed])
+def test_steps_that_are_tried_leave_nothing(build):
+    def kept(model):
+        inner = model[0] if isinstance(model, nn.Sequential) else model
+        return (
+            {name: value.clone() for name, value in model.state_dict().items()},
+            (inner.calls, list(inner.seen), dict(inner.by_name), float(inner.aside)),
+            (inner.generator.get_state(), torch.get_rng_state()),
+            (random.getstate(), np.random.get_state()[1].tolist()),
+            [module.training for module in model.modules()],
+        )
+
+    def step(model, optimizer):
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    model = build()
+    images, labels = torch.randn(8, 1, 28, 28), torch.arange(8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    step(model, optimizer)
+    model(images).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    values = [gradient.clone() for gradient in gradients]
+    seen, addresses = (model[0] if build is weight_normed else model).seen, []
+    before, momentum = kept(model), [s["momentum_buffer"].clone() for s in optimizer.state.values()]
+    for _ in range(2):
+        with preserved(model, optimizer, device=CPU) as (tried, steps):
+            tried.eval()
+            for _ in range(2):
+                step(tried, steps)
+            changed = [not torch.equal(a, b) for a, b in zip(
+                before[0].values(), model.state_dict().values(), strict=True)]  # fmt: skip
+            assert any(changed)
+        torch.testing.assert_close(kept(model), before, rtol=0, atol=0)
+        addresses.append([p.data_ptr() for p in model.parameters()])
+        assert all(a.grad is b for a, b in zip(model.parameters(), gradients, strict=True))
+    assert addresses[0] == addresses[1]
+    assert (model[0] if build is weight_normed else model).seen is seen
+    torch.testing.assert_close(gradients, values, rtol=0, atol=0)
+    after = [state["momentum_buffer"] for state in optimizer.state.values()]
+    torch.testing.assert_close(after, momentum, rtol=0, atol=0)
+
+
+def test_a_run_has_the_bits_that_it_has_without_a_rehearsal(monkeypatch):
+    def trained():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        trainer = rehearsed(Remembers(), "epochs=2", memory_format="channels_last")
+        epochs = list(trainer.fit(lambda *_sums: None))
+        return epochs[-1].train, trainer.model.state_dict(), trainer.model.seen
+
+    def without(model, _loader, *, device, **_others):
+        device.place(model)
+        return device, False
+
+    with_it = trained()
+    monkeypatch.setattr(rehearsal, "rehearse", without)
+    torch.testing.assert_close(with_it, trained(), rtol=0, atol=0)
+
+
+def test_a_net_that_takes_multiples_of_four_alone_is_not_refused():
+    class Fours(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.reshape(4, len(x) // 4, -1)).flatten(0, 1)
+
+    assert rehearsed(Fours(784, 10), "data.test_size=40").loader.joins_last is False
+
+
+def test_memory_that_is_not_to_be_had_stays_what_it_is():
+    class Large(nn.Linear):
+        def forward(self, _x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        rehearsed(Large(784, 10))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(129, [64, 65]), (65, [65]), (130, [64, 64, 2])])
+def test_one_image_is_joined_to_the_batch_before_it(count, sizes):
+    trainer = rehearsed(tutorials.NormedMLP(), f"data.train_size={count}", "epochs=2")
+    loader = trainer.loader
+    assert [len(labels) for _, labels in loader.epoch(0)] == sizes
+    assert len(loader) == len(sizes)
+    assert trainer.schedule.scheduler.total_steps == 2 * len(sizes) + 1
+    rest = [len(labels) for _, labels in loader.epoch(0, seen=sizes[0])]
+    assert rest == sizes[1:]
+    assert len(list(trainer.fit(lambda *_sums: None))) == 2
+
+
+def test_images_that_are_joined_cross_no_chunk(monkeypatch):
+    monkeypatch.setattr("fmbench.data.loader.CHUNK", 64)
+    loader = rehearsed(tutorials.NormedMLP(), "data.train_size=129").loader
+    batches = list(loader.epoch(0))
+    assert [len(labels) for _, labels in batches] == [64, 65]
+    loader.joins_last = False
+    alone = list(loader.epoch(0))
+    assert [len(labels) for _, labels in alone] == [64, 64, 1]
+    for place in (0, 1):
+        joined, apart = (torch.cat([batch[place] for batch in way]) for way in (batches, alone))
+        assert torch.equal(joined, apart)
+
+
+def test_lazy_weights_are_drawn_when_the_net_is_made():
+    torch.manual_seed(3)
+    net = tutorials.LazyResNet()
+    rehearsal.materialize(net)
+    drawn = torch.get_rng_state()
+    torch.manual_seed(3)
+    again = tutorials.LazyResNet()
+    rehearsal.materialize(again)
+    assert all(map(torch.equal, net.state_dict().values(), again.state_dict().values()))
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert net.training
+    assert net.stem[1].num_batches_tracked == 0
+    assert torch.equal(net.stem[1].running_mean, torch.zeros(4))
+
+
+def test_a_lazy_layer_that_evaluation_does_not_call_is_named():
+    class Forgotten(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.aux = nn.LazyLinear(10), nn.LazyLinear(10)
+
+        def forward(self, x):
+            return self.used(x.flatten(1))
+
+    raises_one_line(lambda: rehearsal.materialize(Forgotten()), ConfigError, "aux.weight")
+
+
+@pytest.mark.slow
+def test_a_narrow_net_trains_on_a_processor_without_avx512(tmp_path):
+    """Where it was trained in channels_last it died, or never ended."""
+    older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = run_command(*TINY, *NARROW, cwd=tmp_path, environment=older, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "runs in contiguous memory, since in channels_last the model calls a 1 x 1" in done.stderr
+    )
+    assert records(tmp_path)[0]["fingerprint"]["memory_format"] == "contiguous"
