@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,6 @@ from browser import browser, found  # noqa: E402
 from benchmarks.report import write_records  # noqa: E402
 from fmbench import report  # noqa: E402
 from fmbench.report.render import html  # noqa: E402
-from fmbench.report.render.places import Places  # noqa: E402
 
 TIMES = 5
 
@@ -67,7 +67,7 @@ def measure(folder: Path, count: int) -> None:
     seconds = []
     for _ in range(TIMES):
         start = time.perf_counter()
-        text = html.page(made.sections, made.problems, made.made, Places(folder))
+        text = html.page(replace(made, base=folder))
         seconds.append(time.perf_counter() - start)
     path = folder / "benchmark.html"
     path.write_text(text, "utf-8")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import special
 
-from fmbench.report.render.aligned import aligned
+from fmbench.report.render.terminal import aligned
 from fmbench.stats import half_width
 
 TABLES, LEVEL = 2_000, 0.05

@@ -50,8 +50,8 @@ from fmbench.report.figures.search import search_figure  # noqa: E402
 from fmbench.report.render.markdown import code_block  # noqa: E402
 from fmbench.report.table.columns import COLUMNS  # noqa: E402
 from fmbench.report.table.compare import compare  # noqa: E402
+from fmbench.report.table.describe import compared, is_like_with_like  # noqa: E402
 from fmbench.report.table.formats import MISSING  # noqa: E402
-from fmbench.report.table.published import compared, is_like_with_like  # noqa: E402
 from fmbench.stats import one_more  # noqa: E402
 
 DOCS, README = CHECKOUT / "docs", CHECKOUT / "README.md"

@@ -68,9 +68,9 @@ def command(
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps in this process draw none into their reports, which takes longer than all the rest."""
-    from fmbench.report import files
+    from fmbench.report import benchmark
 
-    monkeypatch.setattr(files, "figures", lambda *_: ())
+    monkeypatch.setattr(benchmark, "figures", lambda *_: ())
 
 
 @pytest.fixture(scope="session")

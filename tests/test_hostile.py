@@ -237,7 +237,6 @@ def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path)
 #: What may write past `fmbench.core.console`: displays of numbers and of rich's `Text`.
 _SINKS = {
     "report/render/terminal.py": {"Console"},
-    "report/table/comparison.py": {"Console"},  # asked for its width
     "report/__main__.py": {"sys.stderr.write"},  # how many records were read
     "runs/progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
 }

@@ -8,8 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fmbench.report.benchmark import Report, build, print_tables
-    from fmbench.report.files import write
+    from fmbench.report.benchmark import Report, build, print_tables, write
     from fmbench.report.table.build import benchmark_table
 
 __all__ = ["Report", "benchmark_table", "build", "print_tables", "write"]
@@ -18,5 +17,5 @@ __all__ = ["Report", "benchmark_table", "build", "print_tables", "write"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"benchmark_table": "table.build", "write": "files"}.get(name, "benchmark")
+    module = "table.build" if name == "benchmark_table" else "benchmark"
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -119,8 +119,8 @@ def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from fmbench.report.render.terminal import print_comparison
     from fmbench.report.table.compare import compare
-    from fmbench.report.table.comparison import print_comparison
 
     folders = _folders(arguments.folders)
     with _progress() as progress:

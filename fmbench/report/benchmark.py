@@ -1,7 +1,10 @@
 """From folders of runs to the benchmark and its files."""
 
+import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -9,33 +12,42 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.core.errors import PartialResultsError
+from fmbench.core.console import logger
+from fmbench.core.errors import PartialResultsError, StorageError, one_line
+from fmbench.core.files import make_folder, remove, storage_error, write_whole
 from fmbench.records.reader import Problem, Progress, read_results
+from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
-from fmbench.report.render.markdown import page
-from fmbench.report.render.places import Places
-from fmbench.report.render.raw import document, sheet
-from fmbench.report.render.terminal import print_sections
+from fmbench.report.figures import KINDS, figures, search_name
+from fmbench.report.render import data, markdown, terminal
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
-from fmbench.report.table.sections import Section, sections
+from fmbench.report.table.sections import LONGEST_REASON, Section, sections, unfinished_cells
 from fmbench.report.table.view import PLAIN, View, check, chosen
+
+FIGURES_NAME, JSON_NAME = "figures", "benchmark.json"
+
+#: What the files of a report's pictures are called, without ending.
+_OURS = re.compile(f"({'|'.join(KINDS)})(_[A-Za-z0-9_-]{{1,200}})?")
+_MOST_BYTES = 2**28
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of some folders of runs.
+    """The runs below some folders, as a benchmark.
 
     Attributes:
         table: What `benchmark_table` gives: all rows, Fashion-MNIST before synthetic data.
         sections: The same rows, a section for each data set, with the runs that did not complete.
-        searches: The searches among the folders, with their runs.
         problems: The records that could not be read.
         made: When, in UTC.
         base: The folder that run folders are named relative to in what is written; None for the
             current one.
         written: The files that were written, and the folder of the pictures.
-        figures: The pictures in it.
+        searches: The searches among the folders, with their runs.
+        figures: The pictures that were written.
         view: How the runs were looked at.
     """
 
@@ -61,7 +73,7 @@ class Report:
 
     @property
     def pruned(self) -> int:
-        """How many runs a search gave up, which is no failure."""
+        """How many runs were stopped by the pruner of a search, which is no failure."""
         return sum(section.pruned for section in self.sections)
 
     @property
@@ -76,54 +88,50 @@ class Report:
         return PartialResultsError.exit_status if self.problems else 0
 
     @cached_property
-    def _places(self) -> Places:
+    def places(self) -> Places:
+        """Where run folders are, seen from what is written."""
         return Places(self.base)
+
+    def unfinished_cells(self, section: Section) -> list[tuple[str, ...]]:
+        """The runs of a section that did not complete, with the headings of `UNFINISHED`."""
+        return [
+            (*unfinished_cells(run), self.places.path(run["folder"])) for run in section.unfinished
+        ]
+
+    @property
+    def problem_cells(self) -> list[tuple[str, str]]:
+        """The records that could not be read: where, and why."""
+        return [
+            (self.places.path(problem.path), one_line(problem.reason, LONGEST_REASON))
+            for problem in self.problems
+        ]
+
+    def figure_of_search(self, place: int) -> Figure | None:
+        """The picture of a search, by its place from 1."""
+        name = search_name(place)
+        return next((f for f in self.figures if f.data is None and f.name == name), None)
 
     @cached_property
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
-        return page(
-            self.sections,
-            self.problems,
-            self.made,
-            self._places,
-            searches=self.searches,
-            figures=self.figures,
-            notes=self.view.notes,
-        )
+        return markdown.page(self)
 
     @cached_property
     def html(self) -> str:
         """The text of `benchmark.html`."""
         from fmbench.report.render import html  # imports Jinja, which a report on a screen need not
 
-        return html.page(
-            self.sections,
-            self.problems,
-            self.made,
-            self._places,
-            searches=self.searches,
-            figures=self.figures,
-            notes=self.view.notes,
-        )
+        return html.page(self)
 
     @cached_property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
-        return sheet(self.rows)
+        return data.csv_text(self.rows)
 
     @cached_property
     def json(self) -> str:
         """The text of `benchmark.json`."""
-        return document(
-            self.rows,
-            made=self.made,
-            notes=self.view.notes,
-            unfinished=[run for section in self.sections for run in section.unfinished],
-            problems=self.problems,
-            searches={part.folder: part.search for part in self.searches},
-            figures=[figure.name for figure in self.figures],
-        )
+        return data.json_text(self)
 
 
 def build(
@@ -158,15 +166,82 @@ def build(
     report = Report(
         table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view
     )
-    if output is None:
-        return report
-    from fmbench.report.files import write  # which imports this
-
-    return write(report, output)
+    return report if output is None else write(report, output)
 
 
 def print_tables(report: Report) -> None:
     """Print a report to standard output: fitted to a terminal, or plain where there is none."""
-    print_sections(
-        report.sections, report.problems, searches=report.searches, notes=report.view.notes
-    )
+    terminal.print_report(report)
+
+
+def write(report: Report, output: Path) -> Report:
+    """Write a report's files, unless there is nothing to write.
+
+    The numbers first: what goes wrong with a picture costs them nothing. Pictures of an older
+    report that are not drawn again are removed.
+
+    Args:
+        report: Of `fmbench.report.build`.
+        output: Where to; made if it is not there.
+
+    Returns:
+        The report with its pictures and the files that were written. Nothing is where no run
+        completed and no search has a trial, so that an older benchmark stays.
+
+    Raises:
+        StorageError: A file cannot be written; those of the others that can are.
+    """
+    if report.table.empty and not any(part.search.trials for part in report.searches):
+        return report
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(output, error) from error
+    folder = output / FIGURES_NAME
+    # Behind a link nothing is removed either.
+    before = set() if folder.is_symlink() else _drawn_before(output / JSON_NAME)
+    report = replace(report, base=output)
+    _write(output / "benchmark.csv", report.csv)
+    drawn: list[Figure] = []
+    failed: StorageError | None = None
+    try:
+        for figure in figures(report.sections, report.searches, _say):
+            make_folder(folder)
+            write_whole(folder / f"{figure.name}.png", figure.png)
+            write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
+            drawn.append(figure)
+    except StorageError as error:
+        failed = error
+    with suppress(StorageError):
+        for name in before - {figure.name for figure in drawn}:
+            remove(folder / f"{name}.png")
+            remove(folder / f"{name}.svg")
+    report = replace(report, figures=tuple(drawn))
+    _write(output / "benchmark.md", report.markdown)
+    _write(output / "benchmark.html", report.html)
+    _write(output / JSON_NAME, report.json)
+    if failed is not None:
+        raise failed
+    names = [f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")]
+    names += [FIGURES_NAME] if drawn else []
+    return replace(report, written=tuple(output / name for name in names))
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _say(name: str, error: Exception) -> None:
+    """A picture that cannot be drawn is a bug, but no reason to keep the others back."""
+    log.warning("the picture %s could not be drawn: %s: %s", name, type(error).__name__, error)
+
+
+def _drawn_before(path: Path) -> set[str]:
+    """The names of the pictures of the report that lies there."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            return set()
+        names = json.loads(path.read_bytes())["figures"]
+        return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return set()

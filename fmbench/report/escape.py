@@ -5,11 +5,15 @@ table nor become a link, a tag, a formula or a colour of the terminal.
 """
 
 import functools
+import os
 import re
 import shlex
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from fmbench.core.errors import one_line, visible
+from fmbench.records.record import RESULT_NAME
 
 _MARKDOWN = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])|^[-+=#](?=.)")
 # Entities stand for what would start a tag or end a cell, whichever dialect reads it.
@@ -54,3 +58,54 @@ def shell_word(value: str) -> str:
 def link(path: str) -> str:
     """A relative path as the address of a Markdown link."""
     return quote(path, errors="backslashreplace")
+
+
+# A path that is its own address, as nearly all are: `quote` would take longer to say so.
+_PLAIN = re.compile("[A-Za-z0-9_.~/-]+")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run, seen from a page.
+
+    Attributes:
+        place: As people read it.
+        address: As the address of a link.
+        config: The file in it that holds the config: Hydra's, or the record of a run that was
+            started from Python.
+    """
+
+    place: str
+    address: str
+    config: str
+
+
+class Places:
+    """Where folders are, seen from a page.
+
+    Args:
+        base: The folder that the page lies in; None for the current one.
+    """
+
+    def __init__(self, base: Path | None) -> None:
+        self._base = base or Path()
+        # Most of many share a parent, which is found once.
+        self._parents: dict[str, str] = {}
+        self.run = functools.cache(self._run)
+
+    def path(self, path: Path | str) -> str:
+        """Any path, as people read it."""
+        return os.path.relpath(path, self._base)
+
+    def _run(self, folder: str) -> Run:
+        parent, name = os.path.split(folder)
+        if name in ("", ".", ".."):
+            parent, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100
+        if parent not in self._parents:
+            self._parents[parent] = self.path(parent or ".")
+        place = os.path.join(self._parents[parent], name).removeprefix("./")  # noqa: PTH118
+        hydras = os.path.exists(f"{folder}/.hydra/config.yaml")  # noqa: PTH110
+        config = ".hydra/config.yaml" if hydras else RESULT_NAME
+        if _PLAIN.fullmatch(place):
+            return Run(place, place, config)
+        return Run(one_line(place), link(place), config)

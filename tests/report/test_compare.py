@@ -270,4 +270,4 @@ def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare", "1", "2", "."])
     assert stop.value.code == 0
-    assert "(3 runs in .)" in capsys.readouterr().out
+    assert "(runs: 3, in .)" in capsys.readouterr().out

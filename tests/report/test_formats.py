@@ -7,7 +7,7 @@ import pytest
 
 from fmbench.report.table import formats
 from fmbench.report.table.columns import METRICS
-from fmbench.report.table.command import command
+from fmbench.report.table.describe import command
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from searches import put, search, sweep, trial, two_objectives
 from fmbench import report
 from fmbench.records.reader import read_results
 from fmbench.report.__main__ import main
-from fmbench.report.render.terminal import print_sections
+from fmbench.report.render.terminal import print_report
 from fmbench.report.table.search import ranking
 
 HOSTILE = "a|b\n# <script>x</script> `c` $y$ [l](https://e.example) \x1b[31m{}%"
@@ -24,7 +24,7 @@ def build(folder: Path, output: Path | None = None) -> report.Report:
 
 def printed(made: report.Report) -> str:
     file = io.StringIO()
-    print_sections(made.sections, made.problems, Console(file=file), made.searches)
+    print_report(made, Console(file=file))
     return file.getvalue()
 
 

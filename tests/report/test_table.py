@@ -14,8 +14,7 @@ from fmbench.config.schema import HARDWARE
 from fmbench.records.reader import load_results
 from fmbench.records.record import RUNNING
 from fmbench.report.table.columns import SHOWN, SPLIT
-from fmbench.report.table.command import model_settings
-from fmbench.report.table.differs import HASHES, MOST_DIFFERENCES, differences
+from fmbench.report.table.describe import HASHES, MOST_DIFFERENCES, differences, model_settings
 
 
 def test_seeds_are_grouped_with_mean_and_sample_deviation(tmp_path):

@@ -9,7 +9,7 @@ from reports import build, printed
 from rich.console import Console
 
 from fmbench import report
-from fmbench.report.render.terminal import print_sections
+from fmbench.report.render.terminal import print_report
 from fmbench.report.table import columns
 
 
@@ -49,7 +49,7 @@ def test_a_terminal_gets_what_fits_and_is_told_the_rest(tmp_path, width):
 def styled(made: report.Report, width: int) -> list[str]:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="standard", width=width)
-    print_sections(made.sections, made.problems, console)
+    print_report(made, console)
     return file.getvalue().splitlines()
 
 

@@ -24,7 +24,7 @@ from fmbench.report.figures.sheet import (
 )
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
-from fmbench.report.table.differs import settings_of
+from fmbench.report.table.describe import settings_of
 
 PANEL, ROOM = 200, 64  # height of a panel; before each, for its numbers
 

@@ -28,7 +28,7 @@ from fmbench.report.figures.sheet import (
 )
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
-from fmbench.report.table.published import compared, is_like_with_like
+from fmbench.report.table.describe import compared, is_like_with_like
 from fmbench.stats import one_more
 
 STEP = 44  # from one row to the next

@@ -1,31 +1,30 @@
 """The benchmark as one self-contained web page, to send to somebody or to put on paper.
 
-It needs nothing beside it and asks nobody for anything: its policy (Content-Security-Policy) lets
-one script run, its own, which is known by its hash, and nothing be fetched.
+It needs nothing beside it and fetches nothing: its Content-Security-Policy lets one script run, its
+own, which is known by its hash. Rows are plain HTML, which the script sorts, filters and hides; the
+first are read without it, and those behind them wait in a `template` element, not yet laid out.
 """
 
 import base64
+import functools
 import hashlib
+import re
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
-from fmbench.records.reader import Problem
-from fmbench.report.escape import link
-from fmbench.report.figure import Figure
-from fmbench.report.figures import search_name
-from fmbench.report.render.packed import pack
-from fmbench.report.render.places import Places
-from fmbench.report.table.columns import NET
-from fmbench.report.table.reading import READING
-from fmbench.report.table.search import SearchPart
-from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, unfinished_cells
+from fmbench.report.escape import Places, link
+from fmbench.report.table.columns import COLUMNS, NET, READING, Column, Row
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, published
+
+if TYPE_CHECKING:
+    from fmbench.report.benchmark import Report
 
 # So many rows of a table are drawn at first, and by a browser without JavaScript.
 FIRST_ROWS = 100
@@ -33,81 +32,132 @@ FIRST_ROWS = 100
 # More runs that did not complete, or records that could not be read, are in benchmark.md.
 MOST_LISTED = 200
 
-# Why the page does not sort by a column that was chosen on the test set.
-OPTIMISTIC = "Chosen on the test set, so no order: the page does not sort by it."
+# Characters of a cell; more would make a row as high as ten. Its details have the whole text.
+LONGEST = 80
+
+# They stand in a row's details in a form of their own.
+_TOLD = ("command", "published_source", "published_protocol", "deviations")
+
+# A hash's first digits tell it apart; the CSV file has them all.
+_HASH = re.compile("[0-9a-f]{32,}")
+_DIGITS = 12
+
+# No longer, or Python refuses to read it as one.
+_NUMBER = re.compile(r"(\d{1,18})")
 
 _FOLDER = Path(__file__).parent
 
 
-def page(
-    sections: Sequence[Section],
-    problems: Sequence[Problem],
-    made: datetime,
-    places: Places,
-    *,
-    searches: Sequence[SearchPart] = (),
-    figures: Sequence[Figure] = (),
-    notes: Sequence[str] = (),
-) -> str:
-    """Write the page.
+def page(report: "Report") -> str:
+    """Write `benchmark.html`: HTML, ending in a newline."""
+    style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    template = _environment(report.places).get_template("page.html.j2")
+    text = template.render(
+        report=report,
+        version=__version__,
+        policy=_policy(script),
+        style=Markup(style),  # noqa: S704 - ours, as are the script and the pictures
+        script=Markup(script),  # noqa: S704
+        tables=[section.rows and _table(section, report.places) for section in report.sections],
+        reading=READING,
+        headings=UNFINISHED,
+        first=FIRST_ROWS,
+        most=MOST_LISTED,
+        longest=LONGEST_REASON,
+    )
+    return f"{text}\n"
 
-    Args:
-        sections: What to show, a table each.
-        problems: The records that could not be read.
-        made: When, in UTC.
-        places: Where runs are, seen from the page.
-        searches: The searches among the runs.
-        figures: Pictures of the sections, and of the searches: `search` of the first, `search_2`
-            of the second. What belongs to none stands behind them.
-        notes: What a reader must know of the whole page.
+
+def _table(section: Section, places: Places) -> dict[str, Any]:
+    """The rows of a section as the template reads them.
 
     Returns:
-        HTML, ending in a newline.
+        `columns`; for each its turn to be hidden in a narrow window (0 stays); what all rows
+        `shared` of their recipe, as a sentence has it, and the `same` beside it; and the `rows`.
     """
-    style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    owners = [_owner(figure, sections, len(searches)) for figure in figures]
+    rows = section.rows
+    columns = [column for column in section.columns if column.key != "number"]
+    cells = [texts[1:] for texts in section.cells]
+    texts = dict(zip(columns, zip(*cells, strict=True), strict=True))
+    alike = [column for column in columns if len(set(texts[column])) == 1]
+    # What only the CSV file has: what differs stands in the details of each row.
+    raw = {
+        column.key: [_raw(row[column.key]) for row in rows]
+        for column in COLUMNS
+        if not column.heading and column.key not in _TOLD
+    }
+    same = {key: values[0] for key, values in raw.items() if len(set(values)) == 1}
+    orders = [_order(column, rows, texts[column]) for column in columns]
+    opens, right = [column is NET for column in columns], [column.right for column in columns]
 
-    def owned(owner: tuple[str, int] | None) -> list[Figure]:
-        return [figure for figure, of in zip(figures, owners, strict=True) if of == owner]
+    def details(place: int) -> str:
+        said = [text for text in cells[place] if len(text) > LONGEST]
+        told = {key: values[place] for key, values in raw.items() if key not in same}
+        said += [f"{key}={text}" for key, text in told.items() if text != MISSING]
+        return "\n".join(map(one_line, said))
 
-    return (
-        _environment(places)
-        .get_template("page.html.j2")
-        .render(
-            version=__version__,
-            made=made,
-            policy=_policy(script),
-            style=Markup(style),  # noqa: S704, ours, as are the script and the pictures
-            script=Markup(script),  # noqa: S704
-            notes=notes,
-            parts=[
-                {
-                    "section": section,
-                    "packed": pack(section, places),
-                    "unfinished": [
-                        (unfinished_cells(run), run["folder"])
-                        for run in section.unfinished[:MOST_LISTED]
-                    ],
-                    "figures": owned(("data", place)),
-                }
-                for place, section in enumerate(sections)
-            ],
-            searches=[
-                {"part": part, "figures": owned(("search", place))}
-                for place, part in enumerate(searches)
-            ],
-            other_figures=owned(None),
-            problems=problems,
-            reading=READING,
-            headings=UNFINISHED,
-            net=NET.key,
-            optimistic=OPTIMISTIC,
-            first=FIRST_ROWS,
-            most=MOST_LISTED,
-            longest=LONGEST_REASON,
-        )
-        + "\n"
-    )
+    return {
+        "columns": columns,
+        # What tells rows apart is hidden last.
+        "turns": [c.gives_way and c.gives_way + 100 * (c in alike) for c in columns],
+        "shared": [f"{c.title} {texts[c][0]}" for c in alike if c.recipe and c is not NET],
+        "same": "\n".join(f"{key}={text}" for key, text in same.items() if text != MISSING),
+        "rows": [
+            {
+                "number": row["number"],
+                "order": " ".join([str(order[place]) for order in orders]),
+                "cells": Markup("".join(map(_cell, opens, right, cells[place]))),  # noqa: S704
+                "command": row["command"],
+                "published": row["published_source"] and published(row),
+                "runs": [
+                    (seed, places.run(folder))
+                    for seed, folder in zip(row["run_seeds"], row["folders"], strict=True)
+                ],
+                "details": details(place),
+            }
+            for place, row in enumerate(rows)
+        ],
+    }
+
+
+@functools.lru_cache(maxsize=100_000)
+def _cell(opens: bool, right: bool, text: str) -> str:
+    """A cell of a row, as HTML; most texts stand in many."""
+    text = escape(one_line(text, LONGEST))
+    if opens:
+        return f'<th scope="row"><details><summary>{text}</summary></details></th>'
+    return f'<td class="n">{text}</td>' if right else f"<td>{text}</td>"
+
+
+def _order(column: Column, rows: Sequence[Row], texts: Sequence[str]) -> list[int]:
+    """For each row the place of its value in the column's order, which a script sorts by.
+
+    By the raw values where these are numbers, else by the texts; -1 for a row without a value.
+    """
+    values: list[Any] = [row[column.key] for row in rows]
+    key = None
+    if not all(isinstance(value, (int, float)) for value in values if value is not None):
+        values, key = [None if text == MISSING else text for text in texts], _natural
+    places = {value: place for place, value in enumerate(sorted({*values} - {None}, key=key))}
+    return [places.get(value, -1) for value in values]
+
+
+def _natural(text: str) -> tuple[list[Any], str]:
+    """A key that sorts as people do: resnet8 before resnet18, A beside a."""
+    parts = _NUMBER.split(text.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], text
+
+
+def _raw(value: Any) -> str:
+    """A raw value as text."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_raw, value)) or MISSING
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = one_line(str(value))
+    return f"{text[:_DIGITS]}..." if _HASH.fullmatch(text) else text
 
 
 def _environment(places: Places) -> jinja2.Environment:
@@ -122,11 +172,10 @@ def _environment(places: Places) -> jinja2.Environment:
     environment.filters |= {
         "cut": one_line,
         "drawn": lambda figure: Markup(figure.inline),  # noqa: S704
-        "json": lambda packed: Markup(packed.json),  # noqa: S704, it is escaped for its place
         "link": link,
         "place": places.path,
-        # Spaces within its quotes count; `fmbench.report.escape.shell_word` made it one line.
-        "verbatim": Markup.escape,
+        # Of lines that are clean already; spaces within a command's quotes count.
+        "verbatim": escape,
     }
     return environment
 
@@ -143,15 +192,3 @@ def _policy(script: str) -> str:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-
-
-def _owner(figure: Figure, sections: Sequence[Section], searches: int) -> tuple[str, int] | None:
-    """What a picture belongs to: a section or a search, by its place."""
-    for place, section in enumerate(sections):
-        if figure.data == section.data:
-            return "data", place
-    if figure.data is None:
-        for place in range(searches):
-            if figure.name == search_name(place + 1):
-                return "search", place
-    return None

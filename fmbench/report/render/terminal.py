@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -11,14 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fmbench.core.console import say
 from fmbench.core.errors import one_line
-from fmbench.records.reader import Problem
 from fmbench.records.record import RUNNING
-from fmbench.report.render.aligned import aligned
-from fmbench.report.table.columns import Column, Row
+from fmbench.report.table import formats
+from fmbench.report.table.columns import SHOWN, Column, Row
+from fmbench.report.table.compare import Comparison
 from fmbench.report.table.formats import MISSING
-from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import LONGEST_REASON, Section, reason, started
+from fmbench.stats import NEITHER
+
+if TYPE_CHECKING:
+    from fmbench.report.benchmark import Report
 
 # A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.
 MOST_LISTED = 10
@@ -33,43 +38,35 @@ _STACKED = re.compile(" (?!%)")
 # Where room is short, these fold between their words; the others stand on one line.
 FOLDING = {"model", "split", "n", "device"}
 
+# The rows of a comparison, below the seeds.
+_COMPARED = (
+    *("test_accuracy", "test_accuracy_low", "parameters"),
+    *("seconds_train", "runs_at_once", "device"),
+)
 
-def print_sections(
-    sections: Sequence[Section],
-    problems: Sequence[Problem],
-    console: Console | None = None,
-    searches: Sequence[SearchPart] = (),
-    notes: Sequence[str] = (),
-) -> None:
+
+def print_report(report: "Report", console: Console | None = None) -> None:
     """Print the tables, the runs that did not complete, the searches, and what could not be read.
 
     Args:
-        sections: What to show, a table each.
-        problems: The records that could not be read.
+        report: Its searches in brief, the rest is in the Markdown page.
         console: Where to; standard output by default.
-        searches: The searches among the runs; in brief, the rest is in the Markdown page.
-        notes: What a reader must know of how the runs were looked at.
     """
     console = console or Console()
-    for note in notes:
+    for note in report.view.notes:
         _line(console, note, "yellow")
-    for section in sections:
+    for section in report.sections:
         _line(console, section.title, "bold")
         for note in section.notes:
             _line(console, note, "yellow")
-        if section.rows and console.is_terminal:
-            _print_fitted(console, section)
-        elif section.rows:
-            _print_plain(console, section)
+        if section.rows:
+            (_print_fitted if console.is_terminal else _print_plain)(console, section)
         if section.footnote:
             _line(console, section.footnote)
         _line(console, section.summary)
-        _print_list(
-            console,
-            [_unfinished(run) for run in section.unfinished],
-        )
+        _print_list(console, [_unfinished(run) for run in section.unfinished])
         _line(console, "")
-    for part in searches:
+    for part in report.searches:
         _line(console, part.title, "bold")
         for sentence in part.sentences:
             _line(console, sentence)
@@ -77,9 +74,10 @@ def print_sections(
             said = ", ".join(" ".join(row) for row in part.importance_rows)
             _line(console, f"Importances: {said}.")
         _line(console, "")
-    if problems:
+    if report.problems:
         _line(console, "Records that could not be read", "bold")
-        _print_list(console, [f"{_place(problem.path)}: {problem.reason}" for problem in problems])
+        problems = [f"{os.path.relpath(p.path)}: {p.reason}" for p in report.problems]
+        _print_list(console, problems)
         _line(console, "")
 
 
@@ -141,8 +139,13 @@ def _print_fitted(console: Console, section: Section) -> None:
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
     kept = fit(columns, [least(column) for column in columns], console.width, cells)
-    widths = _widths([(least(column), whole(column)) for column in kept], console.width)
-
+    widths = {column: whole(column) for column in kept}
+    while sum(widths.values()) > console.width:
+        # The widest folds first, so that none folds more than it must.
+        spare = [column for column in kept if widths[column] > least(column)]
+        if not spare:
+            break  # what never gives way is wider than the window
+        widths[max(spare, key=widths.__getitem__)] -= 1
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -150,13 +153,13 @@ def _print_fitted(console: Console, section: Section) -> None:
         show_edge=False,
         header_style="bold",
     )
-    for column, room in zip(kept, widths, strict=True):
+    for column in kept:
         table.add_column(
             Text(headings[column]),
             justify="right" if column.right else "left",
             overflow="fold",
             no_wrap=column.key not in FOLDING,
-            width=room - PADDING,
+            width=widths[column] - PADDING,
         )
     for position in range(most):
         table.add_row(
@@ -175,18 +178,6 @@ def _print_fitted(console: Console, section: Section) -> None:
         _line(console, f"In benchmark.md, or in a wider window: {left_out}.", "dim")
 
 
-def _widths(needs: Sequence[tuple[int, int]], width: int) -> list[int]:
-    """How wide each column is drawn, from the least and the most that it can use."""
-    widths = [most for _, most in needs]
-    while sum(widths) > width:
-        # The widest folds first, so that none folds more than it must.
-        spare = [now if now > least else 0 for now, (least, _) in zip(widths, needs, strict=True)]
-        if not any(spare):
-            break  # what never gives way is wider than the window
-        widths[spare.index(max(spare))] -= 1
-    return widths
-
-
 def _print_plain(console: Console, section: Section) -> None:
     columns = section.columns
     lines = [[column.title for column in columns], *zip(*_cells(section), strict=True)]
@@ -196,7 +187,8 @@ def _print_plain(console: Console, section: Section) -> None:
 
 def _unfinished(run: Row) -> str:
     why = one_line(reason(run), LONGEST_REASON)
-    said = f"{run['status']}: {run['model'] or MISSING} in {_place(run['folder'])}: {why}"
+    place = os.path.relpath(run["folder"])
+    said = f"{run['status']}: {run['model'] or MISSING} in {place}: {why}"
     return f"{said}; started {started(run)}" if run["status"] == RUNNING else said
 
 
@@ -226,5 +218,63 @@ def _cells(section: Section) -> list[list[str]]:
     return [[one_line(text) for text in texts] for texts in zip(*section.cells, strict=True)]
 
 
-def _place(path: Any) -> str:
-    return os.path.relpath(str(path))
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Lines of cells below each other, as plain text.
+
+    Args:
+        lines: Of equally many cells.
+        right: Which columns stand flush right.
+    """
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    made = []
+    for line in lines:
+        padded = []
+        for cell, width, flush in zip(line, widths, right, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if flush else cell + space)
+        made.append("  ".join(padded).rstrip())
+    return made
+
+
+def print_comparison(found: Comparison) -> None:
+    """Print what there is to say of two rows: tables, and a sentence that says what follows."""
+    console = Console()
+    sentence = one_line(found.sentence)
+    wide = max(console.width, 20) if console.is_terminal else len(sentence)
+    say(*_comparison(found), "", *textwrap.wrap(sentence, wide))
+
+
+def _comparison(found: Comparison) -> Iterator[str]:
+    for letter, name, row in zip("AB", found.names, found.rows, strict=True):
+        where = os.path.relpath(os.path.commonpath(row["folders"]) or ".")
+        yield f"{letter}: {one_line(name)} (runs: {len(row['folders'])}, in {one_line(where)})"
+    yield ""
+    seeds = ["seeds", *(", ".join(map(str, row["seeds"])) for row in found.rows)]
+    shown = [column for column in SHOWN if column.key in _COMPARED]
+    cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
+    yield from aligned([["", "A", "B"], seeds, *cells], [False, True, True])
+    d = found.difference
+    yield ""
+    if d.about == NEITHER:
+        detail = "no test: one seed does not tell how far another would land"
+    else:
+        detail = found.interval(signed=True)
+    yield f"Difference, A less B: {100 * d.mean:+.2f} points, {detail}"
+    if d.about != NEITHER:
+        yield "The ranks of a table are of the same test, corrected for all its pairs."
+    if lines := found.seed_cells:
+        yield from ("", "McNemar's test, runs of one seed")
+        yield from aligned(lines, [True] * 6)
+    if lines := found.class_cells:
+        yield from ("", "By class (p corrected for their number)")
+        yield from aligned(lines, [False, *[True] * 4])
+    yield ""
+    if found.time_ratio is not None:
+        yield f"Training time, A over B: {formats.factor(found.time_ratio)}"
+    elif found.time_note is not None:
+        yield f"Training times do not compare: {found.time_note}"
+    if found.problems:
+        yield from ("", "Records that could not be read, so that runs may be missing:")
+        yield from (f"- {one_line(f'{p.path}: {p.reason}', 300)}" for p in found.problems[:10])
+        if len(found.problems) > 10:
+            yield f"- and {len(found.problems) - 10:,} more"

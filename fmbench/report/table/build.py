@@ -2,19 +2,31 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from fmbench.config.schema import HARDWARE
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
-from fmbench.report.table.aggregate import ROW, aggregate, with_repeats
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
-from fmbench.report.table.command import ANY_FOLDER, command, model_settings, typed
-from fmbench.report.table.differs import UNSET, differences
-from fmbench.report.table.published import PUBLISHED, published
+from fmbench.report.table.describe import (
+    UNSET,
+    command_of,
+    differences,
+    model_settings,
+    published,
+    settings_of_group,
+)
 from fmbench.report.table.ranks import ranked
-from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
-from fmbench.report.table.unfinished import not_completed, not_completed_alike
+from fmbench.report.table.rows import (
+    REAL,
+    ROW,
+    SYNTHETIC,
+    aggregate,
+    not_completed,
+    plain_rows,
+    with_repeats,
+)
 from fmbench.report.table.view import (
     PLAIN,
     TEST_ACCURACY,
@@ -41,31 +53,24 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
 
     A row is one configuration on one device in one precision; its runs differ in their seed, and in
     their number of threads where they were not told one. The same run made again counts once, the
-    newest of them.
+    newest of them. A completed run without a test accuracy, a trial of a search, is no row: there
+    is nothing to rank it by that compares with the others.
 
     Args:
         frame: The runs, as `fmbench.records.reader.load_results` gives them.
         view: Which of them, in other groups, or in another order.
-        rank: Read what the runs answered, and rank the rows by it.
+        rank: Read the predictions of the runs, and rank the rows by them.
 
     Returns:
-        The columns of `columns.COLUMNS`, in that order, as raw values: the `number` of the row,
-        means over the `n` seeds, `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the
-        95 % interval by Student's t (missing for one seed), `rank` by paired tests where the
-        folders hold what was answered (`ranks.ranked`), `rank_of` "models" for rows of one seed
-        and "recipes" for those of several, `best_test_accuracy` only
-        where all n have it, `images_per_second` over all their training, `published_*` of the
-        experiment, `difference` ours less the published accuracy (missing where `deviations` says
-        what was done otherwise), `difference_of` which of ours and `difference_in` their number
-        format where that is not the recipe's, `n_repeats` the runs that were
-        left out as repeats, `repeats_spread` the most that the test accuracies of one run made
-        again differ by, `n_failed` the runs of the same config that failed or diverged,
-        `n_interrupted` those that were stopped and can go on, `n_unfinished` those still running or
-        killed, `n_pruned` those that a search gave up. A completed run
-        without a test accuracy, a trial of a search, is no row: there is nothing to rank it by that
-        compares with the others. Behind them the columns of `BEHIND`: `folders` of the n runs,
-        their `accuracies`, `best_accuracies`, `run_seeds` and `run_seconds` of training, `n_dirty`,
-        how many were made with uncommitted changes, and their `config` as JSON text. Fashion-MNIST
+        The columns of `columns.COLUMNS`, in that order, as raw values: means over the `n` seeds,
+        `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the 95 % interval by Student's
+        t (missing for one seed), `rank` by paired tests (`ranks.ranked`), `rank_of` "models" for
+        rows of one seed and "recipes" for those of several, `best_test_accuracy` only where all n
+        have it, `images_per_second` over all their training, `difference` ours less the published
+        accuracy (missing where `deviations` says what was done otherwise), `n_repeats` the runs
+        that were left out as repeats, `repeats_spread` the most that the test accuracies of one run
+        made again differ by, `n_failed` the runs of the same config that failed or diverged. Behind
+        them the columns of `BEHIND`: of the n runs, and their `config` as JSON text. Fashion-MNIST
         comes first and synthetic data last; within one data set the best mean test accuracy.
 
     Raises:
@@ -78,12 +83,12 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     frame = frame.assign(threads=frame["threads"].mask(on_gpu))
     frame = frame.assign(used=frame["threads"])
     keys: Sequence[str] = ROW
-    if not view.group_by:
-        frame = _without_own_threads(frame, frame["threads_asked"].isna() & ~on_gpu)
-    else:
+    if view.group_by:
         grouped = {f"by {key}": _grouping(frame, key) for key in view.group_by}
         frame = frame.assign(**grouped)
         keys = ("data", *grouped)
+    else:
+        frame = _without_own_threads(frame, frame["threads_asked"].isna() & ~on_gpu)
     completed = frame["status"] == COMPLETED
     counted = view.metric if view.metric in frame else TEST_ACCURACY
     made = with_repeats(frame[completed & frame[counted].notna()], keys)
@@ -92,23 +97,33 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     table = aggregate(runs, mixed=bool(view.group_by), intervals=intervals)
     table["n_repeats"] = made.groupby("row").size() - table["n"]
     table["chosen"] = None
+    others = not_completed(runs, frame[~completed], keys, grouped=bool(view.group_by))
+    for name, statuses in (
+        ("n_failed", (FAILED, DIVERGED)),
+        ("n_interrupted", (INTERRUPTED,)),
+        ("n_pruned", (PRUNED,)),
+        ("n_unfinished", (RUNNING,)),
+    ):
+        table[name] = [sum(others[row, status] for status in statuses) for row in table.index]
     if view.group_by:
-        others = not_completed_alike(runs, frame[~completed], keys)
-        _describe_groups(table, runs, view)
+        table["differs"] = _names_of_groups(runs, view)
     else:
         _name_own_threads(table)
-        others = not_completed(runs, frame[~completed])
-        _describe(table, made)
-    table["n_unfinished"] = [others[row, RUNNING] for row in table.index]
-    table["n_pruned"] = [others[row, PRUNED] for row in table.index]
-    table["n_failed"] = [
-        sum(others[row, status] for status in (FAILED, DIVERGED)) for row in table.index
-    ]
-    table["n_interrupted"] = [others[row, INTERRUPTED] for row in table.index]
-    ranks = ranked(plain_rows(table)) if rank and view.ranks else [None] * len(table)
+        table = table.join(published(made, table))
+    rows = plain_rows(table)
+    if not view.group_by:
+        _describe(rows)
+    ranks = ranked(rows) if rank and view.ranks else [None] * len(rows)
     table["rank"] = pd.array(ranks, dtype="Int64")
-    of = table["n"].map(lambda n: MODELS if n == 1 else RECIPES)
-    table["rank_of"] = of.astype(object).where(table["rank"].notna())
+    for row, place in zip(rows, ranks, strict=True):
+        row["rank_of"] = None if place is None else MODELS if row["n"] == 1 else RECIPES
+    for column in COLUMNS:
+        if column.value is not None:
+            values = [None if view.group_by else column.value(row) for row in rows]
+            table[column.key] = pd.Series(values, table.index)
+        elif column.key not in table:
+            values = [row.get(column.key) for row in rows]
+            table[column.key] = pd.Series(values, table.index, dtype=object)
     return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
 
 
@@ -127,62 +142,32 @@ def _name_own_threads(table: pd.DataFrame) -> None:
     threads, devices = table["threads"].tolist(), table["device"].tolist()
     for place, used in enumerate(table["used"]):
         if used and pd.isna(threads[place]):
-            numbers = sorted(used)
-            threads[place] = numbers[0] if len(numbers) == 1 else pd.NA
-            several = "" if numbers == [1] else "s"
-            devices[place] += f", {' or '.join(map(str, numbers))} thread{several}"
+            threads[place] = used[0] if len(used) == 1 else pd.NA
+            several = "" if used == (1,) else "s"
+            devices[place] += f", {' or '.join(map(str, used))} thread{several}"
     table["threads"] = pd.array(threads, dtype="Int64")
     table["device"] = pd.Series(devices, index=table.index, dtype=table["device"].dtype)
 
 
-def _describe(table: pd.DataFrame, made: pd.DataFrame) -> None:
-    """Add what one configuration is: published as, typed as, made again by."""
-    for name, figures in published(made, table).items():
-        table[name] = figures
-    table["model_settings"] = [
-        model_settings(model, overrides)
-        for model, overrides in zip(table["model"], table["overrides"], strict=True)
-    ]
-    table["augmentation_settings"] = [
-        " ".join(typed("augmentation", overrides).values()) for overrides in table["overrides"]
-    ]
-    commands = [
-        command(
-            # What the hardware chose then the experiment's file says otherwise now.
-            _with(row["overrides"], "precision", row["difference_in"])
-            if row["difference_in"]
-            else row["overrides"],
-            list(row["seeds"]),
-            folders=row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ()),
-            trust=row["trust"],
-        )
-        for row in plain_rows(
-            table[["overrides", "seeds", "config_dir", "config_dirs", "trust", "difference_in"]]
-        )
-    ]
-    table["command"] = [line for line, _ in commands]
-    table["left_out"] = [left for _, left in commands]
-    table["differs"] = ""
-    for _, part in table.groupby("data", sort=False):
-        table.loc[part.index, "differs"] = differences(plain_rows(part))
+def _describe(rows: Sequence[dict[str, Any]]) -> None:
+    """Add what one configuration is: typed as, made again by, told apart by."""
+    for row in rows:
+        row["model_settings"] = model_settings(row["model"], row["overrides"])
+        settings = settings_of_group("augmentation", row["overrides"])
+        row["augmentation_settings"] = " ".join(settings.values())
+        row["command"], row["left_out"] = command_of(row)
+    for data in {row["data"] for row in rows}:
+        alike = [row for row in rows if row["data"] == data]
+        for row, said in zip(alike, differences(alike), strict=True):
+            row["differs"] = said
 
 
-def _with(overrides: tuple[str, ...], key: str, value: str) -> tuple[str, ...]:
-    """The overrides with one more, unless there is one of the key."""
-    given = any(text.lstrip("+").startswith(f"{key}=") for text in overrides)
-    return overrides if given else (*overrides, f"{key}={value}")
-
-
-def _describe_groups(table: pd.DataFrame, runs: pd.DataFrame, view: View) -> None:
-    """Add what several configurations have in common: what they were grouped by."""
-    for name in (*PUBLISHED, "difference", "difference_of", "difference_in", "command"):
-        table[name] = None
-    table["deviations"] = table["left_out"] = [()] * len(table)
-    table["model_settings"] = table["augmentation_settings"] = ""
+def _names_of_groups(runs: pd.DataFrame, view: View) -> list[str] | str:
+    """What several configurations were grouped by, where no column shows it."""
     columns = {column.key for column in SHOWN if column.recipe}
     hidden = [key for key in view.group_by if column_of(key) not in columns]
     values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
-    table["differs"] = [
+    return [
         ", ".join(
             f"{key}={UNSET if value is None or value != value else value}"  # noqa: PLR0124 - NaN
             for key, value in zip(hidden, row, strict=True)

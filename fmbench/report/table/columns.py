@@ -1,6 +1,7 @@
-"""The columns of the benchmark table: heading, unit, format and place of each, said once.
+"""The columns of the benchmark table: heading, unit, format, place and meaning of each, said once.
 
-How a value is written is said in `fmbench.report.table.formats`.
+Terminal, Markdown, web page, CSV and JSON are all printed from `COLUMNS`. How a value is written is
+said in `fmbench.report.table.formats`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,11 @@ class Column:
             cells need something more to tell them apart.
         optional: It is left out where no row has anything in it.
         optimistic: It was chosen on the test set: rows are not ordered by it.
-        gives_way: Where a terminal is too narrow the column with the highest number goes first
+        gives_way: Where a window is too narrow the column with the highest number goes first
             (but see `fmbench.report.render.terminal.fit`); 0 stays.
+        value: Its raw value, computed from the others of a row; without it `aggregate` or
+            `describe` has the value.
+        about: How to read it: sentences whose subject is the heading.
     """
 
     key: str
@@ -44,6 +48,8 @@ class Column:
     optional: bool = False
     optimistic: bool = False
     gives_way: int = 0
+    value: Callable[[Row], Any] | None = None
+    about: str = ""
 
     @property
     def title(self) -> str:
@@ -109,35 +115,20 @@ METRICS = {
 SPREAD = tuple(name for name, metric in METRICS.items() if metric.spread)
 
 
-def _mean(key: str, **options: Any) -> Column:
-    """The column of a metric without its spread."""
+def _metric(key: str, *, spread: bool = False, **options: Any) -> Column:
+    """The column of a metric, with its standard deviation if asked for and known."""
     metric = METRICS[key]
-    return Column(key, metric.heading, metric.show, unit=metric.unit, right=True, **options)
-
-
-def _with_spread(key: str, **options: Any) -> Column:
-    metric = METRICS[key]
-    if not metric.spread:
-        return _mean(key, **options)
-    takes = (key, f"{key}_sd")
-    return Column(
-        key, metric.heading, metric.with_spread, takes, unit=metric.unit, right=True, **options
-    )
+    show: Callable[..., str] = metric.show
+    if spread and metric.spread:
+        show, options["takes"] = metric.with_spread, (key, f"{key}_sd")
+    return Column(key, metric.heading, show, unit=metric.unit, right=True, **options)
 
 
 def _interval(key: str, **options: Any) -> Column:
     metric = METRICS[key]
-    takes = (f"{key}_low", f"{key}_high")
-    return Column(
-        takes[0],
-        "95 % interval",
-        metric.interval,
-        takes,
-        unit="%" if metric.unit else "",
-        right=True,
-        optional=True,
-        **options,
-    )
+    ends, unit = (f"{key}_low", f"{key}_high"), "%" if metric.unit else ""
+    look: dict[str, Any] = {"unit": unit, "right": True, "optional": True, **options}
+    return Column(ends[0], "95 % interval", metric.interval, ends, **look)
 
 
 NET = Column("model", "net", formats.net, ("model", "model_settings", "differs"), recipe=True)
@@ -146,7 +137,15 @@ COLUMNS = (
     Column("number", "#", formats.count, right=True, gives_way=6),
     NET,
     Column("data", "data", recipe=True, gives_way=22),
-    Column("split", "split", formats.split, SPLIT, recipe=True, gives_way=6),
+    Column(
+        "split",
+        "split",
+        formats.split,
+        SPLIT,
+        recipe=True,
+        gives_way=6,
+        about="names the images to train, validate and test on.",
+    ),
     Column(
         "augmentation",
         "augmentation",
@@ -165,6 +164,11 @@ COLUMNS = (
         formats.seeds,
         ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
         right=True,
+        about="counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says "
+        "that runs of the same config did not complete: failed ones ended early, interrupted ones "
+        "were stopped and can go on, pruned ones were stopped by the pruner of a search, "
+        "unfinished ones still run or were killed. Trials of a search that were not evaluated on "
+        "the test set are no rows.",
     ),
     Column(
         "rank",
@@ -174,10 +178,36 @@ COLUMNS = (
         right=True,
         optional=True,
         gives_way=4,
+        about="is 1, and one more for each row that is better beyond doubt. Two rows can differ in "
+        "rank and not be told apart: a third may be better than one of them alone. Each pair of "
+        "rows on one test set is compared image by image where their runs kept their predictions, "
+        "with the spread of each row's own seeds on top, and corrected for the number of pairs "
+        "(Holm): at most one table in twenty whose rows do not differ has two ranks. Rows of one "
+        "seed are compared with each other alone, by McNemar's test, and only where there are no "
+        "two rows of several seeds. Their rank has a mark (1*): it is of trained models, not of "
+        "recipes.",
     ),
-    _with_spread("test_accuracy"),
-    _interval("test_accuracy", gives_way=8),
-    Column("chosen", "chosen", optional=True, gives_way=12),
+    _metric(
+        "test_accuracy",
+        spread=True,
+        about="is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 "
+        "seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are "
+        "ordered by this mean, unless a note says otherwise.",
+    ),
+    _interval(
+        "test_accuracy",
+        gives_way=8,
+        about="of that mean, by Student's t. One seed has none: how far another would land is not "
+        "known.",
+    ),
+    Column(
+        "chosen",
+        "chosen",
+        optional=True,
+        gives_way=12,
+        about="says how a search came to choose a row among its trials. Validation accuracy is "
+        "then optimistic; test accuracy is not.",
+    ),
     Column(
         "best_test_accuracy",
         "best on test",
@@ -186,6 +216,8 @@ COLUMNS = (
         right=True,
         optimistic=True,
         gives_way=17,
+        about="is the best epoch as seen on the test set itself. That is optimistic, and never "
+        "decides the order; it stands only where every seed has it.",
     ),
     Column(
         "published_accuracy",
@@ -196,6 +228,8 @@ COLUMNS = (
         right=True,
         optional=True,
         gives_way=7,
+        about="is the figure of the project that a row takes its recipe from, and how it was "
+        "chosen where that is stated.",
     ),
     Column(
         "difference",
@@ -209,13 +243,28 @@ COLUMNS = (
         right=True,
         optional=True,
         gives_way=4,
+        about="is ours less theirs: where theirs is the best epoch on test, so is ours, if we "
+        "looked each epoch; else ours is the last epoch. A row whose recipe was changed has none. "
+        "Published experiments run in fp32: a difference of runs in bf16 says so. The device is no "
+        "part of a recipe.",
     ),
-    _mean("validation_accuracy", optional=True, gives_way=16),
-    _mean("parameters", gives_way=11),
-    _mean("flops", gives_way=15),
-    _with_spread("seconds_train", gives_way=3),
-    _with_spread("seconds_evaluate", gives_way=21),
-    _with_spread("seconds_total", gives_way=20),
+    _metric("validation_accuracy", optional=True, gives_way=16),
+    _metric("parameters", gives_way=11),
+    _metric(
+        "flops",
+        gives_way=15,
+        about="count the forward pass of one image, a multiply-add as two operations.",
+    ),
+    _metric(
+        "seconds_train",
+        spread=True,
+        gives_way=3,
+        about="is the wall time of the training clock, mean ± standard deviation over the seeds: "
+        "evaluation has a clock of its own. Total time has both, and all else from the moment the "
+        "images are in memory.",
+    ),
+    _metric("seconds_evaluate", spread=True, gives_way=21),
+    _metric("seconds_total", spread=True, gives_way=20),
     Column(
         "runs_at_once",
         "runs at once",
@@ -223,6 +272,8 @@ COLUMNS = (
         right=True,
         optional=True,
         gives_way=23,
+        about="are those of one sweep that shared the machine, - where that is not known. What "
+        "other programs did there is not known either.",
     ),
     Column(
         "published_seconds",
@@ -232,60 +283,63 @@ COLUMNS = (
         right=True,
         optional=True,
         gives_way=14,
+        about="was taken on another device.",
     ),
-    _mean("images_per_second", gives_way=13),
-    _mean("peak_memory", gives_way=19),
+    _metric(
+        "images_per_second",
+        gives_way=13,
+        about="are the training images of all seeds over their training clocks. They and all times "
+        "compare only between rows of one device and one setting of it.",
+    ),
+    _metric(
+        "peak_memory",
+        gives_way=19,
+        about="is that of the process, or of the GPU where there is one.",
+    ),
     Column(
         "device", "device", formats.hardware, ("device", "precision"), recipe=True, gives_way=18
     ),
     # From here on in the files for programs only.
-    Column("experiment"),
-    Column("deviations"),
-    Column("difference_of"),
-    Column("difference_in"),
-    Column("published_protocol"),
-    Column("published_parameters"),
-    Column("published_device"),
-    Column("published_approximate"),
-    Column("published_source"),
-    Column("model_settings"),
-    Column("augmentation_settings"),
-    Column("differs"),
-    Column("scheduler"),
-    Column("precision"),
-    Column("threads"),
-    Column("memory_format"),
-    Column("deterministic"),
-    Column("cuda_graphs"),
-    Column("seeds"),
-    Column("rank_of"),
-    Column("train_accuracy"),
-    Column("test_loss"),
-    *(Column(f"{name}_sd") for name in SPREAD),
-    *(Column(f"{name}_low") for name in SPREAD if name != "test_accuracy"),
-    *(Column(f"{name}_high") for name in SPREAD),
-    Column("split_train"),
-    Column("split_validation"),
-    Column("split_test"),
-    Column("split_hash"),
-    Column("data_sha256"),
-    Column("source"),
-    Column("fmbench_version"),
-    Column("torch"),
-    Column("git_commit"),
-    Column("git_dirty"),
-    Column("n_repeats"),
-    Column("repeats_spread"),
-    Column("n_failed"),
-    Column("n_unfinished"),
-    Column("n_pruned"),
-    Column("n_interrupted"),
-    Column("configuration"),
-    Column("command"),
-    Column("left_out"),
+    *map(
+        Column,
+        (
+            *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
+            *(
+                "published_parameters",
+                "published_device",
+                "published_approximate",
+                "published_source",
+            ),
+            *("model_settings", "augmentation_settings", "differs", "scheduler", "precision"),
+            *("threads", "memory_format", "deterministic", "cuda_graphs", "seeds", "rank_of"),
+            *("train_accuracy", "test_loss"),
+            *(f"{name}_sd" for name in SPREAD),
+            *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
+            *(f"{name}_high" for name in SPREAD),
+            *(
+                "split_train",
+                "split_validation",
+                "split_test",
+                "split_hash",
+                "data_sha256",
+                "source",
+            ),
+            *("fmbench_version", "torch", "git_commit", "git_dirty", "n_repeats", "repeats_spread"),
+            *("n_failed", "n_unfinished", "n_pruned", "n_interrupted", "configuration", "command"),
+            "left_out",
+        ),
+    ),
 )
 
 SHOWN = tuple(column for column in COLUMNS if column.heading)
+
+#: How the table is to be read: by term, sentences whose subject it is. Plain text.
+READING = {c.heading[0].upper() + c.heading[1:]: c.about for c in SHOWN if c.about} | {
+    "One row": (
+        "is one configuration on one device in one precision. The same run made again (same "
+        "settings, same seed) counts once, the newest of them."
+    )
+}
 
 
 def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
@@ -300,9 +354,9 @@ def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
         theirs = ("rank", "test_accuracy_low", metric)
         columns = [column for column in columns if column.key not in theirs]
         place = [column.key for column in columns].index("n") + 1
-        columns[place:place] = [_with_spread(metric)]
+        columns.insert(place, _metric(metric, spread=True))
         if METRICS[metric].spread:
-            columns[place + 1 : place + 1] = [_interval(metric)]
+            columns.insert(place + 1, _interval(metric))
     return [
         column
         for column in columns

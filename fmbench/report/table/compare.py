@@ -2,28 +2,197 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fmbench.config.schema import HARDWARE
-from fmbench.core.errors import ConfigError, one_line
+from fmbench.core.errors import ConfigError, PartialResultsError, one_line
 from fmbench.records.reader import Problem, Progress, Results, read_results
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.columns import NET, SHOWN, Row
-from fmbench.report.table.comparison import ClassPair, Comparison, SeedPair
-from fmbench.report.table.formats import at_once, duration
+from fmbench.report.table.formats import (
+    at_once,
+    count,
+    duration,
+    equals,
+    factor,
+    percent,
+    probability,
+)
 from fmbench.report.table.ranks import Evidence, evidence
 from fmbench.report.table.rows import class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
-from fmbench.stats import Sample, difference, holm, mcnemar
+from fmbench.stats import (
+    CONFIDENCE,
+    MODELS,
+    NEITHER,
+    Difference,
+    Sample,
+    difference,
+    holm,
+    mcnemar,
+)
 
 # More rows than this in a message are read by nobody.
 MOST_NAMED = 5
 
 # Of a name in a message.
 _LONGEST = 80
+
+
+@dataclass(frozen=True)
+class SeedPair:
+    """One run of either row, with the same seed.
+
+    Attributes:
+        seed: Of both.
+        a: Test accuracy of A.
+        b: Of B.
+        only_a: Images that A alone has right.
+        only_b: Images that B alone has right.
+        p: McNemar's exact test, two-sided.
+    """
+
+    seed: int
+    a: float
+    b: float
+    only_a: int
+    only_b: int
+    p: float
+
+
+@dataclass(frozen=True)
+class ClassPair:
+    """The test images of one class.
+
+    Attributes:
+        name: Of the class.
+        a: Share of them that A has right, mean over its seeds.
+        b: The same of B.
+        p: That there is no difference, corrected by Holm's method for the number of classes; NaN
+            where there is no test.
+    """
+
+    name: str
+    a: float
+    b: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What there is to say of two rows.
+
+    Attributes:
+        names: What to call them.
+        rows: The rows of `benchmark_table`, as plain values.
+        difference: A less B.
+        seeds: Runs with the same seed, where both predicted the classes of the same images.
+        classes: Where the predictions of both are known.
+        time_ratio: Training time of A over that of B; None where the two do not compare.
+        time_note: Why they do not.
+        problems: The records that could not be read.
+    """
+
+    names: tuple[str, str]
+    rows: tuple[Row, Row]
+    difference: Difference
+    seeds: list[SeedPair]
+    classes: list[ClassPair]
+    time_ratio: float | None
+    time_note: str | None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 4 where some records could not be read."""
+        return PartialResultsError.exit_status if self.problems else 0
+
+    def interval(self, *, signed: bool = False) -> str:
+        """The interval of the difference and p; of its size unless signed."""
+        found = self.difference
+        low, high = 100 * found.low, 100 * found.high
+        if not signed and found.mean < 0:
+            low, high = -high, -low
+        sign = "+" if signed else ""
+        level = f"{100 * CONFIDENCE:g} %"
+        return f"{level} interval {low:{sign}.2f} to {high:{sign}.2f}, {equals(found.p)}"
+
+    @property
+    def sentence(self) -> str:
+        """What follows, in one sentence."""
+        found = self.difference
+        points = f"{abs(100 * found.mean):.2f} points"
+        first, second = self.names if found.mean >= 0 else self.names[::-1]
+        if found.about == NEITHER:
+            few, several = sorted(zip(self.names, self.rows, strict=True), key=lambda x: x[1]["n"])
+            side = "ahead" if few[0] == first else "behind"
+            lead = f"it is {side} by {points}" if found.mean else "both are equally accurate"
+            return (
+                f"{few[0]} has one seed and {several[0]} has {several[1]['n']}: how far another "
+                "seed of the first would land is not known, so that neither is called more "
+                f"accurate; on these images {lead}{self._time(first, second)}."
+            )
+        models = found.about == MODELS
+        if found.p >= 1 - CONFIDENCE:
+            said = f"{first} and {second} cannot be told apart: {points} lie between them"
+        elif models:
+            said = (
+                f"the trained model of {first} is more accurate on these images than that of "
+                f"{second} by {points}"
+            )
+        else:
+            said = f"{first} is more accurate than {second} by {points}"
+        said += f" ({self.interval()})"
+        if models:
+            said += (
+                "; with one seed each this is about these two trained models, not about their "
+                "recipes"
+            )
+        if not found.paired:
+            said += "; their answers could not be compared image by image"
+        return f"{said}{self._time(first, second)}."
+
+    def _time(self, first: str, second: str) -> str:
+        if self.time_ratio is None:
+            return ""
+        ratio = self.time_ratio if first == self.names[0] else 1 / self.time_ratio
+        if 0.95 < ratio < 1.05:
+            return f"; {first} and {second} train equally long"
+        longer, shorter = (second, first) if ratio < 1 else (first, second)
+        times = f"{factor(max(ratio, 1 / ratio))} times as long"
+        if all(row["n"] == 1 for row in self.rows):
+            return f"; the one run of {longer} trained {times} as that of {shorter}"
+        return f"; {longer} trains {times} as {shorter}"
+
+    @property
+    def seed_cells(self) -> list[list[str]]:
+        """McNemar's test of each seed, a heading in front; nothing where there is none."""
+        heading = ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]
+        body = [
+            [
+                *(str(pair.seed), percent(pair.a), percent(pair.b)),
+                *(count(pair.only_a), count(pair.only_b), probability(pair.p)),
+            ]
+            for pair in self.seeds
+        ]
+        return body and [heading, *body]
+
+    @property
+    def class_cells(self) -> list[list[str]]:
+        """The accuracies of each class, a heading in front; nothing where there are none."""
+        heading = ["class", "A (%)", "B (%)", "difference (points)", "p"]
+        body = [
+            [
+                *(one.name, percent(one.a), percent(one.b)),
+                *(f"{100 * (one.a - one.b):+.2f}", probability(one.p)),
+            ]
+            for one in self.classes
+        ]
+        return body and [heading, *body]
 
 
 def compare(
@@ -48,15 +217,14 @@ def compare(
         raise ConfigError(
             f"compare: {one_line(a, _LONGEST)!r} and {one_line(b, _LONGEST)!r} are the same row"
         )
-    contents = [(row["data"], row["data_sha256"]) for row in rows]
-    if contents[0] != contents[1]:
+    if any(one[key] != two[key] for key in ("data", "data_sha256")):
         raise ConfigError(
             f"compare: {a!r} is on {one['data']} and {b!r} on {two['data']}, of other content: "
             "accuracies compare on one data set alone"
         )
-    unknown = [said for said, row in zip((a, b), rows, strict=True) if not row["split_test"]]
-    if unknown:
-        raise ConfigError(f"compare: {unknown[0]!r} does not say how many images it was tested on")
+    for said, row in ((a, one), (b, two)):
+        if not row["split_test"]:
+            raise ConfigError(f"compare: {said!r} does not say how many images it was tested on")
     known = (evidence(one), evidence(two))
     samples = [
         Sample(np.array(row["accuracies"]), int(row["split_test"]))
@@ -67,7 +235,7 @@ def compare(
     seeds: list[SeedPair] = []
     classes: list[ClassPair] = []
     if known[0] is not None and known[1] is not None:
-        if known[0].sample.is_paired(known[1].sample):
+        if samples[0].is_paired(samples[1]):
             seeds = _seeds(known[0], known[1])
         classes = _classes(one["data"], known[0], known[1])
     ratio, note = _times(one, two)
@@ -143,7 +311,7 @@ class _Reader:
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
-    """The net, and what sets a row apart from others."""
+    """The model, and what sets a row apart from others."""
     telling = [
         column
         for column in SHOWN
@@ -156,18 +324,13 @@ def _names(one: Row, two: Row) -> tuple[str, str]:
     names = (_name(one, (one, two)), _name(two, (one, two)))
     if names[0] != names[1]:
         return names
-    a, b = (f"seed {', '.join(map(str, row['seeds']))}" for row in (one, two))
-    return (
-        (f"{names[0]}, {a}", f"{names[1]}, {b}")
-        if a != b
-        else (f"A ({names[0]})", f"B ({names[1]})")
-    )
+    a, b = (f"{names[0]}, seed {', '.join(map(str, row['seeds']))}" for row in (one, two))
+    return (a, b) if a != b else (f"A ({names[0]})", f"B ({names[0]})")
 
 
 def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
-    """The runs of one seed beside each other."""
+    """The runs of one seed beside each other; of several runs with one seed the first."""
     pairs = []
-    # Of several runs with one seed the first.
     places = [
         {seed: place for place, seed in reversed([*enumerate(found.seeds)])} for found in (one, two)
     ]
@@ -196,14 +359,8 @@ def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
     ]
 
 
-def _span(row: Row) -> tuple[float, float]:
-    """Where a row's training times lie: its runs, and the interval of their mean."""
-    ends = [row["seconds_train_low"], row["seconds_train_high"]]
-    known = [*row["run_seconds"], *(end for end in ends if end is not None)]
-    return max(min(known), 0.0), max(known)
-
-
 def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
+    """The ratio of the training times, or why they do not compare."""
     if one["device"] is None or two["device"] is None:
         return None, "on what one was measured is not known"
     differing = [key for key in HARDWARE if one[key] != two[key]]
@@ -216,7 +373,12 @@ def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
     if beside[0] and beside[1] and beside[0] != beside[1]:
         counts = " and ".join(map(at_once, beside))
         return None, f"runs at once on the machine were {counts}"
-    (low_a, high_a), (low_b, high_b) = spans = [_span(row) for row in (one, two)]
+    spans = []
+    for row in (one, two):
+        ends = (row["seconds_train_low"], row["seconds_train_high"])
+        known = [value for value in (*row["run_seconds"], *ends) if value is not None]
+        spans.append((max(min(known), 0.0), max(known)))
+    (low_a, high_a), (low_b, high_b) = spans
     if low_a < high_b and low_b < high_a:
         said = " and ".join(f"{duration(low)} to {duration(high)}" for low, high in spans)
         return None, f"they overlap: {said} (the runs, and the 95 % interval of their mean)"

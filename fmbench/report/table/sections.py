@@ -33,8 +33,8 @@ REPEATS_AGREE = 0.005 / 100
 # An error's text may quote a whole config; the run's log has all of it.
 LONGEST_REASON = 300
 
-#: The headings of `unfinished_cells`.
-UNFINISHED = ("net", "seed", "status", "reason", "started")
+#: The headings of `unfinished_cells`, and where the run lies.
+UNFINISHED = ("net", "seed", "status", "reason", "started", "folder")
 
 # More names than this in a note are read by nobody.
 MOST_NAMED = 5

@@ -4,21 +4,21 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from fmbench._version import __version__
-from fmbench.records.reader import Problem
-from fmbench.records.trials import Search
 from fmbench.report.escape import spreadsheet
 from fmbench.report.table.columns import COLUMNS, Row
+
+if TYPE_CHECKING:
+    from fmbench.report.benchmark import Report
 
 #: Of `benchmark.json`.
 SCHEMA = 1
 
 
-def sheet(rows: Sequence[Row]) -> str:
+def csv_text(rows: Sequence[Row]) -> str:
     """Write the table as CSV text.
 
     Args:
@@ -37,45 +37,30 @@ def sheet(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def document(
-    rows: Sequence[Row],
-    *,
-    made: datetime,
-    notes: Sequence[str],
-    unfinished: Sequence[Row],
-    problems: Sequence[Problem],
-    searches: Mapping[str, Search],
-    figures: Sequence[str] = (),
-) -> str:
+def json_text(report: "Report") -> str:
     """Write the benchmark as one JSON object.
-
-    Args:
-        rows: Of `benchmark_table`, as plain values.
-        made: When, in UTC.
-        notes: How the runs were looked at, where not as the benchmark itself.
-        unfinished: The runs that did not complete, as plain values.
-        problems: The records that could not be read.
-        searches: By folder.
-        figures: The names of the pictures beside it, in the folder `figures`, without ending.
 
     Returns:
         JSON text. `rows` holds an object a row of the table with the keys of the CSV file's
         heading, and `folders`, `accuracies` and the like of its runs; numbers are numbers, several
         values a list, a missing value is null.
     """
+    unfinished = [run for section in report.sections for run in section.unfinished]
     content = {
         "schema": SCHEMA,
         "fmbench_version": __version__,
-        "made": made.isoformat(timespec="seconds"),
-        "notes": list(notes),
-        "figures": list(figures),
+        "made": report.made.isoformat(timespec="seconds"),
+        "notes": report.view.notes,
+        "figures": [figure.name for figure in report.figures],
         # The config is in the record of each run.
-        "rows": [{key: row[key] for key in row if key != "config"} for row in rows],
-        "not_completed": [{**run, "started": _time(run["started"])} for run in unfinished],
-        "unreadable": [
-            {"path": str(problem.path), "reason": problem.reason} for problem in problems
+        "rows": [{key: row[key] for key in row if key != "config"} for row in report.rows],
+        "not_completed": [
+            {**run, "started": run["started"] and run["started"].isoformat()} for run in unfinished
         ],
-        "searches": {folder: json.loads(search.to_json()) for folder, search in searches.items()},
+        "unreadable": [
+            {"path": str(problem.path), "reason": problem.reason} for problem in report.problems
+        ],
+        "searches": {part.folder: json.loads(part.search.to_json()) for part in report.searches},
     }
     # A line for each item: indented all the way, a large one would take five times as long.
     parts = []
@@ -89,10 +74,13 @@ def document(
 
 
 def _dumps(item: Any) -> str:
+    def plain(value: Any) -> Any:
+        return value.item()  # of a number of NumPy's or pandas'
+
     try:
-        return json.dumps(item, default=_plain, allow_nan=False)
+        return json.dumps(item, default=plain, allow_nan=False)
     except ValueError:  # a loss beyond all bounds has no place in JSON
-        return json.dumps(_finite(item), default=_plain)
+        return json.dumps(_finite(item), default=plain)
 
 
 def _finite(item: Any) -> Any:
@@ -101,15 +89,6 @@ def _finite(item: Any) -> Any:
     if isinstance(item, (list, tuple)):
         return [_finite(value) for value in item]
     return None if isinstance(item, float) and not math.isfinite(item) else item
-
-
-def _time(started: Any) -> str | None:
-    return None if started is None else str(started.isoformat())
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's or pandas' as Python has it."""
-    return value.item()
 
 
 def _cell(value: Any) -> Any:

@@ -1,0 +1,305 @@
+"""What a row is: the command that makes it again, its published figures, what sets it apart."""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+
+from fmbench.config import schema
+from fmbench.config.published import BEST_ON_TEST, comparable
+from fmbench.core.errors import one_line, without_password
+from fmbench.records.record import leaves, recorded_overrides
+from fmbench.report.escape import shell_word
+from fmbench.report.table.columns import SHOWN, Row
+from fmbench.report.table.rows import SYNTHETIC, plain_rows
+
+#: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
+_TRUST = "FMBENCH_TRUST"
+
+#: Stands for a folder of a record that is too old to name it.
+ANY_FOLDER = "DIR"
+
+# They say that two rows differ, but not how: only where nothing else does.
+HASHES = ("data_sha256", "split_hash", "source")
+
+# The same, of a model whose code was changed before records said so.
+COUNTS = ("parameters", "flops")
+
+# More than this in brackets behind a model's name is read by nobody.
+MOST_DIFFERENCES = 6
+
+# Of a key or a value in them; of what is cut the hash of the configuration tells it apart.
+LONGEST = 60
+
+UNSET = "unset"
+
+# Of the experiment that a run was started from.
+PUBLISHED = (
+    *("experiment", "deviations", "published_accuracy", "published_parameters"),
+    *("published_seconds", "published_approximate", "published_device"),
+    *("published_protocol", "published_source"),
+)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def command(
+    overrides: tuple[str, ...],
+    seeds: Sequence[int],
+    *,
+    folders: Sequence[str] = (),
+    trust: str | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """The command that makes a row's runs again, quoted for a POSIX shell.
+
+    It is made to be copied, and a record may be a stranger's: it holds only what fmbench itself
+    records for a run, and names no package that whoever makes the report does not trust.
+
+    Args:
+        overrides: Of one of its runs.
+        seeds: Of all of them.
+        folders: With options of the user's own.
+        trust: Packages of the user's own, as FMBENCH_TRUST names them.
+
+    Returns:
+        The command, and the words of the record that it was made without.
+    """
+    kept = recorded_overrides(overrides)
+    left = [without_password(word) for word in overrides if word not in kept]
+    named = [name for name in folders if name == ANY_FOLDER or PurePath(name).is_absolute()]
+    left += [f"--config-dir={name}" for name in folders if name not in named]
+    if trust and not _names(trust) <= _names(os.environ.get(_TRUST, "")):
+        left.append(f"{_TRUST}={trust}")
+        trust = None
+    words = [word for word in kept if not word.lstrip("+").startswith("seed=")]
+    if seeds:
+        words.append(f"seed={','.join(map(str, seeds))}")
+    start = ["python", "-m", "fmbench", *(["-m"] if len(seeds) > 1 else [])]
+    for folder in named:
+        start += ["--config-dir", folder]
+    trusting = [f"{_TRUST}={shell_word(trust)}"] if trust else []
+    return " ".join([*trusting, *map(shell_word, [*start, *words])]), tuple(left)
+
+
+def _names(trust: str) -> set[str]:
+    return {name.strip() for name in trust.split(",") if name.strip()}
+
+
+def command_of(row: Row) -> tuple[str, tuple[str, ...]]:
+    """The command of a row, and what it leaves out."""
+    overrides = row["overrides"]
+    # What the hardware chose then the experiment's file says otherwise now.
+    if row["difference_in"] and "precision" not in _typed(overrides):
+        overrides = (*overrides, f"precision={row['difference_in']}")
+    folders = row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ())
+    return command(overrides, row["seeds"], folders=folders, trust=row["trust"])
+
+
+def _typed(overrides: tuple[str, ...]) -> dict[str, str]:
+    """What was typed, by key: the rest of the word, with its equals sign."""
+    words = (word.lstrip("+").partition("=") for word in overrides)
+    return {key: equals + value for key, equals, value in words}
+
+
+def settings_of_group(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
+    """What was typed about the keys of a group, by key, without the group's name."""
+    return {
+        key.replace(f"{group}.", "", 1): key.replace(f"{group}.", "", 1) + value
+        for key, value in _typed(overrides).items()
+        if key.lstrip("~").startswith(f"{group}.")
+    }
+
+
+def model_settings(model: str, overrides: tuple[str, ...]) -> str:
+    """What was typed about the model itself, as it stands behind its name: width=16 depth=40."""
+    said = settings_of_group("model", overrides)
+    # Where one option stands for many models, the name of the model has it already.
+    if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
+        said.pop("name", None)
+    if said.get("_target_") == f"_target_={model.partition('/')[0]}":
+        said.pop("_target_")
+    return " ".join(said.values())
+
+
+# --- published figures ----------------------------------------------------------------------------
+
+
+def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The published figures of each row, and how far ours are from them.
+
+    Args:
+        made: All completed runs, repeats too, oldest first, with the number of their `row`.
+        table: Their mean `test_accuracy` and `best_test_accuracy`, `data`, `config`, `precision`
+            and `overrides`, indexed by that number.
+
+    Returns:
+        The columns of `PUBLISHED`, `difference`, `difference_of` and `difference_in`, with the
+        table's index.
+    """
+    # Of repeats too: the newest may have been typed out without its experiment. Several experiments
+    # can lead to one recipe: the one it is published under says most.
+    started = made[made["experiment"].notna() | made["published_source"].notna()]
+    faithful = started["deviations"].map(len) == 0
+    newest = pd.concat([started[~faithful], started[faithful]]).drop_duplicates("row", keep="last")
+    figures = newest.set_index("row")[list(PUBLISHED)].reindex(table.index)
+    figures["deviations"] = [
+        value if isinstance(value, tuple) else () for value in figures["deviations"]
+    ]
+    # Nobody has published anything of synthetic data.
+    names = [name for name in PUBLISHED if name.startswith("published_")]
+    figures.loc[table["data"] == SYNTHETIC, names] = None
+    ours = ["test_accuracy", "best_test_accuracy", "config", "precision", "overrides"]
+    rows = plain_rows(figures.join(table[ours]))
+    differences = [_difference(row) for row in rows]
+    figures["difference"] = pd.array([share for share, _ in differences], dtype="Float64")
+    figures["difference_of"] = [of for _, of in differences]
+    figures["difference_in"] = pd.Series(map(_arithmetic, rows), table.index, dtype=object)
+    return figures
+
+
+def compared(row: Row) -> tuple[float, ...]:
+    """Our accuracies that a published one is compared with, one a seed.
+
+    Args:
+        row: Of `benchmark_table`.
+
+    Returns:
+        Those of the best epochs on the test set where the `difference` is of them, else those of
+        the last epochs.
+    """
+    key = "best_accuracies" if row["difference_of"] == BEST_ON_TEST else "accuracies"
+    return tuple(row[key])
+
+
+def is_like_with_like(row: Row) -> bool:
+    """Whether ours were chosen and computed as the published one was, as far as is known."""
+    chosen = row["published_protocol"] != BEST_ON_TEST or row["difference_of"] == BEST_ON_TEST
+    return bool(chosen and row["difference_in"] is None)
+
+
+def _arithmetic(row: Row) -> str | None:
+    """The number format of ours where it is not the recipe's: fp32, unless its file says another.
+
+    Earlier records left it to the hardware.
+    """
+    precision = row["precision"]
+    if row["experiment"] is None or precision in (None, "fp32"):
+        return None
+    typed = "precision" in _typed(row["overrides"])
+    of_recipe = not typed and json.loads(row["config"]).get("precision") == precision
+    return None if of_recipe else str(precision)
+
+
+def _difference(row: Row) -> tuple[float | None, str | None]:
+    """Ours less theirs, and which of ours; nothing where the recipe is another one."""
+    theirs = row["published_accuracy"]
+    if theirs is None or row["deviations"] or row["test_accuracy"] is None:
+        return None, None
+    ours, of = comparable(
+        row["published_protocol"],
+        row["test_accuracy"],
+        row["best_test_accuracy"],
+        test_every=json.loads(row["config"]).get("test_every", 0),
+    )
+    return ours - theirs, of
+
+
+# --- what sets rows apart -------------------------------------------------------------------------
+
+
+def differences(rows: Sequence[Row]) -> list[str]:
+    """For each row what sets it apart from those that would look the same; mostly nothing.
+
+    One pass over the rows of a group: a sweep may have thousands that differ in one number.
+
+    Args:
+        rows: Of one data set, as plain values, with `config` and `data_sha256`.
+    """
+    alike = defaultdict(list)
+    shown = [column for column in SHOWN if column.recipe]
+    for position, row in enumerate(rows):
+        alike[tuple(column.cell({**row, "differs": ""}) for column in shown)].append(position)
+    differs = [""] * len(rows)
+    for positions in alike.values():
+        if len(positions) > 1:
+            texts = _apart([rows[position] for position in positions])
+            for position, said in zip(positions, texts, strict=True):
+                differs[position] = said
+    return differs
+
+
+def _apart(rows: Sequence[Row]) -> list[str]:
+    settings = [settings_of(row) for row in rows]
+    values: dict[str, set[str | None]] = {key: set() for one in settings for key in one}
+    for one in settings:
+        for key, found in values.items():
+            found.add(one.get(key))
+    keys = [key for key, found in values.items() if len(found) > 1]
+    options = {key for key in keys if "." not in key}
+    # An option that differs says it all; what it is made of follows only where it does not.
+    children = [key for key in keys if "." in key and key.partition(".")[0] in options]
+    last = [key for key in keys if key in (*HASHES, *COUNTS)]
+    spoken = [key for key in keys if key not in children and key not in last]
+    spoken += _telling(settings, [*children, *last], given=spoken)
+    if len(spoken) > MOST_DIFFERENCES:
+        telling = _telling(settings, spoken)
+        rest = [key for key in spoken if key not in telling]
+        spoken = sorted([*telling, *rest][:MOST_DIFFERENCES], key=spoken.index)
+    said = [_sentence(setting, spoken, options) for setting in settings]
+    if len(set(said)) == len(said):
+        return said
+    # Their configs are silent about it (or too long), but their hashes are not.
+    return [
+        ", ".join(filter(None, [text, f"configuration {row['configuration'][:8]}"]))
+        for text, row in zip(said, rows, strict=True)
+    ]
+
+
+def _telling(
+    settings: Sequence[Mapping[str, str]], keys: Iterable[str], given: Sequence[str] = ()
+) -> list[str]:
+    """Those of the keys that tell rows apart which the given ones, and those before, do not."""
+    classes = _numbered([tuple(one.get(key) for key in given) for one in settings])
+    telling = []
+    for key in keys:
+        finer = _numbered([(n, one.get(key)) for n, one in zip(classes, settings, strict=True)])
+        if max(finer) > max(classes):
+            classes = finer
+            telling.append(key)
+        if max(classes) == len(settings) - 1:
+            break
+    return telling
+
+
+def _numbered(classes: Sequence[Any]) -> list[int]:
+    """A small number for each class, so that classes of classes stay cheap to compare."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(one, len(numbers)) for one in classes]
+
+
+def _sentence(setting: Mapping[str, str], keys: Sequence[str], options: set[str]) -> str:
+    # What another option is made of is not missing here.
+    return ", ".join(
+        f"{one_line(key, LONGEST)}={one_line(setting.get(key, UNSET), LONGEST)}"
+        for key in keys
+        if key in setting or "." not in key or key.partition(".")[0] not in options
+    )
+
+
+def settings_of(row: Row) -> dict[str, str]:
+    """All that may tell two rows apart, as texts under dotted names."""
+    config = json.loads(row["config"] or "{}")
+    settings = {"scheduler": str(row["scheduler"])}
+    settings |= {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in leaves(config)
+        if key != "data.name" and ("." in key or key in schema.DECIDING)
+    }
+    settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}
+    settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
+    return settings | {name: str(row[name]) for name in COUNTS if row[name] is not None}
