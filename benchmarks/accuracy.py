@@ -8,17 +8,15 @@ epoch on the test set; the published one, which stands in `conf/experiment/lenet
 epoch's. The time is the training clock of the records: evaluation and start-up are outside it.
 """
 
-import argparse
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 import fmbench
-from benchmarks.commands import python
-from benchmarks.timing import Results, Spread, listing, save
+from benchmarks.frame import Results, Spread, main, python
 from fmbench.config.checks import CONFIG_DIR
 
 #: Of the run that is timed: the best of a search over batch size, learning rate, weight decay,
@@ -29,59 +27,39 @@ RECIPE = (
     *("optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.123"),
     *("optimizer.betas=[0.9,0.99]", "scheduler.warmup=0.2", "scheduler.div_factor=25"),
 )
-SEEDS = (0, 1, 2, 3, 4)
+QUICK = {"seeds": (0,)}
 
 
-def published() -> float:
-    """The published accuracy, 0 to 1."""
+def measure(
+    overrides: Sequence[str] = RECIPE, *, seeds: Sequence[int] = (0, 1, 2, 3, 4)
+) -> Iterator[Results]:
+    """Accuracies and times of a recipe, and whether it gets to what was published.
+
+    Args:
+        overrides: of the runs, in place of the recipe
+        seeds: of the runs
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        seed = f"seed={','.join(map(str, seeds))}"
+        python("-m", "fmbench", "-m", *overrides, seed, folder=Path(folder))
+        frame = fmbench.load_results(folder).sort_values("seed")
+    accuracies, seconds = frame["test_accuracy"].tolist(), frame["seconds_train"].tolist()
     reference = OmegaConf.load(CONFIG_DIR / "experiment" / "lenet.yaml").reference
-    return float(reference.accuracy)
-
-
-def run(overrides: Sequence[str], seeds: Sequence[int]) -> tuple[list[float], list[float]]:
-    """Test accuracies, 0 to 1, and training seconds, each by seed."""
-    seed = f"seed={','.join(map(str, seeds))}"
-    with tempfile.TemporaryDirectory() as temporary:
-        python("-m", "fmbench", "-m", *overrides, seed, folder=Path(temporary))
-        frame = fmbench.load_results(temporary).sort_values("seed")
-    return frame["test_accuracy"].tolist(), frame["seconds_train"].tolist()
-
-
-def measure(overrides: Sequence[str] = RECIPE, seeds: Sequence[int] = SEEDS) -> Results:
-    """Accuracies and times of a recipe, and whether it gets to what was published."""
-    accuracies, seconds = run(overrides, seeds)
-    return {
-        "recipe": " ".join(overrides),
+    published, mean = 100 * float(reference.accuracy), 100 * statistics.mean(accuracies)
+    reaches = "reaches" if mean >= published else "does not reach"
+    percent = [100 * accuracy for accuracy in accuracies]
+    yield {
         **{
-            f"seed {seed}: test accuracy": Spread.of([100 * accuracy], "%")
-            for seed, accuracy in zip(seeds, accuracies, strict=True)
+            f"seed {seed}: test accuracy (%)": Spread.of([accuracy], "%")
+            for seed, accuracy in zip(seeds, percent, strict=True)
         },
-        "test accuracy": Spread.of([100 * accuracy for accuracy in accuracies], "%"),
-        "training": Spread.of(seconds, "s"),
+        "all seeds: test accuracy (%)": Spread.of(percent, "%"),
+        "all seeds: training (s)": Spread.of(seconds, "s"),
+        "recipe": " ".join(overrides),
         "mean training": f"{statistics.mean(seconds):.2f} s",
-        "mean test accuracy": verdict(statistics.mean(accuracies)),
+        "mean test accuracy": f"{mean:.2f} %: {reaches} the published {published:.2f} %",
     }
 
 
-def verdict(mean: float) -> str:
-    """A mean accuracy, 0 to 1, and whether it reaches the published one."""
-    reaches = "reaches" if mean >= published() else "does not reach"
-    return f"{100 * mean:.2f} %: {reaches} the published {100 * published():.2f} %"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, save it where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("overrides", nargs="*", default=RECIPE, metavar="OVERRIDE")
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args(argv)
-    results = measure(arguments.overrides, arguments.seeds)
-    print(listing(results))
-    save(arguments.json, "accuracy", results)
-
-
 if __name__ == "__main__":
-    main()
+    main(measure)

@@ -13,18 +13,14 @@ Whole processes, as a user starts them, each several times; medians and quartile
   once, with `--two-at-once`, since it takes minutes.
 """
 
-import argparse
 import itertools
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import fmbench
-from benchmarks.commands import environment, python, timed
-from benchmarks.timing import Results, Spread, listing, save
+from benchmarks.frame import Results, Spread, main, python
 
 TINY = [
     "data=synthetic", "data.train_size=200", "data.test_size=50", "model=lenet5", "epochs=1",
@@ -32,7 +28,6 @@ TINY = [
 ]  # fmt: skip
 LENETS = ["-m", "model=lenet", "epochs=2", "seed=range(8)"]
 BY_TWO = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-JOBS = (1, 20, 100)
 
 #: A run as the command starts it, until an optimizer has made its first step.
 FIRST_STEP = """\
@@ -42,7 +37,6 @@ from fmbench.cli.main import main
 def stop(*_):
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    os.write(1, b"\\nfirst step\\n")
     os._exit(0)
 register_optimizer_step_post_hook(stop)
 main()
@@ -51,48 +45,26 @@ main()
 IMAGES = """\
 import sys, time
 from omegaconf import OmegaConf
-from fmbench import config, data
-config.register()
-chosen = OmegaConf.load(config.CONFIG_DIR / "data" / "fashion_mnist.yaml")
+from fmbench.config.checks import CONFIG_DIR, register
+from fmbench.data.fashion_mnist import load
+register()
+chosen = OmegaConf.load(CONFIG_DIR / "data" / "fashion_mnist.yaml")
 chosen = OmegaConf.to_container(chosen, resolve=True)
 for _ in range(int(sys.argv[1])):
     start = time.perf_counter()
-    data.load(chosen)
+    load(chosen)
 print(time.perf_counter() - start)
 """
 
+QUICK = {"repeats": 2, "jobs": (1, 10)}
+
 
 def seconds(*arguments: str) -> float:
-    """How long `python -m fmbench ARGUMENTS` takes in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        return timed(*arguments, folder=Path(folder))
-
-
-def first_step(*overrides: str) -> float:
-    """Seconds from the start of a process until the first training step of a run is done.
-
-    By this process's clock. The other one says when by a hook that PyTorch calls after a step of
-    any optimizer, and ends there.
-
-    Raises:
-        SystemExit: the run ended before.
-    """
+    """How long `python ARGUMENTS` takes in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-c", FIRST_STEP, *overrides],
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            assert process.stdout is not None
-            said = []
-            for line in process.stdout:
-                if line == b"first step\n":
-                    return time.perf_counter() - start
-                said.append(line.decode(errors="replace"))
-    raise SystemExit(f"no training step was made:\n{''.join(said)[-2000:]}")
+        python(*arguments, folder=Path(folder))
+        return time.perf_counter() - start
 
 
 def read_images(times: int) -> float:
@@ -104,81 +76,48 @@ def read_images(times: int) -> float:
 def beside_training(jobs: int) -> float:
     """Seconds that a sweep of tiny runs takes beside training and evaluating."""
     with tempfile.TemporaryDirectory() as folder:
-        taken = timed("-m", *TINY, f"seed=range({jobs})", folder=Path(folder))
+        start = time.perf_counter()
+        python("-m", "fmbench", "-m", *TINY, f"seed=range({jobs})", folder=Path(folder))
+        taken = time.perf_counter() - start
         frame = fmbench.load_results(Path(folder) / "multirun")
     return taken - float(frame["seconds_train"].sum() + frame["seconds_evaluate"].sum())
 
 
-def for_each_more(beside: Mapping[int, float]) -> dict[str, float]:
-    """Seconds for each job more, from one size of a sweep to the next.
-
-    Args:
-        beside: what sweeps of so many jobs take beside their training, ascending.
-    """
-    return {
-        f"a sweep's job beside its training, {less} to {more}": (beside[more] - beside[less])
-        / (more - less)
-        for less, more in itertools.pairwise(beside)
-    }
-
-
-def two_at_once() -> float:
-    """How many times as fast eight LeNets are by two processes."""
-    return seconds(*LENETS) / seconds(*LENETS, *BY_TWO)
-
-
-QUESTIONS: dict[str, Callable[[], float]] = {
-    "--help": lambda: seconds("--help"),
-    "--cfg job": lambda: seconds("--cfg", "job"),
-    "first step of lenet": lambda: first_step("model=lenet"),
-    "a tiny run, start to end": lambda: seconds(*TINY),
+QUESTIONS: Mapping[str, Callable[[], float]] = {
+    "--help": lambda: seconds("-m", "fmbench", "--help"),
+    "--cfg job": lambda: seconds("-m", "fmbench", "--cfg", "job"),
+    "first step of lenet": lambda: seconds("-c", FIRST_STEP, "model=lenet"),
+    "a tiny run, start to end": lambda: seconds("-m", "fmbench", *TINY),
     "70,000 images, first time": lambda: read_images(1),
     "70,000 images, next job": lambda: read_images(2),
 }
 
 
 def measure(
-    *,
-    repeats: int = 5,
-    jobs: Sequence[int] = JOBS,
-    questions: Mapping[str, Callable[[], float]] = QUESTIONS,
-    sweep: Callable[[int], float] = beside_training,
-) -> Results:
+    *, repeats: int = 5, jobs: Sequence[int] = (1, 20, 100), two_at_once: bool = False
+) -> Iterator[Results]:
     """Seconds that each takes, in turns.
 
     Args:
-        repeats: turns.
-        jobs: of the sweeps, ascending.
-        questions: by name what is timed once a turn.
-        sweep: seconds that a sweep of so many jobs takes beside its training.
+        repeats: turns
+        jobs: of the sweeps, ascending
+        two_at_once: whether eight LeNets are also trained one after the other, and by two processes
     """
     values: dict[str, list[float]] = {}
     for _ in range(repeats):
-        found = {name: ask() for name, ask in questions.items()}
-        beside = {count: sweep(count) for count in jobs}
+        found = {name: ask() for name, ask in QUESTIONS.items()}
+        beside = {count: beside_training(count) for count in jobs}
         found |= {f"a sweep of {count}, beside its training": beside[count] for count in jobs}
-        found |= for_each_more(beside)
+        for less, more in itertools.pairwise(jobs):
+            each = (beside[more] - beside[less]) / (more - less)
+            found[f"a sweep's job beside its training, {less} to {more}"] = each
         for name, value in found.items():
             values.setdefault(name, []).append(value)
-    return {name: Spread.of(taken, "s") for name, taken in values.items()}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table, save it where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--jobs", nargs="+", type=int, default=JOBS, help="of sweeps, ascending")
-    parser.add_argument("--two-at-once", action="store_true")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args(argv)
-    results = measure(repeats=arguments.repeats, jobs=arguments.jobs)
-    if arguments.two_at_once:
-        results["8 LeNets, two at once"] = Spread.of([two_at_once()], "x")
-    print(listing(results))
-    save(arguments.json, "overhead", results)
+    yield {name: Spread.of(taken, "s") for name, taken in values.items()}
+    if two_at_once:
+        one, two = (seconds("-m", "fmbench", *LENETS, *how) for how in ((), BY_TWO))
+        yield {"8 LeNets, two at once": Spread.of([one / two], "x")}
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)
