@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError, DataError, UserError, one_line
-from fmbench.core.files import open_regular
 from fmbench.data.loader import Normalization
 from fmbench.records.record import MODEL_NAME
 from fmbench.runs.assembly import make_model, model_on_meta
 from fmbench.runs.source_code import own_source
 from fmbench.training.device import MEMORY_FORMATS, settings_kept
 from fmbench.training.rehearsal import ConvolutionWatch, UnsoundConvolutionError
-from fmbench.training.weights import compare, not_far_beyond, read_header, refuse_long_header
+from fmbench.training.weights import bounded_by, read_weights
 
 log = logger(__name__)
 
@@ -40,17 +38,11 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        *,
-        normalization: Normalization,
-        classes: Sequence[str],
-        config: Mapping[str, Any],
-        key: str,
+        self, net: nn.Module, *, classes: Sequence[str], config: Mapping[str, Any], key: str
     ) -> None:
         super().__init__()
         self.net = net
-        self.normalization = normalization
+        self.normalization = Normalization(config["data"]["mean"], config["data"]["std"])
         self.classes = tuple(classes)
         self.config = dict(config)
         self.key = key
@@ -106,63 +98,44 @@ def load_model(run_folder: str | Path) -> Classifier:
     if not os.path.isfile(path):  # noqa: PTH113
         raise DataError(f"{folder}: holds no {MODEL_NAME}; make the run again with keep_model=true")
     try:
-        with open_regular(path, 2**63) as begin:
-            refuse_long_header(begin)
-        with settings_kept(), safe_open(path, framework="pt") as file:
-            return _read(file)
+        with settings_kept():
+            return _build(*read_weights(path))
     except UserError as error:
         raise type(error)(f"{path}: {one_line(str(error), 500)}") from error
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path}: not a whole safetensors file ({one_line(str(error), 200)})"
-        ) from error
     # The config comes from a stranger and so may the model: it can fail in any way.
     except Exception as error:
-        raise DataError(
-            f"{path}: its model cannot be built "
-            f"({type(error).__name__}: {one_line(str(error), 200)})"
-        ) from error
+        text = f"{type(error).__name__}: {one_line(str(error), 300)}"
+        raise DataError(f"{path}: its model cannot be built ({text})") from error
 
 
-def _read(file: Any) -> Classifier:
-    """Build the model of an open file; raises whatever is wrong with it."""
-    header = read_header(file.metadata() or {})
-    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in parts.items()}
-    config = header.config
-    with not_far_beyond(found):
+def _build(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
+    """Build the model that a file describes; raises whatever is wrong with it."""
+    config, classes = description["config"], description["classes"]
+    with bounded_by(state):
         _seed(config["seed"])
         model = model_on_meta(config)
         if model is not None:
-            compare(found, model)
+            shapes = {name: value.to("meta") for name, value in state.items()}
+            model.load_state_dict(shapes, assign=True)  # raises where one does not fit
         elif config["model"]["_target_"].startswith("fmbench."):  # can all be built on meta
             raise DataError("the model of its config cannot be built")
         # What a model draws or computes when it is built, outside of its state, must be what it
         # was in the run.
         _seed(config["seed"])
         model = make_model(config)
-    compare(found, model)
-    if header.source not in (None, own_source({"model": config["model"]}, model).digest):
+    model.load_state_dict(state)
+    if description["source"] not in (None, own_source({"model": config["model"]}, model).digest):
         log.warning(
             "the code of %s has changed since it was trained: its predictions may differ",
             config["model"]["_target_"],
         )
-    model.load_state_dict({name: file.get_tensor(name) for name in found})
-    classifier = Classifier(
-        model,
-        normalization=header.normalization,
-        classes=header.classes,
-        config=config,
-        key=header.key,
-    )
+    classifier = Classifier(model, classes=classes, config=config, key=description["key"])
     try:
-        shape = _tried(classifier, header.memory_format)  # as in the run
+        shape = _tried(classifier, description["memory_format"])  # as in the run
     except UnsoundConvolutionError:  # the run was on a GPU, or of an older version
         shape = _tried(classifier, "contiguous")
-    if shape != (1, len(header.classes)):
-        raise DataError(
-            f"its model gives {list(shape)} for 1 image of {len(header.classes)} classes"
-        )
+    if shape != (1, len(classes)):
+        raise DataError(f"its model gives {list(shape)} for 1 image of {len(classes)} classes")
     return classifier
 
 
