@@ -27,10 +27,10 @@ class Classifier(nn.Module):
     """A trained model that takes images as they are stored and gives logits.
 
     It is in evaluation mode, on the CPU, in float32. Other input, such as floats that carry a
-    gradient, goes to `net` itself: images (N, 1, 28, 28) float32 as `normalization` gives them.
+    gradient, goes to `model` itself: images (N, 1, 28, 28) float32 as `normalization` gives them.
 
     Attributes:
-        net: The model that was trained.
+        model: The model that was trained.
         normalization: Maps pixels, 0 to 255, to the range that the model was trained on.
         classes: The name of each logit.
         config: The config of the run, as in its record.
@@ -38,15 +38,20 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, *, classes: Sequence[str], config: Mapping[str, Any], key: str
+        self, model: nn.Module, *, classes: Sequence[str], config: Mapping[str, Any], key: str
     ) -> None:
         super().__init__()
-        self.net = net
+        self.model = model
         self.normalization = Normalization(config["data"]["mean"], config["data"]["std"])
         self.classes = tuple(classes)
         self.config = dict(config)
         self.key = key
         self.eval()
+
+    @property
+    def net(self) -> nn.Module:
+        """`model`, by its name in 0.1.0; it goes with the release after the next."""
+        return self.model
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 28, 28) or (N, 1, 28, 28) uint8, 0 black to 255 white, to logits (N, 10).
@@ -61,7 +66,7 @@ class Classifier(nn.Module):
             )
         pixels = self.normalization(images.reshape(-1, 28, 28))
         with torch.autocast(images.device.type, enabled=False):  # whatever the caller has set
-            logits: Tensor = self.net(pixels.unsqueeze(1))
+            logits: Tensor = self.model(pixels.unsqueeze(1))
         return logits
 
     @torch.no_grad()

@@ -93,7 +93,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         text = one_line(str(error), 200)
         raise DataError(f"not a whole safetensors file ({text})") from error
     try:
-        found = {"memory_format": "channels_last", "source": None}
+        found: dict[str, Any] = {"memory_format": "channels_last", "source": None}
         if "fmbench" in texts:
             found |= json.loads(texts["fmbench"])
         else:  # of 0.1.0, with a key for each; readable for one more release

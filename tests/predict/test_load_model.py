@@ -61,7 +61,8 @@ def test_it_comes_ready_with_what_belongs_to_it(kept_run):
     assert model.classes == fashion_mnist.synthetic.CLASSES
     white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
     assert model.normalization(white).max().item() == pytest.approx((1 - 0.188) / 0.281)
-    assert type(model.net).__name__ == "LeNet5"
+    assert type(model.model).__name__ == "LeNet5"
+    assert model.net is model.model
 
 
 @pytest.mark.parametrize(
@@ -192,8 +193,8 @@ def own_net(tmp_path, monkeypatch):
 def test_tied_weights_and_what_is_drawn_outside_the_state_come_back(tmp_path, own_net, more):
     kept(tmp_path / "run", *own_net, *more, "seed=5")
     model = fmbench.load_model(tmp_path / "run")
-    assert model.net.third.weight is model.net.second.weight
-    assert not torch.equal(model.net.second.weight, torch.eye(16))
+    assert model.model.third.weight is model.net.second.weight
+    assert not torch.equal(model.model.second.weight, torch.eye(16))
     assert model(drawn_images(tmp_path / "run")).argmax(1).tolist() == predictions(tmp_path / "run")
     assert len(set(predictions(tmp_path / "run"))) > 2
 
@@ -311,15 +312,15 @@ def test_a_net_of_ones_own_that_is_giant_is_refused_where_it_has_no_meta(tmp_pat
     model = fmbench.load_model(tmp_path / "run")
     for width, part in ((17, "size mismatch for first.weight"), (20_000, "far larger")):
         giant = {"_target_": "hardnet.Hard", "width": width}
-        refused(forge(tmp_path / "forged", weights=model.net, model=giant), part, error=DataError)
+        refused(forge(tmp_path / "forged", weights=model.model, model=giant), part, error=DataError)
 
 
 def test_a_net_that_fails_in_use_or_knows_other_classes_is_refused(tmp_path, own_net, monkeypatch):
     kept(tmp_path / "run", *own_net, "+model.on_meta=true")
     model = fmbench.load_model(tmp_path / "run")
-    monkeypatch.setattr(type(model.net), "forward", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(model.model), "forward", lambda *_: 1 / 0)
     refused(tmp_path / "run", "ZeroDivisionError", error=DataError)
-    monkeypatch.setattr(type(model.net), "forward", lambda _, images: images.flatten(1))
+    monkeypatch.setattr(type(model.model), "forward", lambda _, images: images.flatten(1))
     refused(tmp_path / "run", "[1, 784] for 1 image of 10 classes", error=DataError)
 
 

@@ -165,7 +165,7 @@ def test_a_kept_net_is_loaded_into_memory_that_it_may_run_in(tmp_path, monkeypat
         lambda *net, **texts: write_weights(*net, **texts | {"memory_format": kept_as}),
     )
     fmbench.run([*TINY, *NARROW, f"hydra.run.dir={tmp_path / 'run'}"])
-    net = fmbench.load_model(tmp_path / "run").net
+    net = fmbench.load_model(tmp_path / "run").model
     assert all(weight.is_contiguous() for weight in net.parameters())
 
 
