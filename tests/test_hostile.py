@@ -222,9 +222,10 @@ def test_a_summary_is_text(kept_run):
 def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path):
     model = fmbench.load_model(kept_run)
     monkeypatch.setattr(model, "classes", [EVIL] * 10)
-    monkeypatch.setattr(fmbench, "load_model", lambda _: model)
+    from fmbench.predict import model as loading
     from fmbench.predict import photographs
 
+    monkeypatch.setattr(loading, "load_model", lambda _: model)
     monkeypatch.setattr(
         photographs, "read", lambda *_: __import__("numpy").zeros((28, 28), "uint8")
     )

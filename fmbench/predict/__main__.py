@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-import fmbench
 from fmbench.core.console import (
     Parser,
     complain,
@@ -63,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _predict(arguments: argparse.Namespace) -> int:
     """Print the predictions of each picture; returns the exit status."""
-    import torch  # not before --help
+    import torch  # which --help must not
+
+    from fmbench.predict.model import load_model
 
     if arguments.seen and not photographs.may_write_sheet(arguments.seen):
         raise ConfigError(
@@ -72,7 +73,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     # The encoding of an old terminal may lack a letter of a file's name.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    model = fmbench.load_model(arguments.run_folder)
+    model = load_model(arguments.run_folder)
     names = [one_line(str(path)) for path in arguments.pictures]
     classes = [one_line(name) for name in model.classes]
     name_width, class_width = max(map(len, names)), max(map(len, classes))
