@@ -24,10 +24,10 @@ from torchvision import transforms
 from benchmarks.frame import Timed, Work
 from fmbench.config import checks as configuration
 from fmbench.core.signals import Listener
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 from fmbench.runs.attempt import CPU_TICK
+from fmbench.runs.checkpointing import Saver
 from fmbench.runs.progress import Display, Ticker
-from fmbench.runs.saver import Saver
 from fmbench.training.checkpoint import Checkpoints
 from fmbench.training.cost import count_flops
 from fmbench.training.device import MEMORY_FORMATS, Device, choose_precision, settings_kept
@@ -74,7 +74,7 @@ class Setup:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
-        self.inputs = assembly.prepare(config)
+        self.inputs = prepare.read_inputs(config)
         self.device = self.inputs.device
         model = self.model()
         self.flops = count_flops(model)
@@ -86,13 +86,13 @@ class Setup:
     def model(self) -> nn.Module:
         """The net, always with the same weights."""
         torch.manual_seed(0)
-        return assembly.make_model(self.config).train()
+        return prepare.make_model(self.config).train()
 
     def make_trainer(self, images: int) -> Trainer:
         """A trainer of a new net on the first so many training images."""
         split = replace(self.inputs.split, train=self.inputs.split.train[:images])
         inputs = replace(self.inputs, split=split)
-        return assembly.make_trainer(self.config, inputs, self.model(), self.device, self.flops)
+        return prepare.make_trainer(self.config, inputs, self.model(), self.device, self.flops)
 
 
 def train_for(trainer: Trainer, seconds: float) -> Timed:

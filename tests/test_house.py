@@ -38,7 +38,7 @@ def test_nobody_is_advised_to_delete_what_fmbench_did_not_write():
         )
         found[path.name] = [text for text in texts if advice.search(text) and "\n" not in text]
     # A checkpoint opens with fmbench's own mark and has the SHA-256 of what was written.
-    of_checkpoints = found.pop("saver.py")
+    of_checkpoints = found.pop("checkpointing.py")
     assert len(of_checkpoints) == 2
     assert not any(found.values()), found
 

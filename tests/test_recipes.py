@@ -13,7 +13,7 @@ from hydra.types import RunMode
 
 from fmbench.config import checks as configuration
 from fmbench.config.published import check_reference
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device
 
@@ -187,7 +187,7 @@ def test_the_published_figures_are_those_of_the_source(name):
     devices = {CNN: "GTX 1070", CUSTOM: "GTX 1080 Ti", HYSTS: "GTX 1080 Ti"}
     assert reference["device"] == devices.get(source)
     with torch.device("meta"):
-        counted = count_parameters(assembly.make_model(config))
+        counted = count_parameters(prepare.make_model(config))
     assert (round(counted, -4) if source == HYSTS and parameters < 1e6 else counted) == parameters
 
 
@@ -213,12 +213,12 @@ def test_two_steps_of_training(name):
         f"experiment={name}", "data=synthetic", "data.train_size=200", "data.test_size=50",
         "epochs=1", "batch_size=60", "threads=1", *NARROW.get(option, []),
     )  # fmt: skip
-    inputs = assembly.prepare(config)
+    inputs = prepare.read_inputs(config)
     device = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
     torch.manual_seed(0)
-    model = assembly.make_model(config)
+    model = prepare.make_model(config)
     before = [parameter.clone() for parameter in model.parameters()]
-    trainer = assembly.make_trainer(config, inputs, model, device, flops=10**6)
+    trainer = prepare.make_trainer(config, inputs, model, device, flops=10**6)
     (epoch,) = trainer.fit(lambda *_sums: None)
     assert len(trainer.loader) >= 2
     assert 0 < epoch.train.loss < 10

@@ -13,7 +13,7 @@ from reports import build, printed
 from fmbench import tracking
 from fmbench.cli import callbacks
 from fmbench.core.errors import ConfigError, one_line
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 from fmbench.search import study
 
 #: A password, wherever a URL can have one.
@@ -201,7 +201,7 @@ def test_what_was_typed_is_kept_as_it_was_typed(secret, tmp_path):
 def test_nor_is_it_in_a_record_or_a_log(secret, tmp_path, monkeypatch):
     """Of data that are lost after the first look at them."""
     monkeypatch.setattr(callbacks, "load", lambda _: None, raising=False)
-    monkeypatch.setattr(assembly, "rehearse", lambda _: None)
+    monkeypatch.setattr(prepare, "rehearse", lambda _: None)
     status, _, _ = secret("model=lenet5", "data.download=false", "hydra.run.dir=run")
     assert status == 3
     record = json.loads((tmp_path / "here/run/result.json").read_text("utf-8"))

@@ -77,7 +77,7 @@ class Preflight(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Go through all that may be refused in a single run."""
-        from fmbench.runs.assembly import rehearse  # imports torch, which --help must not
+        from fmbench.runs.prepare import rehearse  # imports torch, which --help must not
 
         with _heard():
             refuse_untrusted(config, kwargs["config_name"])

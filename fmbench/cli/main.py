@@ -149,7 +149,7 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     every run shares, of the storage or of the `same_data`, ends the sweep.
     """
     from fmbench.runs.progress import display_for
-    from fmbench.runs.runner import describe, execute
+    from fmbench.runs.run import describe, execute
 
     show_as_text()  # in a process of a sweep too
     # A log that takes no more is no reason for a traceback; what the run needs says so itself.
@@ -231,7 +231,7 @@ def run(
         KeyboardInterrupt: the run was asked to stop.
     """
     from fmbench.runs.progress import Display
-    from fmbench.runs.runner import execute
+    from fmbench.runs.run import execute
     from fmbench.training.device import settings_kept
 
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
@@ -285,7 +285,7 @@ def run(
 
 
 def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
-    """What a job is, as `fmbench.runs.runner.execute` wants to know it."""
+    """What a job is, as `fmbench.runs.run.execute` wants to know it."""
     resolved = _job_config(config, context)
     given = OmegaConf.to_container(context.overrides.task, resolve=False)
     assert isinstance(given, list)

@@ -14,7 +14,7 @@ from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError, DataError, UserError, one_line
 from fmbench.data.loader import Normalization
 from fmbench.records.record import MODEL_NAME
-from fmbench.runs.assembly import make_model, model_on_meta
+from fmbench.runs.prepare import make_model, model_on_meta
 from fmbench.runs.source_code import own_source
 from fmbench.training.device import MEMORY_FORMATS, settings_kept
 from fmbench.training.rehearsal import ConvolutionWatch, UnsoundConvolutionError

@@ -19,7 +19,7 @@ from fmbench.config.augmentation import SIDE
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.grid import matplotlib_alone
-from fmbench.runs.assembly import make_train_loader, prepare
+from fmbench.runs.prepare import make_train_loader, read_inputs
 
 # Of the PNG, in pixels; it is shown at half its size, so that text is sharp on a dense screen.
 SQUARE, GAP = 6, 8  # for a pixel of an image; between images
@@ -50,7 +50,7 @@ def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) 
     Raises:
         UserError: The config is wrong, or the data are missing or damaged.
     """
-    inputs = prepare(config)
+    inputs = read_inputs(config)
     augmented = make_train_loader(config, inputs, inputs.device.torch)
     without = dataclasses.replace(inputs, augmentation=Augmentation())
     plain = make_train_loader(config, without, inputs.device.torch)

@@ -21,10 +21,10 @@ from fmbench.records.folder import RunFolder
 from fmbench.records.predictions import mistakes
 from fmbench.records.provenance import git_state
 from fmbench.records.record import DIVERGED, FINAL, PRUNED, Record, recorded_config
-from fmbench.runs.assembly import make_model, make_trainer, prepare
+from fmbench.runs.checkpointing import Saver, changed_since, now, refuse_other_code, restore
 from fmbench.runs.memory import out_of_memory
+from fmbench.runs.prepare import make_model, make_trainer, read_inputs
 from fmbench.runs.progress import Display, Ticker, epoch_line
-from fmbench.runs.saver import Saver, changed_since, now, refuse_other_code, restore
 from fmbench.runs.source_code import Source, own_source
 from fmbench.tracking import Tracking
 from fmbench.training.checkpoint import Checkpoints, bounds
@@ -33,7 +33,7 @@ from fmbench.training.device import Device, PeakMemory, choose_precision, is_out
 from fmbench.training.trainer import Answers, Epoch, Trainer, evaluate
 from fmbench.training.weights import refuse_unkeepable, write_weights
 
-log = logger("fmbench.runs.runner")
+log = logger("fmbench.runs.run")
 epochs_log = logger("fmbench.epochs")
 
 #: Told after each epoch how far a run is: epochs done, and its record. Whether to give it up.
@@ -117,7 +117,7 @@ class Attempt:
         if self.before is None:
             self.tracking.begin(record, [])
         with self.listener.at_once():  # images may have to be downloaded
-            self.inputs = inputs = prepare(config)
+            self.inputs = inputs = read_inputs(config)
         # Reading the images is not the run's: in a sweep only the first run does it.
         self.start = time.perf_counter()
         split = inputs.split

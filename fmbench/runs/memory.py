@@ -10,7 +10,7 @@ from typing import Any
 
 from fmbench.core.errors import UserError
 from fmbench.data.loader import EvaluationLoader
-from fmbench.runs.assembly import Inputs, make_model, make_trainer
+from fmbench.runs.prepare import Inputs, make_model, make_trainer
 from fmbench.training.device import Device, give_back
 from fmbench.training.step import WARM_UP, GraphStep
 from fmbench.training.trainer import DivergedError, Trainer, evaluate
@@ -36,7 +36,7 @@ def out_of_memory(
         config: of the run, resolved.
         inputs: of the run.
         device: that it ran on.
-        flops: of its net, as `fmbench.runs.assembly.make_trainer` takes them.
+        flops: of its net, as `fmbench.runs.prepare.make_trainer` takes them.
     """
     where = " in evaluation" if _raised_in(evaluate, error) else ""
     _let_go(error)
@@ -89,7 +89,7 @@ def largest_that_fits(
         config: of the run, resolved.
         inputs: of the run.
         device: to try it on.
-        flops: of the net, as `fmbench.runs.assembly.make_trainer` takes them.
+        flops: of the net, as `fmbench.runs.prepare.make_trainer` takes them.
 
     Returns:
         None where not even one image at once fits.

@@ -303,15 +303,15 @@ def test_after_a_fault_that_all_runs_share_none_is_started(
 ):
     from fmbench.runs import attempt
 
-    prepare, faults = attempt.prepare, iter([error])
+    read_inputs, faults = attempt.read_inputs, iter([error])
 
-    def prepare_or_fail(config):
+    def read_or_fail(config):
         fault = next(faults, None)
         if fault is not None:
             raise fault
-        return prepare(config)
+        return read_inputs(config)
 
-    monkeypatch.setattr(attempt, "prepare", prepare_or_fail)
+    monkeypatch.setattr(attempt, "read_inputs", read_or_fail)
     status, _, err = command("-m", *TINY, "epochs=1", *sweep.split())
     assert (status, [record["status"] for record in records(Path.cwd())]) == expected, err
     assert "Traceback" not in err

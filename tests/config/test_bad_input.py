@@ -24,7 +24,7 @@ from fmbench.core.errors import ConfigError, DataError
 from fmbench.data import fashion_mnist
 from fmbench.data.fashion_mnist import OFFICIAL_FILES
 from fmbench.report.__main__ import main as report_main
-from fmbench.runs.assembly import make_optimizer
+from fmbench.runs.prepare import make_optimizer
 
 LONG = "x" * 300
 LENET5 = "_target_: fmbench.models.lenet5.LeNet5\n"

@@ -14,7 +14,7 @@ import yaml
 from commands import CHECKOUT
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 
 #: Forward FLOPs of a layer on 64 images above which they take too long: seven layers in ten are
 #: below. The others are computed on fewer.
@@ -71,7 +71,7 @@ def layers():
     seen = Convolutions()
     for path in sorted((CHECKOUT / "conf/model").glob("*.yaml")):
         option = yaml.safe_load(path.read_text("utf-8"))
-        net = assembly.model_on_meta({"model": option}).train()
+        net = prepare.model_on_meta({"model": option}).train()
         with torch.device("meta"), torch.no_grad(), seen:
             net(torch.zeros(2, 1, 28, 28))
     return seen.found

@@ -15,7 +15,7 @@ from fmbench.data.loader import TrainLoader
 from fmbench.preview import __main__ as preview
 from fmbench.preview import images
 from fmbench.preview.images import GAP, LEFT, MARGIN, SQUARE, Grid, draw
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 
 #: The smallest run whose images can be shown; nothing of the net is looked at.
 DATA = ["data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1"]
@@ -56,7 +56,7 @@ def test_the_pictures_are_what_the_net_of_a_run_gets(monkeypatch, how):
     """Trains the run, listening to what its net is given, and looks for the pictures there."""
     overrides = [*TINY, *ALL, "precision=fp32", *how]
     config = compose(*overrides)
-    inputs = assembly.prepare(config)
+    inputs = prepare.read_inputs(config)
     given = []
 
     class Listener(torch.nn.Module):
@@ -69,7 +69,7 @@ def test_the_pictures_are_what_the_net_of_a_run_gets(monkeypatch, how):
                 given.append(images.detach().clone())
             return self.layer(images.flatten(1))
 
-    trainer = assembly.make_trainer(config, inputs, Listener(), inputs.device, flops=1)
+    trainer = prepare.make_trainer(config, inputs, Listener(), inputs.device, flops=1)
     given.clear()  # what it was tried on
     for _ in trainer.fit(lambda *_sums: None):
         pass
@@ -84,7 +84,7 @@ def test_the_pictures_are_what_the_net_of_a_run_gets(monkeypatch, how):
 
 def test_rows_are_the_first_image_of_each_class_as_it_is(monkeypatch):
     config, _ = preview.compose([*DATA, *ALL, "data.split=custom"])
-    inputs = assembly.prepare(config)
+    inputs = prepare.read_inputs(config)
     found = collect(*ALL, "data.split=custom")
     assert found.rows == inputs.dataset.classes
     assert found.columns == ("as it is", "epoch 1", "epoch 2", "epoch 3")

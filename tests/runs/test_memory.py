@@ -11,8 +11,8 @@ import fmbench
 from fmbench.core.errors import ConfigError
 from fmbench.models.lenet5 import LeNet5
 from fmbench.runs import memory
-from fmbench.runs.assembly import prepare, rehearse
 from fmbench.runs.memory import OutOfMemoryError, largest_that_fits, out_of_memory
+from fmbench.runs.prepare import read_inputs, rehearse
 from fmbench.training import step
 from fmbench.training.device import Device, is_out_of_memory
 from fmbench.training.step import WARM_UP, EagerStep, GraphStep
@@ -67,7 +67,7 @@ def room_for(monkeypatch):
 def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
     sizes = room_for(most)
     config = compose(*LARGER, "batch_size=256")
-    assert largest_that_fits(config, prepare(config), CPU, flops=1) == found
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) == found
     assert sizes == tried
 
 
@@ -84,7 +84,7 @@ def test_a_batch_size_that_trains_and_cannot_be_evaluated_does_not_fit(
 ):
     room_for(1000, evaluated)
     config = compose(*LARGER, "data.test_size=300", "batch_size=400")
-    assert largest_that_fits(config, prepare(config), CPU, flops=flops) == found
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=flops) == found
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkey
         raise ValueError("Expected more than 1 value per channel when training")
 
     monkeypatch.setattr(EagerStep, "__call__", refuses)
-    assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) is None
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkey
 def test_the_line_says_what_fits(room_for, most, advice):
     room_for(most)
     config = compose(*LARGER, "batch_size=128")
-    error = out_of_memory(MemoryError(), config, prepare(config), CPU, flops=1)
+    error = out_of_memory(MemoryError(), config, read_inputs(config), CPU, flops=1)
     assert str(error).startswith(f"out of memory on {CPU.name} with batch_size=128; {advice}")
 
 
@@ -149,7 +149,7 @@ WITH_GRAPHS = dataclasses.replace(CPU, cuda_graphs=True)
 def test_the_steps_that_are_tried_are_recorded_where_those_of_the_run_are(room_for, recordings):
     tried, sizes = room_for(100), recordings(999)
     config = compose(*LARGER, "batch_size=128")
-    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
     assert str(error).endswith("with batch_size=128; batch_size=64 fits")
     assert sizes == [64]
     # Four of each epoch's full batches, all recorded; replays call the net as it is here.
@@ -162,13 +162,13 @@ def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings):
     room_for(100)
     sizes = recordings(50)
     config = compose(*LARGER, "batch_size=128")
-    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
     assert str(error).endswith(
         "with batch_size=128; batch_size=64 fits with cuda_graphs=false; start others with "
         "cuda_graphs=true in a new process"
     )
     assert sizes == [64]
-    out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
     assert sizes == [64]
 
 
@@ -176,7 +176,7 @@ def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
     room_for(100)
     recordings(50)
     config = compose(*LARGER, "batch_size=64")
-    error = out_of_memory(MemoryError(), config, prepare(config), WITH_GRAPHS, flops=1)
+    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
     assert "with batch_size=64; batch_size=64 fits with cuda_graphs=false; start" in str(error)
 
 
@@ -184,14 +184,14 @@ def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
 def test_the_larger_part_is_what_must_be_evaluated(room_for):
     room_for(1000, evaluated=30)
     config = compose(*LARGER, "data.split.validation=20")
-    assert largest_that_fits(config, prepare(config), CPU, flops=1) is None
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) is None
 
 
 @pytest.mark.slow
 def test_a_run_that_evaluates_nothing_fits_too(room_for):
     room_for(100)
     config = compose(*LARGER, "batch_size=256", "test_every=null")
-    assert largest_that_fits(config, prepare(config), CPU, 1) == 64
+    assert largest_that_fits(config, read_inputs(config), CPU, 1) == 64
 
 
 def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
@@ -227,7 +227,7 @@ import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg, matplot
 import fmbench.report.render.html
 from fmbench import report
 from fmbench.cli.main import main
-import fmbench.runs.runner
+import fmbench.runs.run
 import fmbench.search.grid
 from hydra.core.plugins import Plugins
 Plugins.instance()

@@ -23,7 +23,7 @@ from fmbench.records.reader import load_results
 from fmbench.records.record import Record, keys
 from fmbench.report.table.build import benchmark_table
 from fmbench.runs import attempt, source_code
-from fmbench.runs.saver import Saver
+from fmbench.runs.checkpointing import Saver
 from fmbench.runs.source_code import own_source
 from fmbench.tracking import settings
 

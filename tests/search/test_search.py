@@ -462,7 +462,7 @@ def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_path, monkeypatch):
-    from fmbench.runs.saver import Saver
+    from fmbench.runs.checkpointing import Saver
 
     save = Saver.save
     monkeypatch.setattr(Saver, "save", lambda self: False)

@@ -26,8 +26,9 @@ from fmbench.config.schema import LOGGERS
 from fmbench.core.errors import ConfigError, installs
 from fmbench.records.folder import mark_ended
 from fmbench.records.record import keys, recorded_config, recorded_overrides
-from fmbench.runs import attempt, runner
-from fmbench.runs.saver import Saver
+from fmbench.runs import attempt
+from fmbench.runs import run as runs
+from fmbench.runs.checkpointing import Saver
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -451,9 +452,9 @@ def test_a_run_that_cannot_begin_has_failed(name, monkeypatch):
 @pytest.mark.parametrize("name", TRACKERS)
 def test_ends_that_are_no_good_ones(name, status, in_mlflow, in_tensorboard, monkeypatch):
     if status == "pruned":
-        execute = runner.execute
+        execute = runs.execute
         monkeypatch.setattr(
-            runner, "execute", lambda **given: execute(**given, watch=lambda *_: True)
+            runs, "execute", lambda **given: execute(**given, watch=lambda *_: True)
         )
     record = run(name, *(["optimizer.lr=1e30"] if status == "diverged" else []))
     assert record.status == status
@@ -505,7 +506,7 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
 
 def test_no_tracker_is_imported_unless_it_is_chosen(tmp_path):
     script = (
-        "import sys, fmbench.cli, fmbench.runs.runner, fmbench.tracking; "
+        "import sys, fmbench.cli, fmbench.runs.run, fmbench.tracking; "
         "print({'mlflow', 'tensorboard'} & set(sys.modules))"
     )
     done = python("-c", script, cwd=tmp_path)

@@ -15,7 +15,7 @@ import fmbench
 from fmbench.config import whitelist
 from fmbench.core.errors import ConfigError
 from fmbench.models.resnet18 import ResNet18
-from fmbench.runs import assembly, attempt
+from fmbench.runs import attempt, prepare
 from fmbench.training import rehearsal
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import Device
@@ -60,7 +60,7 @@ def test_nets_of_tutorials_work(own, tmp_path, name, overrides, memory_format, j
     if name == "Squeezed":  # it cannot say what one picture shows
         return
     model = fmbench.load_model(tmp_path / "run")
-    images = torch.tensor(assembly.prepare(compose(*TINY)).dataset.test_images)
+    images = torch.tensor(prepare.read_inputs(compose(*TINY)).dataset.test_images)
     said = np.load(tmp_path / "run" / "predictions.npy")
     assert model(images).argmax(1).tolist() == said.tolist()
 
@@ -93,7 +93,7 @@ def test_an_optimizer_is_shown_the_parameters_of_the_net(own):
     """Muon takes matrices alone."""
     assert own("Matrices", "optimizer=adamw", *MUON).status == "completed"
     refused = compose(*TINY, "model=lenet5", "optimizer=adamw", *MUON)
-    raises_one_line(lambda: assembly.rehearse(refused), ConfigError, "Muon", "[6, 1, 5, 5]")
+    raises_one_line(lambda: prepare.rehearse(refused), ConfigError, "Muon", "[6, 1, 5, 5]")
 
 
 class Layer(nn.Module):
@@ -116,9 +116,9 @@ class Layer(nn.Module):
 
 def rehearsed(model, *overrides, memory_format="auto"):
     config = compose(*TINY, *overrides)
-    inputs = assembly.prepare(config)
+    inputs = prepare.read_inputs(config)
     device = Device(CPU, "fp32", 1, deterministic=False, memory_format=memory_format)
-    return assembly.make_trainer(config, inputs, model, device, flops=1)
+    return prepare.make_trainer(config, inputs, model, device, flops=1)
 
 
 @pytest.mark.parametrize(("model", "memory_format"), [

@@ -217,7 +217,7 @@ def test_what_is_of_another_kind_is_refused(change, state):
     wrong = copy.deepcopy(state)
     change(wrong)
     again = trainer()
-    with pytest.raises(Exception) as raised:  # noqa: PT011 - `saver.restore` says all in one line
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - `checkpointing.restore` says all in one line
         again.load_state_dict(wrong)
     assert "\n" not in str(raised.value) or not isinstance(raised.value, DamagedError)
 

@@ -10,7 +10,7 @@ from commands import CHECKOUT, TINY, compose, raises_one_line
 from fmbench.config import whitelist
 from fmbench.config.augmentation import Crop, Flip, Parts
 from fmbench.core.errors import ConfigError
-from fmbench.runs import assembly
+from fmbench.runs import prepare
 from fmbench.training.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
@@ -18,9 +18,9 @@ CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 
 def trainer(*overrides, flops=10**6):
     config = compose(*TINY, *overrides)
-    inputs = assembly.prepare(config)
-    model = assembly.make_model(config)
-    return assembly.make_trainer(config, inputs, model, CPU, flops), inputs
+    inputs = prepare.read_inputs(config)
+    model = prepare.make_model(config)
+    return prepare.make_trainer(config, inputs, model, CPU, flops), inputs
 
 
 def test_every_knob_arrives():
@@ -43,7 +43,7 @@ def test_every_knob_arrives():
 
 
 def test_device_is_set_up_as_asked():
-    device = assembly.prepare(compose(*TINY, "deterministic=true", "threads=1")).device
+    device = prepare.read_inputs(compose(*TINY, "deterministic=true", "threads=1")).device
     assert device.deterministic
     assert device.threads == 1
     assert torch.are_deterministic_algorithms_enabled()
@@ -90,9 +90,9 @@ def test_nets_are_placed_channels_last():
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/model").glob("*.yaml")), ids=str)
 def test_every_net_can_be_started_from_its_config(path):
     config = compose(*TINY, f"model={path.stem}")
-    assembly.rehearse(config)
+    prepare.rehearse(config)
     with torch.device("meta"):  # the largest has a gigabyte of weights
-        assert isinstance(assembly.make_model(config), torch.nn.Module)
+        assert isinstance(prepare.make_model(config), torch.nn.Module)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -133,7 +133,7 @@ def test_every_optimizer_goes_with_every_schedule(optimizer, scheduler):
 )  # fmt: skip
 def test_rehearsal_refuses(overrides, part):
     config = compose(*TINY, *overrides)
-    raises_one_line(lambda: assembly.rehearse(config), ConfigError, part)
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, part)
 
 
 def test_a_device_with_and_without_a_number_is_chosen(monkeypatch):
@@ -192,5 +192,5 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
         hydra.utils.execution_whitelist(whitelist.execution_whitelist()),
         pytest.raises(ConfigError),
     ):
-        assembly.make_model(config)
+        prepare.make_model(config)
     assert made == []

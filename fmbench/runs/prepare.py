@@ -44,7 +44,7 @@ class Inputs:
     device: Device
 
 
-def prepare(config: Mapping[str, Any]) -> Inputs:
+def read_inputs(config: Mapping[str, Any]) -> Inputs:
     """Check the config, read the data, draw the split, set up the device.
 
     Raises:
@@ -85,7 +85,7 @@ def rehearse(config: Mapping[str, Any]) -> None:
     parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
     with contextlib.suppress(RuntimeError):
         _optimizer_and_schedule(config, parameters, batches=100)
-    inputs = prepare(config)
+    inputs = read_inputs(config)
     if model is not None:
         _refuse_too_large(model, inputs.device)
 
@@ -116,7 +116,7 @@ def make_trainer(
 
     Args:
         config: resolved.
-        inputs: what `prepare` gave.
+        inputs: what `read_inputs` gave.
         model: on any device.
         device: with its precision chosen; that of the trainer has its memory format chosen too.
         flops: of the net; None, not known, counts as large.

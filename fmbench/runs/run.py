@@ -24,8 +24,8 @@ from fmbench.records.record import (
     recorded_overrides,
 )
 from fmbench.runs.attempt import Attempt, PrunedError, Watch
+from fmbench.runs.checkpointing import now
 from fmbench.runs.progress import Display, display_for
-from fmbench.runs.saver import now
 from fmbench.tracking import Tracking
 from fmbench.training.device import settings_kept
 from fmbench.training.trainer import DivergedError

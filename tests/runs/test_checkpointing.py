@@ -27,8 +27,9 @@ from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, FolderLock
 from fmbench.core.signals import SIGNALS, StopRequested
 from fmbench.records.folder import RunFolder
-from fmbench.runs import attempt, runner, saver
-from fmbench.runs.saver import Saver
+from fmbench.runs import attempt, checkpointing
+from fmbench.runs import run as runs
+from fmbench.runs.checkpointing import Saver
 from fmbench.training.checkpoint import Checkpoints, read_state, write_state
 from fmbench.training.trainer import Trainer
 
@@ -240,8 +241,8 @@ def test_a_run_that_diverged_is_at_its_end_too(tmp_path):
 def test_elapsed_times_add_up(stopped_run, monkeypatch, tmp_path):
     stopped_run(12)
     before = records(tmp_path)[0]["seconds"]
-    real = saver.time.perf_counter
-    monkeypatch.setattr(saver.time, "perf_counter", lambda: real() + 1000)  # another boot
+    real = checkpointing.time.perf_counter
+    monkeypatch.setattr(checkpointing.time, "perf_counter", lambda: real() + 1000)  # another boot
     run(tmp_path / "run")
     after = records(tmp_path)[0]["seconds"]
     assert after["train"] > before["train"] > 0
@@ -404,7 +405,7 @@ UNKNOWN = "the checkout has uncommitted changes, as it had then"
 def test_code_may_change_and_it_is_said(then, here, said, stopped_run, caplog):
     change_record(stopped_run(13), lambda record: record.update(git=then))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runner, "git_state", lambda: here)
+        patched.setattr(runs, "git_state", lambda: here)
         run(Path("run"))
     assert caplog.text.count(MAY_DIFFER) == (said is not None)
     assert said is None or f"{said}{MAY_DIFFER}" in caplog.text
@@ -509,7 +510,7 @@ def test_a_stop_is_heard_while_images_are_waited_for(number, monkeypatch, tmp_pa
         signal.raise_signal(number)
         raise AssertionError("goes on")
 
-    monkeypatch.setattr(attempt, "prepare", slow)
+    monkeypatch.setattr(attempt, "read_inputs", slow)
     with pytest.raises(StopRequested) as raised:
         run(tmp_path / "run")
     assert not raised.value.saved
@@ -579,7 +580,7 @@ def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tm
         raise StorageError("result.json: cannot be written: No space left on device")
 
     monkeypatch.setattr(Saver, "between", twice)
-    monkeypatch.setattr(runner.Attempt, "end", full)
+    monkeypatch.setattr(runs.Attempt, "end", full)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
 
@@ -707,7 +708,7 @@ def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
         raise GoneError("no such folder")
 
     written = []
-    for name in ("prepare", "make_trainer"):  # before and after it knows its net and device
+    for name in ("read_inputs", "make_trainer"):  # before and after it knows its net and device
         with monkeypatch.context() as patched:
             patched.setattr(attempt, name, gone)
             with pytest.raises(GoneError):
