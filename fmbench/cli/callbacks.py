@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fmbench.config import hydra_compat
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal
 from fmbench.config.sweep import (
@@ -114,7 +115,7 @@ class Preflight(Callback):
         """
         self._leave()
         job_return: JobReturn = kwargs["job_return"]
-        error = job_return._return_value  # noqa: SLF001 - looking at `return_value` writes the line
+        error = hydra_compat.value(job_return)
         if job_return.status == JobStatus.FAILED and isinstance(error, Exception):
             raise Refusal(error) from error
 

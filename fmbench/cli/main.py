@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
-from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -27,7 +26,7 @@ import fmbench
 from fmbench.cli.callbacks import AlreadyDone, SweepReport
 from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
-from fmbench.config import environment, sources, whitelist
+from fmbench.config import environment, hydra_compat, sources, whitelist
 from fmbench.config.messages import (
     Refusal,
     as_user_error,
@@ -110,7 +109,7 @@ def main() -> None:
 def _command() -> None:
     """What the command line asks for: a run, a sweep, or a look at what there is."""
     configuration.register()
-    parser = get_args_parser()
+    parser = hydra_compat.argument_parser()
     arguments = _arguments(parser)
     looks = _only_looks(arguments)
     if arguments.hydra_help:  # the same for every program and config
@@ -133,13 +132,7 @@ def _command() -> None:
                     environment.refuse_set(_composed(arguments.overrides))
             # Names of options, and what they say.
             shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
-        _run_hydra(
-            args=arguments,
-            args_parser=parser,
-            task_function=job,
-            config_path=str(configuration.CONFIG_DIR),
-            config_name="config",
-        )
+        hydra_compat.run_command(arguments, parser, job, configuration.CONFIG_DIR)
 
 
 def job(config: DictConfig, *, same_data: bool = True) -> float | None:
@@ -314,7 +307,7 @@ def _runs_at_once(context: Any) -> int | None:
     said = os.environ.get(environment.RUNS_AT_ONCE, "")
     if said.isdecimal():
         return int(said)
-    in_turn = str(context.launcher.get("_target_")).endswith(".BasicLauncher")
+    in_turn = hydra_compat.runs_in_turn(context.launcher)
     return 1 if context.mode != RunMode.MULTIRUN or in_turn else None
 
 
@@ -347,8 +340,9 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
             no such folder.
     """
     refuse_passwords(sys.argv[1:])
-    flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
-    parser.error = functools.partial(_refuse_flag, flags=flags)  # type: ignore[method-assign]
+    parser.error = functools.partial(  # type: ignore[method-assign]
+        _refuse_flag, flags=hydra_compat.flags(parser)
+    )
     parser.prog = "fmbench"
     # In the place of Hydra's, which takes one.
     parser.add_argument_group(conflict_handler="resolve").add_argument(

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hydra.core.utils import _save_config
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from fmbench.config import hydra_compat
 from fmbench.config.checks import CONFIG_DIR, GROUPS
 from fmbench.config.environment import VariableError
 from fmbench.config.overrides import close, for_key
@@ -118,9 +118,8 @@ def as_user_error(error: BaseException) -> UserError | None:
 def half_written(error: BaseException) -> Path | None:
     """The file that Hydra was writing when it met this exception; None where it was no such one."""
     for cause in _chain(error):
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
-            if frame.f_code is _save_config.__code__ and "file" in frame.f_locals:
-                return Path(frame.f_locals["file"].name)
+        if (path := hydra_compat.file_being_written(cause)) is not None:
+            return path
     return None
 
 
@@ -211,7 +210,7 @@ def _omegaconf_line(cause: OmegaConfBaseException, *, override: str) -> str:
         there = [str(name) for name in parent if name != "hydra"]
         found = re.search(rf"\+({re.escape(key)}[^=\s]*)=(.*)", override)
         typed = found[1] if found else key
-        root = OmegaConf.to_container(parent._get_root(), resolve=False)  # noqa: SLF001
+        root = OmegaConf.to_container(hydra_compat.root(parent), resolve=False)
         assert isinstance(root, dict)
         close = for_key(typed, found[2] if found else None, {str(k): v for k, v in root.items()})
         return f"{key}: no such key{close}; there are: {', '.join(there)}"

@@ -11,30 +11,18 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 import yaml
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import (
-    ImportlibResourcesConfigSource,
-)
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.version import VersionBase
-from omegaconf import Container, Node, OmegaConf
-from omegaconf.basecontainer import BaseContainer
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmbench.config import hydra_compat
+from fmbench.config.hydra_compat import FileConfigSource, ImportlibResourcesConfigSource
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import read_regular
 
@@ -245,43 +233,20 @@ class Bounded:
     """
 
     cost = 0
-    load_config = CachingConfigRepository.load_config
-    resolve_parse_tree = Container.resolve_parse_tree
-    to_content = BaseContainer._to_content
 
     @staticmethod
-    def remove() -> None:
-        """Put back what `install` has put these in the place of."""
-        CachingConfigRepository.load_config = Bounded.load_config  # type: ignore[method-assign]
-        Container.resolve_parse_tree = Bounded.resolve_parse_tree  # type: ignore[method-assign]
-        BaseContainer._to_content = Bounded.to_content  # type: ignore[method-assign]
+    def option(number: int) -> None:
+        """Begin an option, by its number in the composition from 1.
 
-    @staticmethod
-    def load(repository: CachingConfigRepository, config_path: str) -> ConfigResult | None:
-        """Load an option; there is a repository for each time that a config is composed."""
-        asked = vars(repository).get("asked", 0) + 1
-        vars(repository)["asked"] = asked
-        if asked > MOST_OPTIONS:
+        Raises:
+            ConfigError: there are too many.
+        """
+        if number > MOST_OPTIONS:
             raise ConfigError(
                 f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files "
                 "leads to itself"
             )
         Bounded.cost = 0
-        return Bounded.load_config(repository, config_path)
-
-    @staticmethod
-    def resolved(container: Container, *arguments: Any, **options: Any) -> Any:
-        """What an interpolation comes to."""
-        value = Bounded.resolve_parse_tree(container, *arguments, **options)
-        text = value._value() if isinstance(value, Node) else value
-        Bounded.count(5 + (len(text) // 20 if isinstance(text, str) else 0))
-        return value
-
-    @staticmethod
-    def content(*arguments: Any, **options: Any) -> Any:
-        """A part of a config as plain Python."""
-        Bounded.count(1)
-        return Bounded.to_content(*arguments, **options)
 
     @staticmethod
     def count(more: int) -> None:
@@ -297,12 +262,8 @@ class Bounded:
 
 def install() -> None:
     """Have Hydra read configs through this module; calling it again is harmless."""
-    Plugins.instance()  # it registers Hydra's own sources, and takes no others before them
-    registered = SourcesRegistry.instance().types
-    registered["file"], registered["pkg"] = ConfigFiles, ConfigPackages
-    CachingConfigRepository.load_config = Bounded.load  # type: ignore[method-assign,assignment]
-    Container.resolve_parse_tree = Bounded.resolved  # type: ignore[method-assign,assignment]
-    BaseContainer._to_content = Bounded.content  # type: ignore[method-assign]
+    hydra_compat.read_with(file=ConfigFiles, pkg=ConfigPackages)
+    hydra_compat.count_work(Bounded.option, Bounded.count)
     Bounded.cost = 0
     Plugins.instance().register(OwnFolders)
 
@@ -318,21 +279,8 @@ def hydra_alone() -> Iterator[None]:
     What that has initialized, stored and registered is out of the way, and afterwards as it was.
     Other threads wait.
     """
-    with _alone:
-        Plugins.instance()  # they register themselves, once
-        store, registry = ConfigStore.instance(), SourcesRegistry.instance()
-        before = Singleton._instances, BaseContainer._resolvers, store.repo, registry.types
-        its_own = (GlobalHydra, HydraConfig, JobRuntime, VersionBase)
-        Singleton._instances = {k: v for k, v in before[0].items() if k not in its_own}
-        BaseContainer._resolvers = dict(before[1])
-        # Hydra's own configs and those of its plugins.
-        store.repo = {k: v for k, v in before[2].items() if k.startswith(("hydra", "_"))}
-        registry.types = dict(before[3])
-        try:
-            yield
-        finally:
-            Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
-            Bounded.remove()
+    with _alone, hydra_compat.separate_state():
+        yield
 
 
 def _refuse_costly(path: Path, text: str) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from fmbench.config import hydra_compat
+
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
 TRUST_VARIABLE = "FMBENCH_TRUST"
 
@@ -48,8 +50,7 @@ TARGETS: Mapping[str, Mapping[str, str]] = {
 
 #: What a search may draw its values with.
 SAMPLERS = [
-    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaii_sampler",
-    "hydra_plugins.hydra_optuna_sweeper._impl.create_nsgaiii_sampler",
+    *hydra_compat.SAMPLER_FUNCTIONS,
     *(
         f"optuna.samplers.{name}Sampler"
         for name in (
@@ -71,8 +72,8 @@ _AROUND_RUNS = [
     "fmbench.cli.callbacks.RunLog",
     "fmbench.cli.callbacks.SweepReport",
     "fmbench.core.console.OneLine",
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    hydra_compat.BASIC_LAUNCHER,
+    hydra_compat.BASIC_SWEEPER,
     "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
     "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
     "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",

@@ -14,7 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench.config import checks as configuration
-from fmbench.config import whitelist
+from fmbench.config import hydra_compat, whitelist
 from fmbench.config.environment import RUNS_AT_ONCE
 from fmbench.config.messages import Refusal, refusal
 from fmbench.config.sweep import run_name
@@ -122,8 +122,7 @@ def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
     To be called where the error was raised: whether all runs share it is seen by its traceback,
     which does not travel.
     """
-    value = refusal(error) or error
-    return JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=value)
+    return hydra_compat.job_return(JobStatus.FAILED, refusal(error) or error, overrides)
 
 
 def gather(
@@ -185,8 +184,8 @@ def gather(
                 if ended is not None:
                     returns[place] = ended
                     del running[place]
-                    if isinstance(ended._return_value, Refusal):
-                        fault = fault or ended._return_value
+                    if isinstance(hydra_compat.value(ended), Refusal):
+                        fault = fault or hydra_compat.value(ended)
             time.sleep(LOOK)
         if listener.asked is not None:
             raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
@@ -207,7 +206,7 @@ def _outcome(
         return failed(overrides, RunDiedError(line))
     if ended is None:
         return None
-    value = ended._return_value
+    value = hydra_compat.value(ended)
     if isinstance(value, StopRequested):
         # Nobody may take it for a request to stop the sweep.
         said = "saved" if value.saved else "could not be saved"
@@ -221,7 +220,7 @@ def _outcome(
 
 
 def _all_saved(returns: Any) -> bool:
-    stops = [getattr(ended._return_value, "__cause__", None) for ended in returns]
+    stops = [getattr(hydra_compat.value(ended), "__cause__", None) for ended in returns]
     return all(stop.saved for stop in stops if isinstance(stop, StopRequested))
 
 

@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from fmbench.config import hydra_compat
 from fmbench.config.sweep import run_name
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, RunDiedError, StorageError, installs
@@ -221,13 +222,7 @@ class _Launch:
     def _failed(self, place: int, error: Exception) -> JobReturn:
         """A run that gave nothing, as a sweeper wants to know it."""
         log.error("%s: %s", self._name(place), error)
-        failed = JobReturn(
-            overrides=list(self.job_overrides[place]),
-            working_dir=str(Path.cwd()),
-            task_name=self.launcher.config.hydra.job.name,
-            status=JobStatus.FAILED,
-            _return_value=error,
-        )
+        failed = hydra_compat.job_return(JobStatus.FAILED, error, self.job_overrides[place])
         if isinstance(error, RunDiedError):
             self._mark(place, FAILED, str(error))
         return failed

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from fmbench.config import hydra_compat
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal
 from fmbench.config.schema import MAY_CHANGE
@@ -110,7 +111,7 @@ class GoingOn(Launcher):
         """
         places = range(initial_job_idx, initial_job_idx + len(job_overrides))
         returns = {
-            place: JobReturn(status=JobStatus.COMPLETED, _return_value=self.done[place])
+            place: hydra_compat.job_return(JobStatus.COMPLETED, self.done[place])
             for place in places
             if place in self.done
         }
@@ -173,7 +174,9 @@ def _records(folder: Path) -> Iterator[tuple[int, _Held]]:
 
 def _numbered(config: DictConfig) -> bool:
     """Whether the folders of runs are called by their numbers."""
-    return bool(config.hydra.sweep._get_node("subdir")._value() == "${hydra.job.num}")
+    folders = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(folders, dict)
+    return bool(folders["subdir"] == "${hydra.job.num}")
 
 
 def _digest(config: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
@@ -183,12 +186,12 @@ def _digest(config: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
 
 def _alone(returned: JobReturn) -> JobReturn:
     """A run whose process died has ended itself alone; its sweeper would end with it."""
-    error = returned._return_value
+    error = hydra_compat.value(returned)
     if returned.status != JobStatus.FAILED:
         return returned
     if isinstance(error, (Refusal, StopRequested)):
         raise error
     if not isinstance(error, PartialResultsError):  # of a process that died its launcher has told
         log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
-    returned.status, returned._return_value = JobStatus.COMPLETED, float("nan")
+    returned.status, returned.return_value = JobStatus.COMPLETED, float("nan")
     return returned

@@ -15,15 +15,12 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_optuna_sweeper._impl import (
-    OptunaSweeperImpl,
-    create_params_from_overrides,
-)
+from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fmbench.config import schema
+from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal, as_user_error
 from fmbench.config.sweep import search_keys
@@ -82,7 +79,7 @@ class Search(OptunaSweeperImpl):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.of_search = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
-        if self.of_search["jobs"] > 1 and config.hydra.launcher._target_.endswith("BasicLauncher"):
+        if self.of_search["jobs"] > 1 and hydra_compat.runs_in_turn(config.hydra.launcher):
             self.launcher = ProcessLauncher(n_jobs=self.of_search["jobs"])
             self.launcher.setup(
                 hydra_context=hydra_context, task_function=task_function, config=config
@@ -99,7 +96,7 @@ class Search(OptunaSweeperImpl):
         """
         given = self._parse_sweeper_params_config() + arguments
         try:
-            self.space, self.fixed, self.deleted = create_params_from_overrides(given)
+            self.space, self.fixed, self.deleted = hydra_compat.search_space(given)
         except (AssertionError, NotImplementedError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.params: {study.line(error)}") from error
         for key in self.fixed.keys() & self.space.keys():
@@ -235,7 +232,7 @@ class Search(OptunaSweeperImpl):
         except HydraException as error:  # values that cannot be together end their own trial
             said = str(as_user_error(error) or error)
         for job, ((trial, _), returned) in enumerate(zip(trials, returns, strict=True), first):
-            value = said if returned is None else returned._return_value
+            value = said if returned is None else hydra_compat.value(returned)
             failure = self.ledger.tell(trial, job, value)
             if failure is not None:
                 log.warning("failed: %s", failure)
@@ -249,8 +246,8 @@ class Search(OptunaSweeperImpl):
         returns = self.launcher.launch(overrides, initial_job_idx=first)
         for returned in returns:
             # Of other processes these come home as values.
-            if isinstance(returned._return_value, (Refusal, StopRequested)):
-                raise returned._return_value
+            if isinstance(hydra_compat.value(returned), (Refusal, StopRequested)):
+                raise hydra_compat.value(returned)
         return returns
 
     # The end

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, QMCSampler
 
+from fmbench.config import hydra_compat
 from fmbench.config.whitelist import SAMPLERS
 
 #: The seed of these is one of a whole design, not of a stream of random numbers.
@@ -36,7 +36,7 @@ def make(
     """
     sampler: Any = _instantiate(config)
     if isinstance(sampler, functools.partial):  # of a grid, which wants to know it
-        of_grid: BaseSampler = sampler(_grid(space))
+        of_grid: BaseSampler = sampler(hydra_compat.grid_of(space))
         return of_grid
     if isinstance(sampler, CmaEsSampler) and find_spec("cmaes") is None:
         raise ValueError("the sampler cmaes needs pip install cmaes")
@@ -57,10 +57,6 @@ def _instantiate(config: Any) -> Any:
 
 def cells(config: DictConfig, space: Mapping[str, BaseDistribution]) -> int | None:
     """How many trials there can be at most; None where there is no end."""
-    if not config._target_.endswith(".GridSampler"):
+    if not isinstance(_instantiate(config), functools.partial):
         return None
-    return math.prod(len(values) for values in _grid(space).values())
-
-
-def _grid(space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    return {name: OptunaSweeperImpl._to_grid_sampler_choices(each) for name, each in space.items()}
+    return math.prod(len(values) for values in hydra_compat.grid_of(space).values())

@@ -5,10 +5,11 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+
+from fmbench.config.hydra_compat import BasicSweeper
 
 
 class GridSweeper(BasicSweeper):
