@@ -1,11 +1,16 @@
 """`python -m fmbench`, and the command `fmbench`."""
 
+import sys
+
+from fmbench.cli.subcommands import dispatched
 from fmbench.core.console import import_from_here, open_all
 from fmbench.core.signals import stop_in_order
 
 
 def main() -> None:
-    """Run the command line; the import of all that it needs takes a while, and may be stopped."""
+    """Run a subcommand, or a run or a sweep; what they import takes a while, and may be stopped."""
+    if dispatched(sys.argv):
+        return
     open_all()
     stop_in_order()
     import_from_here()

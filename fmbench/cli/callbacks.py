@@ -10,6 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from fmbench.config.sweep import (
     total_runs,
 )
 from fmbench.config.trust import refuse_untrusted, typed
-from fmbench.core.console import logger, printed, say
+from fmbench.core.console import LogStream, logger, printed, say
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.core.files import LOCK_NAME, append_regular, read_regular, refuse_links
 from fmbench.records.folder import (
@@ -60,8 +62,39 @@ log = logger(__name__)
 _OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "test_every=null")
 
 
-class AlreadyDone(BaseException):
-    """The run that is to start is at its end; travels past Hydra as a `Refusal` does."""
+@dataclass
+class Command:
+    """What callbacks and runs have to tell the command that they are part of.
+
+    Attributes:
+        sweep: the folder of its sweep, once that has begun.
+        exit_status: 4 where runs of a sweep did not complete, 5 where something was not printed.
+    """
+
+    sweep: Path | None = None
+    exit_status: int = 0
+
+
+_command: ContextVar[Command] = ContextVar("command")
+
+
+def this_command() -> Command:
+    """The command that goes on; a run in another process than its sweep's tells nobody."""
+    return _command.get(Command())
+
+
+@contextmanager
+def command_begun() -> Iterator[Command]:
+    """Hydra makes the callbacks itself, so a command is known to them by its context."""
+    token = _command.set(command := Command())
+    try:
+        yield command
+    finally:
+        _command.reset(token)
+
+
+class AlreadyDone(Exception):  # noqa: N818 - no error, but what ends the command
+    """The run that is to start is at its end."""
 
     def __init__(self, record: Record, folder: Path) -> None:
         super().__init__(folder)
@@ -90,12 +123,11 @@ class Preflight(Callback):
             done = before is not None and is_done(before, resolved)
             if before is None or not done:
                 rehearse(resolved)
-            elif leftovers(folder, before):  # else it may be one that cannot be written to
-                with RunFolder(folder) as held_folder:
-                    held_folder.tidy(before)
-        if before is not None and done:
-            raise AlreadyDone(before, folder)
-        with _heard():
+            else:
+                if leftovers(folder, before):  # else it may be one that cannot be written to
+                    with RunFolder(folder) as held_folder:
+                        held_folder.tidy(before)
+                raise AlreadyDone(before, folder)
             # Before Hydra writes there what it composed; the run takes the lock over.
             self.run = RunFolder(folder)
         sweep = chosen(config.hydra, "sweep")
@@ -167,6 +199,8 @@ class RunLog(logging.FileHandler):
         refuse_foreign(folder, begun=True)
         super().__init__(filename, encoding=encoding)
 
+    handleError = LogStream.handleError  # noqa: N815 - logging's name
+
     def _open(self) -> Any:
         return open(self.baseFilename, "a", encoding=self.encoding, opener=append_regular)
 
@@ -174,20 +208,13 @@ class RunLog(logging.FileHandler):
 class SweepReport(Callback):
     """Says which run of how many this is; writes and prints the table when a sweep ends."""
 
-    #: Of the last sweep that ended in this process: 0, or 4 where a run did not complete.
-    exit_status = 0
-
-    #: Of the sweep that goes on in this process.
-    folder: Path | None = None
-
     def __init__(self) -> None:
         self.total: int | None = None
         self.begun = False  # Hydra ends a sweep also where its start was refused
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
-        SweepReport.exit_status = 0
-        SweepReport.folder = Path(config.hydra.sweep.dir)
+        this_command().sweep = Path(config.hydra.sweep.dir)
         self.begun = True
         self.total = total_runs(config)
 
@@ -226,15 +253,16 @@ class SweepReport(Callback):
             made = report.write(table, folder)
             if sys.stdout is not None:
                 lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
-        SweepReport.exit_status = SweepReport.exit_status or lost
+        command = this_command()
+        command.exit_status = command.exit_status or lost
         search = _search(folder) if is_search(config.hydra) else None
         if search is not None:
-            SweepReport.exit_status = _said_of_search(search) or SweepReport.exit_status
+            command.exit_status = _said_of_search(search) or command.exit_status
             return
         well = table.completed + table.pruned
         total = self.total or well + table.failed
         if well < total or table.exit_status:
-            SweepReport.exit_status = PartialResultsError.exit_status
+            command.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
 
 

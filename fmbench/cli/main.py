@@ -23,14 +23,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import fmbench
-from fmbench.cli.callbacks import AlreadyDone, SweepReport
+from fmbench.cli.callbacks import AlreadyDone, Command, command_begun, this_command
 from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
 from fmbench.config import environment, hydra_compat, sources, whitelist
 from fmbench.config.messages import (
-    Refusal,
     as_user_error,
     half_written,
+    raised_by,
     refusal,
     remove_half_written,
     sweep_hint,
@@ -41,7 +41,7 @@ from fmbench.config.sweep import is_search, search_keys
 from fmbench.config.trust import refuse_untrusted, typed
 from fmbench.core.console import Shown, complain, fails, logger, printed, say, show_as_text, silence
 from fmbench.core.errors import ConfigError, DataError, UserError
-from fmbench.core.signals import StopRequested, said_of
+from fmbench.core.signals import StopRequested
 from fmbench.records import provenance
 from fmbench.records.record import PRUNED
 from fmbench.runs import experiment
@@ -59,51 +59,58 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 def main() -> None:
     """Run the command line; exits with the status that `fmbench.core.errors` names."""
     if "--version" in sys.argv[1:]:
-        if status := printed("fmbench", lambda: say(f"fmbench {fmbench.__version__}")):
-            sys.exit(status)
-        return
-    SweepReport.exit_status, SweepReport.folder = 0, None
+        sys.exit(printed("fmbench", lambda: say(f"fmbench {fmbench.__version__}")))
     on_tab = {"-sc", "--shell-completion"} & set(sys.argv)
     told = sys.stderr is not None and sys.stderr.isatty() and not on_tab
     if told and (line := provenance.old_name()):
         complain("fmbench", line)
     wanted_traceback = os.environ.get(FULL_ERROR)
+    # Hydra then passes every error on, where it would print many lines and exit with status 1.
+    os.environ[FULL_ERROR] = "1"
     try:
-        # Hydra then passes every error on, where it would print many lines and exit with status 1.
-        os.environ[FULL_ERROR] = "1"
-        _command()
-    except AlreadyDone as already:
-        _already(already)
-    except StopRequested as stop:
-        _say_stopped(stop)
-        sys.exit(stop.exit_status)
-    except KeyboardInterrupt:
-        if SweepReport.folder is None:
-            _fail(said_of(signal.SIGINT), 130)
-        _say_stopped(StopRequested(signal.SIGINT, saved=False))
-        sys.exit(130)
-    except BrokenPipeError:
-        silence()
-    except BaseException as error:
-        nameless = isinstance(error, OSError) and error.errno and not error.filename
-        nameless = nameless and not half_written(error)
-        if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
-            sys.exit(printed("fmbench", lambda: say("")))
-        known = as_user_error(error)
-        if known is None or wanted_traceback == "1":
-            if isinstance(error, Refusal):
-                error.unpack()
-            raise
-        remove_half_written(error)
-        _fail(f"{known}{sweep_hint(str(known), sys.argv)}", known.exit_status)
+        with command_begun() as command:
+            error = raised_by(_command)
     finally:
         if wanted_traceback is None:
             os.environ.pop(FULL_ERROR, None)
         else:
             os.environ[FULL_ERROR] = wanted_traceback
-    status = printed("fmbench", lambda: None) if fails() else 0  # of --cfg job
-    if SweepReport.exit_status or status:
-        sys.exit(SweepReport.exit_status or status)
+    status = _status_after(error, command, traceback_wanted=wanted_traceback == "1")
+    if status:
+        sys.exit(status)
+
+
+def _status_after(error: BaseException | None, command: Command, *, traceback_wanted: bool) -> int:
+    """Say in a line what has ended the command; returns the exit status."""
+    if error is None:
+        # What --cfg job printed may still be held.
+        lost = printed("fmbench", lambda: None) if fails() else 0
+        return command.exit_status or lost
+    if isinstance(error, BrokenPipeError):
+        silence()
+        return command.exit_status
+    if isinstance(error, AlreadyDone):
+        record, folder = error.record, error.folder
+        complain("fmbench", f"this run is at its end already; nothing was changed in {folder}")
+        error = raised_by(lambda: _ended(record, folder, in_sweep=False))
+        if error is None:
+            return 0
+    if isinstance(error, KeyboardInterrupt):
+        if not isinstance(error, StopRequested):
+            error = StopRequested(signal.SIGINT, saved=False)
+        line = stopped_line(error, sys.argv[1:], sweep=command.sweep)
+        complain("fmbench", line, most=None)  # of a command no end is left out
+        return error.exit_status
+    nameless = isinstance(error, OSError) and error.errno and not error.filename
+    nameless = nameless and not half_written(error)
+    if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
+        return printed("fmbench", lambda: say(""))
+    known = as_user_error(error)
+    if known is None or traceback_wanted:
+        raise error
+    remove_half_written(error)
+    complain("fmbench", f"{known}{sweep_hint(str(known), sys.argv)}")
+    return known.exit_status
 
 
 def _command() -> None:
@@ -126,10 +133,11 @@ def _command() -> None:
         if looks:
             if sys.stdout is None:
                 sys.exit(printed("fmbench", lambda: None))
-            logging.raiseExceptions = False  # --info logs to standard output
             if arguments.config_dirs and (arguments.cfg or arguments.info):
                 with _initialize():
                     environment.refuse_set(_composed(arguments.overrides))
+            # --info logs to standard output, by a handler of Hydra's; then the process ends.
+            logging.raiseExceptions = False
             # Names of options, and what they say.
             shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
         hydra_compat.run_command(arguments, parser, job, configuration.CONFIG_DIR)
@@ -145,8 +153,6 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     from fmbench.runs.run import describe, execute
 
     show_as_text()  # in a process of a sweep too
-    # A log that takes no more is no reason for a traceback; what the run needs says so itself.
-    logging.raiseExceptions = False
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
@@ -196,7 +202,8 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     # That of a sweep is told at its end.
     if not (in_sweep and sys.stdout is None):
         lost = printed("fmbench", lambda: say(*said.split("\n")), only_there=False)
-        SweepReport.exit_status = SweepReport.exit_status or lost
+        command = this_command()
+        command.exit_status = command.exit_status or lost
     return record.objective
 
 
@@ -243,12 +250,9 @@ def run(
             )
         )
 
-    # A notebook may have learnt only from a refusal what to set.
-    trusted = os.environ.get(whitelist.TRUST_VARIABLE)
-    if trusted is not None:
-        whitelist.TRUSTED = trusted
     folders = [config_dir] if isinstance(config_dir, (str, Path)) else list(config_dir)
-    try:
+
+    def command() -> None:
         with (
             hydra_alone(),
             settings_kept(),
@@ -264,14 +268,14 @@ def run(
                 overrides=given,
                 with_log_configuration=False,
             )
-    except AlreadyDone as already:
-        return already.record
-    except BaseException as error:
+
+    error = raised_by(command)
+    if isinstance(error, AlreadyDone):
+        return error.record
+    if error is not None:
         known = as_user_error(error)
-        if isinstance(error, Refusal) and known in (None, error.error):
-            error.unpack()
         if known is None or known is error:
-            raise
+            raise error
         remove_half_written(error)
         raise known from error
     return done[0]
@@ -402,26 +406,6 @@ def _vet(overrides: Sequence[str]) -> None:
 def _composed(overrides: Sequence[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
-
-
-def _say_stopped(stop: StopRequested) -> None:
-    """Say what stopped the run, or the sweep, and the command that goes on."""
-    line = stopped_line(stop, sys.argv[1:], sweep=SweepReport.folder)
-    complain("fmbench", line, most=None)  # of a command no end is left out
-
-
-def _fail(line: str, status: int) -> None:
-    complain("fmbench", line)
-    sys.exit(status)
-
-
-def _already(already: AlreadyDone) -> None:
-    """Say again how a run has ended that is at its end."""
-    complain("fmbench", f"this run is at its end already; nothing was changed in {already.folder}")
-    try:
-        _ended(already.record, already.folder, in_sweep=False)
-    except UserError as error:
-        _fail(str(error), error.exit_status)
 
 
 def _epochs_done(folder: Path) -> int:

@@ -13,7 +13,7 @@ from fmbench.config.overrides import quoted
 from fmbench.config.published import LAST_EPOCH, comparable, in_words
 from fmbench.config.whitelist import TRUST_VARIABLE, trusted
 from fmbench.core.errors import one_line
-from fmbench.core.signals import StopRequested
+from fmbench.core.signals import StopRequested, said_of
 from fmbench.records.record import Record
 
 
@@ -84,7 +84,7 @@ def stopped_line(
         sweep: the folder of the sweep that the run is one of.
     """
     if stop.folder is None and sweep is None:
-        return str(stop)
+        return said_of(stop.number)
     key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
     folder = str(Path(sweep or stop.folder or "").absolute())
     if not folder.isprintable():  # the current one is not; whoever goes on is in it
@@ -128,13 +128,9 @@ def _from_anywhere(arguments: Sequence[str]) -> list[str]:
 
 def _program() -> str:
     """The Python that runs this, as short as a shell takes it."""
-    here = Path(sys.executable)
-    for name in ("python", here.name):
-        found = Path(shutil.which(name) or "")
-        # By folder too: the Pythons of all virtual environments lead to the one they were made of.
-        if found.parent == here.parent and found.samefile(here):
-            return name
-    return str(here)
+    # By folder: the Pythons of all virtual environments are links to the one they were made of.
+    found = Path(shutil.which("python") or "")
+    return "python" if found.parent == Path(sys.executable).parent else sys.executable
 
 
 def short_path(folder: Path) -> str:

@@ -6,9 +6,8 @@ import inspect
 import re
 import shlex
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -34,13 +33,16 @@ class Refusal(BaseException):
         super().__init__(error)
         self.error = error
 
-    def unpack(self) -> NoReturn:
-        """Raise what it carries, as if nothing had carried it."""
-        context = self.error.__context__
-        try:
-            raise self.error
-        finally:
-            self.error.__context__ = context
+
+def raised_by(call: Callable[[], object]) -> BaseException | None:
+    """What a call raises, taken out of its `Refusal`; None where it ends well."""
+    try:
+        call()
+    except Refusal as refusal:
+        return refusal.error
+    except BaseException as error:  # noqa: BLE001 - the caller raises it, or says it in a line
+        return error
+    return None
 
 
 def refusal(error: BaseException) -> Refusal | None:

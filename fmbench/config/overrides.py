@@ -110,20 +110,6 @@ _SYNONYMS = {
     "search_space": "hydra.sweeper.params",
 }
 
-#: What is called like a command.
-_COMMANDS = {
-    "report": "python -m fmbench.report",
-    "compare": "python -m fmbench.report compare",
-    "predict": "python -m fmbench.predict",
-    "preview": "python -m fmbench.preview",
-    "help": "python -m fmbench --help",
-    "version": "python -m fmbench --version",
-    "train": "python -m fmbench, without it",
-    "run": "python -m fmbench, without it",
-    "sweep": "python -m fmbench -m",
-    "multirun": "python -m fmbench -m",
-}
-
 
 def quoted(text: str) -> str:
     """A text as Hydra's override grammar and OmegaConf's interpolations take it for itself."""
@@ -149,8 +135,7 @@ def mended(overrides: Sequence[str]) -> list[str]:
         if rest and re.fullmatch(r"[\w./@+~-]+=(.*,)?", text):
             raise ConfigError(_spaces(text, rest[0], "".join([text, *rest])))
         if text and "=" not in text and not text.startswith("~"):
-            before = overrides[place - 1] if place else ""
-            raise ConfigError(_without_value(text, before, overrides[place + 1 :]))
+            raise ConfigError(_without_value(text, overrides[place + 1 :]))
     return [_mended(text) for text in overrides]
 
 
@@ -193,7 +178,7 @@ def _home(override: str, name: str) -> str:
 # What to type instead
 
 
-def _without_value(text: str, before: str, rest: Sequence[str]) -> str:
+def _without_value(text: str, rest: Sequence[str]) -> str:
     """What to type instead of a word that is no KEY=VALUE."""
     follows = next(iter(rest), "")
     if follows.startswith("="):
@@ -204,23 +189,14 @@ def _without_value(text: str, before: str, rest: Sequence[str]) -> str:
     if places := meant(name):
         said = shlex.quote(f"{places[0]}={value or 'VALUE'}")
         return f"{text.rstrip(':')}: has no value; write {said}"
-    if text[0] in "\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}":
-        return f"{text}: begins with {text[0]!r}, which is no hyphen; write -{text.lstrip(text[0])}"
-    if text in _COMMANDS:
-        return f"{text}: is no KEY=VALUE; did you mean {_COMMANDS[text]}?"
     groups = [group for group, options in _options().items() if text in options]
     if groups:
         group = min(groups, key=lambda name: name not in GROUPS)
         return f"{text}: is no KEY=VALUE; did you mean {group}={text}?"
-    if text.endswith((".yaml", ".yml")):
-        return (
-            f"{text}: files are not given by their names; of options of your own, write "
-            "--config-dir FOLDER GROUP=OPTION, for FOLDER/GROUP/OPTION.yaml"
-        )
-    if "=" in before and re.fullmatch(r"[\w.+-]+", text):
-        values = ",".join([before, text, *itertools.takewhile(_is_bare, rest)])
-        return f"{text}: is no KEY=VALUE; several values stand between commas, as {values}"
-    return f"{text}: is no KEY=VALUE, as epochs=3 is; --help lists the keys"
+    return (
+        f"{text}: is no KEY=VALUE, as epochs=3 is, or seed=0,1,2 with -m; a subcommand (report, "
+        "compare, preview, predict) comes first; --help lists the keys"
+    )
 
 
 def _spaces(text: str, follows: str, whole: str) -> str:

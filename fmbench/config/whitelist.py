@@ -10,9 +10,6 @@ from fmbench.config import hydra_compat
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
 TRUST_VARIABLE = "FMBENCH_TRUST"
 
-#: Its value, read before any config is: Hydra can set variables for a job from its config.
-TRUSTED = os.environ.get(TRUST_VARIABLE, "")
-
 _MODELS = {
     "alexnet": "AlexNet",
     "alexnet_light": "AlexNetLight",
@@ -71,6 +68,7 @@ _AROUND_RUNS = [
     "fmbench.cli.callbacks.Preflight",
     "fmbench.cli.callbacks.RunLog",
     "fmbench.cli.callbacks.SweepReport",
+    "fmbench.core.console.LogStream",
     "fmbench.core.console.OneLine",
     hydra_compat.BASIC_LAUNCHER,
     hydra_compat.BASIC_SWEEPER,
@@ -98,8 +96,9 @@ def execution_whitelist(group: str | None = None) -> list[str]:
 
 
 def trusted() -> list[str]:
-    """The packages that `FMBENCH_TRUST` names."""
-    return [name.strip() for name in TRUSTED.split(",") if name.strip()]
+    """The packages that `FMBENCH_TRUST` names; a config that sets variables is refused before."""
+    named = os.environ.get(TRUST_VARIABLE, "")
+    return [name.strip() for name in named.split(",") if name.strip()]
 
 
 def trust_needed(config: Mapping[str, Any]) -> str | None:

@@ -92,6 +92,13 @@ class OneLine(logging.Filter):
         return True
 
 
+class LogStream(logging.StreamHandler[Any]):
+    """A log on a stream; that it takes no more ends no run, and is no reason for a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing: what a run needs says so itself."""
+
+
 _ONE_LINE = OneLine()
 
 

@@ -14,10 +14,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench.config import checks as configuration
-from fmbench.config import hydra_compat, whitelist
+from fmbench.config import hydra_compat
 from fmbench.config.environment import RUNS_AT_ONCE
 from fmbench.config.messages import Refusal, refusal
 from fmbench.config.sweep import run_name
+from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core import machine
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, RunDiedError
@@ -56,7 +57,7 @@ class Task:
     def __init__(self, function: TaskFunction, threads: int | None) -> None:
         self.function = function
         self.threads = threads
-        self.trusted = whitelist.TRUSTED
+        self.trusted = os.environ.get(TRUST_VARIABLE, "")
         #: Where submitit hides GPUs: what CUDA_VISIBLE_DEVICES is to be, perhaps None, in a tuple.
         self.visible_gpus: tuple[str | None] | None = None
         #: How many runs of the sweep share a machine; None where that is not known.
@@ -72,7 +73,7 @@ class Task:
             if self.visible_gpus[0] is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = self.visible_gpus[0]
         # Where the process has another environment, the user's packages are trusted all the same.
-        whitelist.TRUSTED = self.trusted
+        os.environ[TRUST_VARIABLE] = self.trusted
         if config.threads is None:
             most = machine.threads()
             config.threads = min(self.threads or most, most)

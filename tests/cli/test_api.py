@@ -256,9 +256,8 @@ def test_runs_in_two_threads_wait_for_each_other(tmp_path, undisturbed):
 
 
 def test_a_package_that_is_trusted_after_a_refusal_is(tmp_path, monkeypatch):
-    from fmbench.config import whitelist
 
-    monkeypatch.setattr(whitelist, "TRUSTED", "")
+    monkeypatch.setenv("FMBENCH_TRUST", "")
     net = [*TINY, "model._target_=torch.nn.Identity", f"hydra.run.dir={tmp_path / 'here'}"]
     raises_one_line(lambda: fmbench.run(net), ConfigError, "FMBENCH_TRUST")
     monkeypatch.setenv("FMBENCH_TRUST", "torch.nn")

@@ -16,7 +16,6 @@ from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 
 import fmbench as package
 from fmbench.cli import main as cli
-from fmbench.config import whitelist
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.core.files import LOCK_NAME
 from fmbench.search import best
@@ -584,7 +583,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
     status, _, err = command(*arguments)
     assert status == 2
     assert "mypackage.Linear" in err
-    monkeypatch.setattr(whitelist, "TRUSTED", "mypackage")
+    monkeypatch.setenv("FMBENCH_TRUST", "mypackage")
     status, _, err = command(*arguments)
     assert status == 0, err
     (record,) = records(tmp_path)

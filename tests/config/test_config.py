@@ -141,7 +141,7 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
 
 
 def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
-    monkeypatch.setattr(whitelist, "TRUSTED", "")
+    monkeypatch.setenv("FMBENCH_TRUST", "")
     listed = {group: whitelist.execution_whitelist(group) for group in TARGETS}
     for name in (*listed["model"], *listed["optimizer"], *listed["scheduler"]):
         assert "*" not in name
@@ -195,7 +195,7 @@ def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
 
 def test_trust_adds_packages_to_the_whitelist(monkeypatch):
     assert not any(name.startswith("mine") for name in whitelist.execution_whitelist())
-    monkeypatch.setattr(whitelist, "TRUSTED", "mine, theirs.nets")
+    monkeypatch.setenv("FMBENCH_TRUST", "mine, theirs.nets")
     assert {"mine.*", "theirs.nets.*"} <= set(whitelist.execution_whitelist())
 
 

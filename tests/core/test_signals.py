@@ -21,7 +21,6 @@ from fmbench import __main__, report
 from fmbench.cli import callbacks
 from fmbench.cli.summary import stopped_line
 from fmbench.config import checks as configuration
-from fmbench.config import whitelist
 from fmbench.config.trust import refuse_untrusted
 from fmbench.core.signals import SIGNALS, StopRequested, listening, stop_in_order
 
@@ -139,7 +138,7 @@ def test_a_sweep_goes_on_by_its_own_command():
 
 def test_the_command_that_goes_on_does_so_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(whitelist, "TRUSTED", "mine, torch.nn")
+    monkeypatch.setenv("FMBENCH_TRUST", "mine, torch.nn")
     stop = StopRequested(signal.SIGTERM, saved=True)
     given = [
         "--config-dir",

@@ -24,7 +24,6 @@ from commands import CHECKOUT, TINY, fmbench, records
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from fmbench.config import whitelist
 from fmbench.config.messages import Refusal, as_user_error
 from fmbench.core import machine
 from fmbench.core.errors import (
@@ -284,7 +283,7 @@ def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share,
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    monkeypatch.setattr(whitelist, "TRUSTED", whitelist.TRUSTED)
+    monkeypatch.setenv("FMBENCH_TRUST", "")
     task = of_gather.Task(lambda config: config.threads, share)
     assert task(OmegaConf.create({"threads": given})) == expected
 

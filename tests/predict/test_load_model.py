@@ -15,7 +15,6 @@ from commands import CHECKOUT, KEPT, TINY, compose, raises_one_line, written
 from torch import nn
 
 import fmbench
-from fmbench.config import whitelist
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.data import fashion_mnist
 from fmbench.models.lenet5 import LeNet5
@@ -184,7 +183,7 @@ def own_net(tmp_path, monkeypatch):
         "        return self.third(self.second(hidden)) @ self.drawn\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(whitelist, "TRUSTED", "hardnet")
+    monkeypatch.setenv("FMBENCH_TRUST", "hardnet")
     # No file in conf/model is needed to name a class.
     return ["model._target_=hardnet.Hard", "~model.channels", "~model.classes", "+model.width=16"]
 
@@ -215,7 +214,7 @@ def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, ca
 
 def test_a_net_of_ones_own_needs_trust_again(tmp_path, own_net, monkeypatch):
     kept(tmp_path / "run", *own_net)
-    monkeypatch.setattr(whitelist, "TRUSTED", "")
+    monkeypatch.setenv("FMBENCH_TRUST", "")
     raises_one_line(
         lambda: fmbench.load_model(tmp_path / "run"), ConfigError, "hardnet.Hard", "FMBENCH_TRUST"
     )

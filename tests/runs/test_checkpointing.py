@@ -21,7 +21,6 @@ from commands import CHECKOUT, TINY, fmbench, records
 import fmbench as package
 from fmbench.cli.main import main
 from fmbench.cli.summary import stopped_line
-from fmbench.config import whitelist
 from fmbench.core import machine
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, FolderLock
@@ -46,7 +45,7 @@ def _here(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO", logger="fmbench")
     with pytest.MonkeyPatch.context() as trust:  # which tests do not undo
-        trust.setattr(whitelist, "TRUSTED", "tutorials")
+        trust.setenv("FMBENCH_TRUST", "tutorials")
         yield
 
 

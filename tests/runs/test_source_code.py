@@ -15,7 +15,6 @@ from torch import nn
 from torchvision.models import get_model
 
 import fmbench
-from fmbench.config import checks
 from fmbench.core.errors import StorageError
 from fmbench.core.signals import StopRequested
 from fmbench.models.lenet5 import LeNet5
@@ -60,7 +59,7 @@ FILES = {
 def own(tmp_path, monkeypatch):
     """Write a package `own` with these files (changed where given), and import it anew."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(checks, "TRUSTED", "own")
+    monkeypatch.setenv("FMBENCH_TRUST", "own")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def write(**changed):
@@ -384,7 +383,7 @@ def test_runs_without_source_share_a_row_with_nothing(own, tmp_path, monkeypatch
     exec("def forward(self, x):\n    return self.layer(x.flatten(1))", made := {})
     module.Net.forward = made["forward"]
     module.Net.__module__ = "builtins"
-    monkeypatch.setattr(checks, "TRUSTED", "own,builtins")
+    monkeypatch.setenv("FMBENCH_TRUST", "own,builtins")
     stop(tmp_path / "runs" / "0", monkeypatch)
     first = run(tmp_path / "runs" / "0")
     assert (first.status, len(first.restarts)) == ("completed", 1)  # it is known again

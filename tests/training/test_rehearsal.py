@@ -12,7 +12,6 @@ from commands import fmbench as run_command
 from torch import nn
 
 import fmbench
-from fmbench.config import whitelist
 from fmbench.core.errors import ConfigError
 from fmbench.models.resnet18 import ResNet18
 from fmbench.runs import attempt, prepare
@@ -27,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def own(monkeypatch, tmp_path):
     """Runs a net of `tutorials`, which is trusted."""
-    monkeypatch.setattr(whitelist, "TRUSTED", "tutorials")
+    monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
 
     def run(name, *overrides):
         chosen = [f"model._target_=tutorials.{name}", "~model.channels", "~model.classes"]
