@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -25,10 +26,8 @@ from benchmarks.frame import Timed, Work
 from fmbench.config import checks as configuration
 from fmbench.core.signals import Listener
 from fmbench.runs import prepare
-from fmbench.runs.attempt import CPU_TICK
-from fmbench.runs.checkpointing import Saver
-from fmbench.runs.progress import Display, Ticker
-from fmbench.training.checkpoint import Checkpoints
+from fmbench.runs.checkpointing import RunState
+from fmbench.runs.progress import Display
 from fmbench.training.cost import count_flops
 from fmbench.training.device import MEMORY_FORMATS, Device, choose_precision, settings_kept
 from fmbench.training.trainer import Trainer, train_epoch
@@ -163,13 +162,11 @@ def contenders(setup: Setup, seconds: float, *, usual: bool = True) -> tuple[dic
 def whole_epochs(setup: Setup, images: int) -> Work:
     """Epochs of the first so many images as a run goes through them, with a display of nothing."""
     trainer = setup.make_trainer(images)
-    saver: Any = Saver(
-        *(None, trainer, None),  # type: ignore[arg-type]
-        checkpoints=Checkpoints(Path(), Path(), every=0),
-        listener=Listener(),
-        since=0.0,
-    )
-    epochs = trainer.fit(Ticker(Display(), CPU_TICK), saver.between)
+    nowhere: Any = SimpleNamespace(checkpoints=(Path(), Path()))
+    record: Any = None
+    state = RunState({"checkpoint_every": 0}, record, nowhere, Listener())
+    display = Display(trainer.epochs, images, shown=False)
+    epochs = trainer.fit(display.report, state.after_batch)
     return lambda: images if next(epochs) else 0
 
 

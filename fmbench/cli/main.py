@@ -48,7 +48,7 @@ from fmbench.runs import experiment
 
 if TYPE_CHECKING:
     from fmbench.records.record import Record
-    from fmbench.runs.attempt import Watch
+    from fmbench.runs.run import Watch
 
 log = logger(__name__)
 
@@ -149,7 +149,6 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     In a sweep, a run that diverges or raises ends itself alone and returns NaN; only a fault that
     every run shares, of the storage or of the `same_data`, ends the sweep.
     """
-    from fmbench.runs.progress import display_for
     from fmbench.runs.run import describe, execute
 
     show_as_text()  # in a process of a sweep too
@@ -160,7 +159,6 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
         run_of = _run_of(config, context)
         record = execute(
             folder=folder,
-            display=display_for,
             in_sweep=in_sweep,
             watch=_watch(config, context) if in_sweep else None,
             **run_of,
@@ -230,7 +228,6 @@ def run(
         UserError: the config, the data or the run folder is at fault.
         KeyboardInterrupt: the run was asked to stop.
     """
-    from fmbench.runs.progress import Display
     from fmbench.runs.run import execute
     from fmbench.training.device import settings_kept
 
@@ -245,7 +242,7 @@ def run(
         done.append(
             execute(
                 folder=Path(context.runtime.output_dir),
-                display=lambda _epochs, _images: Display(),
+                shown=False,
                 **_run_of(config, context),
             )
         )

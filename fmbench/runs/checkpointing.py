@@ -1,8 +1,10 @@
-"""Saves a run while it goes on, so that it can end at any moment and go on from there."""
+"""What of a run outlives its process: record, clock, folder, checkpoints; and how it resumes."""
 
 import json
 import re
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,143 +13,204 @@ from fmbench.core.console import logger
 from fmbench.core.errors import StorageError, UserError
 from fmbench.core.signals import Listener, StopRequested
 from fmbench.records.folder import RunFolder
-from fmbench.records.record import Record
+from fmbench.records.record import DIVERGED, FINAL, PRUNED, Record
 from fmbench.records.validation import UnreadableError, to_row
-from fmbench.training.checkpoint import Checkpoints, DamagedError
+from fmbench.training.checkpoint import Checkpoints, DamagedError, bounds
 from fmbench.training.device import is_out_of_memory
 from fmbench.training.restore import require_number
 from fmbench.training.trainer import Trainer
 
 log = logger(__name__)
 
-#: What a record knows of the epochs that ended.
-PROGRESS = (
+#: The metrics of an epoch, by the names that they have in a history and in a record.
+METRICS = {
     *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
-    *("test_loss", "test_accuracy", "best_test_accuracy", "best_test_epoch"),
-    *("seconds", "images_per_second", "peak_memory"),
-)
+    *("test_loss", "test_accuracy"),
+}
 
 #: What a line of history holds.
-_OF_A_LINE = {
-    *("epoch", "learning_rate", "seconds", "train_loss", "train_accuracy"),
-    *("validation_loss", "validation_accuracy", "test_loss", "test_accuracy"),
+_OF_A_LINE = {"epoch", "learning_rate", "seconds", *METRICS}
+
+#: What a record knows of the epochs that ended.
+_PROGRESS = {
+    *("best_test_accuracy", "best_test_epoch", "seconds", "images_per_second", "peak_memory"),
+    *METRICS,
 }
 
 
-class Saver:
-    """Writes checkpoints when they are due, and when the run is asked to stop.
+class RunState:
+    """One start of a run: it alone owns the run's record, clock, locked folder and checkpoints.
 
     Args:
-        folder: of the run.
-        trainer: that trains.
-        record: kept up to date by the run.
-        checkpoints: where and when.
-        listener: hears what asks the run to stop.
-        since: of `time.perf_counter`, when the run began.
+        config: resolved.
+        record: brought up to date by `fmbench.runs.run` as the run goes on.
+        folder: locked for this process.
+        listener: notes the signals that ask the run to stop.
+        before: the record that the folder holds, where the run was started before.
+
+    Attributes:
+        trainer: trains the model; None until it is built.
+        checkpoint: the newest one, from its reading until the trainer resumes from it.
+        history: a line for each epoch that has ended.
     """
 
     def __init__(
         self,
-        folder: RunFolder,
-        trainer: Trainer,
+        config: Mapping[str, Any],
         record: Record,
-        *,
-        checkpoints: Checkpoints,
+        folder: RunFolder,
         listener: Listener,
-        since: float,
+        before: Record | None = None,
     ) -> None:
-        self.folder = folder
-        self.trainer = trainer
-        self.record = record
-        self.checkpoints = checkpoints
-        self.listener = listener
-        self.since = since
+        self.config = config
+        self.record, self.before = record, before
+        self.folder, self.listener = folder, listener
+        self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
+        self.trainer: Trainer | None = None
+        self.checkpoint: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
+        self.resumed = before is None  # from here on `record` knows more than `before`
+        self.start_clock()
 
-    def resume(self, state: dict[str, Any] | None, images: int) -> None:
-        """Go on from a checkpoint; without one, from the beginning.
+    def start_clock(self) -> None:
+        """Let the total time of the run begin now."""
+        self.start = time.perf_counter()
 
-        Args:
-            state: of the newest, as `Checkpoints.read` gave it.
-            images: in an epoch.
+    def read_checkpoint(self, trainer: Trainer) -> None:
+        """Take the trainer, and read the newest checkpoint that is whole, if there is one.
+
+        Raises:
+            StopRequested: the run was asked to stop; nothing has to be saved.
+            StorageError: a checkpoint cannot be read, or is larger than one of this run.
+        """
+
+        def stop_if_asked() -> None:
+            if self.listener.asked is not None:
+                raise StopRequested(self.listener.asked, saved=True)
+
+        self.trainer = trainer
+        if self.before is not None:
+            scheduler = getattr(trainer.schedule, "scheduler", None)
+            epochs = self.config["epochs"]
+            most = bounds(trainer.model, trainer.optimizer, scheduler, epochs=epochs)
+            self.checkpoint = self.checkpoints.read(most, stop_if_asked)
+
+    def resume(self) -> None:
+        """Resume from the checkpoint, or start again from the beginning where there is none.
 
         Raises:
             StorageError: the checkpoint is of another run, or of other code.
         """
         record = self.record
-        restart = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
-        if state is None:
+        restart: dict[str, Any] = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
+        if self.checkpoint is None:
             damaged = ", ".join(path.name for path in self.checkpoints.damaged)
-            why = (
+            reason = (
                 f"what its last start saved is damaged ({damaged})"
                 if damaged
                 else "nothing was saved of its last start"
             )
-            log.info("starts again from the beginning: %s", why)
+            log.info("starts again from the beginning: %s", reason)
         else:
-            saved, self.history = restore(self.trainer, state, record, self.checkpoints.path)
-            for name in PROGRESS:
-                setattr(record, name, getattr(saved, name))
-            # Up to here; from here on the clock goes on.
-            self.since -= record.seconds["total"]
-            position = self.trainer.position
-            restart |= {"epoch": position.epoch, "images": position.seen}
-            restart["changed"] = changed = changed_since(saved, record)
-            log.info(
-                "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
-                min(position.epoch + 1, self.trainer.epochs),
-                self.trainer.epochs,
-                f"{position.seen:,}",
-                f"{images:,}",
-                state["at"],
-            )
-            reasons = [f"{', '.join(changed)} changed since"] if changed else []
-            if "git" not in changed and record.git and record.git["dirty"]:
-                # Which changes the checkout had then, nobody has written down.
-                reasons.append("the checkout has uncommitted changes, as it had then")
-            if reasons:
-                log.warning(
-                    "%s: the bits may be others than those of a run in one go", "; ".join(reasons)
-                )
+            restart |= self._resume_from(self.checkpoint["at"])
         self.folder.write_history(self.history)
         record.restarts.append(restart)
+        self.resumed = True
+        self.folder.write_record(record)  # that it was started again outlives a second kill
 
-    def between(self) -> None:
-        """Save if that is due or the run is asked to stop; called after every batch.
+    def _resume_from(self, written_at: str) -> dict[str, Any]:
+        """Resume; returns where, and what has changed since the checkpoint was written."""
+        record, saved = self.record, self.load_checkpoint()
+        assert self.trainer is not None
+        for name in _PROGRESS:
+            setattr(record, name, getattr(saved, name))
+        self.start -= record.seconds["total"]
+        position, epochs = self.trainer.position, self.trainer.epochs
+        log.info(
+            "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
+            min(position.epoch + 1, epochs),
+            epochs,
+            f"{position.seen:,}",
+            f"{len(self.trainer.loader.labels):,}",
+            written_at,
+        )
+        changed = changed_since(saved, record)
+        reasons = [f"{', '.join(changed)} changed since"] if changed else []
+        if "git" not in changed and record.git and record.git["dirty"]:
+            # Which changes the checkout had then, nobody has written down.
+            reasons.append("the checkout has uncommitted changes, as it had then")
+        if reasons:
+            log.warning(
+                "%s: the bits may be others than those of a run in one go", "; ".join(reasons)
+            )
+        return {"epoch": position.epoch, "images": position.seen, "changed": changed}
+
+    def load_checkpoint(self) -> Record:
+        """Load the checkpoint, which may be a stranger's, into the trainer.
+
+        Returns:
+            The record of the run when the checkpoint was written.
 
         Raises:
-            StopRequested: it is.
+            StorageError: the checkpoint is of another run, of other code, or of no run.
         """
-        if self.listener.asked is not None:
-            self._stop(self.listener.asked)
-        if self.checkpoints.due_within():
-            self.save()
+        trainer, state, path = self.trainer, self.checkpoint, self.checkpoints.path
+        assert trainer is not None
+        assert state is not None
+        self.checkpoint = None
+        try:
+            saved = _record(state)
+            _refuse_other(saved, self.record, path)
+            self.history = _history(state["history"], trainer.epochs)
+            trainer.load_state_dict(state["trainer"])
+        except UserError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            ours = isinstance(error, (DamagedError, UnreadableError))
+            reason = str(error) if ours else type(error).__name__
+            raise StorageError(
+                f"{path}: does not fit this model, optimizer and schedule ({reason}); remove it to "
+                "start from the beginning"
+            ) from error
+        return saved
+
+    def after_batch(self) -> None:
+        """Save if that is due, or if the run is asked to stop.
+
+        Raises:
+            StopRequested: the run is asked to stop.
+        """
+        self._save_if(due=self.checkpoints.due_within())
 
     def after_epoch(self, line: dict[str, Any]) -> None:
-        """Note an epoch's line of history, and save as `between` does.
+        """Note a line of history, and save as `after_batch` does unless it is the last.
 
         Raises:
-            StopRequested: the run is asked to stop, and is not at its end.
+            StopRequested: the run is asked to stop.
         """
+        assert self.trainer is not None
         self.history.append(line)
-        if self.trainer.position.epoch == self.trainer.epochs:
-            return
+        done = self.trainer.position.epoch
+        if done < self.trainer.epochs:
+            self._save_if(due=self.checkpoints.due_after(done))
+
+    def _save_if(self, *, due: bool) -> None:
         if self.listener.asked is not None:
-            self._stop(self.listener.asked)
-        if self.checkpoints.due_after(self.trainer.position.epoch):
+            raise StopRequested(self.listener.asked, saved=self.save())
+        if due:
             self.save()
 
-    def _stop(self, number: int) -> None:
-        raise StopRequested(number, saved=self.save())
-
     def save(self) -> bool:
-        """Write a checkpoint; whether that was possible.
+        """Write a checkpoint; returns whether that was possible.
 
-        A disk that is full for a while must not end a run of days: what cannot be written now is
-        said, and tried again when the next one is due.
+        A disk that is full for a while must not end a run of days: a checkpoint that cannot be
+        written is reported, and tried again when the next one is due.
         """
+        assert self.trainer is not None
         with self.trainer.halt():
-            self.record.seconds["total"] = time.perf_counter() - self.since
+            self.record.seconds["total"] = time.perf_counter() - self.start
             state = {
                 "at": now(),
                 "trainer": self.trainer.state_dict(),
@@ -161,42 +224,31 @@ class Saver:
                 return False
             return True
 
+    def write_record(self) -> None:
+        """Write the record; until the run has resumed, what earlier starts knew and its status.
 
-def restore(
-    trainer: Trainer, state: dict[str, Any], record: Record, path: Path
-) -> tuple[Record, list[dict[str, Any]]]:
-    """Have a trainer go on from a checkpoint, which may be a stranger's.
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        record = self.record
+        if self.before is not None and not self.resumed:
+            record = replace(self.before, status=record.status, error=record.error)
+        self.folder.write_record(record)
 
-    Args:
-        trainer: as it was made for the run.
-        state: of the checkpoint.
-        record: of the run now.
-        path: of the checkpoint.
+    def end(self) -> None:
+        """Write the record as it is now; remove the checkpoints of a run that is at its end.
 
-    Returns:
-        The record and the history of the run when the checkpoint was written.
-
-    Raises:
-        StorageError: the checkpoint is of another run, of other code, or of no run.
-    """
-    try:
-        saved = _record(state)
-        refuse_other_code(saved, record, path)
-        _refuse_other_run(saved, record, path)
-        history = _history(state["history"], trainer.epochs)
-        trainer.load_state_dict(state["trainer"])
-    except UserError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        ours = isinstance(error, (DamagedError, UnreadableError))
-        why = str(error) if ours else type(error).__name__
-        raise StorageError(
-            f"{path}: does not fit this net, optimizer and schedule ({why}); remove it to "
-            "start from the beginning"
-        ) from error
-    return saved, history
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        record = self.record
+        record.seconds["total"] = time.perf_counter() - self.start
+        if record.status == DIVERGED and self.trainer is not None:
+            record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
+        self.write_record()
+        kept = self.config["keep_checkpoint"] and record.status != PRUNED
+        if record.status in FINAL and not kept:
+            self.checkpoints.remove()
 
 
 def _record(state: dict[str, Any]) -> Record:
@@ -212,14 +264,6 @@ def _record(state: dict[str, Any]) -> Record:
     return saved
 
 
-def _refuse_other_run(saved: Record, record: Record, path: Path) -> None:
-    if saved.key != record.key:
-        raise StorageError(
-            f"{path}: is of a run with other data or another config; remove it to start from the "
-            "beginning"
-        )
-
-
 def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
     """The lines of history in a checkpoint, each of numbers alone."""
     lines: list[dict[str, Any]] = json.loads(text)
@@ -233,10 +277,10 @@ def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
     return lines
 
 
-def refuse_other_code(saved: Record, record: Record, path: Path) -> None:
-    """Refuse a checkpoint of a model whose code was another: a run is one of one model.
+def _refuse_other(saved: Record, record: Record, path: Path) -> None:
+    """Refuse the checkpoint of another run, or of other code: a run is one of one model.
 
-    Where nobody has noted the code, the run goes on and stays among those of its time.
+    Where no start has noted the code, the run resumes and stays in the row of its time.
 
     Args:
         saved: the record of the run when the checkpoint was written.
@@ -244,22 +288,25 @@ def refuse_other_code(saved: Record, record: Record, path: Path) -> None:
         path: of the checkpoint.
 
     Raises:
-        StorageError: the code is another now.
+        StorageError: the data, the config or the code is another now.
     """
-    if saved.source == record.source:
-        return
-    if saved.source is None:
+    if saved.source is None and record.source is not None:
         log.warning(
             "the code of %s was not noted when this run was begun: whether it was changed since "
             "is not known", record.config["model"]["_target_"],
         )  # fmt: skip
         record.source, record.unsourced = None, []
         record.set_keys()
-        return
-    raise StorageError(
-        f"{path}: was trained with other code: your own files, or what they import, were changed "
-        "since; put them back, or take another folder"
-    )
+    if saved.source != record.source:
+        raise StorageError(
+            f"{path}: was trained with other code: your own files, or what they import, were "
+            "changed since; put them back, or take another folder"
+        )
+    if saved.key != record.key:
+        raise StorageError(
+            f"{path}: is of a run with other data or another config; remove it to start from the "
+            "beginning"
+        )
 
 
 def changed_since(saved: Record, record: Record) -> dict[str, list[Any]]:

@@ -1,16 +1,28 @@
-"""One run end to end: config in, record out. The only module that knows all the others."""
+"""One run from top to bottom: from its config to its record. Resolve, prepare, fit, evaluate."""
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from fmbench.config.whitelist import trust_needed
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError, UserError, one_line
+from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
 from fmbench.records.identity import keys
+from fmbench.records.predictions import mistakes
 from fmbench.records.provenance import git_state
 from fmbench.records.record import (
     COMPLETED,
@@ -23,14 +35,36 @@ from fmbench.records.record import (
     recorded_config,
     recorded_overrides,
 )
-from fmbench.runs.attempt import Attempt, PrunedError, Watch
-from fmbench.runs.checkpointing import now
-from fmbench.runs.progress import Display, display_for
+from fmbench.runs.checkpointing import METRICS, RunState, changed_since, now
+from fmbench.runs.memory import out_of_memory
+from fmbench.runs.prepare import make_model, make_trainer, read_inputs
+from fmbench.runs.progress import CPU_TICK, GPU_TICK, Display, epoch_line
+from fmbench.runs.source_code import Source, own_source
 from fmbench.tracking import Tracking
-from fmbench.training.device import settings_kept
-from fmbench.training.trainer import DivergedError
+from fmbench.training.cost import count_flops, count_parameters
+from fmbench.training.device import (
+    Device,
+    PeakMemory,
+    choose_precision,
+    is_out_of_memory,
+    settings_kept,
+)
+from fmbench.training.trainer import Answers, DivergedError, Epoch, Trainer, evaluate
+from fmbench.training.weights import refuse_unkeepable, write_weights
 
 log = logger(__name__)
+epochs_log = logger("fmbench.epochs")
+
+#: Told after each epoch how many are done, and the record; returns whether to prune the run.
+Watch = Callable[[int, Record], bool]
+
+#: Threads that runs of this process have chosen, by what they depend on: rows of a sweep compare
+#: only with the same threads, so its first run chooses for those like it.
+_THREADS: dict[str, int] = {}
+
+
+class PrunedError(Exception):
+    """A search has stopped the run."""
 
 
 def execute(
@@ -39,20 +73,20 @@ def execute(
     *,
     choices: Mapping[str, str],
     labels: Mapping[str, str],
-    overrides: list[str],
+    overrides: Sequence[str],
     experiment: str | None = None,
     deviations: Sequence[str] = (),
     config_dirs: Sequence[str] = (),
     runs_at_once: int | None = None,
     in_sweep: bool = False,
-    display: Callable[[int, int], Display] = display_for,
+    shown: bool = True,
     watch: Watch | None = None,
     base: Path | None = None,
 ) -> Record:
-    """Train one net and leave its record in `folder`, however it ends.
+    """Train one model and leave its record in `folder`, however it ends.
 
-    A run that is at its end already is left as it is; one that was interrupted goes on. One that
-    has not looked at the test set (`test_every=null`) and is to do so now, does that alone.
+    A run that is at its end is left as it is; an interrupted one resumes. A completed one that was
+    not evaluated on the test set, and is to be now, is evaluated.
 
     Args:
         config: resolved, see `fmbench.config.checks`.
@@ -65,7 +99,7 @@ def execute(
         config_dirs: the user's folders that options could come from.
         runs_at_once: of its sweep on this machine; None where that is not known.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
-        display: called with epochs and images per epoch, shows the progress.
+        shown: whether to show the progress on standard error.
         watch: of a search.
         base: where the program was started; the current folder unless given.
 
@@ -76,9 +110,9 @@ def execute(
         UserError: the config, the data or the folder is at fault.
         StopRequested: the run was asked to stop. It is saved, and the record says so, or the
             exception says that it could not be written.
-        Exception: whatever the net raised. The record says so, with status failed.
+        Exception: whatever the model raised. The record says so, with status failed.
     """
-    record = _blank_record(config, choices, labels, overrides)
+    record = _new_record(config, choices, labels, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dirs, record.runs_at_once = list(config_dirs), runs_at_once
     tracking = Tracking(config["logger"], folder, base or Path.cwd())
@@ -95,89 +129,51 @@ def execute(
         run_folder.clean()
         if before is not None and before.status in FINAL:
             before.overrides = record.overrides
-            run = Attempt(config, before, run_folder, listener, tracking, before=before)
-            with run.memory_watched():
-                run.look_at_test()
+            state = RunState(config, before, run_folder, listener, before=replace(before))
+            run = Run(config, state, tracking)
+            with run.memory_advice():
+                run.prepare()
+                run.evaluate()
             return before
         if before is not None:
             record.started, record.restarts = before.started, list(before.restarts)
-        run = Attempt(
-            *(config, record, run_folder, listener, tracking), before=before, in_sweep=in_sweep
-        )
-        run.write_record()
-        stop: KeyboardInterrupt | None = None
-        try:
-            with run.memory_watched():
-                run.prepare()
-                run.fit(display, watch)
-            record.status = COMPLETED
-        except PrunedError as error:
-            record.status, record.error = PRUNED, str(error)
-        except DivergedError as error:
-            record.status, record.error = DIVERGED, str(error)
-        except KeyboardInterrupt as error:
-            stop = error
-            if isinstance(stop, StopRequested):
-                stop.folder, stop.again = folder, again(record)
-            record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
-            raise
-        except Exception as error:
-            record.status, record.error = FAILED, describe(error)
-            raise
-        finally:
-            try:
-                run.end()
-            except StorageError as error:
-                if stop is None:
-                    raise
-                # That it can go on matters more than what its record says of it.
-                log.warning("%s", error)
-                if isinstance(stop, StopRequested):
-                    stop.unrecorded = str(error)
+        state = RunState(config, record, run_folder, listener, before=before)
+        run = Run(config, state, tracking, in_sweep=in_sweep)
+        with run.recorded(), run.memory_advice():
+            run.prepare()
+            run.fit(watch, shown=shown)
     return record
 
 
-def again(record: Record) -> tuple[str, ...]:
-    """Overrides that go on to the same bits whether they were typed or not: the threads."""
-    there = record.fingerprint
-    return (f"threads={there['threads']}",) if there.get("device") == "cpu" else ()
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line, with its type unless it is a `UserError`."""
-    text = one_line(str(error))
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
-
-
-def _blank_record(
+def _new_record(
     config: Mapping[str, Any],
     choices: Mapping[str, str],
     labels: Mapping[str, str],
-    overrides: list[str],
+    overrides: Sequence[str],
 ) -> Record:
     """The record of a run that has not begun: what is known from the config alone."""
     kept = recorded_config(config)
     # Until the images are read their names stand for them, so that no two runs share a key.
     data, split_config = config["data"]["name"], json.dumps(config["data"]["split"], default=str)
     key, row = keys(kept, data_sha256=data, split_hash=split_config)
-    split = config["data"]["split"]["name"]
-    name = labels.get("model", "?")
-    if "name" in config["model"]:  # one option that stands for many nets: torchvision
-        name = f"{name}/{config['model']['name']}"
+    model, split = labels.get("model", "?"), config["data"]["split"]["name"]
+    rate = config["optimizer"].get("lr")
+    if "name" in config["model"]:  # one option that stands for many models: torchvision
+        model = f"{model}/{config['model']['name']}"
     return Record(
         key=key,
         configuration=row,
         config=kept,
         choices=dict(choices),
         overrides=recorded_overrides(overrides),
-        model=name,
+        model=model,
         augmentation=labels.get("augmentation", "?"),
         optimizer=labels.get("optimizer", "?"),
         scheduler=labels.get("scheduler", "?"),
-        data={"name": config["data"]["name"], "sha256": None},
+        data={"name": data, "sha256": None},
         split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
         batch_size=config["batch_size"],
-        learning_rate=_float(config["optimizer"].get("lr")),
+        learning_rate=float(rate) if isinstance(rate, int) else rate,
         epochs=config["epochs"],
         seed=config["seed"],
         reference=config["reference"],
@@ -187,6 +183,334 @@ def _blank_record(
     )
 
 
-def _float(value: Any) -> Any:
-    """1 as 1.0; what is no number, of a config that will be refused, as it is."""
-    return float(value) if isinstance(value, int) else value
+def describe(error: BaseException) -> str:
+    """An exception in one line, with its type unless it is a `UserError`."""
+    text = one_line(str(error))
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+class Run:
+    """The steps of a run that is not at its end yet, in the order in which they are taken.
+
+    Args:
+        config: resolved.
+        state: the run's record, clock, folder and checkpoints.
+        tracking: is told how the run goes.
+        in_sweep: whether it is one of the runs of a sweep.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        state: RunState,
+        tracking: Tracking,
+        *,
+        in_sweep: bool = False,
+    ) -> None:
+        self.config = config
+        self.state, self.record = state, state.record
+        self.tracking = tracking
+        self.in_sweep = in_sweep
+        self.device: Device | None = None
+
+    def prepare(self) -> None:
+        """Read the data, build the model and all around it, read a checkpoint if there is one.
+
+        Raises:
+            UserError: the config, the data or the folder is at fault.
+        """
+        config, state, record = self.config, self.state, self.record
+        if state.before is None:
+            self.tracking.begin(record, [])
+        with state.listener.at_once():  # images may have to be downloaded
+            self.inputs = inputs = read_inputs(config)
+        # Reading the images is not the run's: in a sweep only the first run does it.
+        state.start_clock()
+        split, dataset = inputs.split, inputs.dataset
+        parts = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+        record.split = {"name": split.name, **parts, "hash": split.hash}
+        record.data["sha256"] = dataset.sha256
+        record.set_keys()
+
+        random.seed(config["seed"])
+        np.random.seed(config["seed"] % 2**32)
+        torch.manual_seed(config["seed"])
+        model = make_model(config)
+        if config["keep_model"]:
+            refuse_unkeepable(model)
+        record.parameters, record.flops = count_parameters(model), count_flops(model)
+        precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
+        self._use(device := replace(inputs.device, precision=precision))
+        trainer = make_trainer(config, inputs, model, device, record.flops)
+        self._use(trainer.device)  # its memory format is chosen now
+        record.joins_last_batch = trainer.loader.joins_last
+        state.read_checkpoint(trainer)
+        self._note_source(own_source(config, model, trainer.optimizer, trainer.schedule))
+        self._settle_threads(trainer)
+        # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
+        images = dataset.train_images.nbytes + dataset.test_images.nbytes
+        self.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
+        log.info(
+            "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
+            record.model,
+            f"{record.parameters:,}",
+            record.data["name"],
+            split.name,
+            *(f"{count:,}" for count in parts.values()),
+            record.device,
+            precision,
+        )
+
+    def _use(self, device: Device) -> None:
+        self.device = device
+        self.record.device, self.record.fingerprint = device.name, device.fingerprint()
+
+    def _note_source(self, source: Source) -> None:
+        """Take the user's own code into the identity of the run."""
+        record, digest = self.record, source.digest
+        if source.edited:
+            log.warning(
+                "%s: edited since it was imported; this run is of the code as it was",
+                ", ".join(source.edited),
+            )
+        if source.missing:
+            log.warning(
+                "no source was found of %s as it runs (made by exec, compiled, or edited since it "
+                "was imported): this run shares a row with no other",
+                ", ".join(source.missing),
+            )
+            # Of this run alone, but the same when it resumes with the same code.
+            then = (self.state.before.source if self.state.before is not None else None) or ""
+            digest = then if then.endswith(f"-{digest}") else f"{secrets.token_hex(8)}-{digest}"
+        record.source, record.unsourced = digest, list(source.missing)
+        record.set_keys()
+
+    def _settle_threads(self, trainer: Trainer) -> None:
+        """Use as many threads as the run was told, has used before, or is fastest with.
+
+        On a GPU nothing is tried: what its host does then hardly counts.
+        """
+        record, asked = self.record, self.config["threads"]
+        if trainer.device.torch.type == "cpu":
+            if asked is None:
+                trainer.device = replace(trainer.device, threads=self._choose_threads(trainer))
+            typed = [text for text in record.overrides if text.startswith("threads=")]
+            if not typed or asked is None:  # the same bits take the same threads
+                rest = [text for text in record.overrides if text not in typed]
+                record.overrides = [*rest, f"threads={trainer.device.threads}"]
+        torch.set_num_threads(trainer.device.threads)
+        self._use(trainer.device)
+
+    def _choose_threads(self, trainer: Trainer) -> int:
+        config, device, most = self.config, trainer.device, trainer.device.threads
+        before = self.state.before
+        used = before.fingerprint.get("threads") if before is not None else None
+        if self.state.checkpoint is not None and type(used) is int:
+            return max(1, min(used, most))
+        if threads_asked() is not None:
+            return most
+        speed = config["model"], config["optimizer"]["_target_"], config["batch_size"]
+        alike = f"{self.state.folder.path.parent}, {device.fingerprint()}, {speed}"
+        if self.in_sweep and alike in _THREADS:
+            return _THREADS[alike]
+        try:
+            fastest = trainer.faster_threads(self.record.flops)
+        except Exception as error:  # noqa: BLE001 - the run itself will say what is wrong with it
+            log.debug("threads cannot be tried: %r", error)
+            fastest = most
+        if fastest < most:
+            log.info("one thread trains faster than %d now: the cores have other work too", most)
+        _THREADS[alike] = fastest
+        return fastest
+
+    def fit(self, watch: Watch | None = None, *, shown: bool = True) -> None:
+        """Train to the last epoch, evaluate on the way, keep what is to be kept.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+            PrunedError: `watch` prunes the run.
+            StopRequested: the run was asked to stop.
+            StorageError: the folder cannot be written to.
+        """
+        config, record, state, trainer = self.config, self.record, self.state, self.state.trainer
+        assert trainer is not None
+        if state.before is not None:
+            state.resume()
+            self.tracking.begin(record, state.history)
+        epochs, images = config["epochs"], len(trainer.loader.labels)
+        done = trainer.position.epoch * images + trainer.position.seen
+        tick = GPU_TICK if trainer.device.torch.type == "cuda" else CPU_TICK
+        peak = record.peak_memory or 0  # of the run's earlier starts
+        with Display(epochs, images, done, shown=shown, tick=tick) as display:
+            for epoch in trainer.fit(display.report, state.after_batch):
+                line = epoch_line(epoch, epochs, images)
+                epochs_log.info(line)
+                display.ended(line)
+                history = _history(epoch)
+                state.folder.append_history(history)
+                self.tracking.epoch(history)
+                self._note_epoch(epoch, history)
+                most = self.memory.bytes
+                record.peak_memory = None if most is None else max(peak, most)
+                if epoch.answers is not None and epoch.epoch + 1 == epochs:
+                    self._keep_predictions(epoch.answers, trainer)
+                if watch is not None and watch(epoch.epoch + 1, record):
+                    raise PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
+                state.after_epoch(history)
+        self._keep_model(trainer)
+        if config["keep_checkpoint"] and not state.save() and config["test_every"] is None:
+            raise StorageError(
+                f"{state.folder.path}: the checkpoint that the look at the test set needs cannot "
+                "be written"
+            )
+
+    def _note_epoch(self, epoch: Epoch, history: Mapping[str, Any]) -> None:
+        """Bring the record up to the epoch that has just ended."""
+        record, trainer = self.record, self.state.trainer
+        assert trainer is not None
+        for name in METRICS & history.keys():
+            setattr(record, name, history[name])
+        best = record.best_test_accuracy
+        best = -1.0 if best is None else best
+        if epoch.test and self.config["test_every"] and epoch.test.accuracy > best:
+            record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
+        clocks = trainer.clocks
+        record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
+        if not math.isclose(clocks.train, 0):
+            done = len(trainer.loader.labels) * (epoch.epoch + 1)
+            record.images_per_second = done / clocks.train
+
+    def evaluate(self) -> None:
+        """Evaluate a run that completed before on the test set, for the first time.
+
+        Raises:
+            StorageError: it kept no checkpoint, or the folder cannot be written to.
+        """
+        state, record, trained, trainer = (
+            self.state,
+            self.record,
+            self.state.before,
+            self.state.trainer,
+        )
+        assert trained is not None
+        assert trainer is not None
+        assert trainer.test is not None
+        if state.checkpoint is None:
+            raise StorageError(
+                f"{state.folder.path}: the run has completed without a look at the test set, and "
+                "kept no checkpoint to look with (keep_checkpoint=true)"
+            )
+        device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
+        record.device, record.fingerprint = trained.device, trained.fingerprint
+        state.load_checkpoint()
+        start = time.perf_counter()
+        metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
+        seconds = time.perf_counter() - start
+        record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
+        if changed:
+            record.evaluated = {
+                "at": now(), "device": device, "seconds": seconds, "changed": changed
+            }  # fmt: skip
+            log.warning(
+                "evaluated on %s: %s changed since it was trained", device, ", ".join(changed)
+            )
+        else:  # the times of two machines have no sum
+            for name in ("evaluate", "total"):
+                record.seconds[name] += seconds
+        record.config = recorded_config(self.config)
+        self._keep_predictions(answers, trainer)
+        self._keep_model(trainer)
+        state.folder.write_record(record)
+        self.tracking.begin(record, state.history)
+        self.tracking.end(record)
+        if not self.config["keep_checkpoint"]:
+            state.checkpoints.remove()
+
+    def _keep_predictions(self, answers: Answers, trainer: Trainer) -> None:
+        """Write the predicted classes of the test images, their labels, and the mistakes."""
+        test = trainer.test
+        assert test is not None
+        classes, confidences = (part.numpy() for part in answers)
+        labels = test.labels.cpu().numpy().astype(np.uint8)
+        wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
+        self.state.folder.write_answers(classes, labels, wrong)
+
+    def _keep_model(self, trainer: Trainer) -> None:
+        if self.config["keep_model"]:
+            write = partial(
+                write_weights,
+                trainer.model,
+                config=self.record.config,
+                classes=self.inputs.dataset.classes,
+                key=self.record.key,
+                source=own_source({"model": self.config["model"]}, trainer.model).digest,
+                memory_format=trainer.device.memory_format,
+            )
+            self.state.folder.write_model(write)
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep the record of the run on disk: how it has ended, however it ends.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        state, record = self.state, self.record
+        stop: KeyboardInterrupt | None = None
+        state.write_record()
+        try:
+            yield
+            record.status = COMPLETED
+        except PrunedError as error:
+            record.status, record.error = PRUNED, str(error)
+        except DivergedError as error:
+            record.status, record.error = DIVERGED, str(error)
+        except KeyboardInterrupt as error:
+            stop = error
+            record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
+            if isinstance(stop, StopRequested):
+                stop.folder = state.folder.path
+                if record.fingerprint.get("device") == "cpu":  # the same bits take the same threads
+                    stop.again = (f"threads={record.fingerprint['threads']}",)
+            raise
+        except Exception as error:
+            record.status, record.error = FAILED, describe(error)
+            raise
+        finally:
+            try:
+                state.end()
+            except StorageError as error:
+                if stop is None:
+                    raise
+                # That it can resume matters more than what its record says of it.
+                log.warning("%s", error)
+                if isinstance(stop, StopRequested):
+                    stop.unrecorded = str(error)
+            finally:
+                self.tracking.end(record)
+
+    @contextlib.contextmanager
+    def memory_advice(self) -> Iterator[None]:
+        """Turn a lack of memory into a line that says what fits.
+
+        Raises:
+            OutOfMemoryError: there was too little.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.device is None or not is_out_of_memory(error):
+                raise
+            self.state.trainer = None  # and with it the model
+            raise out_of_memory(
+                error, self.config, self.inputs, self.device, self.record.flops
+            ) from None
+
+
+def _history(epoch: Epoch) -> dict[str, Any]:
+    """The line of `history.jsonl` for an epoch."""
+    line: dict[str, Any] = {"epoch": epoch.epoch, "learning_rate": epoch.learning_rate}
+    for part in ("train", "validation", "test"):
+        if metrics := getattr(epoch, part):
+            line |= {f"{part}_loss": metrics.loss, f"{part}_accuracy": metrics.accuracy}
+    return line | {"seconds": epoch.seconds}

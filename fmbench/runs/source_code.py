@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import itertools
 import json
 import linecache
 import os
@@ -52,9 +53,6 @@ _WRAPPERS = {
     functools.partial: ("func", "args", "keywords"),
     MethodType: ("__func__", "__self__"),
 }
-
-#: What a class has whose methods dataclasses or namedtuple wrote.
-_GENERATED = {"__dataclass_fields__", "_fields"}
 
 #: Files as they were when first looked at, by the import that they were read for: what is edited
 #: later is not what runs.
@@ -170,18 +168,17 @@ class _Found:
 
     def _class(self, one: type) -> None:
         main, module = one.__module__ in _MAIN, sys.modules.get(one.__module__)
-        if _is_own(one) and not main:
-            self.visit(module)
-        # Made by `exec`, say: then its functions say where they come from.
-        loose = main or not _holds(module, one) or _file(module) is None
         if main:
             self.digests.add(_hash([one.__qualname__, *(base.__name__ for base in one.__bases__)]))
+        elif _is_own(one):
+            self.visit(module)
+        loose = main or _file(module) is None  # no file says what it is
         for name, value in vars(one).items():
             hidden = name.startswith("__")
             for part in _behind(value):
                 if type(part) is FunctionType:
                     path = part.__code__.co_filename
-                    generated = hidden and path == "<string>" and _GENERATED & vars(one).keys()
+                    generated = hidden and path == "<string>"  # by dataclass or namedtuple
                     if (loose and not generated) or (_is_own_file(path) and Path(path).is_file()):
                         self.visit(part)
                 elif main and not hidden:
@@ -233,66 +230,52 @@ class _Found:
 
     def _module(self, module: ModuleType) -> None:
         path = _file(module)
-        if path is None or module.__name__ in _MAIN or not _is_own_file(path):
-            return
-        bound = self._file(path, module.__name__, module.__package__ or "", module)
-        # Modules that got there otherwise, such as an extension that was built on the way.
-        self.visit(
-            *(
-                value
-                for name, value in vars(module).items()
-                if issubclass(type(value), ModuleType) and name not in bound
+        if path is not None and module.__name__ not in _MAIN and _is_own_file(path):
+            self._source_file(path, module.__name__, module.__package__ or "", module)
+            # Those that no import statement names, such as of `importlib.import_module`.
+            self.visit(
+                *(
+                    value
+                    for name, value in vars(module).items()
+                    if issubclass(type(value), ModuleType) and value.__name__ != name
+                )
             )
-        )
 
-    def _file(
+    def _source_file(
         self, path: str, name: str, package: str, module: ModuleType | None = None
-    ) -> set[str]:
-        """Hash a file and visit what it imports; returns the names that it imports things under."""
+    ) -> None:
+        """Hash a file, and visit what it imports."""
         text = self._text(path, module) if path.endswith(".py") else None
         if text is None:
             self.missing.add(name)
             with suppress(OSError):
                 self.digests.add(hashlib.sha256(Path(path).read_bytes()).hexdigest())
-            if module is not None:  # what it imports can only be seen in it
-                code = (type, FunctionType, ModuleType)
-                self.visit(*(one for one in vars(module).values() if isinstance(one, code)))
-            return set()
+            return
         self.digests.add(text.digest)
-        bound = set()
         for node in ast.walk(text.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    self._named(alias.name)
-                    bound.add(alias.asname or alias.name.partition(".")[0])
+                    self._imported(alias.name)
             elif isinstance(node, ast.ImportFrom):
                 origin = node.module or ""
                 if node.level:
                     with suppress(ImportError):
                         origin = resolve_name("." * node.level + origin, package)
                 for alias in node.names:
-                    self._imported(origin, alias.name)
-                    bound.add(alias.asname or alias.name)
-        return bound
+                    # A module, or where a class or function is defined.
+                    value = getattr(sys.modules.get(origin), "__dict__", {}).get(alias.name)
+                    if isinstance(value, (type, FunctionType)):
+                        self.visit(value)
+                    elif not self._imported(f"{origin}.{alias.name}"):
+                        self._imported(origin)
 
-    def _imported(self, module: str, name: str) -> None:
-        """Visit what `from module import name` gets: a module, or where a thing is defined."""
-        value = getattr(sys.modules.get(module), "__dict__", {}).get(name)
-        if isinstance(value, (type, FunctionType)):
-            self.visit(value)
-        elif not self._named(f"{module}.{name}"):
-            self._named(module)
-
-    def _named(self, name: str) -> bool:
-        """Visit a module by its name; says whether there is one. Nothing is imported for it."""
+    def _imported(self, name: str) -> bool:
+        """Visit a module by its name; returns whether there is one. Nothing is imported for it."""
         if name in sys.modules:
             self.visit(sys.modules[name])
             return True
-        path: Any = None
-        spec = None
-        parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            part = ".".join(parts[:end])
+        spec, path = None, None
+        for part in itertools.accumulate(name.split("."), "{}.{}".format):
             if part in sys.modules:
                 spec, path = None, getattr(sys.modules[part], "__dict__", {}).get("__path__")
             else:
@@ -300,13 +283,13 @@ class _Found:
                 with suppress(Exception):  # whatever a path entry's own finder raises
                     spec = PathFinder.find_spec(part, path)
                 path = spec.submodule_search_locations if spec is not None else None
-            if path is None and end < len(parts):
-                return False
-        if spec is None:
+            if path is None:
+                break
+        if spec is None or spec.name != name:
             return False
         place = spec.origin if spec.has_location else None
         if place and place not in self.texts and _is_own_file(place):
-            self._file(place, name, spec.parent or "")
+            self._source_file(place, name, spec.parent or "")
         return True
 
     def _text(self, path: str, module: ModuleType | None) -> "_Text | None":
@@ -444,16 +427,6 @@ def _behind(value: Any) -> Iterable[Any]:
     return (value,) if names is None else [getattr(value, name) for name in names]
 
 
-def _holds(module: ModuleType | None, one: type) -> bool:
-    """Whether a class is where it says: one that `exec` made may say anything."""
-    if "<locals>" in one.__qualname__:
-        return module is not None
-    value: Any = module
-    for name in one.__qualname__.split("."):
-        value = getattr(value, "__dict__", {}).get(name)
-    return value is one
-
-
 def _is_own(one: type) -> bool:
     path = _file(sys.modules.get(one.__module__))
     return one.__module__ in _MAIN or (path is not None and _is_own_file(path))
@@ -481,9 +454,9 @@ def _is_own_file(path: str) -> bool:
 def _is_listed(path: Path) -> bool:
     """Whether an installer has noted a file: `pip install --target` needs no site-packages."""
     for folder in path.parents:
-        line = f"{path.relative_to(folder).as_posix()},"
+        line = f"\n{path.relative_to(folder).as_posix()},"
         for record in folder.glob("*.dist-info/RECORD"):
             with suppress(OSError, UnicodeDecodeError):
-                if f"\n{line}" in f"\n{record.read_text('utf-8')}":
+                if line in f"\n{record.read_text('utf-8')}":
                     return True
     return False

@@ -25,8 +25,7 @@ import fmbench
 from fmbench.core import machine
 from fmbench.core.errors import ConfigError, StorageError
 from fmbench.core.files import FolderLock
-from fmbench.records.record import Record
-from fmbench.runs.attempt import Attempt
+from fmbench.runs.run import Run
 from fmbench.training.device import Device
 from fmbench.training.trainer import Trainer
 
@@ -107,14 +106,12 @@ def test_a_run_chooses_its_threads_unless_it_is_told(trials, monkeypatch, given,
 
 def test_on_a_gpu_nothing_is_tried(trials, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H100")
-    attempt = Attempt.__new__(Attempt)
-    attempt.config, attempt.state = {"threads": None}, None
-    attempt.record = Record.__new__(Record)
-    attempt.record.overrides = ["seed=1"]
+    record = SimpleNamespace(overrides=["seed=1"])
+    run = Run({"threads": None}, SimpleNamespace(record=record), None)
     device = Device(torch.device("cuda", 0), "fp32", threads=2, deterministic=False)
-    trainer = SimpleNamespace(device=device)
-    assert attempt._settle_threads(trainer) == device
-    assert (len(trials), attempt.record.overrides) == (0, ["seed=1"])
+    run._settle_threads(trainer := SimpleNamespace(device=device))
+    assert trainer.device == device
+    assert (len(trials), record.overrides) == (0, ["seed=1"])
 
 
 def test_runs_of_a_sweep_that_are_alike_take_the_same_threads(trials, command, tmp_path):

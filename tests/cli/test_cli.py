@@ -300,9 +300,9 @@ NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
 def test_after_a_fault_that_all_runs_share_none_is_started(
     command, monkeypatch, error, sweep, expected
 ):
-    from fmbench.runs import attempt
+    from fmbench.runs import run as runs
 
-    read_inputs, faults = attempt.read_inputs, iter([error])
+    read_inputs, faults = runs.read_inputs, iter([error])
 
     def read_or_fail(config):
         fault = next(faults, None)
@@ -310,7 +310,7 @@ def test_after_a_fault_that_all_runs_share_none_is_started(
             raise fault
         return read_inputs(config)
 
-    monkeypatch.setattr(attempt, "read_inputs", read_or_fail)
+    monkeypatch.setattr(runs, "read_inputs", read_or_fail)
     status, _, err = command("-m", *TINY, "epochs=1", *sweep.split())
     assert (status, [record["status"] for record in records(Path.cwd())]) == expected, err
     assert "Traceback" not in err

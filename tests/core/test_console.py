@@ -1,6 +1,5 @@
 """Standard streams that are closed, full, or gone: nothing is lost, and a line says which."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from commands import CHECKOUT, TINY, python, records
-from rich.console import Console
 
 from fmbench.core.console import import_from_here, printed
 from fmbench.preview.__main__ import main as preview
-from fmbench.runs import progress
 
 FULL = "standard output: cannot be written: No space left on device"
 CLOSED = "standard output is closed: nothing was printed"
@@ -107,35 +104,6 @@ def test_a_picture_is_written_all_the_same(command, monkeypatch, full, tmp_path)
         status, _, err = command(main=lambda given=arguments: preview(given))
         assert (status, err) == (expected, f"fmbench.preview: {said}\n")
         assert (tmp_path / f"{expected}.png").exists()
-
-
-@linux
-def test_a_terminal_that_goes_away_ends_no_run(caplog):
-    class Gone:
-        def __init__(self):
-            self.there = True
-
-        def write(self, _text):
-            if not self.there:
-                raise OSError(errno.EIO, "Input/output error")
-
-        def flush(self):
-            self.write("")
-
-        def isatty(self):
-            return True
-
-    terminal = Gone()
-    console = Console(file=terminal, force_terminal=True)
-    with progress.Tolerant(progress.LiveDisplay(2, 100, console)) as shown:
-        shown.begin(0)
-        shown.within(50, 1.25, 0.5)
-        terminal.there = False
-        shown.ended(None, "the line")
-        shown.within(50, 1.25, 0.5)
-        shown.ended(None, "the next")
-    (said,) = caplog.messages
-    assert said.startswith("standard error: cannot be written: Input/output error")
 
 
 def test_a_reader_that_has_gone_has_seen_enough(monkeypatch, tmp_path):

@@ -26,9 +26,9 @@ from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, FolderLock
 from fmbench.core.signals import SIGNALS, StopRequested
 from fmbench.records.folder import RunFolder
-from fmbench.runs import attempt, checkpointing
+from fmbench.runs import checkpointing
 from fmbench.runs import run as runs
-from fmbench.runs.checkpointing import Saver
+from fmbench.runs.checkpointing import RunState
 from fmbench.training.checkpoint import Checkpoints, read_state, write_state
 from fmbench.training.trainer import Trainer
 
@@ -53,7 +53,7 @@ def _here(tmp_path, monkeypatch, caplog):
 def asked_to_stop(moment, number=signal.SIGTERM):
     """Ask the run to stop at the n-th moment at which it may be, counted from 1."""
     count = 0
-    between = Saver.between
+    between = RunState.after_batch
 
     def counted(self):
         nonlocal count
@@ -63,7 +63,7 @@ def asked_to_stop(moment, number=signal.SIGTERM):
         between(self)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Saver, "between", counted)
+        patched.setattr(RunState, "after_batch", counted)
         yield
 
 
@@ -509,7 +509,7 @@ def test_a_stop_is_heard_while_images_are_waited_for(number, monkeypatch, tmp_pa
         signal.raise_signal(number)
         raise AssertionError("goes on")
 
-    monkeypatch.setattr(attempt, "read_inputs", slow)
+    monkeypatch.setattr(runs, "read_inputs", slow)
     with pytest.raises(StopRequested) as raised:
         run(tmp_path / "run")
     assert not raised.value.saved
@@ -578,22 +578,22 @@ def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tm
     def full(_self):
         raise StorageError("result.json: cannot be written: No space left on device")
 
-    monkeypatch.setattr(Saver, "between", twice)
-    monkeypatch.setattr(runs.Attempt, "end", full)
+    monkeypatch.setattr(RunState, "after_batch", twice)
+    monkeypatch.setattr(RunState, "end", full)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run")
 
 
 def test_a_stop_after_the_last_epoch_comes_too_late(monkeypatch, tmp_path):
     """All is computed; to stop now would have it begun again for nothing."""
-    after_epoch = Saver.after_epoch
+    after_epoch = RunState.after_epoch
 
     def asked(self, line):
         if line["epoch"] == 2:
             self.listener.asked = signal.SIGTERM
         after_epoch(self, line)
 
-    monkeypatch.setattr(Saver, "after_epoch", asked)
+    monkeypatch.setattr(RunState, "after_epoch", asked)
     try:
         record = run(tmp_path / "run")
     except StopRequested:  # would end pytest
@@ -663,13 +663,13 @@ def test_the_clock_is_set_back(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_vanishes(monkeypatch, tmp_path):
-    after_epoch = Saver.after_epoch
+    after_epoch = RunState.after_epoch
 
     def vanish(self, line):
         after_epoch(self, line)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
-    monkeypatch.setattr(Saver, "after_epoch", vanish)
+    monkeypatch.setattr(RunState, "after_epoch", vanish)
     with pytest.raises(StorageError, match=r"cannot be written: No such file or directory"):
         run(tmp_path / "run")
 
@@ -709,7 +709,7 @@ def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
     written = []
     for name in ("read_inputs", "make_trainer"):  # before and after it knows its net and device
         with monkeypatch.context() as patched:
-            patched.setattr(attempt, name, gone)
+            patched.setattr(runs, name, gone)
             with pytest.raises(GoneError):
                 run(tmp_path / "run")
         (after,) = records(tmp_path)
@@ -732,7 +732,7 @@ def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, 
     blind = [*RUN, "test_every=null", "keep_checkpoint=true", f"hydra.run.dir={tmp_path / 'run'}"]
     package.run(blind)
     before = records(tmp_path)
-    monkeypatch.setattr(attempt, "evaluate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(runs, "evaluate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "run", "test_every=0", "keep_checkpoint=true")
     assert records(tmp_path) == before

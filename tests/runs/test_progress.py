@@ -1,97 +1,126 @@
+import errno
 import io
 import re
+import sys
 
 import pytest
 import torch
-from rich.console import Console
 
 from fmbench.runs import progress
+from fmbench.runs.progress import Display
 from fmbench.training.trainer import DivergedError, Epoch, Metrics
 
 ENDED = Epoch(0, 0.1, Metrics(0.5, 0.8), Metrics(0.6, 0.7), Metrics(0.4, 0.75), 2.0, None)
 
 
-def test_epoch_line_has_all_that_was_measured():
+class Stream(io.StringIO):
+    """Standard error: a terminal or a file, which may be gone."""
+
+    def __init__(self, *, terminal):
+        super().__init__()
+        self.terminal = terminal
+        self.there = True
+
+    def isatty(self):
+        return self.terminal
+
+    def flush(self):
+        if not self.there:
+            raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.fixture
+def stderr(monkeypatch):
+    def set_up(*, terminal):
+        monkeypatch.setattr(sys, "stderr", stream := Stream(terminal=terminal))
+        return stream
+
+    monkeypatch.setenv("COLUMNS", "110")
+    return set_up
+
+
+def report(display, seen=50, loss=1.25, accuracy=0.5):
+    display.report(seen, torch.tensor(loss * seen), torch.tensor(round(accuracy * seen)))
+
+
+def test_the_line_of_an_epoch_has_all_that_was_measured():
     line = progress.epoch_line(ENDED, epochs=3, images=1000)
-    assert line.split("  ") == [
-        "epoch 1/3",
-        "loss 0.5000",
-        "accuracy 80.00%",
-        "validation 70.00%",
-        "test 75.00%",
-        "500 images/s",
-    ]
+    assert line == (
+        "epoch 1/3  loss 0.5000  accuracy 80.00%  validation 70.00%  test 75.00%  500 images/s"
+    )
 
 
-def test_live_display_shows_epoch_loss_accuracy_speed_and_time_left():
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=110, color_system=None)
-    with progress.LiveDisplay(epochs=2, images=100, console=console) as shown:
-        shown.within(50, 1.25, 0.5)
-        shown.progress.refresh()
-        shown.ended(ENDED, "the line [bold]of an epoch[/bold]")
-        shown.within(50, 1.0, 0.6)
-        shown.progress.refresh()
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
-    assert "epoch 1/2" in text
-    assert "25%" in text
-    assert "loss 1.2500  accuracy 50.00%" in text
-    assert "images/s" in text
-    assert "left" in text
-    assert "the line [bold]of an epoch[/bold]" in text
-    assert "epoch 2/2" in text
-    assert "75%" in text
+@pytest.mark.parametrize(("done", "shown"), [
+    (0, ["epoch 1/2", "25%", "epoch 2/2", "75%", "loss 1.0000  accuracy 60.00%"]),
+    (120, ["epoch 2/2", "75%", "loss 1.2500  accuracy 50.00%"]),  # resumed in the second epoch
+])  # fmt: skip
+def test_a_terminal_shows_a_bar(stderr, done, shown):
+    stream = stderr(terminal=True)
+    with Display(2, 100, done, tick=0.0) as display:
+        report(display)
+        display.bar.refresh()
+        if not done:
+            display.ended("the line [bold]of an epoch[/bold]")
+            report(display, 40)
+            report(display, 50, 1.0, 0.6)
+        display.bar.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    for part in [*shown, "left"]:
+        assert part in text
+    assert done or ("the line [bold]of an epoch[/bold]" in text and "images/s" in text)
 
 
-def test_plain_display_prints_an_epoch_and_now_and_then_within(capsys):
-    with progress.PlainDisplay(epochs=2, images=100, seconds_between=0.0) as shown:
-        shown.within(50, 1.25, 0.5)
-        shown.ended(ENDED, "the line")
-        shown.seconds_between = 1e9
-        shown.within(50, 1.25, 0.5)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines() == [
-        "epoch 1/2  50 of 100 images  loss 1.2500  accuracy 50.00%",
-        "the line",
-    ]
+def test_elsewhere_there_is_a_line_an_epoch_and_now_and_then_within(stderr, monkeypatch):
+    stream = stderr(terminal=False)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with Display(2, 100, tick=0.0) as display:
+        report(display)
+        monkeypatch.setattr(progress, "LINE_EVERY", 1e9)
+        display.ended("the line")
+        report(display)
+    line = "epoch 1/2  50 of 100 images  loss 1.2500  accuracy 50.00%"
+    assert stream.getvalue().splitlines() == [line, "the line"]
 
 
-def test_plain_base_is_silent(capsys):
-    with progress.Display() as shown:
-        shown.within(50, 1.25, 0.5)
-        shown.ended(ENDED, "the line")
-    assert capsys.readouterr() == ("", "")
+@pytest.mark.parametrize("closed", [False, True])
+def test_nothing_is_shown_where_nobody_looks(capfd, monkeypatch, closed):
+    if closed:
+        monkeypatch.setattr(sys, "stderr", None)
+    with Display(2, 100, shown=closed, tick=0.0) as display:
+        report(display)
+        display.ended("the line")
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("terminal", "kind"), [(True, progress.LiveDisplay), (False, progress.PlainDisplay)]
-)
-def test_display_depends_on_the_terminal(monkeypatch, terminal, kind):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    assert isinstance(progress.display_for(2, 100).shown, kind)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stream_that_is_gone_ends_no_run(stderr, caplog, terminal):
+    stream = stderr(terminal=terminal)
+    with Display(3, 100, tick=0.0) as display:
+        report(display)
+        stream.there = False
+        for _ in range(2):
+            display.ended("the line")
+            report(display)
+    (said,) = caplog.messages
+    assert said.startswith("standard error: cannot be written: Input/output error")
 
 
-class Seen(progress.Display):
-    def __init__(self):
-        self.calls = []
-
-    def within(self, images, loss, accuracy):
-        self.calls.append((images, loss, accuracy))
-
-
-def test_ticker_reads_the_sums_only_now_and_then(monkeypatch):
-    now = 0.0
+def test_the_means_are_read_only_now_and_then(stderr, monkeypatch):
+    now, reads = 0.0, []
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
-    seen = Seen()
-    ticker = progress.Ticker(seen, seconds_between=1.0)
+
+    class Sum:
+        def item(self):
+            reads.append(now)
+            return 20.0
+
+    display = Display(1, 100, shown=False, tick=1.0)
     for now in (0.1, 0.5, 1.2, 1.3, 2.5):  # noqa: B007 - the clock reads it
-        ticker(10, torch.tensor(20.0), torch.tensor(5))
-    assert seen.calls == [(10, 2.0, 0.5)] * 2
+        display.report(10, Sum(), Sum())
+    assert reads == [1.2, 2.5]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_ticker_stops_a_run_that_diverged(loss):
-    ticker = progress.Ticker(Seen(), seconds_between=0.0)
-    with pytest.raises(DivergedError):
-        ticker(10, torch.tensor(loss), torch.tensor(5))
+def test_a_run_that_diverged_is_stopped(loss):
+    with pytest.raises(DivergedError, match=f"the loss is {loss}"):
+        report(Display(1, 100, shown=False, tick=0.0), loss=loss)

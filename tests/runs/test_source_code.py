@@ -21,8 +21,9 @@ from fmbench.models.lenet5 import LeNet5
 from fmbench.records.reader import load_results
 from fmbench.records.record import Record, keys
 from fmbench.report.table.build import benchmark_table
-from fmbench.runs import attempt, source_code
-from fmbench.runs.checkpointing import Saver
+from fmbench.runs import run as runs
+from fmbench.runs import source_code
+from fmbench.runs.checkpointing import RunState
 from fmbench.runs.source_code import own_source
 from fmbench.tracking import settings
 
@@ -348,10 +349,14 @@ def run(folder, *overrides):
     return fmbench.run([*tiny, *overrides])
 
 
+def _stop_now(state):
+    raise StopRequested(15, saved=state.save())
+
+
 def stop(folder, monkeypatch):
     """Run, and stop after the first batch."""
     with monkeypatch.context() as patched:
-        patched.setattr(Saver, "between", lambda self: self._stop(15))
+        patched.setattr(RunState, "after_batch", _stop_now)
         with pytest.raises(StopRequested):
             run(folder)
 
@@ -426,7 +431,7 @@ def test_without_a_checkpoint_it_begins_anew_with_the_net_that_there_is(own, sto
 def test_a_run_of_code_that_nobody_noted_goes_on_in_its_row(own, tmp_path, monkeypatch, caplog):
     own()
     with monkeypatch.context() as patched:
-        patched.setattr(attempt, "own_source", lambda *_: source_code.Source(None))
+        patched.setattr(runs, "own_source", lambda *_: source_code.Source(None))
         stop(tmp_path / "run", monkeypatch)
     then = Record.from_json((tmp_path / "run" / "result.json").read_text("utf-8"))
     record = run(tmp_path / "run")
@@ -452,7 +457,7 @@ def test_a_later_look_elsewhere_is_recorded_as_such(tmp_path, monkeypatch, caplo
     folder = tmp_path / "run"
     here = [*TINY, f"hydra.run.dir={folder}", "keep_checkpoint=true"]
     blind = fmbench.run([*here, "test_every=null"])
-    monkeypatch.setattr(attempt, "git_state", lambda: {"commit": "b" * 40, "dirty": False})
+    monkeypatch.setattr(runs, "git_state", lambda: {"commit": "b" * 40, "dirty": False})
     record = fmbench.run([*here, "threads=2"])
     assert (record.fingerprint, record.device) == (blind.fingerprint, blind.device)
     assert record.seconds == blind.seconds

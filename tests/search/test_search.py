@@ -462,14 +462,14 @@ def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_path, monkeypatch):
-    from fmbench.runs.checkpointing import Saver
+    from fmbench.runs.checkpointing import RunState
 
-    save = Saver.save
-    monkeypatch.setattr(Saver, "save", lambda self: False)
+    save = RunState.save
+    monkeypatch.setattr(RunState, "save", lambda self: False)
     status, _, err = command(*SEARCH, "sweep.trials=1")
     assert status == 5
     assert "here/0: the checkpoint that the look at the test set needs cannot be written" in err
-    monkeypatch.setattr(Saver, "save", save)
+    monkeypatch.setattr(RunState, "save", save)
     status, _, err = command(*SEARCH, "sweep.trials=1")
     assert status == 0, err
     (record,) = records(tmp_path)

@@ -26,9 +26,8 @@ from fmbench.config.schema import LOGGERS
 from fmbench.core.errors import ConfigError, installs
 from fmbench.records.folder import mark_ended
 from fmbench.records.record import keys, recorded_config, recorded_overrides
-from fmbench.runs import attempt
 from fmbench.runs import run as runs
-from fmbench.runs.checkpointing import Saver
+from fmbench.runs.checkpointing import RunState
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -82,7 +81,7 @@ def stop_at(monkeypatch):
 
     def set_up(moment, *, saved=True):
         left = [moment]
-        between = Saver.between
+        between = RunState.after_batch
 
         def counted(self):
             left[0] -= 1
@@ -92,7 +91,7 @@ def stop_at(monkeypatch):
                 self.listener.asked = 15
             between(self)
 
-        monkeypatch.setattr(Saver, "between", counted)
+        monkeypatch.setattr(RunState, "after_batch", counted)
 
     return set_up
 
@@ -432,7 +431,7 @@ def test_a_run_that_cannot_begin_has_failed(name, monkeypatch):
     def raises(*_arguments):
         raise RuntimeError("no net")
 
-    monkeypatch.setattr(attempt, "make_model", raises)
+    monkeypatch.setattr(runs, "make_model", raises)
     with pytest.raises(RuntimeError, match="no net"):
         run(name)
     if name == "mlflow":

@@ -14,7 +14,8 @@ from torch import nn
 import fmbench
 from fmbench.core.errors import ConfigError
 from fmbench.models.resnet18 import ResNet18
-from fmbench.runs import attempt, prepare
+from fmbench.runs import prepare
+from fmbench.runs import run as runs
 from fmbench.training import rehearsal
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import Device
@@ -159,7 +160,7 @@ NARROW = ["model=resnet18", "model.width=4", "model.depths=[1,1]", "epochs=1", "
 def test_a_kept_net_is_loaded_into_memory_that_it_may_run_in(tmp_path, monkeypatch, kept_as):
     """It may have run on a GPU, in channels_last."""
     monkeypatch.setattr(
-        attempt,
+        runs,
         "write_weights",
         lambda *net, **texts: write_weights(*net, **texts | {"memory_format": kept_as}),
     )
