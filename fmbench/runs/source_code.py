@@ -94,12 +94,9 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     for group in ("model", "optimizer", "scheduler"):
         for target in _targets(config.get(group)):
             found.visit(_loaded(target))
-    for one in built:
-        found.visit(one)
+    found.visit(*built)
     found.finish()
-    if not found.digests:
-        return Source(None)
-    digest = _hash(sorted(found.digests))
+    digest = _hash(sorted(found.digests)) if found.digests else None
     return Source(digest, tuple(sorted(found.missing)), tuple(sorted(found.edited)))
 
 
@@ -116,15 +113,10 @@ def _targets(node: Any) -> Iterator[str]:
 
 def _loaded(target: str) -> Any:
     """What a target names, where that is loaded: a target that was not started is not imported."""
-    parts = target.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        module = sys.modules.get(".".join(parts[:end]))
-        if module is not None:
-            value = getattr(module, "__dict__", {}).get(parts[end])
-            for name in parts[end + 1 :]:
-                value = getattr(value, name, None)
-            return value
-    return None
+    value = None
+    for path in itertools.accumulate(target.split("."), "{}.{}".format):
+        value = sys.modules.get(path) or getattr(value, path.rpartition(".")[2], None)
+    return value
 
 
 class _Found:
@@ -198,7 +190,9 @@ class _Found:
         path, module = code.co_filename, sys.modules.get(function.__module__)
         if Path(path).is_file() and not _is_own_file(path):
             return
-        if function.__module__ not in _MAIN and module is not None and _is_of(module, path):
+        file = _file(module)
+        in_file = file is not None and os.path.realpath(file) == os.path.realpath(path)
+        if module is not None and in_file and function.__module__ not in _MAIN:
             self.visit(module)
             text = self._text(path, module)
             plainly = type(getattr(module.__spec__, "loader", None)) is SourceFileLoader
@@ -210,7 +204,7 @@ class _Found:
         if not nodes:
             self._miss(function)
         self.digests.update(_of_tree(node) for node in nodes)
-        for name in _names(code):
+        for name in {name for one in _all_codes(code) for name in one.co_names}:
             if name in function.__globals__:
                 given[name] = function.__globals__[name]
         for name, value in given.items():
@@ -250,6 +244,9 @@ class _Found:
             self.missing.add(name)
             with suppress(OSError):
                 self.digests.add(hashlib.sha256(Path(path).read_bytes()).hexdigest())
+            if module is not None:  # what it imports can only be seen in it
+                code = (type, FunctionType, ModuleType)
+                self.visit(*(one for one in vars(module).values() if isinstance(one, code)))
             return
         self.digests.add(text.digest)
         for node in ast.walk(text.tree):
@@ -309,12 +306,7 @@ class _Found:
 
 
 class _Text:
-    """The source of a file or a cell.
-
-    Raises:
-        SyntaxError: it is none.
-        ValueError: the same.
-    """
+    """The source of a file or a cell; raises what `compile` does where it is none."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -375,15 +367,16 @@ def _of_tree(tree: ast.AST) -> str:
         node = waiting.pop()
         if isinstance(node, ast.AST):
             said.append(type(node).__name__)
-            fields = []
+            fields: list[Any] = []
+            documented = (
+                isinstance(node, _WITH_DOCSTRING)
+                and ast.get_docstring(node, clean=False) is not None
+            )
             for name, value in ast.iter_fields(node):
                 # What is empty may be unknown to an older version.
                 if value is None or value == [] or name in ("kind", "type_ignores"):
                     continue
-                shown = value
-                if name == "body" and isinstance(node, _WITH_DOCSTRING) and _is_text(value[0]):
-                    shown = value[1:]
-                fields += [(name,), shown]
+                fields += [(name,), value[1:] if name == "body" and documented else value]
             waiting += reversed([*fields, ("end",)])
         elif isinstance(node, list):
             waiting += reversed([("[",), *node, ("]",)])
@@ -394,20 +387,11 @@ def _of_tree(tree: ast.AST) -> str:
     return _hash(said)
 
 
-def _is_text(node: ast.AST) -> bool:
-    constant = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(constant, ast.Constant) and isinstance(constant.value, str)
-
-
 def _all_codes(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _all_codes(constant)
-
-
-def _names(code: CodeType) -> list[str]:
-    return sorted({name for one in _all_codes(code) for name in one.co_names})
 
 
 def _bytecode(code: CodeType) -> str:
@@ -435,11 +419,6 @@ def _is_own(one: type) -> bool:
 def _file(module: ModuleType | None) -> str | None:
     path = getattr(module, "__dict__", {}).get("__file__")
     return path if isinstance(path, str) else None
-
-
-def _is_of(module: ModuleType, path: str) -> bool:
-    own = _file(module)
-    return own is not None and os.path.realpath(own) == os.path.realpath(path)
 
 
 @functools.cache
