@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import getpass
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -29,14 +28,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: Seconds that daemons get to answer, and to end.
 PATIENCE = 30
 
-#: Where Debian keeps what belongs to administrators.
-PLACES = ("/usr/sbin", "/usr/local/sbin")
+#: Where Debian keeps what belongs to administrators, and each version of PostgreSQL.
+PLACES = (
+    *("/usr/sbin", "/usr/local/sbin"),
+    *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+)
 
 SLURM_CONF = """\
 ClusterName=one
@@ -69,16 +71,18 @@ class MissingError(Exception):
     """A program that is not installed; its text names it."""
 
 
-def program(name: str, *more: str) -> str:
-    """The path of an installed program.
+def programs(*names: str) -> list[str]:
+    """The paths of installed programs.
 
     Raises:
-        MissingError: it is not there.
+        MissingError: one is not there.
     """
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *PLACES, *more]))
-    if found is None:
-        raise MissingError(f"{name} is not installed")
-    return found
+    path = os.pathsep.join([os.environ["PATH"], *PLACES])
+    found = {name: shutil.which(name, path=path) for name in names}
+    for name, place in found.items():
+        if place is None:
+            raise MissingError(f"{name} is not installed")
+    return [str(place) for place in found.values()]
 
 
 @contextlib.contextmanager
@@ -92,57 +96,48 @@ def slurm() -> Iterator[dict[str, str]]:
         MissingError: it is not installed.
         RuntimeError: it does not start.
     """
-    paths = {name: program(name) for name in ("munged", "slurmctld", "slurmd", "sinfo", "scancel")}
-    with _folder(0o711) as folder, contextlib.ExitStack() as daemons:
+    munged, slurmctld, slurmd, sinfo, scancel = programs(
+        "munged", "slurmctld", "slurmd", "sinfo", "scancel"
+    )
+    with _folder() as folder, contextlib.ExitStack() as daemons:
+        user = getpass.getuser()
+        settings = {
+            "host": socket.gethostname().partition(".")[0],
+            "ports": [_free_port(), _free_port()],
+            "folder": folder,
+            "user": user,
+            "cpus": len(os.sched_getaffinity(0)),
+        }
+        (folder / "slurm.conf").write_text(SLURM_CONF.format(**settings), "utf-8")
+        for name in ("state", "spool"):
+            (folder / name).mkdir()
+        (folder / "munge.key").touch(0o600)
+        (folder / "munge.key").write_bytes(secrets.token_bytes(128))
+        variables = {"SLURM_CONF": str(folder / "slurm.conf")}
+        environment = {**os.environ, **variables}
 
-        def start(name: str, *arguments: str) -> None:
-            daemons.enter_context(
-                _daemon([paths[name], *arguments], folder / f"{name}.log", environment)
-            )
+        def start(*command: str) -> Path:
+            log = folder / f"{Path(command[0]).name}.log"
+            daemons.enter_context(_daemon(command, log, environment))
+            return log
 
-        text = SLURM_CONF.format(
-            host=socket.gethostname().partition(".")[0],
-            ports=_free_ports(2),
-            folder=folder,
-            user=getpass.getuser(),
-            cpus=len(os.sched_getaffinity(0)),
-        )
-        (folder / "slurm.conf").write_text(text, "utf-8")
-        (folder / "state").mkdir()
-        (folder / "spool").mkdir()
-        key = folder / "munge.key"
-        key.touch(0o600)
-        key.write_bytes(secrets.token_bytes(128))
-        environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-        files = {"key": "key", "socket": "socket", "pid": "pid", "seed": "seed"}
-        names = {"key": "key-file", "socket": "socket", "pid": "pid-file", "seed": "seed-file"}
-        start("munged", "-F", *(f"--{names[n]}={folder}/munge.{files[n]}" for n in names))
-        _wait((folder / "munge.socket").exists, folder / "munged.log")
-        start("slurmctld", "-D", "-i")
-        start("slurmd", "-D")
-
-        def idle() -> bool:
+        def run(*command: str) -> str:
             done = subprocess.run(
-                [paths["sinfo"], "-h", "-o", "%T"],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                check=False,
+                command, env=environment, capture_output=True, text=True, check=False
             )
-            return done.stdout.strip() == "idle"
+            return done.stdout.strip()
 
-        _wait(idle, folder / "slurmctld.log")
+        files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
+        log = start(munged, "-F", *(f"--{name}={folder}/munge.{files[name]}" for name in files))
+        _wait((folder / "munge.socket").exists, log)
+        log = start(slurmctld, "-D", "-i")
+        start(slurmd, "-D")
+        _wait(lambda: run(sinfo, "-h", "-o", "%T") == "idle", log)
         try:
-            yield environment
+            yield variables
         finally:
             # Jobs outlive `slurmd`, and all that is running here was started by the command.
-            kill = [paths["scancel"], "--quiet", "--signal=KILL", "--full", "--user"]
-            subprocess.run(
-                [*kill, getpass.getuser()],
-                env={**os.environ, **environment},
-                capture_output=True,
-                check=False,
-            )
+            run(scancel, "--quiet", "--signal=KILL", "--full", "--user", user)
 
 
 @contextlib.contextmanager
@@ -156,41 +151,35 @@ def postgresql() -> Iterator[dict[str, str]]:
         MissingError: it is not installed.
         RuntimeError: it does not start.
     """
-    newest = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
-    places = [str(path) for path in reversed(newest)]
-    paths = {name: program(name, *places) for name in ("initdb", "postgres", "pg_isready")}
-    # It refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    (port,) = _free_ports(1)
-    password = secrets.token_urlsafe(16)
-    with _folder(0o711) as folder:
-        home = folder / "postgresql"
+    (pg_ctl,) = programs("pg_ctl")
+    port, password = _free_port(), secrets.token_urlsafe(16)
+    with _folder() as folder:
+        home, secret = folder / "postgresql", folder / "postgresql" / "password"
         home.mkdir()
-        secret = home / "password"
         secret.touch(0o600)
         secret.write_text(password, "utf-8")
-        if user is not None:
-            shutil.chown(home, user)
-            shutil.chown(secret, user)
-        data = home / "data"
-        command = [paths["initdb"], "-D", str(data), "-U", "fmbench", "--no-sync", "-A"]
-        made = subprocess.run(
-            [*command, "scram-sha-256", f"--pwfile={secret}"],
-            user=user,
-            cwd=home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            raise RuntimeError(f"initdb: {made.stderr.strip()}")
-        settings = [f"unix_socket_directories={home}", "fsync=off", "max_connections=50"]
-        options = [part for text in settings for part in ("-c", text)]
-        command = [paths["postgres"], "-D", str(data), "-h", "127.0.0.1", "-p", str(port), *options]
-        # SIGINT ends it also while clients are connected.
-        with _daemon(command, folder / "postgres.log", {}, user=user, cwd=home, end=signal.SIGINT):
-            ask = [paths["pg_isready"], "-q", "-h", "127.0.0.1", "-p", str(port)]
-            _wait(lambda: subprocess.call(ask) == 0, folder / "postgres.log")
+        # It refuses to run as root.
+        user = "postgres" if os.geteuid() == 0 else None
+        for path in (home, secret) if user else ():
+            shutil.chown(path, user, user)
+
+        def control(action: str, *options: str) -> None:
+            done = subprocess.run(
+                [pg_ctl, action, "-D", str(home / "data"), *options],
+                user=user,
+                group=user,
+                cwd=home,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise RuntimeError(f"pg_ctl {action}: {(done.stderr + done.stdout).strip()}")
+
+        control("initdb", "-o", f"-U fmbench --no-sync -A scram-sha-256 --pwfile={secret}")
+        options = f"-h 127.0.0.1 -p {port} -k {home} -c fsync=off -c max_connections=50"
+        control("start", "-w", "-t", str(PATIENCE), "-l", str(home / "log"), "-o", options)
+        try:
             yield {
                 "PGHOST": "127.0.0.1",
                 "PGPORT": str(port),
@@ -199,47 +188,36 @@ def postgresql() -> Iterator[dict[str, str]]:
                 "PGPASSWORD": password,
                 "PGURL": f"postgresql+psycopg://fmbench@127.0.0.1:{port}/postgres",
             }
+        finally:
+            control("stop", "-m", "fast")  # also while clients are connected
 
 
 @contextlib.contextmanager
-def _folder(mode: int) -> Iterator[Path]:
+def _folder() -> Iterator[Path]:
     """A short name: a socket's path may have about 100 characters."""
     with tempfile.TemporaryDirectory(prefix="fmbench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(mode)
-        yield folder
+        Path(name).chmod(0o711)
+        yield Path(name)
 
 
 @contextlib.contextmanager
-def _daemon(
-    command: Sequence[str],
-    log: Path,
-    environment: Mapping[str, str],
-    *,
-    user: str | None = None,
-    cwd: Path | None = None,
-    end: int = signal.SIGTERM,
-) -> Iterator[None]:
-    """A process that lives as long as the block, and is then sent the signal `end`."""
-    ids = pwd.getpwnam(user) if user else None
+def _daemon(command: tuple[str, ...], log: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A process that lives as long as the block."""
     with (
         log.open("wb") as out,
         subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            cwd=cwd,
-            user=user,
-            group=ids.pw_gid if ids else None,
             start_new_session=True,  # Ctrl-C is for the command
         ) as process,
     ):
         try:
             yield
         finally:
-            process.send_signal(end)
+            process.terminate()
             try:
                 process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -254,12 +232,9 @@ def _wait(ready: Callable[[], bool], log: Path) -> None:
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 DAEMONS = {"slurm": slurm, "postgresql": postgresql}

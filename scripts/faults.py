@@ -16,13 +16,14 @@
 - flipped: a checkpoint with one byte changed is never used.
 - together: 8 processes write 2,000 records while the results are being read.
 
-Works in a temporary folder, on drawn images, and needs a system that can fork.
+Works in a temporary folder, on synthetic images, and needs a system that can fork.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -56,18 +57,26 @@ RUN = [
 
 #: The same as the command of another process, which finds fmbench where this one did.
 COMMAND = [sys.executable, "-m", "fmbench", *RUN]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(["", *filter(None, sys.path)])[1:]}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
-#: The largest file, in bytes: less than a config, a record, a net, a checkpoint, and enough.
+#: The largest file, in bytes: less than a config, a record, a model, a checkpoint, and enough.
 SIZES = (0, 100, 400, 1000, 3000, 10_000, 100_000, 300_000, 1_000_000)
+
+#: Bytes of a disk: less than Hydra's files, a record, a history, a model, checkpoints, and enough.
+DISKS = (4096, 12_288, 16_384, 24_576, 65_536, 262_144, 1_048_576, 4_194_304)
 
 #: What differs between a run in one go and one in many.
 CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts", "git")
 
+_FORK = multiprocessing.get_context("fork")
+
 
 def run(folder: Path) -> None:
     """A short run in a folder, or the rest of one."""
-    fmbench.run([*RUN, f"hydra.run.dir={folder}"])
+    try:
+        fmbench.run([*RUN, f"hydra.run.dir={folder}"])
+    except UserError as error:
+        sys.exit(error.exit_status)
 
 
 def command(folder: Path) -> None:
@@ -83,96 +92,88 @@ def started(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def child(work: Callable[[], None], log: Path) -> int:
-    """Do some work in a process of its own, that has all it needs imported; its number."""
-    number = os.fork()
-    if number:
-        return number
-    status = 1
-    try:
-        with log.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        work()
-        status = 0
-    except UserError as error:
-        os.write(2, f"fmbench: {error}\n".encode())
-        status = error.exit_status
-    except SystemExit as error:
-        status = int(error.code or 0)
-    finally:
-        os._exit(status)
+def begin(work: Callable[..., None], *arguments: Any) -> Any:
+    """Do some work in a process of its own, that has all it needs imported, and says nothing."""
+
+    def silently() -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        work(*arguments)
+
+    process = _FORK.Process(target=silently)
+    process.start()
+    return process
 
 
-def ended(number: int) -> int:
-    """Wait for a process: its exit status, or the signal that ended it, negative."""
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+def status_of(work: Callable[..., None], *arguments: Any) -> int:
+    """The exit status of some work in such a process, or the signal that ended it, negative."""
+    process = begin(work, *arguments)
+    process.join()
+    return int(process.exitcode)
 
 
-def left(folder: Path) -> tuple[Any, ...]:
+def left(folder: Path) -> dict[str, Any]:
     """All that a run left, but for its clocks."""
     record = json.loads((folder / "result.json").read_text("utf-8"))
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    for line in history:
-        del line["seconds"]
-    names = sorted(path.name for path in folder.iterdir() if path.name != "fmbench.log")
-    return (
-        names,
-        {name: value for name, value in record.items() if name not in CLOCKS},
-        history,
-        (folder / "predictions.npy").read_bytes(),
-        (folder / "model.safetensors").read_bytes(),
-    )
+    return {
+        "names": sorted(path.name for path in folder.iterdir() if path.name != "fmbench.log"),
+        "record": {name: value for name, value in record.items() if name not in CLOCKS},
+        "history": [{**line, "seconds": None} for line in history],
+        "predictions": (folder / "predictions.npy").read_bytes(),
+        "model": (folder / "model.safetensors").read_bytes(),
+    }
 
 
-def same(found: tuple[Any, ...], expected: tuple[Any, ...], where: Any) -> None:
-    """Compare what two runs left, and say what differs."""
-    for one, other in zip(found, expected, strict=True):
-        assert one == other, (where, one, other)
+def whole(folder: Path) -> dict[str, Any]:
+    """What an undisturbed run leaves."""
+    assert status_of(run, folder / "whole") == 0
+    return left(folder / "whole")
 
 
-def whole(folder: Path) -> tuple[tuple[Any, ...], float]:
-    """What an undisturbed run leaves, and how many seconds it takes."""
-    start = time.perf_counter()
-    assert ended(child(lambda: run(folder / "whole"), folder / "log")) == 0
-    return left(folder / "whole"), time.perf_counter() - start
+def check(place: Path, expected: dict[str, Any] | None = None) -> None:
+    """Look at what a run left: nothing by halves and, if it is done, all that is expected."""
+    if (place / "result.json").exists():
+        Record.from_json((place / "result.json").read_text("utf-8"))
+    for name, value in left(place).items() if expected else ():
+        assert value == expected[name], (place, name, value, expected[name])
 
 
 def kills(folder: Path, count: int = 200, seed: int = 0) -> str:
     """Kill runs at random instants."""
-    expected, seconds = whole(folder)
+    start = time.perf_counter()
+    expected, seconds = whole(folder), time.perf_counter() - start
     drawn = random.Random(seed)
     killed = runs = 0
     while killed < count:
         place = folder / f"run{runs}"
         runs += 1
         while True:
-            number = child(lambda place=place: run(place), folder / "log")
+            process = begin(run, place)
             time.sleep(drawn.uniform(0, seconds))
-            os.kill(number, signal.SIGKILL)
-            if ended(number) == 0:
+            process.kill()
+            process.join()
+            if process.exitcode == 0:
                 break
             killed += 1
-            if (place / "result.json").exists():
-                Record.from_json((place / "result.json").read_text("utf-8"))
-        same(left(place), expected, place)
+            check(place)
+        check(place, expected)
         shutil.rmtree(place)
     return f"{killed} kills in {runs} runs, each with the bits of an undisturbed one"
 
 
 def writes(folder: Path, count: int | None = None) -> str:
     """Kill a run at every write, flush, rename and removal, or at so many, the last among them."""
-    expected, _ = whole(folder)
-    assert ended(child(lambda: _killed_at(0, folder / "all"), folder / "log")) == 0
+    expected = whole(folder)
+    assert status_of(_killed_at, 0, folder / "all") == 0
     total = int((folder / "writes").read_text())
     for moment in spread(total, count or total):
         place = folder / f"write{moment}"
-        status = ended(child(lambda n=moment, p=place: _killed_at(n, p), folder / "log"))
-        if (place / "result.json").exists():
-            Record.from_json((place / "result.json").read_text("utf-8"))
-        assert status == -signal.SIGKILL, (moment, status)
-        assert ended(child(lambda p=place: run(p), folder / "log")) == 0, moment
-        same(left(place), expected, moment)
+        assert status_of(_killed_at, moment, place) == -signal.SIGKILL, moment
+        check(place)
+        assert status_of(run, place) == 0, moment
+        check(place, expected)
         shutil.rmtree(place)
     return f"killed at {count or total} of {total} writes, flushes, renames and removals"
 
@@ -189,29 +190,27 @@ def _killed_at(moment: int, place: Path) -> None:
 
     At 0 never: how many moments there are is left beside its folder.
     """
-    reached = 0
+    reached, opened = 0, Path.open
 
-    def due() -> bool:
+    def before(half: Callable[[], object] = lambda: None) -> None:
         nonlocal reached
         reached += 1
-        return reached == moment
+        if reached == moment:
+            half()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if due():
-                os.kill(os.getpid(), signal.SIGKILL)
+            before()
             return function(*arguments, **options)
 
         return call
 
     class Half(io.FileIO):
         def write(self, content: Any) -> int:
-            if due():
-                super().write(bytes(content)[: len(content) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().write(content)
-
-    opened = Path.open
+            write = super().write
+            before(lambda: write(bytes(content)[: len(content) // 2]))
+            return write(content)
 
     def open_path(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if mode in ("xb", "ab"):
@@ -229,37 +228,32 @@ def _killed_at(moment: int, place: Path) -> None:
 
 def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
     """Let no file grow beyond a size; then take the limit away and start again."""
-    expected, _ = whole(folder)
-    config = (folder / "whole" / ".hydra" / "config.yaml").read_bytes()
+    expected = whole(folder)
+
+    def limited(start: Callable[[Path], None], place: Path, size: int) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        place.mkdir()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        start(place)
+
     failed = 0
     for start, size in product((run, command), sizes):
-        place, log = folder / f"{start.__name__}{size}", Path(os.devnull)  # a log has a limit too
-
-        def limited(size: int = size, place: Path = place, start: Any = start) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            place.mkdir()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-            start(place)
-
-        status = ended(child(limited, log))
+        place = folder / f"{start.__name__}{size}"
+        status = status_of(limited, start, place, size)
         assert status in (0, 5), (start, size, status)
         failed += status == 5
-        _nothing_half_written(place, config)
-        assert ended(child(lambda place=place, start=start: start(place), log)) == 0, size
-        same(left(place), expected, size)
+        _nothing_half_written(place, folder / "whole")
+        assert status_of(start, place) == 0, size
+        check(place, expected)
     return f"{2 * len(sizes)} runs, {failed} of them ended by it; all went on afterwards"
 
 
-def _nothing_half_written(place: Path, config: bytes) -> None:
-    if (place / "result.json").exists():
-        Record.from_json((place / "result.json").read_text("utf-8"))
-    if (place / ".hydra" / "config.yaml").exists():
-        assert (place / ".hydra" / "config.yaml").read_bytes() == config
+def _nothing_half_written(place: Path, undisturbed: Path) -> None:
+    check(place)
+    config = Path(".hydra", "config.yaml")
+    if (place / config).exists():
+        assert (place / config).read_bytes() == (undisturbed / config).read_bytes()
     assert not list(place.glob(".*.json*")), "half-written files are left"
-
-
-#: Bytes of a disk: less than Hydra's files, a record, a history, a net, the checkpoints, enough.
-DISKS = (4096, 12_288, 16_384, 24_576, 65_536, 262_144, 1_048_576, 4_194_304)
 
 
 def can_mount(place: Path) -> bool:
@@ -270,8 +264,7 @@ def can_mount(place: Path) -> bool:
 
 def small(folder: Path, sizes: tuple[int, ...] = DISKS) -> str:
     """Run the command on a disk that is full before the run ends; make room and start again."""
-    expected, _ = whole(folder)
-    config = (folder / "whole" / ".hydra" / "config.yaml").read_bytes()
+    expected = whole(folder)
     mount = folder / "mount"
     mount.mkdir()
     if not can_mount(mount):
@@ -296,23 +289,22 @@ def small(folder: Path, sizes: tuple[int, ...] = DISKS) -> str:
         assert "Traceback" not in said, said
         assert (said.splitlines()[-1].startswith("fmbench: ") and str(mount) in said) or not status
         failed += status == 5
-        _nothing_half_written(full, config)
-        same(left(afterwards), expected, size)
+        _nothing_half_written(full, folder / "whole")
+        check(afterwards, expected)
     return f"{len(sizes)} disks, {failed} of them too small for the run; all went on afterwards"
 
 
 def closed(folder: Path) -> str:
     """Run the command where nothing may be written: as a user without rights, on a closed disk."""
     folder.chmod(0o755)
-    places = {"folder": folder / "closed", "below": folder / "closed" / "run"}
-    places["folder"].mkdir()
-    places["folder"].chmod(0o555)
+    shut, mount = folder / "closed", folder / "mount"
+    shut.mkdir(0o555)
+    mount.mkdir()
     nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    places = {"folder": shut, "below": shut / "run"}
     starts = {name: [*nobody, *COMMAND, f"hydra.run.dir={at}"] for name, at in places.items()}
     if nobody and started([*nobody, sys.executable, "-c", "import fmbench"], folder).returncode:
         starts = {}  # nobody may read the program
-    mount = folder / "mount"
-    mount.mkdir()
     if can_mount(mount):
         script = f"mount -t tmpfs -o ro tmpfs {mount} && {shlex.join(COMMAND)}"
         for name, place in (("disk", mount), ("below a disk", mount / "run")):
@@ -333,8 +325,8 @@ def truncated(folder: Path, step: int = 1) -> str:
     content = (folder / "whole" / "result.json").read_bytes()
     place = folder / "cut" / "result.json"
     place.parent.mkdir()
-    unreadable = 0
-    for length in range(0, len(content), step):
+    lengths, unreadable = range(0, len(content), step), 0
+    for length in lengths:
         place.write_bytes(content[:length])
         found = read_results(place.parent)
         if len(found.frame):  # only the line's end may be missing
@@ -342,7 +334,7 @@ def truncated(folder: Path, step: int = 1) -> str:
         else:
             assert len(found.problems) == 1, length
             unreadable += 1
-    return f"{unreadable} of {len(range(0, len(content), step))} lengths named as unreadable"
+    return f"{unreadable} of {len(lengths)} lengths named as unreadable"
 
 
 def flipped(_folder: Path, step: int = 1) -> str:
@@ -351,14 +343,15 @@ def flipped(_folder: Path, step: int = 1) -> str:
     file = io.BytesIO()
     write_state({"weights": torch.randn(100), "epoch": 3}, file)
     content = bytearray(file.getvalue())
-    for place in range(0, len(content), step):
+    places = range(0, len(content), step)
+    for place in places:
         content[place] ^= 1 << (place % 8)
         with contextlib.suppress(DamagedError):
             read_state(io.BytesIO(content))
             raise AssertionError(place)
         content[place] ^= 1 << (place % 8)
     read_state(io.BytesIO(content))
-    return f"{len(range(0, len(content), step))} bytes, none of them unnoticed"
+    return f"{len(places)} bytes, none of them unnoticed"
 
 
 def together(folder: Path, records: int = 2000, processes: int = 8) -> str:
@@ -369,18 +362,18 @@ def together(folder: Path, records: int = 2000, processes: int = 8) -> str:
     def write(first: int) -> None:
         for number in range(first, records, processes):
             with RunFolder(folder / "many" / str(number)) as place:
-                record.status = "running"
-                place.write_record(record)
-                record.status = "completed"
-                place.write_record(record)
+                for record.status in ("running", "completed"):
+                    place.write_record(record)
 
     (folder / "many").mkdir()
-    numbers = [child(lambda n=n: write(n), folder / "log") for n in range(processes)]
+    writers = [begin(write, first) for first in range(processes)]
     looks = 0
     while len((found := read_results(folder / "many")).frame) < records:
         assert not found.problems, found.problems
         looks += 1
-    assert [ended(number) for number in numbers] == [0] * processes
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
     assert (read_results(folder / "many").frame["status"] == "completed").all()
     return f"{records} records of {processes} processes, read {looks} times meanwhile, all whole"
 
