@@ -10,13 +10,13 @@ little or much. A table is false where any two of its rows have different ranks.
 corrected by Bonferroni, which is the first step of Holm.
 """
 
-import sys
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
-from fmbench.report.render.terminal import aligned
 from fmbench.stats import half_width
 
 TABLES, LEVEL = 2_000, 0.05
@@ -31,34 +31,37 @@ SPREADS: dict[str, Callable[[int], np.ndarray]] = {
 
 # (tables, rows) variances over the seeds, their degrees of freedom, n, variance of a row over the
 # images, level of a pair: (tables, pairs) half widths.
-Rule = Callable[[np.ndarray, int, int, float, float], np.ndarray]
+Rule = Callable[[np.ndarray, int, float, float], np.ndarray]
 
 
 def main() -> None:
     """Print both tables."""
     rules: dict[str, Rule] = {"fmbench": banerjee, "Welch": welch, "Smyth": smyth}
-    lines = [["seeds", "spreads", *rules]]
-    for n in SEEDS:
-        for name in SPREADS:
-            worst = [max(_shares(rule, n, name)) for rule in rules.values()]
-            lines.append([str(n), name, *(f"{100 * share:.1f}" for share in worst)])
-    sys.stdout.write(
-        f"False tables (%), the most of {len(ROWS) * len(IMAGES)} settings ({ROWS} rows), "
-        f"{TABLES:,} tables each\n"
+    settings = [*product(ROWS, IMAGES)]
+    print(
+        f"False tables (%), the most of {len(settings)} settings ({ROWS} rows), "
+        f"{TABLES:,} tables each"
     )
-    sys.stdout.writelines(f"{line}\n" for line in aligned(lines, [True, False, *[True] * 3]))
-    lines = [["rows", *(f"{n} seeds" for n in SEEDS)]]
-    lines += [[str(rows), *(f"{_asked(rows, n):.2f}" for n in SEEDS)] for rows in ROWS]
-    sys.stdout.write(
+    worst = {
+        (n, name): {
+            rule: max(100 * share(half, n, SPREADS[name](rows), noise) for rows, noise in settings)
+            for rule, half in rules.items()
+        }
+        for n, name in product(SEEDS, SPREADS)
+    }
+    table = pd.DataFrame.from_dict(worst, "index").rename_axis(["seeds", "spreads"])
+    print(table.to_string(float_format="{:.1f}".format))
+    print(
         "\nDifference (points) that a row must be ahead of all others by, to be told from one in "
-        "half of all tables:\nspread over the seeds 0.2, of the images 0.1 a row\n"
+        "half of all tables:\nspread over the seeds 0.2, of the images 0.1 a row"
     )
-    sys.stdout.writelines(f"{line}\n" for line in aligned(lines, [True] * 5))
+    asks = {f"{n} seeds": [asked(rows, n) for rows in ROWS] for n in SEEDS}
+    print(pd.DataFrame(asks, pd.Index(ROWS, name="rows")).to_string(float_format="{:.2f}".format))
 
 
-def banerjee(own: np.ndarray, n: int, rows: int, images: float, level: float) -> np.ndarray:
+def banerjee(own: np.ndarray, n: int, images: float, level: float) -> np.ndarray:
     """As ranks are made."""
-    first, second = np.triu_indices(rows, 1)
+    first, second = np.triu_indices(own.shape[1], 1)
     over_images = np.full((len(own), len(first)), 2 * images)
     variances = np.stack([over_images, own[:, first] / n, own[:, second] / n])
     freedom = np.array([1e9, n - 1, n - 1])[:, None, None]
@@ -66,23 +69,17 @@ def banerjee(own: np.ndarray, n: int, rows: int, images: float, level: float) ->
 
 
 def welch(
-    own: np.ndarray,
-    n: int,
-    rows: int,
-    images: float,
-    level: float,
-    *,
-    freedom: np.ndarray | None = None,
+    own: np.ndarray, n: int, images: float, level: float, freedom: np.ndarray | None = None
 ) -> np.ndarray:
     """By the degrees of freedom of Welch and Satterthwaite."""
-    first, second = np.triu_indices(rows, 1)
-    each = np.full((len(own), 1), n - 1.0) if freedom is None else freedom
+    first, second = np.triu_indices(own.shape[1], 1)
+    each = n - 1.0 if freedom is None else freedom
     variance = (own[:, first] + own[:, second]) / n + 2 * images
     parts = (own[:, first] ** 2 + own[:, second] ** 2) / n**2 / each
     return special.stdtrit(np.minimum(variance**2 / parts, 1e9), 1 - level / 2) * variance**0.5
 
 
-def smyth(own: np.ndarray, n: int, rows: int, images: float, level: float) -> np.ndarray:
+def smyth(own: np.ndarray, n: int, images: float, level: float) -> np.ndarray:
     """By variances drawn towards a common one, whose weight is estimated from all rows."""
     k = n - 1
     logs = np.log(own) - special.digamma(k / 2) + np.log(k / 2)
@@ -94,36 +91,29 @@ def smyth(own: np.ndarray, n: int, rows: int, images: float, level: float) -> np
     prior = np.exp(logs.mean(axis=1) + special.digamma(half) - np.log(half))[:, None]
     weight = 2 * half[:, None]
     drawn = (weight * prior + k * own) / (weight + k)
-    return welch(drawn, n, rows, images, level, freedom=np.minimum(weight + k, rows * k))
+    return welch(drawn, n, images, level, np.minimum(weight + k, own.shape[1] * k))
 
 
-def _shares(rule: Rule, n: int, spread: str) -> list[float]:
-    return [
-        _share(rule, n, rows, SPREADS[spread](rows), noise) for rows in ROWS for noise in IMAGES
-    ]
-
-
-def _share(rule: Rule, n: int, rows: int, spreads: np.ndarray, noise: float) -> float:
-    rng = np.random.default_rng(0)
-    means, own = _drawn(rng, n, spreads, noise)
-    first, second = np.triu_indices(rows, 1)
-    half = rule(own, n, rows, noise**2, LEVEL / len(first))
+def share(rule: Rule, n: int, spreads: np.ndarray, noise: float) -> float:
+    """Of tables whose rows have these spreads over the seeds, how many are false."""
+    means, own = drawn_tables(0, n, spreads, noise)
+    first, second = np.triu_indices(len(spreads), 1)
+    half = rule(own, n, noise**2, LEVEL / len(first))
     return float(np.mean(np.any(np.abs(means[:, first] - means[:, second]) > half, axis=1)))
 
 
-def _asked(rows: int, n: int) -> float:
+def asked(rows: int, n: int) -> float:
     """The median over tables of what lies between the best row and the next when it is told."""
-    rng = np.random.default_rng(1)
-    means, own = _drawn(rng, n, np.full(rows, 0.2), 0.1)
-    half = banerjee(own, n, rows, 0.1**2, LEVEL / (rows * (rows - 1) / 2))
+    means, own = drawn_tables(1, n, np.full(rows, 0.2), 0.1)
+    half = banerjee(own, n, 0.1**2, LEVEL / (rows * (rows - 1) / 2))
     return float(np.median((half + means[:, 1:2] - means[:, :1])[:, 0]))
 
 
-def _drawn(
-    rng: np.random.Generator, n: int, spreads: np.ndarray, noise: float
+def drawn_tables(
+    seed: int, n: int, spreads: np.ndarray, noise: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(tables, rows) means, and variances over the seeds."""
-    shape = TABLES, len(spreads)
+    rng, shape = np.random.default_rng(seed), (TABLES, len(spreads))
     means = spreads / n**0.5 * rng.normal(size=shape) + noise * rng.normal(size=shape)
     return means, spreads**2 * rng.chisquare(n - 1, shape) / (n - 1)
 

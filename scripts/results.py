@@ -18,8 +18,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -42,7 +42,7 @@ from fmbench.config.checks import CONFIG_DIR  # noqa: E402
 from fmbench.core.errors import UserError, one_line  # noqa: E402
 from fmbench.data.fashion_mnist import OFFICIAL_SHA256  # noqa: E402
 from fmbench.records.reader import read_results  # noqa: E402
-from fmbench.records.record import COMPLETED, leaves  # noqa: E402
+from fmbench.records.record import leaves  # noqa: E402
 from fmbench.report.escape import markdown  # noqa: E402
 from fmbench.report.figures.curves import curves  # noqa: E402
 from fmbench.report.figures.published import published_figure  # noqa: E402
@@ -87,12 +87,13 @@ TABLES = {
 
 #: How far a row followed what was published.
 WHOLE, SHORTENED, OTHER = "with the published recipe", "shortened", "with another recipe"
+UNFINISHED, NOT_RUN = "not completed", "not run"
 
 #: What the rows beside a search are called, by the keys that name their folders in tables.yaml.
 NAMES = {
     "best": "the search's best",
-    "recipe": "the recipe",
     "unsearched": "the unsearched row",
+    "recipe": "the recipe",
 }
 
 #: Settings that a search sets in its trials, that repeat a row, or that decide what is kept alone.
@@ -107,103 +108,73 @@ def recipe(experiment: str) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of a table.
+def nothing(experiment: str, unfinished: pd.DataFrame) -> dict[str, Any]:
+    """The row of an experiment of which no run completed."""
+    published = {
+        f"published_{key}": value for key, value in recipe(experiment)["reference"].items()
+    }
+    counts = dict.fromkeys(("n", "n_unfinished", "n_pruned", "n_interrupted"), 0)
+    return {
+        **dict.fromkeys(COLUMN),
+        **published,
+        **counts,
+        "n_failed": len(unfinished),
+        "parameters": published["published_parameters"],
+        "deviations": (),
+        "run_seeds": unfinished["seed"].tolist(),
+        "folders": unfinished["folder"].tolist(),
+        "command": f"python -m fmbench experiment={experiment}",
+    }
 
-    Attributes:
-        experiment: Whose published figures stand beside it.
-        row: Of the report; None for what was not run, or did not complete.
-        lost: `folder`, `seed` and `status` of runs that did not complete.
-        several: Whether another line differs in the hardware alone.
+
+def line(experiment: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A line of a table: a row of the report with what follows for the published figure.
+
+    Returns:
+        The row, its `recipe`, its `kind`, its `name`: the experiment and what was done otherwise;
+        `one_run`, where one more run would land if that compares with the published figure;
+        whether there is a `verdict`; and its `cells` by the name of the column.
     """
-
-    experiment: str
-    row: Mapping[str, Any] | None
-    lost: Sequence[Mapping[str, Any]] = ()
-    several: bool = False
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What was published."""
-        return recipe(self.experiment)
-
-    @property
-    def kind(self) -> str:
-        """How far it followed what was published."""
-        if self.row is None:
-            return "not completed" if self.lost else "not run"
-        match self.row["deviations"]:
-            case ():
-                return WHOLE
-            case (only,) if only == f"epochs={self.row['epochs']}":
-                return SHORTENED if self.row["epochs"] < self.recipe["epochs"] else OTHER
-        return OTHER
-
-    @property
-    def name(self) -> str:
-        """The experiment, what was done otherwise, and where, if that tells it apart."""
-        if self.row is None:
-            return self.experiment
-        said = list(self.row["deviations"])
-        if self.kind == SHORTENED:
-            said = [f"{self.row['epochs']} of {self.recipe['epochs']} epochs"]
-        hardware = COLUMN["device"].cell(self.row) if self.several else self.row["difference_in"]
-        said += [hardware] if hardware else []
-        return f"{self.experiment} ({', '.join(said)})" if said else self.experiment
-
-    @property
-    def one_run(self) -> tuple[float, float] | None:
-        """Where one more run would land, of several that were chosen as the published one."""
-        if self.row is None or self.kind != WHOLE or self.recipe["reference"]["accuracy"] is None:
-            return None
-        return one_more(compared(self.row)) if is_like_with_like(self.row) else None
-
-    @property
-    def has_verdict(self) -> bool:
-        """Whether something follows for the published figure."""
-        if self.row is None or self.recipe["reference"]["accuracy"] is None:
-            return False
-        like = is_like_with_like(self.row) or self.row["difference_in"]
-        return self.kind == SHORTENED or bool(self.kind == WHOLE and like)
-
-    @property
-    def cells(self) -> dict[str, str]:
-        """By the name of the column."""
-        theirs = {"approximate": None, **self.recipe["reference"]}
-        row = {f"published_{key}": value for key, value in theirs.items()} | (
-            self.row or {"parameters": theirs["parameters"]}
-        )
-        known = COLUMN if self.row else ("parameters", "published_accuracy", "published_seconds")
-        cells = dict.fromkeys(TABLES["long"], MISSING)
-        cells |= {key: COLUMN[key].cell(row) for key in known} | {"model": self.name}
-        if self.row is None:
-            lost = f"{len(self.lost)} not completed"
-            return cells | {"test_accuracy": lost if self.lost else self.kind}
-        if row["best_test_accuracy"] is not None and row["n"] > 1:
-            spread = float(np.std(row["best_accuracies"], ddof=1))
-            show = COLUMN["test_accuracy"].show
-            cells["best_test_accuracy"] = show(row["best_test_accuracy"], spread)
-        if self.one_run:
-            cells["one_run"] = COLUMN["test_accuracy_low"].show(*self.one_run)
-        if self.kind == SHORTENED and theirs["seconds"] is not None:
-            whole = self.recipe["epochs"]
-            cells["published_seconds"] = f"{whole} epochs: {cells['published_seconds']}"
-        return cells
-
-    @property
-    def made_by(self) -> tuple[Any, ...]:
-        """Its name, what its runs are called and their folders, and the command."""
-        if self.row is not None:
-            return made_by(self.name, self.row)
-        runs = [(f"seed {run['seed']} {run['status']}", run["folder"]) for run in self.lost]
-        return self.name, runs, f"python -m fmbench experiment={self.experiment}"
+    published = recipe(experiment)
+    theirs, changes = published["reference"]["accuracy"], list(row["deviations"])
+    like = bool(row["n"]) and theirs is not None and is_like_with_like(row)
+    kind = OTHER if changes else WHOLE
+    if not row["n"]:
+        kind = UNFINISHED if row["folders"] else NOT_RUN
+    elif changes == [f"epochs={row['epochs']}"] and row["epochs"] < published["epochs"]:
+        kind = SHORTENED
+        changes = [f"{row['epochs']} of {published['epochs']} epochs"]
+    changes += [row["difference_in"]] if row["difference_in"] else []
+    name = f"{experiment} ({', '.join(changes)})" if changes else experiment
+    one_run = one_more(compared(row)) if kind == WHOLE and like else None
+    cells = cells_of(row, name)
+    if not row["n"]:
+        cells["test_accuracy"] = kind
+    if one_run:
+        cells["one_run"] = COLUMN["test_accuracy_low"].show(*one_run)
+    if row["n"] > 1 and row["best_test_accuracy"] is not None:
+        spread = float(np.std(row["best_accuracies"], ddof=1))
+        show = COLUMN["test_accuracy"].show
+        cells["best_test_accuracy"] = show(row["best_test_accuracy"], spread)
+    if kind == SHORTENED and cells["published_seconds"] != MISSING:
+        cells["published_seconds"] = f"{published['epochs']} epochs: {cells['published_seconds']}"
+    return {
+        **row,
+        "experiment": experiment,
+        "recipe": published,
+        "kind": kind,
+        "name": name,
+        "one_run": one_run,
+        "verdict": theirs is not None
+        and (kind == SHORTENED or (kind == WHOLE and (like or row["difference_in"] is not None))),
+        "cells": cells,
+    }
 
 
-def made_by(name: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """As `Line.made_by`."""
-    seeds = (f"seed {seed}" for seed in row["run_seeds"])
-    return name, [*zip(seeds, row["folders"], strict=True)], row["command"]
+def cells_of(row: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The cells of a row by the name of the column, with another name for its model."""
+    keys = {*TABLES["long"], *TABLES["search"]} - {"model", "one_run"}
+    return {"model": name, "one_run": MISSING} | {key: COLUMN[key].cell(row) for key in keys}
 
 
 def table(headings: Sequence[str], right: Sequence[bool], rows: Iterable[Sequence[str]]) -> str:
@@ -213,8 +184,9 @@ def table(headings: Sequence[str], right: Sequence[bool], rows: Iterable[Sequenc
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def columns(cells: Sequence[Mapping[str, str]], name: str) -> str:
-    """One of `TABLES` without the columns that say nothing."""
+def columns(lines: Iterable[Mapping[str, Any]], name: str) -> str:
+    """One of `TABLES` of lines with their `cells`, without the columns that say nothing."""
+    cells = [line["cells"] for line in lines]
     known = [key for key in TABLES[name] if any(one[key] != MISSING for one in cells)]
     titles = [COLUMN[key].title if key in COLUMN else "one run (%)" for key in known]
     right = [key not in COLUMN or COLUMN[key].right for key in known]
@@ -281,32 +253,24 @@ class Pages:
     @cached_property
     def tables(self) -> list[dict[str, Any]]:
         """What tables.yaml says of each, its `lines`, its `recipes`, and what these agree in."""
+        frame = fmbench.load_results(self.kept)
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in sorted(self.report.rows, key=lambda row: len(row["deviations"])):
+            rows[row["experiment"]].append(row)
         tables = []
         for said in self.layout["tables"]:
             (first, *others) = recipes = [recipe(name) for name in said["rows"]]
             alike = {k: v for k, v in first.items() if all(one.get(k) == v for one in others)}
-            lines = [line for name in said["rows"] for line in self._lines(name)]
+            lines = [
+                line(name, row)
+                for name in said["rows"]
+                for row in rows[name] or [nothing(name, frame[frame["experiment"] == name])]
+            ]
             tables.append({**said, "lines": lines, "recipes": recipes, "alike": alike})
         return tables
 
-    def _lines(self, experiment: str) -> Iterator[Line]:
-        """The lines of an experiment; one that was run in several ways has a line for each."""
-        rows = [row for row in self.report.rows if row["experiment"] == experiment]
-        ways = Counter(row["deviations"] for row in rows)
-        for row in sorted(rows, key=lambda row: len(row["deviations"])):
-            yield Line(experiment, row, several=ways[row["deviations"]] > 1)
-        frame = self.runs
-        lost = frame[(frame["experiment"] == experiment) & (frame["status"] != COMPLETED)]
-        if len(lost) or not rows:
-            yield Line(experiment, None, lost.to_dict("records"))
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        """All runs."""
-        return fmbench.load_results(self.kept)
-
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[dict[str, Any]]:
         """Of all tables."""
         return [line for table in self.tables for line in table["lines"]]
 
@@ -327,49 +291,39 @@ class Pages:
             raise ValueError(f"{place.name}: tables.yaml names this search, and it is not kept")
         pairs = [("best", "recipe"), ("best", "unsearched"), ("unsearched", "recipe")]
         found = [compare(*(str(self.kept / said[key]) for key in pair)) for pair in pairs]
-        rows = {
-            "best": found[0].rows[0],
-            "unsearched": found[2].rows[0],
-            "recipe": found[0].rows[1],
-        }
-        trials = part.search.trials
-        epochs = [len(trial.reports) for trial in trials]
-        rates = [trial.parameters["optimizer.lr"] for trial in trials]
+        (best, recipe), (_, unsearched), _ = (one.rows for one in found)
+        rows = {"best": best, "unsearched": unsearched, "recipe": recipe}
+        tried = [trial.parameters for trial in part.search.trials]
         return {
             "part": part,
-            "epochs": (sum(epochs), len(epochs) * max(epochs)),
-            "sizes": sorted({trial.parameters["batch_size"] for trial in trials}),
-            "rates": (min(rates), max(rates)),
-            "rows": rows,
-            "cells": [
-                {key: COLUMN[key].cell(row) for key in TABLES["search"]} | {"model": NAMES[name]}
-                for name, row in rows.items()
-            ],
-            "differences": differences(rows["recipe"], rows["best"], trials[0].parameters),
+            "sizes": sorted({one["batch_size"] for one in tried}),
+            "rates": sorted(one["optimizer.lr"] for one in tried),
+            "rows": {
+                key: {**rows[key], "name": name, "cells": cells_of(rows[key], name)}
+                for key, name in NAMES.items()
+            },
+            "differences": differences(recipe, best, tried[0]),
             # Without their times, which were taken with others at work.
             "comparisons": [
                 replace(one, names=(NAMES[a], NAMES[b]), time_ratio=None)
                 for (a, b), one in zip(pairs, found, strict=True)
             ],
-            "made_by": [made_by(NAMES[key], row) for key, row in rows.items()],
         }
 
     @cached_property
     def pictures(self) -> dict[str, Any]:
         """By name; those of a table's curves begin with `curves_` and its letter."""
-        found = [
-            published_figure(
-                [line.row for line in self.lines if line.row], "fashion_mnist", "published"
-            )
-        ]
+        data = "fashion_mnist"
+        run = [line for line in self.lines if line["n"]]
+        found = [published_figure(run, data, "published")]
         for table in self.tables:
-            rows = [line.row for line in table["lines"] if line.row]
+            rows = [line for line in table["lines"] if line["n"]]
             for model in dict.fromkeys(row["model"] for row in rows):
                 alike = [row for row in rows if row["model"] == model]
                 epochs = {row["epochs"] for row in alike}
                 title = f"{model}, {epochs.pop()} epochs" if len(epochs) == 1 else model
                 name = f"curves_{table['title'][0].lower()}_{model}"
-                found.append(curves(title, alike, "fashion_mnist", name))
+                found.append(curves(title, alike, data, name))
         if self.search is not None:
             found.append(search_figure(self.search["part"], "search"))
         return {figure.name: figure for figure in found if figure is not None}

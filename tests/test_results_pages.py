@@ -80,7 +80,7 @@ def put(folder: Path, experiment, accuracies, best=None, *, first=0, **changes):
 
 
 def line(pages, experiment="lenet"):
-    (found,) = [line for line in pages.lines if line.experiment == experiment]
+    (found,) = [line for line in pages.lines if line["experiment"] == experiment]
     return found
 
 
@@ -144,24 +144,20 @@ def test_where_ours_fall_short_the_page_says_why(own):
     """Where the published figure is higher than one more run of ours would be, or one of ours."""
     remarks = set(own.layout["remarks"])
     for line in own.lines:
-        if line.has_verdict and line.kind == "with the published recipe":
-            share = line.row["test_accuracy"]
-            wide = 1.96 * (share * (1 - share) / line.row["split_test"]) ** 0.5
-            most = line.one_run[1] if line.row["n"] > 2 else share + wide
-            theirs = line.recipe["reference"]["accuracy"]
-            assert theirs <= most or line.experiment in remarks, line.name
-    assert remarks <= {line.experiment for line in own.lines}
+        if line["verdict"] and line["kind"] == "with the published recipe":
+            share = line["test_accuracy"]
+            wide = 1.96 * (share * (1 - share) / line["split_test"]) ** 0.5
+            most = line["one_run"][1] if line["n"] > 2 else share + wide
+            theirs = line["recipe"]["reference"]["accuracy"]
+            assert theirs <= most or line["experiment"] in remarks, line["name"]
+    assert remarks <= {line["experiment"] for line in own.lines}
 
 
 def test_each_folder_has_its_place(own):
     """None is left out of the pages because its runs are of no experiment."""
     shown = {own.layout["search"][key] for key in ("folder", "best", "unsearched")}
-    for line in own.lines:
-        folders = [
-            *(line.row["folders"] if line.row else ()),
-            *(one["folder"] for one in line.lost),
-        ]
-        shown |= {Path(folder).relative_to(KEPT).parts[0] for folder in folders}
+    folders = (folder for line in own.lines for folder in line["folders"])
+    shown |= {Path(folder).relative_to(KEPT).parts[0] for folder in folders}
     assert shown == {path.relative_to(KEPT).parts[0] for path in RECORDS}
 
 
@@ -182,13 +178,13 @@ def test_the_rows_beside_the_search_are_what_they_are_called(results, own):
 
 def test_the_remark_about_cutout_is_true(own):
     without, cutout = (line(own, f"preact_resnet20{name}") for name in ("", "_cutout"))
-    assert without.kind == cutout.kind == "shortened"
-    assert without.row["n"] == cutout.row["n"] == 1
-    assert cutout.row["test_accuracy"] < without.row["test_accuracy"]
+    assert without["kind"] == cutout["kind"] == "shortened"
+    assert without["n"] == cutout["n"] == 1
+    assert cutout["test_accuracy"] < without["test_accuracy"]
 
 
 def test_each_experiment_has_its_place(own):
-    names = [line.experiment for line in own.lines]
+    names = [line["experiment"] for line in own.lines]
     there = {path.stem for path in (CHECKOUT / "conf" / "experiment").glob("*.yaml")}
     assert set(names) == there
 
@@ -198,7 +194,7 @@ def test_each_experiment_has_its_place(own):
 
 def test_the_best_on_test_is_compared_with_the_best_on_test(pages, tmp_path):
     put(tmp_path, "lenet", [0.9, 0.902, 0.901], [0.91, 0.914, 0.912])
-    cells = line(pages).cells
+    cells = line(pages)["cells"]
     assert cells["test_accuracy"] == "90.10 ± 0.10"
     assert cells["test_accuracy_low"] == "89.85 to 90.35"
     assert cells["best_test_accuracy"] == "91.20 ± 0.20"
@@ -212,15 +208,15 @@ def test_with_fewer_looks_it_is_compared_with_nothing_like_it(pages, tmp_path, l
     best = [0.91, 0.914, 0.912] if looks else None
     put(tmp_path, "lenet", [0.9, 0.902, 0.901], best, config__test_every=looks)
     found = line(pages)
-    assert found.cells["difference"] == "-0.06, last epoch"
-    assert found.cells["one_run"] == "-"
-    assert not found.has_verdict
+    assert found["cells"]["difference"] == "-0.06, last epoch"
+    assert found["cells"]["one_run"] == "-"
+    assert not found["verdict"]
 
 
 def test_the_best_of_some_seeds_is_not_shown(pages, tmp_path):
     put(tmp_path, "lenet", [0.9], [0.91])
     put(tmp_path, "lenet", [0.902], [None], first=1)
-    assert line(pages).cells["best_test_accuracy"] == "-"
+    assert line(pages)["cells"]["best_test_accuracy"] == "-"
 
 
 @pytest.mark.parametrize(
@@ -252,10 +248,10 @@ def test_fewer_epochs_say_of_how_many_and_are_compared_with_nothing(pages, tmp_p
     values = {"deviations": ["epochs=8"], "epochs": 8, "scheduler": "multistep"}
     put(tmp_path, "vgg_light", [0.8, 0.801, 0.8], [0.81] * 3, **values)
     found = line(pages, "vgg_light")
-    assert found.name == "vgg_light (8 of 30 epochs)"
-    assert found.cells["difference"] == "recipe changed"
-    assert found.cells["one_run"] == "-"
-    assert found.cells["published_seconds"] == "30 epochs: 30 min 35 s, GTX 1070"
+    assert found["name"] == "vgg_light (8 of 30 epochs)"
+    assert found["cells"]["difference"] == "recipe changed"
+    assert found["cells"]["one_run"] == "-"
+    assert found["cells"]["published_seconds"] == "30 epochs: 30 min 35 s, GTX 1070"
     page = pages.text()
     assert "- shortened: vgg_light (8 of 30 epochs): n = 3\n" in page
     assert (
@@ -276,7 +272,7 @@ def test_fewer_epochs_of_a_schedule_that_follows_them_are_another_recipe(pages, 
 
 def test_more_epochs_are_another_recipe_not_a_shorter_one(pages, tmp_path):
     put(tmp_path, "lenet", [0.9], deviations=["epochs=60"], epochs=60)
-    assert line(pages).name == "lenet (epochs=60)"
+    assert line(pages)["name"] == "lenet (epochs=60)"
     assert "- with another recipe: lenet (epochs=60): n = 1\n" in pages.text()
 
 
@@ -284,15 +280,15 @@ def test_where_nothing_is_published_fewer_epochs_are_not_held_against_it(pages, 
     values = {"deviations": ["epochs=2"], "epochs": 2, "scheduler": "constant"}
     put(tmp_path, "resnet18_batch64", [0.9], **values)
     found = line(pages, "resnet18_batch64")
-    assert (found.name, found.has_verdict) == ("resnet18_batch64 (2 of 50 epochs)", False)
+    assert (found["name"], found["verdict"]) == ("resnet18_batch64 (2 of 50 epochs)", False)
 
 
 def test_another_recipe_says_so_and_is_compared_with_nothing(pages, tmp_path):
     put(tmp_path, "vgg_light", [0.8, 0.801, 0.8], deviations=["batch_size=16", "epochs=8"])
     found = line(pages, "vgg_light")
-    assert found.name == "vgg_light (batch_size=16, epochs=8)"
-    assert found.cells["difference"] == "recipe changed"
-    assert not found.has_verdict
+    assert found["name"] == "vgg_light (batch_size=16, epochs=8)"
+    assert found["cells"]["difference"] == "recipe changed"
+    assert not found["verdict"]
     assert "- with another recipe: vgg_light (batch_size=16, epochs=8): n = 3\n" in pages.text()
 
 
@@ -300,27 +296,26 @@ def test_runs_that_did_not_complete_are_counted_and_shown(pages, tmp_path):
     put(tmp_path / "lenet", "lenet", [0.9, 0.902])
     put(tmp_path / "lenet", "lenet", [None], first=2, status="diverged")
     put(tmp_path / "lenet5", "lenet5", [None, None], status="failed")
-    assert [one.cells["n"] for one in pages.lines[:2]] == ["2 of 3 (1 failed)", "-"]
-    assert line(pages, "lenet5").cells["test_accuracy"] == "2 not completed"
+    assert line(pages)["cells"]["n"] == "2 of 3 (1 failed)"
+    assert line(pages, "lenet5")["cells"]["n"] == "0 of 2 (2 failed)"
     page = pages.text()
     assert "- with the published recipe: lenet: n = 2 of 3 (1 failed)\n" in page
-    assert "- not completed: lenet; lenet5\n" in page
-    assert "lenet: [seed 2 diverged](results/lenet/2/result.json)\n" in page
-    assert "lenet5: [seed 0 failed](results/lenet5/0/result.json), [seed 1 failed](" in page
+    assert "- not completed: lenet5: n = 0 of 2 (2 failed)\n" in page
+    assert "lenet5: [seed 0](results/lenet5/0/result.json), [seed 1](" in page
 
 
 def test_the_published_recipe_comes_first(pages, tmp_path):
     put(tmp_path / "a", "lenet", [0.95], deviations=["epochs=12"], epochs=12)
     put(tmp_path / "b", "lenet", [0.9])
-    assert [one.name for one in pages.lines[:2]] == ["lenet", "lenet (12 of 30 epochs)"]
+    assert [one["name"] for one in pages.lines[:2]] == ["lenet", "lenet (12 of 30 epochs)"]
 
 
 def test_what_was_not_run_says_so(pages, tmp_path):
     put(tmp_path, "lenet", [0.9])
     found = line(pages, "wideresnet")
-    assert found.cells["test_accuracy"] == found.kind == "not run"
-    assert found.cells["published_accuracy"] == "93.28, best epoch on test"
-    assert not found.has_verdict
+    assert found["cells"]["test_accuracy"] == found["kind"] == "not run"
+    assert found["cells"]["published_accuracy"] == "93.28, best epoch on test"
+    assert not found["verdict"]
     assert (
         "wideresnet: not run\n\n```sh\npython -m fmbench experiment=wideresnet\n```" in pages.text()
     )
@@ -334,13 +329,13 @@ def test_one_row_on_two_machines_is_two_lines_that_say_so(pages, tmp_path):
     put(tmp_path / "lenet", "lenet", [0.9, 0.902, 0.901], [0.91, 0.914, 0.912])
     put(tmp_path / "lenet_h100", "lenet", [0.904], [0.905], **GPU)
     page = pages.text()
-    for name in ("lenet (AMD EPYC, 2 threads, fp32)", "lenet (H100, bf16)"):
-        assert f"\n| {name} | 61,706 | 90.16, best" in page
+    for name, device in (("lenet", "AMD EPYC, 2 threads, fp32"), ("lenet (bf16)", "H100, bf16")):
+        row = rf"\n\| {re.escape(name)} \| 61,706 \| 90\.16, best .* \| {device} \|"
+        assert re.search(row, page)
         assert f"\n| {name} |" in pages.text(short=True)
         assert f"- **{name}**: the published 90.16 %" in page
         assert f"\n\n{name}: [seed 0](results/lenet" in page
-    said = "lenet (H100, bf16): n = 1; lenet (AMD EPYC, 2 threads, fp32): n = 3"
-    assert f"- with the published recipe: {said}\n" in page
+    assert "- with the published recipe: lenet (bf16): n = 1; lenet: n = 3\n" in page
 
 
 def test_each_row_has_its_command_and_its_records(pages, tmp_path):
