@@ -52,7 +52,7 @@ from fmbench.training.checkpoint import DamagedError, read_state, write_state
 RUN = [
     "data=synthetic", "data.train_size=400", "data.test_size=100", "data.split.validation=50",
     "model=lenet5", "epochs=4", "threads=1", "augmentation=crop_flip", "keep_model=true",
-    "checkpoint_every=1", "test_every=1",
+    "checkpoint_every=1", "evaluation.every=1",
 ]  # fmt: skip
 
 #: The same as the command of another process, which finds fmbench where this one did.

@@ -41,7 +41,8 @@ from fmbench.training.checkpoint import read_state, write_state
 
 KEYS = st.sampled_from([
     "batch_size", "epochs", "seed", "device", "precision", "threads", "max_runs", "memory_format",
-    "label_smoothing", "test_every", "keep_model", "model", "model._target_", "model.width",
+    "label_smoothing", "evaluation.every", "test_every", "keep_model",
+    "model", "model._target_", "model.width",
     "optimizer", "optimizer.lr", "optimizer.momentum", "scheduler", "data", "data.name",
     "data.root", "data.mean", "data.split", "data.split.name", "data.split.validation",
     "augmentation", "augmentation.crop", "augmentation.flip.probability",

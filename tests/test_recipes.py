@@ -182,7 +182,7 @@ def test_the_published_figures_are_those_of_the_source(name):
     protocol = "best epoch on test" if source in (CNN, CUSTOM) else "not stated"
     assert reference["protocol"] == ("last epoch" if source == HYSTS else protocol)
     # What is the best of all epochs can only be compared with as many looks.
-    assert (config["test_every"] == 1) == (source in (CNN, CUSTOM, PYTORCH))
+    assert (config["evaluation"]["every"] == 1) == (source in (CNN, CUSTOM, PYTORCH))
     assert reference.get("approximate", False) == (source == CUSTOM)
     devices = {CNN: "GTX 1070", CUSTOM: "GTX 1080 Ti", HYSTS: "GTX 1080 Ti"}
     assert reference["device"] == devices.get(source)

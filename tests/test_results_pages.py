@@ -170,7 +170,7 @@ def test_the_rows_beside_the_search_are_what_they_are_called(results, own):
     searched = ("batch_size", "optimizer.lr")
     assert not results.differences(rows["unsearched"], rows["best"], searched)
     typed = {word for word in said["command"].split() if "=" in word} - {"sweep=lr_batch"}
-    of_search = {"data.split", *searched, *results.NO_SETTING}
+    of_search = {"data.split", "test_every", *searched, *results.NO_SETTING}
     for path in (KEPT / said["folder"]).glob("*/result.json"):
         words = json.loads(path.read_bytes())["overrides"]
         assert {word for word in words if word.partition("=")[0] not in of_search} == typed

@@ -59,7 +59,7 @@ from fmbench.tracking import refuse_missing
 log = logger(__name__)
 
 #: Overrides of a run that are the sweep's.
-_OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "test_every=null")
+_OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "evaluation.")
 
 
 @dataclass

@@ -22,7 +22,7 @@ def summary(record: Record, folder: Path) -> str:
     split, seconds = record.split, record.seconds
     assert record.parameters is not None
     lines = [("net", f"{record.model} on {record.data['name']}, {split['name']} split")]
-    if record.test_accuracy is not None:  # None: test_every=null
+    if record.test_accuracy is not None:  # None: evaluation.test=never
         shown = f"{record.test_accuracy:.2%} on {split['test']:,} images"
         lines.append(("test accuracy", shown))
     if record.validation_accuracy is not None:
@@ -58,7 +58,7 @@ def _published(record: Record) -> str:
         reference["protocol"] or LAST_EPOCH,
         last,
         record.best_test_accuracy,
-        test_every=record.config.get("test_every", 0),
+        every=record.config["evaluation"]["every"],
     )
     return f"{said}; this run {ours:.2%} ({of}), {100 * (ours - reference['accuracy']):+.2f} points"
 

@@ -3,6 +3,7 @@
 Imports no torch: `--help`, `--cfg job` and tab completion pass through here and nothing heavier.
 """
 
+import functools
 import math
 import re
 import secrets
@@ -19,7 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import augmentation, environment, schema, sources
 from fmbench.config.published import check_reference
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, execution_whitelist
+from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
+
+log = logger(__name__)
 
 PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
@@ -68,7 +72,18 @@ def resolve(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
     assert isinstance(plain, dict)
     if root is not None:
         plain["data"]["root"] = root
-    return {str(key): value for key, value in plain.items()}
+    _tell_of_former_name(plain.get("test_every", schema.UNSET))
+    return schema.renamed({str(key): value for key, value in plain.items()})
+
+
+@functools.cache
+def _tell_of_former_name(value: Any) -> None:
+    """Say once what `test_every` is called now; refuse what it could not be."""
+    if value != schema.UNSET:
+        if not (value is None or (type(value) is int and value >= 0)):
+            raise ConfigError(f"test_every={value}: must be 0 or more, or null")
+        now = " ".join(schema.renamed_override(f"test_every={schema.as_yaml(value)}"))
+        log.warning("test_every is called %s now; the next release will refuse it", now)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -81,13 +96,21 @@ def check(config: Mapping[str, Any]) -> None:
         if key not in schema.TOP:
             raise ConfigError(f"{key}: no such key; there are: {', '.join(schema.TOP)}")
     for key in schema.TOP:
-        if key not in config:
+        if key not in config and key != "test_every":
             raise ConfigError(f"{key}: is not there; it cannot be deleted")
     for key, value in _numbers(config):
         if not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
+    evaluation = config["evaluation"]
     for name in schema.TOP:
-        refuse_out_of_bounds(name, config[name])
+        refuse_out_of_bounds(name, config.get(name))
+    for name, value in evaluation.items():
+        refuse_out_of_bounds(f"evaluation.{name}", value)
+    if evaluation["test"] == "never" and evaluation["every"] is not None:
+        raise ConfigError(
+            f"evaluation.every={evaluation['every']}: evaluates on the test set, and "
+            "evaluation.test=never forbids it; leave one of them out"
+        )
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
     _check_logger(config["logger"])

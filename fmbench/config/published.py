@@ -62,7 +62,7 @@ def in_words(protocol: str | None) -> str:
 
 
 def comparable(
-    protocol: str, last: float, best: float | None, *, test_every: int
+    protocol: str, last: float, best: float | None, *, every: int | None
 ) -> tuple[float, str]:
     """Which of our accuracies to compare a published one with, like with like.
 
@@ -70,13 +70,13 @@ def comparable(
         protocol: of the published accuracy.
         last: ours, after the last epoch.
         best: ours, best epoch on test, if there is one.
-        test_every: epochs between our looks. The best of fewer looks than one an epoch is another
-            figure than theirs.
+        every: epochs between our evaluations on the test set; None for one at the end. The best of
+            fewer than one an epoch is another figure than theirs.
 
     Returns:
         The accuracy, and the protocol it follows.
     """
-    if protocol == BEST_ON_TEST and best is not None and test_every == 1:
+    if protocol == BEST_ON_TEST and best is not None and every == 1:
         return best, BEST_ON_TEST
     return last, LAST_EPOCH
 

@@ -34,8 +34,14 @@ MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 #: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
 LOGGERS = ("none", "tensorboard", "mlflow")
 
+#: When a run is evaluated on the test set.
+TESTS = ("end", "never")
+
 #: What can stop trials of a search before their last epoch.
 PRUNERS = ("none", "median", "halving", "hyperband")
+
+#: What `test_every` is where nobody sets it.
+UNSET = "unset"
 
 _NAME = "fmbench key"
 
@@ -133,6 +139,24 @@ class Search:
 
 
 @dataclass
+class Evaluation:
+    """The keys of `evaluation`: when a run is evaluated on the test set."""
+
+    every: int | None = _key(
+        None,
+        "epochs between evaluations on the test set; null: none before the end",
+        "kept",
+        least=1,
+    )
+    test: str = _key(
+        "end",
+        "end: evaluate on the test set after the last epoch; never",
+        "kept",
+        allowed=TESTS,
+    )
+
+
+@dataclass
 class Logger:
     """The keys of `logger`: what gets a run's numbers while it goes on. It decides nothing."""
 
@@ -169,11 +193,9 @@ class Config:
     label_smoothing: float = _key(
         0.0, "share of the target spread over all classes", "result", least=0, below=1
     )
-    test_every: int | None = _key(
-        0,
-        "epochs between looks at the test set; 0: once, at the end; null: never",
-        "kept",
-        least=0,
+    evaluation: Evaluation = _key(Evaluation, "when the test set is used", "kept")
+    test_every: Any = _key(
+        UNSET, "the former name of evaluation.every and evaluation.test", "around", least=0
     )
     keep_model: bool = _key(
         False,
@@ -297,6 +319,7 @@ TOP = _of(Config)
 #: All keys that are known by name, with dots.
 KEYS: Mapping[str, Key] = {
     **TOP,
+    **_of(Evaluation, "evaluation."),
     **_of(Search, "sweep."),
     **_of(Logger, "logger."),
     **IN_GROUPS,
@@ -338,12 +361,41 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with `evaluation` in the place of `test_every`, as fmbench had it before 0.2.
+
+    Of both, `evaluation.test=never` wins: a search sets it over what an experiment says.
+
+    Args:
+        config: resolved, or of a record.
+    """
+    there = config.get("evaluation")
+    there = dict(there) if isinstance(there, Mapping) else {"every": None, "test": "end"}
+    former = config.get("test_every", UNSET)
+    if former is None:
+        there |= {"every": None, "test": "never"}
+    elif former != UNSET and there.get("test") != "never":
+        there["every"] = former or None
+    others = {key: value for key, value in config.items() if key != "test_every"}
+    return others | {"evaluation": there}
+
+
+def renamed_override(override: str) -> list[str]:
+    """The overrides of today for one of `test_every`; others as they are."""
+    key, _, value = override.lstrip("+").partition("=")
+    if key != "test_every" or not (value == "null" or value.isdecimal()):
+        return [override]
+    if value == "null":
+        return ["evaluation.test=never"]
+    return [f"evaluation.every={int(value) or 'null'}"]
+
+
 def defaults() -> dict[str, Any]:
     """The defaults of the keys that people set, by their names with dots."""
     found = {}
-    for schema, prefix in ((Config, ""), (Search, "sweep.")):
+    for schema, prefix in ((Config, ""), (Evaluation, "evaluation."), (Search, "sweep.")):
         for one in fields(schema):
-            if one.default is not MISSING and one.name != "reference":
+            if one.default is not MISSING and one.name not in ("reference", "test_every"):
                 found[f"{prefix}{one.name}"] = one.default
     return found
 

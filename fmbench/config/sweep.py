@@ -235,7 +235,7 @@ def _check_search(config: DictConfig) -> None:
                 f"{override.input_line}: no trial is repeated over seeds yet; run the best so: "
                 f"python -m fmbench -m --config-dir ITS_FOLDER experiment=best {_seeds(override)}"
             )
-        if key.partition("@")[0] == "test_every":
+        if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every"):
             raise ConfigError(
                 f"{override.input_line}: a search looks at the test set once, for the best of its "
                 "runs"

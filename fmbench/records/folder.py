@@ -202,7 +202,7 @@ def is_done(record: Record, config: Mapping[str, Any]) -> bool:
         config: that it is to be started with now.
     """
     blind = record.status == COMPLETED and record.test_accuracy is None
-    return record.status in FINAL and not (blind and config["test_every"] is not None)
+    return record.status in FINAL and not (blind and config["evaluation"]["test"] != "never")
 
 
 def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Record | None:
@@ -236,13 +236,12 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
         ) from error
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
-    there, here = (
-        {key: json.dumps(value) for key, value in leaves(schema.NEUTRAL | dict(one))}
-        for one in (made, config)
-    )
+    whole = (schema.renamed(schema.NEUTRAL | dict(one)) for one in (made, config))
+    there, here = ({key: json.dumps(value) for key, value in leaves(one)} for one in whole)
     for key in {**there, **here}:
-        looks_now = key == "test_every" and there.get(key) == "null"
-        if key not in schema.MAY_CHANGE and not looks_now and there.get(key) != here.get(key):
+        # A run that was not evaluated on the test set may be now.
+        now = key.startswith("evaluation.") and there.get("evaluation.test") == '"never"'
+        if key not in schema.MAY_CHANGE and not now and there.get(key) != here.get(key):
             said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
             if made is not record.config and key == "precision":
                 way_out = f"precision=auto goes on with it; else {way_out}"

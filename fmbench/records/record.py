@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from types import UnionType
 from typing import Any, get_args, get_origin
 
 from fmbench._version import __version__
 from fmbench.config import schema
+from fmbench.config.schema import renamed
 from fmbench.records.identity import keys, keys_of
 
 #: Of records. Schema 1 had other keys: they hashed where the code of fmbench was.
@@ -128,6 +130,8 @@ class Record:
         if schema < SCHEMA:
             key, configuration = keys_of(values)
             values |= {"schema": SCHEMA, "key": key, "configuration": configuration}
+        if isinstance(values.get("config"), dict):
+            values["config"] = renamed(values["config"])
         types = {field.name: field.type for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in types}
         for name, value in kept.items():
@@ -218,7 +222,8 @@ def recorded_overrides(overrides: Sequence[str]) -> list[str]:
     Args:
         overrides: as typed, or as the sweep made them, or of a record.
     """
-    return [text for text in overrides if _is_of_a_run(text)]
+    today = chain.from_iterable(map(schema.renamed_override, overrides))
+    return [text for text in today if _is_of_a_run(text)]
 
 
 def _is_of_a_run(text: str) -> bool:

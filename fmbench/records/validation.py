@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fmbench.config.schema import renamed
 from fmbench.core.errors import without_password
 from fmbench.records.identity import keys_of
 from fmbench.records.record import (
@@ -148,6 +149,8 @@ def to_row(record: Any) -> tuple[Any, ...]:
         parts[part] = inner or {}
     texts = [_texts(record, name) for name in ("overrides", "deviations", "config_dirs")]
     _check_depth(parts["config"])
+    config = renamed(parts["config"])
+    evaluated = config["evaluation"].get("test") != "never"
     if record["schema"] < SCHEMA:
         key, configuration = keys_of(record)
         parts[""] = record | {"key": key, "configuration": configuration}
@@ -163,8 +166,8 @@ def to_row(record: Any) -> tuple[Any, ...]:
         row[column] = value
     if row["data"] is None and type(parts["choices"].get("data")) is str:
         row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
-    _check_required(row, looks=parts["config"].get("test_every", 0) is not None)
-    return (*row.values(), *texts, compact(parts["config"]))
+    _check_required(row, evaluated=evaluated)
+    return (*row.values(), *texts, compact(config))
 
 
 def _cut(text: str, column: str) -> str:
@@ -219,13 +222,13 @@ def _check_depth(config: dict[str, Any]) -> None:
     raise UnreadableError(f"config is nested deeper than {MAX_DEPTH}")
 
 
-def _check_required(row: dict[str, Any], *, looks: bool) -> None:
+def _check_required(row: dict[str, Any], *, evaluated: bool) -> None:
     required: tuple[str, ...] = ALWAYS
     if row["status"] == COMPLETED:
         required += WHEN_COMPLETED
-    if row["validation_accuracy"] is not None or not looks:
+    if row["validation_accuracy"] is not None or not evaluated:
         # A trial of a search: only the best is looked at on the test set, once. Or a run that was
-        # to take no look (`test_every=null`).
+        # to take no look (`evaluation.test=never`).
         required = tuple(name for name in required if name != "test_accuracy")
     missing = [name for name in required if row[name] is None]
     if missing:

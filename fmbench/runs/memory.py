@@ -132,7 +132,7 @@ def _try(trainer: Trainer) -> None:
     for images, labels in islice(chain.from_iterable(epochs), steps):
         trainer.step(images, labels)
     parts = [part for part in (trainer.validation, trainer.test) if part]
-    if parts:  # test_every=null without validation images has neither
+    if parts:  # evaluation.test=never without validation images has neither
         largest = max(parts, key=len)
         first = EvaluationLoader(
             largest.images[: largest.batch_size],

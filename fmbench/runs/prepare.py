@@ -152,11 +152,11 @@ def make_trainer(
         model,
         loader=train,
         validation=validation if len(validation) else None,
-        test=test if config["test_every"] is not None else None,
+        test=test if config["evaluation"]["test"] != "never" else None,
         optimizer=optimizer,
         schedule=schedule,
         epochs=config["epochs"],
-        test_every=config["test_every"] or 0,
+        evaluate_every=config["evaluation"]["every"],
         label_smoothing=config["label_smoothing"],
         device=device,
     )

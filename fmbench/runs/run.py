@@ -358,7 +358,8 @@ class Run:
                     raise PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
                 state.after_epoch(history)
         self._keep_model(trainer)
-        if config["keep_checkpoint"] and not state.save() and config["test_every"] is None:
+        later = config["evaluation"]["test"] == "never"
+        if config["keep_checkpoint"] and not state.save() and later:
             raise StorageError(
                 f"{state.folder.path}: the checkpoint that the look at the test set needs cannot "
                 "be written"
@@ -372,7 +373,7 @@ class Run:
             setattr(record, name, history[name])
         best = record.best_test_accuracy
         best = -1.0 if best is None else best
-        if epoch.test and self.config["test_every"] and epoch.test.accuracy > best:
+        if epoch.test and self.config["evaluation"]["every"] and epoch.test.accuracy > best:
             record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
         clocks = trainer.clocks
         record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}

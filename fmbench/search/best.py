@@ -21,7 +21,7 @@ from fmbench.records.record import Record, recorded_overrides
 BEST_NAME = Path("experiment") / "best.yaml"
 
 #: What a search sets for its own sake.
-_OF_SEARCHES = ("test_every", "keep_checkpoint")
+_OF_SEARCHES = ("evaluation.every", "evaluation.test", "keep_checkpoint")
 
 
 def write(folder: Path, record: Record, number: int) -> Path:

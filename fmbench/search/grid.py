@@ -147,7 +147,7 @@ class _Held(NamedTuple):
 def _wanted(config: dict[str, Any]) -> _Wanted:
     kept = recorded_config(config)
     digests = tuple(_digest(kept, ignored) for ignored, _ in _WAYS)
-    return _Wanted(digests, config["test_every"] is not None, config["precision"])
+    return _Wanted(digests, config["evaluation"]["test"] != "never", config["precision"])
 
 
 def _held(record: Record) -> _Held:
@@ -156,7 +156,7 @@ def _held(record: Record) -> _Held:
         for ignored, computed in _WAYS
     )
     value = record.objective if record.status == "completed" else None
-    blind, looking = (is_done(record, {"test_every": every}) for every in (None, 1))
+    blind, looking = (is_done(record, {"evaluation": {"test": test}}) for test in ("never", "end"))
     return _Held(digests, float("nan") if value is None else value, (blind, looking))
 
 

@@ -354,4 +354,4 @@ class Search(OptunaSweeperImpl):
             return found
         if "keep_checkpoint" not in self.fixed:
             found.append("keep_checkpoint=true")
-        return [*found, "test_every=null"]
+        return [*found, "evaluation.every=null", "evaluation.test=never"]

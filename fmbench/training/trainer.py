@@ -179,11 +179,11 @@ class Trainer:
         model: on the device.
         loader: the training images.
         validation: evaluated after every epoch, if given.
-        test: evaluated every `test_every` epochs, and always after the last; None for never.
+        test: evaluated every `evaluate_every` epochs, and always after the last; None for never.
         optimizer: over the model's parameters.
         schedule: stepped here.
         epochs: passes over the training images.
-        test_every: 0 for once, at the end.
+        evaluate_every: epochs between evaluations on the test set; None for one at the end.
         label_smoothing: share of the target spread over all classes.
         device: what to compute on.
     """
@@ -198,7 +198,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule,
         epochs: int,
-        test_every: int,
+        evaluate_every: int | None,
         label_smoothing: float,
         device: Device,
     ) -> None:
@@ -209,7 +209,7 @@ class Trainer:
         self.optimizer = optimizer
         self.schedule = schedule
         self.epochs = epochs
-        self.test_every = test_every
+        self.evaluate_every = evaluate_every
         self.label_smoothing = label_smoothing
         self.device = device
         self.clocks = Clocks()
@@ -282,7 +282,7 @@ class Trainer:
                 self.model, self.validation, device=self.device, between=between
             )
         last = epoch + 1 == self.epochs
-        due = last or (self.test_every > 0 and (epoch + 1) % self.test_every == 0)
+        due = last or (self.evaluate_every and (epoch + 1) % self.evaluate_every == 0)
         if self.test is not None and due:
             test, answers = evaluate(self.model, self.test, device=self.device, between=between)
         self.clocks.evaluate += self._now() - trained

@@ -176,7 +176,7 @@ def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
     spy.__module__ = original.__module__
     cli.job, saved = spy, cli.job
     try:
-        assert command(*TINY, "data.split=holdout", "test_every=1")[0] == 0
+        assert command(*TINY, "data.split=holdout", "evaluation.every=1")[0] == 0
     finally:
         cli.job = saved
     (record,) = records(tmp_path)
@@ -378,7 +378,7 @@ def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
     from fmbench.data.splits import make_split
 
     splits = ["data.split=custom", "data.split.validation=30"]
-    assert command(*TINY, *splits, "test_every=1", "epochs=3", "seed=2")[0] == 0
+    assert command(*TINY, *splits, "evaluation.every=1", "epochs=3", "seed=2")[0] == 0
     (record,) = records(tmp_path)
     (path,) = tmp_path.rglob("predictions.npy")
     dataset = fashion_mnist.load(record["config"]["data"])
@@ -507,8 +507,9 @@ def test_help_is_our_own_page_and_names_every_knob_and_option(command):
             assert option.stem in out, option
     knobs = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
     del knobs["defaults"]
-    of_search = {f"sweep.{key}": value for key, value in knobs.pop("sweep").items()}
-    for knob, value in (knobs | of_search).items():
+    for part in ("evaluation", "sweep"):
+        knobs |= {f"{part}.{key}": value for key, value in knobs.pop(part).items()}
+    for knob, value in knobs.items():
         shown = json.dumps(value).strip('"')
         assert f"{knob}={shown}" in out, knob
     assert "python -m fmbench model=densenet data.split=custom" in out

@@ -342,7 +342,10 @@ def test_a_flag_that_cannot_be(refused, arguments):
         (["sweep=pareto", "sweep.pruner=median"], ["sweep.pruner=median: prunes by validation"]),
         (["sweep=lr_batch", "sweep.storage=5"], ["sweep.storage=5: "]),
         (["sweep=lr_batch", "sweep.storage=nope://x"], ["sweep.storage=nope://x: "]),
-        (["sweep=lr_batch", "test_every=1"], ["test_every=1: a search looks at the test set onc"]),
+        (
+            ["sweep=lr_batch", "evaluation.every=1"],
+            ["evaluation.every=1: a search looks at the test set onc"],
+        ),
         (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
         (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
         (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),

@@ -12,6 +12,7 @@ from commands import CHECKOUT, compose, raises_one_line
 from fmbench.config import checks as configuration
 from fmbench.config import schema, whitelist
 from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
+from fmbench.config.schema import renamed_override
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
 
@@ -81,7 +82,9 @@ def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
         (["batch_size=0"], ["batch_size=0", "1 or more"]),
         (["batch_size=-1"], ["batch_size=-1"]),
         (["epochs=0"], ["epochs=0"]),
-        (["test_every=-1"], ["test_every=-1", "0 or more"]),
+        (["evaluation.every=0"], ["evaluation.every=0", "1 or more"]),
+        (["evaluation.test=often"], ["evaluation.test=often", "end, never"]),
+        (["evaluation.every=2", "evaluation.test=never"], ["evaluation.every=2", "test=never"]),
         (["threads=0"], ["threads=0"]),
         (["seed=-1"], ["seed=-1"]),
         (["seed=9223372036854775808"], ["must be at most 9,223,372,036,854,775,807"]),
@@ -134,10 +137,10 @@ def test_knobs_of_the_schema_and_of_the_file_are_the_same():
     del file["defaults"]
     keys = schema.Config()
     groups = {group for group in configuration.GROUPS if "." not in group}
-    assert set(file) == set(vars(keys)) - groups - {"reference", "logger"}
+    assert set(file) == set(vars(keys)) - groups - {"reference", "logger", "test_every"}
     for knob, value in file.items():
         there = getattr(keys, knob)
-        assert (vars(there) if knob == "sweep" else there) == value, knob
+        assert (vars(there) if isinstance(value, dict) else there) == value, knob
 
 
 def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
@@ -204,3 +207,21 @@ def test_resolve_leaves_the_config_alone_and_holds_plain_values():
     assert type(config["optimizer"]["betas"]) is list
     assert copy.deepcopy(config) == config
     assert Path(configuration.CONFIG_DIR, "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("former", "every", "test"),
+    [("0", None, "end"), ("3", 3, "end"), ("null", None, "never")],
+)
+def test_the_former_name_of_evaluation_is_accepted_for_one_release(former, every, test, caplog):
+    configuration._tell_of_former_name.cache_clear()
+    config = compose(f"test_every={former}")
+    assert config["evaluation"] == {"every": every, "test": test}
+    assert "test_every" not in config
+    now = " ".join(renamed_override(f"test_every={former}"))
+    assert [one.message.partition(";")[0] for one in caplog.records] == [
+        f"test_every is called {now} now"
+    ]
+    searched = compose(f"test_every={former}", "evaluation.test=never")
+    assert searched["evaluation"] == {"every": None, "test": "never"}
+    raises_one_line(lambda: compose("test_every=often"), ConfigError, "0 or more, or null")

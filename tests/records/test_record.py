@@ -39,7 +39,7 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
     for change in [
         *({"device": "cuda"}, {"threads": 7}, {"precision": "bf16"}),
         {"memory_format": "contiguous"},
-        *({"test_every": 3}, {"keep_model": True}),
+        *({"evaluation": {"every": 3, "test": "end"}}, {"keep_model": True}),
     ]:
         assert keys({**config, **change}, "images", "split") == (key, row), change
 

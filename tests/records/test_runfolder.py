@@ -102,7 +102,8 @@ def test_the_checkpoints_of_a_run_at_its_end_stay_where_they_were_asked_for(kept
 
 
 def test_a_config_that_has_less_is_another(folder):
-    config = {"epochs": 3, "model": {"width": 4, "depth": 2}}
+    evaluation = {"every": None, "test": "end"}
+    config = {"epochs": 3, "model": {"width": 4, "depth": 2}, "evaluation": evaluation}
     (folder.path / "result.json").write_text(json.dumps(record(config=config)))
     assert held(folder.path, config).config == config
     assert held(folder.path, {**config, "threads": 2}).config == config

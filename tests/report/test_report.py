@@ -98,7 +98,7 @@ def test_default_folders_are_those_that_exist(tmp_path, capsys, monkeypatch):
 
 
 def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, capsys):
-    """`test_every=null` on a split without validation images: a run to time, or to go on later."""
+    """`evaluation.test=never` without validation images: a run to time, or to go on later."""
     write(tmp_path / "0", test_accuracy=None, test_loss=None, config__test_every=None)
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), "--output", str(tmp_path)])

@@ -34,7 +34,7 @@ from fmbench.training.trainer import Trainer
 
 #: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
 #: a moment of evaluation in it.
-RUN = [*TINY, "epochs=3", "data.split.validation=20", "test_every=1", "keep_model=true"]
+RUN = [*TINY, "epochs=3", "data.split.validation=20", "evaluation.every=1", "keep_model=true"]
 
 #: Where a look into the folder would tell a run that was stopped from one that was not.
 CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
@@ -321,8 +321,8 @@ def test_a_run_with_another_config_may_not_go_on(stopped_run, tmp_path):
     stopped_run(7)
     with pytest.raises(StorageError, match=r"another one \(epochs is 3 there and 4 here"):
         run(tmp_path / "run", "epochs=4")
-    with pytest.raises(StorageError, match="test_every is 1 there and 0 here"):
-        run(tmp_path / "run", "test_every=0")
+    with pytest.raises(StorageError, match=r"evaluation\.every is 1 there and null here"):
+        run(tmp_path / "run", "evaluation.every=null")
 
 
 def test_threads_may_change_and_the_record_says_so(stopped_run, tmp_path, caplog):
@@ -476,13 +476,13 @@ def test_a_tampered_checkpoint_is_one_line(tamper, stopped_run):
 
 @pytest.mark.parametrize("tamper", [of_optimizer, of_record(key="x")])
 def test_a_later_look_at_the_test_set_reads_no_tampered_checkpoint(tamper, made, tmp_path):
-    blind = [*RUN, "test_every=null", "keep_checkpoint=true"]
+    blind = [*RUN, "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true"]
     if not (made / "blind").exists():
         package.run([*blind, f"hydra.run.dir={made / 'blind'}"])
     folder = Path(shutil.copytree(made / "blind", tmp_path / "run"))
     change(folder, tamper)
     with pytest.raises(StorageError, match=r"checkpoint.pt: ") as raised:
-        run(folder, "test_every=0", "keep_checkpoint=true")
+        run(folder, "evaluation.every=null", "keep_checkpoint=true")
     assert str(raised.value).isprintable()
 
 
@@ -729,12 +729,18 @@ def test_a_restart_without_a_checkpoint_begins_with_an_empty_record(stopped_run,
 
 
 def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, tmp_path):
-    blind = [*RUN, "test_every=null", "keep_checkpoint=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    blind = [
+        *RUN,
+        "evaluation.every=null",
+        "evaluation.test=never",
+        "keep_checkpoint=true",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     package.run(blind)
     before = records(tmp_path)
     monkeypatch.setattr(runs, "evaluate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "run", "test_every=0", "keep_checkpoint=true")
+        run(tmp_path / "run", "evaluation.every=null", "keep_checkpoint=true")
     assert records(tmp_path) == before
 
 

@@ -36,7 +36,8 @@ def test_an_experiment_as_it_is_deviates_in_nothing(job):
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=7", "device=cpu", "precision=bf16", "threads=1", "deterministic=true", "test_every=0",
+        "seed=7", "device=cpu", "precision=bf16", "threads=1", "deterministic=true",
+        "evaluation.every=null",
         "data.root=/elsewhere", "data.download=false", "hydra.run.dir=x", "model=lenet",
         "optimizer.lr=0.001", "optimizer.lr=1e-3", "batch_size=8", "data.split=standard",
     ],

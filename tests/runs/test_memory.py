@@ -190,7 +190,7 @@ def test_the_larger_part_is_what_must_be_evaluated(room_for):
 @pytest.mark.slow
 def test_a_run_that_evaluates_nothing_fits_too(room_for):
     room_for(100)
-    config = compose(*LARGER, "batch_size=256", "test_every=null")
+    config = compose(*LARGER, "batch_size=256", "evaluation.test=never")
     assert largest_that_fits(config, read_inputs(config), CPU, 1) == 64
 
 

@@ -25,7 +25,7 @@ def trainer(*overrides, flops=10**6):
 
 def test_every_knob_arrives():
     built, _ = trainer(
-        "batch_size=7", "seed=3", "epochs=5", "test_every=2", "label_smoothing=0.1",
+        "batch_size=7", "seed=3", "epochs=5", "evaluation.every=2", "label_smoothing=0.1",
         "augmentation=crop_flip", "data.mean=0.4", "data.std=0.5", "optimizer.lr=0.07",
         "scheduler=constant", "data.split=holdout",
     )  # fmt: skip
@@ -35,7 +35,7 @@ def test_every_knob_arrives():
     for part in (built.loader, built.validation, built.test):
         pixels = torch.full((1, 28, 28), 255, dtype=torch.uint8)
         assert part.normalization(pixels).max().item() == pytest.approx((1 - 0.4) / 0.5)
-    assert (built.epochs, built.test_every, built.label_smoothing) == (5, 2, 0.1)
+    assert (built.epochs, built.evaluate_every, built.label_smoothing) == (5, 2, 0.1)
     assert built.optimizer.param_groups[0]["lr"] == 0.07
     assert isinstance(built.optimizer, torch.optim.SGD)
     assert built.schedule.interval == "epoch"

@@ -442,7 +442,7 @@ def test_a_run_of_code_that_nobody_noted_goes_on_in_its_row(own, tmp_path, monke
 def test_a_later_look_at_the_test_set_is_of_the_same_net(own, tmp_path):
     own()
     folder = tmp_path / "run"
-    run(folder, "test_every=null", "keep_checkpoint=true")
+    run(folder, "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true")
     own(numbers="FACTOR = 3.0\n")
     before = (folder / "result.json").read_text("utf-8")
     with pytest.raises(StorageError, match="was trained with other code"):
@@ -456,7 +456,7 @@ def test_a_later_look_at_the_test_set_is_of_the_same_net(own, tmp_path):
 def test_a_later_look_elsewhere_is_recorded_as_such(tmp_path, monkeypatch, caplog):
     folder = tmp_path / "run"
     here = [*TINY, f"hydra.run.dir={folder}", "keep_checkpoint=true"]
-    blind = fmbench.run([*here, "test_every=null"])
+    blind = fmbench.run([*here, "evaluation.every=null", "evaluation.test=never"])
     monkeypatch.setattr(runs, "git_state", lambda: {"commit": "b" * 40, "dirty": False})
     record = fmbench.run([*here, "threads=2"])
     assert (record.fingerprint, record.device) == (blind.fingerprint, blind.device)

@@ -97,7 +97,7 @@ def test_the_best_of_a_search_that_began_with_the_best_of_another(tmp_path):
 def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
     given = [
         "experiment=lenet", "model=lenet5", "+model.width=4", "batch_size=7", "optimizer.lr=1e-05",
-        "augmentation.crop={padding: 2}", "test_every=null", "keep_checkpoint=true",
+        "augmentation.crop={padding: 2}", "evaluation.test=never", "keep_checkpoint=true",
         "data=synthetic", "~optimizer.momentum",
     ]  # fmt: skip
     text = best.text(given, number=3, accuracy=0.5)
@@ -110,7 +110,7 @@ def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
     assert loaded["batch_size"] == 7
     assert loaded["optimizer"] == {"lr": 1e-05}
     assert loaded["augmentation"] == {"crop": {"padding": 2}}
-    assert "test_every" not in loaded
+    assert "evaluation" not in loaded
     assert "keep_checkpoint" not in loaded
 
 
@@ -358,7 +358,7 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
     assert not [text for text in record["overrides"] if text.startswith("sweep")]
     again = compose(*record["overrides"])
     assert again["data"]["split"]["name"] == "holdout"
-    assert again["test_every"] == 0
+    assert again["evaluation"] == {"every": None, "test": "end"}
     assert not again["keep_checkpoint"]
 
 

@@ -32,7 +32,7 @@ from fmbench.runs.checkpointing import RunState
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 #: Every epoch with validation and test: three steps, a batch of each.
-RUN = [*TINY, "epochs=4", "data.split.validation=20", "test_every=1"]
+RUN = [*TINY, "epochs=4", "data.split.validation=20", "evaluation.every=1"]
 
 
 def needs(name):
@@ -324,9 +324,9 @@ def test_a_folder_that_was_received_writes_into_no_run_of_the_users(noted, stop_
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_look_at_the_test_set_that_comes_later(name):
-    run(name, "test_every=null", "keep_checkpoint=true")
+    run(name, "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true")
     assert "final_test_accuracy" not in held(name)[1]
-    record = run(name, "test_every=0", "keep_checkpoint=true")
+    record = run(name, "evaluation.every=null", "keep_checkpoint=true")
     points, final = held(name)
     assert points == as_kept(name, history())
     last = {key: pairs[-1] for key, pairs in final.items()}

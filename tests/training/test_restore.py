@@ -38,7 +38,7 @@ def trainer(optimizer=adam, make=schedules.cosine, **options):
         optimizer=made,
         schedule=make(made, epochs=3, batches=len(loader), **options),
         epochs=3,
-        test_every=0,
+        evaluate_every=None,
         label_smoothing=0.0,
         device=CPU,
     )

@@ -307,7 +307,7 @@ def test_the_device_says_how_steps_are_taken(graphs, kind):
         optimizer=optimizer,
         schedule=schedule,
         epochs=2,
-        test_every=0,
+        evaluate_every=None,
         label_smoothing=0.0,
         device=device,
     )

@@ -24,7 +24,7 @@ def image_set(count=200):
     return images, labels
 
 
-def trainer(*, lr=0.01, epochs=3, test_every=0, validation=False, label_smoothing=0.0):
+def trainer(*, lr=0.01, epochs=3, evaluate_every=None, validation=False, label_smoothing=0.0):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     images, labels = image_set()
@@ -41,7 +41,7 @@ def trainer(*, lr=0.01, epochs=3, test_every=0, validation=False, label_smoothin
         optimizer=optimizer,
         schedule=constant(optimizer, epochs=epochs, batches=len(loader)),
         epochs=epochs,
-        test_every=test_every,
+        evaluate_every=evaluate_every,
         label_smoothing=label_smoothing,
         device=CPU,
     )
@@ -101,13 +101,13 @@ def test_learns_and_tests_once_at_the_end():
 
 
 def test_test_every_and_validation():
-    epochs = list(trainer(epochs=5, test_every=2, validation=True).fit(silent))
+    epochs = list(trainer(epochs=5, evaluate_every=2, validation=True).fit(silent))
     assert [epoch.test is not None for epoch in epochs] == [False, True, False, True, True]
     assert all(epoch.validation is not None for epoch in epochs)
 
 
 def test_looking_at_the_test_set_changes_no_weight():
-    looking, blind = trainer(test_every=1), trainer()
+    looking, blind = trainer(evaluate_every=1), trainer()
     list(looking.fit(silent))
     list(blind.fit(silent))
     for one, other in zip(looking.model.parameters(), blind.model.parameters(), strict=True):
@@ -155,7 +155,7 @@ def test_evaluation_runs_without_dropout_or_gradients():
 
 
 def test_clock_of_training_excludes_evaluation(monkeypatch):
-    fit = trainer(epochs=2, test_every=1)
+    fit = trainer(epochs=2, evaluate_every=1)
     ticks = iter([0.0, 10.0, 11.0, 20.0, 25.0, 26.0])
     monkeypatch.setattr(fit, "_now", lambda: next(ticks))
     epochs = list(fit.fit(silent))

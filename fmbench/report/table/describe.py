@@ -204,7 +204,7 @@ def _difference(row: Row) -> tuple[float | None, str | None]:
         row["published_protocol"],
         row["test_accuracy"],
         row["best_test_accuracy"],
-        test_every=json.loads(row["config"]).get("test_every", 0),
+        every=json.loads(row["config"]).get("evaluation", {}).get("every"),
     )
     return ours - theirs, of
 
