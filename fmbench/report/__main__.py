@@ -45,11 +45,6 @@ examples:
   python -m fmbench.report compare "model=lenet batch_size=64" "model=lenet batch_size=256"
 """
 
-NOTHING = """\
-No completed run {where}. Make one, for instance in a few seconds without a download:
-  python -m fmbench data=synthetic model=lenet epochs=1
-"""
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print and write the benchmark, then exit with the status that `--help` explains.
@@ -96,34 +91,36 @@ def _report(arguments: argparse.Namespace) -> int:
     folders = _folders(arguments.folders)
     with _progress() as progress:
         made = report.build(folders, view=view, progress=progress)
-    # The table first: pictures take longer to draw than a reader likes to wait.
+    # The table first: figures take longer to draw than a reader likes to wait.
     status = _printed(lambda: report.print_tables(made))
     if output is not None:
         made = report.write(made, output)
-    return status or _printed(lambda: _print_written(made, folders)) or made.exit_status
+    return status or _printed(lambda: say(*_ending(made, folders))) or made.exit_status
 
 
-def _print_written(made: report.Report, folders: Sequence[Path]) -> None:
+def _ending(made: report.Report, folders: Sequence[Path]) -> list[str]:
+    """What was written, or why nothing was."""
+    names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
     if made.written:
-        say(f"Written: {', '.join(map(str, made.written))}")
-    elif not made.view.is_plain and not made.table.empty:
-        say("A view of the runs: nothing was written (--output DIR writes it).")
-    elif made.view.condition:
-        say(f"No completed run with {made.view.condition}.")
-    else:
-        names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
-        if made.completed:
-            say(f"Nothing was written: no run below {names} has a test accuracy.")
-        else:
-            say(*NOTHING.format(where=f"below {names}").rstrip().split("\n"))
+        return [f"Written: {', '.join(map(str, made.written))}"]
+    if not made.view.is_plain and not made.table.empty:
+        return ["A view of the runs: nothing was written (--output DIR writes it)."]
+    if made.view.condition:
+        return [f"No completed run with {made.view.condition}."]
+    if made.completed:
+        return [f"Nothing was written: no run below {names} has a test accuracy."]
+    return [
+        f"No completed run below {names}. Make one, in a few seconds without a download:",
+        "  python -m fmbench data=synthetic model=lenet epochs=1",
+    ]
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from fmbench.report.render.terminal import print_comparison
     from fmbench.report.table.compare import compare
 
-    folders = _folders(arguments.folders)
     with _progress() as progress:
+        folders = _folders(arguments.folders)
         found = compare(arguments.a, arguments.b, folders, progress=progress)
     return _printed(lambda: print_comparison(found)) or found.exit_status
 
@@ -147,29 +144,25 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
         yield None
         return
 
-    def show(read: int, total: int) -> None:
-        if read:  # a few hundred are read before anybody asks
-            with contextlib.suppress(OSError):  # a terminal that is gone
-                sys.stderr.write(f"\r\x1b[2Kreading {read:,} of {total:,} records")
-                sys.stderr.flush()
+    def show(text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            sys.stderr.write(f"\r\x1b[2K{text}")
+            sys.stderr.flush()
 
     try:
-        yield show
+        # A few hundred are read before anybody asks.
+        yield lambda read, total: show(f"reading {read:,} of {total:,} records" if read else "")
     finally:
-        with contextlib.suppress(OSError):
-            sys.stderr.write("\r\x1b[2K")
+        show("")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fmbench.report",
-        description=(
-            "Make the benchmark of all runs below some folders: print its table, and write\n"
-            "benchmark.md (renders on GitHub), benchmark.html (one page to send to somebody),\n"
-            "benchmark.csv and benchmark.json (raw numbers), and figures/ (PNG and SVG)."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = _described(
+        "python -m fmbench.report",
+        "Make the benchmark of all runs below some folders: print its table, and write\n"
+        "benchmark.md (renders on GitHub), benchmark.html (one page to send to somebody),\n"
+        "benchmark.csv and benchmark.json (raw numbers), and figures/ (PNG and SVG).",
+        EXAMPLES,
     )
     parser.add_argument(
         "folders",
@@ -218,14 +211,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fmbench.report compare",
-        description=(
-            "Compare two rows of the benchmark, image by image where both were tested on the same\n"
-            "images: the difference with its interval, each class, the times, and what follows."
-        ),
-        epilog=COMPARE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = _described(
+        "python -m fmbench.report compare",
+        "Compare two rows of the benchmark, image by image where both were tested on the same\n"
+        "images: the difference with its interval, each class, the times, and what follows.",
+        COMPARE_EXAMPLES,
     )
     row = (
         "the number of a row, a run or sweep folder (./1 if it is called so), or conditions as "
@@ -241,6 +231,15 @@ def _compare_parser() -> argparse.ArgumentParser:
         help="where numbers and conditions look (default: outputs and multirun)",
     )
     return parser
+
+
+def _described(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+    return Parser(
+        prog=program,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 if __name__ == "__main__":

@@ -79,8 +79,7 @@ class Report:
     @property
     def failed(self) -> int:
         """How many runs did not complete: diverged, failed, interrupted, or still running."""
-        total = sum(section.total for section in self.sections)
-        return total - self.completed - self.pruned
+        return sum(section.total - section.completed - section.pruned for section in self.sections)
 
     @property
     def exit_status(self) -> int:
@@ -201,7 +200,11 @@ def write(report: Report, output: Path) -> Report:
     # Behind a link nothing is removed either.
     before = set() if folder.is_symlink() else _drawn_before(output / JSON_NAME)
     report = replace(report, base=output)
-    _write(output / "benchmark.csv", report.csv)
+
+    def put(name: str, text: str) -> None:
+        write_whole(output / name, text.encode("utf-8", "backslashreplace"))
+
+    put("benchmark.csv", report.csv)
     drawn: list[Figure] = []
     failed: StorageError | None = None
     try:
@@ -217,18 +220,14 @@ def write(report: Report, output: Path) -> Report:
             remove(folder / f"{name}.png")
             remove(folder / f"{name}.svg")
     report = replace(report, figures=tuple(drawn))
-    _write(output / "benchmark.md", report.markdown)
-    _write(output / "benchmark.html", report.html)
-    _write(output / JSON_NAME, report.json)
+    put("benchmark.md", report.markdown)
+    put("benchmark.html", report.html)
+    put(JSON_NAME, report.json)
     if failed is not None:
         raise failed
     names = [f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")]
     names += [FIGURES_NAME] if drawn else []
     return replace(report, written=tuple(output / name for name in names))
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _say(name: str, error: Exception) -> None:

@@ -11,7 +11,7 @@ import fmbench.report.table.ranks as of_rows
 from fmbench import report
 from fmbench.records.reader import load_results
 from fmbench.report.table.compare import compare
-from fmbench.report.table.ranks import MOST_RANKED, evidence, ranked
+from fmbench.report.table.ranks import MOST_RANKED, evidence, ranked, sample
 
 
 def run(folder: Path, model: str, right: int, *, seed: int = 0, swap: int = 0, **changes) -> None:
@@ -176,6 +176,6 @@ def test_evidence_is_in_the_order_of_the_seeds(tmp_path):
     assert found.seeds == (0, 1, 2)
     assert found.correct.mean(axis=1) == pytest.approx([0.9, 0.901, 0.902])
     assert row["accuracies"] == pytest.approx((0.9, 0.901, 0.902))
-    assert found.sample.correct[9005] == pytest.approx(2 / 3)
+    assert sample(row, found).correct[9005] == pytest.approx(2 / 3)
     of_class = found.of_class(3)
     assert of_class.images == np.sum(found.labels == 3)

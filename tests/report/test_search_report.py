@@ -1,6 +1,7 @@
 """Searches in the report: what is a row, what is counted, what is said, shown and drawn."""
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -37,12 +38,12 @@ def test_of_a_search_the_tested_trial_is_the_row(tmp_path):
     (row,) = section.rows
     assert (row["test_accuracy"], row["batch_size"], row["n"]) == (0.887, 64, 1)
     assert section.summary == (
-        "2 of 4 runs completed (1 in the table; 1 other trial: see Search), 1 failed, 1 pruned."
+        "2 of 4 runs completed (in the table: 1; trials, see Search: 1), 1 failed, 1 pruned."
     )
     assert [run["status"] for run in section.unfinished] == ["failed"]
     assert (made.completed, made.pruned, made.failed, made.exit_status) == (2, 1, 1, 0)
-    assert "1 other trial: see Search" in made.markdown
-    assert "1 other trial: see Search" in printed(made)
+    assert "trials, see Search: 1" in made.markdown
+    assert "trials, see Search: 1" in printed(made)
     assert made.csv.count("\n") == 2
 
 
@@ -52,12 +53,12 @@ def test_a_trial_that_no_search_tells_of_is_counted_too(tmp_path):
     made = build(tmp_path)
     (section,) = made.sections
     assert section.summary == (
-        "2 of 4 runs completed (1 in the table; without a test accuracy, so no row here: 1), "
+        "2 of 4 runs completed (in the table: 1; without a test accuracy, so no row here: 1), "
         "1 failed, 1 pruned."
     )
     # What failed stands before what a search gave up.
     assert [run["status"] for run in section.unfinished] == ["failed", "pruned"]
-    assert "| pruned | given up by a search |" in made.markdown
+    assert "| pruned | stopped by the pruner |" in made.markdown
 
 
 def test_trials_without_any_row(tmp_path):
@@ -66,7 +67,7 @@ def test_trials_without_any_row(tmp_path):
     write(tmp_path / "3", batch_size=512, **untested)
     write(tmp_path / "1", status="pruned", data__name="synthetic", **untested)
     real, synthetic = build(put(tmp_path)).sections
-    assert real.summary == "2 of 2 runs completed (2 trials: see Search)."
+    assert real.summary == "2 of 2 runs completed (trials, see Search: 2)."
     assert synthetic.summary == "0 of 1 runs completed, 1 pruned."
     assert (real.rows, synthetic.rows, synthetic.unfinished) == ([], [], [])
 
@@ -295,7 +296,8 @@ def test_searches_of_one_name_are_told_apart_by_their_folders(tmp_path):
         sweep(tmp_path / place)
     put(tmp_path / "c", study="other")
     made = build(tmp_path, tmp_path / "out")
-    titles = [f"Search: lr_batch ({end})" for end in ("x", "a/y", "b/y")] + ["Search: other"]
+    places = [os.path.relpath(tmp_path / place) for place in ("a/x", "a/y", "b/y")]
+    titles = [f"Search: lr_batch ({place})" for place in places] + ["Search: other"]
     assert [part.title for part in made.searches] == titles
     assert [figure.title for figure in made.figures if figure.data is None] == titles
     for title in titles:

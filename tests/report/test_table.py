@@ -319,10 +319,10 @@ def test_versions_and_uncommitted_changes_are_noted(tmp_path):
     write(tmp_path / "2", seed=2, fmbench_version="0.2.0", git={"commit": "d" * 40, "dirty": True})
     made = build(tmp_path, tmp_path)
     assert made.sections[0].notes == [
-        "The rows come from torch 2.14.0 and 2.15.0.",
-        "The rows come from fmbench 0.1.0 and 0.2.0.",
-        "The rows come from 2 commits of fmbench: abc123 and ddddddd.",
-        "2 runs were made with uncommitted changes to fmbench.",
+        "The rows come from 2 versions of torch: 2.14.0, 2.15.0.",
+        "The rows come from 2 versions of fmbench: 0.1.0, 0.2.0.",
+        "The rows come from 2 commits of fmbench: abc123, ddddddd.",
+        "Runs made with uncommitted changes to fmbench: 2.",
     ]
     (row,) = sheet_rows(tmp_path)
     assert (row["torch"], row["fmbench_version"]) == ("2.14.0 2.15.0", "0.1.0 0.2.0")
@@ -337,7 +337,7 @@ def test_repeats_that_disagree_are_noted(tmp_path):
     write(tmp_path / "2", test_accuracy=0.91)
     write(tmp_path / "3", test_accuracy=0.9101)
     (note,) = build(tmp_path).sections[0].notes
-    assert note.endswith("disagree by more than 0.005 points: row 2.")
+    assert note.endswith("disagree by more than 0.005 points, in rows: 2.")
 
 
 def test_failures_stand_beside_n_wherever_they_happened(tmp_path):

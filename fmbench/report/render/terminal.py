@@ -18,8 +18,9 @@ from fmbench.records.record import RUNNING
 from fmbench.report.table import formats
 from fmbench.report.table.columns import SHOWN, Column, Row
 from fmbench.report.table.compare import Comparison
+from fmbench.report.table.describe import telling
 from fmbench.report.table.formats import MISSING
-from fmbench.report.table.sections import LONGEST_REASON, Section, reason, started
+from fmbench.report.table.sections import Section, reason, started
 from fmbench.stats import NEITHER
 
 if TYPE_CHECKING:
@@ -82,37 +83,27 @@ def print_report(report: "Report", console: Console | None = None) -> None:
 
 
 def fit(
-    columns: Sequence[Column],
-    widths: Sequence[int],
-    width: int,
-    cells: Mapping[Column, Sequence[str]],
-) -> list[Column]:
-    """The columns that fit, the least important left out first.
+    cells: Mapping[Column, Sequence[str]], needs: Mapping[Column, int], width: int
+) -> set[Column]:
+    """The columns that fit: what tells the rows apart first, then by when they give way.
 
-    Columns that tell the rows apart outlast all others that may give way: rows that look the same
-    say nothing, however much is measured of them.
+    Rows that look the same say nothing, however much is measured of them.
 
     Args:
-        columns: In their order.
-        widths: What each needs, padding included, in terminal cells.
+        cells: What stands in each column.
+        needs: How wide it is, padding included, in terminal cells.
         width: Of the terminal.
-        cells: What stands in each.
     """
-    room = dict(zip(columns, widths, strict=True))
-    telling = {column for column in columns if column.recipe and len(set(cells[column])) > 1}
-
-    def loss(column: Column) -> tuple[bool, int, int]:
-        if column not in telling:
-            return False, 0, -column.gives_way
-        others = [cells[other] for other in telling & room.keys() if other is not column]
-        return True, -len(set(zip(*others, strict=True))), -column.gives_way
-
-    while sum(room.values()) > width:
-        may_go = [column for column in room if column.gives_way]
-        if not may_go:
-            break
-        del room[min(may_go, key=loss)]
-    return list(room)
+    columns = sorted(cells, key=lambda column: column.gives_way)
+    rows = [dict(zip(cells, texts, strict=True)) for texts in zip(*cells.values(), strict=True)]
+    recipe = [column for column in columns if column.recipe and len(set(cells[column])) > 1]
+    stays = [column for column in columns if not column.gives_way]
+    kept = set()
+    for column in dict.fromkeys([*stays, *telling(rows, recipe), *recipe, *columns]):
+        if column in stays or needs[column] <= width:
+            kept.add(column)
+            width -= needs[column]
+    return kept
 
 
 def _print_fitted(console: Console, section: Section) -> None:
@@ -138,7 +129,8 @@ def _print_fitted(console: Console, section: Section) -> None:
         # What all rows share is said once below the table, before anything is left out.
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
-    kept = fit(columns, [least(column) for column in columns], console.width, cells)
+    found = fit({c: cells[c] for c in columns}, {c: least(c) for c in columns}, console.width)
+    kept = [column for column in columns if column in found]
     widths = {column: whole(column) for column in kept}
     while sum(widths.values()) > console.width:
         # The widest folds first, so that none folds more than it must.
@@ -186,9 +178,8 @@ def _print_plain(console: Console, section: Section) -> None:
 
 
 def _unfinished(run: Row) -> str:
-    why = one_line(reason(run), LONGEST_REASON)
     place = os.path.relpath(run["folder"])
-    said = f"{run['status']}: {run['model'] or MISSING} in {place}: {why}"
+    said = f"{run['status']}: {run['model'] or MISSING} in {place}: {reason(run)}"
     return f"{said}; started {started(run)}" if run["status"] == RUNNING else said
 
 
@@ -262,12 +253,12 @@ def _comparison(found: Comparison) -> Iterator[str]:
     yield f"Difference, A less B: {100 * d.mean:+.2f} points, {detail}"
     if d.about != NEITHER:
         yield "The ranks of a table are of the same test, corrected for all its pairs."
-    if lines := found.seed_cells:
+    if found.seeds:
         yield from ("", "McNemar's test, runs of one seed")
-        yield from aligned(lines, [True] * 6)
-    if lines := found.class_cells:
+        yield from aligned(found.seed_cells, [True] * 6)
+    if found.classes:
         yield from ("", "By class (p corrected for their number)")
-        yield from aligned(lines, [False, *[True] * 4])
+        yield from aligned(found.class_cells, [False, *[True] * 4])
     yield ""
     if found.time_ratio is not None:
         yield f"Training time, A over B: {formats.factor(found.time_ratio)}"

@@ -35,7 +35,6 @@ class Column:
             (but see `fmbench.report.render.terminal.fit`); 0 stays.
         value: Its raw value, computed from the others of a row; without it `aggregate` or
             `describe` has the value.
-        about: How to read it: sentences whose subject is the heading.
     """
 
     key: str
@@ -49,7 +48,6 @@ class Column:
     optimistic: bool = False
     gives_way: int = 0
     value: Callable[[Row], Any] | None = None
-    about: str = ""
 
     @property
     def title(self) -> str:
@@ -58,9 +56,7 @@ class Column:
 
     def cell(self, row: Row) -> str:
         """The cell of a row, as plain text."""
-        if not self.takes:
-            return self.show(row[self.key])
-        return self.show(*[row[key] for key in self.takes])
+        return self.show(*[row[key] for key in self.takes or (self.key,)])
 
 
 ACCURACY = ("test_accuracy", "test_accuracy_sd")
@@ -115,230 +111,175 @@ METRICS = {
 SPREAD = tuple(name for name, metric in METRICS.items() if metric.spread)
 
 
+def _text(key: str, show: Callable[..., str] = formats.text, *takes: str, **options: Any) -> Column:
+    """A column of names; people read its key above it."""
+    return Column(key, options.pop("heading", key.replace("_", " ")), show, takes, **options)
+
+
+def _number(key: str, show: Callable[..., str], *takes: str, **options: Any) -> Column:
+    return _text(key, show, *takes, right=True, **options)
+
+
 def _metric(key: str, *, spread: bool = False, **options: Any) -> Column:
     """The column of a metric, with its standard deviation if asked for and known."""
     metric = METRICS[key]
-    show: Callable[..., str] = metric.show
+    look = {"heading": metric.heading, "unit": metric.unit, **options}
     if spread and metric.spread:
-        show, options["takes"] = metric.with_spread, (key, f"{key}_sd")
-    return Column(key, metric.heading, show, unit=metric.unit, right=True, **options)
+        return _number(key, metric.with_spread, key, f"{key}_sd", **look)
+    return _number(key, metric.show, **look)
 
 
 def _interval(key: str, **options: Any) -> Column:
-    metric = METRICS[key]
-    ends, unit = (f"{key}_low", f"{key}_high"), "%" if metric.unit else ""
-    look: dict[str, Any] = {"unit": unit, "right": True, "optional": True, **options}
-    return Column(ends[0], "95 % interval", metric.interval, ends, **look)
+    metric, ends = METRICS[key], (f"{key}_low", f"{key}_high")
+    look = {"heading": "95 % interval", "unit": "%" if metric.unit else "", **options}
+    return _number(ends[0], metric.interval, *ends, optional=True, **look)
 
 
-NET = Column("model", "net", formats.net, ("model", "model_settings", "differs"), recipe=True)
+NET = _text("model", formats.net, "model", "model_settings", "differs", heading="net", recipe=True)
+_PUBLISHED = ("published_accuracy", "published_protocol")
+_TIMES = ("published_seconds", "published_approximate", "published_device")
 
-COLUMNS = (
-    Column("number", "#", formats.count, right=True, gives_way=6),
+#: What people read, from left to right, ...
+SHOWN = (
+    _number("number", formats.count, heading="#", gives_way=6),
     NET,
-    Column("data", "data", recipe=True, gives_way=22),
-    Column(
-        "split",
-        "split",
-        formats.split,
-        SPLIT,
-        recipe=True,
-        gives_way=6,
-        about="names the images to train, validate and test on.",
-    ),
-    Column(
-        "augmentation",
-        "augmentation",
-        formats.option,
-        ("augmentation", "augmentation_settings"),
+    _text("data", recipe=True, gives_way=22),
+    _text("split", formats.split, *SPLIT, recipe=True, gives_way=6),
+    _text(
+        *("augmentation", formats.option, "augmentation", "augmentation_settings"),
         recipe=True,
         gives_way=5,
     ),
-    Column("optimizer", "optimizer", recipe=True, gives_way=10),
-    Column("learning_rate", "learning rate", formats.number, right=True, recipe=True, gives_way=2),
-    Column("batch_size", "batch size", formats.count, right=True, recipe=True, gives_way=1),
-    Column("epochs", "epochs", formats.count, right=True, recipe=True, gives_way=9),
-    Column(
-        "n",
-        "n",
-        formats.seeds,
-        ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
-        right=True,
-        about="counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says "
-        "that runs of the same config did not complete: failed ones ended early, interrupted ones "
-        "were stopped and can go on, pruned ones were stopped by the pruner of a search, "
-        "unfinished ones still run or were killed. Trials of a search that were not evaluated on "
-        "the test set are no rows.",
-    ),
-    Column(
-        "rank",
-        "rank",
-        formats.rank,
-        ("rank", "rank_of"),
-        right=True,
-        optional=True,
-        gives_way=4,
-        about="is 1, and one more for each row that is better beyond doubt. Two rows can differ in "
-        "rank and not be told apart: a third may be better than one of them alone. Each pair of "
-        "rows on one test set is compared image by image where their runs kept their predictions, "
-        "with the spread of each row's own seeds on top, and corrected for the number of pairs "
-        "(Holm): at most one table in twenty whose rows do not differ has two ranks. Rows of one "
-        "seed are compared with each other alone, by McNemar's test, and only where there are no "
-        "two rows of several seeds. Their rank has a mark (1*): it is of trained models, not of "
-        "recipes.",
-    ),
-    _metric(
-        "test_accuracy",
-        spread=True,
-        about="is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 "
-        "seeds it is the mean ± the standard deviation (n - 1 in the denominator). Rows are "
-        "ordered by this mean, unless a note says otherwise.",
-    ),
-    _interval(
-        "test_accuracy",
-        gives_way=8,
-        about="of that mean, by Student's t. One seed has none: how far another would land is not "
-        "known.",
-    ),
-    Column(
-        "chosen",
-        "chosen",
-        optional=True,
-        gives_way=12,
-        about="says how a search came to choose a row among its trials. Validation accuracy is "
-        "then optimistic; test accuracy is not.",
-    ),
-    Column(
-        "best_test_accuracy",
-        "best on test",
-        formats.percent,
+    _text("optimizer", recipe=True, gives_way=10),
+    _number("learning_rate", formats.number, recipe=True, gives_way=2),
+    _number("batch_size", formats.count, recipe=True, gives_way=1),
+    _number("epochs", formats.count, recipe=True, gives_way=9),
+    _number("n", formats.seeds, "n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
+    _number("rank", formats.rank, "rank", "rank_of", optional=True, gives_way=4),
+    _metric("test_accuracy", spread=True),
+    _interval("test_accuracy", gives_way=8),
+    _text("chosen", optional=True, gives_way=12),
+    _number(
+        *("best_test_accuracy", formats.percent),
+        heading="best on test",
         unit="optimistic, %",
-        right=True,
         optimistic=True,
         gives_way=17,
-        about="is the best epoch as seen on the test set itself. That is optimistic, and never "
-        "decides the order; it stands only where every seed has it.",
     ),
-    Column(
-        "published_accuracy",
-        "published",
-        formats.published,
-        ("published_accuracy", "published_protocol"),
+    _number(
+        *("published_accuracy", formats.published, *_PUBLISHED),
+        heading="published",
         unit="%",
-        right=True,
         optional=True,
         gives_way=7,
-        about="is the figure of the project that a row takes its recipe from, and how it was "
-        "chosen where that is stated.",
     ),
-    Column(
-        "difference",
-        "difference",
-        formats.points,
-        (
-            *("difference", "difference_of", "published_accuracy", "published_protocol"),
-            *("deviations", "difference_in"),
-        ),
+    _number(
+        *("difference", formats.points, "difference", "difference_of", *_PUBLISHED),
+        *("deviations", "difference_in"),
         unit="points",
-        right=True,
         optional=True,
         gives_way=4,
-        about="is ours less theirs: where theirs is the best epoch on test, so is ours, if we "
-        "looked each epoch; else ours is the last epoch. A row whose recipe was changed has none. "
-        "Published experiments run in fp32: a difference of runs in bf16 says so. The device is no "
-        "part of a recipe.",
     ),
     _metric("validation_accuracy", optional=True, gives_way=16),
     _metric("parameters", gives_way=11),
-    _metric(
-        "flops",
-        gives_way=15,
-        about="count the forward pass of one image, a multiply-add as two operations.",
-    ),
-    _metric(
-        "seconds_train",
-        spread=True,
-        gives_way=3,
-        about="is the wall time of the training clock, mean ± standard deviation over the seeds: "
-        "evaluation has a clock of its own. Total time has both, and all else from the moment the "
-        "images are in memory.",
-    ),
+    _metric("flops", gives_way=15),
+    _metric("seconds_train", spread=True, gives_way=3),
     _metric("seconds_evaluate", spread=True, gives_way=21),
     _metric("seconds_total", spread=True, gives_way=20),
-    Column(
-        "runs_at_once",
-        "runs at once",
-        formats.at_once,
-        right=True,
-        optional=True,
-        gives_way=23,
-        about="are those of one sweep that shared the machine, - where that is not known. What "
-        "other programs did there is not known either.",
-    ),
-    Column(
-        "published_seconds",
-        "published time",
-        formats.published_time,
-        ("published_seconds", "published_approximate", "published_device"),
-        right=True,
+    _number("runs_at_once", formats.at_once, optional=True, gives_way=23),
+    _number(
+        *("published_seconds", formats.published_time, *_TIMES),
+        heading="published time",
         optional=True,
         gives_way=14,
-        about="was taken on another device.",
     ),
-    _metric(
-        "images_per_second",
-        gives_way=13,
-        about="are the training images of all seeds over their training clocks. They and all times "
-        "compare only between rows of one device and one setting of it.",
-    ),
-    _metric(
-        "peak_memory",
-        gives_way=19,
-        about="is that of the process, or of the GPU where there is one.",
-    ),
-    Column(
-        "device", "device", formats.hardware, ("device", "precision"), recipe=True, gives_way=18
-    ),
-    # From here on in the files for programs only.
-    *map(
-        Column,
-        (
-            *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
-            *(
-                "published_parameters",
-                "published_device",
-                "published_approximate",
-                "published_source",
-            ),
-            *("model_settings", "augmentation_settings", "differs", "scheduler", "precision"),
-            *("threads", "memory_format", "deterministic", "cuda_graphs", "seeds", "rank_of"),
-            *("train_accuracy", "test_loss"),
-            *(f"{name}_sd" for name in SPREAD),
-            *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
-            *(f"{name}_high" for name in SPREAD),
-            *(
-                "split_train",
-                "split_validation",
-                "split_test",
-                "split_hash",
-                "data_sha256",
-                "source",
-            ),
-            *("fmbench_version", "torch", "git_commit", "git_dirty", "n_repeats", "repeats_spread"),
-            *("n_failed", "n_unfinished", "n_pruned", "n_interrupted", "configuration", "command"),
-            "left_out",
-        ),
-    ),
+    _metric("images_per_second", gives_way=13),
+    _metric("peak_memory", gives_way=19),
+    _text("device", formats.hardware, "device", "precision", recipe=True, gives_way=18),
 )
 
-SHOWN = tuple(column for column in COLUMNS if column.heading)
+#: ... and what stands behind that in the files for programs.
+_KEYS = (
+    *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
+    *("published_parameters", "published_device", "published_approximate", "published_source"),
+    *("model_settings", "augmentation_settings", "differs", "scheduler", "precision", "threads"),
+    *("memory_format", "deterministic", "cuda_graphs", "seeds", "rank_of"),
+    *("train_accuracy", "test_loss"),
+    *(f"{name}_sd" for name in SPREAD),
+    *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
+    *(f"{name}_high" for name in SPREAD),
+    *("split_train", "split_validation", "split_test", "split_hash", "data_sha256", "source"),
+    *("fmbench_version", "torch", "git_commit", "git_dirty", "n_repeats", "repeats_spread"),
+    *("n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
+    *("configuration", "command", "left_out"),
+)
+COLUMNS = (*SHOWN, *map(Column, _KEYS))
 
 #: How the table is to be read: by term, sentences whose subject it is. Plain text.
-READING = {c.heading[0].upper() + c.heading[1:]: c.about for c in SHOWN if c.about} | {
+READING = {
+    "Split": "names the images to train, validate and test on.",
+    "n": (
+        "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
+        "runs of the same config did not complete: failed ones ended early, interrupted ones were "
+        "stopped and can go on, pruned ones were stopped by the pruner of a search, unfinished "
+        "ones still run or were killed. Trials of a search that were not evaluated on the test set "
+        "are no rows."
+    ),
+    "Rank": (
+        "is 1, and one more for each row that is better beyond doubt. Two rows can differ in rank "
+        "and not be told apart: a third may be better than one of them alone. Each pair of rows on "
+        "one test set is compared image by image where their runs kept their predictions, with the "
+        "spread of each row's own seeds on top, and corrected for the number of pairs (Holm): at "
+        "most one table in twenty whose rows do not differ has two ranks. Rows of one seed are "
+        "compared with each other alone, by McNemar's test, and only where there are no two rows "
+        "of several seeds. Their rank has a mark (1*): it is of trained models, not of recipes."
+    ),
+    "Test accuracy": (
+        "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds it "
+        "is the mean ± the standard deviation (n - 1 in the denominator). Rows are ordered by this "
+        "mean, unless a note says otherwise."
+    ),
+    "95 % interval": (
+        "of that mean, by Student's t. One seed has none: how far another would land is not known."
+    ),
+    "Chosen": (
+        "says how a search came to choose a row among its trials. Validation accuracy is then "
+        "optimistic; test accuracy is not."
+    ),
+    "Best on test": (
+        "is the best epoch as seen on the test set itself. That is optimistic, and never decides "
+        "the order; it stands only where every seed has it."
+    ),
+    "Published": (
+        "is the figure of the project that a row takes its recipe from, and how it was chosen "
+        "where that is stated."
+    ),
+    "Difference": (
+        "is ours less theirs: where theirs is the best epoch on test, so is ours, if we looked "
+        "each epoch; else ours is the last epoch. A row whose recipe was changed has none. "
+        "Published experiments run in fp32: a difference of runs in bf16 says so. The device is no "
+        "part of a recipe."
+    ),
+    "FLOPs": "count the forward pass of one image, a multiply-add as two operations.",
+    "Training time": (
+        "is the wall time of the training clock, mean ± standard deviation over the seeds: "
+        "evaluation has a clock of its own. Total time has both, and all else from the moment the "
+        "images are in memory."
+    ),
+    "Runs at once": (
+        "are those of one sweep that shared the machine, - where that is not known. What other "
+        "programs did there is not known either."
+    ),
+    "Published time": "was taken on another device.",
+    "Images/s": (
+        "are the training images of all seeds over their training clocks. They and all times "
+        "compare only between rows of one device and one setting of it."
+    ),
+    "Peak memory": "is that of the process, or of the GPU where there is one.",
     "One row": (
         "is one configuration on one device in one precision. The same run made again (same "
         "settings, same seed) counts once, the newest of them."
-    )
+    ),
 }
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from fmbench.report.table.formats import (
     percent,
     probability,
 )
-from fmbench.report.table.ranks import Evidence, evidence
+from fmbench.report.table.ranks import Evidence, evidence, sample
 from fmbench.report.table.rows import class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
 from fmbench.stats import (
@@ -30,7 +30,6 @@ from fmbench.stats import (
     MODELS,
     NEITHER,
     Difference,
-    Sample,
     difference,
     holm,
     mcnemar,
@@ -43,37 +42,21 @@ MOST_NAMED = 5
 _LONGEST = 80
 
 
-@dataclass(frozen=True)
-class SeedPair:
-    """One run of either row, with the same seed.
-
-    Attributes:
-        seed: Of both.
-        a: Test accuracy of A.
-        b: Of B.
-        only_a: Images that A alone has right.
-        only_b: Images that B alone has right.
-        p: McNemar's exact test, two-sided.
-    """
+class SeedPair(NamedTuple):
+    """One run of either row with the same seed: accuracies, and p of McNemar's exact test."""
 
     seed: int
     a: float
     b: float
-    only_a: int
+    only_a: int  # images that A alone has right
     only_b: int
     p: float
 
 
-@dataclass(frozen=True)
-class ClassPair:
-    """The test images of one class.
+class ClassPair(NamedTuple):
+    """The test images of one class: which share of them the runs of A and of B have right.
 
-    Attributes:
-        name: Of the class.
-        a: Share of them that A has right, mean over its seeds.
-        b: The same of B.
-        p: That there is no difference, corrected by Holm's method for the number of classes; NaN
-            where there is no test.
+    The p is corrected by Holm's method for the number of classes; NaN where there is no test.
     """
 
     name: str
@@ -170,29 +153,25 @@ class Comparison:
 
     @property
     def seed_cells(self) -> list[list[str]]:
-        """McNemar's test of each seed, a heading in front; nothing where there is none."""
-        heading = ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]
-        body = [
-            [
-                *(str(pair.seed), percent(pair.a), percent(pair.b)),
-                *(count(pair.only_a), count(pair.only_b), probability(pair.p)),
-            ]
-            for pair in self.seeds
+        """McNemar's test of each seed, below its headings."""
+        return [
+            ["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"],
+            *(
+                [str(seed), percent(a), percent(b), count(only_a), count(only_b), probability(p)]
+                for seed, a, b, only_a, only_b, p in self.seeds
+            ),
         ]
-        return body and [heading, *body]
 
     @property
     def class_cells(self) -> list[list[str]]:
-        """The accuracies of each class, a heading in front; nothing where there are none."""
-        heading = ["class", "A (%)", "B (%)", "difference (points)", "p"]
-        body = [
-            [
-                *(one.name, percent(one.a), percent(one.b)),
-                *(f"{100 * (one.a - one.b):+.2f}", probability(one.p)),
-            ]
-            for one in self.classes
+        """The accuracies of each class, below their headings."""
+        return [
+            ["class", "A (%)", "B (%)", "difference (points)", "p"],
+            *(
+                [name, percent(a), percent(b), f"{100 * (a - b):+.2f}", probability(p)]
+                for name, a, b, p in self.classes
+            ),
         ]
-        return body and [heading, *body]
 
 
 def compare(
@@ -225,29 +204,18 @@ def compare(
     for said, row in ((a, one), (b, two)):
         if not row["split_test"]:
             raise ConfigError(f"compare: {said!r} does not say how many images it was tested on")
-    known = (evidence(one), evidence(two))
-    samples = [
-        Sample(np.array(row["accuracies"]), int(row["split_test"]))
-        if found is None
-        else found.sample
-        for row, found in zip(rows, known, strict=True)
-    ]
+    known = [evidence(row) for row in rows]
+    samples = [sample(row, found) for row, found in zip(rows, known, strict=True)]
+    a_known, b_known = known
     seeds: list[SeedPair] = []
     classes: list[ClassPair] = []
-    if known[0] is not None and known[1] is not None:
+    if a_known is not None and b_known is not None:
         if samples[0].is_paired(samples[1]):
-            seeds = _seeds(known[0], known[1])
-        classes = _classes(one["data"], known[0], known[1])
-    ratio, note = _times(one, two)
+            seeds = _seeds(a_known, b_known)
+        classes = _classes(one["data"], a_known, b_known)
+    found = difference(*samples)
     return Comparison(
-        names=_names(one, two),
-        rows=rows,
-        difference=difference(*samples),
-        seeds=seeds,
-        classes=classes,
-        time_ratio=ratio,
-        time_note=note,
-        problems=read.problems,
+        _names(one, two), rows, found, seeds, classes, *_times(one, two), read.problems
     )
 
 

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -16,6 +16,8 @@ from fmbench.records.record import leaves, recorded_overrides
 from fmbench.report.escape import shell_word
 from fmbench.report.table.columns import SHOWN, Row
 from fmbench.report.table.rows import SYNTHETIC, plain_rows
+
+Key = TypeVar("Key")
 
 #: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
 _TRUST = "FMBENCH_TRUST"
@@ -245,11 +247,10 @@ def _apart(rows: Sequence[Row]) -> list[str]:
     children = [key for key in keys if "." in key and key.partition(".")[0] in options]
     last = [key for key in keys if key in (*HASHES, *COUNTS)]
     spoken = [key for key in keys if key not in children and key not in last]
-    spoken += _telling(settings, [*children, *last], given=spoken)
+    spoken += telling(settings, [*children, *last], given=spoken)
     if len(spoken) > MOST_DIFFERENCES:
-        telling = _telling(settings, spoken)
-        rest = [key for key in spoken if key not in telling]
-        spoken = sorted([*telling, *rest][:MOST_DIFFERENCES], key=spoken.index)
+        first = dict.fromkeys([*telling(settings, spoken), *spoken])
+        spoken = sorted([*first][:MOST_DIFFERENCES], key=spoken.index)
     said = [_sentence(setting, spoken, options) for setting in settings]
     if len(set(said)) == len(said):
         return said
@@ -260,20 +261,20 @@ def _apart(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _telling(
-    settings: Sequence[Mapping[str, str]], keys: Iterable[str], given: Sequence[str] = ()
-) -> list[str]:
+def telling(
+    rows: Sequence[Mapping[Key, str]], keys: Iterable[Key], given: Sequence[Key] = ()
+) -> list[Key]:
     """Those of the keys that tell rows apart which the given ones, and those before, do not."""
-    classes = _numbered([tuple(one.get(key) for key in given) for one in settings])
-    telling = []
+    classes = _numbered([tuple(row.get(key) for key in given) for row in rows])
+    found = []
     for key in keys:
-        finer = _numbered([(n, one.get(key)) for n, one in zip(classes, settings, strict=True)])
+        finer = _numbered([(n, row.get(key)) for n, row in zip(classes, rows, strict=True)])
         if max(finer) > max(classes):
             classes = finer
-            telling.append(key)
-        if max(classes) == len(settings) - 1:
+            found.append(key)
+        if max(classes) == len(rows) - 1:
             break
-    return telling
+    return found
 
 
 def _numbered(classes: Sequence[Any]) -> list[int]:

@@ -13,14 +13,14 @@ def text(value: str | None) -> str:
     return MISSING if value is None else value
 
 
-def net(model: str | None, settings: str, differs: str) -> str:
-    """The net, its settings, and what sets this row apart where nothing else in the table does."""
-    name = f"{text(model)} {settings}" if settings else text(model)
+def net(model: str | None, settings: str | None, differs: str) -> str:
+    """The model, its settings, and what sets its row apart where nothing else in the table does."""
+    name = option(model, settings)
     return f"{name} ({differs})" if differs else name
 
 
 def option(name: str | None, settings: str | None) -> str:
-    """The option of a group, and what was typed about its numbers: crop_flip cutout={size:8}."""
+    """The option of a group, and what was typed about its keys: crop_flip cutout={size:8}."""
     return f"{text(name)} {settings}" if settings else text(name)
 
 
@@ -29,22 +29,16 @@ def split(
 ) -> str:
     """The split and its images to train, validate and test: standard 60,000/0/10,000."""
     counts = (train, validation, test)
-    if all(value is None for value in counts):
-        return text(name)
-    return f"{text(name)} {'/'.join(map(count, counts))}"
+    return option(name, "/".join(map(count, counts)) if any(counts) else None)
 
 
 def seeds(n: int, failed: int, unfinished: int, pruned: int = 0, interrupted: int = 0) -> str:
     """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed)."""
-    said = [
-        (failed, "failed"),
-        (interrupted, "interrupted"),
-        (pruned, "pruned"),
-        (unfinished, "unfinished"),
-    ]
-    others = ", ".join(f"{value:,} {word}" for value, word in said if value)
-    total = n + sum(value for value, _ in said)
-    return f"{n:,} of {total:,} ({others})" if others else f"{n:,}"
+    others = {
+        "failed": failed, "interrupted": interrupted, "pruned": pruned, "unfinished": unfinished
+    }  # fmt: skip
+    said = ", ".join(f"{number:,} {word}" for word, number in others.items() if number)
+    return f"{n:,} of {n + sum(others.values()):,} ({said})" if said else f"{n:,}"
 
 
 def rank(value: float | None, of: str | None) -> str:
@@ -91,9 +85,7 @@ def size(count: float | None) -> str:
 
 def published(accuracy: float | None, protocol: str | None) -> str:
     """A published accuracy in percent, and how it was chosen where that is known."""
-    if accuracy is None:
-        return MISSING
-    return f"{percent(accuracy)}, {in_words(protocol)}"
+    return MISSING if accuracy is None else f"{percent(accuracy)}, {in_words(protocol)}"
 
 
 def points(  # noqa: PLR0917 - of a row's keys
@@ -101,7 +93,7 @@ def points(  # noqa: PLR0917 - of a row's keys
     of: str | None,
     accuracy: float | None,
     protocol: str | None,
-    deviations: tuple[str, ...],
+    deviations: tuple[str, ...] | None,
     arithmetic: str | None = None,
 ) -> str:
     """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
@@ -109,10 +101,9 @@ def points(  # noqa: PLR0917 - of a row's keys
         return "recipe changed"
     if share is None:
         return MISSING
-    # Unlike with unlike, where ours was not looked at as the published one was.
-    unlike = of if of == LAST_EPOCH and protocol == BEST_ON_TEST else None
-    computed = f"in {arithmetic}" if arithmetic else None
-    return ", ".join(filter(None, [f"{100 * share:+.2f}", unlike, computed]))
+    # Unlike with unlike, where ours was not chosen as the published one was.
+    unlike = f", {of}" if of == LAST_EPOCH and protocol == BEST_ON_TEST else ""
+    return f"{100 * share:+.2f}{unlike}{f', in {arithmetic}' if arithmetic else ''}"
 
 
 def published_time(seconds: float | None, approximate: bool | None, device: str | None) -> str:

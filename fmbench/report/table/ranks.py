@@ -1,4 +1,4 @@
-"""The ranks of the table's rows, from what their runs answered image by image."""
+"""The ranks of the table's rows, from the predictions of their runs."""
 
 import hashlib
 from collections import defaultdict
@@ -38,7 +38,7 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
         where it has more than 10,000 images.
     """
     left = MOST_ANSWERS
-    found: list[int | None] = [None] * len(rows)
+    placed: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
         if row["split_test"] and row["data_sha256"]:
@@ -52,23 +52,16 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
         first = first[: max(2, min(MOST_RANKED, MOST_IMAGES // images))]
         samples = []
         for place in first:
-            samples.append(sample := _of(rows[place], left))
-            left -= 0 if sample.correct is None else len(sample.accuracies) * images
+            samples.append(found := sample(rows[place], evidence(rows[place], left)))
+            left -= 0 if found.correct is None else len(found.accuracies) * images
         for place, rank in zip(first, ranks(samples), strict=True):
-            found[place] = rank
-    return found
-
-
-def _of(row: Row, most: int) -> Sample:
-    found = evidence(row, most)
-    if found is None:
-        return Sample(np.array(row["accuracies"], dtype=float), int(row["split_test"]))
-    return found.sample
+            placed[place] = rank
+    return placed
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs of a row answered, image by image.
+    """What the runs of a row predicted right, image by image.
 
     Attributes:
         labels: (N,) the right classes.
@@ -82,47 +75,44 @@ class Evidence:
     seeds: tuple[int | None, ...]
     test_set: str
 
-    @property
-    def sample(self) -> Sample:
-        """All test images."""
-        return _sample(self.correct, self.test_set)
-
     def of_class(self, number: int) -> Sample:
         """The test images of one class."""
         return _sample(self.correct[:, self.labels == number], f"{self.test_set} {number}")
 
 
 def evidence(row: Row, most: int = MOST_ANSWERS) -> Evidence | None:
-    """What a row's runs answered; None unless all of them kept it, and it is what they record.
+    """The predictions of a row's runs; None unless all kept them, and they are what they record.
 
     Args:
         row: Of `benchmark_table`, as plain values.
         most: Of how many test images, over all runs; of a row that has more nothing is read.
     """
-    if len(row["folders"]) * (row["split_test"] or 0) > most:
+    images = row["split_test"] or 0
+    if not 0 < len(row["folders"]) * images <= most:
         return None
     labels: np.ndarray | None = None
-    correct = np.empty((0, 0), dtype=bool)
-    runs = zip(row["folders"], row["accuracies"], strict=True)
-    for place, (folder, accuracy) in enumerate(runs):
+    correct = np.empty((len(row["folders"]), images), dtype=bool)
+    for hits, folder, accuracy in zip(correct, row["folders"], row["accuracies"], strict=True):
         right, predicted = read_labels(folder), read_predictions(folder)
-        if right is None or predicted is None or len(right) != len(predicted):
+        if right is None or predicted is None or not len(right) == len(predicted) == images:
             return None
-        if len(right) != row["split_test"] or (
-            labels is not None and not np.array_equal(labels, right)
-        ):
+        if labels is not None and not np.array_equal(labels, right):
             return None
-        if labels is None:
-            labels, correct = right, np.empty((len(row["folders"]), len(right)), dtype=bool)
-        hits = correct[place]
+        labels = right
         np.equal(right, predicted, out=hits)
-        # Another run's files, or another look's, are no evidence of this one.
-        if abs(hits.mean() - accuracy) > 0.5 / len(right):
+        # Another run's files, or another evaluation's, are no evidence of this one.
+        if abs(hits.mean() - accuracy) > 0.5 / images:
             return None
-    if labels is None:
-        return None
+    assert labels is not None
     test_set = f"{row['data_sha256']} {hashlib.sha256(labels.tobytes()).hexdigest()}"
     return Evidence(labels, correct, row["run_seeds"], test_set)
+
+
+def sample(row: Row, found: Evidence | None) -> Sample:
+    """A row's accuracies, and what is right image by image where that is known."""
+    if found is None:
+        return Sample(np.array(row["accuracies"], dtype=float), int(row["split_test"]))
+    return _sample(found.correct, found.test_set)
 
 
 def _sample(correct: np.ndarray, test_set: str) -> Sample:

@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -48,16 +47,8 @@ _FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a search.
-
-    Attributes:
-        title: Its heading.
-        headings: One for each column.
-        rows: Their cells.
-        right: Which columns stand flush right.
-    """
+class Table(NamedTuple):
+    """A table of a search: its heading, those of its columns, cells, and which are flush right."""
 
     title: str
     headings: tuple[str, ...]
@@ -73,7 +64,7 @@ class SearchPart:
         search: What its file says.
         runs: By the number of the trial, as plain values: `folder` and `test_accuracy`.
         folder: Where its file lies.
-        apart: The end of that, where another search of the report has the same name.
+        apart: The same as people read it, where another search of the report has its name.
     """
 
     search: Search
@@ -84,7 +75,7 @@ class SearchPart:
     @property
     def title(self) -> str:
         """The heading of the part."""
-        where = f" ({one_line(self.apart, LONGEST)})" if self.apart else ""
+        where = f" ({one_line(self.apart)})" if self.apart else ""
         return f"Search: {_cut(self.search.study)}{where}"
 
     @property
@@ -92,7 +83,10 @@ class SearchPart:
         """What became of the search."""
         search = self.search
         pruner = "no pruner" if search.pruner == "none" else f"pruner {_cut(search.pruner)}"
-        goals = " and ".join(_goal(objective) for objective in search.objectives)
+        goals = " and ".join(
+            f"the {'highest' if one.direction == MAXIMIZE else 'lowest'} {objective_name(one)}"
+            for one in search.objectives
+        )
         said = [f"{_cut(search.sampler)}, {pruner}, looked for {goals}: {counts(search)}."]
         seconds = [trial.seconds for trial in search.trials if trial.seconds is not None]
         if seconds:
@@ -127,25 +121,15 @@ class SearchPart:
             tables.append(self._trials("Best trials", ranked))
         if search.importances:
             of = f" for {objective_name(search.objectives[0])}" if search.objectives[1:] else ""
-            headings = ("parameter", "importance")
-            tables.append(Table(f"Importances{of}", headings, self.importance_rows, (False, True)))
-        failed = sorted(
-            (trial for trial in search.trials if trial.state == FAILED), key=lambda t: t.number
-        )
+            heading, rows = f"Importances{of}", self.importance_rows
+            tables.append(Table(heading, ("parameter", "importance"), rows, (False, True)))
+        failed = [trial for trial in search.trials if trial.state == FAILED]
         if failed:
-            listed = failed[:MOST_FAILED]
-            rows = [
-                (
-                    str(trial.number),
-                    settings(trial),
-                    one_line(trial.error or "no reason recorded", LONGEST_ERROR),
-                )
-                for trial in listed
-            ]
-            title = _first("Trials that failed", listed, failed)
-            tables.append(
-                Table(title, ("trial", "parameters", "reason"), rows, (True, False, False))
-            )
+            listed = sorted(failed, key=lambda trial: trial.number)[:MOST_FAILED]
+            cells = [(str(trial.number), settings(trial), _reason(trial)) for trial in listed]
+            heading = _first("Trials that failed", listed, failed)
+            headings = ("trial", "parameters", "reason")
+            tables.append(Table(heading, headings, cells, (True, False, False)))
         return tables
 
     @property
@@ -189,28 +173,22 @@ class SearchPart:
             yield f"Of its test accuracy nothing is known: {missing}."
 
     def _trials(self, title: str, trials: Sequence[Trial]) -> Table:
-        search = self.search
+        objectives = self.search.objectives
         keys = list(dict.fromkeys(key for trial in trials for key in trial.parameters))
-        tested = {
-            trial.number: self.runs[trial.number]["test_accuracy"]
-            for trial in trials
-            if trial.number in self.runs
-        }
-        has_test = any(value is not None for value in tested.values())
-        headings = ["trial", *map(objective_heading, search.objectives)]
+        tested = [self.runs.get(trial.number, {}).get("test_accuracy") for trial in trials]
+        has_test = any(value is not None for value in tested)
+        headings = ["trial", *map(objective_heading, objectives)]
         headings += ["test accuracy (%)"] * has_test
         rows = []
-        for trial in trials:
-            assert trial.values is not None
-            pairs = zip(search.objectives, trial.values, strict=True)
-            cells = [str(trial.number), *(value_text(*pair) for pair in pairs)]
-            cells += [formats.percent(tested.get(trial.number))] * has_test
+        for trial, accuracy in zip(trials, tested, strict=True):
+            cells = [str(trial.number), *map(value_text, objectives, trial.values or ())]
+            cells += [formats.percent(accuracy)] * has_test
             cells += [
                 parameter_text(trial.parameters[key]) if key in trial.parameters else MISSING
                 for key in keys
             ]
             rows.append((*cells, formats.duration(trial.seconds)))
-        right = (*(True for _ in headings), *(False for _ in keys), True)
+        right = (*[True] * len(headings), *[False] * len(keys), True)
         return Table(title, (*headings, *map(_cut, keys), "training"), rows, right)
 
 
@@ -228,7 +206,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
         # Another driver names its folders as it sees them: from the root, links followed.
         runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
     parts = []
-    ends = _ends({folder: _cut(search.study) for folder, search in searches.items()})
+    names = Counter(_cut(search.study) for search in searches.values())
     for folder, search in searches.items():
         places = {
             trial.number: os.path.abspath(os.path.join(folder, trial.folder))  # noqa: PTH100, PTH118
@@ -236,7 +214,8 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
             if trial.folder is not None
         }
         found = {number: runs[place] for number, place in places.items() if place in runs}
-        parts.append(SearchPart(_as_built(search, found), found, folder, ends[folder]))
+        apart = os.path.relpath(folder) if names[_cut(search.study)] > 1 else ""
+        parts.append(SearchPart(_as_built(search, found), found, folder, apart))
     return parts
 
 
@@ -348,25 +327,8 @@ def settings(trial: Trial) -> str:
     )
 
 
-def _ends(names: Mapping[str, str]) -> dict[str, str]:
-    """For each folder as few of its last parts as tell it from those of the same name."""
-    tails = {}
-    for folder in names:
-        parts = Path(os.path.abspath(folder)).parts  # noqa: PTH100
-        tails[folder] = [parts[place:] for place in reversed(range(len(parts)))]
-    alike = Counter(names.values())
-    known = Counter((name, tail) for folder, name in names.items() for tail in tails[folder])
-    return {
-        folder: "/".join(next(tail for tail in tails[folder] if known[name, tail] == 1))
-        if alike[name] > 1
-        else ""
-        for folder, name in names.items()
-    }
-
-
-def _goal(objective: Objective) -> str:
-    which = "highest" if objective.direction == MAXIMIZE else "lowest"
-    return f"the {which} {objective_name(objective)}"
+def _reason(trial: Trial) -> str:
+    return one_line(trial.error or "no reason recorded", LONGEST_ERROR)
 
 
 def _first(title: str, listed: Sequence[Any], everything: Sequence[Any]) -> str:

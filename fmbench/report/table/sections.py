@@ -18,15 +18,6 @@ from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.table.view import TEST_ACCURACY
 from fmbench.stats import MODELS
 
-_HARDWARE_NAMES = {
-    "device": "device",
-    "precision": "precision",
-    "threads": "threads",
-    "memory_format": "memory format",
-    "deterministic": "deterministic algorithms",
-    "cuda_graphs": "CUDA graphs",
-}
-
 # Half an image of 10,000, as a share: what one machine with one setting should never show.
 REPEATS_AGREE = 0.005 / 100
 
@@ -86,20 +77,19 @@ class Section:
     @property
     def summary(self) -> str:
         """How many of the runs completed, in a sentence."""
-        said = f"{self.completed} of {self.total} runs completed"
         # In brackets stand parts of those that completed, behind them the rest of all.
-        parts = []
-        if repeats := sum(row["n_repeats"] for row in self.rows):
-            parts.append(f"repeats of a run, which count once: {repeats}")
-        if self.trials:
-            other = "other " if self.rows else ""
-            parts.append(f"{self.trials:,} {other}trial{'s' * (self.trials != 1)}: see Search")
-        if self.untested:
-            parts.append(f"without a test accuracy, so no row here: {self.untested:,}")
-        if self.rows and (self.trials or self.untested):
-            parts.insert(0, f"{sum(row['n'] for row in self.rows):,} in the table")
-        if parts:
-            said += f" ({'; '.join(parts)})"
+        rows, repeats = (sum(row[key] for row in self.rows) for key in ("n", "n_repeats"))
+        shown = bool(self.rows and (self.trials or self.untested))
+        parts = [
+            f"{name}: {number:,}"
+            for name, number in (
+                ("in the table", rows if shown else 0),
+                ("repeats of a run, which count once", repeats),
+                ("trials, see Search", self.trials),
+                ("without a test accuracy, so no row here", self.untested),
+            )
+            if number
+        ]
         statuses = Counter(run["status"] for run in self.unfinished)
         statuses[PRUNED] = self.pruned  # those of searches are not listed
         others = [
@@ -107,6 +97,8 @@ class Section:
             for status in (FAILED, DIVERGED, INTERRUPTED, PRUNED, RUNNING)
             if statuses[status]
         ]
+        brackets = f" ({'; '.join(parts)})" if parts else ""
+        said = f"{self.completed} of {self.total} runs completed{brackets}"
         return f"{', '.join([said, *others])}."
 
     @property
@@ -127,14 +119,14 @@ class Section:
     @property
     def notes(self) -> list[str]:
         """What a reader must know before comparing the rows."""
+        synthetic = self.data == SYNTHETIC
         notes = []
-        if self.data == SYNTHETIC:
+        if synthetic:
             notes.append(
                 "Synthetic images, drawn by a program: "
                 "these accuracies say nothing about Fashion-MNIST."
             )
-        notes += _test_set_notes(self.data, self.rows)
-        notes += _hardware_notes(self.rows)
+        notes += _test_set_notes(self.rows, synthetic=synthetic)
         notes += _provenance_notes(self.rows)
         return notes
 
@@ -194,9 +186,8 @@ def reason(run: Row) -> str:
     """Why a run did not complete, as far as it is known."""
     if run["status"] == RUNNING:
         return "still running, or killed"
-    if run["status"] == PRUNED:
-        return run["error"] or "given up by a search"
-    return run["error"] or "no reason recorded"
+    unknown = "stopped by the pruner" if run["status"] == PRUNED else "no reason recorded"
+    return one_line(run["error"] or unknown, LONGEST_REASON)
 
 
 def started(run: Row) -> str:
@@ -207,8 +198,7 @@ def started(run: Row) -> str:
 def unfinished_cells(run: Row) -> tuple[str, ...]:
     """What is said of a run that did not complete, below the headings of `UNFINISHED`."""
     seed = MISSING if run["seed"] is None else str(run["seed"])
-    why = one_line(reason(run), LONGEST_REASON)
-    return run["model"] or MISSING, seed, run["status"], why, started(run)
+    return run["model"] or MISSING, seed, run["status"], reason(run), started(run)
 
 
 def published(row: Row) -> str:
@@ -221,23 +211,19 @@ def published(row: Row) -> str:
     return said
 
 
-def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
-    mixed = [str(row["number"]) for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
+def _test_set_notes(rows: Sequence[Row], *, synthetic: bool) -> Iterator[str]:
+    mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
     if mixed:
         yield (
-            f"Runs tested on different images are in one row ({_listed(mixed)}): its mean says "
-            "nothing of either."
+            "Rows whose runs were tested on different images, so that the mean says nothing of "
+            f"either: {_listed(mixed)}."
         )
     contents = {row["data_sha256"] for row in rows}
-    if len(contents) > 1 and data == SYNTHETIC:
+    if len(contents) > 1:
+        what = "drawings of synthetic images" if synthetic else "contents of the data set"
         yield (
-            f"The rows come from {len(contents)} different drawings, each with test images of its "
-            "own: compare accuracies within one drawing (the settings below data decide it)."
-        )
-    elif len(contents) > 1:
-        yield (
-            f"The rows come from {len(contents)} different contents of the data set: compare "
-            "accuracies within one (data_sha256 in the CSV file)."
+            f"The rows come from {len(contents)} different {what}: compare accuracies within one "
+            "(data_sha256 in the CSV file)."
         )
     tested = {(row["data_sha256"], row["split_test"]) for row in rows if row["rank"] is not None}
     if len(tested) > 1:
@@ -261,9 +247,9 @@ def _test_set_notes(data: str, rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
-def _hardware_notes(rows: Sequence[Row]) -> Iterator[str]:
+def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
     differing = [
-        _HARDWARE_NAMES[key]
+        key.replace("_", " ")
         for key in HARDWARE
         if len({row[key] for row in rows}) > 1 or any(key in row["mixes"] for row in rows)
     ]
@@ -272,35 +258,25 @@ def _hardware_notes(rows: Sequence[Row]) -> Iterator[str]:
             f"The rows were not all measured on the same terms ({', '.join(differing)}): compare "
             "times and images/s within one of them."
         )
-
-
-def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
-    for key, name in (("torch", "torch"), ("fmbench_version", "fmbench")):
-        versions = sorted({version for row in rows for version in row[key]})
-        if len(versions) > 1:
-            yield f"The rows come from {name} {_listed(versions)}."
-    commits = sorted({commit[:7] for row in rows for commit in row["git_commit"]})
-    if len(commits) > 1:
-        yield f"The rows come from {len(commits)} commits of fmbench: {_listed(commits)}."
+    for key, name in (
+        *(("torch", "versions of torch"), ("fmbench_version", "versions of fmbench")),
+        ("git_commit", "commits of fmbench"),
+    ):
+        values = sorted({value for row in rows for value in row[key]})
+        if len(values) > 1:
+            short = [value[:7] for value in values] if key == "git_commit" else values
+            yield f"The rows come from {len(values)} {name}: {_listed(short)}."
     dirty = sum(row["n_dirty"] for row in rows)
     if dirty:
-        runs = "1 run was" if dirty == 1 else f"{dirty:,} runs were"
-        yield f"{runs} made with uncommitted changes to fmbench."
-    apart = [
-        str(row["number"])
-        for row in rows
-        if row["repeats_spread"] is not None and row["repeats_spread"] > REPEATS_AGREE
-    ]
+        yield f"Runs made with uncommitted changes to fmbench: {dirty:,}."
+    apart = [row["number"] for row in rows if (row["repeats_spread"] or 0) > REPEATS_AGREE]
     if apart:
-        which = "row" if len(apart) == 1 else "rows"
         yield (
             "Repeats of one run (same settings, same seed) disagree by more than "
-            f"{100 * REPEATS_AGREE:g} points: {which} {_listed(apart)}."
+            f"{100 * REPEATS_AGREE:g} points, in rows: {_listed(apart)}."
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    """The names as a sentence has them: a, b and c."""
-    if len(names) > MOST_NAMED:
-        names = [*names[: MOST_NAMED - 1], f"{len(names) - MOST_NAMED + 1} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(names: Sequence[Any]) -> str:
+    said = ", ".join(map(str, names[:MOST_NAMED]))
+    return f"{said} and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else said

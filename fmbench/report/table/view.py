@@ -1,11 +1,12 @@
 """How a report looks at the runs: which of them, in what groups, by which metric, in what order."""
 
 import fnmatch
+import functools
 import json
 import operator
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,7 @@ class View:
             )
         if self.sort is not None:
             key, ascending = self.order()
-            heading = next(c.heading or c.key for c in COLUMNS if c.key == key)
+            (heading,) = (c.heading or c.key for c in COLUMNS if c.key == key)
             notes.append(f"Ordered by {heading}, the {'least' if ascending else 'most'} first.")
         elif self.metric != TEST_ACCURACY:
             notes.append(f"Ordered by {METRICS[self.metric].heading}, and not ranked.")
@@ -125,13 +126,10 @@ def check(view: View) -> None:
     Raises:
         ConfigError: There is no such metric or column, or a condition is none.
     """
-    if view.metric == CHOSEN_ON_TEST:
-        raise ConfigError(
-            "metric: best_test_accuracy was chosen on the test set, so it orders nothing; "
-            f"there are {', '.join(METRICS)}"
-        )
     if view.metric not in METRICS:
-        raise ConfigError(f"metric: {view.metric!r} is none; there are {', '.join(METRICS)}")
+        on_test = view.metric == CHOSEN_ON_TEST
+        why = "was chosen on the test set, so it orders nothing" if on_test else "is none"
+        raise ConfigError(f"metric: {view.metric!r} {why}; there are {', '.join(METRICS)}")
     view.order()
     _conditions(view.condition)
 
@@ -190,13 +188,9 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
             .astype(object)
             .map(lambda cell: (", ".join(cell) or None) if isinstance(cell, tuple) else cell)
         )
-    known: dict[str, Any] = {}  # the runs of a sweep share few configs but for their seed
-    cells = []
-    for text in frame["config"]:
-        if text not in known:
-            known[text] = _leaf(json.loads(text), name.split("."))
-        cells.append(known[text])
-    found = pd.Series(cells, index=frame.index, dtype=object)
+    path = name.split(".")
+    leaf = functools.cache(lambda text: _leaf(json.loads(text), path))  # runs share few configs
+    found = pd.Series(map(leaf, frame["config"]), index=frame.index, dtype=object)
     if len(frame) and found.isna().all():
         there_are = ", ".join(sorted({*map(str, frame.columns)} - {*_NO_KEYS}))
         raise ConfigError(
@@ -213,7 +207,7 @@ def column_of(key: str) -> str:
 
 def _leaf(config: Any, path: list[str]) -> Any:
     for step in path:
-        if not isinstance(config, Mapping) or step not in config:
+        if not isinstance(config, dict) or step not in config:
             return None
         config = config[step]
     if isinstance(config, (str, int, float, bool)):
@@ -234,13 +228,9 @@ def _conditions(text: str) -> list[tuple[str, str, list[str]]]:
             raise ConfigError(f"filter: {word!r} is no condition such as model=lenet or epochs>=30")
         if found["values"].startswith("="):
             raise ConfigError(f"filter: {word!r}: write {word.replace('==', '=', 1)}")
-        values = _alternatives(found["values"])
-        if found["operator"] in _ORDERS:
-            try:
-                float(found["values"])
-            except ValueError:
-                raise ConfigError(f"filter: {word!r} compares with no number") from None
-        conditions.append((found["key"], found["operator"], values))
+        if found["operator"] in _ORDERS and _number(found["values"]) is None:
+            raise ConfigError(f"filter: {word!r} compares with no number")
+        conditions.append((found["key"], found["operator"], _alternatives(found["values"])))
     return conditions
 
 
