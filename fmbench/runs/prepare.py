@@ -1,20 +1,17 @@
-"""From a config to the parts of a run: data, split, device, net, optimizer, schedule, trainer."""
+"""From a config to the parts of a run: data, split, device, model, optimizer, trainer."""
 
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import hydra.utils
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
 from torch import nn
 
 from fmbench.config import checks as configuration
-from fmbench.config import whitelist
-from fmbench.config.overrides import misfit
-from fmbench.core.errors import ConfigError, UserError
+from fmbench.config.instantiation import instantiate
+from fmbench.core.errors import ConfigError
 from fmbench.data import fashion_mnist
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
@@ -25,17 +22,14 @@ from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
 from fmbench.training.trainer import Trainer
 
-#: What a class raises whose arguments do not fit.
-_MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
-
-#: Images evaluated at once: many for a small net, where each batch has its price, few for a large
-#: one, which could otherwise need more memory at the end of a run than it did all the way.
+#: Images evaluated at once: many for a small model, where each batch has its overhead, few for a
+#: large one, which could otherwise need more memory in evaluation than in training.
 _EVALUATE_SMALL, _EVALUATE_LARGE, _LARGE_FLOPS = 1000, 128, 50_000_000
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, once its config has been found sound."""
+    """What a run starts from, once its config has been checked."""
 
     dataset: fashion_mnist.Dataset
     split: Split
@@ -79,28 +73,18 @@ def rehearse(config: Mapping[str, Any]) -> None:
     """
     configuration.check(config)
     model = model_on_meta(config)
-    # The optimizer and the schedule see the shapes of the net's own parameters, without the memory
-    # that they take; of a net that only shows them later, one that every optimizer accepts.
+    # The optimizer sees the shapes of the model's parameters, without the memory that they take;
+    # of a model that only shows them later, a shape that every optimizer accepts.
     shapes = [(1, 1)] if model is None else [parameter.shape for parameter in model.parameters()]
     parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
     with contextlib.suppress(RuntimeError):
-        _optimizer_and_schedule(config, parameters, batches=100)
-    inputs = read_inputs(config)
-    if model is not None:
-        _refuse_too_large(model, inputs.device)
-
-
-def _refuse_too_large(model: nn.Module, device: Device) -> None:
-    """Refuse a net that the system would end the process for, without a word.
-
-    Raises:
-        ConfigError: its weights and their gradients alone are more than the device's memory.
-    """
-    parameters = count_parameters(model)
-    needed, there = 8 * parameters, device.memory()  # two float32
-    if there is not None and needed > there:
+        _make_schedule(config, make_optimizer(config, parameters), batches=100)
+    device = read_inputs(config).device
+    count = 0 if model is None else count_parameters(model)
+    needed, there = 8 * count, device.memory()  # the weights and their gradients in float32
+    if there is not None and needed > there:  # the system would kill the process without a word
         raise ConfigError(
-            f"model: its {parameters:,} parameters and their gradients are {needed / 1e9:,.1f} GB, "
+            f"model: its {count:,} parameters and their gradients are {needed / 1e9:,.1f} GB, "
             f"{device.torch} has {there / 1e9:,.1f} GB"
         )
 
@@ -112,17 +96,17 @@ def make_trainer(
     device: Device,
     flops: int | None,
 ) -> Trainer:
-    """All that `inputs` and `config` say, around a net, which is rehearsed and moved to its device.
+    """The trainer of a model, which is tried on a batch and moved to its device.
 
     Args:
         config: resolved.
         inputs: what `read_inputs` gave.
         model: on any device.
         device: with its precision chosen; that of the trainer has its memory format chosen too.
-        flops: of the net; None, not known, counts as large.
+        flops: of the model's forward pass, per image; None, not known, counts as large.
 
     Raises:
-        ConfigError: the net fails on a batch; the optimizer or the schedule refuses its numbers.
+        ConfigError: the model fails on a batch; optimizer or schedule refuses its arguments.
     """
     train = make_train_loader(config, inputs, device.torch)
     small = flops is not None and flops < _LARGE_FLOPS
@@ -147,14 +131,14 @@ def make_trainer(
         label_smoothing=config["label_smoothing"],
         device=device,
     )
-    optimizer, schedule = _optimizer_and_schedule(config, model.parameters(), batches=len(train))
+    optimizer = make_optimizer(config, model.parameters())
     return Trainer(
         model,
         loader=train,
         validation=validation if len(validation) else None,
         test=test if config["evaluation"]["test"] != "never" else None,
         optimizer=optimizer,
-        schedule=schedule,
+        schedule=_make_schedule(config, optimizer, batches=len(train)),
         epochs=config["epochs"],
         evaluate_every=config["evaluation"]["every"],
         label_smoothing=config["label_smoothing"],
@@ -179,22 +163,23 @@ def _tensors(
     dataset: fashion_mnist.Dataset, indices: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The images and labels at `indices` into [training set, then test set], on the device."""
-    from_train = indices < len(dataset.train_images)
-    first, second = indices[from_train], indices[~from_train] - len(dataset.train_images)
-    images = np.empty((len(indices), 28, 28), dtype=np.uint8)
-    images[from_train] = dataset.train_images[first]
-    images[~from_train] = dataset.test_images[second]
-    labels = np.empty(len(indices), dtype=np.int64)
-    labels[from_train] = dataset.train_labels[first]
-    labels[~from_train] = dataset.test_labels[second]
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    in_train = indices < len(dataset.train_labels)
+
+    def at_indices(train: np.ndarray, test: np.ndarray) -> torch.Tensor:
+        found = np.empty((len(indices), *train.shape[1:]), train.dtype)
+        found[in_train] = train[indices[in_train]]
+        found[~in_train] = test[indices[~in_train] - len(train)]
+        return torch.from_numpy(found).to(device)
+
+    images = at_indices(dataset.train_images, dataset.test_images)
+    return images, at_indices(dataset.train_labels, dataset.test_labels).long()
 
 
 def make_model(config: Mapping[str, Any]) -> nn.Module:
-    """The net, its weights drawn from PyTorch's global random numbers, those of lazy layers last.
+    """The model, its weights drawn from PyTorch's global random numbers, lazy layers' last.
 
     Raises:
-        ConfigError: it may not be built, or is no net.
+        ConfigError: it may not be built, or is no model.
     """
     model = _build(config)
     rehearsal.materialize(model)
@@ -202,20 +187,20 @@ def make_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def _build(config: Mapping[str, Any]) -> nn.Module:
-    model = _instantiate(config, "model")
+    model = instantiate(config, "model")
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
     return model
 
 
 def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
-    """The net on the meta device, where it has shapes but costs no time and no memory.
+    """The model on the meta device, where it has shapes but takes no time and no memory.
 
-    None where it cannot be built there, which is no fault of its own: what is wrong with it
-    besides, it says again when it is built in earnest.
+    None where it cannot be built there: what else is wrong with it, it raises again when it is
+    built for the run.
 
     Raises:
-        ConfigError: it may not be built, or is no net.
+        ConfigError: it may not be built, or is no model.
     """
     try:
         with torch.device("meta"):
@@ -230,56 +215,25 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
     try:
         with torch.device("meta"):
             rehearsal.materialize(model)
-    except ConfigError:  # not every net runs there
+    except ConfigError:  # not every model runs there
         return None
     return model
-
-
-def _optimizer_and_schedule(
-    config: Mapping[str, Any], parameters: Any, *, batches: int
-) -> tuple[torch.optim.Optimizer, Schedule]:
-    optimizer = make_optimizer(config, parameters)
-    schedule = _instantiate(
-        config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
-    )
-    return optimizer, schedule
 
 
 def make_optimizer(config: Mapping[str, Any], parameters: Any) -> torch.optim.Optimizer:
     """The optimizer, over some parameters.
 
     Raises:
-        ConfigError: it may not be built, or refuses its numbers.
+        ConfigError: it may not be built, or refuses its arguments.
     """
-    optimizer: torch.optim.Optimizer = _instantiate(config, "optimizer", parameters)
+    optimizer: torch.optim.Optimizer = instantiate(config, "optimizer", parameters)
     return optimizer
 
 
-def _instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:
-    """Call the group's `_target_`, if it is one that a config may start.
-
-    Raises:
-        ConfigError: it may not be started, does not exist, or refuses its arguments.
-    """
-    try:
-        return hydra.utils.instantiate(
-            dict(config[group]),
-            *args,
-            **kwargs,
-            _convert_="all",
-            # What may be started around a run is none of its parts.
-            _execution_whitelist_=hydra.utils.execution_whitelist(
-                whitelist.execution_whitelist(group), reset=True
-            ),
-        )
-    except (InstantiationException, *_MISFITS) as error:
-        # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if isinstance(cause, UserError):
-            raise cause from None
-        if cause is not None and not isinstance(cause, _MISFITS):
-            raise cause from error
-        text = misfit(group, config[group]) or " ".join(str(cause or error).split())
-        if cause is None and "whitelist" in text:
-            text = f"{text.split('. ')[0]}; {whitelist.TRUST_VARIABLE} names packages to trust"
-        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
+def _make_schedule(
+    config: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, batches: int
+) -> Schedule:
+    schedule: Schedule = instantiate(
+        config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
+    )
+    return schedule

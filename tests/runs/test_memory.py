@@ -104,7 +104,7 @@ def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkey
 @pytest.mark.parametrize(("most", "advice"), [
     (100, "batch_size=64 fits"),
     (999, "a step of this size fits now: other programs may have had the memory"),
-    (0, "no batch_size down to 1 fits in training and evaluation: take a smaller net"),
+    (0, "no batch_size down to 1 fits in training and evaluation: take a smaller model"),
 ])  # fmt: skip
 def test_the_line_says_what_fits(room_for, most, advice):
     room_for(most)
