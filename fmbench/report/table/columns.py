@@ -4,14 +4,14 @@ Terminal, Markdown, web page, CSV and JSON are all printed from `COLUMNS`. How a
 said in `fmbench.report.table.formats`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
 
-Row = Mapping[str, Any]
+Row = formats.Row
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,15 @@
 Escaping belongs to the outputs.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from fmbench.config.published import BEST_ON_TEST, LAST_EPOCH, in_words
 
 MISSING = "-"
+
+#: A row of `benchmark_table`, as plain values.
+Row = Mapping[str, Any]
 
 
 def text(value: str | None) -> str:

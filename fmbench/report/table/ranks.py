@@ -4,12 +4,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fmbench.records.predictions import read_labels, read_predictions
-from fmbench.report.table.columns import Row
+from fmbench.report.table.formats import Row
 from fmbench.stats import Sample, ranks
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.
@@ -61,19 +62,24 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs of a row predicted right, image by image.
+    """What the runs of a row predicted, image by image.
 
     Attributes:
         labels: (N,) the right classes.
-        correct: (n, N) what each run had right, in the order of `seeds`.
+        predicted: (n, N) the classes that each run predicted, in the order of `seeds`.
         seeds: Of the runs.
         test_set: Names the test images and their order.
     """
 
     labels: np.ndarray = field(repr=False)
-    correct: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
     seeds: tuple[int | None, ...]
     test_set: str
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """(n, N) what each run had right."""
+        return np.equal(self.predicted, self.labels)
 
     def of_class(self, number: int) -> Sample:
         """The test images of one class."""
@@ -91,21 +97,22 @@ def evidence(row: Row, most: int = MOST_ANSWERS) -> Evidence | None:
     if not 0 < len(row["folders"]) * images <= most:
         return None
     labels: np.ndarray | None = None
-    correct = np.empty((len(row["folders"]), images), dtype=bool)
-    for hits, folder, accuracy in zip(correct, row["folders"], row["accuracies"], strict=True):
+    all_predicted = np.empty((len(row["folders"]), images), dtype=np.uint8)
+    runs = zip(row["folders"], row["accuracies"], strict=True)
+    for place, (folder, accuracy) in enumerate(runs):
         right, predicted = read_labels(folder), read_predictions(folder)
         if right is None or predicted is None or not len(right) == len(predicted) == images:
             return None
         if labels is not None and not np.array_equal(labels, right):
             return None
         labels = right
-        np.equal(right, predicted, out=hits)
+        all_predicted[place] = predicted
         # Another run's files, or another evaluation's, are no evidence of this one.
-        if abs(hits.mean() - accuracy) > 0.5 / images:
+        if abs(np.mean(right == predicted) - accuracy) > 0.5 / images:
             return None
     assert labels is not None
     test_set = f"{row['data_sha256']} {hashlib.sha256(labels.tobytes()).hexdigest()}"
-    return Evidence(labels, correct, row["run_seeds"], test_set)
+    return Evidence(labels, all_predicted, row["run_seeds"], test_set)
 
 
 def sample(row: Row, found: Evidence | None) -> Sample:
