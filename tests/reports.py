@@ -46,7 +46,7 @@ def build(folder: Path, output: Path | None = None) -> report.Report:
 
 def table_cells(markdown: str) -> list[list[str]]:
     """The rows of the first Markdown table, header and rule included."""
-    lines = markdown[markdown.index("| # | net |") :].split("\n\n", maxsplit=1)[0].split("\n")
+    lines = markdown[markdown.index("| # | model |") :].split("\n\n", maxsplit=1)[0].split("\n")
     # A bar ends a cell unless a backslash stands before it.
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 

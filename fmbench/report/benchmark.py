@@ -27,7 +27,7 @@ from fmbench.report.table.view import PLAIN, View, check, chosen
 
 FIGURES_NAME, JSON_NAME = "figures", "benchmark.json"
 
-#: What the files of a report's pictures are called, without ending.
+#: What the files of a report's figures are called, without ending.
 _OURS = re.compile(f"({'|'.join(KINDS)})(_[A-Za-z0-9_-]{{1,200}})?")
 _MOST_BYTES = 2**28
 
@@ -45,10 +45,10 @@ class Report:
         made: When, in UTC.
         base: The folder that run folders are named relative to in what is written; None for the
             current one.
-        written: The files that were written, and the folder of the pictures.
+        written: The files that were written, and the folder of the figures.
         searches: The searches among the folders, with their runs.
-        figures: The pictures that were written.
-        view: How the runs were looked at.
+        figures: The figures that were written.
+        view: How the runs are viewed.
     """
 
     table: pd.DataFrame
@@ -106,7 +106,7 @@ class Report:
         ]
 
     def figure_of_search(self, place: int) -> Figure | None:
-        """The picture of a search, by its place from 1."""
+        """The figure of a search, by its place from 1."""
         name = search_name(place)
         return next((f for f in self.figures if f.data is None and f.name == name), None)
 
@@ -145,12 +145,12 @@ def build(
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
         output: Where to write `benchmark.md`, `benchmark.html`, `benchmark.csv`, `benchmark.json`
-            and the pictures, as `write` does.
+            and the figures, as `write` does.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
 
     Raises:
-        ConfigError: A folder does not exist, or there is nothing to look at in such a way.
+        ConfigError: A folder does not exist, or there is nothing to view in such a way.
         StorageError: A file cannot be written.
     """
     check(view)
@@ -176,7 +176,7 @@ def print_tables(report: Report) -> None:
 def write(report: Report, output: Path) -> Report:
     """Write a report's files, unless there is nothing to write.
 
-    The numbers first: what goes wrong with a picture costs them nothing. Pictures of an older
+    The numbers first: what goes wrong with a figure costs them nothing. Figures of an older
     report that are not drawn again are removed.
 
     Args:
@@ -184,7 +184,7 @@ def write(report: Report, output: Path) -> Report:
         output: Where to; made if it is not there.
 
     Returns:
-        The report with its pictures and the files that were written. Nothing is where no run
+        The report with its figures and the files that were written. Nothing is where no run
         completed and no search has a trial, so that an older benchmark stays.
 
     Raises:
@@ -231,12 +231,12 @@ def write(report: Report, output: Path) -> Report:
 
 
 def _say(name: str, error: Exception) -> None:
-    """A picture that cannot be drawn is a bug, but no reason to keep the others back."""
-    log.warning("the picture %s could not be drawn: %s: %s", name, type(error).__name__, error)
+    """A figure that cannot be drawn is a bug, but no reason to keep the others back."""
+    log.warning("the figure %s could not be drawn: %s: %s", name, type(error).__name__, error)
 
 
 def _drawn_before(path: Path) -> set[str]:
-    """The names of the pictures of the report that lies there."""
+    """The names of the figures of the report that lies there."""
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return set()

@@ -1,6 +1,6 @@
 """How a value that came from a record is made harmless in each output.
 
-A net's name or an error's text is whatever somebody wrote into a config. It must neither break a
+A model's name or an error's text is whatever somebody wrote into a config. It must neither break a
 table nor become a link, a tag, a formula or a colour of the terminal.
 """
 

@@ -384,10 +384,10 @@ def test_a_click_sorts_by_value_and_what_is_missing_is_last(tab):
         "[...document.querySelectorAll('[aria-sort]')].map((th) => [th.textContent, th.ariaSort])"
     )
     assert tab.run(state) == [[TITLES["seconds_train"], "ascending"]]
-    click(tab, "net")
-    assert list(dict.fromkeys(column(tab, "net"))) == ["densenet", "lenet"]
+    click(tab, "model")
+    assert list(dict.fromkeys(column(tab, "model"))) == ["densenet", "lenet"]
     tab.run("document.querySelector('.further button:last-child').click()")
-    assert list(dict.fromkeys(column(tab, "net"))) == ["densenet", "lenet", "resnet8", "resnet18"]
+    assert list(dict.fromkeys(column(tab, "model"))) == ["densenet", "lenet", "resnet8", "resnet18"]
     for _ in range(2):
         click(tab, TITLES["validation_accuracy"])
         tab.run("document.querySelector('.further button:last-child').click()")
@@ -402,16 +402,16 @@ def test_the_keyboard_sorts_too(tab):
     tab.key("Enter", 13, "\r")
     assert column(tab, "#")[:2] == ["330", "329"]
     tab.key("Tab", 9)
-    assert tab.run("document.activeElement.textContent") == "net"
+    assert tab.run("document.activeElement.textContent") == "model"
     tab.key(" ", 32, " ")
-    assert column(tab, "net")[0] == "densenet"
+    assert column(tab, "model")[0] == "densenet"
 
 
 FILTERS = [
     ("", "330 rows"),
     ("densenet", "82 of 330 rows"),
     ("DENSE epochs=8", "1 of 330 rows"),
-    ("net=resnet18 batch_size=1024", "9 of 330 rows"),
+    ("model=resnet18 batch_size=1024", "9 of 330 rows"),
     ("model=resnet", "165 of 330 rows"),
     ("batch_size=4", "37 of 330 rows"),
     ("batch_size=1,024", "36 of 330 rows"),
@@ -426,11 +426,11 @@ FILTERS = [
 def test_the_filter_finds_words_and_values(tab):
     for words, found in FILTERS:
         assert (words, type_filter(tab, words)) == (words, found)
-        assert len(column(tab, "net")) == min(int(found.split()[0]), FIRST_ROWS)
+        assert len(column(tab, "model")) == min(int(found.split()[0]), FIRST_ROWS)
 
 
 def test_more_rows_are_drawn_when_asked_for(tab):
-    assert len(column(tab, "net")) == FIRST_ROWS
+    assert len(column(tab, "model")) == FIRST_ROWS
     tab.run("document.querySelector('.further button').click()")
     assert column(tab, "#") == [str(n + 1) for n in range(ROWS)]
     assert tab.run("document.querySelector('.further').hidden")
@@ -487,7 +487,7 @@ def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_
         tab = chromium.page(javascript=javascript).open(path)
         tab.run("document.querySelector('tbody summary').click()")
         tab.until(f"{OPEN}.length === 1")
-        assert column(tab, "net") == [f"{name[:80]}..."]
+        assert column(tab, "model") == [f"{name[:80]}..."]
         assert tab.run("document.querySelector('tbody summary').offsetHeight") < 70
         assert name in tab.run("document.querySelector('.raw').textContent")
         tab.close()
@@ -498,7 +498,7 @@ def test_a_phone_sees_the_net_and_its_accuracy(tab):
     tab.until(f"{HEADS}.length < 6")
     assert tab.run("document.documentElement.scrollWidth") == 390
     seen = tab.run(f"{HEADS}.map((th) => th.textContent)")
-    assert {"net", "n", TITLES["test_accuracy"]} <= set(seen)
+    assert {"model", "n", TITLES["test_accuracy"]} <= set(seen)
     assert tab.run(f"{HEADS}.at(-1).getBoundingClientRect().right") <= 390
     show_all_columns(tab)
     net = "document.querySelector('.rows tbody th').getBoundingClientRect()"
@@ -562,7 +562,7 @@ def test_the_policy_stops_what_should_ever_get_in(chromium, tmp_path):
 
 def test_without_javascript_rows_can_be_read_and_opened(chromium, large):
     tab = chromium.page(javascript=False).open(large)
-    assert len(column(tab, "net")) == FIRST_ROWS
+    assert len(column(tab, "model")) == FIRST_ROWS
     seen = "[...document.querySelectorAll('button, [role=button], input')]"
     assert tab.run(f"{seen}.filter((one) => one.offsetHeight > 0).length") == 0
     assert tab.run(f"{OPEN}.length") == 0

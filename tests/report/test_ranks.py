@@ -152,7 +152,7 @@ def test_rows_far_behind_are_not_tested():
     assert None not in found[2:]
 
 
-def test_answers_of_too_many_images_are_not_read(tmp_path, monkeypatch):
+def test_predictions_of_too_many_images_are_not_read(tmp_path, monkeypatch):
     for place, right in enumerate((9045, 9000, 8000, 7000)):
         run(tmp_path / str(place), f"net {place}", right)
     rows = report.build([tmp_path]).sections[0].rows
@@ -160,7 +160,7 @@ def test_answers_of_too_many_images_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(of_rows, "MOST_IMAGES", 30_000)
     assert ranked(rows) == [1, 2, 3, None]
     # What is left goes to the best: two rows of 10,000 images, and one of none.
-    monkeypatch.setattr(of_rows, "MOST_ANSWERS", 20_000)
+    monkeypatch.setattr(of_rows, "MOST_PREDICTIONS", 20_000)
     read, asked = of_rows.read_labels, []
     monkeypatch.setattr(of_rows, "read_labels", lambda folder: asked.append(folder) or read(folder))
     assert ranked(rows) == [1, 2, 3, None]

@@ -188,7 +188,7 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert "accuracy_parameters" not in names
     assert "accuracy_time" in names
-    said = "the picture accuracy_parameters could not be drawn: ValueError: no such luck"
+    said = "the figure accuracy_parameters could not be drawn: ValueError: no such luck"
     assert said in caplog.text
     assert "accuracy_time" in made.markdown
 

@@ -173,7 +173,8 @@ def test_the_paragraph_says_what_became_of_the_search(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("remove", "said"), [("result.json", "its run is not in this report"), ("", "not looked at")]
+    ("remove", "said"),
+    [("result.json", "its run is not in this report"), ("", "not evaluated on the test set")],
 )
 def test_a_best_trial_without_a_test_accuracy_says_why(tmp_path, remove, said):
     sweep(tmp_path)

@@ -45,7 +45,16 @@ def test_one_seed_has_no_deviation(tmp_path):
 def test_columns_come_in_the_order_people_were_promised(tmp_path):
     write(tmp_path)
     assert table_cells(build(tmp_path).markdown)[0] == [
-        *("#", "net", "data", "split", "augmentation", "optimizer", "learning rate", "batch size"),
+        *(
+            "#",
+            "model",
+            "data",
+            "split",
+            "augmentation",
+            "optimizer",
+            "learning rate",
+            "batch size",
+        ),
         *("epochs", "n", "test accuracy (last epoch, %)", "best on test (optimistic, %)"),
         *("parameters", "FLOPs", "training time", "evaluation time", "total time", "images/s"),
         *("peak memory", "device"),
@@ -429,7 +438,7 @@ def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_p
 def test_markdown_numbers_are_flush_right(tmp_path):
     write(tmp_path, **PUBLISHED)
     headings, rule, row = table_cells(build(tmp_path).markdown)
-    left = {"net", "data", "split", "augmentation", "optimizer", "device"}
+    left = {"model", "data", "split", "augmentation", "optimizer", "device"}
     assert {text for text, flush in zip(headings, rule, strict=True) if flush == "---"} == left
     assert set(rule) == {"---", "---:"}
     assert row[0] == "1"

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import Places, link
-from fmbench.report.table.columns import COLUMNS, NET, READING, Column, Row
+from fmbench.report.table.columns import COLUMNS, MODEL, READING, Column, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, published
 
@@ -56,7 +56,7 @@ def page(report: "Report") -> str:
         report=report,
         version=__version__,
         policy=_policy(script),
-        style=Markup(style),  # noqa: S704 - ours, as are the script and the pictures
+        style=Markup(style),  # noqa: S704 - ours, as are the script and the figures
         script=Markup(script),  # noqa: S704
         tables=[section.rows and _table(section, report.places) for section in report.sections],
         reading=READING,
@@ -88,7 +88,7 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
     }
     same = {key: values[0] for key, values in raw.items() if len(set(values)) == 1}
     orders = [_order(column, rows, texts[column]) for column in columns]
-    opens, right = [column is NET for column in columns], [column.right for column in columns]
+    opens, right = [column is MODEL for column in columns], [column.right for column in columns]
 
     def details(place: int) -> str:
         said = [text for text in cells[place] if len(text) > LONGEST]
@@ -100,7 +100,7 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
         "columns": columns,
         # What tells rows apart is hidden last.
         "turns": [c.gives_way and c.gives_way + 100 * (c in alike) for c in columns],
-        "shared": [f"{c.title} {texts[c][0]}" for c in alike if c.recipe and c is not NET],
+        "shared": [f"{c.title} {texts[c][0]}" for c in alike if c.recipe and c is not MODEL],
         "same": "\n".join(f"{key}={text}" for key, text in same.items() if text != MISSING),
         "rows": [
             {
@@ -171,7 +171,7 @@ def _environment(places: Places) -> jinja2.Environment:
     )
     environment.filters |= {
         "cut": one_line,
-        "drawn": lambda figure: Markup(figure.inline),  # noqa: S704
+        "inline": lambda figure: Markup(figure.inline),  # noqa: S704
         "link": link,
         "place": places.path,
         # Of lines that are clean already; spaces within a command's quotes count.
@@ -186,7 +186,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _policy(script: str) -> str:
-    # Pictures carry their styles in attributes, which have no hash.
+    # Figures carry their styles in attributes, which have no hash.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "

@@ -11,7 +11,7 @@ from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import Run, link, markdown
 from fmbench.report.figure import Figure
-from fmbench.report.table.columns import ACCURACY, METRICS, NET, READING
+from fmbench.report.table.columns import ACCURACY, METRICS, MODEL, READING
 from fmbench.report.table.sections import UNFINISHED, Section, published
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LEFT_OUT = (
 
 LONGEST_WORDS = 1000
 
-# Of a picture: the main figures in words.
+# Of a figure: the main figures in words.
 LONGEST_ALT = 600
 
 
@@ -74,7 +74,7 @@ def _section(report: "Report", section: Section) -> Iterator[str]:
     if section.rows:
         yield "<details><summary>Commands that make these rows again, and their runs</summary>"
         for row in section.rows:
-            name = NET.cell(row)
+            name = MODEL.cell(row)
             accuracy = METRICS["test_accuracy"].with_spread(*(row[key] for key in ACCURACY))
             links = ", ".join(_links(report.places.run(folder)) for folder in row["folders"])
             yield f"Row {row['number']}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"

@@ -74,7 +74,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         comes first and synthetic data last; within one data set the best mean test accuracy.
 
     Raises:
-        ConfigError: There is nothing to look at in such a way.
+        ConfigError: There is nothing to view in such a way.
     """
     check(view)
     frame = chosen(frame, view.condition)

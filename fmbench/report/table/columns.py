@@ -135,14 +135,14 @@ def _interval(key: str, **options: Any) -> Column:
     return _number(ends[0], metric.interval, *ends, optional=True, **look)
 
 
-NET = _text("model", formats.net, "model", "model_settings", "differs", heading="net", recipe=True)
+MODEL = _text("model", formats.model, "model", "model_settings", "differs", recipe=True)
 _PUBLISHED = ("published_accuracy", "published_protocol")
 _TIMES = ("published_seconds", "published_approximate", "published_device")
 
 #: What people read, from left to right, ...
 SHOWN = (
     _number("number", formats.count, heading="#", gives_way=6),
-    NET,
+    MODEL,
     _text("data", recipe=True, gives_way=22),
     _text("split", formats.split, *SPLIT, recipe=True, gives_way=6),
     _text(

@@ -12,7 +12,7 @@ from fmbench.config.schema import HARDWARE
 from fmbench.core.errors import ConfigError, PartialResultsError, one_line
 from fmbench.records.reader import Problem, Progress, Results, read_results
 from fmbench.report.table.build import benchmark_table
-from fmbench.report.table.columns import NET, SHOWN, Row
+from fmbench.report.table.columns import MODEL, SHOWN, Row
 from fmbench.report.table.formats import (
     at_once,
     count,
@@ -136,7 +136,7 @@ class Comparison:
                 "recipes"
             )
         if not found.paired:
-            said += "; their answers could not be compared image by image"
+            said += "; their predictions could not be compared image by image"
         return f"{said}{self._time(first, second)}."
 
     def _time(self, first: str, second: str) -> str:
@@ -283,9 +283,9 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
     telling = [
         column
         for column in SHOWN
-        if column.recipe and column is not NET and len({column.cell(one) for one in rows}) > 1
+        if column.recipe and column is not MODEL and len({column.cell(one) for one in rows}) > 1
     ]
-    return ", ".join([NET.cell(row), *(f"{c.heading} {c.cell(row)}" for c in telling)])
+    return ", ".join([MODEL.cell(row), *(f"{c.heading} {c.cell(row)}" for c in telling)])
 
 
 def _names(one: Row, two: Row) -> tuple[str, str]:

@@ -19,7 +19,7 @@ def text(value: str | None) -> str:
     return MISSING if value is None else value
 
 
-def net(model: str | None, settings: str | None, differs: str) -> str:
+def model(model: str | None, settings: str | None, differs: str) -> str:
     """The model, its settings, and what sets its row apart where nothing else in the table does."""
     name = option(model, settings)
     return f"{name} ({differs})" if differs else name

@@ -19,8 +19,8 @@ MOST_RANKED = 500
 # Test images of those rows: a rank of more rows of more images takes minutes, whoever asks for it.
 MOST_IMAGES = MOST_RANKED * 10_000
 
-# What is read of a table's runs: test images, one for each run that answered it.
-MOST_ANSWERS = 2**28
+# What is read of a table's runs: test images, one for each run that predicted it.
+MOST_PREDICTIONS = 2**28
 
 
 def ranked(rows: Sequence[Row]) -> list[int | None]:
@@ -38,7 +38,7 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
         test set is, and for those behind the first `MOST_RANKED` of a test set, or behind fewer
         where it has more than 10,000 images.
     """
-    left = MOST_ANSWERS
+    left = MOST_PREDICTIONS
     placed: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -79,14 +79,15 @@ class Evidence:
     @cached_property
     def correct(self) -> np.ndarray:
         """(n, N) what each run had right."""
-        return np.equal(self.predicted, self.labels)
+        right: np.ndarray = self.predicted == self.labels
+        return right
 
     def of_class(self, number: int) -> Sample:
         """The test images of one class."""
         return _sample(self.correct[:, self.labels == number], f"{self.test_set} {number}")
 
 
-def evidence(row: Row, most: int = MOST_ANSWERS) -> Evidence | None:
+def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
     """The predictions of a row's runs; None unless all kept them, and they are what they record.
 
     Args:

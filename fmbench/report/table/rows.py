@@ -83,7 +83,7 @@ def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     again = ["row", "key", *HARDWARE]
     accuracies = made.groupby(again, dropna=False)["test_accuracy"]
     spread = accuracies.transform("max") - accuracies.transform("min")
-    # A repeat with the same result may know what the newest did not look at.
+    # A repeat with the same result may know what the newest did not evaluate.
     best = made.groupby([*again, "test_accuracy"], dropna=False)["best_test_accuracy"]
     return made.assign(
         repeats_spread=spread.where(accuracies.transform("size") > 1),

@@ -139,7 +139,7 @@ class SearchPart:
 
     @property
     def alt_text(self) -> str:
-        """What a picture of the search shows, for those who do not see it."""
+        """What a figure of the search shows, for those who do not see it."""
         objective = self.search.objectives[0]
         said = [f"{objective_name(objective)} of the trials"]
         if self.best and self.best[0].values:
@@ -169,7 +169,11 @@ class SearchPart:
             )
         else:
             yield f"{said}."
-            missing = "its run is not in this report" if run is None else "it was not looked at"
+            missing = (
+                "its run is not in this report"
+                if run is None
+                else "it was not evaluated on the test set"
+            )
             yield f"Of its test accuracy nothing is known: {missing}."
 
     def _trials(self, title: str, trials: Sequence[Trial]) -> Table:

@@ -25,7 +25,7 @@ REPEATS_AGREE = 0.005 / 100
 LONGEST_REASON = 300
 
 #: The headings of `unfinished_cells`, and where the run lies.
-UNFINISHED = ("net", "seed", "status", "reason", "started", "folder")
+UNFINISHED = ("model", "seed", "status", "reason", "started", "folder")
 
 # More names than this in a note are read by nobody.
 MOST_NAMED = 5
@@ -42,7 +42,7 @@ class Section:
             failed first, those that were pruned last, without what the report's searches show.
         completed: How many of its runs completed, repeats and trials of searches included.
         total: How many there are.
-        pruned: How many a search gave up.
+        pruned: How many the pruner of a search stopped.
         trials: How many completed as trials of a search in this report, without a test accuracy.
         untested: The same of searches that this report does not know.
         metric: What the rows are ordered by.
@@ -153,7 +153,7 @@ def sections(
     for run in plain_rows(brief[frame["status"] != COMPLETED]):
         name = run["data"] or "unknown"
         pruned[name] += run["status"] == PRUNED
-        # The search says which it gave up; here they would hide what failed.
+        # The search lists those that its pruner stopped; here they would hide what failed.
         if run["status"] != PRUNED or run["folder"] not in searched:
             runs[name].append(run)
     for listed in runs.values():

@@ -101,7 +101,9 @@ class View:
             return self.metric, METRICS[self.metric].ascending
         said, _, direction = self.sort.partition(":")
         wanted = said.strip().lower().replace(" ", "_")
-        names = {c.heading.lower().replace(" ", "_"): c.key for c in COLUMNS if c.key != "number"}
+        names = {"net": "model"} | {
+            c.heading.lower().replace(" ", "_"): c.key for c in COLUMNS if c.key != "number"
+        }
         names |= {column.key: column.key for column in COLUMNS if column.key != "number"}
         if names.get(wanted) == CHOSEN_ON_TEST:
             raise ConfigError(f"sort: {said} was chosen on the test set, so it orders nothing")
