@@ -80,15 +80,8 @@ def _dumps(item: Any) -> str:
     try:
         return json.dumps(item, default=plain, allow_nan=False)
     except ValueError:  # a loss beyond all bounds has no place in JSON
-        return json.dumps(_finite(item), default=plain)
-
-
-def _finite(item: Any) -> Any:
-    if isinstance(item, dict):
-        return {key: _finite(value) for key, value in item.items()}
-    if isinstance(item, (list, tuple)):
-        return [_finite(value) for value in item]
-    return None if isinstance(item, float) and not math.isfinite(item) else item
+        text = json.dumps(item, default=plain)
+        return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def _cell(value: Any) -> Any:

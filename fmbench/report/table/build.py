@@ -8,15 +8,8 @@ import pandas as pd
 
 from fmbench.config.schema import HARDWARE
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
+from fmbench.report.table import describe
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
-from fmbench.report.table.describe import (
-    UNSET,
-    command_of,
-    differences,
-    model_settings,
-    published,
-    settings_of_group,
-)
 from fmbench.report.table.ranks import ranked
 from fmbench.report.table.rows import (
     REAL,
@@ -109,7 +102,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         table["differs"] = _names_of_groups(runs, view)
     else:
         _name_own_threads(table)
-        table = table.join(published(made, table))
+        table = table.join(describe.published(made, table))
     rows = plain_rows(table)
     if not view.group_by:
         _describe(rows)
@@ -152,13 +145,13 @@ def _name_own_threads(table: pd.DataFrame) -> None:
 def _describe(rows: Sequence[dict[str, Any]]) -> None:
     """Add what one configuration is: typed as, made again by, told apart by."""
     for row in rows:
-        row["model_settings"] = model_settings(row["model"], row["overrides"])
-        settings = settings_of_group("augmentation", row["overrides"])
+        row["model_settings"] = describe.model_settings(row["model"], row["overrides"])
+        settings = describe.settings_of_group("augmentation", row["overrides"])
         row["augmentation_settings"] = " ".join(settings.values())
-        row["command"], row["left_out"] = command_of(row)
+        row["command"], row["left_out"] = describe.command_of(row)
     for data in {row["data"] for row in rows}:
         alike = [row for row in rows if row["data"] == data]
-        for row, said in zip(alike, differences(alike), strict=True):
+        for row, said in zip(alike, describe.differences(alike), strict=True):
             row["differs"] = said
 
 
@@ -169,7 +162,7 @@ def _names_of_groups(runs: pd.DataFrame, view: View) -> list[str] | str:
     values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
     return [
         ", ".join(
-            f"{key}={UNSET if value is None or value != value else value}"  # noqa: PLR0124 - NaN
+            f"{key}={describe.UNSET if value is None or value != value else value}"  # noqa: PLR0124 - NaN
             for key, value in zip(hidden, row, strict=True)
         )
         for row in values.itertuples(index=False)

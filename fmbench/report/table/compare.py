@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fmbench import stats
 from fmbench.config.schema import HARDWARE
 from fmbench.core.errors import ConfigError, PartialResultsError, one_line
 from fmbench.records.reader import Problem, Progress, Results, read_results
@@ -25,15 +26,7 @@ from fmbench.report.table.formats import (
 from fmbench.report.table.ranks import Evidence, evidence, sample
 from fmbench.report.table.rows import class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
-from fmbench.stats import (
-    CONFIDENCE,
-    MODELS,
-    NEITHER,
-    Difference,
-    difference,
-    holm,
-    mcnemar,
-)
+from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
 
 # More rows than this in a message are read by nobody.
 MOST_NAMED = 5
@@ -213,7 +206,7 @@ def compare(
         if samples[0].is_paired(samples[1]):
             seeds = _seeds(a_known, b_known)
         classes = _classes(one["data"], a_known, b_known)
-    found = difference(*samples)
+    found = stats.difference(*samples)
     return Comparison(
         _names(one, two), rows, found, seeds, classes, *_times(one, two), read.problems
     )
@@ -305,7 +298,7 @@ def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
     for seed in sorted(seed for seed in places[0].keys() & places[1].keys() if seed is not None):
         a, b = (found.correct[at[seed]] for found, at in zip((one, two), places, strict=True))
         only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-        p = float(mcnemar(only_a, only_b))
+        p = float(stats.mcnemar(only_a, only_b))
         pairs.append(SeedPair(seed, float(a.mean()), float(b.mean()), only_a, only_b, p))
     return pairs
 
@@ -313,8 +306,9 @@ def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
 def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
     numbers = sorted(set(one.labels.tolist()) & set(two.labels.tolist()))
     parts = [[found.of_class(number) for found in (one, two)] for number in numbers]
-    each = np.array([difference(a, b).p for a, b in parts])
-    corrected = each if np.isnan(each).any() else holm(each)  # one seed against several: no test
+    each = np.array([stats.difference(a, b).p for a, b in parts])
+    # One seed against several: no test.
+    corrected = each if np.isnan(each).any() else stats.holm(each)
     names = class_names(data)
     return [
         ClassPair(
