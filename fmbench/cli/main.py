@@ -26,7 +26,7 @@ import fmbench
 from fmbench.cli.callbacks import AlreadyDone, Command, command_begun, this_command
 from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
-from fmbench.config import environment, hydra_compat, sources, whitelist
+from fmbench.config import hydra_compat, sources, whitelist
 from fmbench.config.messages import (
     as_user_error,
     half_written,
@@ -38,9 +38,10 @@ from fmbench.config.messages import (
 from fmbench.config.overrides import for_flags, mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
 from fmbench.config.sweep import is_search, search_keys
-from fmbench.config.trust import refuse_untrusted, typed
+from fmbench.config.trust import refuse_untrusted, refuse_variables, typed
 from fmbench.core.console import Shown, complain, fails, logger, printed, say, show_as_text, silence
 from fmbench.core.errors import ConfigError, DataError, UserError
+from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested
 from fmbench.records import provenance
 from fmbench.records.record import PRUNED
@@ -135,7 +136,7 @@ def _command() -> None:
                 sys.exit(printed("fmbench", lambda: None))
             if arguments.config_dirs and (arguments.cfg or arguments.info):
                 with _initialize():
-                    environment.refuse_set(_composed(arguments.overrides))
+                    refuse_variables(_composed(arguments.overrides))
             # --info logs to standard output, by a handler of Hydra's; then the process ends.
             logging.raiseExceptions = False
             # Names of options, and what they say.
@@ -280,7 +281,8 @@ def run(
 
 def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
     """What a job is, as `fmbench.runs.run.execute` wants to know it."""
-    resolved = _job_config(config, context)
+    refuse_variables(OmegaConf.create({"hydra": context}))
+    resolved = configuration.resolve(config)
     given = OmegaConf.to_container(context.overrides.task, resolve=False)
     assert isinstance(given, list)
     return {
@@ -305,29 +307,11 @@ def _runs_at_once(context: Any) -> int | None:
 
     A launcher that knows says so in the environment; a cluster does not.
     """
-    said = os.environ.get(environment.RUNS_AT_ONCE, "")
+    said = os.environ.get(RUNS_AT_ONCE, "")
     if said.isdecimal():
         return int(said)
     in_turn = hydra_compat.runs_in_turn(context.launcher)
     return 1 if context.mode != RunMode.MULTIRUN or in_turn else None
-
-
-def _job_config(config: DictConfig, context: Any) -> dict[str, Any]:
-    """The resolved config of a job, its data below the folder where the program was started.
-
-    With `hydra.job.chdir` a run works in its own folder, where there are no data.
-
-    Raises:
-        ConfigError: the config sets environment variables, or cannot be resolved.
-    """
-    hydra_part = OmegaConf.create({"hydra": context})
-    environment.refuse_set(hydra_part)
-    environment.note_typed(hydra_part)
-    resolved = configuration.resolve(config, Path(context.runtime.cwd))
-    root = resolved["data"].get("root")
-    if isinstance(root, str) and root and not root.startswith("~"):
-        resolved["data"]["root"] = str(Path(context.runtime.cwd) / root)
-    return resolved
 
 
 def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:

@@ -10,14 +10,13 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench.config import augmentation, environment, schema, sources
+from fmbench.config import augmentation, schema, sources
 from fmbench.config.published import check_reference
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, execution_whitelist
 from fmbench.core.console import logger
@@ -46,32 +45,33 @@ def register() -> None:
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
     OmegaConf.register_resolver("fmbench.config.schema", schema.help_text, replace=True)
-    OmegaConf.register_resolver("oc.env", environment.read, replace=True)
+    OmegaConf.register_resolver("oc.env", _refuse_environment, replace=True)
 
 
-def resolve(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
+def _refuse_environment(name: str, *_default: Any) -> None:
+    """The resolver `oc.env`: a variable may be a secret, and records keep configs.
+
+    Raises:
+        ConfigError: Always.
+    """
+    raise ConfigError(f"reads the environment variable {name}, which no config may")
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
     """The config as plain Python, interpolations followed.
-
-    Args:
-        config: composed.
-        base: where the program was started; the current folder unless given.
 
     Raises:
         ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
             missing.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    environment.note_typed(config)
     sources.Bounded.cost = 0
     try:
-        environment.refuse_in(own, "")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-        root = environment.place_of_data(own.get("data"), base or Path.cwd())
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
+        text = str(error).splitlines()[0].rpartition("while resolving interpolation: ")[2]
+        raise ConfigError(f"{error.full_key or 'config'}: {text}") from error
     assert isinstance(plain, dict)
-    if root is not None:
-        plain["data"]["root"] = root
     _tell_of_former_name(plain.get("test_every", schema.UNSET))
     return schema.renamed({str(key): value for key, value in plain.items()})
 

@@ -15,7 +15,6 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fmbench.config import hydra_compat
 from fmbench.config.checks import CONFIG_DIR, GROUPS
-from fmbench.config.environment import VariableError
 from fmbench.config.overrides import close, for_key
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
 
@@ -60,7 +59,7 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, UserError):
         return error
     for cause in _chain(error):
-        if isinstance(cause, VariableError):
+        if isinstance(cause, ConfigError):  # of a resolver
             keys = (getattr(each, "full_key", None) for each in _chain(error))
             key = next(filter(None, keys), None)
             return ConfigError(f"{key}: {cause}" if key else str(cause))

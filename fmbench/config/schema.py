@@ -290,8 +290,8 @@ OF_DATA: Mapping[str, Mapping[str, Key]] = {
             "where the Fashion-MNIST files are, or go (default: FMBENCH_DATA, else data)",
             "around",
             resumes=True,
-            types=(str,),
-            wanted=_TEXT,
+            types=(str, NoneType),
+            wanted="a text, or null",
             example="DIR",
         ),
         "data.mirrors": Key(

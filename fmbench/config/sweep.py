@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import environment, objectives
+from fmbench.config import objectives
 from fmbench.config.checks import GROUPS, check, resolve
 from fmbench.config.overrides import mended
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
@@ -272,7 +272,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
         if name == "data.root":
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
-    environment.refuse_in(params, "hydra.sweeper.params")
+    OmegaConf.to_container(OmegaConf.create(params), resolve=True)
 
 
 def _check_ready_sweep(

@@ -21,7 +21,6 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench.config import environment
 from fmbench.config.schema import Config
 from fmbench.config.whitelist import TRUST_VARIABLE, execution_whitelist
 from fmbench.core.errors import ConfigError
@@ -37,10 +36,7 @@ _HARMLESS = re.compile(
 )
 
 #: How the name of a folder begins that may be absolute.
-_OWN_ROOT = re.compile(r"/|\$\{(oc\.env:|hydra[.:]runtime\.cwd)")
-
-#: The folder of the data as fmbench's own option has it.
-_FROM_VARIABLE = re.compile(r"\$\{oc\.env:FMBENCH_DATA,?([^${}]*)\}")
+_OWN_ROOT = re.compile(r"/|\$\{hydra[.:]runtime\.cwd")
 
 _NOT_BY_A_FILE = "{}: a config file may not set it; it can be given on the command line"
 
@@ -65,7 +61,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     Raises:
         ConfigError: the first key that a file may not set, or that cannot be.
     """
-    environment.refuse_set(config)
+    refuse_variables(config)
     of_hydra, of_run = typed(config)
     # Those of the sweeper may need one that a ready sweep chooses. The folders that were typed are
     # the ones that are there; without them, the runs of a process share one composition.
@@ -112,6 +108,19 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
         raise ConfigError(_NOT_BY_A_FILE.format("max_runs"))
 
 
+def refuse_variables(config: DictConfig) -> None:
+    """Refuse a config that sets environment variables: they can make programs run other programs.
+
+    Raises:
+        ConfigError: `hydra.job.env_set` is not empty.
+    """
+    for name in config.hydra.job.env_set:
+        raise ConfigError(
+            f"hydra.job.env_set.{name}: a config may not set environment variables; "
+            "set them in the shell"
+        )
+
+
 def refuse_untrusted_runs(
     loader: ConfigLoader, config: DictConfig, runs: Iterable[Sequence[str]]
 ) -> None:
@@ -134,7 +143,7 @@ def refuse_untrusted_runs(
 def typed(config: Any) -> tuple[list[str], list[str]]:
     """The overrides of a command line, of Hydra and of the run, as they were typed.
 
-    Taken one by one, they would have `${oc.env:NAME}` in them replaced.
+    Taken one by one, their interpolations would be resolved.
 
     Args:
         config: with a `hydra` part.
@@ -230,10 +239,8 @@ def _check_data(config: DictConfig, of_run: Sequence[str]) -> None:
     root = data.get("root") if isinstance(data, Mapping) else None
     if root is None or _sets(key, of_run):
         return
-    of_variable = _FROM_VARIABLE.fullmatch(str(root))
-    inside = of_variable[1] if of_variable else str(root)
-    path = PurePath(inside)
-    if "${" in inside or inside.startswith("~") or path.is_absolute() or ".." in path.parts:
+    path = PurePath(str(root))
+    if "${" in str(root) or str(root).startswith("~") or path.is_absolute() or ".." in path.parts:
         raise ConfigError(
             f"{key}={root}: a config file may name a folder in the current one; any other can be "
             "given on the command line, or by FMBENCH_DATA"

@@ -16,9 +16,6 @@ _PASSWORD = re.compile(
     re.IGNORECASE,
 )
 
-#: Paths that environment variables gave, and how they are called in what is said of them.
-FROM_ENVIRONMENT: dict[str, str] = {}
-
 #: White space that is more than spaces.
 _WHITE = re.compile(r" *[^\S ]\s*")
 

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+#: The variable in which launchers say how many runs of a sweep share this machine.
+RUNS_AT_ONCE = "FMBENCH_RUNS_AT_ONCE"
+
 #: A mount of control groups in /proc/self/mountinfo (proc_pid_mountinfo(5)): what it shows, where,
 #: "2" for version 2, and the controllers of version 1 among its options.
 _MOUNT = r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup(2?) \S+ (\S+)$"

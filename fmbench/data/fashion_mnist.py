@@ -5,11 +5,17 @@ SHA-256 of the official release (Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel 
 Benchmarking Machine Learning Algorithms", 2017) before a pixel of it is used.
 """
 
+import gzip
 import hashlib
 import http.client
+import io
+import math
+import os
+import struct
 import threading
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,11 +27,20 @@ from typing import Any
 import numpy as np
 
 from fmbench.core.console import logger
-from fmbench.core.errors import FROM_ENVIRONMENT, ConfigError, DataError, UserError
+from fmbench.core.errors import ConfigError, DataError, UserError
 from fmbench.core.files import storage_error, write_whole
-from fmbench.data import idx, synthetic
+from fmbench.data import synthetic
 
 log = logger(__name__)
+
+#: Names the folder of the files, where `data.root` does not.
+VARIABLE = "FMBENCH_DATA"
+
+#: The types of IDX by their codes.
+_IDX_TYPES = {
+    code: np.dtype(name)
+    for code, name in ((8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8"))
+}
 
 #: Seconds without a byte, and in all, before the next mirror gets its turn for a file.
 _TIMEOUT, _LONGEST = 30, 600
@@ -104,67 +119,106 @@ class Dataset:
             array.setflags(write=False)
 
 
-def load(config: Mapping[str, Any]) -> Dataset:
-    """Loads a data set; again in the same process it costs a look at the file system.
+def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
+    """Load a data set; again in the same process it costs a look at the file system.
 
     Args:
         config: The `data` group. For `fashion_mnist`: `root`, the folder with the files or with
-            torchvision's `FashionMNIST/raw`; `mirrors`, base URLs; `download`, whether missing
-            files may be fetched from them. For `synthetic`: `train_size`, `test_size`, `seed`.
+            torchvision's `FashionMNIST/raw`, where null means FMBENCH_DATA, else `data`;
+            `mirrors`, base URLs; `download`, whether missing files may be fetched from them. For
+            `synthetic`: `train_size`, `test_size`, `seed`.
+        base: The folder that relative paths start from.
 
     Returns:
         The data set, verified.
 
     Raises:
-        ConfigError: The name is unknown, or a value of the group cannot be.
+        ConfigError: The name is unknown, or a value of the group is not allowed.
         DataError: A file is missing and cannot be fetched, or is not the official one.
         StorageError: A file that was fetched cannot be written.
     """
-    place = config.get("root")
-    try:
-        return _load(config)
-    except UserError as error:
-        if place not in FROM_ENVIRONMENT:
-            raise
-        # What the environment says is no part of a record, nor of a log that lies beside it.
-        said = str(error).replace(place, FROM_ENVIRONMENT[place])
-        raise type(error)(said) from None
-
-
-def _load(config: Mapping[str, Any]) -> Dataset:
     name = config["name"]
     if name == "synthetic":
         return _draw(config["train_size"], config["test_size"], config["seed"])
     if name != "fashion_mnist":
         raise ConfigError(f"data.name={name}: unknown; allowed are fashion_mnist, synthetic")
-
-    root = Path(config["root"] or "data")  # FMBENCH_DATA may be set and empty
+    variable = None if config["root"] else os.environ.get(VARIABLE)
+    root = config["root"] or variable or "data"
     try:
-        root = root.expanduser()
+        root = (base / Path(root).expanduser()).absolute()
     except RuntimeError as error:
         raise ConfigError(f"data.root={root}: no such user; allowed is any folder") from error
+    try:
+        return _find_and_read(root, config["mirrors"] if config["download"] else None)
+    except UserError as error:
+        if not variable:
+            raise
+        # The value of a variable is in no record, nor in a log that lies beside it.
+        raise type(error)(str(error).replace(str(root), f"${VARIABLE}")) from None
+
+
+def _find_and_read(root: Path, mirrors: Sequence[str] | None) -> Dataset:
     folders = (root, root / "FashionMNIST" / "raw")  # the second is where torchvision puts them
     found = _find(folders)
     missing = [official for official in OFFICIAL_FILES if official not in found]
     if missing:
-        if config["download"]:
+        if mirrors is not None:
             for official, (path, _, _) in found.items():
                 _content(official, path)  # nothing is downloaded among the files of another set
-        _download(missing, config["mirrors"] if config["download"] else None, folders)
+        _download(missing, mirrors, folders)
         found = _find(folders)
     return _read(tuple(found[official] for official in OFFICIAL_FILES))
 
 
 @lru_cache(maxsize=3)
 def _read(found: tuple[FoundFile, ...]) -> Dataset:
-    readers = (idx.read_images, idx.read_labels, idx.read_images, idx.read_labels)
     train_images, train_labels, test_images, test_labels = (
-        reader(_content(official, path), str(path))
-        for reader, official, (path, _, _) in zip(readers, OFFICIAL_FILES, found, strict=True)
+        read_idx(_content(official, path), str(path))
+        for official, (path, _, _) in zip(OFFICIAL_FILES, found, strict=True)
     )
     arrays = train_images, train_labels, test_images, test_labels
     digests = (official.content_sha256 for official in OFFICIAL_FILES)
     return Dataset("fashion_mnist", synthetic.CLASSES, *arrays, _combine(digests))
+
+
+def read_idx(data: bytes, where: str) -> np.ndarray:
+    """Read a file in IDX, the format of the MNIST family.
+
+    A header of two zero bytes, a type, the number of dimensions and each size as 32 bits, then the
+    values, all big-endian ("THE IDX FILE FORMAT", http://yann.lecun.com/exdb/mnist/).
+
+    Args:
+        data: The whole file, not compressed.
+        where: The name of the file in an error.
+
+    Returns:
+        An array of the type and the shape that the header gives: a read-only view of `data`.
+
+    Raises:
+        DataError: The header is none, or the file is shorter or longer than it says.
+    """
+    begins = len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _IDX_TYPES and data[3] <= 4
+    if not begins or len(data) < (start := 4 + 4 * data[3]):
+        raise DataError(f"{where}: not an IDX file, it begins with {data[:12]!r}")
+    dtype = _IDX_TYPES[data[2]]
+    shape = struct.unpack_from(f">{data[3]}I", data, 4)
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise DataError(f"{where}: {len(data):,} bytes; {expected:,} expected of {shape}")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+
+
+def _inflate(archive: bytes, limit: int) -> bytes:
+    """Inflate a gzip file, to `limit` + 1 bytes at most.
+
+    Raises:
+        OSError: It is damaged.
+    """
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(archive)) as file:
+            return file.read(limit + 1)
+    except (EOFError, zlib.error) as error:
+        raise OSError(str(error)) from error
 
 
 @lru_cache(maxsize=3)
@@ -199,40 +253,26 @@ def _find(folders: Sequence[Path]) -> dict[OfficialFile, FoundFile]:
 
 
 def _content(official: OfficialFile, path: Path) -> bytes:
-    expected = (official.content_size, official.content_sha256)
-    as_stored = expected
-    if path.name == official.archive:
-        as_stored = (official.archive_size, official.archive_sha256)
+    as_archive = path.name == official.archive
+    size, sha256 = official.content_size, official.content_sha256
+    if as_archive:
+        size, sha256 = official.archive_size, official.archive_sha256
     try:
         with path.open("rb") as file:
-            data = file.read(as_stored[0] + 1)  # no more of a wrong file than shows that it is
+            data = file.read(size + 1)  # no more of a wrong file than shows that it is
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    fault = _fault(data, *as_stored)
-    if not fault and path.name == official.archive:
-        data = idx.decompress(data, official.content_size, str(path))
-        fault = _fault(data, *expected)
-    if fault:
+    if fault := _fault(data, size, sha256):
         # It is somebody's: whatever is downloaded here has been verified before it got its name.
+        with suppress(OSError):
+            content = _inflate(data, official.content_size) if as_archive else data
+            if hashlib.sha256(content).hexdigest() in MNIST_SHA256:
+                fault += ": it is MNIST's"
         raise DataError(
-            f"{path}: not the official file of Fashion-MNIST, {fault}{_what(data, official)}; let "
-            "data.root (or FMBENCH_DATA) name another folder, into which it is downloaded"
+            f"{path}: not the official file of Fashion-MNIST, {fault}; let data.root (or "
+            f"{VARIABLE}) name another folder, into which it is downloaded"
         )
-    return data
-
-
-def _what(data: bytes, official: OfficialFile) -> str:
-    """What a wrong file is, as far as can be told, for the end of a sentence."""
-    with suppress(DataError):
-        if data.startswith(b"\x1f\x8b"):
-            data = idx.decompress(data, official.content_size, "")
-        if hashlib.sha256(data).hexdigest() in MNIST_SHA256:
-            return ": it is MNIST's"
-        images = "images" in official.name
-        count = len((idx.read_images if images else idx.read_labels)(data, ""))
-        kind = "images" if images else "labels"
-        return f": {count:,} {kind} of another data set, or damaged"
-    return ""
+    return _inflate(data, official.content_size) if as_archive else data
 
 
 def _fault(data: bytes, size: int, sha256: str) -> str | None:

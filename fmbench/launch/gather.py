@@ -15,13 +15,13 @@ from omegaconf import DictConfig
 
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat
-from fmbench.config.environment import RUNS_AT_ONCE
 from fmbench.config.messages import Refusal, refusal
 from fmbench.config.sweep import run_name
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core import machine
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, RunDiedError
+from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested, listening
 
 log = logger("fmbench.launchers")

@@ -18,10 +18,10 @@ from typing import Any
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.process import LokyProcess
 
-from fmbench.config.environment import RUNS_AT_ONCE
 from fmbench.core import machine
 from fmbench.core.console import logger
 from fmbench.core.errors import RunDiedError
+from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import SIGNALS
 from fmbench.launch.worker import STOP, work
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Inputs:
     device: Device
 
 
-def read_inputs(config: Mapping[str, Any]) -> Inputs:
+def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
     """Check the config, read the data, draw the split, set up the device.
 
     Raises:
@@ -54,7 +55,7 @@ def read_inputs(config: Mapping[str, Any]) -> Inputs:
         memory_format=config["memory_format"],
         cuda_graphs=config["cuda_graphs"],
     )
-    dataset = fashion_mnist.load(config["data"])
+    dataset = fashion_mnist.load(config["data"], base)
     split = make_split(dataset, config["data"]["split"])
     if config["batch_size"] > len(split.train):
         raise ConfigError(

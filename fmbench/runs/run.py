@@ -81,7 +81,7 @@ def execute(
     in_sweep: bool = False,
     shown: bool = True,
     watch: Watch | None = None,
-    base: Path | None = None,
+    base: Path = Path(),
 ) -> Record:
     """Train one model and leave its record in `folder`, however it ends.
 
@@ -101,7 +101,7 @@ def execute(
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         shown: whether to show the progress on standard error.
         watch: of a search.
-        base: where the program was started; the current folder unless given.
+        base: where the program was started, which relative paths start from.
 
     Returns:
         The record; its status is completed, diverged or pruned.
@@ -115,7 +115,7 @@ def execute(
     record = _new_record(config, choices, labels, overrides)
     record.experiment, record.deviations = experiment, list(deviations)
     record.config_dirs, record.runs_at_once = list(config_dirs), runs_at_once
-    tracking = Tracking(config["logger"], folder, base or Path.cwd())
+    tracking = Tracking(config["logger"], folder, base.absolute())
     with (
         settings_kept(),
         RunFolder(folder) as run_folder,
@@ -130,7 +130,7 @@ def execute(
         if before is not None and before.status in FINAL:
             before.overrides = record.overrides
             state = RunState(config, before, run_folder, listener, before=replace(before))
-            run = Run(config, state, tracking)
+            run = Run(config, state, tracking, base=base)
             with run.memory_advice():
                 run.prepare()
                 run.evaluate()
@@ -138,7 +138,7 @@ def execute(
         if before is not None:
             record.started, record.restarts = before.started, list(before.restarts)
         state = RunState(config, record, run_folder, listener, before=before)
-        run = Run(config, state, tracking, in_sweep=in_sweep)
+        run = Run(config, state, tracking, base=base, in_sweep=in_sweep)
         with run.recorded(), run.memory_advice():
             run.prepare()
             run.fit(watch, shown=shown)
@@ -196,6 +196,7 @@ class Run:
         config: resolved.
         state: the run's record, clock, folder and checkpoints.
         tracking: is told how the run goes.
+        base: where the program was started.
         in_sweep: whether it is one of the runs of a sweep.
     """
 
@@ -205,12 +206,13 @@ class Run:
         state: RunState,
         tracking: Tracking,
         *,
+        base: Path,
         in_sweep: bool = False,
     ) -> None:
         self.config = config
         self.state, self.record = state, state.record
         self.tracking = tracking
-        self.in_sweep = in_sweep
+        self.base, self.in_sweep = base, in_sweep
         self.device: Device | None = None
 
     def prepare(self) -> None:
@@ -223,7 +225,7 @@ class Run:
         if state.before is None:
             self.tracking.begin(record, [])
         with state.listener.at_once():  # images may have to be downloaded
-            self.inputs = inputs = read_inputs(config)
+            self.inputs = inputs = read_inputs(config, self.base)
         # Reading the images is not the run's: in a sweep only the first run does it.
         state.start_clock()
         split, dataset = inputs.split, inputs.dataset

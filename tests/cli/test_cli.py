@@ -359,18 +359,15 @@ def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp
     from fmbench.data import fashion_mnist
 
     roots = []
-    original = fashion_mnist.load
-
-    def load(config):
-        roots.append(config["root"])
-        return original({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
-
-    monkeypatch.setattr(fashion_mnist, "load", load)
-    status, _, err = command(
-        "hydra.job.chdir=true", "model=lenet5", "epochs=1", "data.root=somewhere"
+    drawn = fashion_mnist.load({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
+    monkeypatch.setattr(
+        fashion_mnist, "_find_and_read", lambda root, _mirrors: roots.append(root) or drawn
     )
-    assert status == 0, err
-    assert roots[-1] == str(tmp_path / "somewhere")
+    for given, expected in (("data.root=somewhere", "somewhere"), ("data.root=null", "data")):
+        status, _, err = command("hydra.job.chdir=true", "model=lenet5", "epochs=1", given)
+        assert status == 0, err
+        assert set(roots) == {tmp_path / expected}
+        roots.clear()
 
 
 def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):

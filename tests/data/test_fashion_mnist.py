@@ -131,6 +131,18 @@ def test_root_may_start_with_a_tilde(release, monkeypatch):
     assert "no such user" in refused(config("~nobody-of-that-name/x"), ConfigError)
 
 
+def test_without_a_root_the_variable_says_where_else_it_is_data(release, tmp_path, monkeypatch):
+    given = config("", download=False) | {"root": None}
+    monkeypatch.setenv("FMBENCH_DATA", str(release))
+    assert fashion_mnist.load(given).train_labels.size == 20
+    monkeypatch.setenv("FMBENCH_DATA", "release")
+    assert fashion_mnist.load(given, tmp_path).train_labels.size == 20
+    assert "put them into $FMBENCH_DATA or $FMBENCH_DATA/" in refused(given)
+    monkeypatch.setenv("FMBENCH_DATA", "")
+    release.rename(tmp_path / "data")
+    assert fashion_mnist.load(given, tmp_path).train_labels.size == 20
+
+
 def test_second_load_is_the_same_object_at_once(release):
     first = fashion_mnist.load(config(release))
     start = time.perf_counter()
@@ -187,36 +199,68 @@ def test_nothing_is_downloaded_among_the_files_of_another_set(release, tmp_path)
 
 
 @pytest.mark.parametrize("stored", ["archive", "extracted"])
-@pytest.mark.parametrize(
-    ("known", "said"),
-    [(True, "it is MNIST's"), (False, "10 images of another data set, or damaged")],
-)
-def test_files_of_another_set_are_called_what_they_are(release, monkeypatch, stored, known, said):
-    """MNIST's files have the names and the format of Fashion-MNIST's."""
+def test_files_of_mnist_are_called_so(release, monkeypatch, stored):
+    """They have the names and the format of Fashion-MNIST's."""
     path = next(release.glob("t10k-images*"))
     content = flip_a_bit(gzip.decompress(path.read_bytes()))
     path.write_bytes(gzip.compress(content))
     if stored == "extracted":
         path = path.rename(path.with_suffix(""))
         path.write_bytes(content)
-    if known:
-        digests = {hashlib.sha256(content).hexdigest()}
-        monkeypatch.setattr(fashion_mnist, "MNIST_SHA256", digests)
+    monkeypatch.setattr(fashion_mnist, "MNIST_SHA256", {hashlib.sha256(content).hexdigest()})
     before = path.read_bytes()
-    message = refused(config(release))
-    assert said in message
-    assert "remove" not in message
-    assert "delete" not in message
+    assert "it is MNIST's" in refused(config(release))
     assert path.read_bytes() == before
 
 
-def test_archive_with_the_right_digest_but_other_content(release, monkeypatch):
-    first, *rest = fashion_mnist.OFFICIAL_FILES
-    other = fashion_mnist.OfficialFile(
-        first.name, first.archive_size, first.content_size, first.archive_sha256, "0" * 64
-    )
-    monkeypatch.setattr(fashion_mnist, "OFFICIAL_FILES", (other, *rest))
-    assert f"where {'0' * 64} is expected" in refused(config(release))
+def test_an_archive_is_inflated_to_a_byte_beyond_the_size_expected():
+    bomb = gzip.compress(bytes(1_000_000))
+    assert fashion_mnist._inflate(bomb, 100) == bytes(101)
+    trailer = bytearray(gzip.compress(b"x" * 50))
+    trailer[-8] ^= 1
+    for wrong in (b"", b"<html>", bomb[:-9], bytes(trailer)):
+        with pytest.raises(OSError, match="."):
+            fashion_mnist._inflate(wrong, 2_000_000)
+
+
+def idx(dtype, values, code):
+    """An IDX file of an array."""
+    header = bytes([0, 0, code, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    return header + values.astype(dtype).tobytes()
+
+
+IMAGES = idx("u1", np.arange(24).reshape(2, 3, 4), 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "code"),
+    [("u1", 8), ("i1", 9), (">i2", 11), (">i4", 12), (">f4", 13), (">f8", 14)],
+)
+def test_idx_of_every_type_and_shape(dtype, code):
+    for values in (np.arange(24).reshape(2, 3, 4), np.arange(5), np.zeros((0, 28, 28))):
+        found = fashion_mnist.read_idx(idx(dtype, values, code), "a file")
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, values)
+        assert not found.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not an IDX file"),
+        (b"<!DOCTYPE html>", "not an IDX file"),
+        (IMAGES[:7], "not an IDX file"),
+        (b"\0\0\x0a" + IMAGES[3:], "not an IDX file"),
+        (b"\0\0\x08\x46" + struct.pack(">70I", *[1] * 70) + b"x", "not an IDX file"),
+        (IMAGES[:-1], "39 bytes; 40 expected"),
+        (IMAGES + b"\0", "41 bytes; 40 expected"),
+        (struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1), "16 bytes; "),
+    ],
+)
+def test_what_is_no_idx_file_is_refused(content, said):
+    with pytest.raises(DataError) as caught:
+        fashion_mnist.read_idx(content, "a file")
+    assert str(caught.value).startswith(f"a file: {said}")
 
 
 def test_unreadable_file_or_folder_is_one_line(release, monkeypatch):

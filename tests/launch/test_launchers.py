@@ -17,11 +17,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from fmbench.cli import main as cli
-from fmbench.config.environment import RUNS_AT_ONCE
 from fmbench.config.messages import Refusal
 from fmbench.core import machine
 from fmbench.core.errors import RunDiedError
 from fmbench.core.files import LOCK_NAME
+from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import Listener, StopRequested
 from fmbench.launch import worker
 from fmbench.records.folder import RunFolder, mark_ended
