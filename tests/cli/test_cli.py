@@ -304,7 +304,7 @@ def test_after_a_fault_that_all_runs_share_none_is_started(
 
     read_inputs, faults = runs.read_inputs, iter([error])
 
-    def read_or_fail(config):
+    def read_or_fail(config, base):
         fault = next(faults, None)
         if fault is not None:
             raise fault
