@@ -308,7 +308,7 @@ def test_after_a_fault_that_all_runs_share_none_is_started(
         fault = next(faults, None)
         if fault is not None:
             raise fault
-        return read_inputs(config)
+        return read_inputs(config, base)
 
     monkeypatch.setattr(runs, "read_inputs", read_or_fail)
     status, _, err = command("-m", *TINY, "epochs=1", *sweep.split())
