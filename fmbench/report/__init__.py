@@ -1,4 +1,4 @@
-"""What the runs left behind, as a benchmark table: terminal, Markdown, web page, CSV.
+"""The benchmark of many runs: tables in a terminal, Markdown, a web page, CSV and JSON.
 
 The public surface is `build`, `print_tables`, `write`, `benchmark_table` and `Report`. They are
 loaded on first use: pandas takes longer to import than `--help` should take to answer.

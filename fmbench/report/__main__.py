@@ -91,7 +91,7 @@ def _report(arguments: argparse.Namespace) -> int:
     folders = _folders(arguments.folders)
     with _progress() as progress:
         made = report.build(folders, view=view, progress=progress)
-    # The table first: figures take longer to draw than a reader likes to wait.
+    # The table first: figures take long to draw.
     status = _printed(lambda: report.print_tables(made))
     if output is not None:
         made = report.write(made, output)
@@ -130,7 +130,7 @@ def _folders(given: Sequence[Path]) -> list[Path]:
 
 
 def _printed(write: Callable[[], None]) -> int:
-    """Print; the exit status says what became of it."""
+    """Print, and return the exit status."""
     # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -139,7 +139,7 @@ def _printed(write: Callable[[], None]) -> int:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """What says how many records were read, where somebody waits and there are many."""
+    """A callback that shows how many records were read, if standard error is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -150,7 +150,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
             sys.stderr.flush()
 
     try:
-        # A few hundred are read before anybody asks.
+        # The first few hundred take no time.
         yield lambda read, total: show(f"reading {read:,} of {total:,} records" if read else "")
     finally:
         show("")

@@ -27,7 +27,7 @@ from fmbench.report.table.view import PLAIN, View, check, chosen
 
 FIGURES_NAME, JSON_NAME = "figures", "benchmark.json"
 
-#: What the files of a report's figures are called, without ending.
+#: The names of a report's figure files, without ending.
 _OURS = re.compile(f"({'|'.join(KINDS)})(_[A-Za-z0-9_-]{{1,200}})?")
 _MOST_BYTES = 2**28
 
@@ -231,12 +231,12 @@ def write(report: Report, output: Path) -> Report:
 
 
 def _say(name: str, error: Exception) -> None:
-    """A figure that cannot be drawn is a bug, but no reason to keep the others back."""
+    """Log a figure that cannot be drawn: a bug, but the others are written."""
     log.warning("the figure %s could not be drawn: %s: %s", name, type(error).__name__, error)
 
 
 def _drawn_before(path: Path) -> set[str]:
-    """The names of the figures of the report that lies there."""
+    """The names of the figures that an older report of this folder has."""
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return set()

@@ -1,4 +1,4 @@
-"""How a value that came from a record is made harmless in each output.
+"""Values from records, escaped for each output; addresses of run folders.
 
 A model's name or an error's text is whatever somebody wrote into a config. It must neither break a
 table nor become a link, a tag, a formula or a colour of the terminal.
@@ -60,10 +60,6 @@ def link(path: str) -> str:
     return quote(path, errors="backslashreplace")
 
 
-# A path that is its own address, as nearly all are: `quote` would take longer to say so.
-_PLAIN = re.compile("[A-Za-z0-9_.~/-]+")
-
-
 @dataclass(frozen=True)
 class Run:
     """The folder of a run, seen from a page.
@@ -90,7 +86,7 @@ class Places:
     def __init__(self, base: Path | None) -> None:
         self._base = base or Path()
         # Most of many share a parent, which is found once.
-        self._parents: dict[str, str] = {}
+        self._parent = functools.cache(self.path)
         self.run = functools.cache(self._run)
 
     def path(self, path: Path | str) -> str:
@@ -98,14 +94,8 @@ class Places:
         return os.path.relpath(path, self._base)
 
     def _run(self, folder: str) -> Run:
-        parent, name = os.path.split(folder)
-        if name in ("", ".", ".."):
-            parent, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100
-        if parent not in self._parents:
-            self._parents[parent] = self.path(parent or ".")
-        place = os.path.join(self._parents[parent], name).removeprefix("./")  # noqa: PTH118
+        parent, name = os.path.split(os.path.abspath(folder))  # noqa: PTH100
+        place = f"{self._parent(parent)}/{name}".removeprefix("./")
         hydras = os.path.exists(f"{folder}/.hydra/config.yaml")  # noqa: PTH110
         config = ".hydra/config.yaml" if hydras else RESULT_NAME
-        if _PLAIN.fullmatch(place):
-            return Run(place, place, config)
         return Run(one_line(place), link(place), config)

@@ -26,7 +26,7 @@ from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, p
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
 
-# So many rows of a table are drawn at first, and by a browser without JavaScript.
+# Rows of a table that are drawn at first, and by a browser without JavaScript.
 FIRST_ROWS = 100
 
 # More runs that did not complete, or records that could not be read, are in benchmark.md.
@@ -35,14 +35,14 @@ MOST_LISTED = 200
 # Characters of a cell; more would make a row as high as ten. Its details have the whole text.
 LONGEST = 80
 
-# They stand in a row's details in a form of their own.
+# A row's details have these in another form.
 _TOLD = ("command", "published_source", "published_protocol", "deviations")
 
 # A hash's first digits tell it apart; the CSV file has them all.
 _HASH = re.compile("[0-9a-f]{32,}")
 _DIGITS = 12
 
-# No longer, or Python refuses to read it as one.
+# Python refuses to read longer numbers.
 _NUMBER = re.compile(r"(\d{1,18})")
 
 _FOLDER = Path(__file__).parent
@@ -143,7 +143,7 @@ def _order(column: Column, rows: Sequence[Row], texts: Sequence[str]) -> list[in
 
 
 def _natural(text: str) -> tuple[list[Any], str]:
-    """A key that sorts as people do: resnet8 before resnet18, A beside a."""
+    """A key for natural order: resnet8 before resnet18, A beside a."""
     parts = _NUMBER.split(text.casefold())
     return [int(part) if part.isdecimal() else part for part in parts], text
 
@@ -181,7 +181,7 @@ def _environment(places: Places) -> jinja2.Environment:
 
 
 def _finalize(value: Any) -> Any:
-    """No text of a record is more than a line, or has characters that act instead of being seen."""
+    """Texts of a record on one line, without control characters."""
     return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

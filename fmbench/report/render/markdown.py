@@ -17,7 +17,7 @@ from fmbench.report.table.sections import UNFINISHED, Section, published
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
 
-# Behind it the words of a record that are not in its command.
+# Words of the record follow that its command leaves out.
 LEFT_OUT = (
     "Left out of this command, as no run records or needs them, or you do not trust them "
     "(FMBENCH_TRUST)"
@@ -25,7 +25,7 @@ LEFT_OUT = (
 
 LONGEST_WORDS = 1000
 
-# Of a figure: the main figures in words.
+# Of a figure's alternative text.
 LONGEST_ALT = 600
 
 

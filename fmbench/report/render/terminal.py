@@ -26,7 +26,7 @@ from fmbench.stats import NEITHER
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
 
-# A terminal is for a look; the whole list is in benchmark.md, and in what a pipe gets.
+# A terminal shows the first; the whole list is in benchmark.md, and in what a pipe gets.
 MOST_LISTED = 10
 MOST_ROWS = 50
 
@@ -228,7 +228,7 @@ def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
 
 
 def print_comparison(found: Comparison) -> None:
-    """Print what there is to say of two rows: tables, and a sentence that says what follows."""
+    """Print two rows compared: tables, and the conclusion in a sentence."""
     console = Console()
     sentence = one_line(found.sentence)
     wide = max(console.width, 20) if console.is_terminal else len(sentence)

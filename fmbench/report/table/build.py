@@ -1,4 +1,4 @@
-"""Runs to benchmark table: seeds grouped, best first, ranked, and what was left out counted."""
+"""From runs to the benchmark table: seeds grouped, rows ranked and ordered."""
 
 import json
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from fmbench.stats import MODELS, RECIPES
 #: How many threads a run had, as it stands behind the name of its processor.
 _THREADS = r", \d+ threads?$"
 
-#: Behind the columns: what leads from a row to its runs.
+#: Keys of a row behind the columns: its runs.
 BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_seconds"),
     *("n_dirty", "mixes", "config"),
@@ -121,7 +121,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
 
 
 def _without_own_threads(frame: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
-    """The runs, those that chose their threads themselves without the number of them.
+    """The runs; those that chose their number of threads themselves without it.
 
     A run takes one thread or all, by what else the machine has to do: seeds of one row may differ.
     """
@@ -131,7 +131,7 @@ def _without_own_threads(frame: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
 
 
 def _name_own_threads(table: pd.DataFrame) -> None:
-    """Give rows back the number of threads that their runs chose, or the numbers."""
+    """Name the numbers of threads that the runs of a row chose."""
     threads, devices = table["threads"].tolist(), table["device"].tolist()
     for place, used in enumerate(table["used"]):
         if used and pd.isna(threads[place]):
@@ -143,7 +143,7 @@ def _name_own_threads(table: pd.DataFrame) -> None:
 
 
 def _describe(rows: Sequence[dict[str, Any]]) -> None:
-    """Add what one configuration is: typed as, made again by, told apart by."""
+    """Add the settings, the command and the differences of each row."""
     for row in rows:
         row["model_settings"] = describe.model_settings(row["model"], row["overrides"])
         settings = describe.settings_of_group("augmentation", row["overrides"])
@@ -156,7 +156,7 @@ def _describe(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _names_of_groups(runs: pd.DataFrame, view: View) -> list[str] | str:
-    """What several configurations were grouped by, where no column shows it."""
+    """The values that rows were grouped by, where no column shows them."""
     columns = {column.key for column in SHOWN if column.recipe}
     hidden = [key for key in view.group_by if column_of(key) not in columns]
     values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
@@ -170,7 +170,7 @@ def _names_of_groups(runs: pd.DataFrame, view: View) -> list[str] | str:
 
 
 def _grouping(frame: pd.DataFrame, key: str) -> pd.Series:
-    """What runs are grouped by: a column, or a key of their configs as text."""
+    """The values that runs are grouped by: a column, or a key of their configs as text."""
     values = values_of(frame, key, "group-by")
     if column_of(key) in frame:
         return values

@@ -1,4 +1,4 @@
-"""The columns of the benchmark table: heading, unit, format, place and meaning of each, said once.
+"""The columns of the benchmark table: heading, unit, format, place and meaning of each.
 
 Terminal, Markdown, web page, CSV and JSON are all printed from `COLUMNS`. How a value is written is
 said in `fmbench.report.table.formats`.
@@ -65,7 +65,7 @@ SPLIT = ("split", "split_train", "split_validation", "split_test")
 
 @dataclass(frozen=True)
 class Metric:
-    """What rows can be ordered by.
+    """A number that rows can be ordered by.
 
     Attributes:
         heading: What people read.

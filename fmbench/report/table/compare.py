@@ -28,10 +28,10 @@ from fmbench.report.table.rows import class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
 from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
 
-# More rows than this in a message are read by nobody.
+# Rows that a message names.
 MOST_NAMED = 5
 
-# Of a name in a message.
+# Characters of a name in a message.
 _LONGEST = 80
 
 
@@ -60,7 +60,7 @@ class ClassPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What there is to say of two rows.
+    """Two rows compared.
 
     Attributes:
         names: What to call them.
@@ -99,7 +99,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What follows, in one sentence."""
+        """The conclusion, in one sentence."""
         found = self.difference
         points = f"{abs(100 * found.mean):.2f} points"
         first, second = self.names if found.mean >= 0 else self.names[::-1]
@@ -213,7 +213,7 @@ def compare(
 
 
 class _Reader:
-    """Finds rows by what a user calls them; reads no folder twice.
+    """Finds rows by number, folder or conditions; reads no folder twice.
 
     Args:
         folders: Where numbers and conditions look.
@@ -232,7 +232,7 @@ class _Reader:
         return [found[path] for path in sorted(found)]
 
     def row(self, said: str) -> Row:
-        """The row of the benchmark that is called so."""
+        """The row that a number, a folder or conditions name."""
         name = one_line(said, _LONGEST)
         if said.isdecimal():  # a folder of such a name, as a sweep's are, is ./1
             rows = self._rows(self._folders)
@@ -290,7 +290,7 @@ def _names(one: Row, two: Row) -> tuple[str, str]:
 
 
 def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
-    """The runs of one seed beside each other; of several runs with one seed the first."""
+    """The pairs of runs with the same seed; of several runs with one seed the first."""
     pairs = []
     places = [
         {seed: place for place, seed in reversed([*enumerate(found.seeds)])} for found in (one, two)

@@ -1,4 +1,4 @@
-"""What a row is: the command that makes it again, its published figures, what sets it apart."""
+"""Describes a row: the command that makes it again, its published figures, what sets it apart."""
 
 import json
 import os
@@ -22,16 +22,16 @@ Key = TypeVar("Key")
 #: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
 _TRUST = "FMBENCH_TRUST"
 
-#: Stands for a folder of a record that is too old to name it.
+#: In place of a folder that an old record does not name.
 ANY_FOLDER = "DIR"
 
-# They say that two rows differ, but not how: only where nothing else does.
+# Hashes tell that two rows differ, but not how: shown where nothing else differs.
 HASHES = ("data_sha256", "split_hash", "source")
 
 # The same, of a model whose code was changed before records said so.
 COUNTS = ("parameters", "flops")
 
-# More than this in brackets behind a model's name is read by nobody.
+# Differences in brackets behind a model's name.
 MOST_DIFFERENCES = 6
 
 # Of a key or a value in them; of what is cut the hash of the configuration tells it apart.
@@ -152,7 +152,7 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     figures["deviations"] = [
         value if isinstance(value, tuple) else () for value in figures["deviations"]
     ]
-    # Nobody has published anything of synthetic data.
+    # There are no published figures of synthetic data.
     names = [name for name in PUBLISHED if name.startswith("published_")]
     figures.loc[table["data"] == SYNTHETIC, names] = None
     ours = ["test_accuracy", "best_test_accuracy", "config", "precision", "overrides"]
@@ -198,7 +198,7 @@ def _arithmetic(row: Row) -> str | None:
 
 
 def _difference(row: Row) -> tuple[float | None, str | None]:
-    """Ours less theirs, and which of ours; nothing where the recipe is another one."""
+    """Our accuracy less the published one, and which of ours; None where the recipe is another."""
     theirs = row["published_accuracy"]
     if theirs is None or row["deviations"] or row["test_accuracy"] is None:
         return None, None

@@ -134,7 +134,7 @@ def flops(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time as people say it: 8.1 s, 18 min 29 s, 2 h 03 min."""
+    """A time in units that suit it: 8.1 s, 18 min 29 s, 2 h 03 min."""
     if seconds is None:
         return MISSING
     if seconds < 59.95:
@@ -157,14 +157,14 @@ def hardware(device: str | None, precision: str | None) -> str:
 
 
 def probability(p: float) -> str:
-    """A p as a table has it: 0.51, 0.0021, < 0.0001; missing where there is no test."""
+    """A p for a table: 0.51, 0.0021, < 0.0001; missing where there is no test."""
     if p != p:  # noqa: PLR0124 - NaN
         return MISSING
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def equals(p: float) -> str:
-    """A p as a sentence has it: p = 0.51, p < 0.0001."""
+    """A p for a sentence: p = 0.51, p < 0.0001."""
     said = probability(p)
     return f"p {said}" if said.startswith("<") else f"p = {said}"
 

@@ -16,10 +16,10 @@ from fmbench.stats import Sample, ranks
 # Every row is tested against every other. Those behind the first 500 are far from the front.
 MOST_RANKED = 500
 
-# Test images of those rows: a rank of more rows of more images takes minutes, whoever asks for it.
+# Test images of those rows: ranking more rows of more images takes minutes.
 MOST_IMAGES = MOST_RANKED * 10_000
 
-# What is read of a table's runs: test images, one for each run that predicted it.
+# Predictions that are read for one table.
 MOST_PREDICTIONS = 2**28
 
 
@@ -78,7 +78,7 @@ class Evidence:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """(n, N) what each run had right."""
+        """(n, N) whether each prediction is right."""
         right: np.ndarray = self.predicted == self.labels
         return right
 
@@ -117,7 +117,7 @@ def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
 
 
 def sample(row: Row, found: Evidence | None) -> Sample:
-    """A row's accuracies, and what is right image by image where that is known."""
+    """A row's accuracies, with what is right image by image where that is known."""
     if found is None:
         return Sample(np.array(row["accuracies"], dtype=float), int(row["split_test"]))
     return _sample(found.correct, found.test_set)

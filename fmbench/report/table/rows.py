@@ -49,7 +49,7 @@ _EACH = {
     "run_seeds": "seed",
     "run_seconds": "seconds_train",
 }
-# Of different machines no mean says anything.
+# A mean over different machines means nothing.
 _MEASURED = (
     *("seconds_train", "seconds_evaluate", "seconds_total", "images_per_second", "peak_memory"),
 )
@@ -92,7 +92,7 @@ def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True) -> pd.DataFrame:
-    """One line for each row of the table, indexed by the row's number.
+    """Aggregate the runs of each row, indexed by the row's number.
 
     Args:
         runs: Those that count, with the number of their `row`.
@@ -152,7 +152,7 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
 
 
 def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
-    """Make missing what the runs of a row do not share; says what of it a reader must know."""
+    """Blank what the runs of a row do not share; returns the names that a note has to give."""
     differ = groups[list(_SAME)].nunique(dropna=False) > 1
     machines = differ[list(HARDWARE)].any(axis=1)
     for name in _SAME:
@@ -208,7 +208,7 @@ def not_completed(
 
 
 def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
-    """What two runs have in common that differ in their seed alone, as far as was typed."""
+    """A key that runs share which differ in their seed alone, by what was typed."""
     config = {
         key: value
         for key, value in json.loads(run["config"]).items()

@@ -1,4 +1,4 @@
-"""What a report says of a search: sentences and tables, as plain text.
+"""A search in the report: sentences and tables, as plain text.
 
 Escaping belongs to the outputs. Nothing is opened by a name that a search gives: its trials are
 looked for among the runs that were found anyway.
@@ -36,7 +36,7 @@ MOST_FAILED = 10
 LONGEST = 60
 LONGEST_ERROR = 300
 
-#: What a run has a name for that may be another than its option's.
+#: Groups where the name of what a run built may differ from its option's name.
 _BUILT = ("model", "optimizer", "scheduler")
 
 _WORDS = {"flops": "FLOPs", "train_seconds": "training time"}
@@ -80,7 +80,7 @@ class SearchPart:
 
     @property
     def sentences(self) -> list[str]:
-        """What became of the search."""
+        """The result of the search."""
         search = self.search
         pruner = "no pruner" if search.pruner == "none" else f"pruner {_cut(search.pruner)}"
         goals = " and ".join(
@@ -139,7 +139,7 @@ class SearchPart:
 
     @property
     def alt_text(self) -> str:
-        """What a figure of the search shows, for those who do not see it."""
+        """The alternative text of a figure of the search."""
         objective = self.search.objectives[0]
         said = [f"{objective_name(objective)} of the trials"]
         if self.best and self.best[0].values:
@@ -291,7 +291,7 @@ def importances(search: Search) -> list[tuple[str, float]]:
 
 
 def objective_name(objective: Objective) -> str:
-    """An objective as people say it: validation accuracy."""
+    """The name of an objective in words: validation accuracy."""
     return _WORDS.get(objective.name, _cut(objective.name.replace("_", " ")))
 
 
@@ -325,7 +325,7 @@ def parameter_text(value: Parameter) -> str:
 
 
 def settings(trial: Trial) -> str:
-    """What a trial tried: batch_size=64, optimizer.lr=0.01."""
+    """The parameters of a trial: batch_size=64, optimizer.lr=0.01."""
     return ", ".join(
         f"{_cut(key)}={parameter_text(value)}" for key, value in trial.parameters.items()
     )

@@ -1,4 +1,4 @@
-"""The benchmark table in sections, one for each data set, with what its reader must know."""
+"""The benchmark table in sections, one for each data set, with notes for its reader."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +18,7 @@ from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
 from fmbench.report.table.view import TEST_ACCURACY
 from fmbench.stats import MODELS
 
-# Half an image of 10,000, as a share: what one machine with one setting should never show.
+# Half an image of 10,000, as a share: repeats on one machine with one setting agree.
 REPEATS_AGREE = 0.005 / 100
 
 # An error's text may quote a whole config; the run's log has all of it.
@@ -27,7 +27,7 @@ LONGEST_REASON = 300
 #: The headings of `unfinished_cells`, and where the run lies.
 UNFINISHED = ("model", "seed", "status", "reason", "started", "folder")
 
-# More names than this in a note are read by nobody.
+# Names in a note.
 MOST_NAMED = 5
 
 
@@ -118,7 +118,7 @@ class Section:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before comparing the rows."""
+        """Notes for the reader who compares the rows."""
         synthetic = self.data == SYNTHETIC
         notes = []
         if synthetic:
@@ -196,13 +196,13 @@ def started(run: Row) -> str:
 
 
 def unfinished_cells(run: Row) -> tuple[str, ...]:
-    """What is said of a run that did not complete, below the headings of `UNFINISHED`."""
+    """The cells of a run that did not complete, below the headings of `UNFINISHED`."""
     seed = MISSING if run["seed"] is None else str(run["seed"])
     return run["model"] or MISSING, seed, run["status"], reason(run), started(run)
 
 
 def published(row: Row) -> str:
-    """Where a row's published figures stand, and what it did otherwise."""
+    """The source of a row's published figures, and how the row differs from their recipe."""
     said = f"Published in {one_line(row['published_source'], LONGEST_REASON)}"
     said += f" ({in_words(row['published_protocol'])})."
     if row["deviations"]:

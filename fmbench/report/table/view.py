@@ -1,4 +1,4 @@
-"""How a report looks at the runs: which of them, in what groups, by which metric, in what order."""
+"""A view of the runs: which of them, in what groups, by which metric, in what order."""
 
 import fnmatch
 import functools
@@ -18,7 +18,7 @@ from fmbench.report.table.columns import COLUMNS, METRICS
 TEST_ACCURACY = "test_accuracy"
 CHOSEN_ON_TEST = "best_test_accuracy"
 
-# Runs that were chosen by these are the lucky ones: no statistic of the others holds for them.
+# Runs that were chosen by these are the lucky ones: their means are optimistic.
 _OF_TEST = re.compile("(best_)?test_(accuracy|loss)")
 
 _CONDITION = re.compile(r"(?P<key>[\w.]+)(?P<operator>!=|>=|<=|=|>|<)(?P<values>.*)", re.DOTALL)
@@ -32,13 +32,13 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
 # Columns of the runs that are no single value.
 _NO_KEYS = ("config", "overrides")
 
-# Names under which a command knows what the runs' table calls otherwise.
+# Names in a command, and in the runs' table.
 _ALIASES = {"data.split": "split", "lr": "learning_rate", "net": "model", "data.name": "data"}
 
 
 @dataclass(frozen=True)
 class View:
-    """How a report looks at the runs.
+    """A view of the runs.
 
     Attributes:
         condition: Which runs: `model=resnet18 batch_size=64,256 learning_rate<0.1`, all of it.
@@ -59,7 +59,7 @@ class View:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of it."""
+        """Notes for the reader."""
         notes = []
         if self.condition.strip():
             notes.append(f"Only runs with {' and '.join(shlex.split(self.condition))}.")
@@ -88,7 +88,7 @@ class View:
 
     @property
     def ranks(self) -> bool:
-        """Whether rows are repetitions of one thing, compared by what ranks are made of."""
+        """Whether rows are ranked: repetitions of one configuration, by test accuracy."""
         return not self.group_by and self.metric == TEST_ACCURACY and not self.by_luck
 
     def order(self) -> tuple[str, bool]:
@@ -137,7 +137,7 @@ def check(view: View) -> None:
 
 
 def is_condition(text: str) -> bool:
-    """Whether a text is made of conditions."""
+    """Whether a text consists of conditions."""
     try:
         return bool(_conditions(text))
     except ConfigError:
@@ -145,7 +145,7 @@ def is_condition(text: str) -> bool:
 
 
 def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The runs that a condition asks for.
+    """The runs for which a condition holds.
 
     Args:
         frame: The runs, as `fmbench.records.reader.load_results` gives them.
@@ -203,7 +203,7 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
 
 
 def column_of(key: str) -> str:
-    """What the runs' table calls a key."""
+    """The name of a key in the runs' table."""
     return _ALIASES.get(key, key)
 
 
@@ -249,7 +249,7 @@ def _alternatives(text: str) -> list[str]:
 
 
 def _holds(cell: Any, sign: str, values: list[str]) -> bool:
-    """Whether a condition holds for a value; one that is missing is nothing."""
+    """Whether a condition holds for a value; a missing one equals `null` alone."""
     missing = cell is None or cell is pd.NA or cell is pd.NaT or cell != cell  # noqa: PLR0124 - NaN
     if sign in _ORDERS:
         number = None if missing else _number(cell)
@@ -259,7 +259,7 @@ def _holds(cell: Any, sign: str, values: list[str]) -> bool:
 
 
 def _is(cell: Any, value: str) -> bool:
-    """Whether a value is what a text says: as a number where both are, else as a text."""
+    """Whether a value equals a text: as numbers where both are, else as texts."""
     if isinstance(cell, bool):
         return str(cell).lower() == value.lower()
     if isinstance(cell, (int, float)):
