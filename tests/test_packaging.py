@@ -160,7 +160,7 @@ def test_a_fresh_environment_with_the_tests_extra_has_nothing_of_the_strangers(t
     )
     names = {line.partition("==")[0] for line in listed.stdout.splitlines()}
     assert PROJECT["name"] in names
-    assert {"pytest", "hydra-joblib-launcher", "psycopg"} <= names
+    assert {"pytest", "joblib", "psycopg"} <= names
     assert STRANGER not in names
 
 

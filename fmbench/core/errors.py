@@ -28,9 +28,9 @@ _BLANK = re.compile(
 #: What the extras of `pyproject.toml` bring, by their names. Messages name the packages themselves:
 #: on PyPI the name `fmbench` belongs to another project.
 PACKAGES = {
-    "joblib": ("hydra-joblib-launcher>=1.4.0rc3,<1.5", "cloudpickle>=3"),
-    "slurm": ("hydra-submitit-launcher>=1.4.0rc3,<1.5",),
-    "ray": ("hydra-ray-launcher>=1.4.0rc3,<1.5", "ray>=2.60"),
+    "joblib": ("joblib>=1.5", "cloudpickle>=3"),
+    "slurm": ("submitit>=1.5",),
+    "ray": ("ray>=2.60",),
     "postgresql": ("psycopg[binary]>=3.2",),
     "tensorboard": ("tensorboard>=2.20",),
     "mlflow": ("mlflow-skinny>=3.7,<4", "alembic>=1.13", "sqlalchemy>=2.0"),

@@ -1,4 +1,4 @@
-"""The runs of a sweep in processes elsewhere: waiting for all of them, however each one ends."""
+"""The runs of a sweep in other processes: start them, wait for all, however each one ends."""
 
 import contextlib
 import os
@@ -6,104 +6,136 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Protocol
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat
-from fmbench.config.messages import Refusal, refusal
+from fmbench.config.messages import Refusal, as_user_error, refusal
 from fmbench.config.sweep import run_name
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core import machine
-from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, RunDiedError
+from fmbench.core.console import logger, show_traceback
+from fmbench.core.errors import ConfigError, RunDiedError, installs
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested, listening
 
 log = logger("fmbench.launchers")
 
-#: Seconds between two looks at the runs, and between two requests to stop: one that is still
+#: Seconds between two looks at the runs, and between two requests to stop: a run that is still
 #: starting up does not hear the first.
 LOOK, ASK = 0.1, 2.0
 
 
 class Process(Protocol):
-    """One run elsewhere."""
+    """One run in another process."""
 
     def outcome(self) -> JobReturn | None:
-        """What came of it, or None while it has not ended.
+        """The result of the run, or None while it has not ended.
 
         Raises:
-            RunDiedError: it has, without a result; one line says what ended and how.
+            RunDiedError: it ended without a result; the line says what ended and how.
         """
 
     def ask_to_stop(self) -> None:
-        """Have the run save itself and leave; may be called again."""
+        """Ask the run to save itself and leave; may be called again."""
 
 
-class Task:
-    """A run as it is called in a process that has seen nothing of fmbench yet.
+@dataclass
+class Runs:
+    """The runs of a launch as they are sent to another process, which calls this once for each.
 
     Args:
-        function: of the run.
-        threads: that it may use where there are as many, unless its config says how many; None:
-            all it finds. It takes its share and does not try which number is fastest.
+        context: of Hydra.
+        config: of the sweep.
+        function: of a run.
+        threads: of a run whose config names no number; 0: as the environment says; None: all that
+            the machine has. With a number a run does not try which number is fastest.
+        at_once: how many runs share the machine; None where that is not known.
+        visible_gpus: what CUDA_VISIBLE_DEVICES is to be there, perhaps None, in a tuple; an empty
+            one leaves it as it is.
     """
 
-    def __init__(self, function: TaskFunction, threads: int | None) -> None:
-        self.function = function
-        self.threads = threads
-        self.trusted = os.environ.get(TRUST_VARIABLE, "")
-        #: Where submitit hides GPUs: what CUDA_VISIBLE_DEVICES is to be, perhaps None, in a tuple.
-        self.visible_gpus: tuple[str | None] | None = None
-        #: How many runs of the sweep share a machine; None where that is not known.
-        self.at_once: int | None = None
+    context: HydraContext
+    config: DictConfig
+    function: TaskFunction
+    threads: int | None
+    at_once: int | None = None
+    visible_gpus: tuple[str | None, ...] = ()
+    # Where the process has another environment, the user's packages are trusted all the same.
+    trusted: str = field(default_factory=lambda: os.environ.get(TRUST_VARIABLE, ""))
+    state: Any = field(default_factory=Singleton.get_state)
 
-    def __call__(self, config: DictConfig) -> Any:
-        """Run it."""
-        configuration.register()
+    def __call__(self, number: int, overrides: Sequence[str], job_id: str = "") -> JobReturn:
+        """Run one; an error is returned, since a traceback does not travel.
+
+        Args:
+            number: of the run in the sweep, from 0.
+            overrides: of the run.
+            job_id: that the cluster knows it by.
+        """
+        try:
+            Singleton.set_state(self.state)
+            setup_globals()
+            configuration.register()
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.num = number
+                config.hydra.job.id = job_id or f"{config.hydra.job.name}_{number}"
+            HydraConfig.instance().set_config(config)
+            return run_job(
+                hydra_context=self.context,
+                config=config,
+                task_function=self.task,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except (Exception, Refusal, KeyboardInterrupt) as error:
+            return failed(overrides, error)
+
+    def task(self, config: DictConfig) -> Any:
+        """The function of the run, with its share of the machine."""
+        os.environ[TRUST_VARIABLE] = self.trusted
         if self.at_once is not None:
             os.environ[RUNS_AT_ONCE] = str(self.at_once)
-        if self.visible_gpus is not None:
+        for devices in self.visible_gpus:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if self.visible_gpus[0] is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = self.visible_gpus[0]
-        # Where the process has another environment, the user's packages are trusted all the same.
-        os.environ[TRUST_VARIABLE] = self.trusted
-        if config.threads is None:
+            if devices is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = devices
+        if config.threads is None and self.threads != 0:
             most = machine.threads()
             config.threads = min(self.threads or most, most)
         return self.function(config)
 
 
-class NotInstalled(Launcher):
-    """Stands for a stock launcher that is not installed, so that choosing it ends in one line."""
+class OtherProcesses(Launcher):
+    """A launcher whose runs are other processes."""
 
-    needs = ""
-
-    def __init__(self, **options: Any) -> None:
-        pass
+    #: The package that starts them, and the extra that brings it.
+    package = extra = ""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Refuse.
+        """Keep what Hydra gives.
 
         Raises:
-            ConfigError: always.
+            ConfigError: the package is not installed.
         """
-        option = config.hydra.runtime.choices["hydra/launcher"]
-        raise ConfigError(f"hydra/launcher={option}: is not installed; {self.needs} brings it")
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Never called."""
-        raise NotImplementedError
+        if find_spec(self.package) is None:
+            option = config.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(
+                f"hydra/launcher={option}: is not installed; {installs(self.extra)} brings it"
+            )
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
 
 @contextlib.contextmanager
@@ -118,12 +150,16 @@ def as_before(number: int) -> Iterator[None]:
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
-    """A run that ended in an error, as a sweeper wants to know it.
+    """The result of a run that ended in an error.
 
-    To be called where the error was raised: whether all runs share it is seen by its traceback,
-    which does not travel.
+    To be called where the error was raised: its traceback, which does not travel, decides whether
+    all runs share it. Such an error travels as the line that `refusal` takes for one again.
     """
-    return hydra_compat.job_return(JobStatus.FAILED, refusal(error) or error, overrides)
+    if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
+        show_traceback(error)
+    shared = refusal(error)
+    value = error if shared is None else shared.error
+    return hydra_compat.job_return(JobStatus.FAILED, value, overrides)
 
 
 def gather(
@@ -133,6 +169,8 @@ def gather(
     at_once: int | None = None,
     *,
     config: DictConfig | None = None,
+    shown: bool = True,
+    wait: Callable[[float], Any] = time.sleep,
 ) -> list[JobReturn]:
     """Start runs and wait for all of them; asked to stop, ask them to.
 
@@ -145,9 +183,11 @@ def gather(
         first: number of the first run in the sweep, from 0.
         at_once: how many may be at work; None: all.
         config: of the sweep, by which its runs are named; None: as those of a grid.
+        shown: log the result of each; False where the runs write to this terminal themselves.
+        wait: for so many seconds, or until a run may have ended.
 
     Returns:
-        What came of each run, in their order; of one that died its `RunDiedError`.
+        The result of each run, in their order; of one that died its `RunDiedError`.
 
     Raises:
         StopRequested: the sweep was asked to stop, and its runs have left.
@@ -185,11 +225,20 @@ def gather(
                 if ended is not None:
                     returns[place] = ended
                     del running[place]
-                    if isinstance(hydra_compat.value(ended), Refusal):
-                        fault = fault or hydra_compat.value(ended)
-            time.sleep(LOOK)
+                    if ended.status == JobStatus.FAILED:
+                        fault = fault or refusal(hydra_compat.value(ended))
+                    elif shown:
+                        log.info("%s has ended: %s", name, hydra_compat.value(ended))
+            if running:
+                wait(LOOK)
         if listener.asked is not None:
-            raise StopRequested(listener.asked, saved=_all_saved(returns.values()))
+            causes = [
+                hydra_compat.value(each).__cause__
+                for each in returns.values()
+                if each.status == JobStatus.FAILED
+            ]
+            saved = all(cause.saved for cause in causes if isinstance(cause, StopRequested))
+            raise StopRequested(listener.asked, saved=saved)
     if fault is not None:
         raise fault
     return [returns[place] for place in range(total)]
@@ -198,31 +247,25 @@ def gather(
 def _outcome(
     process: Process, overrides: Sequence[str], name: str, *, quiet: bool
 ) -> JobReturn | None:
+    """The result of a run that has ended, or None; one that ended by itself is logged."""
     try:
         ended = process.outcome()
     except RunDiedError as error:
-        line = f"{name}: {error}"
-        if not quiet:  # runs that are stopped before they have begun die
-            log.error(line)  # noqa: TRY400 - where it was found out says nothing
-        return failed(overrides, RunDiedError(line))
+        ended = hydra_compat.job_return(JobStatus.FAILED, error)
     if ended is None:
         return None
     value = hydra_compat.value(ended)
+    said = str(value)
     if isinstance(value, StopRequested):
-        # Nobody may take it for a request to stop the sweep.
-        said = "saved" if value.saved else "could not be saved"
-        died = RunDiedError(f"{name}: {value}, {said}")
-        died.__cause__ = value
+        said += ", saved" if value.saved else ", could not be saved"
+    elif not isinstance(value, RunDiedError):
+        return ended
+    # Nobody may take the stop of one run for a request to stop the sweep.
+    died = RunDiedError(f"{name}: {said}")
+    died.__cause__ = value
+    if not quiet:  # runs that are stopped before they have begun die
         log.error(died)
-        return failed(overrides, died)
-    if ended.status == JobStatus.COMPLETED:
-        log.info("%s has ended: %s", name, value)
-    return ended
-
-
-def _all_saved(returns: Any) -> bool:
-    stops = [getattr(hydra_compat.value(ended), "__cause__", None) for ended in returns]
-    return all(stop.saved for stop in stops if isinstance(stop, StopRequested))
+    return hydra_compat.job_return(JobStatus.FAILED, died, overrides)
 
 
 def exit_text(status: int) -> str:

@@ -13,19 +13,16 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
+from hydra.core.utils import JobReturn
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.backend.process import LokyProcess
 
 from fmbench.core import machine
-from fmbench.core.console import logger
 from fmbench.core.errors import RunDiedError
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import SIGNALS
 from fmbench.launch.worker import STOP, work
-
-log = logger("fmbench.launchers")
 
 #: Seconds that a process has to leave in when there is nothing left to do.
 _PATIENCE = 10.0
@@ -39,13 +36,13 @@ class Lane:
         alone: whether it is the only lane.
 
     Attributes:
-        place: of the run at work in what was launched; None where there is none.
+        busy: whether a run is at work.
     """
 
     def __init__(self, environment: dict[str, str], *, alone: bool) -> None:
         self.environment = environment
         self.alone = alone
-        self.place: int | None = None
+        self.busy = False
         self.process: LokyProcess | None = None
         self.connection: Connection | None = None
 
@@ -55,52 +52,50 @@ class Lane:
             return
         self.close()
         self.connection, theirs = multiprocessing.Pipe()
-        with _signals_blocked():
+        with _signals_blocked(), contextlib.ExitStack() as stack:
             self.process = LokyProcess(
-                target=work,
-                args=(theirs,),
-                kwargs={"alone": self.alone},
-                env=self.environment,
+                target=work, args=(theirs,), kwargs={"alone": self.alone}, env=self.environment
             )
-            with contextlib.ExitStack() as stack:
-                null = stack.enter_context(Path(os.devnull).open("w", encoding="ascii"))
-                # loky flushes both streams, also where they are closed and Python has none.
-                if sys.stdout is None:
-                    stack.enter_context(contextlib.redirect_stdout(null))
-                if sys.stderr is None:
-                    stack.enter_context(contextlib.redirect_stderr(null))
-                self.process.start()
+            # loky flushes both streams, also where they are closed and Python has none.
+            null = stack.enter_context(Path(os.devnull).open("w", encoding="ascii"))
+            if sys.stdout is None:
+                stack.enter_context(contextlib.redirect_stdout(null))
+            if sys.stderr is None:
+                stack.enter_context(contextlib.redirect_stderr(null))
+            self.process.start()
         theirs.close()
 
-    def give(self, place: int, run: bytes) -> None:
+    def give(self, run: bytes) -> None:
         """Have a run done."""
         self.start()
-        self.place = place
+        self.busy = True
         self._send(run)
 
     def ask_to_stop(self) -> None:
         """Have the run at work save itself and leave."""
         self._send(STOP)
 
-    def outcome(self) -> Any:
-        """What came of the run at work: its JobReturn, or what it raised; waits for it.
+    def result(self) -> JobReturn:
+        """The result of the run at work; waits for it.
 
         Raises:
             RunDiedError: the process has died.
         """
         assert self.connection is not None
-        self.place = None
+        self.busy = False
         try:
-            return pickle.loads(self.connection.recv_bytes())
+            returned = pickle.loads(self.connection.recv_bytes())
         except (EOFError, OSError):
             raise RunDiedError(f"its process {self._end()}") from None
+        assert isinstance(returned, JobReturn)
+        return returned
 
     def kill(self) -> None:
         """End the process, whatever it is at."""
         if self.process is not None:
             _kill(self.process)
             self.close()
-        self.place = None
+        self.busy = False
 
     def close(self) -> None:
         """Have the process leave, which it does once its run, if any, is saved."""
@@ -112,7 +107,7 @@ class Lane:
 
     def _send(self, message: bytes) -> None:
         assert self.connection is not None
-        with contextlib.suppress(OSError):  # it has died, as `outcome` will find
+        with contextlib.suppress(OSError):  # it has died, as `result` will find
             self.connection.send_bytes(message)
 
     def _end(self) -> str:
@@ -131,7 +126,7 @@ class Lane:
             return f"was killed by signal {-status}"
 
 
-class Lanes:
+def make_lanes(count: int, threads: int | None, gpus: Sequence[str]) -> list[Lane]:
     """As many lanes as runs are wanted at once. They outlive a launch: torch is imported once each.
 
     Args:
@@ -139,46 +134,24 @@ class Lanes:
         threads: of a run that says none; None: the cores, shared out.
         gpus: those to share out, as CUDA_VISIBLE_DEVICES names them.
     """
-
-    def __init__(self, count: int, threads: int | None, gpus: Sequence[str]) -> None:
-        self.lanes = [
-            Lane(_environment(number, count, threads, gpus), alone=count == 1)
-            for number in range(count)
-        ]
-        # Before multiprocessing waits for its children.
-        util.Finalize(self, _close, args=(self.lanes,), exitpriority=10)
-
-    def close(self) -> None:
-        """Have all processes leave."""
-        _close(self.lanes)
-
-    def start(self, count: int) -> None:
-        """Have processes for so many runs; they start side by side."""
-        for lane in self.lanes[:count]:
-            lane.start()
-
-    @property
-    def idle(self) -> list[Lane]:
-        """Those without a run."""
-        return [lane for lane in self.lanes if lane.place is None]
-
-    @property
-    def busy(self) -> list[Lane]:
-        """Those with a run."""
-        return [lane for lane in self.lanes if lane.place is not None]
-
-    def ended(self, timeout: float) -> list[Lane]:
-        """Those whose run has come to an end, once there are any.
-
-        Args:
-            timeout: in seconds; after it there may be none.
-        """
-        busy = self.busy
-        found = wait([lane.connection for lane in busy if lane.connection is not None], timeout)
-        return [lane for lane in busy if lane.connection in found]
+    environment = {}
+    if threads is None and count > 1:
+        threads = machine.share(count)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    lanes = []
+    for number in range(count):
+        own = dict(environment)
+        if count > 1 and len(gpus) > 1:
+            own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        lanes.append(Lane(own, alone=count == 1))
+    # Before multiprocessing waits for its children.
+    util.Finalize(lanes[0], close, args=(lanes,), exitpriority=10)
+    return lanes
 
 
-def _close(lanes: Sequence[Lane]) -> None:
+def close(lanes: Sequence[Lane]) -> None:
+    """Have all processes leave, side by side."""
     for lane in lanes:
         if lane.connection is not None:
             lane.connection.close()
@@ -191,18 +164,9 @@ def _kill(process: LokyProcess) -> None:
         os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _environment(
-    number: int, count: int, threads: int | None, gpus: Sequence[str]
-) -> dict[str, str]:
-    """The variables of a lane's process that share the machine out."""
-    own = {RUNS_AT_ONCE: str(count)}
-    if threads is None and count > 1:
-        threads = machine.share(count)
-    if threads is not None:
-        own["OMP_NUM_THREADS"] = str(threads)
-    if count > 1 and len(gpus) > 1:
-        own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    return own
+def wait_for_any(lanes: Sequence[Lane], seconds: float) -> None:
+    """Wait until a run at work has ended, or for so many seconds."""
+    wait([lane.connection for lane in lanes if lane.busy and lane.connection], seconds)
 
 
 def visible_gpus() -> list[str]:

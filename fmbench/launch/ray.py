@@ -1,73 +1,51 @@
-"""Sweeps whose runs are tasks of Ray, under the rules of `cluster`."""
+"""Sweeps whose runs are tasks of Ray."""
 
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config.messages import Refusal
-from fmbench.core.errors import RunDiedError, installs
+from fmbench.core.errors import RunDiedError
 from fmbench.core.machine import usable
-from fmbench.launch.gather import (
-    NotInstalled,
-    Task,
-    as_before,
-    failed,
-    gather,
-)
-
-try:
-    from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as StockRayLauncher
-except ImportError:
-
-    class StockRayLauncher(NotInstalled):  # type: ignore[no-redef]
-        """In its place."""
-
-        needs = installs("ray")
+from fmbench.launch.gather import OtherProcesses, Runs, as_before, gather
 
 
-class RayLauncher(StockRayLauncher):  # type: ignore[misc]
-    """Each run a task of Ray."""
+class RayLauncher(OtherProcesses):
+    """Each run a task of Ray.
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Have the runs use no more threads than they have cores."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        cores = self.ray_cfg.remote.get("num_cpus")  # Ray takes 1 where nothing is said
-        self.task_function = Task(task_function, max(1, int(cores or 1)))
+    Args:
+        ray: the arguments of `ray.init` and of `ray.remote`.
+    """
+
+    package = extra = "ray"
+
+    def __init__(self, ray: DictConfig) -> None:
+        self.init, self.remote = _given(ray.init), _given(ray.remote)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run them all; `gather` says what it raises."""
         import ray
-        from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
 
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        given = _given(self.ray_cfg.init)
-        with as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
-            try:  # it counts the cores of the machine, with all quotas but those of nested groups
-                own = {} if given.get("address") else {"num_cpus": usable().cores}
-                stock.start_ray(OmegaConf.create({**own, **given}))
-            except ValueError:  # there is a Ray already, which knows its own
-                stock.start_ray(OmegaConf.create(given))
-        remote = ray.remote(**_given(self.ray_cfg.remote))(ray_task)
-        tasks = []
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
-            config = self.hydra_context.config_loader.load_sweep_config(
-                self.config, list(overrides)
-            )
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = f"job_id_for_{number}", number
-            tasks.append(
-                remote.remote(self.hydra_context, config, self.task_function, Singleton.get_state())
-            )
+        if not ray.is_initialized():
+            with as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
+                try:  # it counts the machine's cores, with all quotas but those of nested groups
+                    own = {} if self.init.get("address") else {"num_cpus": usable().cores}
+                    ray.init(**(own | self.init))
+                except ValueError:  # there is a Ray already, which knows its own
+                    ray.init(**self.init)
+        cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
+        runs = Runs(self.hydra_context, self.config, self.task_function, max(1, int(cores or 1)))
+        remote, runs = ray.remote(**self.remote)(_run), ray.put(runs)
+        tasks = [
+            remote.remote(runs, number, list(overrides))
+            for number, overrides in enumerate(job_overrides, initial_job_idx)
+        ]
         return gather(
             lambda place: RayProcess(tasks[place]),
             job_overrides,
@@ -76,14 +54,8 @@ class RayLauncher(StockRayLauncher):  # type: ignore[misc]
         )
 
 
-def ray_task(context: HydraContext, config: DictConfig, function: Task, state: Any) -> JobReturn:
-    """One run, in a process of Ray; what it raises gets back to the sweep."""
-    from hydra_plugins.hydra_ray_launcher import _launcher_util as stock
-
-    try:
-        return stock._run_job(context, config, function, state)  # type: ignore[no-any-return]
-    except (Exception, Refusal, KeyboardInterrupt) as error:
-        return failed(OmegaConf.to_container(config.hydra.overrides.task), error)  # type: ignore[arg-type]
+def _run(runs: Runs, number: int, overrides: list[str]) -> JobReturn:
+    return runs(number, overrides)
 
 
 def _given(options: DictConfig) -> dict[str, Any]:

@@ -15,34 +15,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config.messages import Refusal
-from fmbench.core.errors import ConfigError, RunDiedError, installs
+from fmbench.config import hydra_compat
+from fmbench.core.errors import ConfigError, RunDiedError
 from fmbench.core.machine import usable
 from fmbench.core.signals import StopRequested
 from fmbench.launch import slurm
-from fmbench.launch.gather import (
-    NotInstalled,
-    Task,
-    as_before,
-    failed,
-    gather,
-    log,
-)
-
-try:
-    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
-except ImportError:
-
-    class BaseSubmititLauncher(NotInstalled):  # type: ignore[no-redef]
-        """In its place."""
-
-        needs = installs("slurm")
-
+from fmbench.launch.gather import OtherProcesses, Process, Runs, as_before, gather, log
 
 #: What submitit is told when an executor is made, and what it calls the same on every system.
 _FIRST = ("max_num_timeout", "python")
@@ -52,72 +34,97 @@ _SHARED = (
 )
 
 
-class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
-    """What runs on this machine and on Slurm have in common."""
+class SubmititRuns(Runs):
+    """The runs of a launch as submitit calls them; asks it to start again those that may go on."""
+
+    def __call__(self, number: int, overrides: Sequence[str], job_id: str = "") -> JobReturn:
+        """As `Runs` has it, with the job's id of submitit."""
+        import submitit
+
+        job = submitit.JobEnvironment()
+        _guard_requeue(signal.getsignal(signal.SIGUSR2))
+        returned = super().__call__(number, overrides, job.job_id)
+        stop = hydra_compat.value(returned)
+        cancelled = isinstance(stop, StopRequested) and stop.number == signal.SIGTERM
+        if cancelled and job.cluster == "slurm":
+            # Or preempted and soon to be started again: Slurm knows which.
+            sys.exit(stop.exit_status)
+        return returned
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """What submitit starts when a job that is out of time goes back into the queue."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self, *arguments)
+
+
+def _guard_requeue(handler: Any) -> None:
+    """Let submitit's handler of SIGUSR2, which puts a job back into the queue, fail in peace."""
+    import submitit
+
+    def guarded(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except submitit.core.utils.UncompletedJobError:
+            # Of a run that is out of time for good, over which it would be forgotten that the run
+            # was saved.
+            pass
+        except subprocess.CalledProcessError as error:
+            # A job that goes back into the queue loses all its processes, among them the `scontrol`
+            # that asked for it, if that has not left yet.
+            if error.returncode != -signal.SIGTERM:
+                raise
+            sys.exit(128 + number)
+
+    if callable(handler):
+        signal.signal(signal.SIGUSR2, guarded)
+
+
+class SubmititLauncher(OtherProcesses):
+    """What runs on this machine and on Slurm have in common.
+
+    Args:
+        params: of submitit, and a few of our own.
+    """
+
+    package, extra = "submitit", "slurm"
+
+    #: Which executor of submitit.
+    cluster = ""
 
     #: Options that submitit does not know.
     own: tuple[str, ...] = ("submitit_folder",)
 
     #: Of a run for which nothing is asked; None: as many as Slurm gives it.
-    cores: Any = None
+    cores: int | None = None
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Have the runs use no more threads than they have cores."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.task_function = Task(task_function, self.params.get("cpus_per_task") or self.cores)
-
-    def __call__(self, overrides: list[str], *arguments: Any) -> JobReturn:
-        """One run, in its own process; what it raises gets back to the sweep."""
-        import submitit
-
-        before = signal.getsignal(signal.SIGUSR2)
-        if callable(before):
-            own = before
-
-            def warned(number: int, frame: Any) -> None:
-                try:
-                    own(number, frame)
-                except submitit.core.utils.UncompletedJobError:
-                    # Of a run that is out of time for good, over which it would be forgotten that
-                    # the run was saved.
-                    pass
-                except subprocess.CalledProcessError as error:
-                    # A job that goes back into the queue loses all its processes, among them the
-                    # `scontrol` that asked for it, if that has not left yet.
-                    if error.returncode != -signal.SIGTERM:
-                        raise
-                    sys.exit(128 + number)
-
-            signal.signal(signal.SIGUSR2, warned)
-        try:
-            return super().__call__(overrides, *arguments)  # type: ignore[no-any-return]
-        except StopRequested as stop:
-            if submitit.JobEnvironment().cluster == "slurm" and stop.number == signal.SIGTERM:
-                # Cancelled, or preempted and soon to be started again: Slurm knows which.
-                sys.exit(stop.exit_status)
-            return failed(overrides, stop)
-        except (Exception, Refusal, KeyboardInterrupt) as error:
-            return failed(overrides, error)
+    def __init__(self, **params: Any) -> None:
+        plain = OmegaConf.to_container(OmegaConf.create(params), resolve=True)
+        assert isinstance(plain, dict)
+        self.params = {str(key): value for key, value in plain.items()}
 
     def executor(self) -> Any:
         """Of submitit, as the options have it."""
         import submitit
 
-        name = self._EXECUTOR
-        first = {f"{name}_{key}": self.params[key] for key in _FIRST if key in self.params}
+        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        first = {f"{self.cluster}_{key}": self.params[key] for key in _FIRST if key in self.params}
         executor = submitit.AutoExecutor(
-            folder=self.params["submitit_folder"], cluster=name, **first
+            folder=self.params["submitit_folder"], cluster=self.cluster, **first
         )
         executor.update_parameters(
             **{
-                key if key in _SHARED else f"{name}_{key}": value
+                key if key in _SHARED else f"{self.cluster}_{key}": value
                 for key, value in self.params.items()
                 if key not in (*_FIRST, *self.own)
             }
         )
         return executor
+
+    def runs(self, **options: Any) -> SubmititRuns:
+        """What submitit is to call for each run."""
+        threads = self.params.get("cpus_per_task") or self.cores
+        return SubmititRuns(self.hydra_context, self.config, self.task_function, threads, **options)
 
     @contextlib.contextmanager
     def writing_calls(self) -> Iterator[None]:
@@ -129,20 +136,11 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc]
             error.filename = error.filename or folder.partition("/%")[0]
             raise
 
-    def calls(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Any, ...]]:
-        """The arguments of `__call__` for each run."""
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        state = Singleton.get_state()
-        return [
-            (list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", state)
-            for number, overrides in enumerate(job_overrides, first)
-        ]
-
 
 class LocalLauncher(SubmititLauncher):
     """Each run a process on this machine, as many at once as there are cores for them."""
 
-    _EXECUTOR = "local"
+    cluster = "local"
     own = ("submitit_folder", "array_parallelism")
     cores = 1
 
@@ -151,19 +149,19 @@ class LocalLauncher(SubmititLauncher):
     ) -> Sequence[JobReturn]:
         """Run them all; `gather` says what it raises."""
         each = self.params.get("cpus_per_task") or self.cores
-        at_once = self.params.get("array_parallelism") or max(1, usable().cores // each)
-        assert isinstance(self.task_function, Task)
-        self.task_function.at_once = min(int(at_once), len(job_overrides))
-        if self.params.get("gpus_per_node") is None:
-            # submitit hides all GPUs from a run that asks for none; here it sees what a run without
-            # a launcher would.
-            self.task_function.visible_gpus = (os.environ.get("CUDA_VISIBLE_DEVICES"),)
+        at_once = int(self.params.get("array_parallelism") or max(1, usable().cores // each))
+        # submitit hides all GPUs from a run that asks for none; here it sees what a run without a
+        # launcher would.
+        shown = (
+            () if self.params.get("gpus_per_node") else (os.environ.get("CUDA_VISIBLE_DEVICES"),)
+        )
         executor = self.executor()
-        calls = self.calls(job_overrides, initial_job_idx)
+        runs = self.runs(at_once=min(at_once, len(job_overrides)), visible_gpus=shown)
 
-        def start(place: int) -> "LocalProcess":
+        def start(place: int) -> Process:
             with _no_keyboard(), self.writing_calls():
-                return LocalProcess(executor.submit(self, *calls[place]))
+                job = executor.submit(runs, initial_job_idx + place, list(job_overrides[place]))
+            return LocalProcess(job)
 
         return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
 
@@ -203,7 +201,7 @@ class LocalProcess:
 class SlurmLauncher(SubmititLauncher):
     """Each run a job of Slurm; those of one launch are an array."""
 
-    _EXECUTOR = "slurm"
+    cluster = "slurm"
     own = ("submitit_folder", "squeue_every")
 
     def setup(
@@ -235,10 +233,10 @@ class SlurmLauncher(SubmititLauncher):
         """
         import submitit
 
-        calls = self.calls(job_overrides, initial_job_idx)
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
             with self.writing_calls():
-                jobs = self.executor().map_array(self, *zip(*calls, strict=True))
+                jobs = self.executor().map_array(self.runs(), numbers, map(list, job_overrides))
         except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error

@@ -1,7 +1,7 @@
-"""A process of a sweep: does the runs that it is given, one after the other.
+"""A process of a sweep: computes the runs that it is given, one after the other.
 
-It listens to the process that gave it work through a pipe. Where that one is gone, however it went,
-the pipe ends, and the run at work is saved and left.
+It listens to the process that gave it work through a pipe. When that process is gone, however it
+ended, the pipe ends, and the run at work is saved and left.
 """
 
 import contextlib
@@ -12,11 +12,9 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any
 
-from fmbench.config.messages import as_user_error, refusal
-from fmbench.core.console import show_traceback
 from fmbench.core.signals import SIGNALS, Listener, StopRequested, heeded
+from fmbench.launch.gather import failed
 
 #: Sent in the place of a run.
 STOP = b"stop"
@@ -26,10 +24,16 @@ def work(connection: Connection, *, alone: bool) -> None:
     """Do what comes through a connection until it ends; signals are to be blocked beforehand.
 
     Args:
-        connection: brings a run, or `STOP`; takes what came of each run.
+        connection: brings a run, or `STOP`; takes the result of each run.
         alone: whether there are no others, with whom the terminal must be shared.
     """
-    listener = _listen()
+    # Notes a stop that is asked for between runs. Ctrl-C reaches every process of the terminal; it
+    # stays blocked here, since the sweep passes it on.
+    listener = Listener()
+    for number in {*heeded(), signal.SIGTERM}:  # `_receive` sends that, whoever ignores it
+        signal.signal(number, listener)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})
     if not alone and sys.stderr is not None:  # closed
         sys.stderr = _Shared(
             sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, write_through=True
@@ -38,21 +42,7 @@ def work(connection: Connection, *, alone: bool) -> None:
     threading.Thread(target=_receive, args=(connection, runs), daemon=True).start()
     while (run := runs.get()) is not None:
         with contextlib.suppress(OSError):  # nobody is left to hear it
-            connection.send_bytes(_outcome(run, listener))
-
-
-def _listen() -> Listener:
-    """Note a stop that is asked for between runs.
-
-    Ctrl-C reaches every process of the terminal; it stays blocked here, since the sweep passes it
-    on.
-    """
-    listener = Listener()
-    for number in {*heeded(), signal.SIGTERM}:  # `_receive` sends that, whoever ignores it
-        signal.signal(number, listener)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})
-    return listener
+            connection.send_bytes(outcome(run, listener))
 
 
 class _Shared(io.TextIOWrapper):
@@ -74,28 +64,18 @@ def _receive(connection: Connection, runs: "SimpleQueue[bytes | None]") -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _outcome(run: bytes, listener: Listener) -> bytes:
-    """What came of a run, pickled: its JobReturn, or what it raised."""
+def outcome(run: bytes, listener: Listener) -> bytes:
+    """The JobReturn of a run, pickled."""
     import cloudpickle
-
-    outcome = _done(run) if listener.asked is None else StopRequested(listener.asked, saved=True)
-    try:
-        content: bytes = cloudpickle.dumps(outcome)
-        pickle.loads(content)
-    except Exception as error:
-        said = f"what a run gave cannot be passed on: {type(error).__name__}: {error}"
-        return pickle.dumps(RuntimeError(said))
-    return content
-
-
-def _done(run: bytes) -> Any:
-    from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
     try:
         shared, number, overrides = pickle.loads(run)
-        context, config, function, singletons = pickle.loads(shared)
-        return execute_job(number, overrides, context, config, function, 0, singletons, False)
-    except BaseException as error:
-        if not isinstance(error, KeyboardInterrupt) and as_user_error(error) is None:
-            show_traceback(error)  # it does not travel
-        return refusal(error) or error
+        if listener.asked is not None:
+            stop = StopRequested(listener.asked, saved=True)
+            return cloudpickle.dumps(failed(overrides, stop))  # type: ignore[no-any-return]
+        content: bytes = cloudpickle.dumps(pickle.loads(shared)(number, overrides))
+        pickle.loads(content)
+    except Exception as error:
+        said = f"what a run gave cannot be passed on: {type(error).__name__}: {error}"
+        return pickle.dumps(failed((), RuntimeError(said)))
+    return content

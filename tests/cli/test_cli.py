@@ -549,7 +549,7 @@ def test_as_a_module_in_its_own_process(tmp_path):
 
 @pytest.mark.slow
 def test_sweep_in_parallel_processes(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    pytest.importorskip("joblib", reason="needs the extra joblib")
     done = fmbench(
         "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "epochs=1", "seed=0,1",
         cwd=tmp_path,

@@ -9,21 +9,22 @@ import importlib
 import importlib.util
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from commands import CHECKOUT, TINY, fmbench, records
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
+from fmbench.config import hydra_compat
 from fmbench.config.messages import Refusal, as_user_error
 from fmbench.core import machine
 from fmbench.core.errors import (
@@ -39,6 +40,7 @@ from fmbench.launch import ray as ray_tasks
 from fmbench.launch import slurm as of_slurm
 from fmbench.launch import submitit as cluster
 from fmbench.launch.gather import ASK, LOOK, RunDiedError, failed, gather
+from fmbench.launch.processes import ProcessLauncher
 
 #: Seconds that a command may take on a machine that has much else to do.
 PATIENCE = 400
@@ -59,11 +61,11 @@ def net(seed, ends, marks, **options):
     return LeNet5(**options)
 """
 
-#: The launchers, with the stock module that each stands on.
+#: The launchers, with the package that each stands on.
 LAUNCHERS = {
-    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
-    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
-    "ray": "hydra_plugins.hydra_ray_launcher",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
 }
 
 #: How runs 1 and 2 end under each: one is killed whenever it starts; one is told to make room, or
@@ -246,28 +248,17 @@ def test_a_search_of_eight_in_postgresql(postgresql, tmp_path):
     assert not any(postgresql["PGPASSWORD"].encode() in path.read_bytes() for path in files)
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_the_options_have_all_keys_of_the_stock_ones(name):
-    if not installed(LAUNCHERS[name]):
-        pytest.skip(f"{LAUNCHERS[name]} is not installed")
-    ours = OmegaConf.load(CHECKOUT / "conf" / "hydra" / "launcher" / f"{name}.yaml")
-    if name == "ray":
-        stock = importlib.import_module("hydra_plugins.hydra_ray_launcher._config").RayConf
-        ours = ours.ray
-    else:
-        stock = importlib.import_module("hydra_plugins.hydra_submitit_launcher.config")
-        stock = stock.LocalQueueConf if name == "submitit_local" else stock.SlurmQueueConf
-    assert {field.name for field in fields(stock)} - {"_target_"} <= set(ours)
-
-
-def test_a_launcher_that_is_not_installed_is_named_with_what_brings_it():
-    class Missing(cluster.NotInstalled):
-        needs = installs("ray")
-
+@pytest.mark.parametrize("launcher", [
+    cluster.LocalLauncher(), ProcessLauncher(),
+    ray_tasks.RayLauncher(OmegaConf.create({"init": {}, "remote": {}})),
+])  # fmt: skip
+def test_a_launcher_that_is_not_installed_is_named_with_what_brings_it(launcher, monkeypatch):
+    monkeypatch.setattr(of_gather, "find_spec", lambda _: None)
     config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "x"}}}})
-    with pytest.raises(ConfigError, match=r"hydra/launcher=x: .* pip install .* 'ray>=2\.60' "):
-        Missing(n=1).setup(hydra_context=None, task_function=None, config=config)
-    assert ray_tasks.RayLauncher is not None
+    with pytest.raises(ConfigError) as raised:
+        launcher.setup(hydra_context=None, task_function=None, config=config)
+    brings = installs(launcher.extra)
+    assert str(raised.value) == f"hydra/launcher=x: is not installed; {brings} brings it"
 
 
 @pytest.mark.parametrize(("given", "share", "asked", "expected"), [
@@ -284,8 +275,8 @@ def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share,
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setenv("FMBENCH_TRUST", "")
-    task = of_gather.Task(lambda config: config.threads, share)
-    assert task(OmegaConf.create({"threads": given})) == expected
+    runs = of_gather.Runs(None, None, lambda config: config.threads, share)
+    assert runs.task(OmegaConf.create({"threads": given})) == expected
 
 
 @pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
@@ -298,14 +289,18 @@ def test_a_job_that_is_ended_while_it_asks_for_the_queue_goes_back_there(monkeyp
     def warned(*_):
         signal.raise_signal(signal.SIGUSR2)
 
-    monkeypatch.setattr(cluster.BaseSubmititLauncher, "__call__", warned)
+    context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=warned))
+    runs = cluster.SubmititRuns(context, None, None, 1)
     ended = [1, -signal.SIGTERM]
-    with of_gather.as_before(signal.SIGUSR2):
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    with of_gather.as_before(signal.SIGUSR2), hydra_compat.separate_state():
         signal.signal(signal.SIGUSR2, requeue)
         with pytest.raises(SystemExit):
-            cluster.SubmititLauncher()(["seed=1"])
-        returned = cluster.SubmititLauncher()(["seed=1"])
-    assert isinstance(returned._return_value, subprocess.CalledProcessError)
+            runs(0, ["seed=1"])
+        signal.signal(signal.SIGUSR2, requeue)
+        returned = runs(0, ["seed=1"])
+    assert isinstance(hydra_compat.value(returned), subprocess.CalledProcessError)
 
 
 class Run:
@@ -329,7 +324,7 @@ class Run:
 
 
 def well(value=0.5):
-    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+    return hydra_compat.job_return(JobStatus.COMPLETED, value)
 
 
 def test_what_dies_is_a_failed_run_and_order_is_kept():
@@ -338,7 +333,7 @@ def test_what_dies_is_a_failed_run_and_order_is_kept():
     assert [each.status for each in returns] == [
         JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.COMPLETED
     ]  # fmt: skip
-    assert str(returns[1]._return_value) == "run 6: killed"
+    assert str(hydra_compat.value(returns[1])) == "run 6: killed"
     assert returns[1].overrides == ["b"]
     assert returns[2].return_value == 0.3
 
@@ -359,8 +354,8 @@ def test_no_more_are_started_than_may_run_at_once():
 def test_a_run_that_was_stopped_alone_does_not_stop_the_sweep():
     stop = failed(["a"], StopRequested(signal.SIGTERM, saved=True))
     (returned,) = gather(lambda _: Run(1, stop), [["a"]], first=0)
-    assert str(returned._return_value) == "run 1: stopped by SIGTERM, saved"
-    assert isinstance(returned._return_value, RunDiedError)
+    assert str(hydra_compat.value(returned)) == "run 1: stopped by SIGTERM, saved"
+    assert isinstance(hydra_compat.value(returned), RunDiedError)
 
 
 @pytest.mark.parametrize("error", [
@@ -372,7 +367,8 @@ def test_after_a_fault_that_all_runs_share_none_is_started(error):
     """Those at work save themselves, and those in a queue leave it."""
     at_work = Run(10**9, None, stop=failed(["b"], StopRequested(signal.SIGTERM, saved=True)))
     queued = Run(10**9, None, stop=RunDiedError("cancelled"))
-    runs = [Run(1, failed(["a"], error)), at_work, queued]
+    arrived = pickle.loads(pickle.dumps(failed(["a"], error)))
+    runs = [Run(1, arrived), at_work, queued]
     with pytest.raises(Refusal) as raised:
         gather(runs.__getitem__, [[]] * 4, first=0, at_once=3)
     assert as_user_error(raised.value).exit_status in (3, 5)
@@ -408,7 +404,7 @@ def test_where_a_call_cannot_be_written_its_folder_is_named(tmp_path):
 @pytest.mark.parametrize("error", [ConfigError("no such net"), ValueError("no"), OSError("no")])
 def test_a_fault_of_one_run_is_its_own(error):
     returns = gather([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []], first=0)
-    assert returns[0]._return_value is error
+    assert hydra_compat.value(returns[0]) is error
     assert returns[1].return_value == 0.5
 
 

@@ -1,9 +1,7 @@
 """The launchers in `hydra_plugins/`: sweeps in which something dies, or that are asked to stop."""
 
 import contextlib
-import errno
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,21 +11,22 @@ from types import SimpleNamespace
 
 import pytest
 from commands import CHECKOUT, TINY, fmbench, records
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from fmbench.cli import main as cli
-from fmbench.config.messages import Refusal
+from fmbench.config import hydra_compat
 from fmbench.core import machine
 from fmbench.core.errors import RunDiedError
 from fmbench.core.files import LOCK_NAME
-from fmbench.core.machine import RUNS_AT_ONCE
-from fmbench.core.signals import Listener, StopRequested
-from fmbench.launch import worker
+from fmbench.core.signals import StopRequested
+from fmbench.launch import lanes, processes
+from fmbench.launch.gather import failed
+from fmbench.launch.processes import ProcessLauncher
 from fmbench.records.folder import RunFolder, mark_ended
 from fmbench.records.record import FAILED, INTERRUPTED, Record
 
-pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+pytest.importorskip("joblib", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
@@ -226,166 +225,157 @@ def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
         assert here["test_loss"] == there["test_loss"]
 
 
-@pytest.mark.parametrize(("error", "kind"), [
-    (OSError(errno.ENOSPC, "No space left on device", "config.yaml"), Refusal),
-    (ValueError("no"), ValueError),
-])  # fmt: skip
-def test_a_process_tells_a_fault_that_all_runs_share_from_its_runs_own(monkeypatch, error, kind):
-    """Also one that Hydra meets, before there is a run."""
-
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr("hydra_plugins.hydra_joblib_launcher._core.execute_job", fail)
-    run = pickle.dumps((pickle.dumps((None,) * 4), 0, []))
-    assert type(pickle.loads(worker._outcome(run, Listener()))) is kind
-
-
 class FakeLane:
-    """A lane whose runs end as they are told to."""
+    """A lane whose runs end as they are told to: in a result, or by its death."""
 
-    def __init__(self, outcomes):
-        self.outcomes, self.place, self.closed, self.asked = outcomes, None, 0, 0
+    def __init__(self, *ends):
+        self.ends, self.busy, self.closed, self.asked, self.killed = list(ends), False, 0, 0, 0
+        self.connection = SimpleNamespace(poll=lambda: True)
 
-    def give(self, place, run):
-        self.place = place
+    def give(self, run):
+        self.busy = True
 
-    def outcome(self):
-        self.place = None
-        return self.outcomes.pop(0)
+    def result(self):
+        self.busy = False
+        end = self.ends.pop(0)
+        end = end() if callable(end) else end
+        if isinstance(end, RunDiedError):
+            raise end
+        return end
 
     def close(self):
         self.closed += 1
+
+    def kill(self):
+        self.killed += 1
 
     def ask_to_stop(self):
         self.asked += 1
 
 
-class FakeLanes:
-    def __init__(self, *lanes):
-        self.lanes = lanes
+@pytest.fixture
+def computed(monkeypatch):
+    """Compute as many runs in lanes; what became of them, and what was written into records."""
+    marks = []
 
-    idle = property(lambda self: [lane for lane in self.lanes if lane.place is None])
-    busy = property(lambda self: [lane for lane in self.lanes if lane.place is not None])
+    def compute(number, *lanes):
+        launcher = ProcessLauncher(n_jobs=len(lanes))
+        launcher.hydra_context = SimpleNamespace(execution_whitelist=None)
+        launcher.task_function = None
+        hydra = {
+            "hydra_logging": None, "verbose": False, "sweep": {"dir": "sweep"}, "sweeper": {},
+        }  # fmt: skip
+        launcher.config = OmegaConf.create({"hydra": hydra})
+        for lane in lanes:
+            lane.start = lambda: None
+        launcher.lanes_for = lambda _: lanes
+        launcher.mark = lambda number, overrides, *said: marks.append((number, *said))
+        monkeypatch.setattr("fmbench.launch.processes.configure_log", lambda *_, **__: None)
+        monkeypatch.setattr("fmbench.launch.lanes.wait_for_any", lambda *_: None)
+        return launcher.launch([["seed=1"]] * number, 0)
 
-    def start(self, count):
-        pass
-
-    def ended(self, timeout):
-        return self.busy
-
-
-def launch(monkeypatch, runs, *lanes):
-    from fmbench.launch import processes
-
-    launcher = SimpleNamespace(
-        hydra_context=None,
-        task_function=None,
-        config=OmegaConf.create({"hydra": {"job": {"name": "fmbench"}, "sweeper": {}}}),
-    )
-    monkeypatch.setattr(processes._Launch, "_mark", lambda *arguments: None)
-    return processes._Launch(launcher, FakeLanes(*lanes), [["seed=1"]] * runs, 0)
+    compute.marks = marks
+    return compute
 
 
 def stopped(folder, *, saved=True):
     stop = StopRequested(signal.SIGTERM, saved=saved)
     stop.folder = folder
-    return stop
+    return failed([], stop)
 
 
 def done(value):
-    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+    return hydra_compat.job_return(JobStatus.COMPLETED, value)
 
 
-def test_a_process_that_is_asked_to_stop_alone_does_not_stop_the_sweep(monkeypatch):
-    lane = FakeLane([done(1), stopped(Path("b")), stopped(None), done(3)])
-    returns = launch(monkeypatch, 3, lane).run(Listener())
+def test_a_process_that_is_asked_to_stop_alone_does_not_stop_the_sweep(computed):
+    lane = FakeLane(done(1), stopped(Path("b")), stopped(None), done(3))
+    returns = computed(3, lane)
     assert lane.closed == 2  # a fresh one, which nobody has asked
-    assert [returns[place]._return_value for place in (0, 2)] == [1, 3]
-    assert isinstance(returns[1]._return_value, RunDiedError)
+    assert [returns[place].return_value for place in (0, 2)] == [1, 3]
+    assert isinstance(hydra_compat.value(returns[1]), RunDiedError)
     assert returns[1].status == JobStatus.FAILED
 
 
-def test_what_stops_the_sweep_and_its_processes_at_once_stops_the_sweep(monkeypatch):
+def test_what_stops_the_sweep_and_its_processes_at_once_stops_the_sweep(computed):
     """As a lost connection does: a process may have left before it was asked to."""
-    listener = Listener()
 
-    def outcome():
-        lane.place = None
-        listener.asked = signal.SIGHUP
+    def lost():
+        signal.raise_signal(signal.SIGHUP)
         return stopped(Path("a"))
 
-    lane = FakeLane([])
-    lane.outcome = outcome
-    begun = launch(monkeypatch, 2, lane)
     with pytest.raises(StopRequested) as raised:
-        begun.run(listener)
+        computed(2, FakeLane(lost))
     assert (raised.value.number, raised.value.saved) == (signal.SIGHUP, True)
-    assert begun.returns == {}
 
 
-def test_a_sweep_says_whether_all_of_its_runs_were_saved(monkeypatch):
-    for saved in (True, False):
-        listener = Listener()
-        lanes = [FakeLane([stopped(Path("a"))]), FakeLane([stopped(Path("b"), saved=saved)])]
-        begun = launch(monkeypatch, 5, *lanes)
-        for place, lane in enumerate(lanes):
-            lane.place = place
-        listener.asked = signal.SIGUSR2
-        with pytest.raises(StopRequested) as raised:
-            begun.run(listener)
-        assert (raised.value.number, raised.value.saved) == (signal.SIGUSR2, saved)
-        assert [lane.asked for lane in lanes] == [1, 1]
+@pytest.mark.parametrize(("end", "saved"), [
+    (stopped(Path("b")), True),
+    (stopped(Path("b"), saved=False), False),
+    (RunDiedError("its process was killed by SIGKILL"), False),
+])  # fmt: skip
+def test_a_sweep_says_whether_all_of_its_runs_were_saved(computed, end, saved):
+    lanes = FakeLane(stopped(Path("a"))), FakeLane(end)
+    polls = iter([False, False, False])
+    for lane in lanes:
+        lane.connection.poll = lambda: next(polls, True)
+    give = lanes[1].give
+    lanes[1].give = lambda run: (give(run), signal.raise_signal(signal.SIGUSR2))
+    with pytest.raises(StopRequested) as raised:
+        computed(5, *lanes)
+    assert (raised.value.number, raised.value.saved) == (signal.SIGUSR2, saved)
+    assert [lane.asked for lane in lanes] == [1, 1]
+    assert len(computed.marks) == isinstance(end, RunDiedError)
 
 
-def test_an_error_of_one_run_is_its_own(monkeypatch):
-    returns = launch(monkeypatch, 2, FakeLane([ValueError("no"), done(2)])).run(Listener())
-    with pytest.raises(ValueError, match="no"):
-        _ = returns[0].return_value
-    assert returns[1].return_value == 2
+def test_stopped_at_once_the_processes_are_killed_and_their_records_say_so(computed):
+    lane = FakeLane(
+        lambda: signal.raise_signal(signal.SIGINT) or signal.raise_signal(signal.SIGINT)
+    )
+    at_work = FakeLane()
+    at_work.connection.poll = lambda: False
+    with pytest.raises(KeyboardInterrupt):
+        computed(2, at_work, lane)
+    assert at_work.killed == 1
+    assert (0, INTERRUPTED, "stopped from the keyboard") in computed.marks
 
 
-def environments(monkeypatch, count, threads=None, gpus=()):
-    from fmbench.launch import lanes
-
-    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(8, None))
-    found = [dict(lane.environment) for lane in lanes.Lanes(count, threads, gpus).lanes]
-    assert {own.pop(RUNS_AT_ONCE) for own in found} == {str(count)}
-    return found
-
-
-def test_the_cores_are_shared_out(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert environments(monkeypatch, 3) == [{"OMP_NUM_THREADS": "2"}] * 3
-    assert environments(monkeypatch, 12)[11] == {"OMP_NUM_THREADS": "1"}
-    assert environments(monkeypatch, 2, threads=3)[0] == {"OMP_NUM_THREADS": "3"}
-    assert environments(monkeypatch, 1) == [{}]
+#: Number of processes, threads given, GPUs, OMP_NUM_THREADS here; variables of the last process.
+SHARES = [
+    (3, None, (), None, {"OMP_NUM_THREADS": "2"}),
+    (12, None, (), None, {"OMP_NUM_THREADS": "1"}),
+    (2, 3, (), None, {"OMP_NUM_THREADS": "3"}),
+    (1, None, (), None, {}),
     # Fewer than a share is taken, more is not.
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert environments(monkeypatch, 2) == [{"OMP_NUM_THREADS": "2"}] * 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    assert environments(monkeypatch, 2) == [{"OMP_NUM_THREADS": "4"}] * 2
-    assert environments(monkeypatch, 1) == [{}]
+    (2, None, (), "2", {"OMP_NUM_THREADS": "2"}),
+    (2, None, (), "64", {"OMP_NUM_THREADS": "4"}),
+    (1, None, (), "64", {}),
+    (3, 1, ("4", "GPU-b"), None, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "4"}),
+    (2, 1, ("4", "GPU-b"), None, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "GPU-b"}),
+    (1, None, ("4", "5"), None, {}),
+    (2, 1, ("4",), None, {"OMP_NUM_THREADS": "1"}),
+]
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_cores_and_gpus_are_shared_out(monkeypatch, share):
+    count, threads, gpus, asked, expected = share
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(8, None))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    made = lanes.make_lanes(count, threads, gpus)
+    assert (len(made), made[-1].environment) == (count, expected)
 
 
 @pytest.mark.parametrize(("asked", "cores", "expected"), [
     (-1, 8, 8), (-2, 8, 7), (None, 3, 3), (-1, 1, 1), (-5, 2, 1), (6, 2, 6)
 ])  # fmt: skip
 def test_as_many_processes_as_the_process_may_use_cores(monkeypatch, asked, cores, expected):
-    from fmbench.launch import processes
-
     monkeypatch.setattr(processes, "usable", lambda: machine.Usable(cores, None))
-    launcher = processes.ProcessLauncher(n_jobs=asked)
+    launcher = ProcessLauncher(n_jobs=asked)
     launcher.config = OmegaConf.create({"device": "auto"})
-    assert len(launcher._lanes_for([["seed=1"]] * 9).lanes) == expected
-
-
-def test_the_gpus_are_shared_out(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = environments(monkeypatch, 3, gpus=["4", "GPU-b"])
-    assert [own["CUDA_VISIBLE_DEVICES"] for own in found] == ["4", "GPU-b", "4"]
-    assert environments(monkeypatch, 1, gpus=["4", "5"]) == [{}]
-    assert environments(monkeypatch, 2, gpus=["4"]) == [{"OMP_NUM_THREADS": "1"}] * 2
+    assert len(launcher.lanes_for([["seed=1"]] * 9)) == expected
 
 
 @pytest.mark.parametrize(("listed", "expected"), [
@@ -395,8 +385,6 @@ def test_the_gpus_are_shared_out(monkeypatch):
 ])  # fmt: skip
 def test_the_gpus_that_may_be_used(monkeypatch, listed, expected):
     import torch
-
-    from fmbench.launch import lanes
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter(["/dev/nvidia0"]))
@@ -412,26 +400,21 @@ def test_the_gpus_that_may_be_used(monkeypatch, listed, expected):
     (["device=cuda:1"], False),
 ])  # fmt: skip
 def test_gpus_that_runs_name_are_not_hidden_from_them(monkeypatch, overrides, shared):
-    from fmbench.launch import lanes
-    from fmbench.launch.processes import ProcessLauncher
-
     monkeypatch.setattr(lanes, "visible_gpus", lambda: ["0", "1"])
     launcher = ProcessLauncher(n_jobs=2)
     launcher.config = OmegaConf.create({"device": "auto"})
-    first, second = launcher._lanes_for([overrides] * 5).lanes
+    first, second = launcher.lanes_for([overrides] * 5)
     assert (first.environment.get("CUDA_VISIBLE_DEVICES") == "0") == shared
     assert (second.environment.get("CUDA_VISIBLE_DEVICES") == "1") == shared
 
 
 def test_the_lanes_outlive_a_launch_and_grow_with_the_next():
-    from fmbench.launch.processes import ProcessLauncher
-
     launcher = ProcessLauncher(n_jobs=3)
     launcher.config = OmegaConf.create({"device": "auto"})
-    lanes = launcher._lanes_for([["seed=1"]] * 2)
-    assert len(lanes.lanes) == 2
-    assert launcher._lanes_for([["seed=1"]]) is lanes
-    assert len(launcher._lanes_for([["seed=1"]] * 9).lanes) == 3
+    made = launcher.lanes_for([["seed=1"]] * 2)
+    assert len(made) == 2
+    assert launcher.lanes_for([["seed=1"]]) is made
+    assert len(launcher.lanes_for([["seed=1"]] * 9)) == 3
 
 
 def test_the_option_is_ours_and_keeps_its_keys(tmp_path):

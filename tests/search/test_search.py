@@ -387,7 +387,7 @@ def owner(folder: Path) -> int | None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_process_fails_its_own_trial(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    pytest.importorskip("joblib", reason="needs the extra joblib")
     process = by_two(tmp_path, "sweep.trials=4", "epochs=30")
     limit, killed = time.monotonic() + 100, None
     while killed is None:
@@ -407,7 +407,7 @@ def test_a_killed_process_fails_its_own_trial(tmp_path):
 
 @pytest.mark.slow
 def test_one_process_draws_the_trials_of_none(command, tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra joblib")
+    pytest.importorskip("joblib", reason="needs the extra joblib")
     assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median")[0] == 0
     one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=one"]
     assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median", *one)[0] == 0

@@ -55,7 +55,7 @@ def test_each_run_is_composed_once_and_each_combination_of_options_before(
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]])
 def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
     if launcher:
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        pytest.importorskip("joblib")
     kept = []
     original = GoingOn.launch
     monkeypatch.setattr(
