@@ -15,7 +15,9 @@ def main() -> None:
     stop_in_order()
     import_from_here()
     from fmbench.cli.main import main as command
+    from fmbench.tracking import mlflow_defaults
 
+    mlflow_defaults()
     command()
 
 

@@ -180,7 +180,7 @@ def _watch(config: DictConfig, context: Any) -> "Watch | None":
     """What a run of a search tells the search after each epoch; None in a grid."""
     if not is_search(context):
         return None
-    from fmbench.search.study import watch
+    from fmbench.search.pruning import watch
 
     folder = Path(context.runtime.cwd) / context.sweep.dir
     return watch(search_keys(config), folder, context.job.num, config.epochs)

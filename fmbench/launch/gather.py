@@ -27,6 +27,7 @@ from fmbench.core.console import logger, show_traceback
 from fmbench.core.errors import ConfigError, RunDiedError, installs
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested, listening
+from fmbench.tracking import mlflow_defaults
 
 log = logger("fmbench.launchers")
 
@@ -86,6 +87,7 @@ class Runs:
             Singleton.set_state(self.state)
             setup_globals()
             configuration.register()
+            mlflow_defaults()
             config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.num = number

@@ -12,31 +12,33 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, InstantiationException
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
-from fmbench.config.messages import Refusal, as_user_error
+from fmbench.config.messages import as_user_error
 from fmbench.config.sweep import search_keys
 from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError
 from fmbench.core.files import FolderLock, remove
-from fmbench.core.signals import StopRequested
 from fmbench.data.fashion_mnist import load
 from fmbench.data.splits import make_split
 from fmbench.launch.processes import ProcessLauncher
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import SEARCH_NAME
-from fmbench.search import best, sampler, study, written
-from fmbench.search.ledger import Ledger, job_of
+from fmbench.search import best, optuna_compat, sampler, study
+from fmbench.search.pruning import make_pruner
+from fmbench.search.study import SearchStudy, job_of
 
 log = logger("fmbench.config.sweep")
 
@@ -47,64 +49,66 @@ Drawn = tuple[Trial, list[str]]
 _LOOK, _LOOK_AT_MOST = 0.2, 5.0
 
 
-class Search(OptunaSweeperImpl):
+class Search:
     """A search, in the folder of its sweep.
 
     Args:
         sampler: Hydra's config of an Optuna sampler.
         params: what to search, as overrides.
-        custom_search_space: a function of the user's.
+        custom_search_space: a function of the user's, which sees config and trial.
+        hydra_context: of Hydra.
+        task_function: of a run.
+        config: of the sweep.
     """
 
     def __init__(
-        self, sampler: DictConfig, params: DictConfig | None, custom_search_space: str | None
+        self,
+        *,
+        sampler: DictConfig,
+        params: DictConfig | None,
+        custom_search_space: str | None,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
     ) -> None:
-        super().__init__(
-            sampler=None,
-            direction="maximize",
-            storage=None,
-            study_name=None,
-            n_trials=0,
-            n_jobs=1,
-            max_failure_rate=1.0,
-            custom_search_space=custom_search_space,
-            params=params,
-        )
-        self.sampler_config = sampler
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra gives, and a launcher that runs as many trials at once as are wanted."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.of_search = search_keys(config)
+        self.sampler_config, self.config = sampler, config
+        self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
+        target = {"_target_": custom_search_space, "_partial_": True}
+        self.extend = instantiate(target) if custom_search_space else None
+        self.loader = hydra_context.config_loader
+        self.keys = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
-        if self.of_search["jobs"] > 1 and hydra_compat.runs_in_turn(config.hydra.launcher):
-            self.launcher = ProcessLauncher(n_jobs=self.of_search["jobs"])
-            self.launcher.setup(
-                hydra_context=hydra_context, task_function=task_function, config=config
-            )
+        given: dict[str, Any] = {
+            "hydra_context": hydra_context, "task_function": task_function, "config": config
+        }  # fmt: skip
+        self.launcher: Launcher
+        if self.keys["jobs"] > 1 and hydra_compat.runs_in_turn(config.hydra.launcher):
+            self.launcher = ProcessLauncher(n_jobs=self.keys["jobs"])
+            self.launcher.setup(**given)
+        else:
+            self.launcher = Plugins.instance().instantiate_launcher(**given)
         if isinstance(self.launcher, ProcessLauncher):
-            self.launcher.at_once = self.of_search["jobs"]
+            self.launcher.at_once = self.keys["jobs"]
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Run trials until there are as many as were asked for, then look at the best.
+    def sweep(self, arguments: Sequence[str]) -> None:
+        """Run trials until there are as many as were asked for, then evaluate the best.
 
         Raises:
             UserError: the search cannot be, or its storage cannot be reached.
             StopRequested: the search was asked to stop; started again, it goes on.
         """
-        given = self._parse_sweeper_params_config() + arguments
         try:
-            self.space, self.fixed, self.deleted = hydra_compat.search_space(given)
+            space = hydra_compat.search_space([*self.params, *arguments])
         except (AssertionError, NotImplementedError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.params: {study.line(error)}") from error
+        self.space, self.fixed, self.deleted = space
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
         # Of this start, not of its trials, which may go on with another one.
         of_logger = [key for key in self.fixed if key.lstrip("+").partition(".")[0] == "logger"]
         self.logger = [f"{key}={self.fixed.pop(key)}" for key in of_logger]
-        if not self.space and self.custom_search_space_extender is None:
+        self.given = [*(f"{key}={value}" for key, value in self.fixed.items()), *self.deleted]
+        if not self.space and self.extend is None:
             raise ConfigError(
                 "hydra.sweeper.params: gives nothing to search; such as "
                 "'optimizer.lr=tag(log,interval(1e-3,0.1))' or batch_size=64,256"
@@ -116,7 +120,7 @@ class Search(OptunaSweeperImpl):
             raise ConfigError(f"hydra.sweeper.sampler: {study.line(cause)}") from error
         self._begin()
         try:
-            chosen = {job_of(trial) for trial in self.ledger.mine()}
+            chosen = {job_of(trial) for trial in self.study.mine()}
             for trials, first in self._batches():
                 self._run(trials, first)
                 chosen = self._tidy({*chosen, *range(first, first + len(trials))})
@@ -134,19 +138,15 @@ class Search(OptunaSweeperImpl):
         Raises:
             UserError: the search cannot be, or the folder holds another one.
         """
-        config = self._first_config()
-        pruner = study.make_pruner(
-            self.of_search["pruner"],
-            epochs=int(config["epochs"]),
-            trials=int(self.of_search["trials"]),
-        )
-        self.ledger = Ledger(self.of_search, self.folder, pruner)
+        config = resolve(self.loader.load_sweep_config(self.config, self.given))
+        trials = int(self.keys["trials"])
+        pruner = make_pruner(self.keys["pruner"], epochs=int(config["epochs"]), trials=trials)
+        self.study = SearchStudy(self.keys, self.folder, pruner)
         self.validation = self._validation(config)
         cells = sampler.cells(self.sampler_config, self.space)
-        trials = int(self.of_search["trials"])
         self.total = trials if cells is None else min(cells, trials)
         said = {
-            "objective": ", ".join(self.ledger.objectives),
+            "objective": ", ".join(self.study.objectives),
             **{key: distribution_to_json(value) for key, value in self.space.items()},
             **{
                 name: str(value)
@@ -156,8 +156,8 @@ class Search(OptunaSweeperImpl):
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }
-        if self.ledger.agree(said):
-            done = sum(trial.state.is_finished() for trial in self.ledger.trials())
+        if self.study.agree(said):
+            done = sum(trial.state.is_finished() for trial in self.study.trials())
             log.info("goes on with the search: %d of %d trials are done", done, self.total)
 
     # Trials
@@ -167,8 +167,8 @@ class Search(OptunaSweeperImpl):
 
         First those that an earlier start did not bring to an end, then new ones.
         """
-        at_once = self.of_search["jobs"]
-        left = list(enumerate(self.ledger.mine(TrialState.RUNNING)))
+        at_once = self.keys["jobs"]
+        left = list(enumerate(self.study.mine(TrialState.RUNNING)))
         for _, stretch in groupby(left, key=lambda pair: job_of(pair[1]) - pair[0]):
             trials = [trial for _, trial in stretch]
             for start in range(0, len(trials), at_once):
@@ -176,8 +176,8 @@ class Search(OptunaSweeperImpl):
                 for trial in batch:
                     self._wait_for(job_of(trial))
                 yield [self._drawn_before(trial) for trial in batch], job_of(batch[0])
-        while (room := self.total - self.ledger.drawn()) > 0:
-            first = self.ledger.next_job()
+        while (room := self.total - self.study.drawn()) > 0:
+            first = self.study.next_job()
             asked = [self._ask(first + place) for place in range(min(room, at_once))]
             drawn = [trial for trial in asked if trial is not None]
             if not drawn:
@@ -185,26 +185,29 @@ class Search(OptunaSweeperImpl):
             yield drawn, first
 
     def _ask(self, job: int) -> Drawn | None:
-        self._seed(len(self.ledger.trials()))
-        trial = self.ledger.ask(job, self.total)
+        self._seed(len(self.study.trials()))
+        trial = self.study.ask(job, self.total)
         return None if trial is None else (trial, self._draw(trial))
 
     def _drawn_before(self, trial: FrozenTrial) -> Drawn:
         """A trial that an earlier start has asked for, and drawn unless it was killed before."""
         self._seed(trial.number)
-        live = self.ledger.live(trial)
-        return live, self.ledger.overrides(trial) or self._draw(live)
+        live = optuna_compat.live(self.study.study, trial)
+        return live, trial.user_attrs.get(study.OVERRIDES) or self._draw(live)
 
     def _seed(self, number: int) -> None:
         """Have the sampler draw what it draws for this trial, whenever that is."""
-        stream = [number, *self.ledger.label.encode()]
-        self.ledger.study.sampler = sampler.make(self.sampler_config, self.space, stream)
+        stream = [number, *self.study.label.encode()]
+        self.study.study.sampler = sampler.make(self.sampler_config, self.space, stream)
 
     def _draw(self, trial: Trial) -> list[str]:
-        (drawn,) = self._configure_trials([trial], self.space, {}, [])
-        given = [f"{key}={value}" for key, value in self.fixed.items()]
-        overrides = [*drawn, *given, *self.deleted]
-        self.ledger.note(trial, overrides)
+        for name, distribution in self.space.items():
+            optuna_compat.suggest(trial, name, distribution)
+        if self.extend is not None:
+            self.extend(self.config, trial)
+        drawn = [f"{name}={value}" for name, value in trial.params.items()]
+        overrides = [*drawn, *self.given]
+        trial.set_user_attr(study.OVERRIDES, overrides)
         return overrides
 
     def _wait_for(self, job: int) -> None:
@@ -227,39 +230,27 @@ class Search(OptunaSweeperImpl):
         returns: Sequence[JobReturn | None] = [None] * len(trials)
         said: str | None = None
         try:
-            extra = self._extra(look=False)
+            extra = self._extra(evaluated=False)
             returns = self._launch([[*overrides, *extra] for _, overrides in trials], first)
         except HydraException as error:  # values that cannot be together end their own trial
             said = str(as_user_error(error) or error)
         for job, ((trial, _), returned) in enumerate(zip(trials, returns, strict=True), first):
             value = said if returned is None else hydra_compat.value(returned)
-            failure = self.ledger.tell(trial, job, value)
+            failure = self.study.tell(trial, job, value)
             if failure is not None:
                 log.warning("failed: %s", failure)
-        self._say_best()
+        best_ones = self.study.best()
+        if len(self.study.objectives) == 1 and best_ones:
+            (leader,) = best_ones
+            where = "" if self.study.best_here() else " of another search"
+            name = self.study.objectives[0]
+            log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
 
     def _launch(self, overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
-        assert self.launcher is not None
-        assert self.hydra_context is not None
-        assert self.config is not None
-        refuse_untrusted_runs(self.hydra_context.config_loader, self.config, overrides)
-        returns = self.launcher.launch(overrides, initial_job_idx=first)
-        for returned in returns:
-            # Of other processes these come home as values.
-            if isinstance(hydra_compat.value(returned), (Refusal, StopRequested)):
-                raise hydra_compat.value(returned)
-        return returns
+        refuse_untrusted_runs(self.loader, self.config, overrides)
+        return self.launcher.launch(overrides, initial_job_idx=first)
 
     # The end
-
-    def _say_best(self) -> None:
-        best_ones = self.ledger.best()
-        if len(self.ledger.objectives) > 1 or not best_ones:
-            return
-        (leader,) = best_ones
-        where = "" if self.ledger.best_here() else " of another search"
-        name = self.ledger.objectives[0]
-        log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
 
     def _tidy(self, jobs: set[int]) -> set[int]:
         """Remove the checkpoints of runs that are not among the best, and never will be again.
@@ -268,10 +259,10 @@ class Search(OptunaSweeperImpl):
             jobs: those that may have one.
 
         Returns:
-            The best, which keep theirs: they are to be looked at.
+            The best, which keep theirs: they are to be evaluated.
         """
-        chosen = {job_of(trial) for trial in self.ledger.best_here()}
-        over = {job_of(trial) for trial in self.ledger.mine() if trial.state.is_finished()}
+        chosen = {job_of(trial) for trial in self.study.best_here()}
+        over = {job_of(trial) for trial in self.study.mine() if trial.state.is_finished()}
         for job in (jobs & over) - chosen if "keep_checkpoint" not in self.fixed else ():
             folder = self.folder / str(job)
             if any((folder / name).exists() for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)):
@@ -281,19 +272,19 @@ class Search(OptunaSweeperImpl):
         return chosen
 
     def _conclude(self) -> None:
-        """Look at the best on the test set, once, and write down how to run it again.
+        """Evaluate the best on the test set, once, and write down how to run it again.
 
         Raises:
-            PartialResultsError: the look at one failed.
+            PartialResultsError: one could not be evaluated.
         """
-        for trial in self.ledger.best_here():
+        for trial in self.study.best_here():
             job = job_of(trial)
-            record = self.ledger.record(job)
+            record = self.study.record(job)
             if record is None or record.test_accuracy is None:
                 log.info("trial %d is among the best: a look at the test set", trial.number)
-                overrides = [*self.ledger.overrides(trial), *self._extra(look=True)]
+                overrides = [*trial.user_attrs[study.OVERRIDES], *self._extra(evaluated=True)]
                 self._launch([overrides], job)
-                record = self.ledger.record(job)
+                record = self.study.record(job)
             elif "keep_checkpoint" not in self.fixed:
                 with RunFolder(self.folder / str(job)) as folder:
                     folder.tidy(record)  # a start that was killed did not come to it
@@ -302,32 +293,19 @@ class Search(OptunaSweeperImpl):
                     f"{self.folder / str(job)}: could not be evaluated on the test set; the same "
                     "command with this sweep's folder tries again"
                 )
-        for trial in self.ledger.best_here()[:1]:
-            record = self.ledger.record(job_of(trial))
+        for trial in self.study.best_here()[:1]:
+            record = self.study.record(job_of(trial))
             assert record is not None
             best.write(self.folder, record, trial.number)
 
     def _write(self) -> None:
+        name = str(self.sampler_config._target_).rpartition(".")[2]
         try:
-            written.write(
-                self.ledger,
-                total=self.total,
-                pruner=self.of_search["pruner"],
-                sampler=self.sampler_config._target_.rpartition(".")[2],
-            )
+            self.study.write(total=self.total, pruner=self.keys["pruner"], sampler=name)
         except ValueError as error:  # a number that no report could show
             log.warning("no %s: %s", SEARCH_NAME, error)
 
     # What the runs of a search are given
-
-    def _first_config(self) -> dict[str, Any]:
-        assert self.hydra_context is not None
-        assert self.config is not None
-        given = [f"{key}={value}" for key, value in self.fixed.items()]
-        config = self.hydra_context.config_loader.load_sweep_config(
-            self.config, [*given, *self.deleted]
-        )
-        return resolve(config)
 
     def _validation(self, config: Mapping[str, Any]) -> int:
         """How many training images every run must set aside; 0 where its split does so itself."""
@@ -343,14 +321,14 @@ class Search(OptunaSweeperImpl):
         )
         return size
 
-    def _extra(self, *, look: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, who is told, a look at the test set.
+    def _extra(self, *, evaluated: bool) -> list[str]:
+        """Overrides of every trial: images to validate on, who is told, whether to test.
 
-        For one, nothing need be said; but until then there must be a checkpoint to look with.
+        A trial that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         """
         found = [f"data.split.validation={self.validation}"] if self.validation else []
         found += self.logger
-        if look:
+        if evaluated:
             return found
         if "keep_checkpoint" not in self.fixed:
             found.append("keep_checkpoint=true")

@@ -1,14 +1,19 @@
-"""The study of a search: where Optuna keeps it, and what a run tells it after each epoch.
+"""The study of a search: where Optuna keeps it, its trials, and what became of each.
+
+A study may be shared by several searches, each with a folder of its own; a trial says in whose
+folder its run is, and which number it has there.
 
 Imports Optuna, and through it much else: only the sweeper of a search and its runs come here.
 """
 
+import contextlib
 import math
 import random
 import sqlite3
 import time
 import warnings
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,30 +22,30 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from fmbench.config import objectives
 from fmbench.config.overrides import refuse_password
-from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, StorageError, one_line
-from fmbench.records.record import Record
-from fmbench.records.trials import DATABASE_NAME
-
-log = logger(__name__)
+from fmbench.core.files import write_whole
+from fmbench.records import trials as search_json
+from fmbench.records.folder import read_record
+from fmbench.records.record import COMPLETED, DIVERGED, PRUNED, RESULT_NAME, Record
+from fmbench.search import optuna_compat
 
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"
 
-#: What a trial says of its run: the sweep's folder, and the run's number in it.
+#: What a trial says of its run: the sweep's folder, the run's number in it, its overrides, the
+#: seconds of its training clock, and why it failed.
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
+OVERRIDES, SECONDS, ERROR = "fmbench.config.overrides", "fmbench.seconds", "fmbench.error"
 
-#: What a trial says of its end, where that was no good one.
-ERROR = "fmbench.error"
-
-#: What a trial says of the training clock of its run, in seconds.
-SECONDS = "fmbench.seconds"
+#: Where a study says what search it is of.
+_SEARCH = "fmbench"
 
 #: To open a database that others may be opening for the first time.
 _TRIES = 5
@@ -48,11 +53,20 @@ _TRIES = 5
 #: Seconds that a process waits for another one that writes to the same SQLite file.
 _PATIENCE = 60.0
 
-#: Of successive halving: one in so many goes on.
-_RATE = 4
+#: For so long another search may take to say that a trial is its own.
+_FRESH = timedelta(minutes=1)
+
+#: With fewer trials PED-ANOVA says nothing.
+_LEAST_TRIALS = 8
 
 #: What goes wrong between here and a database.
 FAULTS = (OptunaError, SQLAlchemyError, OSError)
+
+_STATES = {
+    TrialState.COMPLETE: search_json.COMPLETE,
+    TrialState.PRUNED: search_json.PRUNED,
+    TrialState.FAIL: search_json.FAILED,
+}
 
 
 def name(sweep: Mapping[str, Any], folder: Path) -> str:
@@ -87,12 +101,12 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
     try:
         if url is not None:
             return _shared(str(url))
-        return _own(folder.absolute() / DATABASE_NAME)
+        return _own(folder.absolute() / search_json.DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
         hidden = "@" in str(url) and "://" not in str(url)  # no URL, and a password perhaps
         raise ConfigError(f"sweep.storage{'' if hidden else f'={url}'}: {line(error)}") from error
     except FAULTS as error:
-        where = folder / DATABASE_NAME if url is None else "sweep.storage"
+        where = folder / search_json.DATABASE_NAME if url is None else "sweep.storage"
         raise StorageError(f"{where}: cannot be opened: {line(error)}") from error
 
 
@@ -122,59 +136,14 @@ def line(error: BaseException) -> str:
     return one_line(str(error), 300) or type(error).__name__
 
 
-def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
-    """What decides after each epoch but the last whether a run goes on.
-
-    - `median`: it must not be worse than the median of those before it, after the same epoch; the
-      first four trials go to their end.
-    - `halving`: after a quarter of the epochs the best quarter goes on (asynchronous successive
-      halving with the paper's rate; Li et al., "A System for Massively Parallel Hyperparameter
-      Tuning", 2020). There are so many cuts that four trials or more may be expected to be left:
-      of 64 trials the first is after a sixteenth, of 256 after a 64th. A quarter of the first three
-      is none of them, as in the paper, but in a search so small that too few would be left. The
-      last trial is not stopped where none has gone to its end, so that there is a best one.
-    - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
-      on (Li et al., "Hyperband", 2018).
-
-    Args:
-        kind: one of `fmbench.config.schema.PRUNERS`.
-        epochs: of a run.
-        trials: of the search.
-    """
-    if kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=0)
-    if kind == "halving":
-        return _Halving(epochs, trials)
-    if kind == "hyperband":
-        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
-            return optuna.pruners.HyperbandPruner(
-                min_resource=1, max_resource=epochs, reduction_factor=3
-            )
-    return optuna.pruners.NopPruner()
+def is_of(trial: FrozenTrial, folder: Path) -> bool:
+    """Whether a trial's run is in this sweep's folder."""
+    return trial.user_attrs.get(FOLDER) in ("", str(folder.absolute()))
 
 
-class _Halving(optuna.pruners.SuccessiveHalvingPruner):
-    """Successive halving that leaves somebody: see `make_pruner`."""
-
-    def __init__(self, epochs: int, trials: int) -> None:
-        cuts = 1
-        while _RATE ** (cuts + 2) <= trials:
-            cuts += 1
-        super().__init__(
-            # Rounded up: a cut just before the end would spare nothing and stop the best.
-            min_resource=-(-epochs // _RATE**cuts),
-            reduction_factor=_RATE,
-            bootstrap_count=_RATE - 1 if trials >= _RATE * (_RATE - 1) else 0,
-        )
-        self._trials = trials
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether a trial is to be given up."""
-        stopped = super().prune(study, trial)
-        if stopped and trial.number >= self._trials - 1:
-            complete = (TrialState.COMPLETE,)
-            return bool(study.get_trials(deepcopy=False, states=complete))
-        return stopped
+def job_of(trial: FrozenTrial) -> int:
+    """The number of a trial's run in its folder."""
+    return int(trial.user_attrs[JOB])
 
 
 def reached(record: Record, objective: str) -> float | None:
@@ -186,73 +155,240 @@ def reached(record: Record, objective: str) -> float | None:
     return float(found) if found is not None and math.isfinite(found) else None
 
 
-class Watch:
-    """Tells the study after each epoch how a run does, and asks whether it is to go on.
+class SearchStudy:
+    """The study of a search and its trials.
 
     Args:
-        trial: that the run is.
-        objective: that is looked at, of `fmbench.config.objectives.OF_AN_EPOCH`.
+        keys: of `sweep`.
+        folder: of the sweep.
+        pruner: of the study.
+
+    Raises:
+        ConfigError: the storage's URL is none.
+        StorageError: the storage cannot be reached, or the folder holds another sweep.
     """
 
-    def __init__(self, trial: Trial, objective: str) -> None:
-        self.trial = trial
-        self.objective = objective
-        # Epochs that a run went through before it was stopped; they are the same again.
-        frozen = trial.study._storage.get_trial(trial._trial_id)
-        self.known = set(frozen.intermediate_values)
+    def __init__(self, keys: Mapping[str, Any], folder: Path, pruner: BasePruner) -> None:
+        self.folder = folder
+        self.objectives = objectives.names(keys["objective"])
+        #: Where this search's runs are; its own database may be moved together with them.
+        self.label = str(folder.absolute()) if keys["storage"] else ""
+        used = any(folder.glob(f"*/{RESULT_NAME}"))
+        foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
+        # Before a database is made there, by which it would be taken for a search.
+        if used and not self.label and not (folder / search_json.DATABASE_NAME).exists():
+            raise foreign
+        storage = open_storage(keys, folder)
+        directions = [objectives.DIRECTIONS[name] for name in self.objectives]
+        try:
+            self.study = optuna.create_study(
+                study_name=name(keys, folder),
+                storage=storage,
+                pruner=pruner,
+                directions=[StudyDirection[direction.upper()] for direction in directions],
+                load_if_exists=True,
+            )
+        except FAULTS as error:
+            raise StorageError(f"sweep.storage: {line(error)}") from error
+        if used and not self.mine():
+            raise foreign
 
-    def __call__(self, epoch: int, record: Record) -> bool:
-        """Whether the run is to be given up.
-
-        A database that cannot be reached ends no run: it goes on without.
+    def agree(self, said: Mapping[str, str]) -> bool:
+        """See that the study is of this search, or make it so.
 
         Args:
-            epoch: that has ended, counted from 1.
-            record: of the run.
+            said: of the search: all that must be the same when it is resumed.
+
+        Returns:
+            Whether it is resumed.
+
+        Raises:
+            StorageError: the study is of another search.
         """
-        value = reached(record, self.objective)
-        if value is None:
+        before = self.study.user_attrs.get(_SEARCH)
+        if before is None:
+            self.study.set_user_attr(_SEARCH, dict(said))
             return False
-        try:
-            if epoch not in self.known:
-                self.trial.report(value, epoch)
-                self.known.add(epoch)
-            return epoch < record.epochs and self.trial.should_prune()
-        except FAULTS as error:
-            log.warning("the search is not told of epoch %d: %s", epoch, line(error))
+        for key in [*before, *said]:
+            if before.get(key) != said.get(key):
+                there, here = (each.get(key, "not set") for each in (before, said))
+                raise StorageError(
+                    f"{self.folder}: holds another search ({key} is {there} there and {here} "
+                    "here); take another folder, or another sweep.study"
+                )
+        if not self.label:
+            # Asked for when the process was killed, before it could say whose the trial is.
+            for trial in self.trials(TrialState.RUNNING):
+                if FOLDER not in trial.user_attrs:
+                    self._adopt(optuna_compat.live(self.study, trial), self.next_job())
+        return True
+
+    # Trials
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """All trials, of all searches that share the study; of some states, if given."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def mine(self, *states: TrialState) -> list[FrozenTrial]:
+        """Those whose runs are in this folder, by their numbers there."""
+        found = [trial for trial in self.trials(*states) if is_of(trial, self.folder)]
+        return sorted(found, key=job_of)
+
+    def drawn(self) -> int:
+        """How many trials there are, but for those whose search was killed as it asked for them."""
+        return sum(FOLDER in trial.user_attrs for trial in self.trials())
+
+    def next_job(self) -> int:
+        """The number of the next run in this folder."""
+        mine = self.mine()
+        return job_of(mine[-1]) + 1 if mine else 0
+
+    def ask(self, job: int, total: int) -> Trial | None:
+        """A new trial; None where other searches have just drawn the last ones."""
+        trial = self.study.ask()
+        if self.label and sum(self._counts(other, trial) for other in self.trials()) >= total:
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        self._adopt(trial, job)
+        return trial
+
+    def _counts(self, other: FrozenTrial, trial: Trial) -> bool:
+        """Whether a trial was drawn before this one, and is or will be somebody's."""
+        if other.number >= trial.number:
             return False
-
-
-def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watch | None:
-    """What a run of a search is to call after each epoch; None where nothing is to be told.
-
-    Args:
-        sweep: the keys of `sweep`, resolved.
-        folder: of the sweep.
-        job: the run's number in it.
-        epochs: of the run.
-    """
-    of_search = objectives.names(sweep["objective"])
-    if len(of_search) > 1 or of_search[0] not in objectives.OF_AN_EPOCH:
-        return None
-    try:
-        study = optuna.load_study(
-            study_name=name(sweep, folder),
-            storage=open_storage(sweep, folder),
-            # Its values are drawn by now; the search's own sampler would draw once more.
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=make_pruner(sweep["pruner"], epochs=epochs, trials=sweep["trials"]),
+        started = other.datetime_start
+        fresh = (
+            other.state == TrialState.RUNNING
+            and started is not None
+            and datetime.now() - started < _FRESH  # noqa: DTZ005 - as Optuna has it
         )
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        found = next((trial for trial in running if is_of(trial, folder, job)), None)
-        return None if found is None else Watch(Trial(study, found._trial_id), of_search[0])
-    except (KeyError, StorageError, *FAULTS) as error:
-        log.warning("the search is not told of this run: %s", line(error))
-        return None
+        return fresh or FOLDER in other.user_attrs
+
+    def _adopt(self, trial: Trial, job: int) -> None:
+        trial.set_user_attr(JOB, job)
+        trial.set_user_attr(FOLDER, self.label)
+
+    def record(self, job: int) -> Record | None:
+        """The record of a run; None where it cannot be read."""
+        try:
+            return read_record(self.folder / str(job))
+        except (OSError, ValueError):
+            return None
+
+    def tell(self, trial: Trial, job: int, returned: object) -> str | None:
+        """Tell the study what became of a trial, by the record of its run.
+
+        A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
+        look where the loss is no number again and again.
+
+        Args:
+            trial: that has ended.
+            job: the number of its run.
+            returned: what its launcher gave for it.
+
+        Returns:
+            Why it failed; None where it did not.
+        """
+        record, failure = self.record(job), None
+        state, values = TrialState.FAIL, None
+        if record is not None and record.status == COMPLETED:
+            found = [reached(record, name) for name in self.objectives]
+            known = [each for each in found if each is not None]
+            if len(known) == len(found):
+                state, values = TrialState.COMPLETE, known
+        elif record is not None and record.status == PRUNED:
+            state = TrialState.PRUNED
+        if record is not None:
+            trial.set_user_attr(SECONDS, record.seconds["train"])
+        if state == TrialState.FAIL:
+            said = record.error if record is not None else None
+            failure = said or " ".join(str(returned or "it left no record").split())
+            trial.set_user_attr(ERROR, failure)
+            if record is not None and record.status == DIVERGED and len(self.objectives) == 1:
+                state = TrialState.PRUNED
+        # Optuna's sampler of a grid stops the study when all is drawn, which it may not do here.
+        with contextlib.suppress(RuntimeError):
+            self.study.tell(trial, values=values, state=state)
+        return failure
+
+    def best(self) -> list[FrozenTrial]:
+        """The best trial, or the Pareto front; empty where none has completed."""
+        if not self.trials(TrialState.COMPLETE):
+            return []
+        return [self.study.best_trial] if len(self.objectives) == 1 else self.study.best_trials
+
+    def best_here(self) -> list[FrozenTrial]:
+        """Those of the best whose runs are in this folder."""
+        return [trial for trial in self.best() if is_of(trial, self.folder)]
+
+    # What the report reads
+
+    def write(self, *, total: int, pruner: str, sampler: str) -> None:
+        """Write `search.json`: what the search has tried so far.
+
+        Args:
+            total: trials that were asked for.
+            pruner: one of `fmbench.config.schema.PRUNERS`.
+            sampler: the name of its class.
+
+        Raises:
+            StorageError: it cannot be written.
+            ValueError: a value is none that a report could show.
+        """
+        found = [trial for trial in self.trials() if FOLDER in trial.user_attrs]
+        # Another search may have ended a trial since.
+        complete = {trial.number for trial in found if trial.state == TrialState.COMPLETE}
+        search = search_json.Search(
+            study=self.study.study_name,
+            sampler=sampler,
+            pruner=pruner,
+            total=max(total, len(found)),
+            objectives=tuple(
+                search_json.Objective(name, objectives.DIRECTIONS[name]) for name in self.objectives
+            ),
+            trials=tuple(self._written(trial) for trial in found),
+            importances=self._importances(),
+            best=tuple(trial.number for trial in self.best() if trial.number in complete),
+        )
+        write_whole(self.folder / search_json.SEARCH_NAME, search.to_json().encode())
+
+    def _written(self, trial: FrozenTrial) -> search_json.Trial:
+        told, job = trial.user_attrs, str(trial.user_attrs[JOB])
+        # One that diverged is pruned to Optuna.
+        state = (
+            search_json.FAILED if ERROR in told else _STATES.get(trial.state, search_json.RUNNING)
+        )
+        return search_json.Trial(
+            number=trial.number,
+            state=state,
+            parameters={key: _plain(value) for key, value in trial.params.items()},
+            values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+            reports=dict(trial.intermediate_values),
+            folder=job if is_of(trial, self.folder) else str(Path(told[FOLDER], job)),
+            seconds=told.get(SECONDS),
+            error=told.get(ERROR),
+        )
+
+    def _importances(self) -> dict[str, float] | None:
+        """The share of each parameter in the changes of the first objective, by PED-ANOVA.
+
+        Watanabe, Bansal and Hutter, "PED-ANOVA", 2023. None where there are too few trials.
+        """
+        if len(self.trials(TrialState.COMPLETE)) < _LEAST_TRIALS:
+            return None
+        several = len(self.objectives) > 1
+        try:
+            with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+                shares = optuna.importance.get_param_importances(
+                    self.study, target=(lambda trial: trial.values[0]) if several else None
+                )
+        except (RuntimeError, ValueError):  # a parameter that never moved, or was not in all trials
+            return None
+        return {key: float(value) for key, value in shares.items()} or None
 
 
-def is_of(trial: FrozenTrial, folder: Path, job: int | None = None) -> bool:
-    """Whether a trial's run is in this sweep's folder, and has this number there."""
-    told = trial.user_attrs
-    here = told.get(FOLDER) in ("", str(folder.absolute()))
-    return here and (job is None or told.get(JOB) == job)
+def _plain(value: Any) -> Any:
+    """A value as a person writes it: texts come with the quotes that the command line needs."""
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value

@@ -32,6 +32,14 @@ _USER = re.compile(r"://[^/\s@]*@")
 #: Where MLflow looks for its server.
 SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 
+#: How MLflow behaves in fmbench's own processes unless the user has set it: it reports no usage to
+#: its makers, and does not hold a run up for minutes when its server is gone.
+MLFLOW_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
 #: A line of `history.jsonl`.
 Line = Mapping[str, Any]
 
@@ -100,6 +108,12 @@ class Tracking:
     def _safely(self, call: Callable[[], None]) -> None:
         if not _safely(self.logger["name"], call):
             self._close()
+
+
+def mlflow_defaults() -> None:
+    """Set `MLFLOW_DEFAULTS` for this process, which must be fmbench's own, and those it starts."""
+    for name, value in MLFLOW_DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def _safely(name: str, call: Callable[[], None]) -> bool:

@@ -34,14 +34,6 @@ LOCK_NAME = ".mlflow.lock"
 #: Seconds to wait for it, and for another run's writing; the tables take about five.
 _PATIENCE = 60.0
 
-#: What MLflow is told unless the user has told it something else: to report no usage to its makers,
-#: and not to hold a run up for minutes when its server is gone.
-_MANNERS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-
 #: MLflow's words for how a run has ended.
 _STATUS = {
     COMPLETED: "FINISHED",
@@ -50,6 +42,9 @@ _STATUS = {
     INTERRUPTED: "KILLED",
     PRUNED: "KILLED",
 }
+
+#: They say in many lines what is said in one here.
+_LOGGERS = ("mlflow", "alembic", "urllib3")
 
 #: A metric's name, its step and its value.
 Point = tuple[str, int, float]
@@ -107,11 +102,11 @@ class MLflow:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        with _manners():
-            import mlflow
+        import mlflow
+
         self.entities = mlflow.entities
-        with _manners():  # once more: the import turns its loggers up
-            where = os.environ.get(SERVER_VARIABLE) or _database(self.base)
+        where = os.environ.get(SERVER_VARIABLE) or _database(self.base)
+        with silenced(*_LOGGERS):  # after the import, which turns them up
             if where.startswith("http"):
                 self.client = mlflow.MlflowClient(tracking_uri=where)
             else:
@@ -179,13 +174,13 @@ class MLflow:
 
     def epoch(self, line: Line) -> None:
         """Write an epoch's numbers."""
-        with _manners():
+        with silenced(*_LOGGERS):
             self._log(_points(line))
         self.step += 1
 
     def end(self, record: Record) -> None:
         """Write how the run has ended."""
-        with _manners():
+        with silenced(*_LOGGERS):
             # A completed run may take its look at the test set later: what it changes counts.
             values = {f"final_{name}": value for name, value in final(record).items()}
             self._log(
@@ -252,16 +247,3 @@ def _alone(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             lock.release()
-
-
-@contextmanager
-def _manners() -> Iterator[None]:
-    """See to it that MLflow is quiet, reports to nobody, and gives up in time."""
-    missing = {name: value for name, value in _MANNERS.items() if name not in os.environ}
-    os.environ |= missing
-    try:
-        with silenced("mlflow", "alembic", "urllib3"):
-            yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)

@@ -1,13 +1,13 @@
 """TensorBoard: event files in `tensorboard/` of the run folder."""
 
-import threading
+import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import Status
@@ -16,7 +16,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
     SessionEndInfo,
     SessionStartInfo,
 )
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.plugins.text.metadata import create_summary_metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from fmbench.records.record import COMPLETED, FINAL, TENSORBOARD_NAME, Record
 from fmbench.tracking import Line, final, settings, silenced
@@ -29,7 +31,8 @@ class TensorBoard:
     """Writes scalars, and settings and status for the HParams page.
 
     TensorBoard keeps scalars as float32. A start of the run writes a file of its own, which opens
-    with the step from which on earlier files do not count any more.
+    with the step from which on earlier files do not count any more. The file is written here, not
+    by PyTorch's writer, whose thread prints its errors as tracebacks.
 
     Args:
         folder: of the run.
@@ -38,24 +41,23 @@ class TensorBoard:
     def __init__(self, folder: Path) -> None:
         self.path = folder / TENSORBOARD_NAME
         self.step = 0  # epochs that it has been told of
-        self.writer: Any = None
-        self.threads: set[threading.Thread] = set()  # the writer's
-        self.before: frozenset[threading.Thread] | None = None  # those before it, while it opens
-        self.others_hook = threading.excepthook
+        self.writer: RecordWriter | None = None
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Open a file; write what earlier ones lack of the epochs so far."""
         held = self._held()
         kept = next((place for place in range(len(history)) if place not in held), len(history))
         fresh = not self._files()
-        self.before = frozenset(threading.enumerate())
-        threading.excepthook = self._hook
-        self.writer = SummaryWriter(str(self.path), purge_step=None if fresh else kept)
-        self.threads, self.before = set(threading.enumerate()) - self.before, None
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"{_PREFIX}{int(time.time()):010d}.{os.getpid()}"
+        self.writer = RecordWriter(path.open("xb"))
+        self._write(file_version="brain.Event:2")
         if fresh:  # of several only the first would count
             self._write_session(record)
+        else:
+            self._write(step=kept, session_log=SessionLog(status=SessionLog.START))
         for line in history[kept:]:
-            self._write(line)
+            self._write_line(line)
         self.step = len(history)
         self.writer.flush()
 
@@ -80,43 +82,34 @@ class TensorBoard:
 
     def epoch(self, line: Line) -> None:
         """Write an epoch's numbers, and have them on the disk."""
-        self._write(line)
+        assert self.writer is not None
+        self._write_line(line)
         self.step += 1
         self.writer.flush()
 
-    def _write(self, line: Line) -> None:
-        for name, value in line.items():
-            if name != "epoch":
-                self.writer.add_scalar(_tag(name), value, line["epoch"])
-
     def end(self, record: Record) -> None:
-        """Write how the run has ended, and close the file."""
+        """Write how the run has ended."""
         for name, value in final(record).items():
-            self.writer.add_scalar(f"final/{name}", value, self.step)
+            self._write_value(f"final/{name}", self.step, simple_value=value)
         status = f"{record.status}: {record.error}" if record.error else record.status
-        self.writer.add_text("status", status, self.step)
+        self._write_value(
+            "status/text_summary",
+            self.step,
+            metadata=create_summary_metadata(None, None),
+            tensor=make_tensor_proto([status]),
+        )
         if record.status in FINAL:
             good = record.status == COMPLETED
             status_info = SessionEndInfo(
                 status=Status.Value("STATUS_SUCCESS" if good else "STATUS_FAILURE"),
                 end_time_secs=time.time(),
             )
-            self._add(metadata.SESSION_END_INFO_TAG, session_end_info=status_info)
-        self.writer.flush()
+            self._write_hparams(metadata.SESSION_END_INFO_TAG, session_end_info=status_info)
 
     def close(self) -> None:
-        """Close the file, as far as that is possible."""
+        """Close the file."""
         if self.writer is not None:
-            with suppress(Exception):
-                self.writer.close()
-        if threading.excepthook == self._hook:
-            threading.excepthook = self.others_hook
-
-    def _hook(self, error: threading.ExceptHookArgs) -> None:
-        """Say nothing of the writer's thread, whose error `flush` raises once more."""
-        opening = self.before is not None and error.thread not in self.before
-        if not opening and error.thread not in self.threads:
-            self.others_hook(error)
+            self.writer.close()
 
     def _write_session(self, record: Record) -> None:
         """Write the settings.
@@ -132,15 +125,26 @@ class TensorBoard:
                 start.hparams[name].string_value = value
             else:
                 start.hparams[name].number_value = value
-        self._add(metadata.SESSION_START_INFO_TAG, session_start_info=start)
+        self._write_hparams(metadata.SESSION_START_INFO_TAG, session_start_info=start)
 
-    def _add(self, tag: str, **content: Any) -> None:
+    def _write_hparams(self, tag: str, **content: Any) -> None:
         data = HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
         of_plugin = SummaryMetadata.PluginData(
             plugin_name=metadata.PLUGIN_NAME, content=data.SerializeToString()
         )
-        value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=of_plugin))
-        self.writer.file_writer.add_summary(Summary(value=[value]), 0)
+        self._write_value(tag, 0, metadata=SummaryMetadata(plugin_data=of_plugin))
+
+    def _write_line(self, line: Line) -> None:
+        for name, value in line.items():
+            if name != "epoch":
+                self._write_value(_tag(name), line["epoch"], simple_value=value)
+
+    def _write_value(self, tag: str, step: int, **content: Any) -> None:
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, **content)]))
+
+    def _write(self, **content: Any) -> None:
+        assert self.writer is not None
+        self.writer.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 def _tag(name: str) -> str:

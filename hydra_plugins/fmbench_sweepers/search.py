@@ -1,34 +1,22 @@
-"""Searches: Hydra's Optuna sweeper, which goes on after a stop and outlives a trial that fails."""
+"""`hydra/sweeper=optuna`, where Hydra discovers it."""
 
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """The door to `_search.Search`: Hydra imports every plugin to know its name, Optuna with it.
+    """A search; see `fmbench.search.loop.Search`, which is imported only when one starts."""
 
-    Args:
-        sampler: Hydra's config of an Optuna sampler.
-        params: what to search, as overrides.
-        custom_search_space: a function of the user's, which see in Hydra's Optuna sweeper.
-    """
+    def __init__(self, **options: Any) -> None:
+        self.options = options
 
-    def __init__(
-        self, sampler: DictConfig, params: DictConfig | None, custom_search_space: str | None
-    ) -> None:
+    def setup(self, **given: Any) -> None:
+        """Take what Hydra gives."""
         from fmbench.search.loop import Search
 
-        self.search = Search(sampler, params, custom_search_space)
+        self.search = Search(**self.options, **given)
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra gives."""
-        self.search.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-
-    def sweep(self, arguments: list[str]) -> Any:
+    def sweep(self, arguments: list[str]) -> None:
         """Run the search."""
         self.search.sweep(arguments)

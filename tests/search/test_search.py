@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from fmbench.core.files import LOCK_NAME
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
-from fmbench.search import best, study
+from fmbench.search import best, pruning, study
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -342,7 +342,7 @@ def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
         def report(self, value, step):
             raise OperationalError("report", {}, Exception("server closed the connection"))
 
-    watch = study.Watch.__new__(study.Watch)
+    watch = pruning.Watch.__new__(pruning.Watch)
     watch.trial, watch.objective, watch.known = Gone(), "validation_accuracy", set()
     record = Record.__new__(Record)
     record.validation_accuracy, record.epochs = 0.5, 3
@@ -488,7 +488,7 @@ def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
 
 @pytest.mark.parametrize(("trials_in_all", "first_goes_on"), [(11, True), (12, False)])
 def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on):
-    pruner = study.make_pruner("halving", epochs=4, trials=trials_in_all)
+    pruner = pruning.make_pruner("halving", epochs=4, trials=trials_in_all)
     searched = optuna.create_study(direction="maximize", pruner=pruner)
     went_on = []
     for value in (0.5, 0.6, 0.4, 0.7, 0.65, 0.3, 0.2, 0.69):
@@ -508,7 +508,7 @@ def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on
     ],
 )  # fmt: skip
 def test_halving_cuts_so_often_that_some_are_left(epochs, trials_in_all, cuts):
-    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    pruner = pruning.make_pruner("halving", epochs=epochs, trials=trials_in_all)
     searched = optuna.create_study(direction="maximize", pruner=pruner)
     stopped = set()
     for number in range(trials_in_all):
@@ -530,7 +530,7 @@ def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
     values = random.Random(seed).sample(range(1000), trials_in_all)
     if seed == 0:
         values.sort(reverse=True)  # the worst there is: the best come first, where none goes on
-    pruner = study.make_pruner("halving", epochs=epochs, trials=trials_in_all)
+    pruner = pruning.make_pruner("halving", epochs=epochs, trials=trials_in_all)
     searched = optuna.create_study(direction="maximize", pruner=pruner)
     spent, ended = 0, 0
     for value in values:

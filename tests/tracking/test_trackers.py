@@ -4,6 +4,7 @@ It is compared with the run's history, also where runs are stopped and go on, an
 fail.
 """
 
+import ast
 import json
 import os
 import random
@@ -67,6 +68,8 @@ def _here(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         monkeypatch.delenv(name)
+    for name, value in tracking.MLFLOW_DEFAULTS.items():
+        monkeypatch.setenv(name, value)
     if "mlflow" in request.node.keywords and find_spec("mlflow"):
         shutil.copy(request.getfixturevalue("tables"), tmp_path)
 
@@ -550,15 +553,18 @@ def test_the_server_is_the_one_of_the_environment(monkeypatch):
         assert there.execute("select status from runs").fetchall() == [("FINISHED",)]
 
 
-@only("mlflow")
-def test_mlflow_reports_to_nobody():
-    from fmbench.tracking.mlflow import _manners
-
-    with _manners():
-        from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
-
-        assert MLFLOW_DISABLE_TELEMETRY.get()
-    assert "MLFLOW_DISABLE_TELEMETRY" not in os.environ
+def test_mlflow_reports_to_nobody_in_processes_of_our_own(tmp_path):
+    """Unless the user said otherwise; `fmbench.run` leaves it to the program that calls it."""
+    script = (
+        "import os, fmbench.__main__, fmbench.cli.main as cli; "
+        "cli.main = lambda: print({k: v for k, v in os.environ.items() if k[:7] == 'MLFLOW_'}); "
+        "fmbench.__main__.main()"
+    )
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    given = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+    environment = {**bare, **given, "PYTHONPATH": str(CHECKOUT)}
+    said = subprocess.check_output([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    assert ast.literal_eval(said.decode()) == {**tracking.MLFLOW_DEFAULTS, **given}
 
 
 @only("mlflow")
