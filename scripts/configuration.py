@@ -14,6 +14,7 @@ ROLES = {
     "result": "the result",
     "hardware": "the hardware",
     "kept": "what is kept",
+    "sweep": "no part of the run",
     "around": "no part of the run",
 }
 

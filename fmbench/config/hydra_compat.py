@@ -171,7 +171,12 @@ def file_being_written(error: BaseException) -> Path | None:
     return None
 
 
-# Hydra's Optuna sweeper
+# Sweepers
+
+
+def params(sweeper: BasicSweeper) -> list[str]:
+    """What the config of a grid sweeps, as overrides."""
+    return sweeper._parse_config()
 
 
 def search_space(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

@@ -19,7 +19,8 @@ Role = Literal[
     "result",  # what is computed: part of a run's key, so that another value is another row
     "hardware",  # where and how it is computed: in a record's fingerprint, a row of its own too
     "kept",  # what is evaluated and kept of a run: recorded, but no part of a row
-    "around",  # the sweep around the run, who else is told, where files lie: not recorded
+    "sweep",  # the sweep around the run: one value for all of its runs, not recorded
+    "around",  # who else is told, where files lie: not recorded
 ]
 
 #: At a millisecond each they take eleven days.
@@ -55,6 +56,7 @@ class Key:
         role: what it decides.
         resumes: whether it may be another when an interrupted run goes on.
         repeats: whether the runs of one row differ in it.
+        in_trials: the value that a search gives it in its trials; an ellipsis where it gives none.
         neutral: of a key that was added after records were written: the value at which a run
             computes what it computed before there was the key. At this value it is left out of a
             run's key, so that older records stay in their rows. It never changes, whatever the
@@ -72,6 +74,7 @@ class Key:
     role: Role
     resumes: bool = False
     repeats: bool = False
+    in_trials: Any = ...
     neutral: Any = ...
     least: float | None = None
     most: float | None = None
@@ -114,28 +117,28 @@ class Search:
     trials: int = _key(
         20,
         "of a search: trials in all; started again in its folder, it goes on to them",
-        "around",
+        "sweep",
         resumes=True,
         least=1,
     )
-    jobs: int = _key(1, "trials at once, a process each", "around", resumes=True, least=1)
+    jobs: int = _key(1, "trials at once, a process each", "sweep", resumes=True, least=1)
     pruner: str = _key(
         "none",
         "stops trials that promise little: none, median, halving (that of sweep=lr_batch), "
         "hyperband",
-        "around",
+        "sweep",
         resumes=True,
         allowed=PRUNERS,
     )
     objective: Any = _key(
         "validation_accuracy",
         "or validation_loss, parameters, flops, train_seconds; or a list of them",
-        "around",
+        "sweep",
     )
     storage: str | None = _key(
-        None, "URL of a database that several searches share; null: in its folder", "around"
+        None, "URL of a database that several searches share; null: in its folder", "sweep"
     )
-    study: str | None = _key(None, "the name of a shared search", "around")
+    study: str | None = _key(None, "the name of a shared search", "sweep")
 
 
 @dataclass
@@ -146,12 +149,14 @@ class Evaluation:
         None,
         "epochs between evaluations on the test set; null: none before the end",
         "kept",
+        in_trials=None,
         least=1,
     )
     test: str = _key(
         "end",
         "end: evaluate on the test set after the last epoch; never",
         "kept",
+        in_trials="never",
         allowed=TESTS,
     )
 
@@ -211,7 +216,11 @@ class Config:
         least=0,
     )
     keep_checkpoint: bool = _key(
-        False, "keep the last checkpoint of a run that has completed", "kept", resumes=True
+        False,
+        "keep the last checkpoint of a run that has completed",
+        "kept",
+        resumes=True,
+        in_trials=True,  # the best are evaluated on the test set with theirs
     )
     device: str = _key("auto", "auto, cpu, cuda, cuda:N", "hardware", resumes=True)
     precision: str = _key(
@@ -240,11 +249,11 @@ class Config:
     max_runs: int = _key(
         10_000,
         "a sweep of more runs is refused before it starts",
-        "around",
+        "sweep",
         resumes=True,
         least=1,
     )
-    sweep: Search = _key(Search, "the search around the runs", "around")
+    sweep: Search = _key(Search, "the search around the runs", "sweep")
     logger: Logger = _key(Logger, "what gets a run's numbers while it goes on", "around")
     # No knob: an experiment brings it, and a record has a field for it.
     reference: dict[str, Any] | None = _key(
@@ -334,10 +343,16 @@ DECIDING = tuple(
 )
 
 #: What a record leaves out.
-UNRECORDED = tuple(name for name, key in KEYS.items() if key.role == "around")
+UNRECORDED = tuple(name for name, key in KEYS.items() if key.role in ("sweep", "around"))
 
 #: The keys at the top that a record keeps.
-RECORDED = tuple(name for name, key in TOP.items() if key.role != "around")
+RECORDED = tuple(name for name, key in TOP.items() if key.role not in ("sweep", "around"))
+
+#: The keys at the top that have one value for a whole sweep.
+OF_SWEEPS = tuple(name for name, key in TOP.items() if key.role == "sweep")
+
+#: What a search sets in its trials for its own sake.
+IN_TRIALS = {name: key.in_trials for name, key in KEYS.items() if key.in_trials is not ...}
 
 #: What may be another when an interrupted run, or a search, goes on.
 MAY_CHANGE = tuple(name for name, key in TOP.items() if key.resumes)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench.config import objectives
 from fmbench.config.checks import GROUPS, check, resolve
 from fmbench.config.overrides import mended
+from fmbench.config.schema import OF_SWEEPS
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
 
@@ -110,9 +111,6 @@ def axes(config: DictConfig) -> list[Axis]:
     return list(found.values())
 
 
-#: Keys that are no part of a run: what a file may not set, it may not have a sweep set either.
-_OF_SWEEPS = ("sweep", "max_runs")
-
 #: What is typed for sweeps alone, and does nothing in a single run.
 _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
 
@@ -146,7 +144,7 @@ def _refuse_idle(config: DictConfig) -> None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     for override in parser.parse_overrides(typed(config)[1]):
         key = override.get_key_element().lstrip("+~").partition(".")[0]
-        if key in _OF_SWEEPS and override.is_sweep_override():
+        if key in OF_SWEEPS and override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: is one value of the whole sweep")
 
 
@@ -268,7 +266,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
         raise ConfigError(f"hydra.sweeper.params={params}: must be KEY: VALUES")
     for key in map(str, params):
         name = key.lstrip("+~").partition("@")[0]
-        if name.startswith("hydra") or name.partition(".")[0] in _OF_SWEEPS:
+        if name.startswith("hydra") or name.partition(".")[0] in OF_SWEEPS:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
         if name == "data.root":
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")

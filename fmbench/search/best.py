@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fmbench.config.checks import GROUPS
 from fmbench.config.overrides import mended
+from fmbench.config.schema import IN_TRIALS
 from fmbench.config.sources import MAX_BYTES
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core.files import make_folder, read_regular, write_whole
@@ -19,9 +20,6 @@ from fmbench.records.record import Record, recorded_overrides
 
 #: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
 BEST_NAME = Path("experiment") / "best.yaml"
-
-#: What a search sets for its own sake.
-_OF_SEARCHES = ("evaluation.every", "evaluation.test", "keep_checkpoint")
 
 
 def write(folder: Path, record: Record, number: int) -> Path:
@@ -103,7 +101,7 @@ def text(
                 experiments = [f"/experiment/{override.value()}"]
         elif key in GROUPS:
             options[f"override /{key}"] = str(override.value())
-        elif key not in _OF_SEARCHES:
+        elif key not in IN_TRIALS:
             _set(values, key.split("."), override.value())
     lines = [
         "# @package _global_",

@@ -1,12 +1,14 @@
-"""A grid that is started again in its folder: which of its runs are there, and which are left."""
+"""Grids of runs: Hydra's own sweeper, which resumes after a stop and computes nothing twice."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -14,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import hydra_compat
 from fmbench.config.checks import resolve
-from fmbench.config.messages import Refusal
 from fmbench.config.schema import MAY_CHANGE
+from fmbench.config.sweep import has_one_data_set
+from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError
-from fmbench.core.signals import StopRequested
 from fmbench.launch.processes import ProcessLauncher
 from fmbench.records.folder import as_computed, is_done, read_record
 from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
@@ -26,8 +28,62 @@ from fmbench.records.trials import DATABASE_NAME
 
 log = logger("fmbench.config.sweep")
 
+#: What is left out when configs are compared, and whether a record's is as it was computed.
+_WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
 
-class GoingOn(Launcher):
+
+class GridSweeper(hydra_compat.BasicSweeper):
+    """Hydra's basic sweeper, which starts only what has not completed in its folder before.
+
+    And composes every run's config only where it starts. The stock one composes them all
+    beforehand as well, to find those that cannot be. Values have been tried by then
+    (`fmbench.config.sweep.check_sweep`): to compose each combination of options once is enough.
+    """
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Take what Hydra gives; where runs differ in their data, faults of those are their own."""
+        if not has_one_data_set(config):
+            task_function = partial(task_function, same_data=False)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the grid, or what is left of it.
+
+        Raises:
+            StorageError: the folder holds runs of another sweep; nothing is written there.
+        """
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*hydra_compat.params(self), *arguments])
+        grid = list(chain.from_iterable(self.split_arguments(overrides, None)))
+        self.launcher = Resumed(self.launcher, self.hydra_context, self.config, grid)
+        return super().sweep(arguments)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose one run of each combination of options.
+
+        Raises:
+            HydraException: one cannot be composed.
+            ConfigError: the options of one set together what no config file may.
+        """
+        loader = self.hydra_context.config_loader
+        groups = {*self.config.hydra.runtime.choices, *loader.list_groups("")}
+        runs: dict[tuple[str, ...], Sequence[str]] = {}
+        for overrides in batch:
+            chosen = (text for text in overrides if _key(text).partition("/")[0] in groups)
+            runs.setdefault(tuple(chosen), overrides)
+        refuse_untrusted_runs(loader, self.config, runs.values())
+
+
+def _key(override: str) -> str:
+    """`data.split` of `+data.split@package=custom`."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+class Resumed(Launcher):
     """A launcher that starts what is left of a grid.
 
     A run is known by its config, not by its place: a grid may have got longer since.
@@ -124,10 +180,6 @@ class GoingOn(Launcher):
         return [_alone(returns[place]) for place in places]
 
 
-#: What is left out when configs are compared, and whether a record's is as it was computed.
-_WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
-
-
 class _Wanted(NamedTuple):
     """What is kept of a run's config: a grid may have ten thousand runs."""
 
@@ -185,13 +237,10 @@ def _digest(config: Mapping[str, Any], ignored: Sequence[str]) -> bytes:
 
 
 def _alone(returned: JobReturn) -> JobReturn:
-    """A run whose process died has ended itself alone; its sweeper would end with it."""
-    error = hydra_compat.value(returned)
-    if returned.status != JobStatus.FAILED:
-        return returned
-    if isinstance(error, (Refusal, StopRequested)):
-        raise error
-    if not isinstance(error, PartialResultsError):  # of a process that died its launcher has told
-        log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
-    returned.status, returned.return_value = JobStatus.COMPLETED, float("nan")
+    """A run whose process died ends itself alone; Hydra's sweeper would end with it."""
+    if returned.status == JobStatus.FAILED:
+        error = hydra_compat.value(returned)
+        if not isinstance(error, PartialResultsError):  # of a process that died gather has told
+            log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
+        returned.status, returned.return_value = JobStatus.COMPLETED, float("nan")
     return returned

@@ -327,9 +327,6 @@ class Search:
         A trial that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         """
         found = [f"data.split.validation={self.validation}"] if self.validation else []
-        found += self.logger
-        if evaluated:
-            return found
-        if "keep_checkpoint" not in self.fixed:
-            found.append("keep_checkpoint=true")
-        return [*found, "evaluation.every=null", "evaluation.test=never"]
+        own = {} if evaluated else schema.IN_TRIALS
+        found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
+        return [*found, *self.logger]

@@ -119,7 +119,7 @@ def the_usual_sweeper_has_the_steps_that_the_grid_changes():
     sweeper = hydra_compat.BasicSweeper(max_batch_size=None, params={"x": "1,2"})
     assert isinstance(sweeper, Sweeper)
     assert "self.validate_batch_is_legal(batch)" in inspect.getsource(type(sweeper).sweep)
-    return sweeper._parse_config() == ["x=1,2"] and callable(sweeper.split_arguments)
+    return hydra_compat.params(sweeper) == ["x=1,2"] and callable(sweeper.split_arguments)
 
 
 def a_config_that_cannot_be_written_is_named(monkeypatch):

@@ -1,13 +1,18 @@
 """Searches by Optuna: what they choose by, what they stop, and how they go on."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -15,9 +20,11 @@ import yaml
 from commands import CHECKOUT, TINY, compose, records
 from optuna.trial import TrialState
 
+from fmbench.cli import main as cli
 from fmbench.core.files import LOCK_NAME
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
+from fmbench.report import benchmark
 from fmbench.search import best, pruning, study
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -25,8 +32,31 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 #: Six trials of three epochs, over in a few seconds.
 SEARCH = [
     *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),
-    *("batch_size=choice(16,32)", "hydra.sweep.dir=here"),
+    *("batch_size=choice(16,32)", "sweep.pruner=none", "hydra.sweep.dir=here"),
 ]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder in which that search has run in one go in `here`, and what it said."""
+    folder = tmp_path_factory.mktemp("straight")
+    root = logging.getLogger()
+    before, out, err = list(root.handlers), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(benchmark, "figures", lambda *_: ())
+        patch.setattr(sys, "argv", ["fmbench", *SEARCH])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    root.handlers = before
+    return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture
+def begun(straight, tmp_path):
+    """That search in a folder of the test's own."""
+    shutil.copytree(straight.folder / "here", tmp_path / "here")
+    return straight
 
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -39,9 +69,8 @@ def states(folder: Path) -> list[str]:
     return [trial.state.name for trial in trials(folder)]
 
 
-def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, tmp_path):
-    status, out, err = command(*SEARCH, "sweep.pruner=none")
-    assert status == 0, err
+def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(straight):
+    tmp_path, out, err = straight.folder, straight.out, straight.err
     found = trials(tmp_path / "here")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
     for trial, record in zip(found, records(tmp_path), strict=True):
@@ -64,9 +93,7 @@ def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(command, 
     assert f"Best is {best} (" in out
 
 
-@pytest.mark.slow
-def test_the_best_run_is_an_experiment(command, tmp_path):
-    assert command(*SEARCH, "optimizer.weight_decay=0.01")[0] == 0
+def test_the_best_run_is_an_experiment(begun, command, tmp_path):
     (chosen,) = [r for r in records(tmp_path) if r["test_accuracy"] is not None]
     status, _, err = command("--config-dir", "here", "experiment=best", "hydra.run.dir=again")
     assert status == 0, err
@@ -146,26 +173,27 @@ def sorted_records(folder: Path) -> list[dict]:
     return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
 
 
-@pytest.mark.slow
-def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(command, tmp_path):
-    assert command(*SEARCH, "sweep.trials=3")[0] == 0
-    assert states(tmp_path / "here") == ["COMPLETE"] * 3
-    status, _, err = command(*SEARCH)
+def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(
+    straight, command, tmp_path
+):
+    assert command(*SEARCH, "sweep.trials=2")[0] == 0
+    assert states(tmp_path / "here") == ["COMPLETE"] * 2
+    status, _, err = command(*SEARCH, "sweep.trials=3")
     assert status == 0, err
-    assert "goes on with the search: 3 of 6 trials are done" in err
-    status, _, err = command(*SEARCH, "hydra.sweep.dir=straight")
-    assert status == 0
-    ours, straight = trials(tmp_path / "here"), trials(tmp_path / "straight")
-    assert [t.params for t in ours] == [t.params for t in straight]
-    assert [t.values for t in ours] == [t.values for t in straight]
-    assert len({t.params["optimizer.lr"] for t in ours}) == 6
-    # A finished one changes nothing.
-    records_before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
+    assert "goes on with the search: 2 of 3 trials are done" in err
+    ours, theirs = trials(tmp_path / "here"), trials(straight.folder / "here")[:3]
+    assert [t.params for t in ours] == [t.params for t in theirs]
+    assert [t.values for t in ours] == [t.values for t in theirs]
+    assert len({t.params["optimizer.lr"] for t in ours}) == 3
+
+
+def test_a_finished_search_changes_nothing(begun, command, tmp_path):
+    before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
     status, _, err = command(*SEARCH)
     assert status == 0
     assert "6 of 6 trials are done" in err
     assert "trial 0" not in err
-    assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == records_before
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == before
 
 
 @pytest.mark.slow
@@ -176,7 +204,6 @@ def test_a_search_without_validation_carves_some(command, tmp_path):
     assert [r["split"]["validation"] for r in records(tmp_path)] == [10, 10]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -186,19 +213,16 @@ def test_a_search_without_validation_carves_some(command, tmp_path):
         (["+model.width=8"], "model.width is not set there and 8 here"),
     ],
 )
-def test_another_search_is_refused_the_folder(command, tmp_path, changed, said):
-    assert command(*SEARCH, "sweep.trials=1", "sweep.pruner=none")[0] == 0
+def test_another_search_is_refused_the_folder(begun, command, tmp_path, changed, said):
     before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
-    status, _, err = command(*SEARCH, "sweep.pruner=none", *changed)
+    status, _, err = command(*SEARCH, *changed)
     assert status == 5
     assert err.startswith(f"fmbench: here: holds another search ({said}")
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == before
 
 
-@pytest.mark.slow
-def test_grids_and_searches_keep_out_of_each_others_folders(command, tmp_path):
-    assert command(*SEARCH, "sweep.trials=1")[0] == 0
-    grid = ["-m", *TINY, "epochs=1", "seed=0,1"]
+def test_grids_and_searches_keep_out_of_each_others_folders(begun, command, tmp_path):
+    grid = ["-m", *TINY, "epochs=1", "seed=0"]
     status, _, err = command(*grid, "hydra.sweep.dir=here")
     assert (status, "here: holds a search; take another folder" in err) == (5, True)
     assert command(*grid, "hydra.sweep.dir=grid")[0] == 0
@@ -210,8 +234,8 @@ def test_grids_and_searches_keep_out_of_each_others_folders(command, tmp_path):
 def test_trials_that_fail_end_themselves_alone(command, tmp_path):
     """One whose loss is NaN, one that raises, and those that do well."""
     given = ["optimizer.lr=choice(1e30,0.1)", "batch_size=choice(16,100000)"]
-    sampler = ["hydra/sweeper/sampler=grid", "sweep.trials=9", "sweep.pruner=none"]
-    status, _, err = command(*SEARCH[:-2], *given, *sampler, "hydra.sweep.dir=here")
+    sampler = ["hydra/sweeper/sampler=grid", "sweep.trials=9", "hydra.sweep.dir=here"]
+    status, _, err = command(*SEARCH[:-3], "sweep.pruner=none", *given, *sampler)
     assert status == 4, err
     found = trials(tmp_path / "here")
     # Optuna's samplers learn nothing from a failure, but that a place is bad where one is pruned.
@@ -228,7 +252,7 @@ def test_trials_that_fail_end_themselves_alone(command, tmp_path):
 
 
 def test_a_search_whose_trials_all_fail_says_so(command):
-    status, _, err = command(*SEARCH[:-2], "batch_size=choice(5000,6000)", "sweep.trials=2")
+    status, _, err = command(*SEARCH[:-3], "batch_size=choice(5000,6000)", "sweep.trials=2")
     assert status == 4
     assert "batch_size=5000: larger than the training part, 180 images" in err
     assert "0 of 2 trials ended well" in err
@@ -260,7 +284,7 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_a_search_killed_three_times_ends_with_its_total(command, tmp_path):
+def test_a_search_killed_three_times_ends_with_its_total(straight, command, tmp_path):
     folder = tmp_path / "here"
     for done in (1, 2, 4):  # trials at whose end, or soon after, it is killed
         process = start(tmp_path, *SEARCH)
@@ -276,11 +300,10 @@ def test_a_search_killed_three_times_ends_with_its_total(command, tmp_path):
     assert len(found) == len(left) == 6
     assert {t.state.name for t in found} <= {"COMPLETE", "PRUNED"}
     assert sorted(t.user_attrs[study.JOB] for t in found) == list(range(6))
-    status, _, _ = command(*SEARCH, "hydra.sweep.dir=straight")
-    for trial, straight in zip(found, trials(tmp_path / "straight"), strict=True):
-        assert trial.params == straight.params
-        assert trial.values == straight.values
-        assert trial.intermediate_values == straight.intermediate_values
+    for trial, other in zip(found, trials(straight.folder / "here"), strict=True):
+        assert trial.params == other.params
+        assert trial.values == other.values
+        assert trial.intermediate_values == other.intermediate_values
     assert not [*tmp_path.rglob("checkpoint*.pt")]
 
 
@@ -350,10 +373,8 @@ def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
     assert "the search is not told of epoch 1" in caplog.text
 
 
-@pytest.mark.slow
-def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
-    assert command(*SEARCH, "sweep.trials=1")[0] == 0
-    (record,) = records(tmp_path)
+def test_a_searchs_own_keys_are_no_part_of_its_runs(straight):
+    (record,) = (r for r in records(straight.folder) if r["test_accuracy"] is not None)
     assert "sweep" not in record["config"]
     assert not [text for text in record["overrides"] if text.startswith("sweep")]
     again = compose(*record["overrides"])
@@ -364,7 +385,7 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(command, tmp_path):
 
 def by_two(tmp_path: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *SEARCH, "sweep.jobs=2", "sweep.pruner=none", *arguments],
+        [sys.executable, "-m", "fmbench", *SEARCH, "sweep.jobs=2", *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdout=subprocess.DEVNULL,
@@ -406,12 +427,12 @@ def test_a_killed_process_fails_its_own_trial(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_draws_the_trials_of_none(command, tmp_path):
+def test_one_process_draws_the_trials_of_none(straight, command, tmp_path):
     pytest.importorskip("joblib", reason="needs the extra joblib")
-    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median")[0] == 0
-    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=one"]
-    assert command(*SEARCH, "sweep.trials=5", "sweep.pruner=median", *one)[0] == 0
-    for here, there in zip(trials(tmp_path / "here"), trials(tmp_path / "one"), strict=True):
+    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    assert command(*SEARCH, *one)[0] == 0
+    ours, theirs = trials(tmp_path / "here"), trials(straight.folder / "here")
+    for here, there in zip(ours, theirs, strict=True):
         assert (here.params, here.values, here.state) == (there.params, there.values, there.state)
         assert here.intermediate_values == there.intermediate_values
 
@@ -420,7 +441,7 @@ def test_one_process_draws_the_trials_of_none(command, tmp_path):
 def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"
-    shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both", "sweep.pruner=none"]
+    shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both"]
     both = [start(tmp_path, *SEARCH, *shared, f"hydra.sweep.dir={name}") for name in "ab"]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     found = optuna.load_study(study_name="both", storage=url).get_trials()
@@ -476,9 +497,7 @@ def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_pa
     assert record["test_accuracy"] is not None
 
 
-@pytest.mark.slow
-def test_a_foreign_search_hides_no_failures_of_a_grid(command, tmp_path):
-    assert command(*SEARCH, "sweep.trials=1")[0] == 0
+def test_a_foreign_search_hides_no_failures_of_a_grid(begun, command, tmp_path):
     (tmp_path / "grid").mkdir()
     (tmp_path / "here" / "search.json").rename(tmp_path / "grid" / "search.json")
     status, _, err = command("-m", *TINY, "optimizer.lr=0.1,1e30", "hydra.sweep.dir=grid")

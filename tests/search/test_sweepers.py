@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fmbench.cli import main as cli
 from fmbench.config import checks as configuration
-from fmbench.search.grid import GoingOn
+from fmbench.search.grid import Resumed
 from hydra_plugins.fmbench_sweepers.grid import GridSweeper
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -57,9 +57,9 @@ def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
     if launcher:
         pytest.importorskip("joblib")
     kept = []
-    original = GoingOn.launch
+    original = Resumed.launch
     monkeypatch.setattr(
-        GoingOn, "launch", lambda *given, **named: kept.extend(original(*given, **named)) or kept
+        Resumed, "launch", lambda *given, **named: kept.extend(original(*given, **named)) or kept
     )
     monkeypatch.chdir(tmp_path)
     arguments = ["fmbench", "-m", *TINY, "epochs=1", "seed=0,1", *launcher]
