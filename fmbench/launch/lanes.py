@@ -20,7 +20,6 @@ from joblib.externals.loky.backend.process import LokyProcess
 
 from fmbench.core import machine
 from fmbench.core.errors import RunDiedError
-from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import SIGNALS
 from fmbench.launch.worker import STOP, work
 
