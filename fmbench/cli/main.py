@@ -283,22 +283,11 @@ def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
     """What a job is, as `fmbench.runs.run.execute` wants to know it."""
     refuse_variables(OmegaConf.create({"hydra": context}))
     resolved = configuration.resolve(config)
-    given = OmegaConf.to_container(context.overrides.task, resolve=False)
-    assert isinstance(given, list)
+    described = experiment.described(resolved, context)
     return {
         "config": resolved,
-        "choices": experiment.options(context),
-        "labels": experiment.labels(resolved, context),
-        "overrides": [*given, *experiment.options_of_sweep(context)],
-        "experiment": experiment.chosen(context, "experiment"),
-        "deviations": experiment.deviations(resolved, context),
+        "described": {**described, "runs_at_once": _runs_at_once(context)},
         "base": Path(context.runtime.cwd),
-        "runs_at_once": _runs_at_once(context),
-        "config_dirs": [
-            source.path
-            for source in context.runtime.config_sources
-            if source.schema == "file" and Path(source.path) != configuration.CONFIG_DIR
-        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run does otherwise than the experiment it was started from.
+"""How the config of a run was composed: the names it gives, how it differs from its experiment.
 
 A published figure belongs to its recipe. A run with fewer epochs is still worth a row, but the
 difference to the published accuracy would then say nothing.
@@ -19,7 +19,28 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import schema
 from fmbench.config.checks import CONFIG_DIR, GROUPS, resolve
 from fmbench.config.overrides import mended
-from fmbench.records.record import leaves
+from fmbench.records.record import leaves, recorded_overrides
+
+
+def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
+    """The fields of a record that say how the config was composed.
+
+    Args:
+        config: of the run, resolved.
+        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    """
+    names = labels(config, hydra)
+    if "name" in config["model"]:  # one option that stands for many models: torchvision
+        names["model"] += f"/{config['model']['name']}"
+    sources = hydra.runtime.config_sources
+    return {
+        **{name: names[name] for name in ("model", "augmentation", "optimizer", "scheduler")},
+        "choices": options(hydra),
+        "overrides": recorded_overrides([*_typed(hydra), *options_of_sweep(hydra)]),
+        "experiment": chosen(hydra, "experiment"),
+        "deviations": deviations(config, hydra),
+        "config_dirs": [source.path for source in sources if _is_own(source.schema, source.path)],
+    }
 
 
 def options(hydra: Any) -> dict[str, str]:
@@ -28,14 +49,9 @@ def options(hydra: Any) -> dict[str, str]:
 
 
 def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
-    """What tables call the model, the optimizer and the schedule: the option, as a rule.
+    """What tables call the option of each group; the arguments are those of `described`.
 
-    Where `_target_` is another than that of fmbench's option of the name, or of one's own option,
-    it is the target that was built.
-
-    Args:
-        config: of the run, resolved.
-        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    The option's name, or the target that was built, where `_target_` was overridden.
     """
     found = options(hydra)
     for group in ("model", "optimizer", "scheduler"):
@@ -50,17 +66,12 @@ def _target_of(name: str, group: str, option: str) -> Any:
     """The `_target_` of an option; None where that cannot be composed alone."""
     shipped = CONFIG_DIR / group / f"{option}.yaml"
     if shipped.is_file():
-        return _target_in(shipped)
+        return OmegaConf.select(OmegaConf.load(shipped), "_target_")
     try:
         alone = _loaded(name, mended([f"{group}={option}"]))
-        return OmegaConf.select(alone, f"{group}._target_")
     except (HydraException, OmegaConfBaseException):
         return None
-
-
-@lru_cache
-def _target_in(shipped: Path) -> Any:
-    return OmegaConf.select(OmegaConf.load(shipped), "_target_")
+    return OmegaConf.select(alone, f"{group}._target_")
 
 
 def chosen(hydra: Any, group: str) -> str | None:
@@ -72,12 +83,8 @@ def chosen(hydra: Any, group: str) -> str | None:
 def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
     """The overrides that lead from the experiment as published to this run.
 
-    The seed, the device and its settings, and how often the test set is looked at are no part of
-    a recipe.
-
-    Args:
-        config: of the run, resolved.
-        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    The seed, the device and its settings, and when the test set is evaluated are no part of a
+    recipe. The arguments are those of `described`.
 
     Returns:
         Such as ``["epochs=3", "model.width=16"]``; empty without an experiment.
@@ -86,7 +93,7 @@ def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
     if experiment is None:
         return []
     name = _shipped_with(config["reference"]) or experiment
-    published, there = _as_published(hydra.job.config_name, name)
+    published, there = _composed(hydra.job.config_name, [f"experiment={name}"])
     recipe, here = dict(_recipe(config)), options(hydra)
     found = [f"{group}={here[group]}" for group in GROUPS if here[group] != there[group]]
     for key in dict.fromkeys([*published, *recipe]):
@@ -110,9 +117,7 @@ def options_of_sweep(hydra: Any) -> list[str]:
     """
     if chosen(hydra, "sweep") is None:
         return []
-    typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    given = {text.partition("=")[0]: text for text in map(str, typed)}
+    given = {text.partition("=")[0]: text for text in _typed(hydra)}
     kept = [text for group, text in given.items() if group in {*GROUPS, "experiment"}]
     experiment = chosen(hydra, "experiment")
     found = [f"experiment={experiment}"] if experiment and "experiment" not in given else []
@@ -120,6 +125,12 @@ def options_of_sweep(hydra: Any) -> list[str]:
     taken = options(hydra)
     chose = [f"{name}={taken[name]}" for name in GROUPS if taken[name] != without[name]]
     return mended([*found, *chose])
+
+
+def _typed(hydra: Any) -> list[str]:
+    typed = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    return list(map(str, typed))
 
 
 @lru_cache
@@ -138,11 +149,6 @@ def _shipped_with(reference: Mapping[str, Any] | None) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _as_published(name: str, experiment: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The recipe of an experiment with nothing else overridden, and its options."""
-    return _composed(name, (f"experiment={experiment}",))
-
-
 def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The recipe that overrides make, and its options.
 
@@ -150,10 +156,7 @@ def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict
     of that name, and in a notebook a file may have been changed since.
     """
     loader = GlobalHydra.instance().config_loader()
-    own = any(
-        source.scheme() == "file" and Path(source.path) != CONFIG_DIR
-        for source in loader.get_sources()
-    )
+    own = any(_is_own(source.scheme(), source.path) for source in loader.get_sources())
     compose = _compose.__wrapped__ if own else _compose
     return compose(name, tuple(mended(overrides)))
 
@@ -162,6 +165,11 @@ def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict
 def _compose(name: str, overrides: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     composed = _loaded(name, overrides)
     return dict(_recipe(resolve(composed))), options(composed.hydra)
+
+
+def _is_own(scheme: str, path: str) -> bool:
+    """Whether options come from a folder of the user's."""
+    return scheme == "file" and Path(path) != CONFIG_DIR
 
 
 def _loaded(name: str, overrides: Sequence[str]) -> Any:

@@ -139,21 +139,9 @@ class Display:
 
 
 def epoch_line(epoch: Epoch, epochs: int, images: int) -> str:
-    """The metrics of an epoch in one line.
-
-    Args:
-        epoch: that has ended.
-        epochs: of the run.
-        images: in an epoch.
-    """
-    parts = [
-        f"epoch {epoch.epoch + 1}/{epochs}",
-        f"loss {epoch.train.loss:.4f}",
-        f"accuracy {epoch.train.accuracy:.2%}",
-    ]
-    if epoch.validation:
-        parts.append(f"validation {epoch.validation.accuracy:.2%}")
-    if epoch.test:
-        parts.append(f"test {epoch.test.accuracy:.2%}")
-    parts.append(f"{images / epoch.seconds:,.0f} images/s")
-    return "  ".join(parts)
+    """The metrics of one of so many epochs, of so many images each, in one line."""
+    parts = {"accuracy": epoch.train, "validation": epoch.validation, "test": epoch.test}
+    accuracies = [f"{name} {part.accuracy:.2%}" for name, part in parts.items() if part]
+    speed = f"{images / epoch.seconds:,.0f} images/s"
+    start = f"epoch {epoch.epoch + 1}/{epochs}  loss {epoch.train.loss:.4f}"
+    return "  ".join([start, *accuracies, speed])

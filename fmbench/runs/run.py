@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import math
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,6 @@ from fmbench.records.record import (
     PRUNED,
     Record,
     recorded_config,
-    recorded_overrides,
 )
 from fmbench.runs.checkpointing import METRICS, RunState, changed_since, now
 from fmbench.runs.memory import out_of_memory
@@ -70,14 +68,8 @@ class PrunedError(Exception):
 def execute(
     config: Mapping[str, Any],
     folder: Path,
+    described: Mapping[str, Any],
     *,
-    choices: Mapping[str, str],
-    labels: Mapping[str, str],
-    overrides: Sequence[str],
-    experiment: str | None = None,
-    deviations: Sequence[str] = (),
-    config_dirs: Sequence[str] = (),
-    runs_at_once: int | None = None,
     in_sweep: bool = False,
     shown: bool = True,
     watch: Watch | None = None,
@@ -91,13 +83,8 @@ def execute(
     Args:
         config: resolved, see `fmbench.config.checks`.
         folder: of the run; must not hold another one.
-        choices: the option taken from each group.
-        labels: what it is called in tables.
-        overrides: that make the run again.
-        experiment: the published row that it was started from.
-        deviations: what it does otherwise than that.
-        config_dirs: the user's folders that options could come from.
-        runs_at_once: of its sweep on this machine; None where that is not known.
+        described: the fields of the record that say how the run was started, as
+            `fmbench.runs.experiment.described` gives them.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         shown: whether to show the progress on standard error.
         watch: of a search.
@@ -112,9 +99,7 @@ def execute(
             exception says that it could not be written.
         Exception: whatever the model raised. The record says so, with status failed.
     """
-    record = _new_record(config, choices, labels, overrides)
-    record.experiment, record.deviations = experiment, list(deviations)
-    record.config_dirs, record.runs_at_once = list(config_dirs), runs_at_once
+    record = _new_record(config, described)
     tracking = Tracking(config["logger"], folder, base.absolute())
     with (
         settings_kept(),
@@ -145,33 +130,19 @@ def execute(
     return record
 
 
-def _new_record(
-    config: Mapping[str, Any],
-    choices: Mapping[str, str],
-    labels: Mapping[str, str],
-    overrides: Sequence[str],
-) -> Record:
-    """The record of a run that has not begun: what is known from the config alone."""
-    kept = recorded_config(config)
+def _new_record(config: Mapping[str, Any], described: Mapping[str, Any]) -> Record:
+    """The record of a run that has not begun: what is known before the images are read."""
+    kept, rate = recorded_config(config), config["optimizer"].get("lr")
+    name, split = config["data"]["name"], config["data"]["split"]
     # Until the images are read their names stand for them, so that no two runs share a key.
-    data, split_config = config["data"]["name"], json.dumps(config["data"]["split"], default=str)
-    key, row = keys(kept, data_sha256=data, split_hash=split_config)
-    model, split = labels.get("model", "?"), config["data"]["split"]["name"]
-    rate = config["optimizer"].get("lr")
-    if "name" in config["model"]:  # one option that stands for many models: torchvision
-        model = f"{model}/{config['model']['name']}"
+    key, row = keys(kept, data_sha256=name, split_hash=json.dumps(split, default=str))
     return Record(
         key=key,
         configuration=row,
         config=kept,
-        choices=dict(choices),
-        overrides=recorded_overrides(overrides),
-        model=model,
-        augmentation=labels.get("augmentation", "?"),
-        optimizer=labels.get("optimizer", "?"),
-        scheduler=labels.get("scheduler", "?"),
-        data={"name": data, "sha256": None},
-        split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
+        **described,
+        data={"name": name, "sha256": None},
+        split={"name": split["name"], "train": 0, "validation": 0, "test": 0, "hash": None},
         batch_size=config["batch_size"],
         learning_rate=float(rate) if isinstance(rate, int) else rate,
         epochs=config["epochs"],
@@ -357,14 +328,16 @@ class Run:
                 if epoch.answers is not None and epoch.epoch + 1 == epochs:
                     self._keep_predictions(epoch.answers, trainer)
                 if watch is not None and watch(epoch.epoch + 1, record):
-                    raise PrunedError(f"given up after epoch {epoch.epoch + 1} of {epochs}")
+                    raise PrunedError(
+                        f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
+                    )
                 state.after_epoch(history)
         self._keep_model(trainer)
         later = config["evaluation"]["test"] == "never"
         if config["keep_checkpoint"] and not state.save() and later:
             raise StorageError(
-                f"{state.folder.path}: the checkpoint that the look at the test set needs cannot "
-                "be written"
+                f"{state.folder.path}: the checkpoint that a later evaluation on the test set "
+                "needs cannot be written"
             )
 
     def _note_epoch(self, epoch: Epoch, history: Mapping[str, Any]) -> None:
@@ -379,7 +352,7 @@ class Run:
             record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
         clocks = trainer.clocks
         record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
-        if not math.isclose(clocks.train, 0):
+        if clocks.train:
             done = len(trainer.loader.labels) * (epoch.epoch + 1)
             record.images_per_second = done / clocks.train
 
@@ -389,19 +362,15 @@ class Run:
         Raises:
             StorageError: it kept no checkpoint, or the folder cannot be written to.
         """
-        state, record, trained, trainer = (
-            self.state,
-            self.record,
-            self.state.before,
-            self.state.trainer,
-        )
+        state, record, trainer = self.state, self.record, self.state.trainer
+        trained = state.before
         assert trained is not None
         assert trainer is not None
         assert trainer.test is not None
         if state.checkpoint is None:
             raise StorageError(
-                f"{state.folder.path}: the run has completed without a look at the test set, and "
-                "kept no checkpoint to look with (keep_checkpoint=true)"
+                f"{state.folder.path}: the run has completed without the test set, and kept no "
+                "checkpoint to evaluate now (keep_checkpoint=true)"
             )
         device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
         record.device, record.fingerprint = trained.device, trained.fingerprint
@@ -411,12 +380,10 @@ class Run:
         seconds = time.perf_counter() - start
         record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
         if changed:
-            record.evaluated = {
-                "at": now(), "device": device, "seconds": seconds, "changed": changed
-            }  # fmt: skip
-            log.warning(
-                "evaluated on %s: %s changed since it was trained", device, ", ".join(changed)
-            )
+            record.evaluated = {"at": now(), "device": device, "seconds": seconds}
+            record.evaluated["changed"] = changed
+            names = ", ".join(changed)
+            log.warning("evaluated on %s: %s changed since it was trained", device, names)
         else:  # the times of two machines have no sum
             for name in ("evaluate", "total"):
                 record.seconds[name] += seconds

@@ -489,7 +489,10 @@ def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_pa
     monkeypatch.setattr(RunState, "save", lambda self: False)
     status, _, err = command(*SEARCH, "sweep.trials=1")
     assert status == 5
-    assert "here/0: the checkpoint that the look at the test set needs cannot be written" in err
+    assert (
+        "here/0: the checkpoint that a later evaluation on the test set needs cannot be written"
+        in err
+    )
     monkeypatch.setattr(RunState, "save", save)
     status, _, err = command(*SEARCH, "sweep.trials=1")
     assert status == 0, err
