@@ -46,7 +46,7 @@ class RunState:
         record: brought up to date by `fmbench.runs.run` as the run goes on.
         folder: locked for this process.
         listener: notes the signals that ask the run to stop.
-        before: the record that the folder holds, where the run was started before.
+        before: the record that the folder holds of earlier starts; None once the run has resumed.
 
     Attributes:
         trainer: trains the model; None until it is built.
@@ -69,7 +69,6 @@ class RunState:
         self.trainer: Trainer | None = None
         self.checkpoint: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
-        self.resumed = before is None  # from here on `record` knows more than `before`
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -115,7 +114,7 @@ class RunState:
             restart |= self._resume_from(self.checkpoint["at"])
         self.folder.write_history(self.history)
         record.restarts.append(restart)
-        self.resumed = True
+        self.before = None  # from here on `record` knows more
         self.folder.write_record(record)  # that it was started again outlives a second kill
 
     def _resume_from(self, written_at: str) -> dict[str, Any]:
@@ -231,7 +230,7 @@ class RunState:
             StorageError: the folder cannot be written to.
         """
         record = self.record
-        if self.before is not None and not self.resumed:
+        if self.before is not None:
             record = replace(self.before, status=record.status, error=record.error)
         self.folder.write_record(record)
 
@@ -255,9 +254,7 @@ def _record(state: dict[str, Any]) -> Record:
     """The record in a checkpoint, whose fields are of the right kinds."""
     if re.fullmatch(r"[\dTZ:-]{20}", state["at"]) is None:
         raise DamagedError("its time is none")
-    values = json.loads(state["record"])
-    to_row(values)
-    json.dumps(values, allow_nan=False)  # parts of it get into the record of the run
+    to_row(json.loads(state["record"]))
     saved = Record.from_json(state["record"])
     for name in ("train", "evaluate", "total"):
         require_number(saved.seconds[name], f"record.seconds.{name}")

@@ -1,132 +1,30 @@
-"""A run that was stopped goes on to the bits of one that was not."""
+"""A run that was stopped resumes to the bits of one that was not."""
 
 import contextlib
-import io
-import itertools
 import json
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import CHECKOUT, TINY, fmbench, records
+from commands import records
+from stops import NEVER, RUN, asked_to_stop, names, result, run, stopped
 
 import fmbench as package
-from fmbench.cli.main import main
-from fmbench.cli.summary import stopped_line
-from fmbench.core import machine
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, FolderLock
-from fmbench.core.signals import SIGNALS, StopRequested
-from fmbench.records.folder import RunFolder
+from fmbench.core.signals import StopRequested
 from fmbench.runs import checkpointing
 from fmbench.runs import run as runs
-from fmbench.runs.checkpointing import RunState
 from fmbench.training.checkpoint import Checkpoints, read_state, write_state
-from fmbench.training.trainer import Trainer
-
-#: 200 images in batches of 64: four steps an epoch; 20 of them for validation, so that an epoch has
-#: a moment of evaluation in it.
-RUN = [*TINY, "epochs=3", "data.split.validation=20", "evaluation.every=1", "keep_model=true"]
-
-#: Where a look into the folder would tell a run that was stopped from one that was not.
-CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts")
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch, caplog):
-    monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO", logger="fmbench")
-    with pytest.MonkeyPatch.context() as trust:  # which tests do not undo
-        trust.setenv("FMBENCH_TRUST", "tutorials")
-        yield
-
-
-@contextlib.contextmanager
-def asked_to_stop(moment, number=signal.SIGTERM):
-    """Ask the run to stop at the n-th moment at which it may be, counted from 1."""
-    count = 0
-    between = RunState.after_batch
-
-    def counted(self):
-        nonlocal count
-        count += 1
-        if count == moment:
-            self.listener.asked = number
-        between(self)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(RunState, "after_batch", counted)
-        yield
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The folder of the runs that several tests begin with."""
-    return tmp_path_factory.mktemp("made")
-
-
-@pytest.fixture
-def whole(made):
-    """The folder of a run in one go; nobody may write there."""
-    if not (made / "whole").exists():
-        run(made / "whole")
-    return made / "whole"
-
-
-@pytest.fixture
-def stopped_run(made, tmp_path):
-    """A copy of a run that was stopped at the n-th moment, in the folder `run`."""
-
-    def copy(moment, *overrides):
-        folder = made / "_".join([str(moment), *overrides]).replace("=", "_")
-        if not folder.exists():
-            stopped(folder, moment, *overrides)
-        return Path(shutil.copytree(folder, tmp_path / "run"))
-
-    return copy
-
-
-def run(folder, *overrides):
-    return package.run([*RUN, f"hydra.run.dir={folder}", *overrides])
-
-
-def result(folder):
-    """All that a run left, but for its clocks and its log."""
-    record = json.loads((folder / "result.json").read_text("utf-8"))
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    for line in history:
-        del line["seconds"]
-    return (
-        {name: value for name, value in record.items() if name not in CLOCKS},
-        history,
-        (folder / "predictions.npy").read_bytes(),
-        (folder / "model.safetensors").read_bytes(),
-    )
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.name != ".hydra")
-
-
-def stopped(folder, moment, *overrides, number=signal.SIGTERM):
-    with asked_to_stop(moment, number), pytest.raises(StopRequested) as raised:
-        run(folder, *overrides)
-    assert raised.value.saved
-    return raised.value
-
-
-#: A moment that no run reaches.
-NEVER = -1
 
 OWN = ["~model.channels", "~model.classes"]
+
 
 CASES = {
     "lenet": ["model=lenet"],
@@ -145,6 +43,7 @@ CASES = {
     "a last batch that is joined": ["model._target_=tutorials.NormedMLP", *OWN,
                                     "data.train_size=213"],
 }  # fmt: skip
+
 
 #: Of these, the ones that each run of the fast tests makes.
 FEW = ("shakeshake", "adamw, augmentation", "onecycle", "a last batch that is joined")
@@ -182,59 +81,6 @@ def test_every_moment_of_a_run_is_one_to_go_on_from(whole, tmp_path):
             break
     assert starts > 4
     assert result(tmp_path / "again") == result(whole)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_each_signal_says_what_it_was(number, tmp_path):
-    stop = stopped(tmp_path / "run", 3, number=number)
-    assert stop.exit_status == 128 + number
-    assert records(tmp_path)[0]["error"] == f"stopped by {signal.Signals(number).name}"
-
-
-def test_a_run_that_is_at_its_end_is_left_as_it_is(tmp_path):
-    first = run(tmp_path / "run")
-    (tmp_path / "run" / LOCK_NAME).unlink()  # as an older fmbench has left it
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(tmp_path)}
-    again = run(tmp_path / "run")
-    assert again == first
-    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files(tmp_path)}
-    assert after == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("again", ["command", "api"])
-def test_what_a_kill_at_the_very_end_leaves_is_tidied(again, tmp_path):
-    run(tmp_path / "run")
-    expected = names(tmp_path / "run")
-    for name in ("checkpoint.pt", "checkpoint.older.pt", ".result.json.123.0123abcd"):
-        (tmp_path / "run" / name).write_bytes(b"left")
-    if again == "api":
-        run(tmp_path / "run")
-    else:
-        assert fmbench(*RUN, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path).returncode == 0
-    assert names(tmp_path / "run") == expected
-
-
-def files(folder):
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def test_a_completed_run_says_so_and_exits_with_0(command):
-    arguments = [*TINY, "hydra.run.dir=here"]
-    status, said, _ = command(*arguments)
-    assert status == 0
-    already = "fmbench: this run is at its end already; nothing was changed in here\n"
-    assert command(*arguments) == (0, said, already)
-
-
-@pytest.mark.slow
-def test_a_run_that_diverged_is_at_its_end_too(tmp_path):
-    arguments = [*TINY, "hydra.run.dir=here", "optimizer.lr=1e30"]
-    first, again = (fmbench(*arguments, cwd=tmp_path) for _ in range(2))
-    assert (first.returncode, again.returncode) == (1, 1)
-    assert "diverged in epoch 1" in again.stderr.splitlines()[-1]
-    assert "nothing was changed" in again.stderr
-    assert "checkpoint.pt" not in names(tmp_path / "here")
 
 
 def test_elapsed_times_add_up(stopped_run, monkeypatch, tmp_path):
@@ -317,37 +163,11 @@ def test_without_a_checkpoint_a_killed_run_starts_again(whole, stopped_run, tmp_
     assert result(folder) == result(whole)
 
 
-def test_a_run_with_another_config_may_not_go_on(stopped_run, tmp_path):
-    stopped_run(7)
-    with pytest.raises(StorageError, match=r"another one \(epochs is 3 there and 4 here"):
-        run(tmp_path / "run", "epochs=4")
-    with pytest.raises(StorageError, match=r"evaluation\.every is 1 there and null here"):
-        run(tmp_path / "run", "evaluation.every=null")
-
-
 def test_threads_may_change_and_the_record_says_so(stopped_run, tmp_path, caplog):
     stopped_run(7)
     run(tmp_path / "run", "threads=2")
     assert "threads changed since" in caplog.text
     assert records(tmp_path)[0]["restarts"][0]["changed"] == {"threads": [1, 2]}
-
-
-@pytest.mark.parametrize(("asked", "expected"), [(None, 1), ("2", 1), ("threads=2", 2)])
-def test_a_run_keeps_the_threads_that_it_chose(asked, expected, monkeypatch, tmp_path):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
-    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 1)
-    stop = stopped(tmp_path / "run", 3, "threads=null")
-    for typed in (["seed=0"], ["threads=null", "seed=0"], ["seed=0", "threads=1"]):
-        line = stopped_line(stop, typed)
-        assert line.endswith(f"fmbench seed=0 threads=1 hydra.run.dir={tmp_path / 'run'}")
-    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 2)
-    if asked and asked.isdecimal():
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    last = run(tmp_path / "run", "threads=null" if asked in (None, "2") else asked)
-    assert last.fingerprint["threads"] == expected
-    assert last.overrides[-1] == f"threads={expected}"
-    assert bool(last.restarts[0]["changed"]) == (expected == 2)
 
 
 def change_record(folder, change):
@@ -386,9 +206,17 @@ def test_a_run_of_an_older_version_may_go_on(tmp_path, caplog):
 
 
 CLEAN, EDITED = ({"commit": "a" * 40, "dirty": dirty} for dirty in (False, True))
+
+
 OTHER = {"commit": "b" * 40, "dirty": False}
+
+
 MAY_DIFFER = ": the bits may be others than those of a run in one go"
+
+
 CHANGED = "git changed since"
+
+
 UNKNOWN = "the checkout has uncommitted changes, as it had then"
 
 
@@ -503,22 +331,6 @@ def test_a_stop_is_heard_while_a_checkpoint_is_read(stopped_run):
     assert run(folder).status == "completed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_heard_while_images_are_waited_for(number, monkeypatch, tmp_path):
-    def slow(_config):
-        signal.raise_signal(number)
-        raise AssertionError("goes on")
-
-    monkeypatch.setattr(runs, "read_inputs", slow)
-    with pytest.raises(StopRequested) as raised:
-        run(tmp_path / "run")
-    assert not raised.value.saved
-    assert records(tmp_path)[0]["status"] == "interrupted"
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert run(tmp_path / "run").status == "completed"
-
-
 def test_a_checkpoint_larger_than_one_of_the_run_is_not_read(stopped_run):
     folder = stopped_run(7)
     os.truncate(folder / "checkpoint.pt", 10**13)
@@ -536,71 +348,6 @@ def test_a_disk_that_is_full_for_checkpoints_ends_no_run(monkeypatch, tmp_path, 
     assert caplog.text.count("no checkpoint: checkpoint.pt: cannot be written") == 2
 
 
-@pytest.mark.parametrize("sweep", [False, True])
-def test_a_stop_wins_over_a_record_that_cannot_be_written(sweep, monkeypatch, tmp_path):
-    """From the signal on, the disk takes checkpoints and no record."""
-    write_record = RunFolder.write_record
-
-    def full(self, record):
-        if record.status == "interrupted":
-            raise StorageError("result.json: cannot be written: No space left on device")
-        write_record(self, record)
-
-    monkeypatch.setattr(RunFolder, "write_record", full)
-    arguments = ["-m", "seed=0,1", "hydra.sweep.dir=here"] if sweep else ["hydra.run.dir=here"]
-    monkeypatch.setattr(sys, "argv", ["fmbench", *RUN, *arguments])
-    said = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", said)
-    with asked_to_stop(7), pytest.raises(SystemExit) as raised:
-        main()
-    assert raised.value.code == 143
-    folder = tmp_path / ("here/0" if sweep else "here")
-    line = said.getvalue().splitlines()[-1]
-    assert line.startswith("fmbench: stopped by SIGTERM")
-    assert "; this goes on: " in line
-    if not sweep:
-        assert (
-            "saved, its record is as it was (result.json: cannot be written: No space left on "
-            "device); this goes on: "
-        ) in line
-        assert line.endswith(f" hydra.run.dir={folder}")
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    seed = ["seed=0"] if sweep else []
-    assert run(folder, *seed).status == "completed"
-    assert records(folder)[0]["restarts"][0]["images"] == 128
-
-
-def test_a_record_that_cannot_be_written_after_the_second_ctrl_c(monkeypatch, tmp_path):
-    def twice(_self):
-        raise KeyboardInterrupt
-
-    def full(_self):
-        raise StorageError("result.json: cannot be written: No space left on device")
-
-    monkeypatch.setattr(RunState, "after_batch", twice)
-    monkeypatch.setattr(RunState, "end", full)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run")
-
-
-def test_a_stop_after_the_last_epoch_comes_too_late(monkeypatch, tmp_path):
-    """All is computed; to stop now would have it begun again for nothing."""
-    after_epoch = RunState.after_epoch
-
-    def asked(self, line):
-        if line["epoch"] == 2:
-            self.listener.asked = signal.SIGTERM
-        after_epoch(self, line)
-
-    monkeypatch.setattr(RunState, "after_epoch", asked)
-    try:
-        record = run(tmp_path / "run")
-    except StopRequested:  # would end pytest
-        pytest.fail("stopped at its end")
-    assert record.status == "completed"
-
-
 def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
     lock = FolderLock(tmp_path)
     lock.release()
@@ -608,70 +355,6 @@ def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
         lock.release()
         file.write("whole")
     assert (tmp_path / "file").read_text() == "whole"
-
-
-def test_two_processes_may_not_work_in_one_folder(tmp_path):
-    with (
-        RunFolder(tmp_path / "run"),
-        pytest.raises(StorageError, match="this process is at work there already"),
-    ):
-        run(tmp_path / "run")
-    assert run(tmp_path / "run").status == "completed"
-
-
-@pytest.mark.slow
-def test_two_sweeps_may_not_share_a_folder(tmp_path):
-    from fmbench.records.folder import SweepFolder
-
-    lock = SweepFolder(tmp_path / "sweep")
-    arguments = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
-    done = fmbench(*arguments, cwd=tmp_path)
-    assert done.returncode == 5
-    assert done.stderr.startswith("fmbench: sweep: another process is at work there")
-    assert done.stderr.count("\n") == 1
-    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [LOCK_NAME]
-    lock.release()
-    assert fmbench(*arguments, cwd=tmp_path).returncode == 0
-    assert len(records(tmp_path)) == 2
-
-
-@pytest.mark.slow
-def test_two_starts_in_one_second(tmp_path):
-    children = [start(tmp_path) for _ in range(2)]
-    assert [child.wait(timeout=120) for child in children] == [0, 0]
-    assert [record["status"] for record in records(tmp_path)] == ["completed", "completed"]
-
-
-def start(folder):
-    return subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *TINY],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def test_the_clock_is_set_back(monkeypatch, tmp_path):
-    real = time.time
-    calls = itertools.count()
-    monkeypatch.setattr(time, "time", lambda: real() - 3600 * (next(calls) > 5))
-    run(tmp_path / "run", "checkpoint_every=1")
-    (record,) = records(tmp_path)
-    assert all(0 <= value < 60 for value in record["seconds"].values())
-    assert record["seconds"]["total"] >= record["seconds"]["train"]
-
-
-def test_a_folder_that_vanishes(monkeypatch, tmp_path):
-    after_epoch = RunState.after_epoch
-
-    def vanish(self, line):
-        after_epoch(self, line)
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-
-    monkeypatch.setattr(RunState, "after_epoch", vanish)
-    with pytest.raises(StorageError, match=r"cannot be written: No such file or directory"):
-        run(tmp_path / "run")
 
 
 def test_a_signal_while_saving(whole, tmp_path):
@@ -691,57 +374,12 @@ def test_a_signal_while_saving(whole, tmp_path):
     assert result(tmp_path / "run")[1:3] == result(whole)[1:3]
 
 
-def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
-    stopped_run, monkeypatch, tmp_path
-):
-    """The data were moved, say: only status and error are of the last start."""
-    stopped_run(7)
-    (before,), history = records(tmp_path), (tmp_path / "run" / "history.jsonl").read_bytes()
-    assert before["test_accuracy"] is not None
-
-    class GoneError(Exception):
-        pass
-
-    def gone(*_):
-        written.extend(records(tmp_path))
-        raise GoneError("no such folder")
-
-    written = []
-    for name in ("read_inputs", "make_trainer"):  # before and after it knows its net and device
-        with monkeypatch.context() as patched:
-            patched.setattr(runs, name, gone)
-            with pytest.raises(GoneError):
-                run(tmp_path / "run")
-        (after,) = records(tmp_path)
-        assert after == {**before, "status": "failed", "error": "GoneError: no such folder"}
-        assert written[-1] == {**before, "status": "running", "error": None}
-    assert (tmp_path / "run" / "history.jsonl").read_bytes() == history
-    assert run(tmp_path / "run").status == "completed"
-    assert records(tmp_path)[0]["restarts"][0]["images"] == 128
-
-
 def test_a_restart_without_a_checkpoint_begins_with_an_empty_record(stopped_run, tmp_path):
     (stopped_run(7) / "checkpoint.pt").unlink()
     stopped(tmp_path / "run", 1)
     (record,) = records(tmp_path)
     assert [record[name] for name in ("test_accuracy", "images_per_second")] == [None, None]
     assert record["seconds"]["train"] == 0
-
-
-def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, tmp_path):
-    blind = [
-        *RUN,
-        "evaluation.every=null",
-        "evaluation.test=never",
-        "keep_checkpoint=true",
-        f"hydra.run.dir={tmp_path / 'run'}",
-    ]
-    package.run(blind)
-    before = records(tmp_path)
-    monkeypatch.setattr(runs, "evaluate", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "run", "evaluation.every=null", "keep_checkpoint=true")
-    assert records(tmp_path) == before
 
 
 def test_a_run_that_was_begun_when_keys_were_others_goes_on(stopped_run, whole, tmp_path):
