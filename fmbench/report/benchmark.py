@@ -179,10 +179,6 @@ def write(report: Report, output: Path) -> Report:
     The numbers first: what goes wrong with a figure costs them nothing. Figures of an older
     report that are not drawn again are removed.
 
-    Args:
-        report: Of `fmbench.report.build`.
-        output: Where to; made if it is not there.
-
     Returns:
         The report with its figures and the files that were written. Nothing is where no run
         completed and no search has a trial, so that an older benchmark stays.

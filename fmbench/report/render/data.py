@@ -19,15 +19,10 @@ SCHEMA = 1
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Write the table as CSV text.
+    """The rows as comma-separated lines under machine-readable headings.
 
-    Args:
-        rows: Of `benchmark_table`, as plain values.
-
-    Returns:
-        Comma-separated lines under machine-readable headings; a missing value is an empty cell,
-        accuracies are shares from 0 to 1, times are seconds, sizes are bytes. Several values in
-        one cell, such as seeds, have a space between them.
+    A missing value is an empty cell, accuracies are shares from 0 to 1, times are seconds, sizes
+    are bytes. Several values in one cell, such as seeds, have a space between them.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -38,12 +33,10 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def json_text(report: "Report") -> str:
-    """Write the benchmark as one JSON object.
+    """The benchmark as one JSON object.
 
-    Returns:
-        JSON text. `rows` holds an object a row of the table with the keys of the CSV file's
-        heading, and `folders`, `accuracies` and the like of its runs; numbers are numbers, several
-        values a list, a missing value is null.
+    `rows` holds an object for each row with the keys of the CSV file's heading, and `folders`,
+    `accuracies` and the like of its runs; several values are a list, a missing value is null.
     """
     unfinished = [run for section in report.sections for run in section.unfinished]
     content = {

@@ -49,9 +49,7 @@ _COMPARED = (
 def print_report(report: "Report", console: Console | None = None) -> None:
     """Print the tables, the runs that did not complete, the searches, and what could not be read.
 
-    Args:
-        report: Its searches in brief, the rest is in the Markdown page.
-        console: Where to; standard output by default.
+    To standard output by default. Searches are printed in brief; benchmark.md has all of them.
     """
     console = console or Console()
     for note in report.view.notes:
@@ -87,12 +85,8 @@ def fit(
 ) -> set[Column]:
     """The columns that fit: what tells the rows apart first, then by when they give way.
 
-    Rows that look the same say nothing, however much is measured of them.
-
-    Args:
-        cells: What stands in each column.
-        needs: How wide it is, padding included, in terminal cells.
-        width: Of the terminal.
+    Rows that look the same say nothing, however much is measured of them. Widths are in terminal
+    cells, padding included.
     """
     columns = sorted(cells, key=lambda column: column.gives_way)
     rows = [dict(zip(cells, texts, strict=True)) for texts in zip(*cells.values(), strict=True)]
@@ -210,12 +204,7 @@ def _cells(section: Section) -> list[list[str]]:
 
 
 def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Lines of cells below each other, as plain text.
-
-    Args:
-        lines: Of equally many cells.
-        right: Which columns stand flush right.
-    """
+    """Lines of equally many cells below each other; says which columns are flush `right`."""
     widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
     made = []
     for line in lines:

@@ -167,12 +167,8 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def compared(row: Row) -> tuple[float, ...]:
     """Our accuracies that a published one is compared with, one a seed.
 
-    Args:
-        row: Of `benchmark_table`.
-
-    Returns:
-        Those of the best epochs on the test set where the `difference` is of them, else those of
-        the last epochs.
+    Those of the best epochs on the test set where the `difference` is of them, else those of the
+    last epochs.
     """
     key = "best_accuracies" if row["difference_of"] == BEST_ON_TEST else "accuracies"
     return tuple(row[key])
@@ -215,12 +211,9 @@ def _difference(row: Row) -> tuple[float | None, str | None]:
 
 
 def differences(rows: Sequence[Row]) -> list[str]:
-    """For each row what sets it apart from those that would look the same; mostly nothing.
+    """For each row of a data set what sets it apart from those that look the same; mostly nothing.
 
     One pass over the rows of a group: a sweep may have thousands that differ in one number.
-
-    Args:
-        rows: Of one data set, as plain values, with `config` and `data_sha256`.
     """
     alike = defaultdict(list)
     shown = [column for column in SHOWN if column.recipe]

@@ -29,14 +29,10 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
     Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
     rows of one seed are, as trained models. See `fmbench.stats.ranks`.
 
-    Args:
-        rows: Of `benchmark_table`, as plain values, with the `accuracies` and `folders` of their
-            runs.
-
     Returns:
-        A rank each; None for a row that no other is compared with, or that does not say what its
-        test set is, and for those behind the first `MOST_RANKED` of a test set, or behind fewer
-        where it has more than 10,000 images.
+        A rank each; None for a row that no other is compared with, or whose test set is not known,
+        and for those behind the first `MOST_RANKED` of a test set, or behind fewer where it has
+        more than 10,000 images.
     """
     left = MOST_PREDICTIONS
     placed: list[int | None] = [None] * len(rows)
@@ -90,9 +86,7 @@ class Evidence:
 def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
     """The predictions of a row's runs; None unless all kept them, and they are what they record.
 
-    Args:
-        row: Of `benchmark_table`, as plain values.
-        most: Of how many test images, over all runs; of a row that has more nothing is read.
+    Of a row that has more than `most` predictions over all runs nothing is read.
     """
     images = row["split_test"] or 0
     if not 0 < len(row["folders"]) * images <= most:

@@ -72,9 +72,7 @@ def class_names(data: str) -> tuple[str, ...]:
 def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """The runs, oldest first, with the number of their row and what their repeats add.
 
-    Args:
-        completed: The runs.
-        keys: Columns that the runs of a row have in common.
+    The runs of a row have the columns `keys` in common.
     """
     # Stable, so that among equals the last folder counts, as it does among dated ones.
     made = completed.sort_values("started", kind="stable", na_position="first")

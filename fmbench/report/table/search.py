@@ -197,12 +197,7 @@ class SearchPart:
 
 
 def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[SearchPart]:
-    """Find the runs of searches.
-
-    Args:
-        searches: By folder.
-        frame: The runs, as `fmbench.records.reader.load_results` gives them.
-    """
+    """Find the runs of searches, which are given by folder, in the frame of all runs."""
     if not searches:
         return []
     runs = {}
@@ -241,19 +236,13 @@ def _as_built(search: Search, runs: Mapping[int, Mapping[str, Any]]) -> Search:
 
 
 def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str | None]:
-    """For each row of the table how a search came to choose its run, if one did.
-
-    Args:
-        table: With the `folders` of the rows' runs.
-        searches: That may know them.
-    """
+    """For each row of the table how a search came to choose its run, if one did."""
     said: dict[str, str] = {}
     for part in searches:
         goals = " and ".join(map(objective_name, part.search.objectives))
-        for number in part.search.best:
-            if number in part.runs:
-                trials = f"{len(part.search.trials):,} trials"
-                said[part.runs[number]["folder"]] = f"best of {trials} by {goals}"
+        how = f"best of {len(part.search.trials):,} trials by {goals}"
+        best = (part.runs[number] for number in part.search.best if number in part.runs)
+        said |= {run["folder"]: how for run in best}
     return [
         next((said[folder] for folder in folders if folder in said), None)
         for folders in table["folders"]

@@ -137,13 +137,9 @@ def sections(
     searched: Collection[str] = (),
     metric: str = TEST_ACCURACY,
 ) -> list[Section]:
-    """Split a table by data set: Fashion-MNIST first, synthetic data last.
+    """Split the table of the runs by data set: Fashion-MNIST first, synthetic data last.
 
-    Args:
-        frame: The runs.
-        table: What `benchmark_table` made of them.
-        searched: Folders of runs that the report shows as trials of a search.
-        metric: What the rows are ordered by.
+    Runs in the folders `searched` are shown as trials of a search.
     """
     rows, runs = defaultdict(list), defaultdict(list)
     for row in plain_rows(table):
