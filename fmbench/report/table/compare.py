@@ -1,7 +1,7 @@
 """Two rows of the benchmark beside each other: how far apart, in which classes, at what cost."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,8 +182,16 @@ def compare(
     Raises:
         ConfigError: One is no row, or more than one; or the two are the same, or of different data.
     """
-    read = _Reader(folders, progress)
-    one, two = rows = (read.row(a), read.row(b))
+    known_results: dict[tuple[Path, ...], Results] = {}  # no folder is read twice
+
+    def rows_of(places: Sequence[Path], condition: str = "") -> list[dict[str, Any]]:
+        key = tuple(places)
+        if key not in known_results:
+            known_results[key] = read_results(*places, progress=progress)
+        view = View(condition=condition)
+        return plain_rows(benchmark_table(known_results[key].frame, view, rank=False))
+
+    one, two = rows = (_row(a, folders, rows_of), _row(b, folders, rows_of))
     places = [{os.path.realpath(folder) for folder in row["folders"]} for row in rows]
     if places[0] & places[1]:
         raise ConfigError(
@@ -207,68 +215,41 @@ def compare(
             seeds = _seeds(a_known, b_known)
         classes = _classes(one["data"], a_known, b_known)
     found = stats.difference(*samples)
-    return Comparison(
-        _names(one, two), rows, found, seeds, classes, *_times(one, two), read.problems
-    )
+    problems = {str(p.path): p for results in known_results.values() for p in results.problems}
+    listed = [problems[path] for path in sorted(problems)]
+    times = _times(one, two)
+    return Comparison(_names(one, two), rows, found, seeds, classes, *times, listed)
 
 
-class _Reader:
-    """Finds rows by number, folder or conditions; reads no folder twice.
-
-    Args:
-        folders: Where numbers and conditions look.
-        progress: Told now and then how many records were read.
-    """
-
-    def __init__(self, folders: Sequence[Path], progress: Progress | None) -> None:
-        self._folders = folders
-        self._progress = progress
-        self._known: dict[tuple[Path, ...], Results] = {}
-
-    @property
-    def problems(self) -> list[Problem]:
-        """The records that could not be read, each once."""
-        found = {str(p.path): p for results in self._known.values() for p in results.problems}
-        return [found[path] for path in sorted(found)]
-
-    def row(self, said: str) -> Row:
-        """The row that a number, a folder or conditions name."""
-        name = one_line(said, _LONGEST)
-        if said.isdecimal():  # a folder of such a name, as a sweep's are, is ./1
-            rows = self._rows(self._folders)
-            if len(said) > len(str(len(rows))) or not 1 <= int(said) <= len(rows):
-                where = " and ".join(map(str, self._folders)) or "outputs and multirun"
-                raise ConfigError(f"compare: there is no row {name}: {where} hold {len(rows):,}")
-            return rows[int(said) - 1]
-        if os.path.isdir(said):  # noqa: PTH112 - Path.is_dir raises on too long a name
-            rows = self._rows([Path(said)])
-        elif is_condition(said):
-            rows = self._rows(self._folders, said)
-        else:
-            raise ConfigError(
-                f"compare: {name!r} is no folder, no number of a row, and no conditions such as "
-                "model=lenet"
-            )
-        if not rows:
-            raise ConfigError(f"compare: {name!r} fits no completed run with a test accuracy")
-        if len(rows) > 1:
-            names = [
-                one_line(f"{row['number']}: {_name(row, rows)}", _LONGEST)
-                for row in rows[:MOST_NAMED]
-            ]
-            more = ["..."] if len(rows) > MOST_NAMED else []
-            raise ConfigError(
-                f"compare: {name!r} is {len(rows):,} rows; more conditions or the folder of a run "
-                f"name one ({'; '.join([*names, *more])})"
-            )
-        return rows[0]
-
-    def _rows(self, places: Sequence[Path], condition: str = "") -> list[dict[str, Any]]:
-        key = tuple(places)
-        if key not in self._known:
-            self._known[key] = read_results(*places, progress=self._progress)
-        view = View(condition=condition)
-        return plain_rows(benchmark_table(self._known[key].frame, view, rank=False))
+def _row(said: str, folders: Sequence[Path], rows_of: Callable[..., list[dict[str, Any]]]) -> Row:
+    """The row that a number, a folder or conditions name."""
+    name = one_line(said, _LONGEST)
+    if said.isdecimal():  # a folder of such a name, as a sweep's are, is ./1
+        rows = rows_of(folders)
+        if len(said) > len(str(len(rows))) or not 1 <= int(said) <= len(rows):
+            where = " and ".join(map(str, folders)) or "outputs and multirun"
+            raise ConfigError(f"compare: there is no row {name}: {where} hold {len(rows):,}")
+        return rows[int(said) - 1]
+    if os.path.isdir(said):  # noqa: PTH112 - Path.is_dir raises on too long a name
+        rows = rows_of([Path(said)])
+    elif is_condition(said):
+        rows = rows_of(folders, said)
+    else:
+        raise ConfigError(
+            f"compare: {name!r} is no folder, no number of a row, and no conditions such as "
+            "model=lenet"
+        )
+    if not rows:
+        raise ConfigError(f"compare: {name!r} fits no completed run with a test accuracy")
+    if len(rows) > 1:
+        first = rows[:MOST_NAMED]
+        names = [one_line(f"{row['number']}: {_name(row, rows)}", _LONGEST) for row in first]
+        more = ["..."] if len(rows) > MOST_NAMED else []
+        raise ConfigError(
+            f"compare: {name!r} is {len(rows):,} rows; more conditions or the folder of a run "
+            f"name one ({'; '.join([*names, *more])})"
+        )
+    return rows[0]
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
