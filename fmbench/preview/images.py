@@ -18,7 +18,7 @@ import yaml
 from fmbench.config.augmentation import SIDE
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
-from fmbench.grid import matplotlib_alone
+from fmbench.report.figures.style import matplotlib_alone
 from fmbench.runs.prepare import make_train_loader, read_inputs
 
 # Of the PNG, in pixels; it is shown at half its size, so that text is sharp on a dense screen.

@@ -48,7 +48,7 @@ def orders(root: Path, key: str) -> list[int]:
 def figure(name: str, of: str | None) -> Figure:
     svg = (
         '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
-        'viewBox="0 0 9 9"><path d="M0 0" style="stroke: #1a1a1a"/></svg>'
+        'viewBox="0 0 9 9"><g id="figure_1"><path d="M0 0" style="stroke: #1a1a1a"/></g></svg>'
     )
     return Figure(name, of, f"title of {name}", "A <caption>.", 'An "alt" text', b"", svg)
 

@@ -12,6 +12,7 @@ from reports import build, sheet_rows
 
 from fmbench import report
 from fmbench.core.errors import StorageError
+from fmbench.report import figures
 from fmbench.report.__main__ import main
 
 
@@ -183,7 +184,7 @@ def test_a_picture_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch
         raise ValueError("no such luck")
 
     several(tmp_path / "runs")
-    monkeypatch.setattr("fmbench.report.figures.tradeoff.accuracy_parameters", broken)
+    monkeypatch.setitem(figures.KINDS, "accuracy_parameters", (figures.SECTION, broken))
     made = build(tmp_path / "runs", tmp_path)
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert "accuracy_parameters" not in names

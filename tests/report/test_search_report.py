@@ -283,7 +283,7 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     assert [figure.name for figure in made.figures] == ["search", "search_2"]
     text = (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert (
-        "![History, two parameters together, slices and importances: validation accuracy of the "
+        "![History, response surface, slices, importances: validation accuracy of the "
         "trials; best 90.00 % in trial 0; 2 of 5 trials completed, 1 pruned, 1 failed, 1 not begun"
         "](figures/search.png)"
     ) in text

@@ -1,16 +1,25 @@
-"""The pictures of a report: what there is to draw, under which names, and how many at most.
+"""The figures of a report: the table of their kinds, and how many are drawn at most.
 
-Nothing is drawn before it is asked for, and matplotlib is imported with the first picture.
+Nothing is drawn before it is asked for, and matplotlib is imported with the first figure.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from fmbench.report.figure import Figure
+from fmbench.report.figures.batch_size import batch_size
+from fmbench.report.figures.confusion import confusion_figure
+from fmbench.report.figures.cost import accuracy_parameters, accuracy_time
+from fmbench.report.figures.curves import curves
 from fmbench.report.figures.evidence import Budget
+from fmbench.report.figures.mistakes import mistakes
+from fmbench.report.figures.names import unused
+from fmbench.report.figures.published import published_figure
+from fmbench.report.figures.search import search_figure
+from fmbench.report.table.columns import Row
+from fmbench.report.table.formats import MISSING
 from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import Section
 
@@ -18,30 +27,38 @@ from fmbench.report.table.sections import Section
 MOST_FIGURES = 40
 MOST_SEARCHES = 10
 
-#: Of a section, by nets: those with the best row.
-MOST_NETS = 6
+#: Of a section, by models: those with the best row.
+MOST_MODELS = 6
 
+#: What a figure is drawn for: the rows of a data set, those of one model, or a search.
+SECTION, MODEL, SEARCH = "section", "model", "search"
 
-#: What the names of all pictures begin with; behind it stands which one it is.
-KINDS = (
-    *("published", "accuracy_parameters", "accuracy_time", "curves", "batch_size", "confusion"),
-    *("mistakes", "search"),
-)
+#: Every kind of figure by its name, with which the names of its files begin. What draws it returns
+#: None where there is nothing to show.
+KINDS: dict[str, tuple[str, Callable[..., Figure | None]]] = {
+    "published": (SECTION, published_figure),
+    "accuracy_parameters": (SECTION, accuracy_parameters),
+    "accuracy_time": (SECTION, accuracy_time),
+    "curves": (MODEL, curves),
+    "batch_size": (MODEL, batch_size),
+    "confusion": (MODEL, confusion_figure),
+    "mistakes": (SECTION, mistakes),
+    "search": (SEARCH, search_figure),
+}
 
-
-#: Told of a picture that could not be drawn: its kind, and why.
+#: Told of a figure that could not be drawn: its kind, and why.
 Failed = Callable[[str, Exception], None]
 
 
 def figures(
     sections: Sequence[Section], searches: Sequence[SearchPart], failed: Failed | None = None
 ) -> Iterator[Figure]:
-    """Draw the pictures of a report, one after another.
+    """Draw the figures of a report, one after another.
 
     Args:
-        sections: The data sets, each with its rows, the best first.
-        searches: The searches; one without trials has no picture.
-        failed: Told of a picture that raises, which is then left out; without it, it is raised.
+        sections: The data sets, each with its rows.
+        searches: The searches; one without trials has no figure.
+        failed: Told of a figure that raises, which is then left out; without it, it is raised.
 
     Yields:
         The figures of each section in turn, then those of the searches, at most `MOST_FIGURES`:
@@ -49,7 +66,7 @@ def figures(
         show nothing, is not there.
     """
     searched = [
-        (place, part) for place, part in enumerate(searches, 1) if part.search.trials
+        (search_name(place), part) for place, part in enumerate(searches, 1) if part.search.trials
     ][:MOST_SEARCHES]  # fmt: skip
     left = MOST_FIGURES - len(searched)
     used: dict[str, str | None] = {}
@@ -59,10 +76,8 @@ def figures(
             left -= 1
             used[figure.name] = figure.data
             yield figure
-    for place, part in searched:
-        from fmbench.report.figures.search import search_figure
-
-        if found := _tried(failed, "search", search_figure, part, search_name(place)):
+    for name, part in searched:
+        if found := _tried(failed, "search", part, name):
             yield found
 
 
@@ -71,9 +86,8 @@ def search_name(place: int) -> str:
     return "search" if place == 1 else f"search_{place}"
 
 
-def _tried(
-    failed: Failed | None, kind: str, draw: Callable[..., Figure | None], *arguments: Any
-) -> Figure | None:
+def _tried(failed: Failed | None, kind: str, *arguments: Any) -> Figure | None:
+    _, draw = KINDS[kind]
     try:
         return draw(*arguments)
     except Exception as error:
@@ -84,47 +98,25 @@ def _tried(
 
 
 def _section(
-    section: Section, used: dict[str, str | None], failed: Failed | None, budget: Budget
+    section: Section, used: Mapping[str, str | None], failed: Failed | None, budget: Budget
 ) -> Iterator[Figure]:
-    from fmbench.report.figures.batch_size import batch_size
-    from fmbench.report.figures.confusion import confusion_figure
-    from fmbench.report.figures.curves import curves
-    from fmbench.report.figures.mistakes import mistakes
-    from fmbench.report.figures.names import by_net, unused
-    from fmbench.report.figures.published import published_figure
-    from fmbench.report.figures.tradeoff import accuracy_parameters, accuracy_time
-
-    def name(text: str) -> str:
-        return unused(text, used, section.data)
-
     # Whatever order the table is in; and of several configurations in one row there are no curves.
     rows = [row for row in section.rows if row["test_accuracy"] is not None]
     rows.sort(key=lambda row: -row["test_accuracy"])
-    single = [row for row in rows if row["command"] is not None]
-    every = by_net(single)
-    nets = list(every.items())[:MOST_NETS]
-    limit = f" Shown for {len(nets)} of {len(every)} nets, the best."
-
-    def tried(kind: str, draw: Callable[..., Figure | None], *arguments: Any) -> Figure | None:
-        return _tried(failed, kind, draw, *arguments)
-
-    def drawn() -> Iterator[Figure | None]:
-        yield tried("published", published_figure, rows, section.data, name("published"))
-        kind = "accuracy_parameters"
-        yield tried(kind, accuracy_parameters, rows, section.data, name(kind))
-        for draw in accuracy_time(rows, section.data):
-            yield tried("accuracy_time", draw, name("accuracy_time"))
-        for kind, draw_net in (
-            ("curves", partial(curves, budget=budget)),
-            ("batch_size", batch_size),
-            ("confusion", partial(confusion_figure, budget=budget)),
-        ):
-            for net, some in nets:
-                figure = tried(kind, draw_net, net, some, section.data, name(f"{kind}_{net}"))
-                if figure is not None and len(nets) < len(every):
-                    figure = replace(figure, caption=figure.caption + limit)
+    models: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["command"] is not None:
+            models.setdefault(row["model"] or MISSING, []).append(row)
+    best = list(models.items())[:MOST_MODELS]
+    limit = f" Shown for {len(best)} of {len(models)} models, the best."
+    data = section.data
+    for kind, (of, _) in KINDS.items():
+        if of == SECTION:
+            name = unused(kind, used, data)
+            if figure := _tried(failed, kind, rows, data, name):
                 yield figure
-        named = (single, section.data, lambda net: name(f"mistakes_{net}"))
-        yield tried("mistakes", mistakes, *named)
-
-    yield from (figure for figure in drawn() if figure is not None)
+        for model, some in best if of == MODEL else ():
+            name = unused(f"{kind}_{model}", used, data)
+            if figure := _tried(failed, kind, model, some, data, name, budget):
+                caption = figure.caption + limit * (len(best) < len(models))
+                yield replace(figure, caption=caption)

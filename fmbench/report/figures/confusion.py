@@ -1,133 +1,79 @@
-"""Which class was taken for which."""
+"""The confusion matrix of a model's best row."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from fmbench.core.errors import one_line
-from fmbench.grid import MARGIN, SOFT
 from fmbench.report.figure import Figure
-from fmbench.report.figures.evidence import MOST_ASKED, Budget, confusion
+from fmbench.report.figures import evidence, style
 from fmbench.report.figures.names import class_names, recipe
-from fmbench.report.figures.sheet import (
-    BLUE,
-    PALE,
-    RED,
-    RIGHT,
-    TEXT,
-    TICK,
-    WIDTH,
-    Sheet,
-    drawing,
-    fitted,
-)  # fmt: skip
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import count, percent
 
-NAMES, RECALL = 100, 108  # the rooms at the left and at the right of the cells
-TOP, BOTTOM = 40, 62  # above them and below
-CELL = 38  # height
-
 # Of more classes the numbers would not fit into the cells.
 MOST_NUMBERED = 12
-STRONGEST = 0.72  # of a mistake's colour: the number on it must be readable
 MOST_SAID = 3
+LONGEST_CLASS = 20
 
 
 def confusion_figure(
-    net: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+    model: str, rows: Sequence[Row], data: str, name: str, budget: evidence.Budget | None = None
 ) -> Figure | None:
-    """The confusion matrix of a net's best row that has its answers; None where none has.
-
-    Args:
-        net: Its name.
-        rows: Of it, the best first.
-        data: The data set.
-        name: Of the files.
-        budget: Of the report.
-    """
-    asked = ((row, confusion(row, budget)) for row in rows[:MOST_ASKED])
+    """The confusion matrix of a model's best row with predictions; None where none has any."""
+    budget = budget or evidence.Budget()
+    asked = ((row, evidence.confusion(row, budget)) for row in rows[: evidence.MOST_ASKED])
     found = next(((row, made) for row, made in asked if made is not None), None)
     if found is None:
         return None
     row, (counts, seeds) = found
-    names = class_names(data, len(counts))
+    names = [one_line(text, LONGEST_CLASS) for text in class_names(data, len(counts))]
     # A class that nobody predicted and no image has is there all the same.
-    whole = np.zeros((len(names), len(names)), dtype=np.int64)
-    whole[: len(counts), : len(counts)] = counts
-    sizes = whole.sum(1, keepdims=True)
-    shares = whole / np.maximum(sizes, 1)
-    cell = CELL if len(names) <= MOST_NUMBERED else max(10, CELL * MOST_NUMBERED // len(names))
-    title = f"{one_line(net, 60)}: what was taken for what"
-    with drawing(name, MARGIN + TOP + cell * len(names) + BOTTOM + MARGIN) as sheet:
-        _draw(sheet, shares, sizes[:, 0], names, cell)
-        png, svg = sheet.saved(title)
-    which = "The best row" if row is rows[0] else "The best row that kept its answers"
+    counts = np.pad(counts, (0, len(names) - len(counts)))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    title = f"{one_line(model, style.LONGEST)}: confusion matrix"
+    with style.drawing(name, 5.5) as figure:
+        _draw(figure.subplots(), shares, names)
+        png, svg = style.saved(figure, title)
+    which = "The best row" if row is rows[0] else "The best row with predictions"
     caption = (
-        f"{which} ({recipe(row)}) on the test images, in percent of each class, n = {seeds}: a "
-        "row of cells is the right class, a column what the net took it for. The redder, the more "
-        "mistakes; recall is the share of a class that was recognised."
+        f"{which} ({recipe(row)}) on the test images, n = {seeds}, in percent of each true class."
+        " The diagonal is the recall. The redder, the more mistakes."
     )
-    return Figure(name, data, title, caption, _alt(whole, shares, names), png, svg)
+    return Figure(name, data, title, caption, _alt(counts, shares, names), png, svg)
 
 
-def _draw(
-    sheet: Sheet, shares: np.ndarray, sizes: np.ndarray, names: Sequence[str], cell: int
-) -> None:
-    left, top = MARGIN + NAMES, MARGIN + TOP
-    width = (WIDTH - RIGHT - RECALL - left) / len(names)
-    numbered = len(names) <= MOST_NUMBERED
+def _draw(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    few = len(names) <= MOST_NUMBERED
     wrong = shares * (1 - np.eye(len(names)))
-    most = float(wrong.max()) or 1.0
-    sheet.write(left - 10, MARGIN + 20, "right class", color=SOFT, ha="right")
-    middle = left + width * len(names) / 2
-    bottom = top + cell * len(names)
-    sheet.write(middle, bottom + BOTTOM - 16, "taken for", color=SOFT, ha="center")
-    sheet.write(WIDTH - RIGHT, MARGIN + 20, "recall (%)", color=SOFT, ha="right")
-    for place, said in enumerate(names):
-        down = top + (place + 0.5) * cell
-        size = TEXT if numbered else max(7, cell - 2)
-        sheet.write(left - 10, down, fitted(said, NAMES, size), size, ha="right")
-        across = left + (place + 0.5) * width
-        if numbered:
-            sheet.write(across, bottom + 16, fitted(said, width + 8, TICK), TICK, ha="center")
-        _recall(sheet, down, cell, shares[place, place] if sizes[place] else None)
-        for other in range(len(names)):
-            share = float(shares[place, other])
-            box = (left + other * width + 1, top + place * cell + 1, width - 2, cell - 2)
-            if place == other:
-                sheet.bar(box, PALE)
-            elif share > 0:
-                sheet.bar(box, RED, STRONGEST * (share / most) ** 0.6)
-            if numbered and share > 0:
-                number = f"{100 * share:.1f}" if share >= 0.0005 else "<0.1"
-                # What is rare is not what one looks for.
-                colour = SOFT if share < 0.005 else None
-                options = {"color": colour} if colour else {}
-                at = left + (other + 0.5) * width
-                sheet.write(at, down, number, TICK, ha="center", **options)
-
-
-def _recall(sheet: Sheet, middle: float, cell: int, share: float | None) -> None:
-    if share is None:
-        return
-    left, full = WIDTH - RIGHT - RECALL + 16, RECALL - 16 - 44
-    thick = min(10, cell - 2)
-    sheet.bar((left, middle - thick / 2, full, thick), PALE)
-    sheet.bar((left, middle - thick / 2, full * share, thick), BLUE)
-    if cell >= TICK:
-        sheet.write(WIDTH - RIGHT, middle, f"{100 * share:.1f}", TICK, ha="right")
+    seen = (wrong / (wrong.max() or 1)) ** 0.6  # rare mistakes too
+    # By opacity, on light and on dark paper; no cell is too red for the number on it.
+    ends = [to_rgba(style.RED, alpha) for alpha in (0, 0.72)]
+    reds = LinearSegmentedColormap.from_list("mistakes", ends)
+    axes.pcolormesh(seen, cmap=reds, vmin=0, vmax=1, edgecolors=style.PAPER, lw=2 if few else 0.5)
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class", ylim=(len(names), 0))
+    middles = np.arange(len(names)) + 0.5
+    turned = {"rotation": 30 if few else 90, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(middles, names, **turned)
+    axes.set_yticks(middles, names)
+    axes.tick_params(labelsize=10 if few else 6)
+    for true, predicted in np.argwhere(shares > 0).tolist() if few else ():
+        share = shares[true, predicted]
+        said = f"{100 * share:.1f}" if share >= 0.0005 else "<0.1"
+        axes.text(
+            predicted + 0.5, true + 0.5, said, ha="center", va="center", fontsize=style.SMALL,
+            color=style.SOFT if share < 0.005 else style.INK,  # one looks for what is not rare
+            weight="bold" if true == predicted else "normal",
+        )  # fmt: skip
 
 
 def _alt(counts: np.ndarray, shares: np.ndarray, names: Sequence[str]) -> str:
-    answers = int(counts.sum())
-    said = f"Of {count(answers)} answers {percent(float(np.trace(counts) / answers))} % are right"
-    pairs = [
-        (float(shares[a, b]), names[a], names[b])
-        for a in range(len(names))
-        for b in range(len(names))
-        if a != b and counts[a, b]
-    ]
-    pairs.sort(key=lambda pair: -pair[0])
-    most = "; ".join(f"{a} for {b} {100 * share:.1f} %" for share, a, b in pairs[:MOST_SAID])
-    return f"{said}. Most often mistaken: {most}." if most else f"{said}."
+    right = percent(float(np.trace(counts)) / int(counts.sum()))
+    said = f"Of {count(int(counts.sum()))} predictions {right} % are right."
+    wrong = np.argwhere(counts * (1 - np.eye(len(names), dtype=int)) > 0).tolist()
+    wrong.sort(key=lambda pair: -shares[tuple(pair)])
+    most = [f"{names[a]} as {names[b]} {100 * shares[a, b]:.1f} %" for a, b in wrong[:MOST_SAID]]
+    return f"{said} Most frequent mistakes: {'; '.join(most)}." if most else said

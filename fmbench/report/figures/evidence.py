@@ -12,27 +12,30 @@ from fmbench.report.table.columns import Row
 # More cannot be read in a table as wide as a page.
 MOST_CLASSES = 50
 
-#: Of a net's rows, the best first, as many are asked for their files: of thousands that have none
+#: As many of a model's rows, the best first, are asked for their files: of thousands that have none
 #: the others have none either.
 MOST_ASKED = 50
+
+#: Of a curve: more make a large SVG, and look the same.
+MOST_POINTS = 250
 
 History = Sequence[Mapping[str, float]]
 
 
 @dataclass
 class Budget:
-    """How much is read for all pictures of a report together.
+    """How much is read for all figures of a report together.
 
     Runs of one row are added up, so that files of a megabyte that a stranger has linked into
     thousands of run folders would take hours and all memory.
 
     Attributes:
         epochs: Of histories.
-        answers: Of test images, one for each run that answered it.
+        predictions: Of test images, one for each run that predicted it.
     """
 
     epochs: int = 300_000
-    answers: int = 2**28
+    predictions: int = 2**28
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Curve:
     """A value by epoch, over the seeds of a row.
 
     Attributes:
-        epochs: Counted from 1.
+        epochs: Counted from 1; at most `MOST_POINTS`, spread evenly over the run.
         mean: Over the seeds.
         low: The least of the seeds.
         high: The greatest.
@@ -54,9 +57,8 @@ class Curve:
     seeds: int
 
 
-def histories(row: Row, budget: Budget | None = None) -> list[History]:
+def histories(row: Row, budget: Budget) -> list[History]:
     """The histories of a row's runs that have one, as far as the budget goes."""
-    budget = budget or Budget()
     found: list[History] = []
     for folder in row["folders"]:
         if budget.epochs > 0:
@@ -69,7 +71,7 @@ def histories(row: Row, budget: Budget | None = None) -> list[History]:
 def curve(runs: Sequence[History], key: str) -> Curve | None:
     """The curve of one of a history's values; None where fewer than two epochs have it.
 
-    A seed that was looked at less than half as often as another is left out; what is drawn are the
+    A seed that was evaluated less than half as often as another is left out; what is drawn are the
     epochs that all others have, so that a mean is one of the same seeds everywhere.
 
     Args:
@@ -85,30 +87,26 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
     shared = sorted(set.intersection(*map(set, known))) if known else []
     if len(shared) < 2:
         return None
-    table = np.array([[values[epoch] for epoch in shared] for values in known])
-    epochs = np.array(shared) + 1
+    chosen = np.linspace(0, len(shared) - 1, min(len(shared), MOST_POINTS)).astype(int)
+    table = np.array([[values[shared[place]] for place in chosen] for values in known])
+    epochs = np.array(shared)[chosen] + 1
     return Curve(epochs, table.mean(0), table.min(0), table.max(0), len(known))
 
 
-def confusion(row: Row, budget: Budget | None = None) -> tuple[np.ndarray, int] | None:
-    """How often which class was taken for which, summed over a row's seeds, and how many those are.
-
-    Args:
-        row: Of the table.
-        budget: Runs behind its end are left out.
+def confusion(row: Row, budget: Budget) -> tuple[np.ndarray, int] | None:
+    """The confusion matrix of a row, summed over its seeds, and how many those are.
 
     Returns:
-        Counts (classes, classes), the right classes being the rows; None where no seed has both
-        its answers and their labels.
+        Counts (classes, classes) by true and predicted class; None where no seed has both its
+        predictions and their labels, or the budget is spent.
     """
-    budget = budget or Budget()
     total: np.ndarray | None = None
     seeds = 0
     for folder in row["folders"]:
-        if budget.answers <= 0:
+        if budget.predictions <= 0:
             break
         predicted, labels = read_predictions(folder), read_labels(folder)
-        budget.answers -= max(len(one) for one in (predicted, labels, ()) if one is not None)
+        budget.predictions -= max(len(one) for one in (predicted, labels, ()) if one is not None)
         if predicted is None or labels is None or len(predicted) != len(labels) or not len(labels):
             continue
         classes = max(int(predicted.max()), int(labels.max())) + 1

@@ -1,55 +1,51 @@
-"""What rows are called in a picture: nets, and what sets rows of one net apart."""
+"""What rows are called in a figure: models, and what sets rows of one model apart."""
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 
 from fmbench.core.errors import one_line
-from fmbench.data.synthetic import CLASSES
 from fmbench.report.table.columns import SHOWN, Row
 from fmbench.report.table.formats import MISSING
-from fmbench.report.table.rows import REAL, SYNTHETIC
+from fmbench.report.table.rows import class_names as names_of
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
-LONGEST_NAME = 60
-LONGEST_LABEL = 120
+
+#: Of a name of a file, and of one that is shown, in characters.
+LONGEST_NAME, LONGEST_LABEL = 60, 60
 
 #: Of the table's headings these say nothing beside what stands below them.
 _PLAIN = ("net", "optimizer", "device")
 
 
-def by_net(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows by the name of their net, in their order."""
-    nets: dict[str, list[Row]] = {}
-    for row in rows:
-        nets.setdefault(row["model"] or MISSING, []).append(row)
-    return nets
-
-
-def net(row: Row) -> str:
-    """The net with its own settings, as the table has it: wideresnet depth=16."""
+def model_of(row: Row) -> str:
+    """The model with its own settings, as the table has it: wideresnet depth=16."""
     name = row["model"] or MISSING
     return one_line(f"{name} {row['model_settings']}".strip(), LONGEST_LABEL)
 
 
 def apart(rows: Sequence[Row]) -> list[str]:
-    """For each row what sets it apart from the others, in the table's words: batch size 64.
-
-    Of one row alone there is nothing to say.
-    """
+    """For each row what sets it apart from the others, in the table's words: batch size 64."""
     said: list[list[str]] = [[] for _ in rows]
     for column in SHOWN:
-        if not column.recipe:
-            continue
-        cells = [column.cell(row) for row in rows]
-        if len(set(cells)) == 1:
-            continue
-        if column.heading == "net":
-            cells = _variants(rows)
-        for texts, cell in zip(said, cells, strict=True):
-            if cell:
-                texts.append(cell if column.heading in _PLAIN else f"{column.heading} {cell}")
+        cells = [column.cell(row) for row in rows] if column.recipe else []
+        if len(set(cells)) > 1:
+            if column.heading == "net":
+                cells = _variants(rows)
+            for texts, cell in zip(said, cells, strict=True):
+                if cell:
+                    texts.append(cell if column.heading in _PLAIN else f"{column.heading} {cell}")
     return [one_line(", ".join(texts), LONGEST_LABEL) for texts in said]
+
+
+def _variants(rows: Sequence[Row]) -> list[str]:
+    """The models' names where they differ, and what else stands in their column."""
+    several = len({row["model"] for row in rows}) > 1
+    names = [model_of(row) if several else row["model_settings"] for row in rows]
+    return [
+        ", ".join(filter(None, [name, row["differs"]]))
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def recipe(row: Row) -> str:
@@ -64,9 +60,8 @@ def recipe(row: Row) -> str:
 
 def class_names(data: str, classes: int) -> list[str]:
     """The names of a data set's classes; their numbers where nothing else is known."""
-    if data in (REAL, SYNTHETIC) and classes <= len(CLASSES):
-        return list(CLASSES)
-    return [str(number) for number in range(classes)]
+    known = names_of(data)
+    return list(known) if classes <= len(known) else list(map(str, range(classes)))
 
 
 def unused(name: str, used: Mapping[str, str | None], data: str) -> str:
@@ -81,19 +76,5 @@ def unused(name: str, used: Mapping[str, str | None], data: str) -> str:
     safe = _UNSAFE.sub("_", name)[:LONGEST_NAME].strip("_") or "figure"
     if taken.get(safe.lower(), data) != data:
         safe = f"{safe}_{_UNSAFE.sub('_', data)[:LONGEST_NAME]}"
-    if safe.lower() not in taken:
-        return safe
-    return next(
-        one for number in itertools.count(2) if (one := f"{safe}_{number}").lower() not in taken
-    )
-
-
-def _variants(rows: Sequence[Row]) -> list[str]:
-    """The nets' names where they differ, and what else stands in their column."""
-    several = len({row["model"] for row in rows}) > 1
-    return [
-        ", ".join(
-            filter(None, [net(row) if several else row["model_settings"], row["differs"]]),
-        )
-        for row in rows
-    ]
+    others = (f"{safe}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([safe], others) if one.lower() not in taken)

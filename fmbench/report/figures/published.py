@@ -3,163 +3,112 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
 from fmbench.config.published import BEST_ON_TEST
 from fmbench.core.errors import one_line
-from fmbench.grid import MARGIN
 from fmbench.report.figure import Figure
-from fmbench.report.figures.axis import Axis, plain_axis, span_of
-from fmbench.report.figures.names import net
-from fmbench.report.figures.sheet import (
-    BLUE,
-    GREY,
-    HEADING,
-    LABELS,
-    LINE,
-    ORANGE,
-    RED,
-    RIGHT,
-    TICK,
-    WIDTH,
-    Entry,
-    Sheet,
-    drawing,
-    fitted,
-    width_of,
-)
+from fmbench.report.figures import style
+from fmbench.report.figures.names import model_of
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 from fmbench.report.table.describe import compared, is_like_with_like
 from fmbench.stats import one_more
 
-STEP = 44  # from one row to the next
-WIDEST_NAME = 250
-MOST_ROWS = 24
+MOST_ROWS, LONGEST_NAME = 24, 40
 
 # Of two seeds it would fill the page.
 LEAST_SEEDS = 3
 
-PUBLISHED = ("published", RED, "D")
-OURS = ("ours, last epoch", BLUE, "o")
-BEST = ("ours, best epoch on test", ORANGE, "^")
-BAND = ("one more run, 95 %", GREY, "band")
-
-#: In rows above the middle: marks that mean nearly the same would hide each other.
-LANES = {PUBLISHED: 0.25, OURS: 0.0, BEST: -0.25}
+#: Label, key of a row, colour, marker, and rows above the middle: marks that mean nearly the same
+#: would hide each other.
+MARKS = (
+    ("published", "published_accuracy", style.RED, "D", 0.25),
+    ("ours, last epoch", "test_accuracy", style.BLUE, "o", 0.0),
+    ("ours, best epoch on test", "best_test_accuracy", style.ORANGE, "^", -0.25),
+)
+OURS, BEST = MARKS[1:]
 
 
 def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None:
-    """Published accuracies and ours; None where no row followed a published recipe.
-
-    Args:
-        rows: Of the table, from the top; those with another recipe than the published one are left
-            out.
-        data: The data set.
-        name: Of the files.
-    """
-    followed = [row for row in rows if _followed(row)]
+    """Published accuracies and ours; None where no row followed a published recipe."""
+    known = [row for row in rows if row["published_accuracy"] is not None]
+    followed = [row for row in known if not row["deviations"]]
     shown = followed[:MOST_ROWS]
     if not shown:
         return None
     names = _names(shown)
-    height = MARGIN + HEADING + STEP * len(shown) + LABELS + LINE + MARGIN
     title = "Published accuracy and ours"
-    with drawing(name, height) as sheet:
-        banded = _draw(sheet, shown, names)
-        png, svg = sheet.saved(title)
-    caption = "Rows that followed a published recipe; means over n seeds."
+    banded = any(map(_band, shown))
+    with style.drawing(name, 1.25 + 0.5 * len(shown)) as figure:
+        axes = figure.subplots()
+        _draw(axes, shown)
+        labels = [f"{said}\nn = {row['n']:,}" for said, row in zip(names, shown, strict=True)]
+        axes.set_yticks(range(len(shown)), labels)
+        axes.set(title="Test accuracy (%)", ylim=(len(shown) - 0.5, -0.5))
+        handles, _ = axes.get_legend_handles_labels()
+        band = style.entry("one more run, 95 %", color=style.GREY, ls="-", lw=6, alpha=0.4)
+        style.legend(figure, [*handles, *[band] * banded])
+        png, svg = style.saved(figure, title)
+    said = ["Rows that followed a published recipe: means over n seeds."]
     if banded:
-        caption += (
-            " A band is where one more run of ours would land in 95 of 100 cases; it is"
-            " drawn, from three seeds on, around the figure chosen as the published one was."
+        said.append(
+            "In 95 of 100 cases one more run of ours would land in the band. It is drawn from three"
+            " seeds on, around the accuracy that was chosen as the published one was."
         )
     if len({row["split_test"] for row in shown}) > 1:
-        caption += " Not all were tested on the same images."
+        said.append("Not all were tested on the same images.")
     if len(shown) < len(followed):
-        caption += f" The first {len(shown)} of {len(followed):,} rows."
-    said = "; ".join(_said(row, text) for row, text in zip(shown, names, strict=True))
-    return Figure(name, data, title, caption, f"Published accuracy and ours. {said}.", png, svg)
-
-
-def _followed(row: Row) -> bool:
-    return row["published_accuracy"] is not None and not row["deviations"]
+        said.append(f"The first {len(shown)} of {len(followed):,} rows.")
+    alt = "; ".join(_said(row, text) for row, text in zip(shown, names, strict=True))
+    return Figure(name, data, title, " ".join(said), f"{title}. {alt}.", png, svg)
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """The experiment of each row, and the hardware where that alone does not tell them apart.
+    """The experiment of each row, and its number format where that is not the recipe's.
 
-    And its number format, where that is not the recipe's.
+    With the hardware, where these alone do not tell rows apart.
     """
     plain = [
-        one_line(", ".join(filter(None, [row["experiment"] or net(row), row["difference_in"]])), 60)
+        ", ".join(filter(None, [row["experiment"] or model_of(row), row["difference_in"]]))
         for row in rows
     ]
     times = Counter(plain)
     return [
-        text if times[text] == 1
-        else f"{text}, {one_line(formats.hardware(row['device'], row['precision']), 60)}"
-        for text, row in zip(plain, rows, strict=True)
-    ]  # fmt: skip
-
-
-def _draw(sheet: Sheet, rows: Sequence[Row], names: Sequence[str]) -> bool:
-    """Draw all but what stands below the picture; whether there is a band."""
-    texts = [
-        f"{fitted(name, WIDEST_NAME, TICK)}  n = {row['n']:,}"
-        for name, row in zip(names, rows, strict=True)
+        one_line(name, LONGEST_NAME)
+        + (f",\n{one_line(hardware, LONGEST_NAME)}" if times[name] > 1 else "")
+        for name, row in zip(plain, rows, strict=True)
+        for hardware in [formats.hardware(row["device"], row["precision"])]
     ]
-    left = MARGIN + max(width_of(text, TICK) for text in texts) + 14
-    x = _accuracies(rows)
-    ticks = tuple((float(at), text) for at, text in enumerate(texts))
-    y = Axis(len(rows) - 0.5, -0.5, ticks=ticks)  # the first row on top
-    box = (left, MARGIN + HEADING, WIDTH - left - RIGHT, STEP * len(rows))
-    axes = sheet.axes(box, x, y)
-    used: dict[Entry, None] = {PUBLISHED: None, OURS: None}
+
+
+def _draw(axes: "style.Axes", rows: Sequence[Row]) -> None:
+    values: list[float] = []
+    for label, of, colour, marker, up in MARKS:
+        known = [(100 * row[of], at - up) for at, row in enumerate(rows) if row[of] is not None]
+        if known:
+            axes.plot(
+                *zip(*known, strict=True), color=colour, marker=marker, ms=6, ls="none", label=label
+            )
+        values += [value for value, _ in known]
+    span = max(max(values) - min(values), 1.0)  # a tenth of a point as wide as a page is too much
+    reach = min(values) - span, max(values) + span  # a band of three seeds may be wide
     for at, row in enumerate(rows):
-        points = {PUBLISHED: row["published_accuracy"], OURS: row["test_accuracy"]}
-        if row["best_test_accuracy"] is not None:
-            points[BEST] = row["best_test_accuracy"]
-        used |= dict.fromkeys(points)
-        if (ends := _band(row)) is not None:
-            entry = BEST if row["difference_of"] == BEST_ON_TEST else OURS
-            used[BAND] = None
-            inside = [min(max(end, x.low), x.high) for end in ends]
-            axes.plot(
-                inside, [at - LANES[entry]] * 2, color=entry[1], lw=7, alpha=0.25,
-                solid_capstyle="butt",
-            )  # fmt: skip
-        for entry, share in points.items():
-            _, colour, marker = entry
-            axes.plot(
-                [100 * share], [at - LANES[entry]], color=colour, marker=marker, ms=7, mew=0,
-                ls="none",
-            )  # fmt: skip
-    sheet.heading(MARGIN, "Test accuracy, published and ours")
-    marks = [entry for entry in (*LANES, BAND) if entry in used]
-    sheet.entries(sheet.height - MARGIN - LINE, *marks)
-    return BAND in used
+        if ends := _band(row):
+            low, high = np.clip(ends, *reach).tolist()
+            _, _, colour, _, up = BEST if row["difference_of"] == BEST_ON_TEST else OURS
+            axes.hlines(at - up, low, high, color=colour, lw=6, alpha=0.25)
+            values += [low, high]
+    axes.set_xlim(min(values) - 0.08 * span, max(values) + 0.08 * span)
 
 
 def _band(row: Row) -> tuple[float, float] | None:
     """Where one more run would land, in percent; None where that is no match, or seeds are few."""
     values = compared(row)
-    if (
-        not is_like_with_like(row)
-        or len(values) < LEAST_SEEDS
-        or (ends := one_more(values)) is None
-    ):
+    if not is_like_with_like(row) or len(values) < LEAST_SEEDS:
         return None
-    return 100 * ends[0], 100 * ends[1]
-
-
-def _accuracies(rows: Sequence[Row]) -> Axis:
-    keys = ("published_accuracy", "test_accuracy", "best_test_accuracy")
-    values = [100 * row[key] for row in rows for key in keys if row[key] is not None]
-    span = max(span_of(values), 1.0)  # of a tenth of a point a page wide would be much ado
-    ends = [end for row in rows for end in _band(row) or ()]
-    # A band of three seeds may reach far.
-    low = min([*values, *(max(end, min(values) - span) for end in ends)])
-    high = max([*values, *(min(end, max(values) + span) for end in ends)])
-    return plain_axis(low - 0.08 * span, high + 0.08 * span, "test accuracy (%)")
+    ends = one_more(values)
+    return None if ends is None else (100 * ends[0], 100 * ends[1])
 
 
 def _said(row: Row, name: str) -> str:

@@ -1,184 +1,268 @@
-"""A search as one picture: its history, the Pareto front, its parameters, importances.
+"""A search as one figure: history, Pareto front, response surface, slices, importances."""
 
-Panels below each other; sizes are pixels of the page.
-"""
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from collections.abc import Mapping, Sequence
+import numpy as np
 
-from fmbench.grid import MARGIN, SOFT
-from fmbench.records.trials import FAILED, MAXIMIZE, PRUNED, Search, Trial
+from fmbench.core.errors import one_line
+from fmbench.records.trials import FAILED, PRUNED, Objective, Parameter, Search, Trial
 from fmbench.report.figure import Figure
-from fmbench.report.figures.axis import value_axis
-from fmbench.report.figures.parameters import (
-    draw_slices,
-    draw_surface,
-    label,
-    scatter,
-    searched,
-    slice_heights,
-    surface_keys,
+from fmbench.report.figures import style
+from fmbench.report.table.search import (
+    SearchPart,
+    counts,
+    importances,
+    is_share,
+    objective_heading,
+    objective_name,
+    parameter_text,
+    ranking,
 )
-from fmbench.report.figures.sheet import (
-    BLUE,
-    GAP,
-    GREY,
-    HEADING,
-    LABELS,
-    LEFT,
-    LINE,
-    ORANGE,
-    RED,
-    RIGHT,
-    TEXT,
-    WIDTH,
-    Sheet,
-    drawing,
-    fitted,
-    text_on,
-)
-from fmbench.report.table.search import SearchPart, counts, importances, objective_name, ranking
 
-HISTORY, FRONT, SURFACE, BAR = 220, 260, 280, 24  # heights
-FRONT_GAP = 22
-MOST_BARS = 12
-BAR_NAMES, BAR_VALUES = 250, 60
+MOST_SLICES, COLUMNS, MOST_BARS = 12, 3, 12
+# Whole numbers of so few values, such as batch sizes, are a choice of these rather than a range.
+MOST_CHOICES = 6
+MOST_TICKS, LONGEST_TICK, LONGEST_KEY = 12, 14, 34
 
-_PANELS = {"front": "Pareto front", "surface": "two parameters together"}
+LEARNING_RATE_AND_BATCH_SIZE = ("optimizer.lr", "batch_size")
+
+POINT = style.MARKS | {"marker": "o", "color": style.BLUE, "alpha": 0.8}
+OTHER = POINT | {"color": style.GREY}
+BEST = style.MARKS | {"marker": "o", "color": style.RED, "ms": 7}
+STOPPED = style.MARKS | {"marker": "x", "color": style.GREY, "mew": 1.5}
+BROKEN = style.MARKS | {"marker": "|", "color": style.RED, "mew": 2, "ms": 9}
+
+#: What draws a panel on its part of the figure.
+Draw = Callable[["style.SubFigure"], None]
 
 
 def search_figure(part: SearchPart, name: str) -> Figure:
-    """The picture of a search.
-
-    Args:
-        part: Of any size; a trial that is still running is not drawn.
-        name: Of the files.
-    """
-    search = part.search
-    complete = sorted(ranking(search), key=lambda trial: trial.number)
-    heights = panels(search, complete)
-    height = sum(heights.values()) + GAP * (len(heights) - 1) + 2 * MARGIN
-    with drawing(name, height) as sheet:
-        top = float(MARGIN)
-        for panel, room in heights.items():
-            if panel == "history":
-                _history(sheet, top, search, complete)
-            elif panel == "front":
-                _front(sheet, top, search, complete)
-            elif panel == "surface":
-                draw_surface(sheet, top, search, complete, SURFACE)
-            elif panel == "slices":
-                draw_slices(sheet, top, search, complete)
-            else:
-                _importances(sheet, top, importances(search)[:MOST_BARS])
-            top += room + GAP
-        png, svg = sheet.saved(part.title)
-    shown = [_PANELS.get(panel, panel) for panel in heights]
-    listed = f"{', '.join(shown[:-1])} and {shown[-1]}" if shown[1:] else shown[0]
-    alt = f"{listed[:1].upper()}{listed[1:]}: {part.alt_text}"
-    return Figure(name, None, part.title, _caption(search, heights), alt, png, svg)
-
-
-def _caption(search: Search, heights: Mapping[str, float]) -> str:
-    objective = objective_name(search.objectives[0])
-    said = [f"The {objective} of each trial in the order they were begun; {counts(search)}."]
-    if any(trial.state == PRUNED for trial in search.trials):
+    """The figure of a search of any size; a trial that is still running is not drawn."""
+    shown = panels(part.search)
+    heights = [height for height, _ in shown.values()]
+    with style.drawing(name, sum(heights)) as figure:
+        parts = figure.subfigures(len(shown), height_ratios=heights, squeeze=False).flat
+        for subfigure, (_, draw) in zip(parts, shown.values(), strict=True):
+            draw(subfigure)
+        png, svg = style.saved(figure, part.title)
+    objective = objective_name(part.search.objectives[0])
+    said = [f"The {objective} of each trial in the order they were begun: {counts(part.search)}."]
+    if any(trial.state == PRUNED for trial in part.search.trials):
         said.append("For a pruned trial it is the last before pruning.")
-    if "surface" in heights:
-        said.append(f"Below it what two parameters did together: colour is the {objective}.")
-    if "slices" in heights:
-        said.append("A slice shows the complete trials by one parameter, all with one scale.")
-    return " ".join(said)
+    if "response surface" in shown:
+        said.append(f"In the response surface colour is the {objective}.")
+    said.append("Trials far worse than most lie at the edge of a panel.")
+    names = ", ".join(shown)
+    alt = f"{names[:1].upper()}{names[1:]}: {part.alt_text}"
+    return Figure(name, None, part.title, " ".join(said), alt, png, svg)
 
 
-def panels(search: Search, complete: Sequence[Trial]) -> dict[str, float]:
-    """The panels that there is something for, and how high each is."""
-    heights: dict[str, float] = {"history": HEADING + LINE + HISTORY + LABELS}
+def panels(search: Search) -> dict[str, tuple[float, Draw]]:
+    """The panels that there is something for, each with its height in inches."""
+    complete = ranking(search)[::-1]  # the best last, on top of the others
+    found: dict[str, tuple[float, Draw]] = {"history": (3.25, partial(_history, search, complete))}
     if complete and len(search.objectives) > 1:
-        heights["front"] = HEADING + FRONT + LABELS
-    if surface_keys(search, complete):
-        heights["surface"] = HEADING + SURFACE + LABELS
-    if searched(search, complete):
-        heights["slices"] = HEADING + sum(slice_heights(search, complete))
-    if search.importances:
-        heights["importances"] = HEADING + BAR * min(len(search.importances), MOST_BARS)
-    return heights
+        found["Pareto front"] = (3.5, partial(_front, search, complete))
+    if keys := surface_keys(search, complete):
+        found["response surface"] = (3.5, partial(_surface, search, complete, keys))
+    if keys := searched(search, complete):
+        rows = math.ceil(min(len(keys), MOST_SLICES) / COLUMNS)
+        found["slices"] = (0.75 + 2.25 * rows, partial(_slices, search, complete, keys))
+    if bars := importances(search)[:MOST_BARS]:
+        found["importances"] = (0.75 + 0.25 * len(bars), partial(_importances, bars))
+    return found
 
 
-def _history(sheet: Sheet, top: float, search: Search, complete: Sequence[Trial]) -> None:
+def searched(search: Search, complete: Iterable[Trial]) -> list[str]:
+    """The parameters, the most important first."""
+    known = dict(importances(search))
+    keys = dict.fromkeys(key for trial in complete for key in trial.parameters)
+    return sorted(keys, key=lambda key: -known.get(key, 0.0))
+
+
+def surface_keys(search: Search, complete: Sequence[Trial]) -> list[str]:
+    """The two parameters of the response surface, where there are two with several numbers.
+
+    Learning rate and batch size where both were searched, else the two most important.
+    """
+    tried = {
+        key: {trial.parameters[key] for trial in complete if key in trial.parameters}
+        for key in searched(search, complete)
+    }
+    numeric = [key for key in tried if len(tried[key]) > 1 and all(map(_is_number, tried[key]))]
+    if set(LEARNING_RATE_AND_BATCH_SIZE) <= set(numeric):
+        return list(LEARNING_RATE_AND_BATCH_SIZE)
+    return numeric[:2] if len(numeric) > 1 else []
+
+
+def label(objective: Objective) -> str:
+    """The heading of an objective's axis: training time (s)."""
+    return objective_heading(objective) + " (s)" * (objective.name == "train_seconds")
+
+
+def _history(search: Search, complete: Sequence[Trial], figure: "style.SubFigure") -> None:
+    from matplotlib.ticker import MaxNLocator
+
     objective = search.objectives[0]
-    points = [(t.number, t.values[0]) for t in complete if t.values is not None]
+    axes = figure.subplots()
+    axes.set(title=f"History: {label(objective)}", xlabel="trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    done = sorted((trial.number, _value(trial)) for trial in complete)
     pruned = [
         (trial.number, value)
         for trial in search.trials
-        if trial.state == PRUNED
-        and (value := trial.last_report if trial.reports else (trial.values or (None,))[0])
-        is not None
+        if trial.state == PRUNED and (value := trial.last_report) is not None
     ]
-    failed = [trial.number for trial in search.trials if trial.state == FAILED]
-    entries = [("complete", BLUE, "o"), ("best so far", ORANGE, "-")] if points else []
-    entries += [("pruned, last report", GREY, "x")] if pruned else []
-    entries += [("failed", RED, "|")] if failed else []
-
-    last = max((trial.number for trial in search.trials), default=0)
-    x = value_axis([0, last], label="trial", whole=True)
-    y = value_axis([value for _, value in points + pruned], objective)
-    axes = sheet.axes((LEFT, top + HEADING + LINE, WIDTH - LEFT - RIGHT, HISTORY), x, y)
-    if not points and not pruned:
-        middle = {"transform": axes.transAxes, "ha": "center", "color": SOFT}
-        text_on(axes, 0.5, 0.5, "no trial reported a value", TEXT, **middle)
-    beyond = scatter(axes, y, pruned, color=GREY, marker="x", ms=6, mew=1.5)
-    beyond |= scatter(axes, y, points, color=BLUE, marker="o", ms=6, mew=0, alpha=0.8)
-    for number in failed:
-        axes.plot(number, 0.02, "|", color=RED, ms=9, mew=2, transform=axes.get_xaxis_transform())
-    best: list[float] = []
-    for _, value in points:
-        better = max if objective.direction == MAXIMIZE else min
-        best.append(better(best[-1], value) if best else value)
-    if points:
-        numbers = [number for number, _ in points]
-        path = [y.scaled(value) for value in best]
-        axes.plot([*numbers, last], [*path, path[-1]], drawstyle="steps-post", color=ORANGE, lw=2)
-    if beyond:
-        entries.append(("beyond the axis", SOFT, y.arrow))
-    sheet.heading(top, f"History: {label(objective)}")
-    sheet.entries(top + HEADING - 6, *entries)
+    values = _objective_axis(axes, "y", objective, [value for _, value in done + pruned])
+    numbers = [number for number, _ in done + pruned]
+    known = len(done)
+    if done:
+        best = (np.maximum if objective.sign > 0 else np.minimum).accumulate(values[:known])
+        last = max(trial.number for trial in search.trials)
+        look = {"where": "post", "color": style.ORANGE, "label": "best so far"}
+        axes.step([*numbers[:known], last], [*best, best[-1]], **look)
+        axes.plot(numbers[:known], values[:known], label="complete", **POINT)
+    if pruned:
+        axes.plot(numbers[known:], values[known:], label="pruned, last report", **STOPPED)
+    if failed := [trial.number for trial in search.trials if trial.state == FAILED]:
+        low, high = axes.get_ylim()
+        at = low + 0.03 * (high - low)
+        axes.plot(failed, [at] * len(failed), label="failed", **BROKEN)
+    if handles := axes.get_legend_handles_labels()[0]:
+        style.legend(figure, handles)
 
 
-def _front(sheet: Sheet, top: float, search: Search, complete: Sequence[Trial]) -> None:
+def _front(search: Search, complete: Sequence[Trial], figure: "style.SubFigure") -> None:
     first, *others = search.objectives
-    room = (WIDTH - LEFT - RIGHT - (len(others) - 1) * FRONT_GAP) / len(others)
-    y_values = [trial.values[0] for trial in complete if trial.values is not None]
-    beyond = False
-    best = set(search.best)
-    for place, other in enumerate(others, 1):
-        x_values = [trial.values[place] for trial in complete if trial.values is not None]
-        x = value_axis(x_values, other, label=label(other), may_log=True)
-        y = value_axis(y_values, first, labelled=place == 1)
-        left = LEFT + (place - 1) * (room + FRONT_GAP)
-        axes = sheet.axes((left, top + HEADING, room, FRONT), x, y)
-        pairs = [(x.placed(value), of) for value, of in zip(x_values, y_values, strict=True)]
-        on_front = [trial.number in best for trial in complete]
-        rest = [pair for pair, on in zip(pairs, on_front, strict=True) if not on]
-        front = sorted(pair for pair, on in zip(pairs, on_front, strict=True) if on)
-        beyond |= scatter(axes, y, rest, color=GREY, marker="o", ms=6, mew=0, alpha=0.7)
+    panes = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
+    panes[0].set_title(f"Pareto front: {label(first)}")
+    on = np.array([trial.number in search.best for trial in complete])
+    for place, (axes, other) in enumerate(zip(panes, others, strict=True), 1):
+        x = _objective_axis(axes, "x", other, [_value(trial, place) for trial in complete])
+        y = _objective_axis(axes, "y", first, [_value(trial) for trial in complete])
+        axes.plot(x[~on], y[~on], **OTHER)
+        axes.plot(x[on], y[on], **BEST)
         if len(others) == 1:  # of three objectives no two make a line
-            axes.plot(
-                [at for at, _ in front], [y.placed(value) for _, value in front],
-                drawstyle="steps-post" if other.sign < 0 else "steps-pre", color=ORANGE, lw=1.5,
-            )  # fmt: skip
-        beyond |= scatter(axes, y, front, color=RED, marker="o", ms=7, mew=0)
-    entries = [("Pareto front", RED, "o"), ("other trials", GREY, "o")]
-    entries += [("beyond the axis", SOFT, y.arrow)] if beyond else []
-    sheet.heading(top, f"Pareto front: {label(first)}", *entries)
+            order = np.lexsort((y[on], x[on]))
+            where = "post" if other.sign < 0 else "pre"
+            axes.step(x[on][order], y[on][order], where=where, color=style.RED, lw=1)
+        axes.set_xlabel(label(other))
+    entries = [style.entry("Pareto front", **BEST), style.entry("other trials", **OTHER)]
+    style.legend(figure, entries)
 
 
-def _importances(sheet: Sheet, top: float, bars: Sequence[tuple[str, float]]) -> None:
-    full = WIDTH - MARGIN - BAR_NAMES - BAR_VALUES - RIGHT
-    for number, (name, share) in enumerate(bars):
-        middle = top + HEADING + (number + 0.5) * BAR
-        left = MARGIN + BAR_NAMES
-        sheet.write(left - 8, middle, fitted(name, BAR_NAMES - 16, TEXT), color=SOFT, ha="right")
-        length = max(full * share, 1)
-        sheet.bar((left, middle - 7, length, 14), BLUE)
-        sheet.write(left + length + 8, middle, f"{share:.2f}")
-    sheet.heading(top, "Importances: share of what moves the objective")
+def _surface(
+    search: Search, complete: Sequence[Trial], keys: Sequence[str], figure: "style.SubFigure"
+) -> None:
+    objective = search.objectives[0]
+    axes = figure.subplots()
+    known = [trial for trial in complete if trial.parameters.keys() >= set(keys)]
+    pruned = [
+        trial
+        for trial in search.trials
+        if trial.state == PRUNED and all(_is_number(trial.parameters.get(key)) for key in keys)
+    ]
+    x, y = (
+        _parameter_axis(axes, side, key, [trial.parameters[key] for trial in known + pruned])
+        for side, key in zip("xy", keys, strict=True)
+    )
+    done = len(known)
+    values = _scaled(objective, [_value(trial) for trial in known])
+    low, high = style.limits(values, objective.sign)
+    axes.plot(x[done:], y[done:], **STOPPED)
+    points = axes.scatter(
+        x[:done], y[:done], c=values, s=60, linewidths=1, edgecolors=style.GREY,
+        vmin=max(low, values.min()), vmax=min(high, values.max()),
+    )  # fmt: skip
+    figure.colorbar(points, ax=axes).outline.set_visible(False)
+    crosses = "; crosses were pruned" if pruned else ""
+    axes.set_title(f"Response surface: {label(objective)}{crosses}")
+
+
+def _slices(
+    search: Search, complete: Sequence[Trial], keys: Sequence[str], figure: "style.SubFigure"
+) -> None:
+    objective = search.objectives[0]
+    shown = keys[:MOST_SLICES]
+    columns = min(len(shown), COLUMNS)
+    panes = figure.subplots(math.ceil(len(shown) / columns), columns, sharey=True, squeeze=False)
+    for axes in panes.flat[len(shown) :]:
+        axes.set_axis_off()
+    values = _objective_axis(panes[0, 0], "y", objective, [_value(trial) for trial in complete])
+    best = np.array([trial.number in search.best for trial in complete])
+    for axes, key in zip(panes.flat, shown, strict=False):
+        has = np.array([key in trial.parameters for trial in complete])
+        tried = [trial.parameters[key] for trial in complete if key in trial.parameters]
+        x = _parameter_axis(axes, "x", key, tried)
+        for of, look in ((~best, POINT), (best, BEST)):
+            axes.plot(x[of[has]], values[has & of], **look)
+    some = f" (the first {len(shown)} of {len(keys)})" if len(keys) > len(shown) else ""
+    panes[0, 0].set_title(f"Slices: {label(objective)} by parameter{some}")
+    several = len(search.objectives) > 1
+    style.legend(figure, [style.entry("on the Pareto front" if several else "best", **BEST)])
+
+
+def _importances(bars: Sequence[tuple[str, float]], figure: "style.SubFigure") -> None:
+    axes = figure.subplots()
+    drawn = axes.barh(range(len(bars)), [share for _, share in bars], 0.6, color=style.BLUE)
+    axes.bar_label(drawn, fmt="%.2f", padding=4)
+    axes.set_yticks(range(len(bars)), [one_line(name, LONGEST_KEY) for name, _ in bars])
+    axes.invert_yaxis()
+    axes.set_title("Importances: share of what moves the objective")
+
+
+def _value(trial: Trial, place: int = 0) -> float:
+    assert trial.values is not None
+    return trial.values[place]
+
+
+def _scaled(objective: Objective, values: Sequence[float]) -> np.ndarray:
+    """In the unit that `label` says."""
+    return np.array(values, dtype=float) * (100 if is_share(objective) else 1)
+
+
+def _objective_axis(
+    axes: "style.Axes", side: str, objective: Objective, values: Sequence[float]
+) -> np.ndarray:
+    """Set an axis for values of an objective; where they are drawn, at its end if far worse."""
+    scaled = _scaled(objective, values)
+    if side == "x" and style.spans(scaled):
+        style.log_scale(axes, side, scaled)
+        return scaled
+    low, high = style.limits(scaled, objective.sign) if len(scaled) else (0.0, 1.0)
+    axes.set(**{f"{side}lim": (low, high)})
+    return np.clip(scaled, low, high)
+
+
+def _parameter_axis(
+    axes: "style.Axes", side: str, key: str, values: Sequence[Parameter]
+) -> np.ndarray:
+    """Set an axis for values of a parameter, a range or a choice; where they are drawn."""
+    axes.set(**{f"{side}label": one_line(key, LONGEST_KEY)})
+    numbers = [float(value) for value in values if _is_number(value)]
+    few = len(set(numbers)) <= MOST_CHOICES and all(isinstance(value, int) for value in values)
+    if len(numbers) == len(values) and not few:
+        if style.spans(numbers):
+            style.log_scale(axes, side, numbers)
+        return np.array(numbers)
+
+    # Numbers in their order, then what is none.
+    def order(value: Parameter) -> tuple[bool, float, str]:
+        number = float(value) if _is_number(value) else 0.0
+        return not _is_number(value), number, parameter_text(value)
+
+    texts = list(dict.fromkeys(map(parameter_text, sorted(values, key=order))))
+    every = math.ceil(len(texts) / MOST_TICKS)
+    shown = [one_line(text, LONGEST_TICK) for text in texts[::every]]
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    axis.set_ticks(range(0, len(texts), every), shown)
+    axes.set(**{f"{side}lim": (-0.6, len(texts) - 0.4)})
+    if side == "x" and sum(map(len, shown)) > 24:
+        axes.tick_params(axis="x", labelrotation=30)
+    return np.array([texts.index(parameter_text(value)) for value in values], dtype=float)
+
+
+def _is_number(value: Parameter) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,229 @@
+"""How all figures look, and how one is laid out and saved.
+
+matplotlib is imported when a figure is drawn: most of what reads results need not wait for it.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fmbench.report.figure import PAGE_COLOURS
+from fmbench.report.figures.evidence import interval
+from fmbench.report.table.columns import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import SubFigure
+
+FONT = "DejaVu Sans"  # it comes with matplotlib
+WIDTH = 9  # inches; a page shows 96 pixels an inch
+DPI = 192  # of the PNG: its text is sharp on a dense screen too
+SMALL = 8.5  # font size
+
+INK, SOFT, PALE, PAPER = PAGE_COLOURS
+GREY = "#8a8a8a"
+# Of Okabe and Ito (2008), who chose them for the colour-blind. Their orange and sky blue are darker
+# here, so that all have a contrast of 3 to white and to a dark page's #111 (WCAG 2.2, 1.4.11).
+BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+ORANGE, SKY = "#c18500", "#3e9ace"
+SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+BAND = 0.22  # opacity
+#: Of points, whole at the edge of an axis too.
+MARKS: dict[str, Any] = {"ls": "none", "ms": 6, "clip_on": False, "in_layout": False}
+
+#: Of a name that is shown in a figure, in characters.
+LONGEST = 60
+# Of a line of a legend, in characters.
+LETTERS = 110
+
+# A logarithmic axis of less than this shows differences that are none.
+LEAST_RATIO = 4
+# Where the largest is more than so many times the smallest, a linear axis shows the largest alone.
+LOG_RATIO = 20
+# An axis reaches from the best value so many times the distance to the worst but a quarter: values
+# far worse than most would leave no room for what tells the others apart.
+REACH = 3
+# Points of percent: accuracies that differ by less do so by rounding, or by a part of an image.
+LEAST_POINTS = 0.5
+# Of more rows the bars of their intervals would hide all else.
+MOST_BARS = 100
+# Records may come from strangers: an axis of less has no numbers between its ends.
+TINY = 1e-100
+
+UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+
+#: Settings of matplotlib.
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif", "font.sans-serif": [FONT], "font.size": 10,
+    "text.color": INK, "text.parse_math": False,  # a name may have dollar signs
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # to look for a better height takes long
+    "axes.labelcolor": SOFT, "axes.grid": True, "axes.axisbelow": True, "grid.color": PALE,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.bottom": False,
+    "axes.spines.left": False, "xtick.color": SOFT, "ytick.color": SOFT,
+    "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0,
+    "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08,
+    "legend.frameon": False, "legend.labelcolor": SOFT, "figure.titleweight": "bold",
+    "figure.titlesize": 11, "lines.markeredgewidth": 0, "svg.fonttype": "none",
+}  # fmt: skip
+
+
+@contextmanager
+def matplotlib_alone() -> Iterator[None]:
+    """Import matplotlib, quiet about its own cache, with a backend of ours for drawing.
+
+    Jupyter names a backend in `MPLBACKEND`, also to what a cell starts, where that may not be
+    installed: the import would fail. A notebook in this process keeps the backend it asked for.
+    """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        if "matplotlib" not in sys.modules:
+            asked = os.environ.pop("MPLBACKEND", None)
+            try:
+                import matplotlib as mpl
+            finally:
+                if asked is not None:
+                    os.environ["MPLBACKEND"] = asked
+            if asked:
+                with contextlib.suppress(ValueError):
+                    mpl.rcParams["backend"] = asked
+        with warnings.catch_warnings():
+            # Of every letter that its font lacks, for which it draws a box.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def drawing(name: str, height: float) -> Iterator["Canvas"]:
+    """An empty figure, and the settings that it is drawn and saved with.
+
+    Args:
+        name: Of its files; the ids in its SVG are other ones for another name.
+        height: In inches; `WIDTH` is the other side.
+    """
+    with matplotlib_alone():
+        import matplotlib.style
+        from matplotlib.figure import Figure as Canvas
+
+        # Whatever the user has set for figures changes nothing.
+        with matplotlib.style.context(["default", STYLE, {"svg.hashsalt": name}]):
+            yield Canvas((WIDTH, height), DPI, facecolor=PAPER, layout="constrained")
+
+
+def saved(figure: "Canvas", title: str) -> tuple[bytes, str]:
+    """The figure as PNG and as SVG, the same bytes for the same figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    png, svg = io.BytesIO(), io.StringIO()
+    # Packed a third faster than by default, for a tenth more bytes. `savefig` would draw twice.
+    packed = {"compress_level": 3}
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs=packed)
+    figure.set_layout_engine("none")  # the other file has the layout that was just found
+    unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Title": title, **unsaid})
+    return png.getvalue(), svg.getvalue()
+
+
+def legend(figure: "Canvas | SubFigure", handles: Sequence[Any], place: str = "lower left") -> None:
+    """A legend above or below all axes, in as many columns as its names leave room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, LETTERS // (longest + 6))
+    figure.legend(handles=handles, loc=f"outside {place}", ncols=columns)
+
+
+def entry(label: str, **style: Any) -> Any:
+    """An entry of a legend that stands for several marks."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **({"color": SOFT, "ls": "none"} | style))
+
+
+def limits(values: Sequence[float], sign: int = 1, least: float = 0.0) -> tuple[float, float]:
+    """The ends of a linear axis: from the best value to the worst that is not far worse than most.
+
+    Args:
+        values: All that are to be drawn.
+        sign: 1 where more is better, -1 where less is.
+        least: An axis of less would show differences that are none.
+    """
+    turned = sign * np.asarray(values, dtype=float)
+    high, low = float(turned.max()), float(turned.min())
+    if reach := REACH * (high - float(np.quantile(turned, 0.25))):
+        low = max(low, high - reach)
+    least = max(least, 1e-3 * max(abs(high), abs(low)), TINY)
+    edge = max(0.06 * (high - low), (least - (high - low)) / 2)
+    first, last = sorted((sign * (low - edge), sign * (high + edge)))
+    return first, last
+
+
+def accuracy_axis(axes: "Axes", rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Set the y axis for the test accuracies of rows; where they are drawn, and their intervals.
+
+    Returns:
+        (N,) accuracies in percent, those far worse than most at the lower end; (N, 2) ends of the
+        95 % intervals, NaN where there is none to draw.
+    """
+    values = np.array([100 * row["test_accuracy"] for row in rows])
+    low, high = limits(values, least=LEAST_POINTS)
+    none = (np.nan, np.nan)
+    ends = [interval(row) or none if len(rows) <= MOST_BARS else none for row in rows]
+    reach = (high - low) / 2  # of two seeds an interval may reach anywhere
+    bars = np.clip(np.array(ends), low - reach, high + reach)
+    bars[values < low] = none
+    axes.set_ylim(np.nanmin([low, *bars[:, 0]]), np.nanmax([high, *bars[:, 1]]))
+    return np.clip(values, low, high), bars
+
+
+def spans(values: Sequence[float]) -> bool:
+    """Whether a linear axis would show the largest of the values alone."""
+    low, high = min(values), max(values)
+    return low > TINY and high < 1 / TINY and high > LOG_RATIO * low
+
+
+def log_scale(axes: "Axes", side: str, values: Sequence[float]) -> None:
+    """Make the x or the y axis logarithmic, with plain numbers: at 1, 2 and 5 where there is room.
+
+    Args:
+        axes: To change.
+        side: x or y.
+        values: All that are to be drawn, each above zero.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = min(values), max(values)
+    middle, ratio = math.sqrt(low) * math.sqrt(high), max(high / low, LEAST_RATIO) ** 0.56
+    axes.set(**{f"{side}scale": "log", f"{side}lim": (middle / ratio, middle * ratio)})
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    steps = (1.0, 2.0, 5.0) if ratio < LOG_RATIO else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=8))
+    axis.set_major_formatter(lambda value, _: number(value))
+    axis.set_minor_locator(NullLocator())
+
+
+def number(value: float) -> str:
+    """A number with a metric prefix from a thousand on: 0.01, 64, 61.7 k."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter()(float(f"{value:.3g}")) if 1e3 <= value < 1e15 else f"{value:.4g}"
+
+
+def time_unit(seconds: Iterable[float]) -> tuple[str, float]:
+    """The unit that times are drawn in, and its seconds."""
+    longest = max(seconds, default=0.0)
+    return next((one for one in UNITS if longest >= 2 * one[1]), UNITS[-1])
