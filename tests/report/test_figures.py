@@ -27,8 +27,9 @@ from fmbench.report.figure import PAGE_COLOURS, Figure
 from fmbench.report.figures import figures
 from fmbench.report.figures.batch_size import alike
 from fmbench.report.figures.cost import accuracy_parameters, front
-from fmbench.report.figures.evidence import Budget, confusion, curve, histories
-from fmbench.report.figures.names import apart, unused
+from fmbench.report.figures.curves import curve, histories
+from fmbench.report.figures.predictions import confusion
+from fmbench.report.figures.rows import Budget, apart, unused
 from fmbench.report.figures.style import SERIES
 from fmbench.stats import one_more
 
@@ -547,7 +548,9 @@ def test_published_accuracies_stand_beside_ours(tmp_path):
     write(tmp_path / "d", model="d")  # nobody published it
     figure = drawn(tmp_path)["published"]
     said = texts(figure)
-    assert [said[said.index(name) + 1] for name in "ab"] == ["n = 3", "n = 1"]
+    assert [said[said.index(name) + 1] for name in "ab"] == [
+        f"AMD EPYC, 2 threads, fp32, n = {n}" for n in (3, 1)
+    ]
     assert "c" not in said
     assert "a: 89.70 % published, 91.17 % ours, 91.40 % our best epoch on test" in figure.alt
     # From below: b, a.
@@ -596,7 +599,7 @@ def test_too_few_seeds_have_no_band(tmp_path):
     figure = drawn(tmp_path)["published"]
     assert not [path for path in paths(figure, BLUE) if len(path) == 2]
     assert "band" not in figure.caption
-    assert "n = 2" in texts(figure)
+    assert "AMD EPYC, 2 threads, fp32, n = 2" in texts(figure)
 
 
 def test_more_published_rows_than_lines_are_said(tmp_path, monkeypatch):
@@ -613,7 +616,7 @@ def test_one_recipe_on_two_machines_is_told_apart(tmp_path):
     device = {"device": "H100", "fingerprint__processor": "other"}
     followed(tmp_path / "1", "a", [0.90], **device)
     said = texts(drawn(tmp_path)["published"])
-    assert {"AMD EPYC, 2 threads, fp32", "H100, fp32"} <= set(said)
+    assert {"AMD EPYC, 2 threads, fp32, n = 1", "H100, fp32, n = 1"} <= set(said)
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -10,13 +10,11 @@ from typing import Any
 
 from fmbench.report.figure import Figure
 from fmbench.report.figures.batch_size import batch_size
-from fmbench.report.figures.confusion import confusion_figure
 from fmbench.report.figures.cost import accuracy_parameters, accuracy_time
 from fmbench.report.figures.curves import curves
-from fmbench.report.figures.evidence import Budget
-from fmbench.report.figures.mistakes import mistakes
-from fmbench.report.figures.names import unused
+from fmbench.report.figures.predictions import confusion_figure, mistakes
 from fmbench.report.figures.published import published_figure
+from fmbench.report.figures.rows import Budget, unused
 from fmbench.report.figures.search import search_figure
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import MISSING

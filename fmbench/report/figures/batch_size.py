@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.names import recipe
+from fmbench.report.figures.rows import recipe
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 from fmbench.report.table.describe import settings_of
@@ -23,21 +25,6 @@ def batch_size(
     series = alike(rows)
     if len(series) < 2:
         return None
-    title = f"{one_line(model, style.LONGEST)}: batch size"
-    sizes = [row["batch_size"] for row in series]
-    unit, seconds = style.time_unit(row["seconds_train"] or 0.0 for row in series)
-    with style.drawing(name, 3) as figure:
-        panes = figure.subplots(1, 3)
-        accuracies, bars = style.accuracy_axis(panes[0], series)
-        panes[0].vlines(sizes, *bars.T, color=style.BLUE, lw=1.6, alpha=0.6)
-        _panel(panes[0], "Test accuracy (%)", sizes, accuracies)
-        times = [row["seconds_train"] and row["seconds_train"] / seconds for row in series]
-        _panel(panes[1], f"Training time ({unit})", sizes, times)
-        _panel(panes[2], "Training images/s", sizes, [row["images_per_second"] for row in series])
-        panes[2].yaxis.set_major_formatter("{x:,g}")
-        for axes in panes[1:]:
-            axes.set_ylim(bottom=0)
-        png, svg = style.saved(figure, title)
     others = recipe(series[0]).partition(", ")[2]
     seeds = sorted({row["n"] for row in series})
     n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -47,12 +34,28 @@ def batch_size(
     )
     said = [
         f"batch size {row['batch_size']}: {formats.percent(row['test_accuracy'])} %"
-        f", {formats.duration(row['seconds_train'])}, {formats.rate(row['images_per_second'])}"
-        " images/s"
+        f", {formats.duration(row['seconds_train'])}"
+        f", {formats.rate(row['images_per_second'])} images/s"
         for row in series
     ]
     alt = f"Test accuracy, training time and speed by batch size. {'; '.join(said)}."
-    return Figure(name, data, title, caption, alt, png, svg)
+    title = f"{one_line(model, style.LONGEST)}: batch size"
+    sizes = [row["batch_size"] for row in series]
+    unit, seconds = style.time_unit([row["seconds_train"] or 0.0 for row in series])
+    with style.drawing(name, 3) as figure:
+        panes = figure.subplots(1, 3)
+        accuracies, bars = style.accuracy_axis(panes[0], series)
+        panes[0].vlines(sizes, *bars.T, color=style.BLUE, lw=1.6, alpha=0.6)
+        _panel(panes[0], "Test accuracy (%)", sizes, accuracies)
+        for axes, title_, key, factor in (
+            (panes[1], f"Training time ({unit})", "seconds_train", 1 / seconds),
+            (panes[2], "Training images/s", "images_per_second", 1),
+        ):
+            known = [np.nan if row[key] is None else factor * row[key] for row in series]
+            _panel(axes, title_, sizes, known)
+            axes.set_ylim(bottom=0)
+        panes[2].yaxis.set_major_formatter("{x:,g}")
+        return style.saved(figure, name, data, title, caption, alt)
 
 
 def alike(rows: Sequence[Row]) -> list[Row]:
@@ -72,13 +75,10 @@ def alike(rows: Sequence[Row]) -> list[Row]:
     return [longest[size] for size in sorted(longest)]
 
 
-def _panel(
-    axes: "style.Axes", title: str, sizes: Sequence[int], values: Sequence[float | None]
-) -> None:
+def _panel(axes: "style.Axes", title: str, sizes: Sequence[int], values: style.Numbers) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    known = [(size, value) for size, value in zip(sizes, values, strict=True) if value is not None]
-    axes.plot([size for size, _ in known], [value for _, value in known], "o-", color=style.BLUE)
+    axes.plot(sizes, values, "o-", color=style.BLUE)
     axes.set(title=title, xlabel="batch size", xscale="log")
     axes.xaxis.set_major_locator(FixedLocator(sizes, nbins=MOST_TICKS))
     axes.xaxis.set_major_formatter("{x:.0f}")

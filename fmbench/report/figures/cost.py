@@ -9,7 +9,7 @@ import numpy as np
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.names import model_of
+from fmbench.report.figures.rows import model_of
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 
@@ -40,12 +40,7 @@ TIME = Cost("seconds_train", "training time", formats.duration)
 def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
     """The Pareto front: points to which no other is at least as good in both and better in one.
 
-    Args:
-        costs: The less the better.
-        accuracies: The more the better.
-
-    Returns:
-        Their places, the cheapest first.
+    Their places are returned, the cheapest first.
     """
     points = list(zip(costs, accuracies, strict=True))
     found: list[int] = []
@@ -80,51 +75,49 @@ def _figure(panels: Mapping[str, Sequence[Row]], cost: Cost, data: str, name: st
     if not several:
         return None
     rows = [row for where in several for row in known[where]]
-    models = _models(rows)
+    looks = _looks(rows)
     title = f"Test accuracy against {cost.name}"
     alt = [f"{title} of {len(rows):,} rows."]
-    with style.drawing(name, 0.75 + 3.5 * len(several) + len(models) // 4 * 0.25) as figure:
+    caption = (
+        "One point a row: its mean over the seeds, with the 95 % interval where it is known."
+        f" No other row beats one on the Pareto front in both accuracy and {cost.name}."
+        " Rows far worse than most lie at the lower edge."
+    )
+    if left := sum(map(len, panels.values())) - len(rows):
+        caption += f" {left:,} rows are left out: of other hardware, or without a value."
+    with style.drawing(name, 0.75 + 3.5 * len(several) + len(looks) // 4 * 0.25) as figure:
         panes = figure.subplots(len(several), squeeze=False).flat
         for axes, where in zip(panes, several, strict=True):
             axes.set_title(": ".join(filter(None, ["Test accuracy (%)", where])))
-            path = _panel(axes, known[where], cost, models)
-            said = "; ".join(
+            said = [
                 f"{model_of(row)} {formats.percent(row['test_accuracy'])} % with"
                 f" {cost.show(row[cost.key])}"
-                for row in path[:MOST_SAID]
-            )
-            alt.append(f"Pareto front{f' of {where}' if several[1:] else ''}: {said}.")
-        entries = [style.entry(model, **marks) for model, marks in models.items()]
+                for row in _panel(axes, known[where], cost, looks)[:MOST_SAID]
+            ]
+            of = f" of {where}" if len(several) > 1 else ""
+            alt.append(f"Pareto front{of}: {'; '.join(said)}.")
+        entries = [style.entry(model, **look) for model, look in looks.items()]
         line = style.entry("Pareto front, numbers of rows", color=style.INK, ls="-")
         style.legend(figure, [*entries, line])
-        png, svg = style.saved(figure, title)
-    caption = [
-        "One point a row: its mean over the seeds, with the 95 % interval where it is known.",
-        f"No other row beats one on the Pareto front in both accuracy and {cost.name}.",
-        "Rows far worse than most lie at the lower edge.",
-    ]
-    if left := sum(map(len, panels.values())) - len(rows):
-        caption.append(f"{left:,} rows are left out: of other hardware, or without a value.")
-    return Figure(name, data, title, " ".join(caption), " ".join(alt), png, svg)
+        return style.saved(figure, name, data, title, caption, " ".join(alt))
 
 
-def _models(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each model, the best first; those behind the last share one."""
     best = sorted(rows, key=lambda row: -row["test_accuracy"])
     models = list(dict.fromkeys(map(model_of, best)))
-    each = len(style.SERIES)
-    marks: dict[str, dict[str, Any]] = {
-        model: {
-            "color": style.SERIES[place % each],
-            "marker": style.MARKERS[(place + place // each) % each],
-        }
-        for place, model in enumerate(models[:MOST_MODELS])
-    }
-    return marks | {OTHERS: {"color": style.GREY, "marker": "o"}} if models[MOST_MODELS:] else marks
+    looks: dict[str, dict[str, Any]] = {}
+    for place, model in enumerate(models[:MOST_MODELS]):
+        turn, colour = divmod(place, len(style.SERIES))
+        marker = style.MARKERS[(place + turn) % len(style.MARKERS)]
+        looks[model] = {"color": style.SERIES[colour], "marker": marker}
+    if len(models) > MOST_MODELS:
+        looks[OTHERS] = {"color": style.GREY, "marker": "o"}
+    return looks
 
 
 def _panel(
-    axes: "style.Axes", rows: Sequence[Row], cost: Cost, models: Mapping[str, dict[str, Any]]
+    axes: "style.Axes", rows: Sequence[Row], cost: Cost, looks: Mapping[str, dict[str, Any]]
 ) -> list[Row]:
     """Draw rows, the best first; those on the Pareto front, the cheapest first."""
     costs = np.array([float(row[cost.key]) for row in rows])
@@ -136,11 +129,11 @@ def _panel(
         axes.set_xlabel(f"{cost.name} ({unit})")
     style.log_scale(axes, "x", costs)
     accuracies, bars = style.accuracy_axis(axes, rows)
-    names = np.array([name if name in models else OTHERS for name in map(model_of, rows)])
-    for model, marks in models.items():
+    names = np.array([name if name in looks else OTHERS for name in map(model_of, rows)])
+    for model, look in looks.items():
         of = names == model
-        axes.vlines(costs[of], *bars[of].T, color=marks["color"], lw=1.6, alpha=0.6)
-        axes.plot(costs[of], accuracies[of], **style.MARKS, **marks)
+        axes.vlines(costs[of], *bars[of].T, color=look["color"], lw=1.6, alpha=0.6)
+        axes.plot(costs[of], accuracies[of], **style.MARKS, **look)
     axes.step(costs[path], accuracies[path], where="post", color=style.INK, lw=1, zorder=1)
     for place in path:
         axes.annotate(

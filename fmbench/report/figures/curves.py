@@ -1,106 +1,166 @@
 """Curves: loss and accuracy by epoch, a colour for each row of a model."""
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fmbench.core.errors import one_line
+from fmbench.records.reader import counted_history
 from fmbench.report.figure import Figure
-from fmbench.report.figures import evidence, style
-from fmbench.report.figures.names import apart, recipe
+from fmbench.report.figures import style
+from fmbench.report.figures.rows import MOST_ASKED, Budget, apart, recipe
 from fmbench.report.table.columns import ACCURACY, METRICS, Row
 from fmbench.report.table.formats import percent
 
+#: Epochs of a curve: more make a large SVG, and look the same.
+MOST_POINTS = 250
 # Of more epochs than this only the last has a marker.
 MOST_MARKERS = 12
 # The first epochs of a run, one of so many, leave no room for what sets curves apart.
 CUT = 10
 
 DASHES = (0, (3.2, 1.8))
-TRAINING, VALIDATION, TEST = "train", "validation", "test"
+#: What is drawn beside training, and its name at the beginning of a sentence.
+EVALUATED = {"validation": "Validation", "test": "Test"}
+
+History = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class _Line:
-    """A row that is drawn, and the histories of its runs."""
+class Curve:
+    """A value by epoch, over the seeds of a row.
+
+    Attributes:
+        epochs: Counted from 1; at most `MOST_POINTS`, spread evenly over the run.
+        mean: Over the seeds.
+        low: The least of the seeds.
+        high: The greatest.
+        seeds: How many.
+    """
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row that is drawn: its histories, and its curves by the key of their value."""
 
     row: Row
-    marks: dict[str, str]
-    runs: list[evidence.History]
+    look: dict[str, str]
+    runs: list[History]
+    curves: dict[str, Curve]
 
-    def curve(self, of: str, value: str) -> evidence.Curve | None:
-        """Its loss or accuracy on a part of the data."""
-        return evidence.curve(self.runs, f"{of}_{value}")
 
-    @property
-    def epochs(self) -> int:
-        """The last of its curves of training; 0 where there is none, and nothing to draw."""
-        found = self.curve(TRAINING, "loss") or self.curve(TRAINING, "accuracy")
-        return int(found.epochs[-1]) if found else 0
+def histories(row: Row, budget: Budget) -> list[History]:
+    """The histories of a row's runs that have one, as far as the budget goes."""
+    found: list[History] = []
+    for folder in row["folders"]:
+        if budget.epochs > 0:
+            history, lines = counted_history(folder)
+            budget.epochs -= lines
+            found += [history] if history else []
+    return found
+
+
+def curve(runs: Sequence[History], key: str) -> Curve | None:
+    """The curve of one of a history's values; None where fewer than two epochs have it.
+
+    A seed that was evaluated less than half as often as another is left out; what is drawn are the
+    epochs that all others have, so that a mean is one of the same seeds everywhere.
+
+    Args:
+        runs: Histories of the seeds.
+        key: Of the value: `train_loss`, say.
+    """
+    known = [
+        {int(line["epoch"]): line[key] for line in run if key in line and "epoch" in line}
+        for run in runs
+    ]
+    most = max(map(len, known), default=0)
+    known = [values for values in known if 2 * len(values) > most]
+    shared = sorted(set.intersection(*map(set, known))) if known else []
+    if len(shared) < 2:
+        return None
+    chosen = np.linspace(0, len(shared) - 1, min(len(shared), MOST_POINTS)).astype(int)
+    table = np.array([[values[shared[place]] for place in chosen] for values in known])
+    epochs = np.array(shared)[chosen] + 1
+    return Curve(epochs, table.mean(0), table.min(0), table.max(0), len(known))
 
 
 def curves(
-    model: str, rows: Sequence[Row], data: str, name: str, budget: evidence.Budget | None = None
+    model: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
 ) -> Figure | None:
     """The curves of a model's rows; None where no run of theirs has a history of two epochs."""
-    budget = budget or evidence.Budget()
-    lines: list[_Line] = []
-    for row in rows[: evidence.MOST_ASKED]:
+    budget = budget or Budget()
+    keys = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
+    lines: list[Line] = []
+    for row in rows[:MOST_ASKED]:
         if len(lines) < len(style.SERIES):
-            place = len(lines)
-            marks = {"color": style.SERIES[place], "marker": style.MARKERS[place]}
-            line = _Line(row, marks, evidence.histories(row, budget))
-            lines += [line] if line.epochs else []
+            look = {"color": style.SERIES[len(lines)], "marker": style.MARKERS[len(lines)]}
+            runs = histories(row, budget)
+            found = {key: one for key in keys if (one := curve(runs, key)) is not None}
+            if found.keys() & {"train_loss", "train_accuracy"}:
+                lines.append(Line(row, look, runs, found))
     if not lines:
         return None
     # One kind of images beside those of training, to compare: what most rows were evaluated on.
-    evaluated = {
-        of: sum(line.curve(of, "accuracy") is not None for line in lines)
-        for of in (VALIDATION, TEST)
-    }
-    most = max(evaluated, key=lambda of: evaluated[of])
-    solid = most if evaluated[most] else None
+    known = {of: sum(f"{of}_accuracy" in line.curves for line in lines) for of in EVALUATED}
+    most = max(known, key=lambda of: known[of])
+    solid = most if known[most] else None
     names = apart([line.row for line in lines]) if lines[1:] else [recipe(lines[0].row)]
-    title = f"{one_line(model, style.LONGEST)}: loss and accuracy by epoch"
+    model = one_line(model, style.LONGEST)
+    ends = [
+        f"{text}: {percent(float(line.curves[key].mean[-1]))} %"
+        for line, text in zip(lines, names, strict=True)
+        if (key := f"{solid or 'train'}_accuracy") in line.curves
+    ]
+    alt = f"Loss and accuracy by epoch of {len(lines)} row{'s' * bool(lines[1:])} of {model}."
+    if ends:
+        alt += f" {EVALUATED.get(str(solid), 'Training')} accuracy at the end: {'; '.join(ends)}."
     with style.drawing(name, 3.75 + 0.25 * len(lines)) as figure:
         for axes, value in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             _panel(axes, lines, solid, value)
-        said = [style.entry(solid, ls="-")] if solid else []
-        said.append(style.entry("training", ls=DASHES))
+        entries = [style.entry(solid, ls="-")] if solid else []
+        entries.append(style.entry("training", ls=DASHES))
         if any(len(line.runs) > 1 for line in lines):
-            said.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
-        style.legend(figure, said, "upper left")
+            entries.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
+        style.legend(figure, entries, "upper")
         entries = [
-            style.entry(f"{text}: {_accuracy(line.row)}", ls="-", **line.marks)
+            style.entry(f"{text}: {_accuracy(line.row)}", ls="-", **line.look)
             for line, text in zip(lines, names, strict=True)
         ]
         style.legend(figure, entries)
-        png, svg = style.saved(figure, title)
-    caption, alt = _caption(lines, len(rows), solid), _alt(model, lines, names, solid)
-    return Figure(name, data, title, caption, alt, png, svg)
+        title = f"{model}: loss and accuracy by epoch"
+        return style.saved(figure, name, data, title, _caption(lines, len(rows), solid), alt)
 
 
-def _panel(axes: "style.Axes", lines: Sequence[_Line], solid: str | None, value: str) -> None:
+def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     factor = 100 if value == "accuracy" else 1
     seen = []
-    for line, of in itertools.product(lines, filter(None, (TRAINING, solid))):
-        found = line.curve(of, value)
-        if found is None:
-            continue
+    drawn = [
+        (line, of, line.curves[f"{of}_{value}"])
+        for line in lines
+        for of in ("train", solid)
+        if f"{of}_{value}" in line.curves
+    ]
+    for line, of, found in drawn:
         mean, low, high = (factor * part for part in (found.mean, found.low, found.high))
-        look: dict[str, Any] = {"ls": DASHES, "lw": 1.4, "color": line.marks["color"]}
+        look: dict[str, Any] = {"ls": DASHES, "lw": 1.4, "color": line.look["color"]}
         if of == solid:
             every = 1 if len(mean) <= MOST_MARKERS else [-1]
-            look = {"lw": 1.8, "ms": 5, "markevery": every, **line.marks}
+            look = {"lw": 1.8, "ms": 5, "markevery": every, **line.look}
         axes.plot(found.epochs, mean, **look)
-        if found.seeds > 1 and of == (solid or TRAINING):
-            band = {"color": look["color"], "alpha": style.BAND, "lw": 0}
-            axes.fill_between(found.epochs, low, high, **band)
+        if found.seeds > 1 and of == (solid or "train"):
+            colour = line.look["color"]
+            axes.fill_between(found.epochs, low, high, color=colour, alpha=style.BAND, lw=0)
         seen += [part[len(part) // CUT :] for part in (low, high)]
     if seen:
         ends = np.concatenate(seen)
@@ -115,32 +175,21 @@ def _accuracy(row: Row) -> str:
     return f"{said} % on test, n = {row['n']}"
 
 
-def _caption(lines: Sequence[_Line], rows: int, solid: str | None) -> str:
+def _caption(lines: Sequence[Line], rows: int, solid: str | None) -> str:
     several = any(len(line.runs) > 1 for line in lines)
-    said = ["Mean over the seeds of each row, and their range." if several else "One seed a row."]
-    said.append(f"Dashed: training. Solid: {solid}." if solid else "Dashed: training.")
-    longest = max(line.epochs for line in lines)
-    if longest >= CUT:
-        said.append("The first tenth of the epochs may lie outside.")
-    if longest > evidence.MOST_POINTS:
-        said.append(f"Of long runs {evidence.MOST_POINTS} epochs are drawn.")
-    if solid and any(line.curve(solid, "accuracy") is None for line in lines):
-        said.append(f"Rows without a solid line were not evaluated on {solid} images each epoch.")
-    if any(len(line.runs) < line.row["n"] for line in lines):
-        said.append("Seeds without a history are left out.")
-    if rows > len(lines):
-        said.append(f"The {len(lines)} best of {rows:,} rows that have a history.")
-    return " ".join(said)
-
-
-def _alt(model: str, lines: Sequence[_Line], names: Sequence[str], solid: str | None) -> str:
-    of = solid or TRAINING
-    ends = [
-        f"{text}: {percent(float(found.mean[-1]))} %"
-        for line, text in zip(lines, names, strict=True)
-        if (found := line.curve(of, "accuracy")) is not None
-    ]
-    rows = "1 row" if len(lines) == 1 else f"{len(lines)} rows"
-    said = f"Loss and accuracy by epoch of {rows} of {one_line(model, style.LONGEST)}."
-    kind = {VALIDATION: "Validation", TEST: "Test"}.get(of, "Training")
-    return f"{said} {kind} accuracy at the end: {'; '.join(ends)}." if ends else said
+    longest = max(int(one.epochs[-1]) for line in lines for one in line.curves.values())
+    sentences = {
+        "Mean over the seeds of each row, and their range.": several,
+        "One seed a row.": not several,
+        "Dashed: training.": True,
+        f"Solid: {solid}.": solid,
+        "The first tenth of the epochs may lie outside.": longest >= CUT,
+        f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
+        f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
+        and any(f"{solid}_accuracy" not in line.curves for line in lines),
+        "Seeds without a history are left out.": any(
+            len(line.runs) < line.row["n"] for line in lines
+        ),
+        f"The {len(lines)} best of {rows:,} rows that have a history.": rows > len(lines),
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)

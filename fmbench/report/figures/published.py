@@ -1,6 +1,5 @@
 """Published accuracies beside ours, a line each."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from fmbench.config.published import BEST_ON_TEST
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.names import model_of
+from fmbench.report.figures.rows import model_of
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 from fmbench.report.table.describe import compared, is_like_with_like
@@ -37,21 +36,8 @@ def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None
     shown = followed[:MOST_ROWS]
     if not shown:
         return None
-    names = _names(shown)
-    title = "Published accuracy and ours"
-    banded = any(map(_band, shown))
-    with style.drawing(name, 1.25 + 0.5 * len(shown)) as figure:
-        axes = figure.subplots()
-        _draw(axes, shown)
-        labels = [f"{said}\nn = {row['n']:,}" for said, row in zip(names, shown, strict=True)]
-        axes.set_yticks(range(len(shown)), labels)
-        axes.set(title="Test accuracy (%)", ylim=(len(shown) - 0.5, -0.5))
-        handles, _ = axes.get_legend_handles_labels()
-        band = style.entry("one more run, 95 %", color=style.GREY, ls="-", lw=6, alpha=0.4)
-        style.legend(figure, [*handles, *[band] * banded])
-        png, svg = style.saved(figure, title)
     said = ["Rows that followed a published recipe: means over n seeds."]
-    if banded:
+    if banded := any(map(_band, shown)):
         said.append(
             "In 95 of 100 cases one more run of ours would land in the band. It is drawn from three"
             " seeds on, around the accuracy that was chosen as the published one was."
@@ -60,26 +46,28 @@ def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None
         said.append("Not all were tested on the same images.")
     if len(shown) < len(followed):
         said.append(f"The first {len(shown)} of {len(followed):,} rows.")
-    alt = "; ".join(_said(row, text) for row, text in zip(shown, names, strict=True))
-    return Figure(name, data, title, " ".join(said), f"{title}. {alt}.", png, svg)
+    title = "Published accuracy and ours"
+    alt = f"{title}. {'; '.join(map(_said, shown))}."
+    with style.drawing(name, 1.25 + 0.5 * len(shown)) as figure:
+        axes = figure.subplots()
+        _draw(axes, shown)
+        axes.set(title="Test accuracy (%)", ylim=(len(shown) - 0.5, -0.5))
+        labels = [f"{_name(row)}\n{_hardware(row)}, n = {row['n']:,}" for row in shown]
+        axes.set_yticks(range(len(shown)), labels)
+        handles, _ = axes.get_legend_handles_labels()
+        band = style.entry("one more run, 95 %", color=style.GREY, ls="-", lw=6, alpha=0.4)
+        style.legend(figure, [*handles, *[band] * banded])
+        return style.saved(figure, name, data, title, " ".join(said), alt)
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    """The experiment of each row, and its number format where that is not the recipe's.
+def _name(row: Row) -> str:
+    """The experiment of a row, and its number format where that is not the recipe's."""
+    said = filter(None, [row["experiment"] or model_of(row), row["difference_in"]])
+    return one_line(", ".join(said), LONGEST_NAME)
 
-    With the hardware, where these alone do not tell rows apart.
-    """
-    plain = [
-        ", ".join(filter(None, [row["experiment"] or model_of(row), row["difference_in"]]))
-        for row in rows
-    ]
-    times = Counter(plain)
-    return [
-        one_line(name, LONGEST_NAME)
-        + (f",\n{one_line(hardware, LONGEST_NAME)}" if times[name] > 1 else "")
-        for name, row in zip(plain, rows, strict=True)
-        for hardware in [formats.hardware(row["device"], row["precision"])]
-    ]
+
+def _hardware(row: Row) -> str:
+    return one_line(formats.hardware(row["device"], row["precision"]), LONGEST_NAME)
 
 
 def _draw(axes: "style.Axes", rows: Sequence[Row]) -> None:
@@ -111,8 +99,11 @@ def _band(row: Row) -> tuple[float, float] | None:
     return None if ends is None else (100 * ends[0], 100 * ends[1])
 
 
-def _said(row: Row, name: str) -> str:
-    said = f"{name}: {formats.percent(row['published_accuracy'])} % published"
-    said += f", {formats.percent(row['test_accuracy'])} % ours"
-    best = row["best_test_accuracy"]
-    return said if best is None else f"{said}, {formats.percent(best)} % our best epoch on test"
+def _said(row: Row) -> str:
+    accuracies = [
+        (row["published_accuracy"], "published"),
+        (row["test_accuracy"], "ours"),
+        (row["best_test_accuracy"], "our best epoch on test"),
+    ]
+    said = [f"{formats.percent(share)} % {of}" for share, of in accuracies if share is not None]
+    return f"{_name(row)}: {', '.join(said)}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeGuard
 
 import numpy as np
 
@@ -41,12 +42,6 @@ Draw = Callable[["style.SubFigure"], None]
 def search_figure(part: SearchPart, name: str) -> Figure:
     """The figure of a search of any size; a trial that is still running is not drawn."""
     shown = panels(part.search)
-    heights = [height for height, _ in shown.values()]
-    with style.drawing(name, sum(heights)) as figure:
-        parts = figure.subfigures(len(shown), height_ratios=heights, squeeze=False).flat
-        for subfigure, (_, draw) in zip(parts, shown.values(), strict=True):
-            draw(subfigure)
-        png, svg = style.saved(figure, part.title)
     objective = objective_name(part.search.objectives[0])
     said = [f"The {objective} of each trial in the order they were begun: {counts(part.search)}."]
     if any(trial.state == PRUNED for trial in part.search.trials):
@@ -54,9 +49,13 @@ def search_figure(part: SearchPart, name: str) -> Figure:
     if "response surface" in shown:
         said.append(f"In the response surface colour is the {objective}.")
     said.append("Trials far worse than most lie at the edge of a panel.")
-    names = ", ".join(shown)
-    alt = f"{names[:1].upper()}{names[1:]}: {part.alt_text}"
-    return Figure(name, None, part.title, " ".join(said), alt, png, svg)
+    alt = f"{', '.join(shown).capitalize()}: {part.alt_text}"
+    heights = [height for height, _ in shown.values()]
+    with style.drawing(name, sum(heights)) as figure:
+        parts = figure.subfigures(len(shown), height_ratios=heights, squeeze=False).flat
+        for subfigure, (_, draw) in zip(parts, shown.values(), strict=True):
+            draw(subfigure)
+        return style.saved(figure, name, None, part.title, " ".join(said), alt)
 
 
 def panels(search: Search) -> dict[str, tuple[float, Draw]]:
@@ -109,23 +108,22 @@ def _history(search: Search, complete: Sequence[Trial], figure: "style.SubFigure
     axes = figure.subplots()
     axes.set(title=f"History: {label(objective)}", xlabel="trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    done = sorted((trial.number, _value(trial)) for trial in complete)
-    pruned = [
-        (trial.number, value)
+    done = {trial.number: _value(trial) for trial in sorted(complete, key=lambda t: t.number)}
+    pruned = {
+        trial.number: value
         for trial in search.trials
         if trial.state == PRUNED and (value := trial.last_report) is not None
-    ]
-    values = _objective_axis(axes, "y", objective, [value for _, value in done + pruned])
-    numbers = [number for number, _ in done + pruned]
-    known = len(done)
+    }
+    values = _objective_axis(axes, "y", objective, [*done.values(), *pruned.values()])
+    known, stopped = values[: len(done)], values[len(done) :]
     if done:
-        best = (np.maximum if objective.sign > 0 else np.minimum).accumulate(values[:known])
+        best = (np.maximum if objective.sign > 0 else np.minimum).accumulate(known)
         last = max(trial.number for trial in search.trials)
-        look = {"where": "post", "color": style.ORANGE, "label": "best so far"}
-        axes.step([*numbers[:known], last], [*best, best[-1]], **look)
-        axes.plot(numbers[:known], values[:known], label="complete", **POINT)
+        path = ([*done, last], [*best, best[-1]])
+        axes.step(*path, where="post", color=style.ORANGE, label="best so far")
+        axes.plot(list(done), known, label="complete", **POINT)
     if pruned:
-        axes.plot(numbers[known:], values[known:], label="pruned, last report", **STOPPED)
+        axes.plot(list(pruned), stopped, label="pruned, last report", **STOPPED)
     if failed := [trial.number for trial in search.trials if trial.state == FAILED]:
         low, high = axes.get_ylim()
         at = low + 0.03 * (high - low)
@@ -220,7 +218,8 @@ def _value(trial: Trial, place: int = 0) -> float:
 
 def _scaled(objective: Objective, values: Sequence[float]) -> np.ndarray:
     """In the unit that `label` says."""
-    return np.array(values, dtype=float) * (100 if is_share(objective) else 1)
+    scaled: np.ndarray = np.array(values, dtype=float) * (100 if is_share(objective) else 1)
+    return scaled
 
 
 def _objective_axis(
@@ -231,9 +230,9 @@ def _objective_axis(
     if side == "x" and style.spans(scaled):
         style.log_scale(axes, side, scaled)
         return scaled
-    low, high = style.limits(scaled, objective.sign) if len(scaled) else (0.0, 1.0)
-    axes.set(**{f"{side}lim": (low, high)})
-    return np.clip(scaled, low, high)
+    ends = style.limits(scaled, objective.sign) if len(scaled) else (0.0, 1.0)
+    axes.set(**{f"{side}lim": ends})
+    return np.asarray(scaled.clip(*ends))
 
 
 def _parameter_axis(
@@ -264,5 +263,5 @@ def _parameter_axis(
     return np.array([texts.index(parameter_text(value)) for value in values], dtype=float)
 
 
-def _is_number(value: Parameter) -> bool:
+def _is_number(value: Parameter) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fmbench.report.figure import PAGE_COLOURS
-from fmbench.report.figures.evidence import interval
+from fmbench.report.figure import PAGE_COLOURS, Figure
 from fmbench.report.table.columns import Row
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-    from matplotlib.figure import SubFigure
+    import matplotlib.axes
+    import matplotlib.figure
+
+    Axes = matplotlib.axes.Axes
+    Canvas = matplotlib.figure.Figure
+    SubFigure = matplotlib.figure.SubFigure
+
+Numbers = Sequence[float] | np.ndarray
 
 FONT = "DejaVu Sans"  # it comes with matplotlib
 WIDTH = 9  # inches; a page shows 96 pixels an inch
@@ -74,8 +78,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.left": False, "xtick.color": SOFT, "ytick.color": SOFT,
     "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "ytick.minor.size": 0,
     "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08,
-    "legend.frameon": False, "legend.labelcolor": SOFT, "figure.titleweight": "bold",
-    "figure.titlesize": 11, "lines.markeredgewidth": 0, "svg.fonttype": "none",
+    "legend.frameon": False, "legend.labelcolor": SOFT, "lines.markeredgewidth": 0,
+    "svg.fonttype": "none",
 }  # fmt: skip
 
 
@@ -117,34 +121,39 @@ def drawing(name: str, height: float) -> Iterator["Canvas"]:
         height: In inches; `WIDTH` is the other side.
     """
     with matplotlib_alone():
+        import matplotlib.figure
         import matplotlib.style
-        from matplotlib.figure import Figure as Canvas
 
         # Whatever the user has set for figures changes nothing.
         with matplotlib.style.context(["default", STYLE, {"svg.hashsalt": name}]):
-            yield Canvas((WIDTH, height), DPI, facecolor=PAPER, layout="constrained")
+            size = (WIDTH, height)
+            yield matplotlib.figure.Figure(size, DPI, facecolor=PAPER, layout="constrained")
 
 
-def saved(figure: "Canvas", title: str) -> tuple[bytes, str]:
-    """The figure as PNG and as SVG, the same bytes for the same figure."""
+def saved(  # noqa: PLR0917 - the fields of a figure, in their order
+    canvas: "Canvas", name: str, data: str | None, title: str, caption: str, alt: str
+) -> Figure:
+    """The figure with its files; what was drawn gives the same bytes each time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     png, svg = io.BytesIO(), io.StringIO()
     # Packed a third faster than by default, for a tenth more bytes. `savefig` would draw twice.
     packed = {"compress_level": 3}
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None}, pil_kwargs=packed)
-    figure.set_layout_engine("none")  # the other file has the layout that was just found
+    agg: Any = FigureCanvasAgg(canvas)
+    agg.print_png(png, metadata={"Software": None}, pil_kwargs=packed)
+    canvas.set_layout_engine("none")  # the other file has the layout that was just found
     unsaid = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(svg, metadata={"Title": title, **unsaid})
-    return png.getvalue(), svg.getvalue()
+    writer: Any = FigureCanvasSVG(canvas)
+    writer.print_svg(svg, metadata={"Title": title, **unsaid})
+    return Figure(name, data, title, caption, alt, png.getvalue(), svg.getvalue())
 
 
-def legend(figure: "Canvas | SubFigure", handles: Sequence[Any], place: str = "lower left") -> None:
+def legend(figure: "Canvas | SubFigure", handles: Sequence[Any], side: str = "lower") -> None:
     """A legend above or below all axes, in as many columns as its names leave room for."""
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, LETTERS // (longest + 6))
-    figure.legend(handles=handles, loc=f"outside {place}", ncols=columns)
+    place: Any = f"outside {side} left"
+    figure.legend(handles=handles, loc=place, ncols=max(1, LETTERS // (longest + 6)))
 
 
 def entry(label: str, **style: Any) -> Any:
@@ -154,7 +163,7 @@ def entry(label: str, **style: Any) -> Any:
     return Line2D([], [], label=label, **({"color": SOFT, "ls": "none"} | style))
 
 
-def limits(values: Sequence[float], sign: int = 1, least: float = 0.0) -> tuple[float, float]:
+def limits(values: Numbers, sign: int = 1, least: float = 0.0) -> tuple[float, float]:
     """The ends of a linear axis: from the best value to the worst that is not far worse than most.
 
     Args:
@@ -163,13 +172,12 @@ def limits(values: Sequence[float], sign: int = 1, least: float = 0.0) -> tuple[
         least: An axis of less would show differences that are none.
     """
     turned = sign * np.asarray(values, dtype=float)
-    high, low = float(turned.max()), float(turned.min())
-    if reach := REACH * (high - float(np.quantile(turned, 0.25))):
-        low = max(low, high - reach)
+    low, quarter, high = np.quantile(turned, (0, 0.25, 1)).tolist()
+    if high > quarter:
+        low = max(low, high - REACH * (high - quarter))
     least = max(least, 1e-3 * max(abs(high), abs(low)), TINY)
     edge = max(0.06 * (high - low), (least - (high - low)) / 2)
-    first, last = sorted((sign * (low - edge), sign * (high + edge)))
-    return first, last
+    return (low - edge, high + edge) if sign > 0 else (-high - edge, edge - low)
 
 
 def accuracy_axis(axes: "Axes", rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
@@ -179,30 +187,28 @@ def accuracy_axis(axes: "Axes", rows: Sequence[Row]) -> tuple[np.ndarray, np.nda
         (N,) accuracies in percent, those far worse than most at the lower end; (N, 2) ends of the
         95 % intervals, NaN where there is none to draw.
     """
-    values = np.array([100 * row["test_accuracy"] for row in rows])
+    values, lows, highs = (
+        np.array([np.nan if row[key] is None else 100 * row[key] for row in rows])
+        for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
+    )
     low, high = limits(values, least=LEAST_POINTS)
-    none = (np.nan, np.nan)
-    ends = [interval(row) or none if len(rows) <= MOST_BARS else none for row in rows]
     reach = (high - low) / 2  # of two seeds an interval may reach anywhere
-    bars = np.clip(np.array(ends), low - reach, high + reach)
-    bars[values < low] = none
+    bars = np.clip(np.stack([lows, highs], axis=1), low - reach, high + reach)
+    bars[(values < low) | (len(rows) > MOST_BARS)] = np.nan
     axes.set_ylim(np.nanmin([low, *bars[:, 0]]), np.nanmax([high, *bars[:, 1]]))
     return np.clip(values, low, high), bars
 
 
-def spans(values: Sequence[float]) -> bool:
+def spans(values: Numbers) -> bool:
     """Whether a linear axis would show the largest of the values alone."""
     low, high = min(values), max(values)
     return low > TINY and high < 1 / TINY and high > LOG_RATIO * low
 
 
-def log_scale(axes: "Axes", side: str, values: Sequence[float]) -> None:
+def log_scale(axes: "Axes", side: str, values: Numbers) -> None:
     """Make the x or the y axis logarithmic, with plain numbers: at 1, 2 and 5 where there is room.
 
-    Args:
-        axes: To change.
-        side: x or y.
-        values: All that are to be drawn, each above zero.
+    All values that are to be drawn are above zero.
     """
     from matplotlib.ticker import LogLocator, NullLocator
 

@@ -1,21 +1,42 @@
-"""What rows are called in a figure: models, and what sets rows of one model apart."""
+"""What figures say of rows, and how much of their files they read."""
 
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fmbench.core.errors import one_line
 from fmbench.report.table.columns import SHOWN, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.rows import class_names as names_of
 
-_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+#: As many of a model's rows, the best first, are asked for their files: of thousands that have none
+#: the others have none either.
+MOST_ASKED = 50
 
 #: Of a name of a file, and of one that is shown, in characters.
 LONGEST_NAME, LONGEST_LABEL = 60, 60
 
-#: Of the table's headings these say nothing beside what stands below them.
-_PLAIN = ("net", "optimizer", "device")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+#: Of the table's columns these say nothing beside what stands below them.
+_PLAIN = ("model", "optimizer", "device")
+
+
+@dataclass
+class Budget:
+    """How much is read for all figures of a report together.
+
+    Runs of one row are added up, so that files of a megabyte that a stranger has linked into
+    thousands of run folders would take hours and all memory.
+
+    Attributes:
+        epochs: Of histories.
+        predictions: Of test images, one for each run that predicted it.
+    """
+
+    epochs: int = 300_000
+    predictions: int = 2**28
 
 
 def model_of(row: Row) -> str:
@@ -26,26 +47,19 @@ def model_of(row: Row) -> str:
 
 def apart(rows: Sequence[Row]) -> list[str]:
     """For each row what sets it apart from the others, in the table's words: batch size 64."""
+    several = len({row["model"] for row in rows}) > 1
     said: list[list[str]] = [[] for _ in rows]
     for column in SHOWN:
         cells = [column.cell(row) for row in rows] if column.recipe else []
         if len(set(cells)) > 1:
-            if column.heading == "net":
-                cells = _variants(rows)
+            if column.key == "model":
+                names = [model_of(row) if several else row["model_settings"] for row in rows]
+                parts = zip(names, (row["differs"] for row in rows), strict=True)
+                cells = [", ".join(filter(None, pair)) for pair in parts]
             for texts, cell in zip(said, cells, strict=True):
                 if cell:
-                    texts.append(cell if column.heading in _PLAIN else f"{column.heading} {cell}")
+                    texts.append(cell if column.key in _PLAIN else f"{column.heading} {cell}")
     return [one_line(", ".join(texts), LONGEST_LABEL) for texts in said]
-
-
-def _variants(rows: Sequence[Row]) -> list[str]:
-    """The models' names where they differ, and what else stands in their column."""
-    several = len({row["model"] for row in rows}) > 1
-    names = [model_of(row) if several else row["model_settings"] for row in rows]
-    return [
-        ", ".join(filter(None, [name, row["differs"]]))
-        for name, row in zip(names, rows, strict=True)
-    ]
 
 
 def recipe(row: Row) -> str:

@@ -1,0 +1,153 @@
+"""What a model predicted: the confusion matrix of its best row, and the most confident mistakes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fmbench.core.errors import one_line
+from fmbench.records.predictions import read_labels, read_mistakes, read_predictions
+from fmbench.report.figure import Figure
+from fmbench.report.figures import style
+from fmbench.report.figures.rows import MOST_ASKED, Budget, class_names, model_of, recipe
+from fmbench.report.table.columns import Row
+from fmbench.report.table.formats import count, percent
+
+# More cannot be read in a table as wide as a page.
+MOST_CLASSES = 50
+# Of more classes the numbers would not fit into the cells.
+MOST_NUMBERED = 12
+LONGEST_CLASS = 14
+
+MOST_IMAGES, COLUMNS = 24, 8
+MOST_SAID = 5  # mistakes in words
+
+
+def confusion(row: Row, budget: Budget) -> tuple[np.ndarray, int] | None:
+    """The confusion matrix of a row, summed over its seeds, and how many those are.
+
+    Returns:
+        Counts (classes, classes) by true and predicted class; None where no seed has both its
+        predictions and their labels, or the budget is spent.
+    """
+    counts = np.zeros((MOST_CLASSES, MOST_CLASSES), dtype=np.int64)
+    seeds = 0
+    for folder in row["folders"]:
+        if budget.predictions <= 0:
+            break
+        predicted, labels = read_predictions(folder), read_labels(folder)
+        budget.predictions -= max(len(one) for one in (predicted, labels, ()) if one is not None)
+        if predicted is None or labels is None or len(predicted) != len(labels) or not len(labels):
+            continue
+        if max(predicted.max(), labels.max()) < MOST_CLASSES:
+            np.add.at(counts, (labels, predicted), 1)
+            seeds += 1
+    if not seeds:
+        return None
+    classes = max(2, 1 + int(np.argwhere(counts).max()))
+    return counts[:classes, :classes], seeds
+
+
+def confusion_figure(
+    model: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+) -> Figure | None:
+    """The confusion matrix of a model's best row with predictions; None where none has any."""
+    budget = budget or Budget()
+    asked = ((row, confusion(row, budget)) for row in rows[:MOST_ASKED])
+    row, found = next((pair for pair in asked if pair[1] is not None), (None, None))
+    if row is None or found is None:
+        return None
+    counts, seeds = found
+    names = [one_line(text, LONGEST_CLASS) for text in class_names(data, len(counts))]
+    # A class that nobody predicted and no image has is there all the same.
+    counts = np.pad(counts, (0, len(names) - len(counts)))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    which = "The best row" if row is rows[0] else "The best row with predictions"
+    caption = (
+        f"{which} ({recipe(row)}) on the test images, n = {seeds}, in percent of each true class."
+        " The diagonal is the recall. The redder, the more mistakes."
+    )
+    right = percent(float(np.trace(counts)) / int(counts.sum()))
+    alt = f"Of {count(int(counts.sum()))} predictions {right} % are right."
+    wrong = np.argwhere(counts * (1 - np.eye(len(names), dtype=int)) > 0).tolist()
+    wrong.sort(key=lambda pair: -shares[tuple(pair)])
+    most = [f"{names[a]} as {names[b]} {100 * shares[a, b]:.1f} %" for a, b in wrong[:MOST_SAID]]
+    alt += f" Most frequent mistakes: {'; '.join(most)}." if most else ""
+    title = f"{one_line(model, style.LONGEST)}: confusion matrix"
+    with style.drawing(name, 5.5) as figure:
+        _matrix(figure.subplots(), shares, names)
+        return style.saved(figure, name, data, title, caption, alt)
+
+
+def _matrix(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    few = len(names) <= MOST_NUMBERED
+    wrong = shares * (1 - np.eye(len(names)))
+    seen = (wrong / (wrong.max() or 1)) ** 0.6  # rare mistakes too
+    # By opacity, on light and on dark paper; no cell is too red for the number on it.
+    ends = [to_rgba(style.RED, alpha) for alpha in (0, 0.72)]
+    reds = LinearSegmentedColormap.from_list("mistakes", ends)
+    axes.pcolormesh(seen, cmap=reds, vmin=0, vmax=1, edgecolors=style.PAPER, lw=2 if few else 0.5)
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class", ylim=(len(names), 0))
+    middles = np.arange(len(names)) + 0.5
+    turned: dict[str, Any] = {
+        "rotation": 30 if few else 90,
+        "ha": "right",
+        "rotation_mode": "anchor",
+    }
+    axes.set_xticks(middles, names, **turned)
+    axes.set_yticks(middles, names)
+    axes.tick_params(labelsize=10 if few else 6)
+    for true, predicted in np.argwhere(shares > 0).tolist() if few else ():
+        share = shares[true, predicted]
+        said = f"{100 * share:.1f}" if share >= 0.0005 else "<0.1"
+        axes.text(
+            predicted + 0.5, true + 0.5, said, ha="center", va="center", fontsize=style.SMALL,
+            color=style.SOFT if share < 0.005 else style.INK,  # one looks for what is not rare
+            weight="bold" if true == predicted else "normal",
+        )  # fmt: skip
+
+
+def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
+    """The most confident mistakes of the best row that kept them, in its first seed."""
+    asked = ((row, read_mistakes(row["folders"][0])) for row in rows[:MOST_ASKED] if row["folders"])
+    row, found = next(
+        (pair for pair in asked if pair[1] is not None and len(pair[1])), (None, None)
+    )
+    if row is None or found is None:
+        return None
+    found = found[:MOST_IMAGES]
+    classes = class_names(data, 1 + int(max(found["label"].max(), found["predicted"].max())))
+    said = [
+        (classes[one["label"]], classes[one["predicted"]], _percent(float(one["confidence"])))
+        for one in found
+    ]
+    which = "the best row" if row is rows[0] else "the best row that kept its mistakes"
+    seed = f"seed {row['seeds'][0]}" if row["seeds"] else "the first seed"
+    caption = (
+        f"Test images that {which} ({recipe(row)}; {seed}) got wrong, the most confident first:"
+        " true class, predicted class, and the probability that the model gave to it."
+    )
+    first = "; ".join(f"{label} as {other}, {sure}" for label, other, sure in said[:MOST_SAID])
+    alt = f"{len(said)} test images that {model_of(row)} got wrong. The first: {first}."
+    title = f"{model_of(row)}: its most confident mistakes"
+    lines = math.ceil(len(found) / COLUMNS)
+    with style.drawing(name, 1.55 * lines) as figure:
+        panes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
+        for axes in panes:
+            axes.set_axis_off()
+        for axes, image, texts in zip(panes, found["image"], said, strict=False):
+            # Red, green and blue: matplotlib's grey scale is off by one at every fourth grey.
+            axes.imshow(image[..., None].repeat(3, axis=-1), interpolation="none")
+            label, predicted, sure = (one_line(text, LONGEST_CLASS) for text in texts)
+            text = f"{label}\n\u2192 {predicted}\n{sure}"
+            axes.set_title(text, fontsize=style.SMALL, weight="normal")
+        return style.saved(figure, name, data, title, caption, alt)
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to certain: 99.9 %."""
+    return "100 %" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %"
