@@ -1,10 +1,11 @@
 """Repeated seeds to mean, interval and ties: what a difference of two accuracies is worth.
 
 Two things are uncertain about a test accuracy: which images the test set happens to hold, and which
-seed the net was trained from. Where both rows answered the same images, their answers are compared
-image by image, which removes what is hard or easy for both (the paired comparison of McNemar 1947;
-for classifiers, Dietterich 1998, section 3.1). Where there are several seeds, their spread comes on
-top (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning Benchmarks", section 2).
+seed the model was trained from. Where both rows predicted the same images, their predictions are
+compared image by image, which removes what is hard or easy for both (the paired comparison of
+McNemar 1947; for classifiers, Dietterich 1998, section 3.1). Where there are several seeds, their
+spread comes on top (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning
+Benchmarks", section 2).
 """
 
 from collections.abc import Sequence

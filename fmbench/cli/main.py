@@ -209,7 +209,7 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
 def run(
     overrides: Sequence[str] = (), *, config_dir: str | Path | Sequence[str | Path] = ()
 ) -> "Record":
-    """Train one net, as `python -m fmbench OVERRIDES` does; shows nothing.
+    """Train one model, as `python -m fmbench OVERRIDES` does; shows nothing.
 
     Args:
         overrides: such as ``["model=lenet", "epochs=3"]``.

@@ -32,7 +32,7 @@ GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation
 #: Characters of an experiment's name.
 _LONGEST_NAME = 200
 
-#: What every image of the data sets has, and nets that take it as an argument must be told.
+#: What every image of the data sets has, and models that take it as an argument must be told.
 _SHAPE = {"channels": 1, "classes": 10}
 
 

@@ -147,7 +147,7 @@ def sweep_hint(line: str, arguments: Sequence[str]) -> str:
 
 
 def _raised_in_a_run(error: BaseException) -> bool:
-    """Whether it comes from the net or what feeds it, rather than from making a folder."""
+    """Whether it comes from the model or what feeds it, rather than from making a folder."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") == "fmbench.runs.run" for frame, _ in frames)
 

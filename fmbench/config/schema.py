@@ -225,7 +225,7 @@ class Config:
     device: str = _key("auto", "auto, cpu, cuda, cuda:N", "hardware", resumes=True)
     precision: str = _key(
         "auto",
-        "auto, fp32, bf16; auto: bf16 where the hardware has it and the net is large",
+        "auto, fp32, bf16; auto: bf16 where the hardware has it and the model is large",
         "hardware",
         allowed=PRECISIONS,
     )
@@ -239,7 +239,7 @@ class Config:
     )
     memory_format: str = _key(
         "auto",
-        "auto, contiguous, channels_last; auto: channels_last where the net runs in it",
+        "auto, contiguous, channels_last; auto: channels_last where the model runs in it",
         "hardware",
         neutral="auto",
         allowed=MEMORY_FORMATS,

@@ -85,8 +85,8 @@ _AROUND_RUNS = [
 def execution_whitelist(group: str | None = None) -> list[str]:
     """What a config may instantiate: nothing else is started, whoever wrote the config.
 
-    Hydra asks for the class of a result too. So a function of a trusted package that returns a net
-    of another one's class needs that other package trusted as well.
+    Hydra asks for the class of a result too. So a function of a trusted package that returns a
+    model of another one's class needs that other package trusted as well.
 
     Args:
         group: `model`, `optimizer` or `scheduler` of a run; None for what is around the runs.

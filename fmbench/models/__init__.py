@@ -1,8 +1,8 @@
-"""The nets: one file per architecture, named like its option in `conf/model/`.
+"""The models: one file per architecture, named like its option in `conf/model/`.
 
 What several share stands in `blocks`, `checks` and `init`.
 
-Every net is a plain `nn.Module` (or a function returning one) with keyword arguments. It takes
+Every model is a plain `nn.Module` (or a function returning one) with keyword arguments. It takes
 float images (N, channels, 28, 28) and returns logits (N, classes). Nothing is imported here, so
-that naming a net costs nothing until it is built.
+that naming a model costs nothing until it is built.
 """

@@ -1,4 +1,4 @@
-"""Blocks that more than one net is built of."""
+"""Blocks that more than one model is built of."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def conv_relu(
     in_channels: int, out_channels: int, kernel_size: int, padding: int = 0
 ) -> tuple[nn.Conv2d, nn.ReLU]:
-    """Return a convolution with bias and its ReLU, for the plain nets.
+    """Return a convolution with bias and its ReLU, for the plain models.
 
     They map (N, in_channels, H, W) to (N, out_channels, H', W') with
     H' = H + 2 padding - kernel_size + 1.

@@ -1,11 +1,11 @@
-"""Checks of the nets' keyword arguments, phrased for the person who typed `model.<setting>=...`."""
+"""Checks of the models' keyword arguments, phrased for who typed `model.<setting>=...`."""
 
 from collections.abc import Sequence
 from typing import TypeGuard
 
 from fmbench.core.errors import ConfigError
 
-PARTS = 3  # stages, or dense blocks, of the nets whose depth is one number
+PARTS = 3  # stages, or dense blocks, of the models whose depth is one number
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -79,10 +79,10 @@ def require_depths(depths: object) -> None:
 
 
 def divide_depth(depth: int, *, outside: int, parts: str = "stages") -> int:
-    """Return how many blocks of two layers each of three equal parts of a net gets.
+    """Return how many blocks of two layers each of three equal parts of a model gets.
 
     Args:
-        depth: Layers with weights of the whole net.
+        depth: Layers with weights of the whole model.
         outside: Those that stand in no block.
         parts: What the parts are called.
 

@@ -62,7 +62,7 @@ class DenseNet(nn.Module):
     """DenseNet-BC of three dense blocks; the defaults, DenseNet-BC-100-12, have 768,730 parameters.
 
     Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks"
-    (arXiv:1608.06993), section 3, the nets for CIFAR with bottleneck and compression, as in
+    (arXiv:1608.06993), section 3, the models for CIFAR with bottleneck and compression, as in
     "PyTorch Image Classification on CUSTOM Fashion MNIST". Differences from the paper: images of 28
     x 28 with one channel, so that the blocks see 28, 14 and 7 pixels a side. A stem of twice the
     growth rate, dropout after every convolution but the stem, and no biases in convolutions are the

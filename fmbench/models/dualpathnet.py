@@ -1,4 +1,4 @@
-"""Dual path nets: a residual net and a densely connected one side by side."""
+"""Dual path networks: a residual network and a densely connected one side by side."""
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class DualPathBlock(nn.Module):
 
 
 class DualPathNet(nn.Module):
-    """A dual path net of three stages; the defaults have 47,751,450 parameters.
+    """A dual path network of three stages; the defaults have 47,751,450 parameters.
 
     Chen, Li, Xiao, Jin, Yan and Feng 2017, "Dual path networks" (arXiv:1707.01629), section 4, on
     the skeleton of WRN-28-10, as built in "PyTorch Image Classification on CUSTOM Fashion MNIST"
@@ -68,7 +68,7 @@ class DualPathNet(nn.Module):
     normal by fan-in, both as in the published code.
 
     Args:
-        depth: As in a wide residual net: the stem, two a block, the three 1 x 1 shortcuts. The
+        depth: As in a wide residual network: the stem, two a block, the three 1 x 1 shortcuts. The
             first block of each stage is its transition.
         widen_factor: Width of the residual path in multiples of 16, 32 and 64.
         growth: Channels that each block of the first stage appends to the dense path; twice and

@@ -1,10 +1,10 @@
-"""Weight initialisation shared by the residual and the dense nets."""
+"""Weight initialisation shared by the residual and the dense networks."""
 
 from torch import nn
 
 
 def init_he_fan_out(model: nn.Module) -> None:
-    """Draw a net's weights anew as the Torch code of ResNet and of DenseNet does.
+    """Draw a model's weights anew as the Torch code of ResNet and of DenseNet does.
 
     Convolution weights are normal with variance 2 / (kernel height x kernel width x output
     channels), the form of He et al. 2015 (arXiv:1502.01852, section 2.2) that keeps the variance

@@ -14,7 +14,7 @@ class PreActResNet20(nn.Module):
     section 4 and appendix, as built in "PyTorch Image Classification" (hysts). Differences from
     the paper: images of 28 x 28 with one channel, so that the stages see 28, 14 and 7 pixels a
     side; 20 layers, where the paper's tables start at 110. The first block of each stage takes its
-    shortcut after its first BN-ReLU, as the appendix says of the net's first block and the
+    shortcut after its first BN-ReLU, as the appendix says of the model's first block and the
     published code has for all three; where the width changes it is a 1 x 1 convolution.
 
     Weights start as `fmbench.models.init.init_he_fan_out` draws them, as in the authors' code and

@@ -10,13 +10,13 @@ from fmbench.models.init import init_he_fan_out
 
 
 class ResNet18(nn.Module):
-    """A residual net of basic blocks with a small stem: 11,172,810 parameters.
+    """A residual network of basic blocks with a small stem: 11,172,810 parameters.
 
     He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition" (arXiv:1512.03385),
     table 1, column of 18 layers; compared at three batch sizes in "Fashion-MNIST with PyTorch".
     Differences from the paper, usual for small images: a 3 x 3 stem of stride 1 for the 7 x 7 of
     stride 2, and no max-pooling, so that the stages see 28, 14, 7 and 4 pixels a side. The paper's
-    own nets for CIFAR (section 4.2) are thinner, of three stages.
+    own models for CIFAR (section 4.2) are thinner, of three stages.
 
     Weights start as `fmbench.models.init.init_he_fan_out` draws them: He normal as the paper says
     (section 3.4), in the fan-out form of Facebook's Torch code (fb.resnet.torch). The published

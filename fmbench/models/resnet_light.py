@@ -11,7 +11,7 @@ STEM_SIDE = 17  # 28 pixels padded by 3 on both sides, 3 x 3, pooled 2 x 2 with 
 
 
 class ResNetLight(nn.Module):
-    """A residual net of basic blocks and two linear layers: 15,897,546 parameters.
+    """A residual network of basic blocks and two linear layers: 15,897,546 parameters.
 
     He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition"
     (arXiv:1512.03385), table 1, column of 18 layers, as built in "CNN Implementation for

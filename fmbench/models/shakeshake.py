@@ -1,4 +1,4 @@
-"""Shake-Shake nets: two residual branches, mixed at random in both directions."""
+"""Shake-Shake networks: two residual branches, mixed at random in both directions."""
 
 from typing import Any
 

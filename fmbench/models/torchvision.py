@@ -1,4 +1,4 @@
-"""Any classification net of torchvision, by name, with random weights."""
+"""Any classification model of torchvision, by name, with random weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,31 +14,31 @@ from fmbench.core.errors import ConfigError
 from fmbench.models.checks import require_dropout, require_positive
 
 NATIVE_SIZE = 28
-UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a net is refused
-MOST_UPSAMPLED = 1024  # more than any net is made for; a mistyped size would take all memory
+UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a model is refused
+MOST_UPSAMPLED = 1024  # more than any model is made for; a mistyped size would take all memory
 
 
 class Torchvision(nn.Module):
-    """A torchvision classification net for images (N, channels, 28, 28).
+    """A torchvision classification model for images (N, channels, 28, 28).
 
-    The papers are those that torchvision names for each net. Differences: the last layer has
+    The papers are those that torchvision names for each model. Differences: the last layer has
     `classes` outputs, the first convolution takes `channels`, the auxiliary heads of googlenet and
     inception_v3 are left out, and vision transformers are built for the size they are fed.
 
     Weights start as torchvision draws them. The first convolution keeps the filters drawn for its
     first `channels` colours (repeated beyond three), times sqrt(3 / channels): one channel then
-    responds, in distribution, as the colour net does to a grey image in all three.
+    responds, in distribution, as the colour model does to a grey image in all three.
 
     Args:
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         upsample: Side in pixels to which images are resized first, bilinearly; None leaves them.
-        dropout: Probability for all the net's dropout layers; None keeps torchvision's.
+        dropout: Probability for all the model's dropout layers; None keeps torchvision's.
         channels: Channels of an image.
         classes: Number of classes.
 
     Raises:
-        ConfigError: If there is no such net, it cannot take images of that size, it has no dropout
-            layer to set, or a number is out of range.
+        ConfigError: If there is no such model, it cannot take images of that size, it has no
+            dropout layer to set, or a number is out of range.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Torchvision(nn.Module):
             require_dropout(dropout)
         _require_known(name)
         size = upsample or NATIVE_SIZE
-        # Before the real weights exist: refusing a large net takes neither its memory nor its time.
+        # Before the real weights exist: refusing a large model takes no memory and no time.
         _require_runs(name, size)
 
         self.upsample = (
@@ -87,7 +87,7 @@ def _require_known(name: str) -> None:
         return
     closest = get_close_matches(str(name).lower(), names, n=5, cutoff=0)
     raise ConfigError(
-        f"model.name={name} is not one of torchvision's {len(names)} classification nets; "
+        f"model.name={name} is not one of torchvision's {len(names)} classification models; "
         f"the closest are {', '.join(closest)}"
     )
 
@@ -103,17 +103,17 @@ def _require_runs(name: str, size: int) -> None:
 
 
 def _runs(name: str, size: int) -> bool:
-    """Say whether the net takes images of a size, from shapes alone."""
+    """Say whether the model takes images of a size, from shapes alone."""
     try:
         with torch.device("meta"), torch.no_grad():
             _build(name, size, classes=2).eval()(torch.empty(1, 3, size, size))
-    except (AssertionError, RuntimeError, ValueError):  # as the net's code happens to object
+    except (AssertionError, RuntimeError, ValueError):  # as the model's code happens to object
         return False
     return True
 
 
 def _build(name: str, size: int, classes: int) -> nn.Module:
-    """Build the net for colour images of a size, on the default device."""
+    """Build the model for colour images of a size, on the default device."""
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
     if name in {"googlenet", "inception_v3"}:
         # Left unsaid, init_weights is True with a warning.

@@ -17,7 +17,7 @@ class VGGLight(nn.Module):
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
     alike, as in the published code; the paper has a normal distribution of variance 0.01, biases of
-    0, and starts deep nets from shallow ones.
+    0, and starts deep models from shallow ones.
 
     Args:
         width: Channels of the first block; all other layers keep their ratio to it.

@@ -1,4 +1,4 @@
-"""Wide residual nets: pre-activation blocks, few and wide."""
+"""Wide residual networks: pre-activation blocks, few and wide."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""What a net answered on the test images, as files of a run folder: written by the run, read again.
+"""The predictions on the test images, as files of a run folder: written by the run, read again.
 
 They lie in the order of the split's test images, so that two runs tested on the same images can be
 compared image by image. The folder may come from a stranger: nothing in a file is run, and nothing
@@ -15,7 +15,7 @@ from fmbench.core.files import read_regular
 from fmbench.records.record import LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
 
 #: One mistake: which test image, its right class, the class that was predicted, the probability
-#: that the net gave it, and the image as stored, 0 black to 255 white.
+#: that the model gave it, and the image as stored, 0 black to 255 white.
 MISTAKE = np.dtype(
     [
         ("place", "<u4"),
@@ -38,12 +38,12 @@ _MOST_OF_MISTAKES = 1_000 + MOST_MISTAKES * MISTAKE.itemsize
 def mistakes(
     predicted: np.ndarray, labels: np.ndarray, confidences: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """The mistakes that a net was most confident about.
+    """The mistakes that a model was most confident about.
 
     Args:
         predicted: (N,) classes.
         labels: (N,) the right ones.
-        confidences: (N,) the probability that the net gave to what it predicted.
+        confidences: (N,) the probability that the model gave to what it predicted.
         images: (N, 28, 28) uint8.
 
     Returns:

@@ -95,8 +95,8 @@ class Record:
     runs_at_once: int | None = None  # of its sweep on this machine; None where that is not known
     device: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
-    # Whether the last batch of an epoch, one image, is joined to the one before it, because the net
-    # cannot be trained on one image (batch norm).
+    # Whether the last batch of an epoch, one image, is joined to the one before it, because the
+    # model cannot be trained on one image (batch norm).
     joins_last_batch: bool = False
     # One for each time that the run was interrupted and went on: when, where, and what of the
     # fingerprint, or the git commit, was another then.

@@ -143,7 +143,7 @@ def _without_address(text: str) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep warnings from the run's display; and Python's random numbers, which a net may draw."""
+    """Keep warnings from the run's display; and Python's random numbers, which a model may draw."""
     state = random.getstate()
     try:
         with warnings.catch_warnings(action="ignore"):

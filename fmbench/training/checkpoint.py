@@ -42,7 +42,7 @@ MAGIC = b"fmbench checkpoint 1\n"
 _PART = 2**20
 
 #: Seconds between checkpoints: at least so many after an epoch, and within one, where the epochs
-#: of a large net take hours.
+#: of a large model take hours.
 AFTER_EPOCH, WITHIN_EPOCH = 5.0, 300.0
 
 #: A checkpoint is due when the last one is so many times as long ago as it took to write: 2 %.
@@ -396,7 +396,7 @@ class Checkpoints:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Where every global source of random numbers stands that a net may draw from."""
+    """Where every global source of random numbers stands that a model may draw from."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -431,11 +431,11 @@ def preserved(
 ) -> Iterator[tuple[nn.Module, Any]]:
     """Steps that are only tried: at the end everything is as it was, to the bit.
 
-    What is yielded shares its parameters and buffers with the net, so that trying it costs the
+    What is yielded shares its parameters and buffers with the model, so that trying it costs the
     memory of the weights once. These, their gradients, the modes (training or evaluation) and every
-    global source of random numbers are put back. What else a net keeps, such as counters, lists or
-    a generator of its own, and the state of the optimizer belong to a copy, which is thrown away.
-    Of a net that cannot be copied the attributes are put back, the contents of lists and
+    global source of random numbers are put back. What else a model keeps, such as counters, lists
+    or a generator of its own, and the state of the optimizer belong to a copy, thrown away later.
+    Of a model that cannot be copied the attributes are put back, the contents of lists and
     dictionaries too.
 
     Args:
@@ -444,7 +444,7 @@ def preserved(
         device: whose random numbers are put back too.
 
     Yields:
-        The net to call, and the optimizer to step, None where none was given.
+        The model to call, and the optimizer to step, None where none was given.
     """
     tensors = list(dict.fromkeys([*model.parameters(), *model.buffers()]))
     data = [tensor.data for tensor in tensors]
@@ -460,7 +460,7 @@ def preserved(
             tensor.grad = None
         try:
             tried = copy.deepcopy(model, memo := dict(shared))
-        except Exception:  # noqa: BLE001 - a stranger's net may refuse in any way
+        except Exception:  # noqa: BLE001 - a stranger's model may refuse in any way
             tried, memo = model, shared | {id(module): module for module in model.modules()}
             attributes = [_attributes_kept(module) for module in model.modules()]
         yield tried, copy.deepcopy(optimizer, memo)
@@ -469,7 +469,7 @@ def preserved(
             put_back()
         for tensor, values, before, gradient in zip(tensors, data, saved, gradients, strict=True):
             tensor.data, tensor.grad = values, gradient
-            # A view of one number as many cannot be written to, by the net neither.
+            # A view of one number as many cannot be written to, by the model neither.
             with contextlib.suppress(RuntimeError):
                 values.copy_(before)
         for module, mode in modes:

@@ -1,4 +1,4 @@
-"""What a net costs: trainable parameters and forward FLOPs, counted without running it."""
+"""What a model costs: trainable parameters and forward FLOPs, counted without running it."""
 
 import copy
 from collections.abc import Callable
@@ -16,20 +16,20 @@ def count_parameters(model: nn.Module) -> int:
 def count_flops(
     model: nn.Module | Callable[[], nn.Module], shape: tuple[int, ...] = (1, 1, 28, 28)
 ) -> int | None:
-    """Count the floating-point operations of one image's way forward.
+    """Count the floating-point operations of the forward pass of one image.
 
     Convolutions, matrix products and attention count, a multiply-add as two operations;
     activations, norms, pooling and biases do not, as PyTorch's counter has it. Papers that count
-    multiply-adds (MACs) print half of this. The net is in evaluation mode and on the meta device:
+    multiply-adds (MACs) print half of this. The model is in evaluation mode and on the meta device:
     shapes are worked out, nothing is computed.
 
     Args:
-        model: A net, left as it is and not compiled, or a function that builds one; the function
+        model: A model, left as it is and not compiled, or a function that builds one; the function
             is called with meta as the default device.
         shape: Shape (N, channels, height, width) of the input; the count is divided by N.
 
     Returns:
-        FLOPs per image, or None where the net cannot be copied to the meta device or run there.
+        FLOPs per image, or None where the model cannot be copied to the meta device or run there.
     """
     try:
         if isinstance(model, nn.Module):
@@ -40,7 +40,7 @@ def count_flops(
         net.eval()
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
             net(torch.empty(shape))
-    except Exception:  # noqa: BLE001 - a stranger's net may fail in any way, and may still train
+    except Exception:  # noqa: BLE001 - a stranger's model may fail in any way, and may still train
         return None
     return int(counter.get_total_flops()) // shape[0]
 
@@ -48,7 +48,7 @@ def count_flops(
 def meta_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy whose parameters and buffers are shapes on the meta device.
 
-    The weights are never copied, so a net that fills half the memory can still be copied.
+    The weights are never copied, so a model that fills half the memory can still be copied.
     """
     # deepcopy takes what the memo holds for an object's id in place of copying that object.
     memo: dict[int, object] = {}

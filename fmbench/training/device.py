@@ -57,7 +57,7 @@ _SAID = (
 
 @dataclass(frozen=True)
 class Device:
-    """A device and the way a net is run on it."""
+    """A device and the way a model is run on it."""
 
     torch: torch.device
     precision: str  # "fp32" or "bf16": of the forward pass; weights are always float32
@@ -73,7 +73,7 @@ class Device:
         return contextlib.nullcontext()
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a net to the device, its weights into the memory format."""
+        """Move a model to the device, its weights into the memory format."""
         return model.to(self.torch).to(memory_format=MEMORY_FORMATS[self.memory_format])
 
     def synchronize(self) -> None:
@@ -124,7 +124,7 @@ def select(
 ) -> Device:
     """The device asked for, set up for this process.
 
-    How a net is run on it, `choose_precision` and `fmbench.training.rehearsal` say.
+    How a model is run on it, `choose_precision` and `fmbench.training.rehearsal` say.
 
     Raises:
         ConfigError: the device is not there, or has no CUDA graphs.
@@ -173,7 +173,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 _backends = torch.backends
 
-#: What decides how a net is computed, beside what `select` sets: where it is kept, and what it is
+#: What decides how a model is computed, beside what `select` sets: where it is kept, and what it is
 #: to be. Some follow from others: those are further down.
 _FLAGS: tuple[tuple[Any, str, Any], ...] = (
     (_backends, "fp32_precision", "none"),
@@ -264,11 +264,11 @@ def _random_numbers_kept() -> Iterator[None]:
 
 
 def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:
-    """What `auto` comes to: bf16 where the hardware has it and the net costs enough, else fp32.
+    """What `auto` comes to: bf16 where the hardware has it and the model costs enough, else fp32.
 
     Args:
         precision: auto, fp32 or bf16.
-        device: where the net runs.
+        device: where the model runs.
         flops: of a forward pass, per image; None where they could not be counted.
     """
     if precision != "auto":
@@ -313,7 +313,7 @@ def give_back(device: torch.device) -> None:
 class PeakMemory:
     """The most memory held since construction: the GPU's for a GPU run, else the process's.
 
-    The processes of a sweep run many nets one after the other. What earlier ones have freed is
+    The processes of a sweep run many models one after the other. What earlier ones have freed is
     given back and the mark set back first; what they have left (kernels that are kept for another
     time, above all) is not counted. Where that cannot be known well enough there is no number:
     where the system does not let the mark be set back (only Linux does), and where earlier runs
@@ -321,7 +321,7 @@ class PeakMemory:
 
     Args:
         device: of the run.
-        own: bytes that the run holds already, of its data and its net.
+        own: bytes that the run holds already, of its data and its model.
 
     Attributes:
         before: bytes that the process held beside its own when its first run got so far.
@@ -340,7 +340,7 @@ class PeakMemory:
         with contextlib.suppress(OSError):
             self._mark(own)
             if self.left > _MUCH:
-                gc.collect()  # takes a while, and most nets are gone without
+                gc.collect()  # takes a while, and most models are gone without
                 self._mark(own)
             self.marked = True
 

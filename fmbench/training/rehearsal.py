@@ -1,6 +1,6 @@
-"""One batch through a net before its first step: what it dies of, and which memory format it takes.
+"""One batch through a model before its first step: where it fails, its memory format.
 
-What is wrong with somebody's net is said in one line before the training begins, rather than by a
+What is wrong with somebody's model is said in one line before the training begins, rather than by a
 traceback after the first epoch. Nothing of it is left: see `fmbench.training.checkpoint.preserved`.
 """
 
@@ -25,19 +25,19 @@ from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 
 log = logger(__name__)
 
-#: Of the images' labels; a net gives a number for each.
+#: Of the images' labels; a model gives a number for each.
 CLASSES = 10
 
 #: Input channels, of a group, from which a 1 x 1 convolution with a stride is sound in
 #: channels_last on every CPU.
 SOUND_CHANNELS = 8
 
-#: Characters of what a net raises that are passed on.
+#: Characters of what a model raises that are passed on.
 _LONGEST = 300
 
 
 class UnsoundConvolutionError(ConfigError):
-    """A net calls a convolution that damages memory on some processors."""
+    """A model calls a convolution that damages memory on some processors."""
 
 
 class ConvolutionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ class ConvolutionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     On processors without AVX-512 oneDNN 3.13 (PyTorch 2.15) writes beyond its memory in the
     backward pass of a 1 x 1 convolution with a stride above 1 and fewer than 8 input channels whose
     images or weights lie in channels_last. It is refused on all, so that a run is the same
-    everywhere; seen at the operator, by whatever name the net calls it.
+    everywhere; seen at the operator, by whatever name the model calls it.
     """
 
     def __torch_dispatch__(
@@ -98,7 +98,7 @@ def rehearse(
     label_smoothing: float,
     device: Device,
 ) -> tuple[Device, bool]:
-    """Move a net to its device and try it on a batch; the net is left as it is, to the bit.
+    """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
     Args:
         model: what it is, on any device.
@@ -108,11 +108,11 @@ def rehearse(
         device: to run on; where its memory format is `auto`, channels_last is tried first.
 
     Returns:
-        The device with the memory format that the net runs in, and whether the last batch of an
-        epoch, one image, must be joined to the one before it, because the net dies of it.
+        The device with the memory format that the model runs in, and whether the last batch of an
+        epoch, one image, must be joined to the one before it, because the model fails on it.
 
     Raises:
-        ConfigError: the net fails, or its outputs are not those of a classifier.
+        ConfigError: the model fails, or its outputs are not those of a classifier.
         Exception: memory was not to be had.
     """
     asked = device.memory_format
@@ -151,7 +151,7 @@ def materialize(model: nn.Module) -> None:
     """Give lazy layers their shapes and weights, by two black images in evaluation mode.
 
     Raises:
-        ConfigError: the net fails, or a lazy layer is not called in evaluation mode.
+        ConfigError: the model fails, or a lazy layer is not called in evaluation mode.
     """
     if not any(map(is_lazy, _tensors(model))):
         return
@@ -180,8 +180,8 @@ def _train(
     """One step of training without the optimizer's part."""
     images, labels = batch
     known = {name for name, _ in tried.named_parameters()}
-    for net in (model, tried):  # what a net holds as a closure leads from its copy to itself
-        net.train()
+    for one in (model, tried):  # what a model holds as a closure leads from its copy to itself
+        one.train()
     logits = _forward(tried, images, device, "training")
     for name, _ in tried.named_parameters():
         if name not in known:
@@ -195,7 +195,7 @@ def _train(
 
 
 def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) -> bool:
-    """Whether the last batch of an epoch is one image that the net dies of."""
+    """Whether the last batch of an epoch is one image that the model fails on."""
     size = len(images)
     left = count % size
     if not left:
@@ -214,8 +214,8 @@ def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) ->
 def _evaluate(
     model: nn.Module, tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device
 ) -> None:
-    for net in (model, tried):
-        net.eval()
+    for one in (model, tried):
+        one.eval()
     with torch.no_grad():
         _sizes(tried, images, sizes, device, "evaluation")
 
@@ -225,7 +225,7 @@ def _sizes(
 ) -> None:
     """Try batches of other sizes than the first, with few images where few say as much.
 
-    A net that was written for one batch size dies of any other. One that takes only multiples of
+    A model that was written for one batch size fails on any other. One that takes only multiples of
     four, say, and is given no others, may not be refused: it is tried again with what it is given.
     """
     for few, given in ((1, [1]), (2, sorted(set(sizes) - {1}))):
@@ -267,10 +267,10 @@ def _some(images: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def _said(what: str) -> Iterator[None]:
-    """Have what a net raises said in one line, with the place in its file.
+    """Have what a model raises said in one line, with the place in its file.
 
     Args:
-        what: the net does, such as "fails in training".
+        what: the model does, such as "fails in training".
 
     Raises:
         ConfigError: it raised something; but not where memory was not to be had.

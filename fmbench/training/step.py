@@ -1,6 +1,6 @@
 """One step of training, as it is or recorded once as a CUDA graph and replayed.
 
-A small net keeps a GPU busy for less time than Python needs to ask for its kernels. A graph asks
+A small model keeps a GPU busy for less time than Python needs to ask for its kernels. A graph asks
 for all of them at once. On a CPU the number of threads that is fastest now is tried here.
 """
 
@@ -222,7 +222,7 @@ class GraphStep:
         """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels.
 
         Raises:
-            ConfigError: the net or the optimizer cannot be recorded, or the schedule changes
+            ConfigError: the model or the optimizer cannot be recorded, or the schedule changes
                 another number of the optimizer than its learning rate.
         """
         groups = self.step.optimizer.param_groups
@@ -280,7 +280,7 @@ class GraphStep:
                     "recording ran out of memory; start it in a new one"
                 ) from error
             raise ConfigError(
-                f"cuda_graphs=true: this net or optimizer cannot be recorded ({text}); take "
+                f"cuda_graphs=true: this model or optimizer cannot be recorded ({text}); take "
                 "cuda_graphs=false"
             ) from error
 

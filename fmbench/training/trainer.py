@@ -1,4 +1,4 @@
-"""Fit and evaluate. Knows nets, batches and clocks; nothing of configs, folders or Hydra."""
+"""Fit and evaluate. Knows models, batches and clocks; nothing of configs, folders or Hydra."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,7 @@ class Metrics:
 
 
 class Answers(NamedTuple):
-    """What a net said of some images, in their order."""
+    """The predicted class and its probability for each image, in the order of the images."""
 
     classes: Tensor  # (N,) uint8, those it predicted
     confidences: Tensor  # (N,) float32, the probability it gave each of them
@@ -173,7 +173,7 @@ class Position:
 
 
 class Trainer:
-    """Fits a net, epoch after epoch; evaluates outside the training clock.
+    """Fits a model, epoch after epoch; evaluates outside the training clock.
 
     Args:
         model: on the device.
@@ -232,8 +232,8 @@ class Trainer:
         """Whether one thread or all of the device's train faster now; nothing is left of the steps.
 
         Args:
-            flops: of the net's way forward, per image; None, not known, counts as large. Steps of a
-                large net are not tried, since one alone may take as long as all trials may.
+            flops: of a forward pass, per image; None, not known, counts as large. Steps of a
+                large model are not tried, since one alone may take as long as all trials may.
         """
         start = time.perf_counter()
         most, steps = self.device.threads, len(self.loader) * self.epochs
@@ -338,7 +338,7 @@ class Trainer:
         """Go on from what `state_dict` gave, or from what somebody says that it gave.
 
         Raises:
-            Exception: it is of another net, optimizer or schedule; whatever PyTorch then raises.
+            Exception: it is of another model, optimizer or schedule; whatever PyTorch then raises.
         """
         batches, images = len(self.loader), len(self.loader.labels)
         position = dataclasses.asdict(Position(learning_rate=0.0))
