@@ -82,7 +82,7 @@ STAGES = "does not make three equal stages: "
         (ShakeShake, {"forward": "keep"}, "only backward has coefficients to keep"),
         (ShakeShake, {"evaluation": "keep"}, "model.evaluation=keep is not allowed: shake or"),
         (Torchvision, {"name": "ResNet19"}, "the closest are resnet18, "),
-        (Torchvision, {"name": "fasterrcnn_resnet50_fpn"}, "classification nets"),
+        (Torchvision, {"name": "fasterrcnn_resnet50_fpn"}, "classification models"),
         (Torchvision, {"name": "maxvit_t", "upsample": 299}, "model.upsample=224"),
         (Torchvision, {"upsample": 0}, "model.upsample=0" + WHOLE),
         (Torchvision, {"upsample": 1025}, "model.upsample=1025 is not allowed: at most 1024"),
