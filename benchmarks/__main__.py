@@ -3,7 +3,7 @@
     python -m benchmarks
     python -m benchmarks --quick --json performance.json
 
-Training speed for every net and batch size beside the machine's limit and the usual loops, what a
+Training speed for every model and batch size beside the machine's limit and the usual loops, what a
 run and a sweep cost beyond training, the report's time and memory, augmentation, and the time to
 the published accuracy: some 45 minutes on two cores, or more; `--quick` is a smaller form of a few
 minutes. The JSON file is written anew after each piece: a run that is stopped keeps what it has

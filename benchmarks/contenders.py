@@ -1,10 +1,11 @@
-"""What trains the same net on the same images: the bare step, fmbench, and what people write."""
+"""What trains the same model on the same images: the bare step, fmbench, and what people write."""
 
 import contextlib
 import importlib.util
 import io
 import itertools
 import logging
+import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.frame import Timed, Work
+from benchmarks.frame import Timed, Work, interleaved
 from fmbench.config import checks as configuration
 from fmbench.core.signals import Listener
 from fmbench.runs import prepare
@@ -66,8 +67,8 @@ class Setup:
 
     Attributes:
         inputs: the data and their split.
-        flops: of the net.
-        trainer: of the net.
+        flops: of the model.
+        trainer: of the model.
         device: with its precision and memory format chosen.
     """
 
@@ -83,12 +84,12 @@ class Setup:
         self.device = self.trainer.device
 
     def model(self) -> nn.Module:
-        """The net, always with the same weights."""
+        """The model, always with the same weights."""
         torch.manual_seed(0)
         return prepare.make_model(self.config).train()
 
     def make_trainer(self, images: int) -> Trainer:
-        """A trainer of a new net on the first so many training images."""
+        """A trainer of a new model on the first so many training images."""
         split = replace(self.inputs.split, train=self.inputs.split.train[:images])
         inputs = replace(self.inputs, split=split)
         return prepare.make_trainer(self.config, inputs, self.model(), self.device, self.flops)
@@ -122,21 +123,27 @@ def contenders(setup: Setup, seconds: float, *, usual: bool = True) -> tuple[dic
     """Each trains on some images and returns how many; and what the limit runs in.
 
     Args:
-        setup: of the net.
+        setup: of the model.
         seconds: that each should take a turn, about; one step at least.
         usual: whether others than the limit and fmbench compete.
     """
     device, batch_size = setup.device, setup.config["batch_size"]
     ours = f"{device.memory_format}, {device.precision}{', captured' * device.cuda_graphs}"
     steps = bare_steps(setup)
-    look = min(0.5, seconds)
-    times = {name: seconds_of(step, look, device.synchronize) for name, step in steps.items()}
+    once = {name: lambda step=step: step() or 1 for name, step in steps.items()}
+    rates = interleaved(once, 20, wait=device.synchronize, budget=min(1.0, seconds))
+    times = {name: 1 / statistics.median(values) for name, values in rates.items()}
     fastest = min(times, key=times.__getitem__)
     there = len(setup.inputs.split.train) // batch_size
     count = max(1, min(there, round(seconds / times[fastest])))
 
     def repeated(step: Callable[[], None]) -> Work:
-        return lambda: sum(batch_size for _ in range(count) if step() is None)
+        def work() -> int:
+            for _ in range(count):
+                step()
+            return count * batch_size
+
+        return work
 
     found = {SAME: repeated(steps[ours]), "fmbench": whole_epochs(setup, count * batch_size)}
     if fastest != ours:
@@ -173,7 +180,7 @@ def whole_epochs(setup: Setup, images: int) -> Work:
 def bare_steps(setup: Setup) -> dict[str, Callable[[], None]]:
     """The bare step in every memory format and precision; on a GPU also as one CUDA graph."""
     formats = dict(MEMORY_FORMATS)
-    if setup.device.memory_format == "contiguous":  # a net that was found not to run in the other
+    if setup.device.memory_format == "contiguous":  # the model does not run in the other
         del formats["channels_last"]
     found = {}
     for (name, memory_format), precision in itertools.product(formats.items(), ("fp32", "bf16")):
@@ -218,19 +225,6 @@ def captured(step: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         step()
     return graph.replay
-
-
-def seconds_of(step: Callable[[], None], seconds: float, wait: Callable[[], None]) -> float:
-    """Seconds that a step takes, from as many as begin within so many seconds."""
-    for _ in range(2):  # of a small net the first tells little
-        step()
-    wait()
-    start, count = time.perf_counter(), 0
-    while not count or time.perf_counter() - start < seconds:
-        step()
-        count += 1
-    wait()
-    return (time.perf_counter() - start) / count
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
@@ -281,7 +275,7 @@ def lightning_fit(model: nn.Module, loader: "DataLoader[Any]", device: Device) -
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     times: list[float] = []
 
-    class Net(lightning.LightningModule):
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -298,7 +292,7 @@ def lightning_fit(model: nn.Module, loader: "DataLoader[Any]", device: Device) -
 
         on_train_epoch_end = on_train_epoch_start
 
-    net, gpu = Net(), device.torch.type == "cuda"
+    module, gpu = Module(), device.torch.type == "cuda"
 
     def work() -> Timed:
         quiet = io.StringIO()
@@ -316,7 +310,7 @@ def lightning_fit(model: nn.Module, loader: "DataLoader[Any]", device: Device) -
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-            ).fit(net, loader)
+            ).fit(module, loader)
         return Timed(len(loader.dataset), times[-1] - times[-2])  # type: ignore[arg-type]
 
     return work

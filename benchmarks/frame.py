@@ -209,24 +209,18 @@ def kind_of_data(text: str) -> str:
     return "fashion_mnist"
 
 
-def environment() -> dict[str, str]:
-    """This one, such that any folder finds the fmbench of this checkout and the same data set."""
-    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    root = Path(os.environ.get("FMBENCH_DATA") or "data").absolute()
-    data = {"FMBENCH_DATA": str(root)} if root.is_dir() else {}
-    return {**os.environ, **data, "PYTHONPATH": os.pathsep.join(paths)}
-
-
 def python(*arguments: str, folder: Path) -> str:
-    """Run `python ARGUMENTS` in a folder, as a user does; what it printed.
+    """Run `python ARGUMENTS` in a folder, as a user does, with the same data; what it printed.
 
     Raises:
         SystemExit: it failed; with the end of what it said.
     """
+    path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+    data = Path(os.environ.get("FMBENCH_DATA") or "data").absolute()
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment(),
+        env={**os.environ, "FMBENCH_DATA": str(data), "PYTHONPATH": path.rstrip(os.pathsep)},
         capture_output=True,
         text=True,
         check=False,

@@ -2,15 +2,10 @@
 
     python -m benchmarks.overhead
 
-Whole processes, as a user starts them, each several times; medians and quartiles.
-
-- start-up: `--help` and `--cfg job`; from the start of the process until the first step of
-  `model=lenet` on the real images is done; and a tiny run from its start to its end;
-- images: all 70,000, found, verified and ready, in a fresh process and again in the same one;
-- a job of a sweep: what sweeps of 1, 20 and 100 tiny runs take beside the training and evaluation
-  that their records tell of; from 1 to 20 jobs and from 20 to 100, for each job more;
-- two at once: a sweep of 8 LeNets of 2 epochs one after the other, over the same by two processes;
-  once, with `--two-at-once`, since it takes minutes.
+Whole processes, as a user starts them: `--help`; `--cfg job`; `model=lenet` on the real images
+until its first step is done; a tiny run; all 70,000 images read, verified and ready, in a fresh process
+and again in the same one; sweeps of tiny runs beside the training and evaluation that their records
+tell of. With `--two-at-once` also 8 LeNets, one after the other and by two processes: minutes.
 """
 
 import itertools
@@ -44,12 +39,9 @@ main()
 
 IMAGES = """\
 import sys, time
-from omegaconf import OmegaConf
-from fmbench.config.checks import CONFIG_DIR, register
+from benchmarks.contenders import compose
 from fmbench.data.fashion_mnist import load
-register()
-chosen = OmegaConf.load(CONFIG_DIR / "data" / "fashion_mnist.yaml")
-chosen = OmegaConf.to_container(chosen, resolve=True)
+chosen = compose()["data"]
 for _ in range(int(sys.argv[1])):
     start = time.perf_counter()
     load(chosen)
@@ -62,9 +54,14 @@ QUICK = {"repeats": 2, "jobs": (1, 10)}
 def seconds(*arguments: str) -> float:
     """How long `python ARGUMENTS` takes in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        python(*arguments, folder=Path(folder))
-        return time.perf_counter() - start
+        return timed(*arguments, folder=Path(folder))
+
+
+def timed(*arguments: str, folder: Path) -> float:
+    """The same in a folder that is there."""
+    start = time.perf_counter()
+    python(*arguments, folder=folder)
+    return time.perf_counter() - start
 
 
 def read_images(times: int) -> float:
@@ -76,10 +73,9 @@ def read_images(times: int) -> float:
 def beside_training(jobs: int) -> float:
     """Seconds that a sweep of tiny runs takes beside training and evaluating."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        python("-m", "fmbench", "-m", *TINY, f"seed=range({jobs})", folder=Path(folder))
-        taken = time.perf_counter() - start
-        frame = fmbench.load_results(Path(folder) / "multirun")
+        sweep = ["-m", "fmbench", "-m", *TINY, f"seed=range({jobs})"]
+        taken = timed(*sweep, folder=Path(folder))
+        frame = fmbench.load_results(folder)
     return taken - float(frame["seconds_train"].sum() + frame["seconds_evaluate"].sum())
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.picture performance.json
 
 Reads what `python -m benchmarks` or `python -m benchmarks.throughput` saved, and draws images per
-second of each contender, for every net and batch size that is there, on a logarithmic axis.
+second of each contender, for every model and batch size that is there, on a logarithmic axis.
 """
 
 import argparse
@@ -29,7 +29,7 @@ STYLES = {
 
 
 def rows(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Of each net and batch size the contenders' speeds, and how many times as fast fmbench is.
+    """Of each model and batch size the contenders' speeds, and how many times as fast fmbench is.
 
     Of the usual loop with several numbers of workers the fastest counts.
 

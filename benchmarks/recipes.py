@@ -3,8 +3,8 @@
     python -m benchmarks.recipes
     python -m benchmarks.recipes lenet densenet --seconds 10
 
-The steps are the recipe's own: its net, batch size, augmentation and optimizer, on the real images,
-in its precision. Evaluation comes on top.
+The steps are the recipe's own: its model, batch size, augmentation, optimizer and precision, on the
+real images. Evaluation comes on top.
 """
 
 from collections.abc import Iterator, Sequence

@@ -36,7 +36,7 @@ def others_at_work(count: int) -> Iterator[None]:
 
 def measure(
     *,
-    net: str = "lenet5",
+    model: str = "lenet5",
     batch_sizes: Sequence[int] = (8, 64, 256),
     busy: Sequence[int] = (0, machine.threads()),
     repeats: int = 5,
@@ -47,7 +47,7 @@ def measure(
     """The speeds, named "SITUATION, batch SIZE: CONTENDER".
 
     Args:
-        net: an option of the group `model`
+        model: an option of the group `model`
         batch_sizes: images a step
         busy: how many busy processes there are beside it, a situation each, as 0 2
         repeats: turns
@@ -56,7 +56,7 @@ def measure(
         overrides: of the config
     """
     for batch_size, count in itertools.product(batch_sizes, busy):
-        chosen = [f"model={net}", f"batch_size={batch_size}", f"data={data}", *overrides]
+        chosen = [f"model={model}", f"batch_size={batch_size}", f"data={data}", *overrides]
         setup = Setup(compose("augmentation=crop_flip", "epochs=100000", *chosen))
         with others_at_work(count):
             found = situation(setup, repeats, seconds)
@@ -65,7 +65,7 @@ def measure(
 
 
 def situation(setup: Setup, repeats: int, seconds: float) -> Results:
-    """The speeds of one net at one batch size."""
+    """The speeds of one model at one batch size."""
     threads: list[int] = []
     trials: list[float] = []
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput
 
-Images per second, for every net and batch size, of
+Images per second, for every model and batch size, on the real images, of
 
 - limit: the bare step (forward, loss, backward, optimizer) on one batch that already lies on the
   device, in whichever memory format and precision is fastest (on a GPU also as a CUDA graph); and
@@ -10,12 +10,9 @@ Images per second, for every net and batch size, of
 - fmbench: whole epochs through the product's own path, with crop and flip;
 - usual: the loop of older projects: torchvision's data set, a PIL transform for each image, a
   DataLoader with 0 and with 2 workers, float32;
-- lightning: the same net and DataLoader in a Lightning Trainer, where lightning is installed.
+- lightning: the same model and DataLoader in a Lightning Trainer, where lightning is installed.
 
-All on the real images. Each takes as many of them a turn as last about `--seconds`, one batch at
-least; starting the workers of a DataLoader is not counted. On a GPU whose bf16 peak is known, one
-more column has fmbench's share of it: three times the FLOPs of the way forward (a multiply-add as
-two, as data sheets count), times images per second, over the chip's dense peak.
+On a GPU whose bf16 peak is known, one more column has fmbench's share of it.
 """
 
 import itertools
@@ -36,12 +33,12 @@ BF16_PEAK = {
     "NVIDIA A100 80GB PCIe": 312e12,
 }
 
-QUICK = {"nets": ("lenet5", "lenet"), "batch_sizes": (64, 256), "seconds": 0.5, "repeats": 2}
+QUICK = {"models": ("lenet5", "lenet"), "batch_sizes": (64, 256), "seconds": 0.5, "repeats": 2}
 
 
 def measure(
     *,
-    nets: Sequence[str] = ("lenet5", "lenet", "resnet18", "preact_resnet20", "densenet"),
+    models: Sequence[str] = ("lenet5", "lenet", "resnet18", "preact_resnet20", "densenet"),
     batch_sizes: Sequence[int] = (8, 64, 256, 512),
     repeats: int = 5,
     seconds: float = 2.0,
@@ -50,20 +47,20 @@ def measure(
     data: str = "fashion_mnist",
     overrides: Sequence[str] = (),
 ) -> Iterator[Results]:
-    """The speed of every contender, named "NET, batch SIZE: CONTENDER".
+    """The speed of every contender, named "MODEL, batch SIZE: CONTENDER".
 
     Args:
-        nets: options of the group `model`
+        models: options of the group `model`
         batch_sizes: images a step
         repeats: turns
         seconds: of each contender's turn, about; one batch at least
-        budget: seconds after which a net at one batch size gets no more turns than three
+        budget: seconds after which a model at one batch size gets no more turns than three
         usual: whether others than the limit and fmbench compete
         data: an option of the group `data`, or a folder
         overrides: of the config, as threads=1
     """
-    for net, batch_size in itertools.product(nets, batch_sizes):
-        chosen = [f"model={net}", f"batch_size={batch_size}", f"data={data}", *overrides]
+    for model, batch_size in itertools.product(models, batch_sizes):
+        chosen = [f"model={model}", f"batch_size={batch_size}", f"data={data}", *overrides]
         setup = Setup(compose("augmentation=crop_flip", "epochs=100000", *chosen))
         works, fastest = contenders(setup, seconds, usual=usual)
         rates = interleaved(works, repeats, wait=setup.device.synchronize, budget=budget)
@@ -77,22 +74,19 @@ def measure(
         if None not in shares:
             found["share of bf16 peak"] = Spread.of([100 * share for share in shares], "%")
         found["limit runs in"] = fastest
-        yield {f"{net}, batch {batch_size}: {name}": value for name, value in found.items()}
+        yield {f"{model}, batch {batch_size}: {name}": value for name, value in found.items()}
 
 
 def share_of_peak(flops: int | None, images_per_second: float, chip: str) -> float | None:
-    """The share of a chip's bfloat16 peak that training comes to, 0 to 1.
+    """The share of a chip's bfloat16 peak that training comes to, 0 to 1; None if not known.
 
     Counted as is usual for training ("model FLOPs utilisation", Chowdhery et al. 2022,
     arXiv:2204.02311, appendix B): the way forward once and the way back as twice that.
 
     Args:
-        flops: of one image's way forward, a multiply-add as two; None where not known.
+        flops: of one image's way forward, a multiply-add as two, as data sheets count.
         images_per_second: trained on.
         chip: the device's name.
-
-    Returns:
-        None where the chip's peak or the net's FLOPs are not known.
     """
     if flops is None or chip not in BF16_PEAK:
         return None
