@@ -25,7 +25,6 @@ import pandas as pd
 import torch
 
 import fmbench
-from fmbench.config.checks import CONFIG_DIR
 from fmbench.training.device import processor, settings_kept
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -178,35 +177,17 @@ def main(measure: Callable[..., Iterator[Results]], argv: Sequence[str] | None =
     said = dict(re.findall(r"^ +(\w+): (.+)$", measure.__doc__ or "", re.MULTILINE))
     for name, parameter in inspect.signature(measure).parameters.items():
         (kind,) = typing.get_args(parameter.annotation) or (parameter.annotation,)
-        options: dict[str, Any] = {"type": kind_of_data if name == "data" else kind}
-        if parameter.annotation is bool:
-            options = {"action": argparse.BooleanOptionalAction}
-        elif kind is not parameter.annotation:
-            options["nargs"] = "*"
+        options: dict[str, Any] = {"default": parameter.default, "help": said[name]}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options |= {"type": kind, "nargs": None if kind is parameter.annotation else "*"}
         flag = name if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else f"--{name}"
-        options |= {"default": parameter.default, "help": said[name]}
         parser.add_argument(flag.replace("_", "-"), **options)
     parser.add_argument("--json", type=Path, help="the file to keep the results in")
     options = vars(parser.parse_args(argv))
     path, what = options.pop("json"), Path(inspect.getfile(measure)).stem
     gather(measure(**options), lambda results: save(path, what, results))
-
-
-def kind_of_data(text: str) -> str:
-    """What `--data` takes: an option of the group `data`, or the folder of the real images' files.
-
-    Raises:
-        argparse.ArgumentTypeError: it is neither.
-    """
-    options = sorted(path.stem for path in (CONFIG_DIR / "data").glob("*.yaml"))
-    if text in options:
-        return text
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text}: must be a folder, or one of {', '.join(options)}"
-        )
-    os.environ["FMBENCH_DATA"] = str(Path(text).absolute())
-    return "fashion_mnist"
 
 
 def python(*arguments: str, folder: Path) -> str:

@@ -3,9 +3,10 @@
     python -m benchmarks.overhead
 
 Whole processes, as a user starts them: `--help`; `--cfg job`; `model=lenet` on the real images
-until its first step is done; a tiny run; all 70,000 images read, verified and ready, in a fresh process
-and again in the same one; sweeps of tiny runs beside the training and evaluation that their records
-tell of. With `--two-at-once` also 8 LeNets, one after the other and by two processes: minutes.
+until its first step is done; a tiny run; all 70,000 images read, verified and ready, in a fresh
+process and again in the same one; sweeps of tiny runs beside the training and evaluation that their
+records tell of. With `--two-at-once` also 8 LeNets one after the other, over the same by two
+processes, once, since it takes minutes.
 """
 
 import itertools

@@ -25,7 +25,7 @@ def measure(
     Args:
         experiments: options of the group `experiment`
         seconds: for each, about
-        data: an option of the group `data`, or a folder
+        data: an option of the group `data`
     """
     for name in experiments:
         setup = Setup(compose(f"experiment={name}", f"data={data}"))

@@ -52,7 +52,7 @@ def measure(
         busy: how many busy processes there are beside it, a situation each, as 0 2
         repeats: turns
         seconds: of each turn
-        data: an option of the group `data`, or a folder
+        data: an option of the group `data`
         overrides: of the config
     """
     for batch_size, count in itertools.product(batch_sizes, busy):

@@ -56,7 +56,7 @@ def measure(
         seconds: of each contender's turn, about; one batch at least
         budget: seconds after which a model at one batch size gets no more turns than three
         usual: whether others than the limit and fmbench compete
-        data: an option of the group `data`, or a folder
+        data: an option of the group `data`
         overrides: of the config, as threads=1
     """
     for model, batch_size in itertools.product(models, batch_sizes):

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import sys
 
@@ -131,27 +130,6 @@ def test_options_are_the_parameters_of_a_measurement(tmp_path, capsys):
     }
     assert kept["torch"] == torch.__version__
     assert {"processor", "threads", "gpu", "date", "fmbench"} <= kept.keys()
-
-
-def test_data_are_an_option_or_a_folder(monkeypatch, tmp_path, capsys):
-    def measure(*, data: str = "fashion_mnist"):
-        """Yield it.
-
-        Args:
-            data: where
-        """
-        yield {"data": data}
-
-    monkeypatch.setenv("FMBENCH_DATA", "elsewhere")
-    frame.main(measure, ["--data", "synthetic"])
-    frame.main(measure, ["--data", str(tmp_path)])
-    assert re.findall(r"data: (\w+)", capsys.readouterr().out) == ["synthetic", "fashion_mnist"]
-    assert os.environ["FMBENCH_DATA"] == str(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        frame.main(measure, ["--data", "nowhere"])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.endswith("nowhere: must be a folder, or one of fashion_mnist, synthetic")
 
 
 def test_work_that_a_device_has_queued_is_timed_with_its_contender(clock):
