@@ -81,19 +81,20 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
     texts = dict(zip(columns, zip(*cells, strict=True), strict=True))
     alike = [column for column in columns if len(set(texts[column])) == 1]
     # What only the CSV file has: what differs stands in the details of each row.
-    raw = {
-        column.key: [_raw(row[column.key]) for row in rows]
-        for column in COLUMNS
-        if not column.heading and column.key not in _TOLD
-    }
-    same = {key: values[0] for key, values in raw.items() if len(set(values)) == 1}
+    raw, same = {}, []
+    for key in (c.key for c in COLUMNS if not c.heading and c.key not in _TOLD):
+        values = [row[key] for row in rows]
+        if len(set(values)) > 1:
+            raw[key] = [_raw(value) for value in values]
+        elif (text := _raw(values[0])) != MISSING:
+            same.append(f"{key}={text}")
     orders = [_order(column, rows, texts[column]) for column in columns]
     opens, right = [column is MODEL for column in columns], [column.right for column in columns]
 
     def details(place: int) -> str:
         said = [text for text in cells[place] if len(text) > LONGEST]
-        told = {key: values[place] for key, values in raw.items() if key not in same}
-        said += [f"{key}={text}" for key, text in told.items() if text != MISSING]
+        told = ((key, values[place]) for key, values in raw.items())
+        said += [f"{key}={text}" for key, text in told if text != MISSING]
         return "\n".join(map(one_line, said))
 
     return {
@@ -101,7 +102,7 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
         # What tells rows apart is hidden last.
         "turns": [c.gives_way and c.gives_way + 100 * (c in alike) for c in columns],
         "shared": [f"{c.title} {texts[c][0]}" for c in alike if c.recipe and c is not MODEL],
-        "same": "\n".join(f"{key}={text}" for key, text in same.items() if text != MISSING),
+        "same": "\n".join(same),
         "rows": [
             {
                 "number": row["number"],
