@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from fmbench.core.signals import Listener, StopRequested
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import DIVERGED, FINAL, PRUNED, Record
 from fmbench.records.validation import UnreadableError, to_row
+from fmbench.runs.prepare import Inputs
 from fmbench.training.checkpoint import Checkpoints, DamagedError, bounds
-from fmbench.training.device import is_out_of_memory
+from fmbench.training.device import Device, PeakMemory, is_out_of_memory
 from fmbench.training.restore import require_number
 from fmbench.training.trainer import Trainer
 
@@ -38,42 +39,31 @@ _PROGRESS = {
 }
 
 
+@dataclass
 class RunState:
-    """One start of a run: it alone owns the run's record, clock, locked folder and checkpoints.
+    """One start of a run: it alone owns the run's record, clock, locked folder and checkpoints."""
 
-    Args:
-        config: resolved.
-        record: brought up to date by `fmbench.runs.run` as the run goes on.
-        folder: locked for this process.
-        listener: notes the signals that ask the run to stop.
-        before: the record that the folder holds of earlier starts; None once the run has resumed.
+    config: Mapping[str, Any]  # resolved
+    record: Record  # brought up to date as the run goes on
+    folder: RunFolder  # locked for this process
+    listener: Listener  # notes the signals that ask the run to stop
+    before: Record | None = None  # what the folder holds of earlier starts, until the run resumes
+    device: Device | None = None  # None until it is chosen
+    inputs: Inputs = field(init=False)  # these three are set by `fmbench.runs.run.prepare`
+    trainer: Trainer = field(init=False)
+    memory: PeakMemory = field(init=False)
+    checkpoint: dict[str, Any] | None = None  # the newest, until the trainer resumes from it
+    history: list[dict[str, Any]] = field(default_factory=list)  # of the epochs that ended
 
-    Attributes:
-        trainer: trains the model; None until it is built.
-        checkpoint: the newest one, from its reading until the trainer resumes from it.
-        history: a line for each epoch that has ended.
-    """
+    def __post_init__(self) -> None:
+        paths, every = self.folder.checkpoints, self.config["checkpoint_every"]
+        self.checkpoints = Checkpoints(*paths, every=every)
+        self.start = time.perf_counter()  # of the run's total time
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        record: Record,
-        folder: RunFolder,
-        listener: Listener,
-        before: Record | None = None,
-    ) -> None:
-        self.config = config
-        self.record, self.before = record, before
-        self.folder, self.listener = folder, listener
-        self.checkpoints = Checkpoints(*folder.checkpoints, every=config["checkpoint_every"])
-        self.trainer: Trainer | None = None
-        self.checkpoint: dict[str, Any] | None = None
-        self.history: list[dict[str, Any]] = []
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        """Let the total time of the run begin now."""
-        self.start = time.perf_counter()
+    def use(self, device: Device) -> None:
+        """Note the device that the run uses from here on."""
+        self.device = device
+        self.record.device, self.record.fingerprint = device.name, device.fingerprint()
 
     def read_checkpoint(self, trainer: Trainer) -> None:
         """Take the trainer, and read the newest checkpoint that is whole, if there is one.
@@ -120,7 +110,6 @@ class RunState:
     def _resume_from(self, written_at: str) -> dict[str, Any]:
         """Resume; returns where, and what has changed since the checkpoint was written."""
         record, saved = self.record, self.load_checkpoint()
-        assert self.trainer is not None
         for name in _PROGRESS:
             setattr(record, name, getattr(saved, name))
         self.start -= record.seconds["total"]
@@ -154,7 +143,6 @@ class RunState:
             StorageError: the checkpoint is of another run, of other code, or of no run.
         """
         trainer, state, path = self.trainer, self.checkpoint, self.checkpoints.path
-        assert trainer is not None
         assert state is not None
         self.checkpoint = None
         try:
@@ -189,7 +177,6 @@ class RunState:
         Raises:
             StopRequested: the run is asked to stop.
         """
-        assert self.trainer is not None
         self.history.append(line)
         done = self.trainer.position.epoch
         if done < self.trainer.epochs:
@@ -207,7 +194,6 @@ class RunState:
         A disk that is full for a while must not end a run of days: a checkpoint that cannot be
         written is reported, and tried again when the next one is due.
         """
-        assert self.trainer is not None
         with self.trainer.halt():
             self.record.seconds["total"] = time.perf_counter() - self.start
             state = {
@@ -242,7 +228,7 @@ class RunState:
         """
         record = self.record
         record.seconds["total"] = time.perf_counter() - self.start
-        if record.status == DIVERGED and self.trainer is not None:
+        if record.status == DIVERGED:
             record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
         self.write_record()
         kept = self.config["keep_checkpoint"] and record.status != PRUNED

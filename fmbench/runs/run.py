@@ -41,7 +41,6 @@ from fmbench.runs.source_code import Source, own_source
 from fmbench.tracking import Tracking
 from fmbench.training.cost import count_flops, count_parameters
 from fmbench.training.device import (
-    Device,
     PeakMemory,
     choose_precision,
     is_out_of_memory,
@@ -114,19 +113,17 @@ def execute(
         run_folder.clean()
         if before is not None and before.status in FINAL:
             before.overrides = record.overrides
-            state = RunState(config, before, run_folder, listener, before=replace(before))
-            run = Run(config, state, tracking, base=base)
-            with run.memory_advice():
-                run.prepare()
-                run.evaluate()
+            run = RunState(config, before, run_folder, listener, before=replace(before))
+            with memory_advice(run):
+                prepare(run, tracking, base)
+                evaluate_later(run, tracking)
             return before
         if before is not None:
             record.started, record.restarts = before.started, list(before.restarts)
-        state = RunState(config, record, run_folder, listener, before=before)
-        run = Run(config, state, tracking, base=base, in_sweep=in_sweep)
-        with run.recorded(), run.memory_advice():
-            run.prepare()
-            run.fit(watch, shown=shown)
+        run = RunState(config, record, run_folder, listener, before=before)
+        with recorded(run, tracking), memory_advice(run):
+            prepare(run, tracking, base, in_sweep=in_sweep)
+            fit(run, tracking, watch, shown=shown)
     return record
 
 
@@ -160,321 +157,302 @@ def describe(error: BaseException) -> str:
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
-class Run:
-    """The steps of a run that is not at its end yet, in the order in which they are taken.
+def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = False) -> None:
+    """Read the data, build the model and all around it, read a checkpoint if there is one.
 
     Args:
-        config: resolved.
-        state: the run's record, clock, folder and checkpoints.
+        run: to prepare.
         tracking: is told how the run goes.
         base: where the program was started.
         in_sweep: whether it is one of the runs of a sweep.
+
+    Raises:
+        UserError: the config, the data or the folder is at fault.
     """
+    config, record = run.config, run.record
+    if run.before is None:
+        tracking.begin(record, [])
+    with run.listener.at_once():  # images may have to be downloaded
+        run.inputs = inputs = read_inputs(config, base)
+    # Reading the images is not the run's: in a sweep only the first run does it.
+    run.start = time.perf_counter()
+    split, dataset = inputs.split, inputs.dataset
+    parts = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+    record.split = {"name": split.name, **parts, "hash": split.hash}
+    record.data["sha256"] = dataset.sha256
+    record.set_keys()
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        state: RunState,
-        tracking: Tracking,
-        *,
-        base: Path,
-        in_sweep: bool = False,
-    ) -> None:
-        self.config = config
-        self.state, self.record = state, state.record
-        self.tracking = tracking
-        self.base, self.in_sweep = base, in_sweep
-        self.device: Device | None = None
+    random.seed(config["seed"])
+    np.random.seed(config["seed"] % 2**32)
+    torch.manual_seed(config["seed"])
+    model = make_model(config)
+    if config["keep_model"]:
+        refuse_unkeepable(model)
+    record.parameters, record.flops = count_parameters(model), count_flops(model)
+    precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
+    run.use(device := replace(inputs.device, precision=precision))
+    trainer = make_trainer(config, inputs, model, device, record.flops)
+    run.use(trainer.device)  # its memory format is chosen now
+    record.joins_last_batch = trainer.loader.joins_last
+    run.read_checkpoint(trainer)
+    _note_source(run, own_source(config, model, trainer.optimizer, trainer.schedule))
+    _settle_threads(run, trainer, in_sweep=in_sweep)
+    # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
+    images = dataset.train_images.nbytes + dataset.test_images.nbytes
+    run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
+    log.info(
+        "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
+        record.model,
+        f"{record.parameters:,}",
+        record.data["name"],
+        split.name,
+        *(f"{count:,}" for count in parts.values()),
+        record.device,
+        precision,
+    )
 
-    def prepare(self) -> None:
-        """Read the data, build the model and all around it, read a checkpoint if there is one.
 
-        Raises:
-            UserError: the config, the data or the folder is at fault.
-        """
-        config, state, record = self.config, self.state, self.record
-        if state.before is None:
-            self.tracking.begin(record, [])
-        with state.listener.at_once():  # images may have to be downloaded
-            self.inputs = inputs = read_inputs(config, self.base)
-        # Reading the images is not the run's: in a sweep only the first run does it.
-        state.start_clock()
-        split, dataset = inputs.split, inputs.dataset
-        parts = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
-        record.split = {"name": split.name, **parts, "hash": split.hash}
-        record.data["sha256"] = dataset.sha256
-        record.set_keys()
+def _note_source(run: RunState, source: Source) -> None:
+    """Take the user's own code into the identity of the run."""
+    record, digest = run.record, source.digest
+    if source.edited:
+        log.warning(
+            "%s: edited since it was imported; this run is of the code as it was",
+            ", ".join(source.edited),
+        )
+    if source.missing:
+        log.warning(
+            "no source was found of %s as it runs (made by exec, compiled, or edited since it "
+            "was imported): this run shares a row with no other",
+            ", ".join(source.missing),
+        )
+        # Of this run alone, but the same when it resumes with the same code.
+        then = (run.before.source if run.before is not None else None) or ""
+        digest = then if then.endswith(f"-{digest}") else f"{secrets.token_hex(8)}-{digest}"
+    record.source, record.unsourced = digest, list(source.missing)
+    record.set_keys()
 
-        random.seed(config["seed"])
-        np.random.seed(config["seed"] % 2**32)
-        torch.manual_seed(config["seed"])
-        model = make_model(config)
-        if config["keep_model"]:
-            refuse_unkeepable(model)
-        record.parameters, record.flops = count_parameters(model), count_flops(model)
-        precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
-        self._use(device := replace(inputs.device, precision=precision))
-        trainer = make_trainer(config, inputs, model, device, record.flops)
-        self._use(trainer.device)  # its memory format is chosen now
-        record.joins_last_batch = trainer.loader.joins_last
-        state.read_checkpoint(trainer)
-        self._note_source(own_source(config, model, trainer.optimizer, trainer.schedule))
-        self._settle_threads(trainer)
-        # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
-        images = dataset.train_images.nbytes + dataset.test_images.nbytes
-        self.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
-        log.info(
-            "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
-            record.model,
-            f"{record.parameters:,}",
-            record.data["name"],
-            split.name,
-            *(f"{count:,}" for count in parts.values()),
-            record.device,
-            precision,
+
+def _settle_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> None:
+    """Use as many threads as the run was told, has used before, or is fastest with.
+
+    On a GPU nothing is tried: what its host does then hardly counts.
+    """
+    record, asked = run.record, run.config["threads"]
+    if trainer.device.torch.type == "cpu":
+        if asked is None:
+            threads = _choose_threads(run, trainer, in_sweep=in_sweep)
+            trainer.device = replace(trainer.device, threads=threads)
+        typed = [text for text in record.overrides if text.startswith("threads=")]
+        if not typed or asked is None:  # the same bits take the same threads
+            rest = [text for text in record.overrides if text not in typed]
+            record.overrides = [*rest, f"threads={trainer.device.threads}"]
+    torch.set_num_threads(trainer.device.threads)
+    run.use(trainer.device)
+
+
+def _choose_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> int:
+    config, device, most = run.config, trainer.device, trainer.device.threads
+    before = run.before
+    used = before.fingerprint.get("threads") if before is not None else None
+    if run.checkpoint is not None and type(used) is int:
+        return max(1, min(used, most))
+    if threads_asked() is not None:
+        return most
+    speed = config["model"], config["optimizer"]["_target_"], config["batch_size"]
+    alike = f"{run.folder.path.parent}, {device.fingerprint()}, {speed}"
+    if in_sweep and alike in _THREADS:
+        return _THREADS[alike]
+    try:
+        fastest = trainer.faster_threads(run.record.flops)
+    except Exception as error:  # noqa: BLE001 - the run itself will say what is wrong with it
+        log.debug("threads cannot be tried: %r", error)
+        fastest = most
+    if fastest < most:
+        log.info("one thread trains faster than %d now: the cores have other work too", most)
+    _THREADS[alike] = fastest
+    return fastest
+
+
+def fit(
+    run: RunState, tracking: Tracking, watch: Watch | None = None, *, shown: bool = True
+) -> None:
+    """Train to the last epoch, evaluate on the way, keep what is to be kept.
+
+    Raises:
+        DivergedError: the loss is no longer a number.
+        PrunedError: `watch` prunes the run.
+        StopRequested: the run was asked to stop.
+        StorageError: the folder cannot be written to.
+    """
+    config, record, trainer = run.config, run.record, run.trainer
+    if run.before is not None:
+        run.resume()
+        tracking.begin(record, run.history)
+    epochs, images = config["epochs"], len(trainer.loader.labels)
+    seen = trainer.position.epoch * images + trainer.position.seen
+    tick = GPU_TICK if trainer.device.torch.type == "cuda" else CPU_TICK
+    peak = record.peak_memory or 0  # of the run's earlier starts
+    with Display(epochs, images, seen, shown=shown, tick=tick) as display:
+        for epoch in trainer.fit(display.report, run.after_batch):
+            line = epoch_line(epoch, epochs, images)
+            epochs_log.info(line)
+            display.ended(line)
+            history = _history(epoch)
+            run.folder.append_history(history)
+            tracking.epoch(history)
+            _note_epoch(run, epoch, history)
+            most = run.memory.bytes
+            record.peak_memory = None if most is None else max(peak, most)
+            if epoch.answers is not None and epoch.epoch + 1 == epochs:
+                _keep_predictions(run, epoch.answers)
+            if watch is not None and watch(epoch.epoch + 1, record):
+                done = f"epoch {epoch.epoch + 1} of {epochs}"
+                raise PrunedError(f"stopped by the pruner after {done}")
+            run.after_epoch(history)
+    _keep_model(run)
+    later = config["evaluation"]["test"] == "never"
+    if config["keep_checkpoint"] and not run.save() and later:
+        raise StorageError(
+            f"{run.folder.path}: the checkpoint that a later evaluation on the test set "
+            "needs cannot be written"
         )
 
-    def _use(self, device: Device) -> None:
-        self.device = device
-        self.record.device, self.record.fingerprint = device.name, device.fingerprint()
 
-    def _note_source(self, source: Source) -> None:
-        """Take the user's own code into the identity of the run."""
-        record, digest = self.record, source.digest
-        if source.edited:
-            log.warning(
-                "%s: edited since it was imported; this run is of the code as it was",
-                ", ".join(source.edited),
-            )
-        if source.missing:
-            log.warning(
-                "no source was found of %s as it runs (made by exec, compiled, or edited since it "
-                "was imported): this run shares a row with no other",
-                ", ".join(source.missing),
-            )
-            # Of this run alone, but the same when it resumes with the same code.
-            then = (self.state.before.source if self.state.before is not None else None) or ""
-            digest = then if then.endswith(f"-{digest}") else f"{secrets.token_hex(8)}-{digest}"
-        record.source, record.unsourced = digest, list(source.missing)
-        record.set_keys()
+def _note_epoch(run: RunState, epoch: Epoch, history: Mapping[str, Any]) -> None:
+    """Bring the record up to the epoch that has just ended."""
+    record, clocks = run.record, run.trainer.clocks
+    for name in METRICS & history.keys():
+        setattr(record, name, history[name])
+    best = record.best_test_accuracy
+    best = -1.0 if best is None else best
+    if epoch.test and run.config["evaluation"]["every"] and epoch.test.accuracy > best:
+        record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
+    record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
+    if clocks.train:
+        done = len(run.trainer.loader.labels) * (epoch.epoch + 1)
+        record.images_per_second = done / clocks.train
 
-    def _settle_threads(self, trainer: Trainer) -> None:
-        """Use as many threads as the run was told, has used before, or is fastest with.
 
-        On a GPU nothing is tried: what its host does then hardly counts.
-        """
-        record, asked = self.record, self.config["threads"]
-        if trainer.device.torch.type == "cpu":
-            if asked is None:
-                trainer.device = replace(trainer.device, threads=self._choose_threads(trainer))
-            typed = [text for text in record.overrides if text.startswith("threads=")]
-            if not typed or asked is None:  # the same bits take the same threads
-                rest = [text for text in record.overrides if text not in typed]
-                record.overrides = [*rest, f"threads={trainer.device.threads}"]
-        torch.set_num_threads(trainer.device.threads)
-        self._use(trainer.device)
+def evaluate_later(run: RunState, tracking: Tracking) -> None:
+    """Evaluate a run that completed before on the test set, for the first time.
 
-    def _choose_threads(self, trainer: Trainer) -> int:
-        config, device, most = self.config, trainer.device, trainer.device.threads
-        before = self.state.before
-        used = before.fingerprint.get("threads") if before is not None else None
-        if self.state.checkpoint is not None and type(used) is int:
-            return max(1, min(used, most))
-        if threads_asked() is not None:
-            return most
-        speed = config["model"], config["optimizer"]["_target_"], config["batch_size"]
-        alike = f"{self.state.folder.path.parent}, {device.fingerprint()}, {speed}"
-        if self.in_sweep and alike in _THREADS:
-            return _THREADS[alike]
+    Raises:
+        StorageError: it kept no checkpoint, or the folder cannot be written to.
+    """
+    record, trainer, trained = run.record, run.trainer, run.before
+    assert trained is not None
+    assert trainer.test is not None
+    if run.checkpoint is None:
+        raise StorageError(
+            f"{run.folder.path}: the run has completed without the test set, and kept no "
+            "checkpoint to evaluate now (keep_checkpoint=true)"
+        )
+    device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
+    record.device, record.fingerprint = trained.device, trained.fingerprint
+    run.load_checkpoint()
+    start = time.perf_counter()
+    metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
+    seconds = time.perf_counter() - start
+    record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
+    if changed:
+        record.evaluated = {"at": now(), "device": device, "seconds": seconds}
+        record.evaluated["changed"] = changed
+        names = ", ".join(changed)
+        log.warning("evaluated on %s: %s changed since it was trained", device, names)
+    else:  # the times of two machines have no sum
+        for name in ("evaluate", "total"):
+            record.seconds[name] += seconds
+    record.config = recorded_config(run.config)
+    _keep_predictions(run, answers)
+    _keep_model(run)
+    run.folder.write_record(record)
+    tracking.begin(record, run.history)
+    tracking.end(record)
+    if not run.config["keep_checkpoint"]:
+        run.checkpoints.remove()
+
+
+def _keep_predictions(run: RunState, answers: Answers) -> None:
+    """Write the predicted classes of the test images, their labels, and the mistakes."""
+    test = run.trainer.test
+    assert test is not None
+    classes, confidences = (part.numpy() for part in answers)
+    labels = test.labels.cpu().numpy().astype(np.uint8)
+    wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
+    run.folder.write_answers(classes, labels, wrong)
+
+
+def _keep_model(run: RunState) -> None:
+    if run.config["keep_model"]:
+        write = partial(
+            write_weights,
+            run.trainer.model,
+            config=run.record.config,
+            classes=run.inputs.dataset.classes,
+            key=run.record.key,
+            source=own_source({"model": run.config["model"]}, run.trainer.model).digest,
+            memory_format=run.trainer.device.memory_format,
+        )
+        run.folder.write_model(write)
+
+
+@contextlib.contextmanager
+def recorded(run: RunState, tracking: Tracking) -> Iterator[None]:
+    """Keep the record of the run on disk: how it has ended, however it ends.
+
+    Raises:
+        StorageError: the folder cannot be written to.
+    """
+    record = run.record
+    stop: KeyboardInterrupt | None = None
+    run.write_record()
+    try:
+        yield
+        record.status = COMPLETED
+    except PrunedError as error:
+        record.status, record.error = PRUNED, str(error)
+    except DivergedError as error:
+        record.status, record.error = DIVERGED, str(error)
+    except KeyboardInterrupt as error:
+        stop = error
+        record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
+        if isinstance(stop, StopRequested):
+            stop.folder = run.folder.path
+            if record.fingerprint.get("device") == "cpu":  # the same bits take the same threads
+                stop.again = (f"threads={record.fingerprint['threads']}",)
+        raise
+    except Exception as error:
+        record.status, record.error = FAILED, describe(error)
+        raise
+    finally:
         try:
-            fastest = trainer.faster_threads(self.record.flops)
-        except Exception as error:  # noqa: BLE001 - the run itself will say what is wrong with it
-            log.debug("threads cannot be tried: %r", error)
-            fastest = most
-        if fastest < most:
-            log.info("one thread trains faster than %d now: the cores have other work too", most)
-        _THREADS[alike] = fastest
-        return fastest
-
-    def fit(self, watch: Watch | None = None, *, shown: bool = True) -> None:
-        """Train to the last epoch, evaluate on the way, keep what is to be kept.
-
-        Raises:
-            DivergedError: the loss is no longer a number.
-            PrunedError: `watch` prunes the run.
-            StopRequested: the run was asked to stop.
-            StorageError: the folder cannot be written to.
-        """
-        config, record, state, trainer = self.config, self.record, self.state, self.state.trainer
-        assert trainer is not None
-        if state.before is not None:
-            state.resume()
-            self.tracking.begin(record, state.history)
-        epochs, images = config["epochs"], len(trainer.loader.labels)
-        done = trainer.position.epoch * images + trainer.position.seen
-        tick = GPU_TICK if trainer.device.torch.type == "cuda" else CPU_TICK
-        peak = record.peak_memory or 0  # of the run's earlier starts
-        with Display(epochs, images, done, shown=shown, tick=tick) as display:
-            for epoch in trainer.fit(display.report, state.after_batch):
-                line = epoch_line(epoch, epochs, images)
-                epochs_log.info(line)
-                display.ended(line)
-                history = _history(epoch)
-                state.folder.append_history(history)
-                self.tracking.epoch(history)
-                self._note_epoch(epoch, history)
-                most = self.memory.bytes
-                record.peak_memory = None if most is None else max(peak, most)
-                if epoch.answers is not None and epoch.epoch + 1 == epochs:
-                    self._keep_predictions(epoch.answers, trainer)
-                if watch is not None and watch(epoch.epoch + 1, record):
-                    raise PrunedError(
-                        f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
-                    )
-                state.after_epoch(history)
-        self._keep_model(trainer)
-        later = config["evaluation"]["test"] == "never"
-        if config["keep_checkpoint"] and not state.save() and later:
-            raise StorageError(
-                f"{state.folder.path}: the checkpoint that a later evaluation on the test set "
-                "needs cannot be written"
-            )
-
-    def _note_epoch(self, epoch: Epoch, history: Mapping[str, Any]) -> None:
-        """Bring the record up to the epoch that has just ended."""
-        record, trainer = self.record, self.state.trainer
-        assert trainer is not None
-        for name in METRICS & history.keys():
-            setattr(record, name, history[name])
-        best = record.best_test_accuracy
-        best = -1.0 if best is None else best
-        if epoch.test and self.config["evaluation"]["every"] and epoch.test.accuracy > best:
-            record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
-        clocks = trainer.clocks
-        record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
-        if clocks.train:
-            done = len(trainer.loader.labels) * (epoch.epoch + 1)
-            record.images_per_second = done / clocks.train
-
-    def evaluate(self) -> None:
-        """Evaluate a run that completed before on the test set, for the first time.
-
-        Raises:
-            StorageError: it kept no checkpoint, or the folder cannot be written to.
-        """
-        state, record, trainer = self.state, self.record, self.state.trainer
-        trained = state.before
-        assert trained is not None
-        assert trainer is not None
-        assert trainer.test is not None
-        if state.checkpoint is None:
-            raise StorageError(
-                f"{state.folder.path}: the run has completed without the test set, and kept no "
-                "checkpoint to evaluate now (keep_checkpoint=true)"
-            )
-        device, changed = record.device, changed_since(trained, replace(record, git=git_state()))
-        record.device, record.fingerprint = trained.device, trained.fingerprint
-        state.load_checkpoint()
-        start = time.perf_counter()
-        metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
-        seconds = time.perf_counter() - start
-        record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
-        if changed:
-            record.evaluated = {"at": now(), "device": device, "seconds": seconds}
-            record.evaluated["changed"] = changed
-            names = ", ".join(changed)
-            log.warning("evaluated on %s: %s changed since it was trained", device, names)
-        else:  # the times of two machines have no sum
-            for name in ("evaluate", "total"):
-                record.seconds[name] += seconds
-        record.config = recorded_config(self.config)
-        self._keep_predictions(answers, trainer)
-        self._keep_model(trainer)
-        state.folder.write_record(record)
-        self.tracking.begin(record, state.history)
-        self.tracking.end(record)
-        if not self.config["keep_checkpoint"]:
-            state.checkpoints.remove()
-
-    def _keep_predictions(self, answers: Answers, trainer: Trainer) -> None:
-        """Write the predicted classes of the test images, their labels, and the mistakes."""
-        test = trainer.test
-        assert test is not None
-        classes, confidences = (part.numpy() for part in answers)
-        labels = test.labels.cpu().numpy().astype(np.uint8)
-        wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
-        self.state.folder.write_answers(classes, labels, wrong)
-
-    def _keep_model(self, trainer: Trainer) -> None:
-        if self.config["keep_model"]:
-            write = partial(
-                write_weights,
-                trainer.model,
-                config=self.record.config,
-                classes=self.inputs.dataset.classes,
-                key=self.record.key,
-                source=own_source({"model": self.config["model"]}, trainer.model).digest,
-                memory_format=trainer.device.memory_format,
-            )
-            self.state.folder.write_model(write)
-
-    @contextlib.contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Keep the record of the run on disk: how it has ended, however it ends.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
-        state, record = self.state, self.record
-        stop: KeyboardInterrupt | None = None
-        state.write_record()
-        try:
-            yield
-            record.status = COMPLETED
-        except PrunedError as error:
-            record.status, record.error = PRUNED, str(error)
-        except DivergedError as error:
-            record.status, record.error = DIVERGED, str(error)
-        except KeyboardInterrupt as error:
-            stop = error
-            record.status, record.error = INTERRUPTED, str(stop) or "stopped from the keyboard"
-            if isinstance(stop, StopRequested):
-                stop.folder = state.folder.path
-                if record.fingerprint.get("device") == "cpu":  # the same bits take the same threads
-                    stop.again = (f"threads={record.fingerprint['threads']}",)
-            raise
-        except Exception as error:
-            record.status, record.error = FAILED, describe(error)
-            raise
-        finally:
-            try:
-                state.end()
-            except StorageError as error:
-                if stop is None:
-                    raise
-                # That it can resume matters more than what its record says of it.
-                log.warning("%s", error)
-                if isinstance(stop, StopRequested):
-                    stop.unrecorded = str(error)
-            finally:
-                self.tracking.end(record)
-
-    @contextlib.contextmanager
-    def memory_advice(self) -> Iterator[None]:
-        """Turn a lack of memory into a line that says what fits.
-
-        Raises:
-            OutOfMemoryError: there was too little.
-        """
-        try:
-            yield
-        except Exception as error:
-            if self.device is None or not is_out_of_memory(error):
+            run.end()
+        except StorageError as error:
+            if stop is None:
                 raise
-            self.state.trainer = None  # and with it the model
-            raise out_of_memory(
-                error, self.config, self.inputs, self.device, self.record.flops
-            ) from None
+            # That it can resume matters more than what its record says of it.
+            log.warning("%s", error)
+            if isinstance(stop, StopRequested):
+                stop.unrecorded = str(error)
+        finally:
+            tracking.end(record)
+
+
+@contextlib.contextmanager
+def memory_advice(run: RunState) -> Iterator[None]:
+    """Turn a lack of memory into a line that says what fits.
+
+    Raises:
+        OutOfMemoryError: there was too little.
+    """
+    try:
+        yield
+    except Exception as error:
+        if run.device is None or not is_out_of_memory(error):
+            raise
+        vars(run).pop("trainer", None)  # and with it the model
+        raise out_of_memory(error, run.config, run.inputs, run.device, run.record.flops) from None
 
 
 def _history(epoch: Epoch) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import fmbench
 from fmbench.core import machine
 from fmbench.core.errors import ConfigError, StorageError
 from fmbench.core.files import FolderLock
-from fmbench.runs.run import Run
+from fmbench.runs.run import _settle_threads
 from fmbench.training.device import Device
 from fmbench.training.trainer import Trainer
 
@@ -105,11 +105,10 @@ def test_a_run_chooses_its_threads_unless_it_is_told(trials, monkeypatch, given,
 
 
 def test_on_a_gpu_nothing_is_tried(trials, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "NVIDIA H100")
     record = SimpleNamespace(overrides=["seed=1"])
-    run = Run({"threads": None}, SimpleNamespace(record=record), None)
+    run = SimpleNamespace(record=record, config={"threads": None}, use=lambda _device: None)
     device = Device(torch.device("cuda", 0), "fp32", threads=2, deterministic=False)
-    run._settle_threads(trainer := SimpleNamespace(device=device))
+    _settle_threads(run, trainer := SimpleNamespace(device=device), in_sweep=False)
     assert trainer.device == device
     assert (len(trials), record.overrides) == (0, ["seed=1"])
 
