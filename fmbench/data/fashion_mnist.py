@@ -103,7 +103,7 @@ class Dataset:
         train_labels: uint8 (N,), 0 to 9.
         test_images: uint8 (M, 28, 28).
         test_labels: uint8 (M,).
-        sha256: Hex digest of the content, so that a record says which images it saw.
+        sha256: Hex digest of the content, so that a record tells which images were used.
     """
 
     name: str
@@ -195,7 +195,7 @@ def read_idx(data: bytes, where: str) -> np.ndarray:
         An array of the type and the shape that the header gives: a read-only view of `data`.
 
     Raises:
-        DataError: The header is none, or the file is shorter or longer than it says.
+        DataError: The header is wrong, or the file is shorter or longer than it tells.
     """
     begins = len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _IDX_TYPES and data[3] <= 4
     if not begins or len(data) < (start := 4 + 4 * data[3]):

@@ -57,7 +57,7 @@ def make_split(dataset: Dataset, config: Mapping[str, Any]) -> Split:
     """Divides a data set after one of the published protocols.
 
     Args:
-        dataset: The images to divide; only its labels are looked at.
+        dataset: The images to divide, by their labels alone.
         config: `name`, one of `NAMES`; `validation`, how many training images to hold out, where
             None means a tenth for `holdout` and none for the others; `seed` of the draw.
 

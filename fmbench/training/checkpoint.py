@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on, in a file that is whole or not used.
+"""Checkpoints: what a run needs to resume, in a file that is whole or not used.
 
 A checkpoint is the SHA-256 of what follows it, and a PyTorch archive of tensors, numbers and texts
 that is read with `weights_only=True`: reading one starts no code. It may be a stranger's all the
@@ -360,7 +360,7 @@ class Checkpoints:
     def read(
         self, bounds: Bounds | None = None, between: Callable[[], None] = lambda: None
     ) -> dict[str, Any] | None:
-        """The newest state that is whole; None where there is none, `damaged` says why.
+        """The newest state that is whole; None where there is none, see `damaged`.
 
         Args:
             bounds: of the run; None for any size.

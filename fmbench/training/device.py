@@ -29,7 +29,7 @@ log = logger(__name__)
 #: more than the faster arithmetic saves. Images/s of bf16 over fp32, training in batches of 64 on
 #: two cores with AVX-512 BF16: LeNet (0.8 M) 1.0x, MobileNet V3 small (4 M) 0.5x, ResNet-18 of a
 #: quarter of its width (57 M) 1.4x, DenseNet-BC-40 (110 M) 1.6x, ResNet-18 (0.9 G) 1.9x. On a GPU
-#: nobody has measured it: the same number stands there untried, and the log says so.
+#: it was not measured: the same number is used, and the log tells it.
 BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
 
 #: Asked for by cuBLAS before its first call, where it is to give the same bits (PyTorch's notes on
@@ -43,7 +43,7 @@ MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
 }
 
-#: What PyTorch's CPU allocator and the libraries say; they have no exceptions of their own.
+#: Messages of PyTorch's CPU allocator and the libraries, which have no exceptions of their own.
 _SAID = (
     "can't allocate memory",
     "not enough memory",
@@ -124,7 +124,8 @@ def select(
 ) -> Device:
     """The device asked for, set up for this process.
 
-    How a model is run on it, `choose_precision` and `fmbench.training.rehearsal` say.
+    Precision and memory format are chosen later, by `choose_precision` and
+    `fmbench.training.rehearsal`.
 
     Raises:
         ConfigError: the device is not there, or has no CUDA graphs.
@@ -165,7 +166,7 @@ def select(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory was not to be had."""
+    """Whether an exception means too little memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
@@ -173,8 +174,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 _backends = torch.backends
 
-#: What decides how a model is computed, beside what `select` sets: where it is kept, and what it is
-#: to be. Some follow from others: those are further down.
+#: Settings that decide how a model is computed, beside those of `select`: the holder, the name, the
+#: value during a run. Those that follow from others come later.
 _FLAGS: tuple[tuple[Any, str, Any], ...] = (
     (_backends, "fp32_precision", "none"),
     (_backends.cudnn, "fp32_precision", "none"),
@@ -264,7 +265,7 @@ def _random_numbers_kept() -> Iterator[None]:
 
 
 def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:
-    """What `auto` comes to: bf16 where the hardware has it and the model costs enough, else fp32.
+    """What `auto` resolves to: bf16 where the hardware has it and the model is large, else fp32.
 
     Args:
         precision: auto, fp32 or bf16.

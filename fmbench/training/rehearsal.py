@@ -1,7 +1,8 @@
 """One batch through a model before its first step: where it fails, its memory format.
 
-What is wrong with somebody's model is said in one line before the training begins, rather than by a
-traceback after the first epoch. Nothing of it is left: see `fmbench.training.checkpoint.preserved`.
+What is wrong with a user's model is reported in one line before training, rather than by a
+traceback after the first epoch. The trial leaves nothing behind: see
+`fmbench.training.checkpoint.preserved`.
 """
 
 import traceback
@@ -101,7 +102,7 @@ def rehearse(
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
     Args:
-        model: what it is, on any device.
+        model: on any device.
         loader: of the training images.
         evaluated: how many images there are in the batches of evaluation.
         label_smoothing: share of the target spread over all classes.
@@ -113,7 +114,7 @@ def rehearse(
 
     Raises:
         ConfigError: the model fails, or its outputs are not those of a classifier.
-        Exception: memory was not to be had.
+        Exception: there is too little memory.
     """
     asked = device.memory_format
     formats = tuple(MEMORY_FORMATS) if asked == "auto" else (asked,)
@@ -121,7 +122,7 @@ def rehearse(
     for number, memory_format in enumerate(formats, 1):
         device = replace(device, memory_format=memory_format)
         try:
-            with _said("cannot be moved there"):
+            with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
                 _train(model, tried, batch, device, label_smoothing)
@@ -156,7 +157,7 @@ def materialize(model: nn.Module) -> None:
     if not any(map(is_lazy, _tensors(model))):
         return
     modes = [(module, module.training) for module in model.modules()]
-    with _said("fails on the two images that give lazy layers their shapes"), torch.no_grad():
+    with _reported("fails on the two images that give lazy layers their shapes"), torch.no_grad():
         model.eval()(torch.zeros(2, 1, 28, 28))
     for module, mode in modes:
         module.training = mode
@@ -189,7 +190,7 @@ def _train(
                 f"the model makes {name} in its forward pass, where no optimizer sees it; make it "
                 "in __init__, or take a lazy layer"
             )
-    with _said(f"fails in the backward pass of {_images(len(images))}"):
+    with _reported(f"fails in the backward pass of {_images(len(images))}"):
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -223,10 +224,10 @@ def _evaluate(
 def _sizes(
     tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device, phase: str
 ) -> None:
-    """Try batches of other sizes than the first, with few images where few say as much.
+    """Try batches of other sizes than the first, with few images where that is enough.
 
     A model that was written for one batch size fails on any other. One that takes only multiples of
-    four, say, and is given no others, may not be refused: it is tried again with what it is given.
+    four, say, and is given no others, is not refused: it is tried again with the run's sizes.
     """
     for few, given in ((1, [1]), (2, sorted(set(sizes) - {1}))):
         if not set(given) & set(sizes):
@@ -241,7 +242,7 @@ def _sizes(
 def _forward(model: nn.Module, images: Tensor, device: Device, phase: str) -> Tensor:
     count = len(images)
     watch = ConvolutionWatch()  # type: ignore[no-untyped-call]
-    with _said(f"fails in {phase} on {_images(count)}"), watch, device.autocast():
+    with _reported(f"fails in {phase} on {_images(count)}"), watch, device.autocast():
         logits: Any = model(images)
     where = "" if phase == "training" else f" in {phase}"
     if not isinstance(logits, Tensor):
@@ -266,14 +267,14 @@ def _some(images: Tensor, count: int) -> Tensor:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
-    """Have what a model raises said in one line, with the place in its file.
+def _reported(what: str) -> Iterator[None]:
+    """Report what a model raises in one line, with the place in its file.
 
     Args:
         what: the model does, such as "fails in training".
 
     Raises:
-        ConfigError: it raised something; but not where memory was not to be had.
+        ConfigError: it raised something; but not where there is too little memory.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a trainer takes over from a checkpoint, which may be a stranger's.
+"""Checks of a checkpoint, which may be a stranger's, before a trainer resumes from it.
 
-Neither PyTorch's optimizers and schedulers nor NumPy's random numbers look at what they are given
-to go on from. It is looked at here, so that it is of the kind that they have themselves.
+PyTorch's optimizers and schedulers and NumPy's random numbers do not check the state that they load.
+It is checked here: it must be of the kind that they have themselves.
 """
 
 import copy
@@ -28,7 +28,7 @@ def require_like(found: object, own: object, where: str) -> None:
 
     Args:
         found: in a checkpoint.
-        own: the value; of a list or a dictionary each part is looked at.
+        own: the value; of a list or a dictionary each part is checked.
         where: it is, for the error.
 
     Raises:
@@ -69,7 +69,7 @@ def require_number(
 
 
 def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = False) -> None:
-    """Have an optimizer go on from its state in a checkpoint.
+    """Restore the state of an optimizer from a checkpoint.
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
     has. So each tensor must be as the optimizer makes it in its first step, in memory of its own.
@@ -182,7 +182,7 @@ def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
 
 
 def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
-    """Have a schedule go on from its state in a checkpoint.
+    """Restore the state of a schedule from a checkpoint.
 
     Args:
         schedule: that has not stepped yet.

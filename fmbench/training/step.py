@@ -137,7 +137,7 @@ class Step(Protocol):
         """(B, 1, 28, 28) float32 images and (B,) int64 labels, on the device."""
 
     def begin_epoch(self) -> None:
-        """Set the sums to nought."""
+        """Reset the sums."""
 
 
 class EagerStep:
@@ -172,7 +172,7 @@ class EagerStep:
         self.correct.add_((logits.detach().argmax(1) == labels).sum())
 
     def begin_epoch(self) -> None:
-        """Set the sums to nought."""
+        """Reset the sums."""
         self.loss_sum.zero_()
         self.correct.zero_()
 
@@ -215,7 +215,7 @@ class GraphStep:
         self.recorded: list[dict[str, Any]] = []
 
     def begin_epoch(self) -> None:
-        """Set the sums to nought."""
+        """Reset the sums."""
         self.step.begin_epoch()
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:

@@ -60,7 +60,7 @@ class Answers(NamedTuple):
     confidences: Tensor  # (N,) float32, the probability it gave each of them
 
 
-#: Told, as an epoch goes on: images seen, and the running sums of loss and of correct answers.
+#: Called during an epoch with the images seen and the running sums of loss and correct predictions.
 #: The sums live on the device; reading one makes the host wait for it.
 Report = Callable[[int, Tensor, Tensor], None]
 
@@ -159,14 +159,14 @@ class Epoch:
     validation: Metrics | None
     test: Metrics | None
     seconds: float  # training clock of this epoch
-    answers: Answers | None  # on the test images, where they were looked at
+    answers: Answers | None  # on the test images, if evaluated
 
 
 @dataclass
 class Position:
     """How far a run is."""
 
-    epoch: int = 0  # that goes on, counted from 0
+    epoch: int = 0  # in progress, counted from 0
     seen: int = 0  # its images that were trained on
     learning_rate: float | None = None  # at the epoch's start, once it has begun
     seconds: float = 0.0  # training clock of the epoch, up to the last stop
@@ -214,7 +214,7 @@ class Trainer:
         self.device = device
         self.clocks = Clocks()
         self.position = Position()
-        self.started: float | None = None  # of the epoch's training, while it goes on
+        self.started: float | None = None  # of the epoch's training, while in progress
         self.away = 0.0  # seconds that no clock counts
         self.halted: float | None = None  # since when, while the clocks stand still
 
@@ -257,7 +257,7 @@ class Trainer:
         Args:
             report: told after every batch of training.
             between: called after every batch, of training or evaluation: a moment at which
-                `state_dict` gives a state to go on from. What it raises ends the run.
+                `state_dict` gives a state to resume from. What it raises ends the run.
 
         Raises:
             DivergedError: the loss is no longer a number.
@@ -322,7 +322,7 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training goes on from, at the moments when `fit` calls `between`, or yields."""
+        """All that training resumes from, at the moments when `fit` calls `between`, or yields."""
         position = dataclasses.asdict(self.position) | {"seconds": self._seconds()}
         return {
             "model": self.model.state_dict(),
@@ -335,7 +335,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave, or from what somebody says that it gave.
+        """Resume from what `state_dict` gave, or from what a file claims that it gave.
 
         Raises:
             Exception: it is of another model, optimizer or schedule; whatever PyTorch then raises.
@@ -388,7 +388,7 @@ class Trainer:
             self.halted = None
 
     def _seconds(self) -> float:
-        """The training clock of the epoch that goes on."""
+        """The training clock of the epoch in progress."""
         return self.position.seconds if self.started is None else self._now() - self.started
 
     def _now(self) -> float:
