@@ -1,6 +1,6 @@
 """Checks of a checkpoint, which may be a stranger's, before a trainer resumes from it.
 
-PyTorch's optimizers and schedulers and NumPy's random numbers do not check the state that they load.
+PyTorch's optimizers and schedulers and NumPy's random numbers do not check the state they load.
 It is checked here: it must be of the kind that they have themselves.
 """
 
