@@ -6,6 +6,7 @@ file's name is shown and does not act on the terminal.
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -132,6 +133,9 @@ def printed(program: str, write: Callable[[], object], *, only_there: bool = Tru
     if sys.stdout is None:  # started with `>&-`
         complain(program, "standard output is closed: nothing was printed")
         return StorageError.exit_status if only_there else 0
+    # An old terminal's encoding may lack a letter: a question mark beats a crash.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         write()
         sys.stdout.flush()

@@ -1,7 +1,6 @@
 """`python -m fmbench.predict`: classify pictures with a trained model."""
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,13 +20,9 @@ from fmbench.predict import photographs
 
 PROGRAM = "fmbench.predict"
 
-EXAMPLES = """\
-what is done to a picture:
-  It is made grey and, if its border is light, inverted. The median of the border is subtracted as
-  the background, and what differs from it is cut out, resized so that its longer edge has 28
-  pixels, and centred on 28 x 28 black ones. So what works is one piece of clothing on a plain
-  background; --seen shows the result. A transparent background counts as white, as black with
-  --background dark. A picture of 28 x 28 is only inverted, if its border is light.
+EXAMPLES = f"""\
+{photographs.__doc__}
+What works is one piece of clothing on a plain background; --seen shows what became of it.
 
 examples:
   python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet
@@ -70,9 +65,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"--seen {arguments.seen}: the name must end in .png, and no other picture be there"
         )
-    # The encoding of an old terminal may lack a letter of a file's name.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     model = load_model(arguments.run_folder)
     names = [one_line(str(path)) for path in arguments.pictures]
     classes = [one_line(name) for name in model.classes]

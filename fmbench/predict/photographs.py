@@ -1,10 +1,11 @@
-"""Read pictures of clothing as a model of Fashion-MNIST takes them: 28 x 28 grey pixels on black.
+"""How a picture becomes 28 x 28 grey pixels on black, as a model of Fashion-MNIST takes them.
 
-1. Make the picture grey and upright. A transparent background counts as white, or as black with
-   `background="dark"`.
-2. Invert it if its border is light on average.
-3. Subtract the background, which is the median of the border, and crop to what differs from it.
-4. Resize with antialiasing so that the longer edge has 28 pixels, and centre on black.
+1. It is made grey and upright. A transparent background counts as white, or as black if the
+   background is said to be dark.
+2. It is inverted if its border is light on average. A picture of 28 x 28 is ready then.
+3. The background, which is the median of the border, is subtracted, and what differs from it is
+   cut out.
+4. The longer edge is resized to 28 pixels, with antialiasing, and the result centred on black.
 
 The images of the data set were made in a similar way (Xiao, Rasul and Vollgraf 2017,
 arXiv:1708.07747, section 2).

@@ -30,8 +30,6 @@ from fmbench.core.files import write_whole
 
 PROGRAM = "fmbench.preview"
 
-_ONE_RUN = "a picture shows one run's images; give each key one value"
-
 EXAMPLES = """\
 examples:
   python -m fmbench.preview augmentation=crop_flip_cutout
@@ -59,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
         from fmbench.preview.images import collect, draw
-        from fmbench.training.device import (
-            settings_kept,  # these import torch, which --help must not
-        )
+        from fmbench.training.device import settings_kept  # torch, which --help must not import
 
         with settings_kept():
             grid = collect(config, option, images=arguments.images, draws=arguments.draws)
@@ -95,7 +91,9 @@ def compose(
     overrides = mended(overrides)
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: {_ONE_RUN}")
+            raise ConfigError(
+                f"{override.input_line}: a picture shows one run's images; give each key one value"
+            )
     with (
         hydra_alone(),
         hydra.utils.execution_whitelist(whitelist.execution_whitelist(), reset=True),
@@ -140,10 +138,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--draws", type=int, choices=range(1, 21), default=8, metavar="M", help=draws_help)
     folder_help = "a folder with options of your own, as for a run; may be given several times"
     add("--config-dir", action="append", default=[], metavar="DIR", help=folder_help)
-    add("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.multirun:
-        raise ConfigError(f"-m: {_ONE_RUN}")
     if arguments.output.suffix.lower() != ".png":
         raise ConfigError(f"--output {arguments.output}: the name must end in .png")
     return arguments

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import gc
-import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -131,9 +130,6 @@ def _folders(given: Sequence[Path]) -> list[Path]:
 
 def _printed(write: Callable[[], None]) -> int:
     """Print, and return the exit status."""
-    # An old terminal's encoding may lack the sign for plus-minus; a question mark beats a crash.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     return printed("fmbench.report", write)
 
 
