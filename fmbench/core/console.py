@@ -133,10 +133,10 @@ def printed(program: str, write: Callable[[], object], *, only_there: bool = Tru
     if sys.stdout is None:  # started with `>&-`
         complain(program, "standard output is closed: nothing was printed")
         return StorageError.exit_status if only_there else 0
-    # An old terminal's encoding may lack a letter: a question mark beats a crash.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     try:
+        # An old terminal's encoding may lack a letter: a question mark beats a crash.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         write()
         sys.stdout.flush()
     except BrokenPipeError:
