@@ -1,7 +1,7 @@
 """Sweeps whose runs are processes of submitit, on this machine or on Slurm.
 
-The stock launchers under other rules: a run that dies is a failed run and no more, asked to stop
-the sweep asks its runs, and nothing on Slurm needs accounting.
+A run that dies is a failed run and no more. A sweep that is asked to stop asks its runs. Nothing on
+Slurm needs accounting.
 """
 
 import contextlib
@@ -152,11 +152,10 @@ class LocalLauncher(SubmititLauncher):
         at_once = int(self.params.get("array_parallelism") or max(1, usable().cores // each))
         # submitit hides all GPUs from a run that asks for none; here it sees what a run without a
         # launcher would.
-        shown = (
-            () if self.params.get("gpus_per_node") else (os.environ.get("CUDA_VISIBLE_DEVICES"),)
-        )
+        asked = self.params.get("gpus_per_node") is not None
+        visible = () if asked else (os.environ.get("CUDA_VISIBLE_DEVICES"),)
         executor = self.executor()
-        runs = self.runs(at_once=min(at_once, len(job_overrides)), visible_gpus=shown)
+        runs = self.runs(at_once=min(at_once, len(job_overrides)), visible_gpus=visible)
 
         def start(place: int) -> Process:
             with _no_keyboard(), self.writing_calls():
@@ -284,9 +283,6 @@ def _result(job: Any) -> JobReturn:
     try:
         (result,) = job.results()
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        # The last line of a traceback is followed by three of submitit's.
-        said = next((line for line in lines if "Error: " in line), lines[-1] if lines else "?")
-        raise RunDiedError(f"its result cannot be read: {said.strip()}") from error
+        raise RunDiedError(f"its result cannot be read; its log is {job.paths.stderr}") from error
     assert isinstance(result, JobReturn)
     return result

@@ -119,7 +119,7 @@ class Resumed(Launcher):
             self._match([_wanted(resolve(one)) for one in composed], there)
 
     def setup(self, **_: Any) -> None:
-        """Nothing: the launcher that it goes on with has been set up."""
+        """Nothing: the launcher within has been set up."""
 
     def _match(self, wanted: Sequence["_Wanted"], there: dict[int, "_Held"]) -> None:
         """Find the run of each config, by all of it or by all that decides."""
@@ -154,7 +154,7 @@ class Resumed(Launcher):
                     self.done[place] = held.value
             else:
                 self.numbers[place], fresh = fresh, fresh + 1
-        log.info("goes on with the sweep: %d of %d runs are done", len(self.done), len(wanted))
+        log.info("resumes the sweep: %d of %d runs are done", len(self.done), len(wanted))
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -193,7 +193,7 @@ class _Held(NamedTuple):
 
     config: tuple[bytes, ...]
     value: float  # what it gave
-    done: tuple[bool, bool]  # without a look at the test set, and with one
+    done: tuple[bool, bool]  # without an evaluation on the test set, and with one
 
 
 def _wanted(config: dict[str, Any]) -> _Wanted:

@@ -158,7 +158,7 @@ class Search:
         }
         if self.study.agree(said):
             done = sum(trial.state.is_finished() for trial in self.study.trials())
-            log.info("goes on with the search: %d of %d trials are done", done, self.total)
+            log.info("resumes the search: %d of %d trials are done", done, self.total)
 
     # Trials
 
@@ -281,7 +281,7 @@ class Search:
             job = job_of(trial)
             record = self.study.record(job)
             if record is None or record.test_accuracy is None:
-                log.info("trial %d is among the best: a look at the test set", trial.number)
+                log.info("trial %d is among the best: evaluated on the test set", trial.number)
                 overrides = [*trial.user_attrs[study.OVERRIDES], *self._extra(evaluated=True)]
                 self._launch([overrides], job)
                 record = self.study.record(job)

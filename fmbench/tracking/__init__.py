@@ -1,7 +1,7 @@
-"""Trackers: what gets a run's numbers while it goes on, beside the run folder, if one is chosen.
+"""Trackers: TensorBoard or MLflow, which receive a run's numbers where `logger` names one.
 
 A tracker decides nothing and harms nothing: it is no part of a run's key or record, it may be
-another each time that a run goes on, and one that fails is left alone for the rest of the run.
+another one each time the run is resumed, and one that fails is dropped for the rest of the run.
 
 The packages that a tracker needs are imported with the tracker's own module, when its run begins.
 """
@@ -45,13 +45,10 @@ Line = Mapping[str, Any]
 
 
 class Tracker(Protocol):
-    """What a run tells; whatever a method raises, the run goes on without the tracker."""
+    """What receives a run's numbers; whatever a method raises, the run goes on without it."""
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
-        """The run begins, or goes on after these epochs.
-
-        The tracker is then to hold them, each once, and no later ones that it can take back.
-        """
+        """The run begins, or is resumed after these epochs: these are to be held, each once."""
 
     def epoch(self, line: Line) -> None:
         """An epoch has ended."""
@@ -60,7 +57,7 @@ class Tracker(Protocol):
         """The run has ended, or was stopped: the record says how."""
 
     def close(self) -> None:
-        """Let go of what is open: the last call, also after another one has failed."""
+        """Close what is open: the last call, also after another one has failed."""
 
 
 class Tracking:
@@ -79,7 +76,7 @@ class Tracking:
         self.tracker: Tracker | None = None
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
-        """Begin, or go on after these epochs."""
+        """Begin, or resume after these epochs."""
 
         def begin() -> None:
             self.tracker = _make(self.logger, self.folder, self.base)
@@ -99,15 +96,15 @@ class Tracking:
             self._safely(lambda: tracker.end(record))
             self._close()
 
+    def _safely(self, call: Callable[[], None]) -> None:
+        if not _safely(self.logger["name"], call):
+            self._close()
+
     def _close(self) -> None:
         tracker, self.tracker = self.tracker, None
         if tracker is not None:
             with suppress(Exception), _undisturbed():
                 tracker.close()
-
-    def _safely(self, call: Callable[[], None]) -> None:
-        if not _safely(self.logger["name"], call):
-            self._close()
 
 
 def mlflow_defaults() -> None:
@@ -143,7 +140,7 @@ def _without_address(text: str) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep warnings from the run's display; and Python's random numbers, which a model may draw."""
+    """Keep warnings from the run's display, and Python's random numbers as the run has them."""
     state = random.getstate()
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -174,14 +171,13 @@ def settle(folder: Path, base: Path) -> None:
 @contextmanager
 def silenced(*names: str) -> Iterator[None]:
     """Silence loggers that say in many lines what is said in one here."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [each.level for each in loggers]
-    for each in loggers:
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for each in levels:
         each.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for each, level in zip(loggers, levels, strict=True):
+        for each, level in levels.items():
             each.setLevel(level)
 
 

@@ -79,7 +79,7 @@ class MLflow:
         self.known: dict[str, dict[int, float]] = {}  # values by metric and step
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
-        """Begin a run, or go on with the one that the folder names."""
+        """Begin a run, or resume the one that the folder names."""
         with self._connected():
             known = self._find()
             if known is None:
@@ -115,7 +115,7 @@ class MLflow:
             yield
 
     def _find(self) -> set[str] | None:
-        """Go on with the run that the folder names; its parameters, or None where there is none."""
+        """Resume the run that the folder names; its parameters, or None where there is none."""
         try:
             noted = json.loads(read_regular(self.folder / MLFLOW_NAME, 1000))
             named, token = noted["run"], noted.get("token")
@@ -181,7 +181,7 @@ class MLflow:
     def end(self, record: Record) -> None:
         """Write how the run has ended."""
         with silenced(*_LOGGERS):
-            # A completed run may take its look at the test set later: what it changes counts.
+            # A completed run may be evaluated on the test set later: what that changes counts.
             values = {f"final_{name}": value for name, value in final(record).items()}
             self._log(
                 (name, self.step, value)

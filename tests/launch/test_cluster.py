@@ -279,6 +279,20 @@ def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share,
     assert runs.task(OmegaConf.create({"threads": given})) == expected
 
 
+@pytest.mark.parametrize(("asked", "seen"), [(None, ("0,1",)), (0, ()), (1, ())])
+def test_on_this_machine_a_run_sees_all_gpus_unless_it_asks_for_some(monkeypatch, asked, seen):
+    """submitit hides all GPUs from a run that asks for none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    submitted = []
+    launcher = cluster.LocalLauncher(gpus_per_node=asked)
+    launcher.hydra_context = launcher.config = launcher.task_function = None
+    executor = SimpleNamespace(submit=lambda runs, *_: submitted.append(runs))
+    monkeypatch.setattr(launcher, "executor", lambda: executor)
+    monkeypatch.setattr(cluster, "gather", lambda start, *_, **__: start(0))
+    launcher.launch([["seed=1"]], 0)
+    assert submitted[0].visible_gpus == seen
+
+
 @pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
 def test_a_job_that_is_ended_while_it_asks_for_the_queue_goes_back_there(monkeypatch):
     """Slurm sends SIGTERM to all processes of such a job, `scontrol requeue` among them."""

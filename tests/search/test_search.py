@@ -89,7 +89,7 @@ def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(straight)
     assert [line.partition(",")[0] for line in err.splitlines() if "best so far" in line][-1] == (
         f"best so far: {best}"
     )
-    assert f"{best} is among the best: a look at the test set" in err
+    assert f"{best} is among the best: evaluated on the test set" in err
     assert f"Best is {best} (" in out
 
 
@@ -180,7 +180,7 @@ def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(
     assert states(tmp_path / "here") == ["COMPLETE"] * 2
     status, _, err = command(*SEARCH, "sweep.trials=3")
     assert status == 0, err
-    assert "goes on with the search: 2 of 3 trials are done" in err
+    assert "resumes the search: 2 of 3 trials are done" in err
     ours, theirs = trials(tmp_path / "here"), trials(straight.folder / "here")[:3]
     assert [t.params for t in ours] == [t.params for t in theirs]
     assert [t.values for t in ours] == [t.values for t in theirs]
@@ -341,7 +341,7 @@ def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
     kept = first.read_bytes()
     status, _, err = command(*grid, "seed=5,0,1")
     assert status == 0, err
-    assert "goes on with the sweep: 1 of 3 runs are done" in err
+    assert "resumes the sweep: 1 of 3 runs are done" in err
     assert first.read_bytes() == kept
     found = sorted_records(tmp_path / "here")
     assert [(r["seed"], r["status"]) for r in found] == [(s, "completed") for s in (0, 1, 5)]
