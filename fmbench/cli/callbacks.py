@@ -6,6 +6,7 @@ travels as a `Refusal`, which Hydra lets through and `fmbench.cli.main` takes ap
 
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import hydra_compat
+from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal
 from fmbench.config.sweep import (
@@ -58,8 +59,8 @@ from fmbench.tracking import refuse_missing
 
 log = logger(__name__)
 
-#: Overrides of a run that are the sweep's.
-_OF_SWEEPS = ("sweep=", "sweep.", "max_runs=", "keep_checkpoint=", "evaluation.")
+#: Keys at the top that are the sweep's, or that a search sets in its trials.
+_OF_SWEEPS = {*schema.OF_SWEEPS, *(name.partition(".")[0] for name in schema.IN_TRIALS)}
 
 
 @dataclass
@@ -229,7 +230,8 @@ class SweepReport(Callback):
                 total = f" ({number + 1}{total})"
             overrides = filter_overrides(typed(config)[1])
             # What is the same in every run, and was not typed for its sake.
-            shown = [text for text in overrides if not text.lstrip("+").startswith(_OF_SWEEPS)]
+            keys = {text: re.split("[.=]", text.lstrip("+"))[0] for text in overrides}
+            shown = [text for text in overrides if keys[text] not in _OF_SWEEPS]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
