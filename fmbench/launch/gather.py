@@ -220,6 +220,7 @@ def gather(
                 asked_at = time.monotonic()
                 for process in running.values():
                     process.ask_to_stop()
+            at_work = len(running)
             for place, process in list(running.items()):
                 number = first + place
                 name = f"run {number + 1}" if config is None else run_name(config, number)
@@ -231,7 +232,7 @@ def gather(
                         fault = fault or refusal(hydra_compat.value(ended))
                     elif shown:
                         log.info("%s has ended: %s", name, hydra_compat.value(ended))
-            if running:
+            if running and len(running) == at_work:
                 wait(LOOK)
         if listener.asked is not None:
             causes = [

@@ -84,14 +84,14 @@ class ProcessLauncher(OtherProcesses):
         shared = cloudpickle.dumps(
             Runs(self.hydra_context, self.config, self.task_function, 0, at_once=len(lanes))
         )
-        begun: list[LaneRun] = []
+        latest: dict[Lane, LaneRun] = {}  # of each lane
 
         def start(place: int) -> LaneRun:
             overrides = list(job_overrides[place])
             run = pickle.dumps((shared, initial_job_idx + place, overrides))
             lane = next(lane for lane in lanes if not lane.busy)
-            begun.append(LaneRun(self, lane, run, initial_job_idx + place, overrides))
-            return begun[-1]
+            latest[lane] = LaneRun(self, lane, run, initial_job_idx + place, overrides)
+            return latest[lane]
 
         for lane in lanes[: len(job_overrides)]:
             lane.start()  # side by side
@@ -106,7 +106,7 @@ class ProcessLauncher(OtherProcesses):
                 wait=partial(wait_for_any, lanes),
             )
         except BaseException as error:
-            for run in begun:
+            for run in latest.values():
                 run.kill(str(error) or "stopped from the keyboard")
             raise
 
