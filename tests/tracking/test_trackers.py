@@ -320,7 +320,8 @@ def test_a_run_that_is_gone_from_the_server_is_made_anew(stop_at):
 def test_a_folder_that_was_received_writes_into_no_run_of_the_users(noted, stop_at):
     tags = {"mlflow.source.name": "fmbench", "fmbench.token": "mine"}
     with warnings.catch_warnings(action="ignore"):
-        mine = client().create_run("0", tags=tags)
+        made = client().create_run("0", tags=tags)
+        mine = client().get_run(made.info.run_id)
     stop_at(7)
     stopped("mlflow")
     Path("run/mlflow.json").write_text(json.dumps({"run": mine.info.run_id, **noted}))
