@@ -1,4 +1,4 @@
-"""What of a run outlives its process: record, clock, folder, checkpoints; and how it resumes."""
+"""The state of a run that outlives its process: how it is saved, and how a run resumes."""
 
 import json
 import re
@@ -239,7 +239,7 @@ class RunState:
 def _record(state: dict[str, Any]) -> Record:
     """The record in a checkpoint, whose fields are of the right kinds."""
     if re.fullmatch(r"[\dTZ:-]{20}", state["at"]) is None:
-        raise DamagedError("its time is none")
+        raise DamagedError("its time is not valid")
     to_row(json.loads(state["record"]))
     saved = Record.from_json(state["record"])
     for name in ("train", "evaluate", "total"):
@@ -251,10 +251,10 @@ def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
     """The lines of history in a checkpoint, each of numbers alone."""
     lines: list[dict[str, Any]] = json.loads(text)
     if type(lines) is not list or len(lines) > epochs:
-        raise DamagedError("its history is none")
+        raise DamagedError("its history is not valid")
     for line in lines:
         if type(line) is not dict or not line.keys() <= _OF_A_LINE:
-            raise DamagedError("its history is none")
+            raise DamagedError("its history is not valid")
         for value in line.values():
             require_number(value, "history")
     return lines

@@ -71,19 +71,22 @@ def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
     assert sizes == tried
 
 
+ALL, LARGE = ["batch_size=400", "data.test_size=300"], 10**9
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("flops", "evaluated", "found"), [
-    (10**9, 200, 200),  # a large net is evaluated in batches as large as those of training
-    (10**9, 128, 100),  # ... but never in smaller ones than 128
-    (10**9, 127, None),
-    (1, 300, 400),
-    (1, 299, None),
+@pytest.mark.parametrize(("overrides", "flops", "room", "found"), [
+    (ALL, LARGE, (1000, 200), 200),  # evaluated in batches as large as those of training
+    (ALL, LARGE, (1000, 128), 100),  # ... but never in smaller ones than 128
+    (ALL, LARGE, (1000, 127), None),
+    (ALL, 1, (1000, 300), 400),
+    (ALL, 1, (1000, 299), None),
+    (["data.split.validation=20"], 1, (1000, 30), None),  # the larger part must be evaluated
+    (["batch_size=256", "evaluation.test=never"], 1, (100, 0), 64),  # nothing is evaluated
 ])  # fmt: skip
-def test_a_batch_size_that_trains_and_cannot_be_evaluated_does_not_fit(
-    room_for, flops, evaluated, found
-):
-    room_for(1000, evaluated)
-    config = compose(*LARGER, "data.test_size=300", "batch_size=400")
+def test_a_batch_size_that_trains_must_be_evaluated_too(room_for, overrides, flops, room, found):
+    room_for(*room)
+    config = compose(*LARGER, *overrides)
     assert largest_that_fits(config, read_inputs(config), CPU, flops=flops) == found
 
 
@@ -178,20 +181,6 @@ def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
     config = compose(*LARGER, "batch_size=64")
     error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
     assert "with batch_size=64; batch_size=64 fits with cuda_graphs=false; start" in str(error)
-
-
-@pytest.mark.slow
-def test_the_larger_part_is_what_must_be_evaluated(room_for):
-    room_for(1000, evaluated=30)
-    config = compose(*LARGER, "data.split.validation=20")
-    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) is None
-
-
-@pytest.mark.slow
-def test_a_run_that_evaluates_nothing_fits_too(room_for):
-    room_for(100)
-    config = compose(*LARGER, "batch_size=256", "evaluation.test=never")
-    assert largest_that_fits(config, read_inputs(config), CPU, 1) == 64
 
 
 def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):

@@ -104,7 +104,7 @@ def test_what_is_fmbenchs_or_installed_has_no_source_of_its_own():
 
 def test_each_file_that_a_net_is_made_of_counts_and_no_other(own):
     first = digest(own().Net())
-    assert first is not None
+    assert first == "a23fdd00e39e6b16b3132bf7340820a3"  # another splits the rows of users
     assert digest(own().Net()) == first
     for changed in (
         {"net": NET.replace("flatten(1)", "flatten(1) / 2")},
