@@ -20,8 +20,7 @@ from torch.nn.parameter import is_lazy
 from fmbench.core.errors import ConfigError, DataError, one_line
 from fmbench.core.files import open_regular
 
-#: The types that a model's state may have, by their names in the format. The widest come first, so
-#: that all numbers are aligned.
+#: The types that a model's state may have, and their names in the format.
 DTYPES = {
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
     torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8",
@@ -59,8 +58,9 @@ def write_weights(model: nn.Module, file: IO[bytes], **description: Any) -> None
     Raises:
         OSError: The file cannot be written.
     """
-    state, order = model.state_dict(), list(DTYPES)
-    names = sorted(state, key=lambda name: (order.index(state[name].dtype), name))
+    state = model.state_dict()
+    # The widest come first, so that all numbers are aligned.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": {"fmbench": json.dumps(description, allow_nan=False)}}
     end = 0
     for name in names:
@@ -123,15 +123,13 @@ def bounded_by(state: Mapping[str, Tensor]) -> Iterator[None]:
     Raises:
         DataError: Within the block, before the memory of a large tensor is touched.
     """
-    tensors = 10 * len(state) + 100
-    numbers = 10 * sum(value.numel() for value in state.values()) + 10_000_000
+    left = 10 * sum(100_000 + value.numel() for value in state.values()) + 10_000_000
 
     def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal tensors, numbers
-        if parameter is not None:
-            tensors -= 1
-            numbers -= 0 if is_lazy(parameter) else parameter.numel()
-        if tensors < 0 or numbers < 0:
+        nonlocal left
+        if parameter is not None:  # each costs time too
+            left -= 100_000 if is_lazy(parameter) else 100_000 + parameter.numel()
+        if left < 0:
             raise DataError("the model of its config is far larger than its weights")
 
     handle = register_module_parameter_registration_hook(count)
