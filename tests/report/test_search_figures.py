@@ -51,10 +51,10 @@ def test_panels_stand_where_there_is_something_for_them():
     def shown(**changes):
         return list(panels(search(**changes)))
 
-    assert shown() == ["history", "response surface", "slices", "importances"]
-    assert shown(**two_objectives()) == ["history", "Pareto front", "slices", "importances"]
+    assert shown() == ["History", "response surface", "slices", "importances"]
+    assert shown(**two_objectives()) == ["History", "Pareto front", "slices", "importances"]
     failed = {"trials": [trial(0, state="failed", values=None)], "best": []}
-    assert shown(**failed, importances=None) == ["history"]
+    assert shown(**failed, importances=None) == ["History"]
     made = search()
     assert searched(made, ranking(made)) == ["optimizer.lr", "batch_size"]
     assert importances(made)[0] == ("optimizer.lr", 0.8)

@@ -3,8 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
@@ -43,18 +41,17 @@ def batch_size(
     sizes = [row["batch_size"] for row in series]
     unit, seconds = style.time_unit([row["seconds_train"] or 0.0 for row in series])
     with style.drawing(name, 3) as figure:
-        panes = figure.subplots(1, 3)
-        accuracies, bars = style.accuracy_axis(panes[0], series)
-        panes[0].vlines(sizes, *bars.T, color=style.BLUE, lw=1.6, alpha=0.6)
-        _panel(panes[0], "Test accuracy (%)", sizes, accuracies)
-        for axes, title_, key, factor in (
-            (panes[1], f"Training time ({unit})", "seconds_train", 1 / seconds),
-            (panes[2], "Training images/s", "images_per_second", 1),
-        ):
-            known = [np.nan if row[key] is None else factor * row[key] for row in series]
-            _panel(axes, title_, sizes, known)
+        accuracy, time, speed = figure.subplots(1, 3)
+        accuracies, bars = style.accuracy_axis(accuracy, series)
+        accuracy.vlines(sizes, *bars.T, color=style.BLUE, lw=1.6, alpha=0.6)
+        _panel(accuracy, "Test accuracy (%)", sizes, accuracies)
+        _panel(
+            time, f"Training time ({unit})", sizes, style.column(series, "seconds_train") / seconds
+        )
+        _panel(speed, "Training images/s", sizes, style.column(series, "images_per_second"))
+        speed.yaxis.set_major_formatter("{x:,g}")
+        for axes in (time, speed):
             axes.set_ylim(bottom=0)
-        panes[2].yaxis.set_major_formatter("{x:,g}")
         return style.saved(figure, name, data, title, caption, alt)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 
 MOST_HARDWARE = 3
-MOST_MODELS = 12  # with a colour and a marker of their own
 MOST_SAID = 8  # points of the front in words
 # More make an SVG that a page is slow with.
 MOST_POINTS = 1_000
@@ -75,7 +73,11 @@ def _figure(panels: Mapping[str, Sequence[Row]], cost: Cost, data: str, name: st
     if not several:
         return None
     rows = [row for where in several for row in known[where]]
-    looks = _looks(rows)
+    best = sorted(rows, key=lambda row: -row["test_accuracy"])
+    models = list(dict.fromkeys(map(model_of, best)))
+    looks = dict(zip(models, style.LOOKS, strict=False))
+    if len(models) > len(looks):
+        looks[OTHERS] = {"color": style.GREY, "marker": "o"}
     title = f"Test accuracy against {cost.name}"
     alt = [f"{title} of {len(rows):,} rows."]
     caption = (
@@ -102,25 +104,11 @@ def _figure(panels: Mapping[str, Sequence[Row]], cost: Cost, data: str, name: st
         return style.saved(figure, name, data, title, caption, " ".join(alt))
 
 
-def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each model, the best first; those behind the last share one."""
-    best = sorted(rows, key=lambda row: -row["test_accuracy"])
-    models = list(dict.fromkeys(map(model_of, best)))
-    looks: dict[str, dict[str, Any]] = {}
-    for place, model in enumerate(models[:MOST_MODELS]):
-        turn, colour = divmod(place, len(style.SERIES))
-        marker = style.MARKERS[(place + turn) % len(style.MARKERS)]
-        looks[model] = {"color": style.SERIES[colour], "marker": marker}
-    if len(models) > MOST_MODELS:
-        looks[OTHERS] = {"color": style.GREY, "marker": "o"}
-    return looks
-
-
 def _panel(
-    axes: "style.Axes", rows: Sequence[Row], cost: Cost, looks: Mapping[str, dict[str, Any]]
+    axes: "style.Axes", rows: Sequence[Row], cost: Cost, looks: Mapping[str, dict[str, str]]
 ) -> list[Row]:
     """Draw rows, the best first; those on the Pareto front, the cheapest first."""
-    costs = np.array([float(row[cost.key]) for row in rows])
+    costs = style.column(rows, cost.key)
     path = front(costs.tolist(), [row["test_accuracy"] for row in rows])
     axes.set_xlabel(cost.name)
     if cost is TIME:
@@ -133,7 +121,7 @@ def _panel(
     for model, look in looks.items():
         of = names == model
         axes.vlines(costs[of], *bars[of].T, color=look["color"], lw=1.6, alpha=0.6)
-        axes.plot(costs[of], accuracies[of], **style.MARKS, **look)
+        axes.plot(costs[of], accuracies[of], **(style.MARKS | look))
     axes.step(costs[path], accuracies[path], where="post", color=style.INK, lw=1, zorder=1)
     for place in path:
         axes.annotate(

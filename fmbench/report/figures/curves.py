@@ -14,6 +14,7 @@ from fmbench.report.figures.rows import MOST_ASKED, Budget, apart, recipe
 from fmbench.report.table.columns import ACCURACY, METRICS, Row
 from fmbench.report.table.formats import percent
 
+MOST_ROWS = 6
 #: Epochs of a curve: more make a large SVG, and look the same.
 MOST_POINTS = 250
 # Of more epochs than this only the last has a marker.
@@ -30,15 +31,7 @@ History = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Curve:
-    """A value by epoch, over the seeds of a row.
-
-    Attributes:
-        epochs: Counted from 1; at most `MOST_POINTS`, spread evenly over the run.
-        mean: Over the seeds.
-        low: The least of the seeds.
-        high: The greatest.
-        seeds: How many.
-    """
+    """A value by epoch, counted from 1: mean, least and greatest over the seeds of a row."""
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -73,10 +66,6 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
 
     A seed that was evaluated less than half as often as another is left out; what is drawn are the
     epochs that all others have, so that a mean is one of the same seeds everywhere.
-
-    Args:
-        runs: Histories of the seeds.
-        key: Of the value: `train_loss`, say.
     """
     known = [
         {int(line["epoch"]): line[key] for line in run if key in line and "epoch" in line}
@@ -101,12 +90,11 @@ def curves(
     keys = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
     lines: list[Line] = []
     for row in rows[:MOST_ASKED]:
-        if len(lines) < len(style.SERIES):
-            look = {"color": style.SERIES[len(lines)], "marker": style.MARKERS[len(lines)]}
+        if len(lines) < MOST_ROWS:
             runs = histories(row, budget)
             found = {key: one for key in keys if (one := curve(runs, key)) is not None}
             if found.keys() & {"train_loss", "train_accuracy"}:
-                lines.append(Line(row, look, runs, found))
+                lines.append(Line(row, style.LOOKS[len(lines)], runs, found))
     if not lines:
         return None
     # One kind of images beside those of training, to compare: what most rows were evaluated on.
@@ -132,8 +120,9 @@ def curves(
             entries.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
         style.legend(figure, entries, "upper")
         entries = [
-            style.entry(f"{text}: {_accuracy(line.row)}", ls="-", **line.look)
+            style.entry(f"{text}: {accuracy} % on test, n = {line.row['n']}", ls="-", **line.look)
             for line, text in zip(lines, names, strict=True)
+            for accuracy in [METRICS["test_accuracy"].with_spread(*map(line.row.get, ACCURACY))]
         ]
         style.legend(figure, entries)
         title = f"{model}: loss and accuracy by epoch"
@@ -168,11 +157,6 @@ def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: 
         axes.set_ylim(ends.min() - edge, ends.max() + edge)
     axes.set(title="Loss" if value == "loss" else "Accuracy (%)", xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _accuracy(row: Row) -> str:
-    said = METRICS["test_accuracy"].with_spread(*(row[key] for key in ACCURACY))
-    return f"{said} % on test, n = {row['n']}"
 
 
 def _caption(lines: Sequence[Line], rows: int, solid: str | None) -> str:

@@ -52,8 +52,7 @@ def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None
         axes = figure.subplots()
         _draw(axes, shown)
         axes.set(title="Test accuracy (%)", ylim=(len(shown) - 0.5, -0.5))
-        labels = [f"{_name(row)}\n{_hardware(row)}, n = {row['n']:,}" for row in shown]
-        axes.set_yticks(range(len(shown)), labels)
+        axes.set_yticks(range(len(shown)), map(_label, shown))
         handles, _ = axes.get_legend_handles_labels()
         band = style.entry("one more run, 95 %", color=style.GREY, ls="-", lw=6, alpha=0.4)
         style.legend(figure, [*handles, *[band] * banded])
@@ -66,8 +65,9 @@ def _name(row: Row) -> str:
     return one_line(", ".join(said), LONGEST_NAME)
 
 
-def _hardware(row: Row) -> str:
-    return one_line(formats.hardware(row["device"], row["precision"]), LONGEST_NAME)
+def _label(row: Row) -> str:
+    hardware = one_line(formats.hardware(row["device"], row["precision"]), LONGEST_NAME)
+    return f"{_name(row)}\n{hardware}, n = {row['n']:,}"
 
 
 def _draw(axes: "style.Axes", rows: Sequence[Row]) -> None:
@@ -100,10 +100,8 @@ def _band(row: Row) -> tuple[float, float] | None:
 
 
 def _said(row: Row) -> str:
-    accuracies = [
-        (row["published_accuracy"], "published"),
-        (row["test_accuracy"], "ours"),
-        (row["best_test_accuracy"], "our best epoch on test"),
-    ]
-    said = [f"{formats.percent(share)} % {of}" for share, of in accuracies if share is not None]
+    words = ("published", "ours", "our best epoch on test")
+    shares = [row[key] for _, key, *_ in MARKS]
+    pairs = zip(shares, words, strict=True)
+    said = [f"{formats.percent(share)} % {word}" for share, word in pairs if share is not None]
     return f"{_name(row)}: {', '.join(said)}"

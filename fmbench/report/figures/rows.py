@@ -25,14 +25,10 @@ _PLAIN = ("model", "optimizer", "device")
 
 @dataclass
 class Budget:
-    """How much is read for all figures of a report together.
+    """How many epochs and predictions are read for all figures of a report together.
 
     Runs of one row are added up, so that files of a megabyte that a stranger has linked into
     thousands of run folders would take hours and all memory.
-
-    Attributes:
-        epochs: Of histories.
-        predictions: Of test images, one for each run that predicted it.
     """
 
     epochs: int = 300_000
@@ -81,10 +77,8 @@ def class_names(data: str, classes: int) -> list[str]:
 def unused(name: str, used: Mapping[str, str | None], data: str) -> str:
     """The name in safe characters, with something behind it where another figure has it.
 
-    Args:
-        name: What it should be.
-        used: Those there are, each with its data set. Some file systems do not tell A from a.
-        data: The data set of the new one: the name says it where another's has the plain name.
+    That is the data set where the other one, by `used`, is of another. Some file systems do not
+    tell A from a.
     """
     taken = {one.lower(): of for one, of in used.items()}
     safe = _UNSAFE.sub("_", name)[:LONGEST_NAME].strip("_") or "figure"

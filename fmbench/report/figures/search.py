@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeGuard
 
@@ -49,7 +50,7 @@ def search_figure(part: SearchPart, name: str) -> Figure:
     if "response surface" in shown:
         said.append(f"In the response surface colour is the {objective}.")
     said.append("Trials far worse than most lie at the edge of a panel.")
-    alt = f"{', '.join(shown).capitalize()}: {part.alt_text}"
+    alt = f"{', '.join(shown)}: {part.alt_text}"
     heights = [height for height, _ in shown.values()]
     with style.drawing(name, sum(heights)) as figure:
         parts = figure.subfigures(len(shown), height_ratios=heights, squeeze=False).flat
@@ -61,7 +62,7 @@ def search_figure(part: SearchPart, name: str) -> Figure:
 def panels(search: Search) -> dict[str, tuple[float, Draw]]:
     """The panels that there is something for, each with its height in inches."""
     complete = ranking(search)[::-1]  # the best last, on top of the others
-    found: dict[str, tuple[float, Draw]] = {"history": (3.25, partial(_history, search, complete))}
+    found: dict[str, tuple[float, Draw]] = {"History": (3.25, partial(_history, search, complete))}
     if complete and len(search.objectives) > 1:
         found["Pareto front"] = (3.5, partial(_front, search, complete))
     if keys := surface_keys(search, complete):
@@ -108,22 +109,23 @@ def _history(search: Search, complete: Sequence[Trial], figure: "style.SubFigure
     axes = figure.subplots()
     axes.set(title=f"History: {label(objective)}", xlabel="trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    done = {trial.number: _value(trial) for trial in sorted(complete, key=lambda t: t.number)}
-    pruned = {
-        trial.number: value
+    pruned = [
+        replace(trial, values=(trial.last_report,))
         for trial in search.trials
-        if trial.state == PRUNED and (value := trial.last_report) is not None
-    }
-    values = _objective_axis(axes, "y", objective, [*done.values(), *pruned.values()])
-    known, stopped = values[: len(done)], values[len(done) :]
+        if trial.state == PRUNED and trial.last_report is not None
+    ]
+    drawn = [*sorted(complete, key=lambda trial: trial.number), *pruned]
+    numbers = np.array([trial.number for trial in drawn])
+    values = _objective_axis(axes, "y", search, drawn)
+    done = len(complete)
     if done:
-        best = (np.maximum if objective.sign > 0 else np.minimum).accumulate(known)
+        best = (np.maximum if objective.sign > 0 else np.minimum).accumulate(values[:done])
         last = max(trial.number for trial in search.trials)
-        path = ([*done, last], [*best, best[-1]])
+        path = ([*numbers[:done], last], [*best, best[-1]])
         axes.step(*path, where="post", color=style.ORANGE, label="best so far")
-        axes.plot(list(done), known, label="complete", **POINT)
+        axes.plot(numbers[:done], values[:done], label="complete", **POINT)
     if pruned:
-        axes.plot(list(pruned), stopped, label="pruned, last report", **STOPPED)
+        axes.plot(numbers[done:], values[done:], label="pruned, last report", **STOPPED)
     if failed := [trial.number for trial in search.trials if trial.state == FAILED]:
         low, high = axes.get_ylim()
         at = low + 0.03 * (high - low)
@@ -138,15 +140,15 @@ def _front(search: Search, complete: Sequence[Trial], figure: "style.SubFigure")
     panes[0].set_title(f"Pareto front: {label(first)}")
     on = np.array([trial.number in search.best for trial in complete])
     for place, (axes, other) in enumerate(zip(panes, others, strict=True), 1):
-        x = _objective_axis(axes, "x", other, [_value(trial, place) for trial in complete])
-        y = _objective_axis(axes, "y", first, [_value(trial) for trial in complete])
+        axes.set_xlabel(label(other))
+        x = _objective_axis(axes, "x", search, complete, place)
+        y = _objective_axis(axes, "y", search, complete)
         axes.plot(x[~on], y[~on], **OTHER)
         axes.plot(x[on], y[on], **BEST)
         if len(others) == 1:  # of three objectives no two make a line
             order = np.lexsort((y[on], x[on]))
             where = "post" if other.sign < 0 else "pre"
             axes.step(x[on][order], y[on][order], where=where, color=style.RED, lw=1)
-        axes.set_xlabel(label(other))
     entries = [style.entry("Pareto front", **BEST), style.entry("other trials", **OTHER)]
     style.legend(figure, entries)
 
@@ -167,7 +169,7 @@ def _surface(
         for side, key in zip("xy", keys, strict=True)
     )
     done = len(known)
-    values = _scaled(objective, [_value(trial) for trial in known])
+    values = _values(search, known)
     low, high = style.limits(values, objective.sign)
     axes.plot(x[done:], y[done:], **STOPPED)
     points = axes.scatter(
@@ -175,8 +177,7 @@ def _surface(
         vmin=max(low, values.min()), vmax=min(high, values.max()),
     )  # fmt: skip
     figure.colorbar(points, ax=axes).outline.set_visible(False)
-    crosses = "; crosses were pruned" if pruned else ""
-    axes.set_title(f"Response surface: {label(objective)}{crosses}")
+    axes.set_title(f"Response surface: {label(objective)}{'; crosses were pruned' * bool(pruned)}")
 
 
 def _slices(
@@ -188,7 +189,7 @@ def _slices(
     panes = figure.subplots(math.ceil(len(shown) / columns), columns, sharey=True, squeeze=False)
     for axes in panes.flat[len(shown) :]:
         axes.set_axis_off()
-    values = _objective_axis(panes[0, 0], "y", objective, [_value(trial) for trial in complete])
+    values = _objective_axis(panes[0, 0], "y", search, complete)
     best = np.array([trial.number in search.best for trial in complete])
     for axes, key in zip(panes.flat, shown, strict=False):
         has = np.array([key in trial.parameters for trial in complete])
@@ -211,28 +212,23 @@ def _importances(bars: Sequence[tuple[str, float]], figure: "style.SubFigure") -
     axes.set_title("Importances: share of what moves the objective")
 
 
-def _value(trial: Trial, place: int = 0) -> float:
-    assert trial.values is not None
-    return trial.values[place]
-
-
-def _scaled(objective: Objective, values: Sequence[float]) -> np.ndarray:
-    """In the unit that `label` says."""
-    scaled: np.ndarray = np.array(values, dtype=float) * (100 if is_share(objective) else 1)
-    return scaled
+def _values(search: Search, trials: Iterable[Trial], place: int = 0) -> np.ndarray:
+    """What trials reached in an objective, in the unit that `label` says."""
+    values = np.array([trial.values[place] for trial in trials if trial.values is not None])
+    return np.asarray(values * (100.0 if is_share(search.objectives[place]) else 1.0))
 
 
 def _objective_axis(
-    axes: "style.Axes", side: str, objective: Objective, values: Sequence[float]
+    axes: "style.Axes", side: str, search: Search, trials: Sequence[Trial], place: int = 0
 ) -> np.ndarray:
-    """Set an axis for values of an objective; where they are drawn, at its end if far worse."""
-    scaled = _scaled(objective, values)
-    if side == "x" and style.spans(scaled):
-        style.log_scale(axes, side, scaled)
-        return scaled
-    ends = style.limits(scaled, objective.sign) if len(scaled) else (0.0, 1.0)
+    """Set an axis for an objective; where trials are drawn, at its end if they are far worse."""
+    values = _values(search, trials, place)
+    if side == "x" and style.spans(values):
+        style.log_scale(axes, side, values)
+        return values
+    ends = style.limits(values, search.objectives[place].sign) if len(values) else (0.0, 1.0)
     axes.set(**{f"{side}lim": ends})
-    return np.asarray(scaled.clip(*ends))
+    return np.asarray(values.clip(*ends))
 
 
 def _parameter_axis(

@@ -42,6 +42,11 @@ BLUE, RED, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 ORANGE, SKY = "#c18500", "#3e9ace"
 SERIES = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
+#: Colour and marker of rows or models; those of one colour have other markers.
+LOOKS = [
+    {"color": colour, "marker": marker}
+    for colour, marker in zip(SERIES * 2, MARKERS + MARKERS[1:] + MARKERS[:1], strict=True)
+]
 BAND = 0.22  # opacity
 #: Of points, whole at the edge of an axis too.
 MARKS: dict[str, Any] = {"ls": "none", "ms": 6, "clip_on": False, "in_layout": False}
@@ -114,11 +119,9 @@ def matplotlib_alone() -> Iterator[None]:
 
 @contextmanager
 def drawing(name: str, height: float) -> Iterator["Canvas"]:
-    """An empty figure, and the settings that it is drawn and saved with.
+    """An empty figure, so many inches high, and the settings that it is drawn and saved with.
 
-    Args:
-        name: Of its files; the ids in its SVG are other ones for another name.
-        height: In inches; `WIDTH` is the other side.
+    The ids in its SVG are other ones for another name.
     """
     with matplotlib_alone():
         import matplotlib.figure
@@ -166,10 +169,7 @@ def entry(label: str, **style: Any) -> Any:
 def limits(values: Numbers, sign: int = 1, least: float = 0.0) -> tuple[float, float]:
     """The ends of a linear axis: from the best value to the worst that is not far worse than most.
 
-    Args:
-        values: All that are to be drawn.
-        sign: 1 where more is better, -1 where less is.
-        least: An axis of less would show differences that are none.
+    More is better where the sign is 1, less where it is -1; no axis is narrower than `least`.
     """
     turned = sign * np.asarray(values, dtype=float)
     low, quarter, high = np.quantile(turned, (0, 0.25, 1)).tolist()
@@ -180,17 +180,19 @@ def limits(values: Numbers, sign: int = 1, least: float = 0.0) -> tuple[float, f
     return (low - edge, high + edge) if sign > 0 else (-high - edge, edge - low)
 
 
-def accuracy_axis(axes: "Axes", rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Set the y axis for the test accuracies of rows; where they are drawn, and their intervals.
+def column(rows: Sequence[Row], key: str) -> np.ndarray:
+    """The numbers of rows, NaN where one is not known."""
+    return np.array([row[key] for row in rows], dtype=float)
 
-    Returns:
-        (N,) accuracies in percent, those far worse than most at the lower end; (N, 2) ends of the
-        95 % intervals, NaN where there is none to draw.
+
+def accuracy_axis(axes: "Axes", rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Set the y axis for the test accuracies of rows: where they are drawn, and their intervals.
+
+    (N,) accuracies in percent, those far worse than most at the lower end; (N, 2) ends of the 95 %
+    intervals, NaN where there is none to draw.
     """
-    values, lows, highs = (
-        np.array([np.nan if row[key] is None else 100 * row[key] for row in rows])
-        for key in ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
-    )
+    keys = ("test_accuracy", "test_accuracy_low", "test_accuracy_high")
+    values, lows, highs = (100 * column(rows, key) for key in keys)
     low, high = limits(values, least=LEAST_POINTS)
     reach = (high - low) / 2  # of two seeds an interval may reach anywhere
     bars = np.clip(np.stack([lows, highs], axis=1), low - reach, high + reach)
