@@ -24,12 +24,10 @@ def batch_size(
     if len(series) < 2:
         return None
     others = recipe(series[0]).partition(", ")[2]
-    seeds = sorted({row["n"] for row in series})
-    n = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    caption = (
-        f"Rows that differ in their batch size alone ({others}). Means over n = {n} seeds, with the"
-        " 95 % interval where it is known."
-    )
+    fewest, most = (end(row["n"] for row in series) for end in (min, max))
+    n = f"n = {most}" if fewest == most else f"n = {fewest} to {most}"
+    caption = f"Rows that differ in their batch size alone ({others}). "
+    caption += f"Means over {n} seeds, with the 95 % interval." if most > 1 else "One seed a row."
     said = [
         f"batch size {row['batch_size']}: {formats.percent(row['test_accuracy'])} %"
         f", {formats.duration(row['seconds_train'])}"

@@ -126,6 +126,6 @@ def _panel(
     for place in path:
         axes.annotate(
             str(rows[place]["number"]), (costs[place], accuracies[place]), (-5, 4),
-            textcoords="offset points", ha="right", fontsize=style.SMALL,
+            textcoords="offset points", ha="right", fontsize=style.SMALL, in_layout=False,
         )  # fmt: skip
     return [rows[place] for place in path]

@@ -20,7 +20,7 @@ MOST_POINTS = 250
 # Of more epochs than this only the last has a marker.
 MOST_MARKERS = 12
 # The first epochs of a run, one of so many, leave no room for what sets curves apart.
-CUT = 10
+CUT = 6
 
 DASHES = (0, (3.2, 1.8))
 #: What is drawn beside training, and its name at the beginning of a sentence.
@@ -167,7 +167,7 @@ def _caption(lines: Sequence[Line], rows: int, solid: str | None) -> str:
         "One seed a row.": not several,
         "Dashed: training.": True,
         f"Solid: {solid}.": solid,
-        "The first tenth of the epochs may lie outside.": longest >= CUT,
+        "The first epochs may lie outside.": longest >= CUT,
         f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
         f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
         and any(f"{solid}_accuracy" not in line.curves for line in lines),
