@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
@@ -43,13 +45,13 @@ def batch_size(
         accuracies, bars = style.accuracy_axis(accuracy, series)
         accuracy.vlines(sizes, *bars.T, color=style.BLUE, lw=1.6, alpha=0.6)
         _panel(accuracy, "Test accuracy (%)", sizes, accuracies)
-        _panel(
-            time, f"Training time ({unit})", sizes, style.column(series, "seconds_train") / seconds
-        )
-        _panel(speed, "Training images/s", sizes, style.column(series, "images_per_second"))
+        times = style.column(series, "seconds_train") / seconds
+        speeds = style.column(series, "images_per_second")
+        _panel(time, f"Training time ({unit})", sizes, times)
+        _panel(speed, "Training images/s", sizes, speeds)
         speed.yaxis.set_major_formatter("{x:,g}")
-        for axes in (time, speed):
-            axes.set_ylim(bottom=0)
+        for axes, values in ((time, times), (speed, speeds)):
+            axes.set_ylim(0, 1.1 * np.nanmax([0.1, *values]))
         return style.saved(figure, name, data, title, caption, alt)
 
 

@@ -141,7 +141,6 @@ def saved(  # noqa: PLR0917 - the fields of a figure, in their order
     """The figure with its files; what was drawn gives the same bytes each time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     from matplotlib.ticker import MaxNLocator
 
     for axes in canvas.axes:
