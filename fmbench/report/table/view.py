@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -160,13 +161,8 @@ def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     keep = pd.Series(data=True, index=frame.index)
     for key, sign, values in _conditions(condition):
         # By type, too: to a dict True is 1.
-        known: dict[Any, bool] = {}
-        held = []
-        for cell in values_of(frame, key, "filter"):
-            name = (type(cell), cell)
-            if name not in known:
-                known[name] = _holds(cell, sign, values)
-            held.append(known[name])
+        holds = functools.lru_cache(None, typed=True)(partial(_holds, sign=sign, values=values))
+        held = [holds(cell) for cell in values_of(frame, key, "filter")]
         keep &= pd.Series(held, index=frame.index, dtype=bool)
     return frame[keep]
 
