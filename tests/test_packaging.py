@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 from fmbench import __version__
 from fmbench.config import checks as configuration
 from fmbench.core import errors
-from fmbench.records import provenance
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -162,40 +161,6 @@ def test_a_fresh_environment_with_the_tests_extra_has_nothing_of_the_strangers(t
     assert PROJECT["name"] in names
     assert {"pytest", "joblib", "psycopg"} <= names
     assert STRANGER not in names
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        (CHECKOUT.as_uri(), True),
-        ("file:///somebody/elses/checkout", False),
-        ("https://example.org/fmbench.git", False),
-        (None, False),  # from an index: the stranger's
-        ("", False),
-    ],
-)
-def test_a_checkout_that_is_installed_under_its_old_name_is_told(url, said, tmp_path, monkeypatch):
-    about = tmp_path / "fmbench-9.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fmbench\nVersion: 9\n")
-    if url is not None:
-        (about / "direct_url.json").write_text(url and f'{{"url": "{url}"}}')
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    line = provenance.old_name()
-    assert (line is not None) == said
-    if said:
-        assert "\n" not in line
-        assert "pip uninstall fmbench" in line
-        assert str(CHECKOUT) in line
-
-
-def test_only_a_terminal_is_told_of_the_old_name(command, monkeypatch):
-    monkeypatch.setattr(provenance, "old_name", lambda: "installed under its old name")
-    assert command("--cfg", "job")[2] == ""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("COMP_LINE", "fmbench model=len")
-    assert command("-sc", "query=bash")[2] == ""  # a Tab
-    assert command("--cfg", "job")[2] == "fmbench: installed under its old name\n"
 
 
 def test_an_older_python_is_told_what_it_lacks(monkeypatch):

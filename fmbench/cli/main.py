@@ -6,7 +6,6 @@ at once.
 
 import argparse
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -28,6 +27,7 @@ from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat, sources, whitelist
 from fmbench.config.messages import (
+    RAISED_IN_A_RUN,
     as_user_error,
     half_written,
     raised_by,
@@ -39,11 +39,10 @@ from fmbench.config.overrides import for_flags, mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
 from fmbench.config.sweep import is_search, search_keys
 from fmbench.config.trust import refuse_untrusted, refuse_variables, typed
-from fmbench.core.console import Shown, complain, fails, logger, printed, say, show_as_text, silence
-from fmbench.core.errors import ConfigError, DataError, UserError
+from fmbench.core.console import Shown, complain, logger, printed, say, show_as_text, silence
+from fmbench.core.errors import ConfigError, DataError, UserError, described
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested
-from fmbench.records import provenance
 from fmbench.records.record import PRUNED
 from fmbench.runs import experiment
 
@@ -61,10 +60,6 @@ def main() -> None:
     """Run the command line; exits with the status that `fmbench.core.errors` names."""
     if "--version" in sys.argv[1:]:
         sys.exit(printed("fmbench", lambda: say(f"fmbench {fmbench.__version__}")))
-    on_tab = {"-sc", "--shell-completion"} & set(sys.argv)
-    told = sys.stderr is not None and sys.stderr.isatty() and not on_tab
-    if told and (line := provenance.old_name()):
-        complain("fmbench", line)
     wanted_traceback = os.environ.get(FULL_ERROR)
     # Hydra then passes every error on, where it would print many lines and exit with status 1.
     os.environ[FULL_ERROR] = "1"
@@ -85,7 +80,7 @@ def _status_after(error: BaseException | None, command: Command, *, traceback_wa
     """Say in a line what has ended the command; returns the exit status."""
     if error is None:
         # What --cfg job printed may still be held.
-        lost = printed("fmbench", lambda: None) if fails() else 0
+        lost = 0 if sys.stdout is None else printed("fmbench", lambda: None)
         return command.exit_status or lost
     if isinstance(error, BrokenPipeError):
         silence()
@@ -103,9 +98,11 @@ def _status_after(error: BaseException | None, command: Command, *, traceback_wa
         complain("fmbench", line, most=None)  # of a command no end is left out
         return error.exit_status
     nameless = isinstance(error, OSError) and error.errno and not error.filename
-    nameless = nameless and not half_written(error)
-    if (nameless or isinstance(error, SystemExit)) and fails(error):  # --help to a full disk
-        return printed("fmbench", lambda: say(""))
+    if sys.stdout is not None and (nameless or isinstance(error, SystemExit)):
+        # --help to a full disk; of what standard output took nothing is held that would tell.
+        lost = printed("fmbench", lambda: say("") if nameless else None)
+        if lost and not half_written(error):
+            return lost
     known = as_user_error(error)
     if known is None or traceback_wanted:
         raise error
@@ -119,7 +116,9 @@ def _command() -> None:
     configuration.register()
     parser = hydra_compat.argument_parser()
     arguments = _arguments(parser)
-    looks = _only_looks(arguments)
+    # Whether it shows something rather than running it.
+    flags = ("help", "hydra_help", "cfg", "info", "shell_completion")
+    looks = any(getattr(arguments, flag) for flag in flags)
     if arguments.hydra_help:  # the same for every program and config
         arguments.overrides, arguments.config_dirs = [], []
     with (
@@ -150,20 +149,13 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     In a sweep, a run that diverges or raises ends itself alone and returns NaN; only a fault that
     every run shares, of the storage or of the `same_data`, ends the sweep.
     """
-    from fmbench.runs.run import describe, execute
-
     show_as_text()  # in a process of a sweep too
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        run_of = _run_of(config, context)
-        record = execute(
-            folder=folder,
-            in_sweep=in_sweep,
-            watch=_watch(config, context) if in_sweep else None,
-            **run_of,
-        )
+        watch = _watch(config, context) if in_sweep else None
+        record = _execute(config, context, in_sweep=in_sweep, watch=watch)
     except Exception as error:
         if not in_sweep:
             raise
@@ -171,7 +163,7 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
         if shared is not None and (same_data or not isinstance(error, DataError)):
             raise shared from error
         # A mistake in the config needs no traceback.
-        log.error("failed: %s", describe(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
+        log.error("failed: %s", described(error), exc_info=not isinstance(error, UserError))  # noqa: TRY400
         return float("nan")
     return _ended(record, folder, in_sweep=in_sweep)
 
@@ -229,7 +221,6 @@ def run(
         UserError: the config, the data or the run folder is at fault.
         KeyboardInterrupt: the run was asked to stop.
     """
-    from fmbench.runs.run import execute
     from fmbench.training.device import settings_kept
 
     if not isinstance(overrides, (list, tuple)) or not all(isinstance(o, str) for o in overrides):
@@ -239,14 +230,7 @@ def run(
     done: list[Record] = []
 
     def task(config: DictConfig) -> None:
-        context = HydraConfig.get()
-        done.append(
-            execute(
-                folder=Path(context.runtime.output_dir),
-                shown=False,
-                **_run_of(config, context),
-            )
-        )
+        done.append(_execute(config, HydraConfig.get(), shown=False))
 
     folders = [config_dir] if isinstance(config_dir, (str, Path)) else list(config_dir)
 
@@ -279,16 +263,28 @@ def run(
     return done[0]
 
 
-def _run_of(config: DictConfig, context: Any) -> dict[str, Any]:
-    """What a job is, as `fmbench.runs.run.execute` wants to know it."""
+def _execute(config: DictConfig, context: Any, **how: Any) -> "Record":
+    """Make the run that Hydra has composed.
+
+    Args:
+        config: of the run.
+        context: its `hydra` part.
+        how: further arguments of `fmbench.runs.run.execute`.
+    """
+    from fmbench.runs.run import execute
+
     refuse_variables(OmegaConf.create({"hydra": context}))
     resolved = configuration.resolve(config)
-    described = experiment.described(resolved, context)
-    return {
-        "config": resolved,
-        "described": {**described, "runs_at_once": _runs_at_once(context)},
-        "base": Path(context.runtime.cwd),
+    how["described"] = {
+        **experiment.described(resolved, context),
+        "runs_at_once": _runs_at_once(context),
     }
+    how["base"] = Path(context.runtime.cwd)
+    try:
+        return execute(resolved, Path(context.runtime.output_dir), **how)
+    except Exception as error:
+        error.add_note(RAISED_IN_A_RUN)
+        raise
 
 
 def _runs_at_once(context: Any) -> int | None:
@@ -314,10 +310,12 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
             no such folder.
     """
     refuse_passwords(sys.argv[1:])
-    parser.error = functools.partial(  # type: ignore[method-assign]
-        _refuse_flag, flags=hydra_compat.flags(parser)
-    )
-    parser.prog = "fmbench"
+
+    def refuse(message: str) -> NoReturn:
+        meant = for_flags(sys.argv[1:], hydra_compat.flags(parser))
+        raise ConfigError(f"{meant or message}; --help and --hydra-help explain")
+
+    parser.error, parser.prog = refuse, "fmbench"  # type: ignore[method-assign]
     # In the place of Hydra's, which takes one.
     parser.add_argument_group(conflict_handler="resolve").add_argument(
         "--config-dir", "-cd", action="append", help="A folder of options of one's own; or several"
@@ -338,17 +336,6 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
                 "given with --config-dir, and a record's overrides make its run again"
             )
     return arguments
-
-
-def _refuse_flag(message: str, flags: Sequence[str]) -> NoReturn:
-    meant = for_flags(sys.argv[1:], flags)
-    raise ConfigError(f"{meant or message}; --help and --hydra-help explain")
-
-
-def _only_looks(arguments: argparse.Namespace) -> bool:
-    """Whether a command shows something rather than running it."""
-    looks = ("help", "hydra_help", "cfg", "info", "shell_completion")
-    return any(getattr(arguments, name) for name in looks)
 
 
 def _initialize() -> AbstractContextManager[None]:

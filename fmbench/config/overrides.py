@@ -47,67 +47,42 @@ _NO_NAME = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf)|t
 #: The home folder where a path begins.
 _HOME = re.compile(r"(?<![^=,\[])\s*~\w*(?=[/,\]]|$)|(?<=///)~(?=/)")
 
+#: A number that Python would not read (`sys.get_int_max_str_digits`).
+_TOO_LONG = re.compile(r"\d{4300}")
+
 #: Keys that people set: of Hydra's, few.
 _CHOSEN = re.compile(r"(?!hydra)|hydra\.(launcher|sweeper|run|sweep|verbose|searchpath)\b")
 
-#: Flags of other programs.
-_FLAGS = {
-    "gpu": "device=cuda",
-    "cuda": "device=cuda",
-    "gpus": "device=cuda:0",
-    "cpu": "device=cpu",
-    "dry_run": "--cfg job",
-}
+#: The kinds of values in an option, in words.
+_KINDS = {list: "a list", bool: "true or false", int: "a number", float: "a number"}
 
-#: By the type of a value in an option: what may stand there, in words.
-_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    list: ((list,), "a list"),
-    bool: ((bool,), "true or false"),
-    int: ((int, float), "a number"),
-    float: ((int, float), "a number"),
-}
-
-#: Names that other programs have for a key.
+#: Names that other programs have for a key or a group.
 _SYNONYMS = {
-    "learning_rate": "optimizer.lr",
-    "wd": "optimizer.weight_decay",
-    "bs": "batch_size",
-    "batch": "batch_size",
-    "opt": "optimizer",
-    "sched": "scheduler",
-    "lr_scheduler": "scheduler",
-    "net": "model",
-    "network": "model",
-    "arch": "model",
-    "architecture": "model",
-    "dataset": "data",
-    "data_dir": "data.root",
-    "data_root": "data.root",
-    "gpu": "device",
-    "cuda": "device",
-    "amp": "precision",
-    "fp16": "precision",
-    "dtype": "precision",
-    "save": "keep_model",
-    "save_model": "keep_model",
-    "output": "hydra.run.dir",
-    "output_dir": "hydra.run.dir",
-    "out": "hydra.run.dir",
-    "save_dir": "hydra.run.dir",
-    "log_dir": "hydra.run.dir",
-    "logdir": "hydra.run.dir",
-    "resume": "hydra.run.dir",
-    "tracker": "logger",
-    "launcher": "hydra/launcher",
-    "sweeper": "hydra/sweeper",
-    "sampler": "hydra/sweeper/sampler",
-    "hydra.sweeper.n_jobs": "sweep.jobs",
-    "n_trials": "sweep.trials",
-    "max_trials": "sweep.trials",
-    "direction": "sweep.objective",
-    "directions": "sweep.objective",
-    "study_name": "sweep.study",
-    "search_space": "hydra.sweeper.params",
+    word: key
+    for key, words in {
+        "optimizer.lr": "learning_rate",
+        "optimizer.weight_decay": "wd",
+        "batch_size": "bs batch",
+        "optimizer": "opt",
+        "scheduler": "sched lr_scheduler",
+        "model": "net network arch architecture",
+        "data": "dataset",
+        "data.root": "data_dir data_root",
+        "device": "gpu gpus cuda cpu",
+        "precision": "amp fp16 dtype",
+        "keep_model": "save save_model",
+        "hydra.run.dir": "output output_dir out save_dir log_dir logdir resume",
+        "logger": "tracker",
+        "hydra/launcher": "launcher",
+        "hydra/sweeper": "sweeper",
+        "hydra/sweeper/sampler": "sampler",
+        "sweep.jobs": "hydra.sweeper.n_jobs",
+        "sweep.trials": "n_trials max_trials",
+        "sweep.objective": "direction directions",
+        "sweep.study": "study_name",
+        "hydra.sweeper.params": "search_space",
+    }.items()
+    for word in words.split()
 }
 
 
@@ -144,6 +119,10 @@ def _mended(text: str) -> str:
     key, name = key.rstrip(), key.strip().lstrip("+~")
     if not equals:
         return text
+    if _TOO_LONG.search(value):
+        raise ConfigError(f"{text[:40]}...: has too many digits")
+    if value.strip() == "null" and name in (*GROUPS, "logger"):
+        raise ConfigError(f"{text}: must be the name of an option")
 
     def at_home(part: str) -> str:
         return _HOME.sub(lambda found: _home(text, found[0].strip()), part)
@@ -175,38 +154,6 @@ def _home(override: str, name: str) -> str:
         ) from None
 
 
-# What to type instead
-
-
-def _without_value(text: str, rest: Sequence[str]) -> str:
-    """What to type instead of a word that is no KEY=VALUE."""
-    follows = next(iter(rest), "")
-    if follows.startswith("="):
-        value = follows[1:] or next((word for word in rest[1:2] if _is_bare(word)), "")
-        return _spaces(text, follows, f"{text}={value}")
-    name, _, value = text.partition(":")
-    value = value or (follows if _is_bare(follows) else "")
-    if places := meant(name):
-        said = shlex.quote(f"{places[0]}={value or 'VALUE'}")
-        return f"{text.rstrip(':')}: has no value; write {said}"
-    groups = [group for group, options in _options().items() if text in options]
-    if groups:
-        group = min(groups, key=lambda name: name not in GROUPS)
-        return f"{text}: is no KEY=VALUE; did you mean {group}={text}?"
-    return (
-        f"{text}: is no KEY=VALUE, as epochs=3 is, or seed=0,1,2 with -m; a subcommand (report, "
-        "compare, preview, predict) comes first; --help lists the keys"
-    )
-
-
-def _spaces(text: str, follows: str, whole: str) -> str:
-    return f"{text} {follows}: no spaces may stand here; write {shlex.quote(whole)}"
-
-
-def _is_bare(text: str) -> bool:
-    return bool(text) and "=" not in text and not text.startswith("~")
-
-
 def refuse_passwords(words: Iterable[str]) -> None:
     """Refuse words that hold a password, before any of them is quoted.
 
@@ -235,6 +182,36 @@ def refuse_password(key: str, value: str) -> None:
         )
 
 
+# What to type instead
+
+
+def _without_value(text: str, rest: Sequence[str]) -> str:
+    """What to type instead of a word that is no KEY=VALUE."""
+    follows = next(iter(rest), "")
+    if follows.startswith("="):
+        value = follows[1:] or next((word for word in rest[1:2] if _is_bare(word)), "")
+        return _spaces(text, follows, f"{text}={value}")
+    name, _, value = text.partition(":")
+    value = value or (follows if _is_bare(follows) else "VALUE")
+    if places := meant(name):
+        return f"{text.rstrip(':')}: has no value; write {shlex.quote(f'{places[0]}={value}')}"
+    for group in sorted(_options(), key=lambda group: group not in GROUPS):
+        if text in _options()[group]:
+            return f"{text}: is no KEY=VALUE; did you mean {group}={text}?"
+    return (
+        f"{text}: is no KEY=VALUE, as epochs=3 is, or seed=0,1,2 with -m; a subcommand (report, "
+        "compare, preview, predict) comes first; --help lists the keys"
+    )
+
+
+def _spaces(text: str, follows: str, whole: str) -> str:
+    return f"{text} {follows}: no spaces may stand here; write {shlex.quote(whole)}"
+
+
+def _is_bare(text: str) -> bool:
+    return bool(text) and "=" not in text and not text.startswith("~")
+
+
 def for_flags(arguments: Sequence[str], flags: Iterable[str]) -> str | None:
     """What to type instead of the first flag that there is not, if it is called like a key.
 
@@ -242,26 +219,17 @@ def for_flags(arguments: Sequence[str], flags: Iterable[str]) -> str | None:
         arguments: of the command line.
         flags: that there are.
     """
-    known = list(flags)
+    known = sorted(flags)
     for place, text in enumerate(arguments):
-        flag, equals, value = text.partition("=")
+        flag, _, value = text.partition("=")
         key = flag.lstrip("-").replace("-", "_")
-        if not flag.startswith("-") or flag in known or not key:
+        if not flag.startswith("-") or flag in known or len(key) < 2:
             continue
         follows = next(iter(arguments[place + 1 :]), "")
-        places = meant(key) if len(key) > 1 else []
-        if not equals:
-            value = follows if _is_bare(follows) and not follows.startswith("-") else ""
-        if places and not value:
-            usual = yaml.safe_load((CONFIG_DIR / "config.yaml").read_text("utf-8")).get(places[0])
-            value = "true" if isinstance(usual, bool) else "VALUE"
-        said = (
-            _FLAGS.get(key) or _typed(places, value)
-            if places or key in _FLAGS
-            else next(iter(close(flag, sorted(known))), None)
-        )
-        if said:
-            return f"{text}: is no flag; did you mean {said}?"
+        value = value or (follows if _is_bare(follows) and follows[0] != "-" else "VALUE")
+        places = meant(key)
+        if near := _typed(places, value) if places else next(iter(close(flag, known)), None):
+            return f"{text}: is no flag; did you mean {near}?"
     return None
 
 
@@ -275,15 +243,14 @@ def for_key(key: str, value: str | None, there: Mapping[str, Any]) -> str:
     """
     paths = [path for path in _paths(there) if key.startswith("hydra") or _CHOSEN.match(path)]
     places = meant(key, paths)
-    options = (
-        [option for option in _keys().get(places[0], ()) if places[0] not in paths]
-        if places
-        else []
-    )
-    if not options:
-        return f", did you mean {_typed(places, value)}?" if places else ""
-    said = f"{' or '.join(options[:3])} {'has' if len(options) == 1 else 'have'} it"
-    return f", but {said}" if places == [key] else f", did you mean {_typed(places, value)}? {said}"
+    if not places:
+        return ""
+    # The options that have the key, where none of them is chosen.
+    options = [] if places[0] in paths else _keys().get(places[0], [])
+    said = f" {' or '.join(options[:3])} {'has' if len(options) == 1 else 'have'} it"
+    if options and places == [key]:
+        return f", but{said}"
+    return f", did you mean {_typed(places, value)}?{said if options else ''}"
 
 
 def misfit(group: str, given: Mapping[str, Any]) -> str | None:
@@ -294,14 +261,13 @@ def misfit(group: str, given: Mapping[str, Any]) -> str | None:
         given: its part of the config.
     """
     for option in _options()[group]:
-        usual = yaml.safe_load((CONFIG_DIR / group / f"{option}.yaml").read_text("utf-8"))
+        usual = _content(group, option)
         if usual["_target_"] != given.get("_target_"):
             continue
         for key, value in usual.items():
-            kinds = _KINDS.get(type(value))
-            if kinds and key in given and type(given[key]) not in kinds[0]:
-                said = f"must be {kinds[1]}, as {json.dumps(value)}"
-                return f"{group}.{key}={given[key]}: {said}"
+            kind = _KINDS.get(type(value))
+            if kind and key in given and _KINDS.get(type(given[key])) != kind:
+                return f"{group}.{key}={given[key]}: must be {kind}, as {json.dumps(value)}"
     return None
 
 
@@ -322,23 +288,22 @@ def meant(key: str, there: Sequence[str] = ()) -> list[str]:
     groups = {group.replace("/", "."): group for group in _options() if group not in _INTERNAL}
     every = {path: path for path in [*there, *_keys()]} | groups
     key = key.replace("/", ".")
-    if key in every:
-        return [every[key]]
-    if key in _SYNONYMS:
-        return [_SYNONYMS[key]]
     parent, _, last = key.rpartition(".")
-    if parent in groups and last in ("name", "type"):
+    if key not in every and parent in groups and last in ("name", "type"):
         return [groups[parent]]
-    ends = [path for path in every if path.endswith(f".{key}")]
-    if found := [path for path in ends if path in there] or ends:
-        return [every[path] for path in found]
-    if last in _SYNONYMS:
-        return [_SYNONYMS[last]]
+    for name in (key, last):
+        if name in every:
+            return [every[name]]
+        if name in _SYNONYMS:
+            return [_SYNONYMS[name]]
+        ends = [path for path in every if path.endswith(f".{name}")]
+        if found := [path for path in ends if path in there] or ends:
+            return [every[path] for path in found]
     beside = {path.rpartition(".")[2]: path for path in there if path.rpartition(".")[0] == parent}
     names = {path.rpartition(".")[2]: path for path in reversed(every)}
-    found = [names[last]] if last in names else [beside[name] for name in close(last, beside)]
-    found += [names[name] for name in difflib.get_close_matches(last, names, n=1, cutoff=0.75)]
-    return found[:1]
+    near = [*(beside[name] for name in close(last, beside)),
+            *(names[name] for name in difflib.get_close_matches(last, names, 1, 0.75))]  # fmt: skip
+    return [every[path] for path in near[:1]]
 
 
 def close(word: str, words: Iterable[str]) -> list[str]:
@@ -358,6 +323,11 @@ def _paths(node: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
+def _content(group: str, option: str) -> Any:
+    """What the file of one of fmbench's own options holds."""
+    return yaml.safe_load((CONFIG_DIR / group / f"{option}.yaml").read_text("utf-8"))
+
+
 @lru_cache
 def _options() -> dict[str, list[str]]:
     """The groups that fmbench has, with their options."""
@@ -375,11 +345,9 @@ def _keys() -> dict[str, list[str]]:
     for group, options in {"": ["config"], **_options()}.items():
         if group in ("experiment", "sweep", *_INTERNAL[1:]):
             continue
+        prefix = f"{group.replace('/', '.')}." if group else ""
         for option in options:
-            text = (CONFIG_DIR / group / f"{option}.yaml").read_text("utf-8")
-            for path in _paths(
-                yaml.safe_load(text), f"{group.replace('/', '.')}." if group else ""
-            ):
+            for path in _paths(_content(group, option), prefix):
                 if not path.rpartition(".")[2].startswith("_") and "defaults" not in path:
                     found.setdefault(path, []).extend([f"{group}={option}"] if group else [])
     return found

@@ -148,24 +148,6 @@ def printed(program: str, write: Callable[[], object], *, only_there: bool = Tru
     return 0
 
 
-def fails(error: BaseException | None = None) -> bool:
-    """Whether standard output takes nothing.
-
-    Args:
-        error: that may have come of it; where it did not, an empty line is printed.
-    """
-    try:
-        if sys.stdout is not None:
-            if isinstance(error, OSError):  # what was to be printed may be held no more
-                sys.stdout.write("\n")
-            sys.stdout.flush()
-    except BrokenPipeError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def complain(program: str, line: str, *, most: int | None = MOST_CHARACTERS) -> None:
     """Write one line to standard error, if there is one to write to.
 

@@ -95,6 +95,14 @@ class UserError(Exception):
         return one_line(super().__str__())
 
 
+def described(error: BaseException, limit: int | None = None) -> str:
+    """An exception in one line, with its type in front unless it is a `UserError`."""
+    kind, text = type(error).__name__, one_line(str(error), limit)
+    if isinstance(error, UserError):
+        return text
+    return f"{kind}: {text}" if text else kind
+
+
 class ConfigError(UserError):
     """The composed config asks for something that does not exist or cannot be."""
 

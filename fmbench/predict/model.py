@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.core.console import logger, typed_path
-from fmbench.core.errors import ConfigError, DataError, UserError, one_line
+from fmbench.core.errors import ConfigError, DataError, UserError, described, one_line
 from fmbench.data.loader import Normalization
 from fmbench.records.record import MODEL_NAME
 from fmbench.runs.prepare import make_model, model_on_meta
@@ -109,8 +109,8 @@ def load_model(run_folder: str | Path) -> Classifier:
         raise type(error)(f"{path}: {one_line(str(error), 500)}") from error
     # The config comes from a stranger and so may the model: it can fail in any way.
     except Exception as error:
-        text = f"{type(error).__name__}: {one_line(str(error), 300)}"
-        raise DataError(f"{path}: its model cannot be built ({text})") from error
+        said = described(error, 300)
+        raise DataError(f"{path}: its model cannot be built ({said})") from error
 
 
 def _build(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:

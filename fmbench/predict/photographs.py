@@ -26,7 +26,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from fmbench.core.errors import DataError, UserError
+from fmbench.core.errors import DataError, UserError, described
 from fmbench.core.files import open_regular
 
 SIDE = 28
@@ -125,8 +125,8 @@ def _decode(path: Path, *, dark: bool) -> Image.Image:
         raise DataError(f"{path}: no picture; allowed are {', '.join(FORMATS)}") from error
     # No contract says what a damaged file makes a decoder raise.
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: a damaged picture, or an unusual one ({text[:100]})") from error
+        said = described(error, 100)
+        raise DataError(f"{path}: a damaged picture, or an unusual one ({said})") from error
 
 
 def _refuse_costly(path: Path, image: Image.Image, content: IO[bytes]) -> None:

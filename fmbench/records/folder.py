@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from fmbench.config import schema
-from fmbench.core.errors import StorageError
+from fmbench.core.errors import StorageError, described
 from fmbench.core.files import (
     LOCK_NAME,
     FolderLock,
@@ -232,7 +232,7 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
         if isinstance(error, OSError) and error.errno in _NO_FOLDER:
             raise storage_error(folder, error) from error
         raise StorageError(
-            f"{other}, whose {RESULT_NAME} cannot be read ({_brief(error)}); {way_out}"
+            f"{other}, whose {RESULT_NAME} cannot be read ({described(error, 100)}); {way_out}"
         ) from error
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
@@ -349,10 +349,6 @@ def mark_ended(folder: Path, status: str, error: str) -> None:
 
 def _text(flat: Mapping[str, str], key: str) -> str:
     return flat.get(key, "not set")
-
-
-def _brief(error: BaseException) -> str:
-    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
 
 
 class SweepFolder:

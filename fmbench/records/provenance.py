@@ -1,13 +1,8 @@
 """Which code a run was made with: the git commit, when fmbench runs from a checkout."""
 
 import functools
-import json
 import subprocess
-from importlib import metadata
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fmbench.config.checks import PACKAGE
 
@@ -30,27 +25,6 @@ def git_state() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "dirty": dirty}
-
-
-def old_name() -> str | None:
-    """A line for people whose environment has this checkout under the name it had, `fmbench`.
-
-    None where it has not; another project's `fmbench` is none of ours.
-    """
-    checkout = PACKAGE.parent
-    try:
-        # Where pip installed it from; nothing is said of what comes from an index.
-        said = metadata.distribution("fmbench").read_text("direct_url.json")
-        url = urlsplit(json.loads(said or "")["url"])
-        ours = url.scheme == "file" and Path(url2pathname(url.path)).samefile(checkout)
-    except (metadata.PackageNotFoundError, LookupError, OSError, TypeError, ValueError):
-        return None
-    if not ours:
-        return None
-    return (
-        "installed under its old name, which is another project's on PyPI: pip uninstall fmbench, "
-        f"then pip install -c constraints.txt -e . in {checkout}"
-    )
 
 
 def _git(checkout: Any, *arguments: str) -> str:

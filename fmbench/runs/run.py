@@ -16,7 +16,7 @@ import torch
 
 from fmbench.config.whitelist import trust_needed
 from fmbench.core.console import logger
-from fmbench.core.errors import StorageError, UserError, one_line
+from fmbench.core.errors import StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
@@ -149,12 +149,6 @@ def _new_record(config: Mapping[str, Any], described: Mapping[str, Any]) -> Reco
         started=now(),
         git=git_state(),
     )
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line, with its type unless it is a `UserError`."""
-    text = one_line(str(error))
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = False) -> None:
@@ -423,7 +417,7 @@ def recorded(run: RunState, tracking: Tracking) -> Iterator[None]:
                 stop.again = (f"threads={record.fingerprint['threads']}",)
         raise
     except Exception as error:
-        record.status, record.error = FAILED, describe(error)
+        record.status, record.error = FAILED, described(error)
         raise
     finally:
         try:

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, UserError
+from fmbench.core.errors import ConfigError, UserError, described
 from fmbench.data.loader import TrainLoader
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
@@ -283,11 +283,8 @@ def _reported(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        text = " ".join(str(error).split())
-        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-        raise ConfigError(
-            f"the model {what}: {type(error).__name__}: {text}{_place(error)}"
-        ) from error
+        said = described(error, _LONGEST)
+        raise ConfigError(f"the model {what}: {said}{_place(error)}") from error
 
 
 def _place(error: BaseException) -> str:
