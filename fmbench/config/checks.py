@@ -65,7 +65,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
             missing.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    sources.Bounded.cost = 0
+    sources.begin_cost()
     try:
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

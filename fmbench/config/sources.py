@@ -10,13 +10,14 @@ import io
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 
 import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +57,32 @@ MOST_COST = 20_000
 PACKAGES = ("hydra", "hydra_plugins")
 
 
-class ConfigFiles(FileConfigSource):
+class _Below(ConfigSource):
+    """Options that lie below a folder, whatever a config calls them."""
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        with contextlib.suppress(OSError):  # a name may be too long for the system
+            return self.may_have(config_path) and super().is_config(config_path)  # type: ignore[safe-super]
+        return False
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a folder of options."""
+        with contextlib.suppress(OSError):
+            return self.may_have(config_path) and super().is_group(config_path)  # type: ignore[safe-super]
+        return False
+
+    def may_have(self, config_path: str) -> bool:
+        """Whether the path of an option leads to nothing but what is below its folder.
+
+        Hydra takes two slashes at the beginning of a path in a defaults list for a path of the
+        system.
+        """
+        path = PurePath(config_path)
+        return not path.is_absolute() and ".." not in path.parts
+
+
+class ConfigFiles(_Below, FileConfigSource):
     """A folder of options.
 
     One that is not fmbench's own cannot put anything in the place of the schema, nor bring options
@@ -65,20 +91,14 @@ class ConfigFiles(FileConfigSource):
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
+        self.own = Path(self.path) == CONFIG_DIR
         if provider.startswith("hydra.searchpath") and not Path(self.path).is_dir():
             raise ConfigError(f"hydra.searchpath: {path} is no folder")
 
-    def is_config(self, config_path: str) -> bool:
-        """Whether there is such a file."""
-        with contextlib.suppress(OSError):  # a name may be too long for the system
-            return self._may_have(config_path) and super().is_config(config_path)
-        return False
-
-    def is_group(self, config_path: str) -> bool:
-        """Whether there is such a folder of options."""
-        with contextlib.suppress(OSError):
-            return self._may_have(config_path) and super().is_group(config_path)
-        return False
+    def may_have(self, config_path: str) -> bool:
+        """Whether the folder may have such an option."""
+        hydras = config_path == "schema" or config_path.partition("/")[0] == "hydra"
+        return super().may_have(config_path) and (self.own or not hydras)
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read one file.
@@ -91,13 +111,12 @@ class ConfigFiles(FileConfigSource):
         try:
             # A link in a folder that was received may lead to any file of the user's, and a record
             # would hold that. Those of fmbench's own options are an installer's.
-            own = Path(self.path) == CONFIG_DIR
-            if not own and not path.resolve().is_relative_to(Path(self.path).resolve()):
+            if not self.own and not path.resolve().is_relative_to(Path(self.path).resolve()):
                 raise ConfigError(f"{path}: is a link out of {self.path}, and is not followed")
             # Some editors begin a file with a byte-order mark, which would hide its first line.
             content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
             text = io.StringIO(content, newline=None).getvalue()
-            if not own:
+            if not self.own:
                 _refuse_costly(path, text)
             header = self._get_header_dict(text)
             if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
@@ -110,26 +129,11 @@ class ConfigFiles(FileConfigSource):
             )
         except (HydraException, OmegaConfBaseException):
             raise
-        except OSError as error:
-            if error.errno == errno.EFBIG:
-                said = f"{path}: a config file may have at most {MAX_BYTES:,} bytes"
-                raise ConfigError(said) from error
-            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text; a config file must be") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}{_place(error)}: {_problem(error)}") from error
-        except RecursionError as error:
-            raise ConfigError(f"{path}: nested too deeply for a config") from error
-        except ValueError as error:  # a number of 5,000 digits, a header that is none
-            raise ConfigError(f"{path}: {str(error).partition(';')[0]}") from error
-
-    def _may_have(self, config_path: str) -> bool:
-        hydras = config_path == "schema" or config_path.partition("/")[0] == "hydra"
-        return _stays(config_path) and (not hydras or Path(self.path) == CONFIG_DIR)
+        except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}{_fault(error)}") from error
 
 
-class ConfigPackages(ImportlibResourcesConfigSource):
+class ConfigPackages(_Below, ImportlibResourcesConfigSource):
     """The configs inside a package, if it is one of Hydra's."""
 
     def __init__(self, provider: str, path: str) -> None:
@@ -140,48 +144,28 @@ class ConfigPackages(ImportlibResourcesConfigSource):
             )
         super().__init__(provider, path)
 
-    def is_config(self, config_path: str) -> bool:
-        """Whether there is such a file."""
-        with contextlib.suppress(OSError):  # a name may be too long for the system
-            return _stays(config_path) and super().is_config(config_path)
-        return False
 
-    def is_group(self, config_path: str) -> bool:
-        """Whether there is such a folder of options."""
-        with contextlib.suppress(OSError):
-            return _stays(config_path) and super().is_group(config_path)
-        return False
-
-
-def _stays(config_path: str) -> bool:
-    """Whether the path of an option leads to nothing but what is below its folder.
-
-    Hydra takes two slashes at the beginning of a path in a defaults list for a path of the system.
-    """
-    path = PurePath(config_path)
-    return not path.is_absolute() and ".." not in path.parts
+#: The user's folders of options, of the command that goes on.
+_folders: ContextVar[Sequence[Path]] = ContextVar("folders", default=())
 
 
 class OwnFolders(SearchPathPlugin):
     """The user's folders of options, behind fmbench's own; Hydra's own flag takes a single one."""
 
-    #: Of the command that this process runs.
-    paths: Sequence[Path] = ()
-
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Add them, in their order."""
-        for path in self.paths:
+        for path in _folders.get():
             search_path.append("command-line", f"file://{path}")
 
 
 @contextlib.contextmanager
 def own_folders(paths: Sequence[Path]) -> Iterator[None]:
     """Have whatever Hydra initializes meanwhile look into these folders too."""
-    OwnFolders.paths, before = paths, OwnFolders.paths
+    token = _folders.set(paths)
     try:
         yield
     finally:
-        OwnFolders.paths = before
+        _folders.reset(token)
 
 
 def found(given: Iterable[str | Path]) -> list[Path]:
@@ -213,7 +197,7 @@ def refuse_twice(choices: Mapping[str, object]) -> None:
     """
     for group, option in choices.items():
         name = f"{group}/{option}.yaml"
-        theirs = [str(path) for path in OwnFolders.paths if Path(path, name).is_file()]
+        theirs = [str(path) for path in _folders.get() if Path(path, name).is_file()]
         if len(theirs) > 1 and not Path(CONFIG_DIR, name).is_file():
             raise ConfigError(
                 f"{group}={option}: is in {' and in '.join(theirs)}; give one of them"
@@ -225,46 +209,37 @@ ConfigFiles.__name__ = FileConfigSource.__name__
 ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
 
 
-class Bounded:
-    """Bounds what it costs to compose a config and to follow its interpolations.
+#: What interpolations have cost since the last option was loaded, or `begin_cost`.
+_cost: ContextVar[int] = ContextVar("cost", default=0)
 
-    Where each option of a defaults list, or each value, names the next one twice, the last of
-    thirty is asked for a billion times. Hydra and OmegaConf have no bound of their own.
-    """
 
-    cost = 0
+def begin_cost() -> None:
+    """Let the interpolations of another config begin."""
+    _cost.set(0)
 
-    @staticmethod
-    def option(number: int) -> None:
-        """Begin an option, by its number in the composition from 1.
 
-        Raises:
-            ConfigError: there are too many.
-        """
-        if number > MOST_OPTIONS:
-            raise ConfigError(
-                f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files "
-                "leads to itself"
-            )
-        Bounded.cost = 0
+def _begin_option(number: int) -> None:
+    """Where each option of a defaults list names the next one twice, Hydra would go on for ever."""
+    if number > MOST_OPTIONS:
+        raise ConfigError(
+            f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files leads "
+            "to itself"
+        )
+    begin_cost()
 
-    @staticmethod
-    def count(more: int) -> None:
-        """Add to what was spent since a config was composed or resolved.
 
-        Raises:
-            ConfigError: it is too much.
-        """
-        Bounded.cost += more
-        if Bounded.cost > MOST_COST:
-            raise ConfigError("the interpolations of the config, ${...}, lead to too many others")
+def _add_cost(more: int) -> None:
+    """Where each value names the next one twice, the last of thirty is read a billion times."""
+    _cost.set(_cost.get() + more)
+    if _cost.get() > MOST_COST:
+        raise ConfigError("the interpolations of the config, ${...}, lead to too many others")
 
 
 def install() -> None:
     """Have Hydra read configs through this module; calling it again is harmless."""
     hydra_compat.read_with(file=ConfigFiles, pkg=ConfigPackages)
-    hydra_compat.count_work(Bounded.option, Bounded.count)
-    Bounded.cost = 0
+    hydra_compat.count_work(_begin_option, _add_cost)
+    begin_cost()
     Plugins.instance().register(OwnFolders)
 
 
@@ -301,22 +276,32 @@ def _refuse_costly(path: Path, text: str) -> None:
         nodes += 1
         interpolations += value.count("${")
         if len(value) > MOST_CHARACTERS:
-            raise ConfigError(
-                f"{path}, line {line}: a value of over {MOST_CHARACTERS:,} characters"
-            )
-        if len(value) > MOST_DIGITS and _NUMBER.fullmatch(value):
-            raise ConfigError(f"{path}, line {line}: a number of over {MOST_DIGITS} characters")
-        if max(value.count("${"), interpolations / 10) > MOST_INTERPOLATIONS:
-            raise ConfigError(f"{path}, line {line}: over {MOST_INTERPOLATIONS} interpolations")
-        if nodes > MOST_NODES:
-            raise ConfigError(f"{path}, line {line}: over {MOST_NODES:,} values")
+            fault = f"a value of over {MOST_CHARACTERS:,} characters"
+        elif len(value) > MOST_DIGITS and _NUMBER.fullmatch(value):
+            fault = f"a number of over {MOST_DIGITS} characters"
+        elif max(value.count("${"), interpolations / 10) > MOST_INTERPOLATIONS:
+            fault = f"over {MOST_INTERPOLATIONS} interpolations"
+        elif nodes > MOST_NODES:
+            fault = f"over {MOST_NODES:,} values"
+        else:
+            continue
+        raise ConfigError(f"{path}, line {line}: {fault}")
 
 
-def _place(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-
-
-def _problem(error: yaml.YAMLError) -> str:
-    text = str(getattr(error, "problem", None) or error)
-    return " ".join(text.partition(". See ")[0].partition("\n  in ")[0].split())
+def _fault(error: Exception) -> str:
+    """What is wrong with a file, to be said behind its path."""
+    if isinstance(error, OSError):
+        if error.errno == errno.EFBIG:
+            return f": a config file may have at most {MAX_BYTES:,} bytes"
+        return f": cannot be read: {error.strerror or error}"
+    if isinstance(error, UnicodeDecodeError):
+        return ": not UTF-8 text; a config file must be"
+    if isinstance(error, RecursionError):
+        return ": nested too deeply for a config"
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        text = str(getattr(error, "problem", None) or error)
+        said = " ".join(text.partition(". See ")[0].partition("\n  in ")[0].split())
+        return f"{where}: {said}"
+    return f": {str(error).partition(';')[0]}"  # a number of 5,000 digits, a header that is none
