@@ -35,7 +35,7 @@ from fmbench.config.sweep import (
 from fmbench.config.trust import refuse_untrusted, typed
 from fmbench.core.console import LogStream, logger, printed, say
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
-from fmbench.core.files import LOCK_NAME, append_regular, read_regular, refuse_links
+from fmbench.core.files import LOCK_NAME, append_regular, refuse_links
 from fmbench.records.folder import (
     RunFolder,
     SweepFolder,
@@ -45,15 +45,7 @@ from fmbench.records.folder import (
     refuse_foreign,
 )
 from fmbench.records.record import Record, recorded_config
-from fmbench.records.trials import (
-    COMPLETE,
-    MOST_BYTES,
-    PRUNED,
-    RUNNING,
-    SEARCH_NAME,
-    STATES,
-    Search,
-)
+from fmbench.records.trials import COMPLETE, PRUNED, RUNNING, STATES, Search
 from fmbench.runs.experiment import chosen
 from fmbench.tracking import refuse_missing
 
@@ -257,23 +249,15 @@ class SweepReport(Callback):
                 lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
         command = this_command()
         command.exit_status = command.exit_status or lost
-        search = _search(folder) if is_search(config.hydra) else None
-        if search is not None:
-            command.exit_status = _said_of_search(search) or command.exit_status
+        if is_search(config.hydra) and table.searches:
+            status = _said_of_search(table.searches[0].search)
+            command.exit_status = status or command.exit_status
             return
         well = table.completed + table.pruned
         total = self.total or well + table.failed
         if well < total or table.exit_status:
             command.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
-
-
-def _search(folder: Path) -> Search | None:
-    try:
-        content = read_regular(folder / SEARCH_NAME, MOST_BYTES)
-        return Search.from_json(content.decode("utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _said_of_search(search: Search) -> int:

@@ -91,11 +91,9 @@ def axes(config: DictConfig) -> list[Axis]:
     Raises:
         ConfigError: a glob matches nothing, or a key has more values than a sweep may have runs.
     """
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    given = config.hydra.sweeper.get("params") or {}
-    texts = [f"{key}={value}" for key, value in given.items()]
+    parser = _parser()
     found: dict[str, Axis] = {}
-    for override in parser.parse_overrides(texts + typed(config)[1]):
+    for override in _overrides(config):
         key = override.get_key_element()
         if override.is_discrete_sweep():
             _refuse_many(_count(override), config.max_runs, str(override.input_line), "values")
@@ -109,6 +107,17 @@ def axes(config: DictConfig) -> list[Axis]:
         else:
             found[key] = Axis(key, (override,))
     return list(found.values())
+
+
+def _parser() -> OverridesParser:
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+
+
+def _overrides(config: DictConfig) -> list[Override]:
+    """What a sweep is told: by `hydra.sweeper.params`, then on the command line."""
+    given = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in given.items()]
+    return _parser().parse_overrides([*texts, *typed(config)[1]])
 
 
 #: What is typed for sweeps alone, and does nothing in a single run.
@@ -141,8 +150,7 @@ def _refuse_idle(config: DictConfig) -> None:
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
             )
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    for override in parser.parse_overrides(typed(config)[1]):
+    for override in _parser().parse_overrides(typed(config)[1]):
         key = override.get_key_element().lstrip("+~").partition(".")[0]
         if key in OF_SWEEPS and override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: is one value of the whole sweep")
@@ -223,10 +231,7 @@ def _check_search(config: DictConfig) -> None:
     objectives.check(search_keys(config))
     if config.hydra.sweeper.sampler is None:
         raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
-    given = config.hydra.sweeper.get("params") or {}
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    texts = [f"{key}={value}" for key, value in given.items()]
-    for override in parser.parse_overrides(texts + typed(config)[1]):
+    for override in _overrides(config):
         key = override.get_key_element().lstrip("+~")
         if key == "seed" and override.is_sweep_override():
             raise ConfigError(
