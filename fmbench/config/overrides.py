@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from fmbench.config.checks import GROUPS
+from fmbench.config.schema import defaults
 from fmbench.config.sources import CONFIG_DIR
 from fmbench.core.errors import ConfigError, without_password
 
@@ -341,13 +342,12 @@ def _options() -> dict[str, list[str]]:
 @lru_cache
 def _keys() -> dict[str, list[str]]:
     """The keys that fmbench's options have, each with the options that have it."""
-    found: dict[str, list[str]] = {}
-    for group, options in {"": ["config"], **_options()}.items():
-        if group in ("experiment", "sweep", *_INTERNAL[1:]):
+    found: dict[str, list[str]] = {path: [] for path in [*defaults(), "sweep", "evaluation"]}
+    for group, options in _options().items():
+        if group in ("experiment", "sweep", *_INTERNAL):
             continue
-        prefix = f"{group.replace('/', '.')}." if group else ""
         for option in options:
-            for path in _paths(_content(group, option), prefix):
+            for path in _paths(_content(group, option), f"{group.replace('/', '.')}."):
                 if not path.rpartition(".")[2].startswith("_") and "defaults" not in path:
-                    found.setdefault(path, []).extend([f"{group}={option}"] if group else [])
+                    found.setdefault(path, []).append(f"{group}={option}")
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.core.console import logger
-from fmbench.core.errors import PartialResultsError, StorageError, described, one_line
+from fmbench.core.errors import PartialResultsError, StorageError, one_line
 from fmbench.core.files import make_folder, remove, storage_error, write_whole
 from fmbench.records.reader import Problem, Progress, read_results
 from fmbench.report.escape import Places

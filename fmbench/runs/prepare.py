@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fmbench.optim.schedules import Schedule
 from fmbench.training import rehearsal
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
+from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
 #: Images evaluated at once: many for a small model, where each batch has its overhead, few for a
@@ -129,7 +131,6 @@ def make_trainer(
             for count in (min(len(part), at_once), len(part) % at_once)
             if count
         },
-        label_smoothing=config["label_smoothing"],
         device=device,
     )
     optimizer = make_optimizer(config, model.parameters())
@@ -142,7 +143,7 @@ def make_trainer(
         schedule=_make_schedule(config, optimizer, batches=len(train)),
         epochs=config["epochs"],
         evaluate_every=config["evaluation"]["every"],
-        label_smoothing=config["label_smoothing"],
+        make_step=partial(EagerStep, device=device, label_smoothing=config["label_smoothing"]),
         device=device,
     )
 

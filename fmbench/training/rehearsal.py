@@ -96,7 +96,6 @@ def rehearse(
     loader: TrainLoader,
     *,
     evaluated: Collection[int],
-    label_smoothing: float,
     device: Device,
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
@@ -105,7 +104,6 @@ def rehearse(
         model: on any device.
         loader: of the training images.
         evaluated: how many images there are in the batches of evaluation.
-        label_smoothing: share of the target spread over all classes.
         device: to run on; where its memory format is `auto`, channels_last is tried first.
 
     Returns:
@@ -125,7 +123,7 @@ def rehearse(
             with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
-                _train(model, tried, batch, device, label_smoothing)
+                _train(model, tried, batch, device)
                 joins = _last_batch(tried, batch[0], len(loader.labels), device)
                 _evaluate(model, tried, batch[0], evaluated, device)
         except ConfigError as error:
@@ -172,11 +170,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _train(
-    model: nn.Module,
-    tried: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    device: Device,
-    label_smoothing: float,
+    model: nn.Module, tried: nn.Module, batch: tuple[Tensor, Tensor], device: Device
 ) -> None:
     """One step of training without the optimizer's part."""
     images, labels = batch
@@ -191,7 +185,7 @@ def _train(
                 "in __init__, or take a lazy layer"
             )
     with _reported(f"fails in the backward pass of {_images(len(images))}"):
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
 
 

@@ -184,7 +184,7 @@ class Trainer:
         schedule: stepped here.
         epochs: passes over the training images.
         evaluate_every: epochs between evaluations on the test set; None for one at the end.
-        label_smoothing: share of the target spread over all classes.
+        make_step: makes what trains a model with an optimizer on a batch.
         device: what to compute on.
     """
 
@@ -199,7 +199,7 @@ class Trainer:
         schedule: Schedule,
         epochs: int,
         evaluate_every: int | None,
-        label_smoothing: float,
+        make_step: Callable[[nn.Module, Optimizer], EagerStep],
         device: Device,
     ) -> None:
         self.model = model
@@ -210,7 +210,7 @@ class Trainer:
         self.schedule = schedule
         self.epochs = epochs
         self.evaluate_every = evaluate_every
-        self.label_smoothing = label_smoothing
+        self.make_step = make_step
         self.device = device
         self.clocks = Clocks()
         self.position = Position()
@@ -221,9 +221,7 @@ class Trainer:
     @cached_property
     def step(self) -> Step:
         """How a batch is trained on, by what the device is set to."""
-        step = EagerStep(
-            self.model, self.optimizer, device=self.device, label_smoothing=self.label_smoothing
-        )
+        step = self.make_step(self.model, self.optimizer)
         if self.device.cuda_graphs:
             return GraphStep(step, batch_size=self.loader.batch_size)
         return step
@@ -245,9 +243,7 @@ class Trainer:
         with preserved(self.model, self.optimizer, device=self.device.torch) as (model, optimizer):
             self.model.train()
             model.train()
-            step = EagerStep(
-                model, optimizer, device=self.device, label_smoothing=self.label_smoothing
-            )
+            step = self.make_step(model, optimizer)
             trial = max(TRIAL / 2, TRIAL - (time.perf_counter() - start))
             return faster_threads(lambda: step(images, labels), most, steps=steps, trial=trial)
 

@@ -16,6 +16,7 @@ from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
 
 import fmbench as package
 from fmbench.cli import main as cli
+from fmbench.config import schema
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
 from fmbench.core.files import LOCK_NAME
 from fmbench.search import best
@@ -502,13 +503,9 @@ def test_help_is_our_own_page_and_names_every_knob_and_option(command):
     for option in (CHECKOUT / "conf").glob("*/*.yaml"):
         if option.parent.name != "hydra":
             assert option.stem in out, option
-    knobs = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))
-    del knobs["defaults"]
-    for part in ("evaluation", "sweep"):
-        knobs |= {f"{part}.{key}": value for key, value in knobs.pop(part).items()}
-    for knob, value in knobs.items():
+    for key, value in schema.defaults().items():
         shown = json.dumps(value).strip('"')
-        assert f"{knob}={shown}" in out, knob
+        assert f"{key}={shown}" in out, key
     assert "python -m fmbench model=densenet data.split=custom" in out
     assert "-sc install=bash" in out
     assert "$" not in out.replace("$(fmbench", "")

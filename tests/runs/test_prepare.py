@@ -7,7 +7,7 @@ import pytest
 import torch
 from commands import CHECKOUT, TINY, compose, raises_one_line
 
-from fmbench.config import whitelist
+from fmbench.config import schema, whitelist
 from fmbench.config.augmentation import Crop, Flip, Parts
 from fmbench.core.errors import ConfigError
 from fmbench.runs import prepare
@@ -35,11 +35,34 @@ def test_every_knob_arrives():
     for part in (built.loader, built.validation, built.test):
         pixels = torch.full((1, 28, 28), 255, dtype=torch.uint8)
         assert part.normalization(pixels).max().item() == pytest.approx((1 - 0.4) / 0.5)
-    assert (built.epochs, built.evaluate_every, built.label_smoothing) == (5, 2, 0.1)
+    assert (built.epochs, built.evaluate_every, built.step.label_smoothing) == (5, 2, 0.1)
     assert built.optimizer.param_groups[0]["lr"] == 0.07
     assert isinstance(built.optimizer, torch.optim.SGD)
     assert built.schedule.interval == "epoch"
     assert [len(built.loader.labels), len(built.validation), len(built.test)] == [180, 20, 50]
+
+
+class Read(dict):
+    """A config that knows which of its keys were read."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.names = set()
+
+    def __getitem__(self, name):
+        self.names.add(name)
+        return super().__getitem__(name)
+
+
+def test_a_trainer_is_made_of_what_decides(monkeypatch):
+    """A key that is read here and is declared otherwise would put two recipes in one row."""
+    monkeypatch.setattr(prepare.configuration, "check", lambda _: None)  # reads all of them
+    config = Read(compose(*TINY))
+    inputs = prepare.read_inputs(config)
+    prepare.make_trainer(config, inputs, prepare.make_model(config), CPU, 10**6)
+    assert {"model", "optimizer", "label_smoothing"} <= config.names
+    for name in config.names - {"evaluation"}:
+        assert schema.TOP[name].role in ("result", "hardware"), name
 
 
 def test_device_is_set_up_as_asked():

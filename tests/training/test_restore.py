@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.optim import schedules
 from fmbench.training.checkpoint import DamagedError, bounds
+from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
 
@@ -39,7 +41,7 @@ def trainer(optimizer=adam, make=schedules.cosine, **options):
         schedule=make(made, epochs=3, batches=len(loader), **options),
         epochs=3,
         evaluate_every=None,
-        label_smoothing=0.0,
+        make_step=partial(EagerStep, device=CPU, label_smoothing=0.0),
         device=CPU,
     )
 

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -308,7 +309,7 @@ def test_the_device_says_how_steps_are_taken(graphs, kind):
         schedule=schedule,
         epochs=2,
         evaluate_every=None,
-        label_smoothing=0.0,
+        make_step=partial(EagerStep, device=device, label_smoothing=0.0),
         device=device,
     )
     assert isinstance(trainer.step, kind)

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.optim.schedules import constant, onecycle
 from fmbench.training.device import Device
+from fmbench.training.step import EagerStep
 from fmbench.training.trainer import DivergedError, Trainer, evaluate
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
@@ -42,7 +44,7 @@ def trainer(*, lr=0.01, epochs=3, evaluate_every=None, validation=False, label_s
         schedule=constant(optimizer, epochs=epochs, batches=len(loader)),
         epochs=epochs,
         evaluate_every=evaluate_every,
-        label_smoothing=label_smoothing,
+        make_step=partial(EagerStep, device=CPU, label_smoothing=label_smoothing),
         device=CPU,
     )
 
@@ -186,6 +188,7 @@ def test_modes_and_precision_of_training_and_evaluation(precision, dtype):
     fit.optimizer = torch.optim.SGD(fit.model.parameters(), lr=0.01)
     fit.schedule = constant(fit.optimizer, epochs=2, batches=len(fit.loader))
     fit.device = dataclasses.replace(CPU, precision=precision)
+    fit.make_step = partial(EagerStep, device=fit.device, label_smoothing=0.0)
     list(fit.fit(silent))
     looks = [(False, False, dtype)] * 4  # 200 images, 64 at once
     one = [(True, True, dtype)] * len(fit.loader) + looks
