@@ -7,7 +7,7 @@ import functools
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any
@@ -92,9 +92,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: one line with the key, its value and what is allowed.
     """
-    for key in config:
-        if key not in schema.TOP:
-            raise ConfigError(f"{key}: no such key; there are: {', '.join(schema.TOP)}")
+    _refuse_unknown("", config, list(schema.TOP))
     for key in schema.TOP:
         if key not in config and key != "test_every":
             raise ConfigError(f"{key}: is not there; it cannot be deleted")
@@ -149,11 +147,14 @@ def refuse_out_of_bounds(name: str, value: Any) -> None:
         raise ConfigError(f"{name}={value}: {fault}")
 
 
-def _check_logger(logger: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(schema.Logger)]
-    for key in logger:
+def _refuse_unknown(prefix: str, keys: Iterable[str], known: Sequence[str]) -> None:
+    for key in keys:
         if key not in known:
-            raise ConfigError(f"logger.{key}: no such key; there are: {', '.join(known)}")
+            raise ConfigError(f"{prefix}{key}: no such key; there are: {', '.join(known)}")
+
+
+def _check_logger(logger: Mapping[str, Any]) -> None:
+    _refuse_unknown("logger.", logger, [field.name for field in fields(schema.Logger)])
     refuse_out_of_bounds("logger.name", logger["name"])
     name = logger["experiment"]
     if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):

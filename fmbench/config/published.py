@@ -5,7 +5,7 @@ one look at the end. So a reference says which it is.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fmbench.core.errors import ConfigError
@@ -14,8 +14,23 @@ from fmbench.core.errors import ConfigError
 BEST_ON_TEST, LAST_EPOCH, NOT_STATED = "best epoch on test", "last epoch", "not stated"
 PROTOCOLS = (BEST_ON_TEST, LAST_EPOCH, NOT_STATED)
 
-_NUMBERS = {"accuracy": 1.0, "parameters": math.inf, "seconds": math.inf}
-_TEXTS = ("device", "protocol", "source")
+
+def _is_number(value: Any, most: float = math.inf, types: Any = (int, float)) -> bool:
+    """Whether it is null, or a number from 0 on; to Python true is one too."""
+    number = isinstance(value, types) and not isinstance(value, bool)
+    return value is None or (number and 0 <= value <= most)
+
+
+#: By key: what fits, and that in words. Null says that the source does not say.
+_KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "accuracy": (lambda value: _is_number(value, 1), "a number from 0 to 1, or null"),
+    "parameters": (lambda value: _is_number(value, types=int), "a whole number, or null"),
+    "seconds": (_is_number, "a number of seconds, 0 or more, or null"),
+    "device": (lambda value: isinstance(value, str | None), "a text, or null"),
+    "protocol": (lambda value: value in PROTOCOLS, f"one of {', '.join(PROTOCOLS)}"),
+    "source": (lambda value: isinstance(value, str), "a text"),
+    "approximate": (lambda value: isinstance(value, bool), "true or false"),
+}
 
 
 def check_reference(reference: Any) -> None:
@@ -34,26 +49,15 @@ def check_reference(reference: Any) -> None:
         return
     if not isinstance(reference, Mapping):
         raise ConfigError(f"reference={reference}: must be null, or published figures")
-    keys = (*_NUMBERS, *_TEXTS)
-    for key in reference:
-        if key not in (*keys, "approximate"):
-            raise ConfigError(f"reference.{key}: no such key; there are: {', '.join(keys)}")
-    for key in keys:
-        if key not in reference:
+    figures = {"approximate": False, **reference}
+    for key in figures:
+        if key not in _KEYS:
+            raise ConfigError(f"reference.{key}: no such key; there are: {', '.join(_KEYS)}")
+    for key, (fits, wanted) in _KEYS.items():
+        if key not in figures:
             raise ConfigError(f"reference.{key}: is not there; null says that it is not known")
-    for key, most in _NUMBERS.items():
-        _check_number(key, reference[key], most)
-    for key in _TEXTS:
-        if not isinstance(reference[key], str) and not (key == "device" and reference[key] is None):
-            raise ConfigError(f"reference.{key}={reference[key]}: must be a text")
-    if not isinstance(reference.get("approximate", False), bool):
-        raise ConfigError(
-            f"reference.approximate={reference['approximate']}: must be true or false"
-        )
-    if reference["protocol"] not in PROTOCOLS:
-        raise ConfigError(
-            f"reference.protocol={reference['protocol']}: must be one of {', '.join(PROTOCOLS)}"
-        )
+        if not fits(figures[key]):
+            raise ConfigError(f"reference.{key}={figures[key]}: must be {wanted}")
 
 
 def in_words(protocol: str | None) -> str:
@@ -79,16 +83,3 @@ def comparable(
     if protocol == BEST_ON_TEST and best is not None and every == 1:
         return best, BEST_ON_TEST
     return last, LAST_EPOCH
-
-
-def _check_number(key: str, value: Any, most: float) -> None:
-    if value is None:
-        return
-    types = int if key == "parameters" else (int, float)
-    if not isinstance(value, types) or isinstance(value, bool) or not 0 <= value <= most:
-        wanted = {
-            "accuracy": "a number from 0 to 1",
-            "parameters": "a whole number, 0 or more",
-            "seconds": "a number of seconds, 0 or more",
-        }
-        raise ConfigError(f"reference.{key}={value}: must be {wanted[key]}, or null")

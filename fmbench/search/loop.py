@@ -28,7 +28,7 @@ from fmbench.config.messages import as_user_error
 from fmbench.config.sweep import search_keys
 from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError
+from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
 from fmbench.core.files import FolderLock, remove
 from fmbench.data.fashion_mnist import load
 from fmbench.data.splits import make_split
@@ -100,7 +100,7 @@ class Search:
         try:
             space = hydra_compat.search_space([*self.params, *arguments])
         except (AssertionError, NotImplementedError, ValueError) as error:
-            raise ConfigError(f"hydra.sweeper.params: {study.line(error)}") from error
+            raise ConfigError(f"hydra.sweeper.params: {described(error, 300)}") from error
         self.space, self.fixed, self.deleted = space
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
@@ -117,7 +117,7 @@ class Search:
             sampler.make(self.sampler_config, self.space, [0])
         except (InstantiationException, TypeError, ValueError) as error:
             cause = error.__cause__ or error  # Hydra's own text says where it called what
-            raise ConfigError(f"hydra.sweeper.sampler: {study.line(cause)}") from error
+            raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
         try:
             chosen = {job_of(trial) for trial in self.study.mine()}

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmbench.config import objectives
 from fmbench.core.console import logger
-from fmbench.core.errors import StorageError
+from fmbench.core.errors import StorageError, described
 from fmbench.records.record import Record
 from fmbench.search import optuna_compat, study
 
@@ -110,7 +110,7 @@ class Watch:
                 self.known.add(epoch)
             return epoch < record.epochs and self.trial.should_prune()
         except study.FAULTS as error:
-            log.warning("the search is not told of epoch %d: %s", epoch, study.line(error))
+            log.warning("the search is not told of epoch %d: %s", epoch, described(error, 300))
             return False
 
 
@@ -138,5 +138,5 @@ def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watc
             if study.is_of(trial, folder) and trial.user_attrs.get(study.JOB) == job:
                 return Watch(found, trial, of_search[0])
     except (KeyError, StorageError, *study.FAULTS) as error:
-        log.warning("the search is not told of this run: %s", study.line(error))
+        log.warning("the search is not told of this run: %s", described(error, 300))
     return None

@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool
 
 from fmbench.config import objectives
 from fmbench.config.overrides import refuse_password
-from fmbench.core.errors import ConfigError, StorageError, one_line
+from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.files import write_whole
 from fmbench.records import trials as search_json
 from fmbench.records.folder import read_record
@@ -104,10 +104,12 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
         return _own(folder.absolute() / search_json.DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
         hidden = "@" in str(url) and "://" not in str(url)  # no URL, and a password perhaps
-        raise ConfigError(f"sweep.storage{'' if hidden else f'={url}'}: {line(error)}") from error
+        raise ConfigError(
+            f"sweep.storage{'' if hidden else f'={url}'}: {described(error, 300)}"
+        ) from error
     except FAULTS as error:
         where = folder / search_json.DATABASE_NAME if url is None else "sweep.storage"
-        raise StorageError(f"{where}: cannot be opened: {line(error)}") from error
+        raise StorageError(f"{where}: cannot be opened: {described(error, 300)}") from error
 
 
 @lru_cache
@@ -129,11 +131,6 @@ def _own(path: Path) -> RDBStorage:
     # Not by a URL: a folder's name may hold what means something there.
     connect = partial(sqlite3.connect, path, timeout=_PATIENCE)
     return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
-
-
-def line(error: BaseException) -> str:
-    """What a database says, in one line."""
-    return one_line(str(error), 300) or type(error).__name__
 
 
 def is_of(trial: FrozenTrial, folder: Path) -> bool:
@@ -189,7 +186,7 @@ class SearchStudy:
                 load_if_exists=True,
             )
         except FAULTS as error:
-            raise StorageError(f"sweep.storage: {line(error)}") from error
+            raise StorageError(f"sweep.storage: {described(error, 300)}") from error
         if used and not self.mine():
             raise foreign
 
