@@ -128,9 +128,13 @@ def _from_anywhere(arguments: Sequence[str]) -> list[str]:
 
 def _program() -> str:
     """The Python that runs this, as short as a shell takes it."""
-    # By folder: the Pythons of all virtual environments are links to the one they were made of.
-    found = Path(shutil.which("python") or "")
-    return "python" if found.parent == Path(sys.executable).parent else sys.executable
+    here = Path(sys.executable)
+    for name in ("python", here.name):
+        found = Path(shutil.which(name) or "")
+        # By folder too: the Pythons of all virtual environments lead to the one they were made of.
+        if found.parent == here.parent and found.samefile(here):
+            return name
+    return str(here)
 
 
 def short_path(folder: Path) -> str:
