@@ -226,7 +226,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 1_300_000_000, resource.RLIM_INFI
 # oneDNN that has once failed to make a kernel for want of memory makes none any more in its process
 # ("could not create a primitive"), so that no size would fit. Whether it is oneDNN that fails first
 # is a matter of chance.
-from fmbench import device
+from fmbench.training import device
 device._FLAGS = tuple(
     (of, name, False if (of, name) == (torch.backends.mkldnn, "enabled") else value)
     for of, name, value in device._FLAGS
