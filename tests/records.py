@@ -161,5 +161,5 @@ def answer(folder: Path, right: int, *, images: int = 10_000, seed: int = 0, swa
         predicted, labels, np.full(images, 0.5, np.float32), np.zeros((images, 28, 28), np.uint8)
     )
     with RunFolder(folder) as held:
-        held.write_answers(predicted, labels, nothing)
+        held.write_predictions(predicted, labels, nothing)
     return folder

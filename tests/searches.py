@@ -9,6 +9,11 @@ from records import write
 from fmbench.records.trials import Search
 
 
+def objective(name: str, direction: str = "maximize") -> dict[str, Any]:
+    """An objective as its file has it."""
+    return {"name": name, "direction": direction}
+
+
 def trial(number: int, **changes: Any) -> dict[str, Any]:
     """A complete trial, with some of its fields changed."""
     return {

@@ -114,8 +114,8 @@ def test_every_kind_of_entry_that_leads_elsewhere_is_refused(outside, tmp_path):
         (lambda path: path.symlink_to(outside / "nothing"), "is a link"),
         (lambda path: path.symlink_to("hydra.yaml"), "is a link"),
         (lambda path: path.hardlink_to(outside / "precious"), "is a hard link"),
-        (os.mkfifo, "is no regular file"),
-        (_socket, "is no regular file"),
+        (os.mkfifo, "is not a regular file"),
+        (_socket, "is not a regular file"),
     ):
         make(deep / "config.yaml")
         for refused in (refuse_links, RunFolder, SweepFolder, lambda path: held(path, {})):

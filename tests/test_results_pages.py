@@ -497,7 +497,8 @@ def test_what_is_kept_is_not_kept_again(results, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [("", "empty"), ("[]", "not a record"), ('{"schema": 1}', "lacks key")]
+    ("content", "why"),
+    [("", "not JSON"), ("[]", "Expected `object`"), ('{"schema": 1}', "lacks `key`")],
 )
 def test_what_cannot_be_read_is_not_kept(results, tmp_path, content, why):
     put(tmp_path / "runs", "lenet", [0.9])

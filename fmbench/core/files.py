@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all."""
+"""Atomic writes, bounded reads, locks; and what a folder may hold that may be a stranger's."""
 
 import contextlib
 import errno
@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ log = logger(__name__)
 #: The file in a folder that its lock is on.
 LOCK_NAME = ".fmbench.lock"
 
-#: What a file system says that has no locks.
+#: What a file system without locks says.
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 #: Files of a run or a sweep that are written where they are: locks, logs, Hydra's own, databases.
@@ -34,25 +34,43 @@ _IN_PLACE = re.compile(
     r"\.fmbench\.lock|.*\.log|(config|hydra|overrides|multirun)\.yaml|study\.db.*"
 )
 
-_SHARED = "is a hard link, the file has another name elsewhere"
-
 #: What submitit leaves for each job: a link under a random name, which is never opened again.
 _OF_SUBMITIT = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 
 #: Bytes of a lock file that are read; it holds a line.
 _LONGEST_LINE = 1000
 
+_LINK, _SPECIAL = "is a link", "not a regular file"
+_SHARED = "is a hard link, the file has another name elsewhere"
 
-#: To open a file for reading: at once, whatever it is.
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_READ |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+#: To open at once, whatever it is: a pipe would be waited for.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _open(path: str | Path, flags: int) -> tuple[int, os.stat_result]:
+    """The descriptor and the state of a regular file; raises OSError where it is none."""
+    try:
+        opened = os.open(path, flags | _AT_ONCE, 0o666)
+    except OSError as error:
+        why = error.strerror
+        if error.errno == errno.ENXIO:  # a socket, or a pipe that nobody reads
+            why = _SPECIAL
+        if error.errno == errno.ELOOP and flags & _NO_LINK:
+            why = _LINK
+        raise OSError(error.errno, why, os.fspath(path)) from None
+    status = os.fstat(opened)
+    if stat.S_ISREG(status.st_mode):
+        return opened, status
+    os.close(opened)
+    raise OSError(errno.EINVAL, _SPECIAL, os.fspath(path))
 
 
 def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes]:
     """Open for reading a file that may be a stranger's.
 
     A pipe in its place would have its reader wait for ever, and a device may never end: neither is
-    read, and to open one does not wait.
+    read.
 
     Args:
         path: of the file.
@@ -65,44 +83,20 @@ def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes
     Raises:
         OSError: it is not there, is no regular file, or is too large; `strerror` says what.
     """
-    return os.fdopen(_opened(path, most, links=links)[0], "rb")
-
-
-def _opened(path: str | Path, most: int, *, links: bool) -> tuple[int, int]:
-    """The descriptor of a file, and its size; raises as `open_regular` does."""
-    try:
-        opened = os.open(path, _READ if links else _READ | getattr(os, "O_NOFOLLOW", 0))
-    except OSError as error:
-        if error.errno == errno.ELOOP and not links and os.path.islink(path):  # noqa: PTH114
-            raise OSError(errno.ELOOP, "is a link", os.fspath(path)) from None
-        if error.errno == errno.ENXIO:  # a socket
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path)) from None
-        raise
-    status = os.fstat(opened)
-    if stat.S_ISREG(status.st_mode) and status.st_size <= most:
-        return opened, status.st_size
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (0 if links else _NO_LINK)
+    opened, status = _open(path, flags)
+    if status.st_size <= most:
+        return os.fdopen(opened, "rb")
     os.close(opened)
-    if stat.S_ISREG(status.st_mode):
-        why = f"too large: {status.st_size:,} bytes, at most {most:,} are read"
-        raise OSError(errno.EFBIG, why, os.fspath(path))
-    raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    why = f"too large: {status.st_size:,} bytes, at most {most:,} are read"
+    raise OSError(errno.EFBIG, why, os.fspath(path))
 
 
 def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
-    """All of a file that may be a stranger's; see `open_regular`.
-
-    Raises:
-        OSError: it is not there, is no regular file, or is too large; `strerror` says what.
-    """
-    opened, size = _opened(path, most, links=links)
-    try:
-        # No more than it says: what the system makes up while it is read says that it is empty.
-        content = os.read(opened, size)
-        while len(content) < size and (more := os.read(opened, size - len(content))):
-            content += more
-        return content
-    finally:
-        os.close(opened)
+    """All of a file that may be a stranger's; see `open_regular`."""
+    with open_regular(path, most, links=links) as file:
+        # No more than its size: what the system makes up while it is read has none, and no end.
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def append_regular(path: str | Path, flags: int) -> int:
@@ -114,18 +108,11 @@ def append_regular(path: str | Path, flags: int) -> int:
     Raises:
         OSError: there is such a thing in its place; `strerror` says what.
     """
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        opened = os.open(path, flags, 0o666)
-    except OSError as error:
-        why = {errno.ELOOP: "is a link", errno.ENXIO: "not a regular file"}.get(error.errno or 0)
-        raise OSError(error.errno, why or error.strerror, os.fspath(path)) from None
-    status = os.fstat(opened)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+    opened, status = _open(path, flags | _NO_LINK)
+    if status.st_nlink <= 1:
         return opened
     os.close(opened)
-    why = _SHARED if stat.S_ISREG(status.st_mode) else "not a regular file"
-    raise OSError(errno.EINVAL, why, os.fspath(path))
+    raise OSError(errno.EINVAL, _SHARED, os.fspath(path))
 
 
 def make_folder(path: Path) -> None:
@@ -139,7 +126,31 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         raise storage_error(path, error) from error
     if path.is_symlink():  # what else somebody keeps behind it is not to be written over
-        raise StorageError(f"{path}: cannot be written: it is a link")
+        raise StorageError(f"{path}: cannot be written: it {_LINK}")
+
+
+def entries_below(
+    folder: str | Path, on_error: Callable[[OSError], None], *, without: str = ""
+) -> Iterator["os.DirEntry[str]"]:
+    """Everything below a folder, folders too; links are not followed.
+
+    `os.walk` is recursive in Python 3.11: a folder of a stranger's may be deeper than its stack.
+
+    Args:
+        folder: to begin with.
+        on_error: told why a folder cannot be listed.
+        without: name of folders that are not looked into.
+    """
+    left = [os.fspath(folder)]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.name != without and entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    yield entry
+        except OSError as error:
+            on_error(error)
 
 
 def refuse_links(folder: Path) -> None:
@@ -155,38 +166,33 @@ def refuse_links(folder: Path) -> None:
         StorageError: it holds a link, a pipe, a socket or a device, a file that is written where it
             is and has another name elsewhere (a hard link), or a folder that cannot be listed.
     """
-    left = [os.fspath(folder)]
-    while left:
-        place = left.pop()
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                    elif why := _leads_elsewhere(entry):
-                        raise StorageError(
-                            f"{entry.path}: {why}; nothing is written into a folder that holds "
-                            "such a thing: take another folder"
-                        )
-        except FileNotFoundError:  # gone meanwhile: a run of the sweep may be at work
-            continue
-        except OSError as error:
-            if place != os.fspath(folder):  # of the folder itself whoever opens it says more
-                raise StorageError(f"{place}: cannot be read: {error.strerror}") from error
+
+    def unlisted(error: OSError) -> None:
+        # A folder may be gone meanwhile, as a run of the sweep may be at work. Of the folder itself
+        # whoever opens it says more.
+        if not isinstance(error, FileNotFoundError) and error.filename != os.fspath(folder):
+            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    for entry in entries_below(folder, unlisted):
+        if why := _leads_elsewhere(entry):
+            raise StorageError(
+                f"{entry.path}: {why}; nothing is written into a folder that holds such a thing: "
+                "take another folder"
+            )
 
 
 def _leads_elsewhere(entry: "os.DirEntry[str]") -> str | None:
     """Why nothing may be written beside this file; None where nothing speaks against it."""
     if entry.is_symlink():
-        return None if _OF_SUBMITIT.fullmatch(entry.name) else "is a link"
-    if entry.is_file(follow_symlinks=False) and not _IN_PLACE.fullmatch(entry.name):
+        return None if _OF_SUBMITIT.fullmatch(entry.name) else _LINK
+    if entry.is_dir() or (entry.is_file() and not _IN_PLACE.fullmatch(entry.name)):
         return None
     try:
-        status = entry.stat(follow_symlinks=False)
+        status = entry.stat()
     except FileNotFoundError:  # gone meanwhile
         return None
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file"
+        return f"is {_SPECIAL}"
     return _SHARED if status.st_nlink > 1 else None
 
 
@@ -234,10 +240,20 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
         raise storage_error(path, error) from error
 
 
-def temporaries(folder: Path, name: str) -> Iterator[Path]:
-    """What `write_whole` left of a file when its process was killed, and nobody else's file."""
-    ours = re.compile(rf"\.{re.escape(name)}\.[0-9]+\.[0-9a-f]{{8}}")
-    return (path for path in folder.glob(f".{name}.*") if ours.fullmatch(path.name))
+def _flush_folder(folder: Path) -> None:
+    """Bring the new name to the disk, where the system lets a folder be flushed."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def temporaries(folder: Path, *names: str) -> list[Path]:
+    """What `whole_file` left of files when its process was killed, and nobody else's file."""
+    ours = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9]+\.[0-9a-f]{{8}}")
+    return [path for path in folder.glob(".*") if ours.fullmatch(path.name)]
 
 
 def remove(path: Path) -> None:
@@ -252,14 +268,9 @@ def remove(path: Path) -> None:
         raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
-def _flush_folder(folder: Path) -> None:
-    """Bring the new name to the disk, where the system lets a folder be flushed."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """A write that failed, as a line for a person."""
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
@@ -278,28 +289,21 @@ def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
     """
     from filelock import FileLock
 
-    mode = _mode_of_lock(path.parent)
+    writers = 0
+    with contextlib.suppress(OSError):
+        folder = path.parent.stat().st_mode
+        if not folder & stat.S_ISVTX:  # as /tmp: there nobody can write into others' files
+            writers = folder & 0o022
+    mode = 0o600 | writers | writers << 1  # they read and write
     return FileLock(
         path,
         timeout=seconds,
         mode=mode,
-        thread_local=False,  # another thread of a notebook may let it go
+        thread_local=False,  # another thread of a notebook may release it
         fallback_to_soft=False,  # a file that says "locked" by being there would outlive a kill
         preserve_lock_file=True,
         on_acquired=partial(_sign, mode=mode),
     )
-
-
-def _mode_of_lock(folder: Path) -> int:
-    """The permissions of a lock file: for its owner, and for those who share the folder."""
-    try:
-        shared = folder.stat().st_mode
-    except OSError:
-        return 0o600
-    if shared & stat.S_ISVTX:  # as /tmp: there nobody can write into others' files
-        return 0o600
-    group, others = shared & stat.S_IWGRP, shared & stat.S_IWOTH
-    return 0o600 | (0o060 if group else 0) | (0o006 if others else 0)
 
 
 def _sign(lock: int, *, mode: int) -> None:
@@ -313,18 +317,13 @@ def _sign(lock: int, *, mode: int) -> None:
     # On a full disk, or with a pipe in its place, it is locked all the same.
     with contextlib.suppress(OSError):
         os.ftruncate(lock, 0)
-        os.lseek(lock, 0, os.SEEK_SET)
-        os.write(lock, json.dumps(who).encode() + b"\n")
+        os.pwrite(lock, json.dumps(who).encode() + b"\n", 0)
 
 
 def _holder(path: Path) -> str:
     """Who is at work, as a lock file says; it may be a stranger's, and say anything."""
     try:
-        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            said = json.loads(os.read(opened, _LONGEST_LINE))
-        finally:
-            os.close(opened)
+        said = json.loads(read_regular(path, _LONGEST_LINE))
         host, process, since = (said[name] for name in ("host", "process", "since"))
     except (LookupError, OSError, TypeError, ValueError, RecursionError):
         return "another process is at work there"
@@ -359,10 +358,10 @@ class FolderLock:
             ) from None
         except OSError as error:
             if error.errno == errno.ELOOP:
-                raise StorageError(f"{self.path}: cannot be written: it is a link") from error
+                raise StorageError(f"{self.path}: cannot be written: it {_LINK}") from error
             if error.errno not in _NO_LOCKS:
                 raise storage_error(self.path, error) from error
-            _say_unlocked(os.fspath(folder.parent.absolute()))
+            _warn_unlocked(os.fspath(folder.parent.absolute()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing is held by a copy, which a launcher sends to another process."""
@@ -375,22 +374,15 @@ class FolderLock:
             remove_file: of a folder that is to go too. Who has opened the file by then and locks it
                 afterwards finds that it is gone, and makes another.
         """
-        if self.lock is None:
-            return
-        if remove_file and self.lock.is_locked:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-        with contextlib.suppress(OSError):  # of a network disk that is gone
-            self.lock.release()
+        if self.lock is not None:
+            with contextlib.suppress(OSError):  # of a network disk that is gone
+                if remove_file and self.lock.is_locked:
+                    self.path.unlink()
+                self.lock.release()
 
 
 @cache
-def _say_unlocked(folder: str) -> None:
+def _warn_unlocked(folder: str) -> None:
     log.warning(
         "%s: its file system has no locks: two runs in one folder are not kept apart", folder
     )
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """What a person should read of a write that failed."""
-    return StorageError(f"{path}: cannot be written: {error.strerror or error}")

@@ -1,18 +1,16 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
 
 from fmbench.config import schema
-from fmbench.core.errors import StorageError, described
+from fmbench.core.errors import StorageError
 from fmbench.core.files import (
     LOCK_NAME,
     FolderLock,
@@ -44,11 +42,11 @@ from fmbench.records.record import (
     leaves,
 )
 from fmbench.records.trials import SEARCH_NAME
-from fmbench.records.validation import UnreadableError, to_row
+from fmbench.records.validation import UnreadableError
 
 #: Files that a run writes after its record.
 _OF_A_RUN = (
-    *(PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
+    *(HISTORY_NAME, PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
     *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
 )
 
@@ -57,9 +55,6 @@ _OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 #: Logs: Hydra's, and those of a shell or a cluster that starts a run in a folder made for it.
 _LOGS = (".log", ".out", ".err")
-
-#: What the system says of a folder that cannot be one, so that it holds nothing either.
-_NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class RunFolder:
@@ -76,22 +71,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         refuse_links(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(path, error) from error
+        _make(path)
         self.lock = FolderLock(path)
 
     def __enter__(self) -> Self:
         """The folder is this process's."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let others in."""
         self.lock.release()
 
@@ -111,18 +98,13 @@ class RunFolder:
 
     def append_history(self, line: Mapping[str, Any]) -> None:
         """Add one line, an epoch, to `history.jsonl`."""
-        path = self.path / HISTORY_NAME
-        text = (json.dumps(line) + "\n").encode()
+        path, text = self.path / HISTORY_NAME, (json.dumps(line) + "\n").encode()
         try:
             with open(path, "ab", buffering=0, opener=append_regular) as file:
                 end = file.tell()
-                try:
-                    if file.write(text) == len(text):
-                        return
-                except OSError:
-                    file.truncate(end)  # a full disk takes a part of a line
-                    raise
-                file.truncate(end)
+                if file.write(text) == len(text):
+                    return
+                file.truncate(end)  # a full disk takes a part of a line
         except OSError as error:
             raise storage_error(path, error) from error
         raise StorageError(f"{path}: cannot be written: the disk is full")
@@ -132,10 +114,10 @@ class RunFolder:
         path = self.path / HISTORY_NAME
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
-    def write_answers(
+    def write_predictions(
         self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
     ) -> None:
-        """Write what was answered on the test images, in the split's order.
+        """Write what was predicted for the test images, in the split's order.
 
         Args:
             predicted: (N,) classes, into `predictions.npy`.
@@ -143,12 +125,9 @@ class RunFolder:
             mistakes: as `fmbench.records.predictions.mistakes` gives them, into `mistakes.npy`.
         """
         # The predictions last: where they are, the rest is too.
-        for name, array in (
-            (LABELS_NAME, labels.astype(np.uint8)),
-            (MISTAKES_NAME, mistakes),
-            (PREDICTIONS_NAME, predicted.astype(np.uint8)),
-        ):
-            write_whole(self.path / name, to_bytes(array))
+        write_whole(self.path / LABELS_NAME, to_bytes(labels.astype(np.uint8)))
+        write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
+        write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted.astype(np.uint8)))
 
     def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
         """Write `model.safetensors`; `write` writes into the file that it is given."""
@@ -161,9 +140,50 @@ class RunFolder:
         return self.path / CHECKPOINT_NAME, self.path / OLDER_CHECKPOINT_NAME
 
 
+class SweepFolder:
+    """A sweep's folder, which no other sweep may use meanwhile.
+
+    Args:
+        path: made if it is not there.
+
+    Raises:
+        StorageError: it cannot be made, another sweep is at work there, Hydra cannot work there, it
+            holds links, or what no sweep has left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        _refuse_interpolation(path)
+        refuse_links(path)
+        names = [entry.name for entry in _entries(path)]
+        ours = all(name.endswith(_LOGS) for name in names) or {LOCK_NAME, SEARCH_NAME} & {*names}
+        if not ours and not any(path.glob(f"*/{RESULT_NAME}")):
+            raise StorageError(
+                f"{path}: is no folder of a sweep, it holds {names[0]} and no runs; take another "
+                "folder"
+            )
+        self.path = path
+        self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        _make(path)
+        self.lock = FolderLock(path)
+
+    def release(self) -> None:
+        """Let others in; what was made for a sweep that did not begin goes again."""
+        unused = self.made and [entry.name for entry in _entries(self.path)] == [LOCK_NAME]
+        self.lock.release(remove_file=bool(unused))
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self.made:
+                folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
 def _half_written(folder: Path) -> list[Path]:
-    names = (RESULT_NAME, HISTORY_NAME, MLFLOW_NAME, *_OF_A_RUN)
-    return [path for name in names for path in temporaries(folder, name)]
+    return temporaries(folder, RESULT_NAME, MLFLOW_NAME, *_OF_A_RUN)
 
 
 def leftovers(folder: Path, record: Record) -> list[Path]:
@@ -177,21 +197,10 @@ def read_record(folder: Path) -> Record:
     """The record of a run whose folder may be a stranger's.
 
     Raises:
-        ValueError: it is none, or a value in it is of a wrong kind.
+        UnreadableError: it is none, or a value in it is out of its bounds.
         OSError: it cannot be read, is no regular file, or is too large.
     """
-    try:
-        text = read_regular(folder / RESULT_NAME, MOST_BYTES[RESULT_NAME]).decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8 text") from None
-    record = Record.from_json(text)
-    try:
-        to_row(json.loads(text))
-    except UnreadableError as error:
-        raise ValueError(str(error)) from None
-    if record.status == COMPLETED and None in (record.parameters, record.train_accuracy):
-        raise ValueError("completed, and lacks what a completed run has")
-    return record
+    return Record.from_json(read_regular(folder / RESULT_NAME, MOST_BYTES[RESULT_NAME]))
 
 
 def is_done(record: Record, config: Mapping[str, Any]) -> bool:
@@ -219,20 +228,15 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
     """
     _refuse_interpolation(folder)
     refuse_links(folder)
-    other = f"{folder}: holds a run already"
-    way_out = "take another folder"
     try:
         record = read_record(folder)
     except FileNotFoundError:
-        if (folder / HISTORY_NAME).exists():
-            raise StorageError(f"{other} ({HISTORY_NAME}); {way_out}") from None
         refuse_foreign(folder, begun=begun)
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_FOLDER:
-            raise storage_error(folder, error) from error
+    except (OSError, UnreadableError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise StorageError(
-            f"{other}, whose {RESULT_NAME} cannot be read ({described(error, 100)}); {way_out}"
+            f"{folder}: its {RESULT_NAME} cannot be read ({why}); take another folder"
         ) from error
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
@@ -241,11 +245,14 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
     for key in {**there, **here}:
         # A run that was not evaluated on the test set may be now.
         now = key.startswith("evaluation.") and there.get("evaluation.test") == '"never"'
-        if key not in schema.MAY_CHANGE and not now and there.get(key) != here.get(key):
-            said = f"{key} is {_text(there, key)} there and {_text(here, key)} here"
-            if made is not record.config and key == "precision":
-                way_out = f"precision=auto goes on with it; else {way_out}"
-            raise StorageError(f"{other}, another one ({said}); {way_out}")
+        was, wanted = (one.get(key, "not set") for one in (there, here))
+        if key not in schema.MAY_CHANGE and not now and was != wanted:
+            auto = made is not record.config and key == "precision"
+            way_out = "precision=auto goes on with it; else " if auto else ""
+            raise StorageError(
+                f"{folder}: holds a run already, another one ({key} is {was} there and {wanted} "
+                f"here); {way_out}take another folder"
+            )
     return record
 
 
@@ -295,19 +302,6 @@ def _of_a_start(entry: "os.DirEntry[str]") -> bool:
     return entry.name == LOCK_NAME or entry.name.endswith(_LOGS)
 
 
-def _refuse_foreign_sweep(folder: Path) -> None:
-    """Refuse a folder that holds something, and nothing that a sweep of fmbench leaves."""
-    entries = _entries(folder)
-    names = {entry.name for entry in entries}
-    logs = all(name.endswith(_LOGS) for name in names)
-    if logs or names & {LOCK_NAME, SEARCH_NAME} or any(folder.glob(f"*/{RESULT_NAME}")):
-        return
-    raise StorageError(
-        f"{folder}: is no folder of a sweep, it holds {entries[0].name} and no runs; take another "
-        "folder"
-    )
-
-
 def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
     """What is in a folder, by name; nothing where it cannot be listed, as whoever writes says."""
     try:
@@ -345,47 +339,3 @@ def mark_ended(folder: Path, status: str, error: str) -> None:
         if record.status == RUNNING:
             record.status, record.error = status, error
             run_folder.write_record(record)
-
-
-def _text(flat: Mapping[str, str], key: str) -> str:
-    return flat.get(key, "not set")
-
-
-class SweepFolder:
-    """A sweep's folder, which no other sweep may use meanwhile.
-
-    Args:
-        path: made if it is not there.
-
-    Raises:
-        StorageError: it cannot be made, another sweep is at work there, Hydra cannot work there, it
-            holds links, or what no sweep has left.
-    """
-
-    def __init__(self, path: Path) -> None:
-        _refuse_interpolation(path)
-        refuse_links(path)
-        _refuse_foreign_sweep(path)
-        self.path = path
-        self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(path, error) from error
-        self.before = _names(path)
-        self.lock = FolderLock(path)
-
-    def release(self) -> None:
-        """Let others in; what was made for a sweep that did not begin goes again."""
-        unused = _names(self.path) - self.before == {LOCK_NAME}
-        self.lock.release(remove_file=unused)
-        with contextlib.suppress(OSError):  # not empty
-            for folder in self.made:
-                folder.rmdir()
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError:
-        return set()

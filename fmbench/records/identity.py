@@ -42,27 +42,6 @@ def keys(
     return _digest({**deciding, "seed": config["seed"]}), configuration
 
 
-def keys_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The keys that `keys` gives to a record of schema 1, which has others.
-
-    Where the record does not hold what they are made of, its own.
-
-    Args:
-        record: as a `result.json` holds it; nothing of it is sure.
-    """
-    try:
-        config, data, split = record["config"], record["data"], record["split"]
-        return keys(
-            config,
-            # As long as the images had not been read, their names stood for them.
-            data["sha256"] or config["data"]["name"],
-            split["hash"] or json.dumps(config["data"]["split"]),
-            record.get("source"),
-        )
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        return record.get("key"), record.get("configuration")
-
-
 def _called(group: str, option: Mapping[str, Any]) -> dict[str, Any]:
     """What is built, by its name, and its arguments."""
     target = option.get("_target_", "")

@@ -3,8 +3,7 @@
 What searches say of themselves is found on the way.
 
 A folder of runs is never perfect: jobs are killed while they write, disks fill up, a colleague
-uses a newer version. Such a record costs its own row and nothing else. What a record must hold is
-said in `fmbench.records.validation`.
+uses a newer version. Such a record costs its own row and nothing else.
 """
 
 import json
@@ -12,17 +11,18 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError
-from fmbench.core.files import read_regular
+from fmbench.core.files import entries_below, read_regular
 from fmbench.records import trials
-from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME
+from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record
 from fmbench.records.trials import SEARCH_NAME, Search
-from fmbench.records.validation import COUNT, DTYPES, UnreadableError, compact, to_row
+from fmbench.records.validation import UnreadableError
 
 #: Of each kind of file. Whatever is larger than this is none of it, and is not worth reading.
 MAX_BYTES = {**MOST_BYTES, SEARCH_NAME: trials.MOST_BYTES}
@@ -32,6 +32,63 @@ MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26}
 
 #: Lines of a history: a longer one would take gigabytes.
 MOST_EPOCHS = 100_000
+
+#: Characters of why a run failed, which may quote its config; a longer one is cut.
+_LONGEST_ERROR = 10_000
+
+
+def _of(part: str, fields: str, prefix: str = "") -> list[tuple[str, str, str]]:
+    return [(prefix + field, part, field) for field in fields.split()]
+
+
+#: Where a column comes from: its name, the part of the record ("" for the record), the field.
+_COLUMNS = (
+    *_of("", "key configuration status error fmbench_version started"),
+    *_of("", "model augmentation optimizer scheduler device"),
+    ("data", "data", "name"),
+    ("data_sha256", "data", "sha256"),
+    ("split", "split", "name"),
+    *_of("split", "train validation test hash", prefix="split_"),
+    *_of("", "parameters flops batch_size epochs best_test_epoch peak_memory"),
+    *_of("", "seed learning_rate images_per_second runs_at_once"),
+    *_of("", "train_accuracy validation_accuracy test_accuracy best_test_accuracy"),
+    *_of("", "train_loss validation_loss test_loss"),
+    *_of("seconds", "train evaluate total", prefix="seconds_"),
+    ("device_type", "fingerprint", "device"),
+    *_of("fingerprint", "python torch processor precision memory_format threads"),
+    ("threads_asked", "config", "threads"),
+    *_of("fingerprint", "deterministic cuda_graphs"),
+    ("experiment", "", "experiment"),
+    *_of("reference", "accuracy parameters seconds", prefix="published_"),
+    *_of("reference", "device protocol source approximate", prefix="published_"),
+    *_of("", "config_dir trust source"),
+    *_of("git", "commit dirty", prefix="git_"),
+)
+
+_PARTS = {part for _, part, _ in _COLUMNS if part}
+_DTYPES = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
+
+
+def _dtype(part: str, name: str) -> str:
+    if part == "config":  # the threads
+        return "Int64"
+    return _DTYPES[_type(_type(Record, part) if part else Record, name)]
+
+
+def _type(of: type, name: str) -> Any:
+    """The type of a field where it is not None."""
+    hint = get_type_hints(of)[name]
+    return next((one for one in get_args(hint) if one is not NoneType), hint)
+
+
+#: The columns of the table, and their types.
+DTYPES = {
+    **{column: _dtype(part, name) for column, part, name in _COLUMNS},
+    **dict.fromkeys(("overrides", "deviations", "config_dirs"), "object"),
+    **dict.fromkeys(("config", "folder"), "str"),
+}
+
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 log = logger(__name__)
 
@@ -113,7 +170,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     Raises:
         ConfigError: A folder does not exist.
     """
-    rows: list[tuple[Any, ...]] = []
+    rows: list[list[Any]] = []
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
@@ -124,12 +181,12 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             progress(number, len(paths))
         folder, name = os.path.split(path)
         try:
-            text = _read(path, name, left)
+            content = _read(path, name, left)
             if name == SEARCH_NAME:
-                searches[_printable(folder)] = _parse_search(text)
+                searches[_printable(folder)] = Search.from_json(content)
                 continue
-            row = [known.setdefault(x, x) if type(x) is str else x for x in _parse(text)]
-            rows.append((*row, _printable(folder)))
+            row = _row(Record.from_json(content), _printable(folder))
+            rows.append([known.setdefault(x, x) if type(x) is str else x for x in row])
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
@@ -164,9 +221,13 @@ def counted_history(folder: str | Path) -> tuple[list[dict[str, float]], int]:
             values = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if type(values) is dict and COUNT.holds(values.get("epoch")):
+        if type(values) is dict and _is_count(values.get("epoch")):
             epochs.append({name: x for name, x in values.items() if _is_finite(x)})
     return epochs, len(lines)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 2**53
 
 
 def _is_finite(value: Any) -> bool:
@@ -174,100 +235,62 @@ def _is_finite(value: Any) -> bool:
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:
-    seen: set[str] = set()
-    inodes: set[tuple[int, int]] = set()
+    """Every result.json and search.json below some folders, each file once whatever its names."""
+
+    def unlisted(error: OSError) -> None:
+        problems.append(Problem(Path(error.filename), f"cannot be listed: {error.strerror}"))
+
+    seen: set[tuple[int, int]] = set()
     for folder in map(typed_path, map(str, folders)):
         top = str(folder)
         if not os.path.isdir(top):  # noqa: PTH112 - Path.is_dir raises on too long a name
             quotes = '; conditions stand in quotes: --filter "A=1 B=2"' if "=" in top else ""
             raise ConfigError(f"{folder} is not a folder: give one that holds runs{quotes}")
-        # Links are not followed on the way down, so only the top and linked files need resolving.
-        # By os.path.realpath: Path.resolve raises on a link that leads to itself.
-        resolved_top = os.path.realpath(top)
-        for entry in _entries(top, problems):
+        for entry in entries_below(top, unlisted, without=".hydra"):
+            if entry.name not in MAX_TOTAL:
+                continue
             try:
-                if entry.is_symlink():
-                    resolved = os.path.realpath(entry.path)
-                else:
-                    resolved = resolved_top + entry.path[len(top) :]
-                if resolved in seen:
-                    continue
-                seen.add(resolved)
                 status = entry.stat()
-                if status.st_nlink > 1:  # a file of a megabyte can have 100,000 names
-                    if (status.st_dev, status.st_ino) in inodes:
-                        continue
-                    inodes.add((status.st_dev, status.st_ino))
             except OSError as error:
                 problems.append(Problem(Path(entry.path), f"cannot be read: {error.strerror}"))
-            else:
+                continue
+            file = status.st_dev, status.st_ino
+            if file not in seen:
+                seen.add(file)
                 yield entry.path
 
 
-def _entries(top: str, problems: list[Problem]) -> Iterator["os.DirEntry[str]"]:
-    """Whatever is called result.json or search.json at or below a folder, without recursion."""
-    waiting = [top]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name in (RESULT_NAME, SEARCH_NAME):
-                        yield entry
-                    elif entry.name != ".hydra" and entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-        except OSError as error:
-            problems.append(Problem(Path(folder), f"cannot be listed: {error.strerror}"))
-
-
-def _read(path: str, name: str, left: dict[str, int]) -> str:
-    """The text of a file, and its size taken from what is left for files of its name."""
+def _read(path: str, name: str, left: dict[str, int]) -> bytes:
+    """The content of a file, and its size taken from what is left for files of its name."""
     try:
         content = read_regular(path, MAX_BYTES[name])
-        text = content.decode("utf-8")
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UnreadableError("not UTF-8 text") from None
     left[name] -= len(content)
     if left[name] < 0:
         raise UnreadableError(f"not read: all before it have {MAX_TOTAL[name]:,} bytes")
-    if not text.strip("\0 \t\r\n"):
-        raise UnreadableError("empty")
-    return text
+    return content
 
 
-def _parse_search(text: str) -> Search:
-    try:
-        return Search.from_json(text)
-    except ValueError as error:
-        raise UnreadableError(str(error)) from None
+def _row(run: Record, folder: str) -> Iterator[Any]:
+    """The values of the columns, in their order; what the record does not know is None."""
+    parts: dict[str, Any] = {part: getattr(run, part) or {} for part in _PARTS}
+    if not _is_count(run.config.get("threads")):
+        parts["config"] = {}
+    if run.error is not None and len(run.error) > _LONGEST_ERROR:
+        run.error = f"{run.error[:_LONGEST_ERROR]}..."
+    for _, part, name in _COLUMNS:
+        yield parts[part].get(name) if part else getattr(run, name)
+    yield from (tuple(run.overrides), tuple(run.deviations), tuple(run.config_dirs))
+    yield from (_compact(run.config), folder)
 
 
-def _parse(text: str) -> tuple[Any, ...]:
-    try:
-        record = json.loads(text)
-        # Half of a surrogate pair is fine in JSON but can be written to no file.
-        if "\\u" in text:
-            compact(record).encode("utf-8")
-        return to_row(record)
-    except json.JSONDecodeError as error:
-        raise UnreadableError(
-            f"half-written or not JSON (line {error.lineno}, column {error.colno})"
-        ) from None
-    except UnicodeEncodeError:
-        raise UnreadableError("holds text that is not valid Unicode") from None
-    except (ValueError, RecursionError):  # a number of 5,000 digits, 100,000 nested brackets
-        raise UnreadableError("holds a value that is too long or too deep") from None
-
-
-def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    dtypes = DTYPES | {"folder": "str"}
-    values = zip(*rows, strict=True) if rows else [()] * len(dtypes)
+def _frame(rows: list[list[Any]]) -> pd.DataFrame:
+    values = zip(*rows, strict=True) if rows else [()] * len(DTYPES)
     frame = pd.DataFrame(
         {
             column: pd.Series(list(column_values), dtype=dtype)
-            for (column, dtype), column_values in zip(dtypes.items(), values, strict=True)
+            for (column, dtype), column_values in zip(DTYPES.items(), values, strict=True)
         }
     )
     started = pd.to_datetime(frame["started"], format="ISO8601", utc=True, errors="coerce")

@@ -1,18 +1,31 @@
 """What a run says about itself, and the names of the files of a run folder."""
 
-import dataclasses
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
+from msgspec.json import Decoder
 
 from fmbench._version import __version__
 from fmbench.config import schema
-from fmbench.config.schema import renamed
-from fmbench.records.identity import keys, keys_of
+from fmbench.records.identity import keys
+from fmbench.records.validation import (
+    Amount,
+    Count,
+    Number,
+    Seed,
+    Share,
+    Text,
+    UnreadableError,
+    check_depth,
+    decode,
+    one_of,
+)
 
 #: Of records. Schema 1 had other keys: they hashed where the code of fmbench was.
 SCHEMA, OLDEST = 2, 1
@@ -36,122 +49,194 @@ DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pr
 #: search has given them up, what nobody needs.
 FINAL = (COMPLETED, DIVERGED, PRUNED)
 
+STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
+
+#: Of a list of texts, such as the overrides of a run: how many, and their characters together.
+Texts = Annotated[list[str], Meta(max_length=1_000)]
+MOST_CHARACTERS = 100_000
+
 #: An override of a key of a run: its sign, its first key, the others.
 _OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
+
+
+class Data(TypedDict):
+    """The data set; no hash as long as its images were not read."""
+
+    name: Text
+    sha256: Text | None
+
+
+class Split(TypedDict):
+    """Images of each part, and a hash of their indices; none as long as they were not read."""
+
+    name: Text
+    train: Count
+    validation: Count
+    test: Count
+    hash: Text | None
+
+
+class Seconds(TypedDict):
+    """Training and evaluation of the epochs that ended; all since the images were in memory."""
+
+    train: Amount
+    evaluate: Amount
+    total: Amount
+
+
+class Fingerprint(TypedDict, total=False):
+    """What may change the bits or the speed of a run; empty until its device is chosen."""
+
+    fmbench: Text | None
+    python: Text | None
+    torch: Text | None
+    torchvision: Text | None
+    numpy: Text | None
+    system: Text | None
+    device: Text | None
+    processor: Text | None
+    gpu: Text | None
+    threads: Count | None
+    precision: Text | None
+    memory_format: Text | None
+    deterministic: bool | None
+    cuda_graphs: bool | None
+
+
+class Reference(TypedDict, total=False):
+    """Published figures of an experiment; see `fmbench.config.published`."""
+
+    accuracy: Share | None
+    parameters: Count | None
+    seconds: Amount | None
+    approximate: bool | None
+    device: Text | None
+    protocol: Text | None
+    source: Text | None
+
+
+class Git(TypedDict):
+    """The checkout that fmbench ran from."""
+
+    commit: Text
+    dirty: bool
 
 
 @dataclass
 class Record:
     """`result.json`, schema 2. Accuracies are 0 to 1, times in seconds, sizes in bytes.
 
-    What was not reached when a run ended early is None.
+    What was not reached when a run ended early is None. The bounds hold for what `from_json` reads.
     """
 
-    key: str  # hash of all that decides the result
-    configuration: str  # the same without the seed: runs that differ in it alone share a table row
+    key: Text  # hash of all that decides the result
+    configuration: Text  # the same without the seed: runs that differ in it alone share a table row
     config: dict[str, Any]
-    choices: dict[str, str]  # the option taken from each group
-    overrides: list[str]  # those that make this run again, anywhere
-    model: str
-    augmentation: str
-    optimizer: str
-    scheduler: str
-    data: dict[str, Any]  # name, sha256 of the images and labels
-    split: dict[str, Any]  # name, image counts train/validation/test, hash of the indices
-    batch_size: int
-    learning_rate: float | None
-    epochs: int
-    seed: int
-    started: str  # UTC, ISO 8601
-    experiment: str | None = None  # the published row that the run was started from
-    reference: dict[str, Any] | None = None  # its published figures
-    deviations: list[str] = field(default_factory=list)  # what this run does otherwise
-    config_dirs: list[str] = field(default_factory=list)  # the user's folders of options
-    trust: str | None = None  # packages that FMBENCH_TRUST named, where the run needs them
-    status: str = RUNNING
+    choices: dict[str, Text]  # the option taken from each group
+    overrides: Texts  # those that make this run again, anywhere
+    model: Text
+    augmentation: Text
+    optimizer: Text
+    scheduler: Text
+    data: Data
+    split: Split
+    batch_size: Count
+    learning_rate: Amount | None
+    epochs: Count
+    seed: Seed
+    started: Text  # UTC, ISO 8601
+    experiment: Text | None = None  # the published row that the run was started from
+    reference: Reference | None = None  # its published figures
+    deviations: Texts = field(default_factory=list)  # what this run does otherwise
+    config_dirs: Texts = field(default_factory=list)  # the user's folders of options
+    trust: Text | None = None  # packages that FMBENCH_TRUST named, where the run needs them
+    status: Annotated[str, one_of(*STATUSES)] = RUNNING
     error: str | None = None
     # Hash of the user's own code that the model, the optimizer and the schedule are made of; None
     # where there is none, and in records that are older than the field.
-    source: str | None = None
+    source: Text | None = None
     # Names of such code whose source was not found: `source` is then of this run alone.
-    unsourced: list[str] = field(default_factory=list)
-    parameters: int | None = None
-    flops: int | None = None  # forward pass, per image; a multiply-add counts as two
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None  # after the last epoch
-    best_test_accuracy: float | None = None  # optimistic: chosen on the test set
-    best_test_epoch: int | None = None  # counted from 0
-    # Training and evaluation of the epochs that ended; total from the moment the images are in
-    # memory to the end.
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "total": 0.0}
-    )
-    images_per_second: float | None = None  # training images over the training clock
-    peak_memory: int | None = None
-    runs_at_once: int | None = None  # of its sweep on this machine; None where that is not known
-    device: str | None = None
-    fingerprint: dict[str, Any] = field(default_factory=dict)
+    unsourced: Texts = field(default_factory=list)
+    parameters: Count | None = None
+    flops: Count | None = None  # forward pass, per image; a multiply-add counts as two
+    train_loss: Number | None = None
+    train_accuracy: Share | None = None
+    validation_loss: Number | None = None
+    validation_accuracy: Share | None = None
+    test_loss: Number | None = None
+    test_accuracy: Share | None = None  # after the last epoch
+    best_test_accuracy: Share | None = None  # optimistic: chosen on the test set
+    best_test_epoch: Count | None = None  # counted from 0
+    seconds: Seconds = field(default_factory=lambda: Seconds(train=0.0, evaluate=0.0, total=0.0))
+    images_per_second: Amount | None = None  # training images over the training clock
+    peak_memory: Count | None = None
+    runs_at_once: Count | None = None  # of its sweep on this machine; None where it is not known
+    device: Text | None = None
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
     # Whether the last batch of an epoch, one image, is joined to the one before it, because the
     # model cannot be trained on one image (batch norm).
     joins_last_batch: bool = False
-    # One for each time that the run was interrupted and went on: when, where, and what of the
+    # One for each time that the run was interrupted and resumed: when, where, and what of the
     # fingerprint, or the git commit, was another then.
     restarts: list[dict[str, Any]] = field(default_factory=list)
-    # Of a look at the test set that came later, elsewhere or by other code than the training: when,
-    # on which device, how long it took, and what of the fingerprint was another then.
+    # Of an evaluation on the test set that came later, elsewhere or by other code than the
+    # training: when, on which device, how long it took, what of the fingerprint was another then.
     evaluated: dict[str, Any] | None = None
-    git: dict[str, Any] | None = None  # commit and dirty flag, when run from a checkout
+    git: Git | None = None  # when run from a checkout
     schema: int = SCHEMA
-    fmbench_version: str = __version__
+    fmbench_version: Text = __version__
+    # Only of records older than `config_dirs`, and never written: whether there were such folders.
+    config_dir: bool | None = None
 
     def to_json(self) -> str:
         """The text of `result.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        values = asdict(self)
+        del values["config_dir"]
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Record":
+    def from_json(cls, text: bytes | str) -> "Record":
         """A record as `to_json` gave it; one of schema 1 has the keys of this schema then.
 
         Raises:
-            ValueError: it is none, or one of another schema, or a field is of another type.
+            UnreadableError: it is none, or of another schema, or a value is out of its bounds.
         """
-        try:
-            values = json.loads(text)
-            json.dumps(values, allow_nan=False)  # as it will be written again
-        except RecursionError:
-            raise ValueError("holds a value that is too deep") from None
-        schema = values.get("schema") if isinstance(values, dict) else None
-        if type(schema) is not int or not OLDEST <= schema <= SCHEMA:
-            raise ValueError(f"no record of schema {OLDEST} to {SCHEMA}")
-        if schema < SCHEMA:
-            key, configuration = keys_of(values)
-            values |= {"schema": SCHEMA, "key": key, "configuration": configuration}
-        if isinstance(values.get("config"), dict):
-            values["config"] = renamed(values["config"])
-        types = {field.name: field.type for field in dataclasses.fields(cls)}
-        kept = {name: value for name, value in values.items() if name in types}
-        for name, value in kept.items():
-            if not _is(value, types[name]):
-                raise ValueError(f"{name} is of a wrong type")
-        for name, keys_ in _PARTS.items():
-            if missing := keys_ - set(kept.get(name, keys_)):
-                raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
-        counts = kept.get("split", {"train": 0, "validation": 0, "test": 0})
-        if not all(_is(counts[name], int) for name in ("train", "validation", "test")):
-            raise ValueError("split has a count that is none")
-        try:
-            return cls(**kept)
-        except TypeError as error:
-            raise ValueError("lacks some of a record's fields") from error
+        record = decode(_DECODER, text, oldest=OLDEST, newest=SCHEMA)
+        check_depth("config", record.config)
+        check_depth("restarts", record.restarts)
+        check_depth("evaluated", record.evaluated)
+        for name in ("overrides", "deviations", "config_dirs"):
+            if sum(map(len, getattr(record, name))) > MOST_CHARACTERS:
+                raise UnreadableError(f"{name}: more than {MOST_CHARACTERS:,} characters")
+        required = ["parameters", "train_accuracy"] if record.status == COMPLETED else []
+        # Of the trials of a search only the best is evaluated on the test set, once; and a run may
+        # be told not to.
+        record.config = schema.renamed(record.config)
+        evaluated = record.config["evaluation"].get("test") != "never"
+        if required and evaluated and record.validation_accuracy is None:
+            required.append("test_accuracy")
+        if lacking := [name for name in required if getattr(record, name) is None]:
+            raise UnreadableError(f"completed, and lacks {', '.join(lacking)}")
+        if record.schema < SCHEMA:
+            # Where it does not hold what the keys are made of, it keeps its own.
+            with contextlib.suppress(
+                AttributeError, KeyError, RecursionError, TypeError, ValueError
+            ):
+                record.set_keys()
+            record.schema = SCHEMA
+        return record
 
     def set_keys(self) -> None:
-        """Work out the keys anew, by the images, the split and the code that are noted."""
+        """Work out the keys anew, by the images, the split and the code that are noted.
+
+        As long as the images were not read, the names of data and split stand for them.
+        """
+        data = self.config["data"]
         self.key, self.configuration = keys(
-            self.config, self.data["sha256"], self.split["hash"], self.source
+            self.config,
+            self.data["sha256"] or data["name"],
+            self.split["hash"] or json.dumps(data["split"]),
+            self.source,
         )
 
     @property
@@ -162,30 +247,7 @@ class Record:
         return self.test_accuracy
 
 
-#: What is in some of its fields, whatever became of the run.
-_PARTS = {
-    "data": {"name", "sha256"},
-    "split": {"name", "train", "validation", "test", "hash"},
-    "seconds": {"train", "evaluate", "total"},
-}
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a field's type; numbers are such as others can count with."""
-    if isinstance(kind, UnionType):
-        return any(_is(value, one) for one in get_args(kind))
-    if kind is Any:
-        return True
-    of = get_origin(kind)
-    if of is dict:
-        return type(value) is dict and all(_is(x, get_args(kind)[1]) for x in value.values())
-    if of is list:
-        return type(value) is list and all(_is(x, get_args(kind)[0]) for x in value)
-    if kind in (int, float):
-        # A learning rate may be 1e30; what has more than 64 bits is no count.
-        most = 2**64 if type(value) is int else 1e300
-        return type(value) in {int, kind} and abs(value) < most
-    return type(value) is kind
+_DECODER = Decoder(Record)
 
 
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:

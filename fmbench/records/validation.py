@@ -1,247 +1,94 @@
-"""What a record must hold to become a row of the results table.
+"""What the files of a run may hold: bounds of values, and JSON read into types with such bounds.
 
-A record is checked here, once, so that whatever reads the table afterwards may trust types, ranges
-and depth, whoever wrote the file.
+The bounds stand beside the fields, in `record` and `trials`. A file is checked here, once, so that
+whatever uses it afterwards may trust types, ranges and depth, whoever wrote it.
 """
 
-import json
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import re
+from typing import Annotated, Any, TypeVar
 
-from fmbench.config.schema import renamed
-from fmbench.core.errors import without_password
-from fmbench.records.identity import keys_of
-from fmbench.records.record import (
-    COMPLETED,
-    DIVERGED,
-    FAILED,
-    INTERRUPTED,
-    OLDEST,
-    PRUNED,
-    RUNNING,
-    SCHEMA,
-)
+import msgspec
+from msgspec import Meta
 
-STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
+#: A name: a longer one would fill the screen and every page.
+Text = Annotated[str, Meta(max_length=1_000)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Number = Annotated[float, Meta(gt=-1e300, lt=1e300)]
+Amount = Annotated[float, Meta(ge=0, lt=1e300)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 # A composed config is four deep. What is nested much deeper was made to exhaust the stack of
 # whoever walks through it.
 MAX_DEPTH = 50
 
-
-# Characters of a name: a longer one is cut, or it would fill the screen and every page. Why a run
-# failed may quote its config.
-LONGEST, LONGEST_ERROR = 1_000, 10_000
-
-# Of a list of texts, such as the overrides of a run: how many, and their characters together.
-MOST_TEXTS, MOST_CHARACTERS = 1_000, 100_000
+_T = TypeVar("_T")
 
 
-class Kind(NamedTuple):
-    """What a field may hold."""
-
-    dtype: str
-    holds: Callable[[Any], bool]
-    meaning: str
+class UnreadableError(ValueError):
+    """A file is not what its name says: one line with the field and what is allowed there."""
 
 
-# `type(x) is int` on purpose: True is an int to Python, and a record of 10^400 is not a number.
-TEXT = Kind("str", lambda x: type(x) is str, "a text")
-FLAG = Kind("boolean", lambda x: type(x) is bool, "true or false")
-COUNT = Kind("Int64", lambda x: type(x) is int and 0 <= x <= 2**53, "a whole number from 0 to 2^53")
-SEED = Kind("Int64", lambda x: type(x) is int and -(2**63) <= x < 2**63, "a 64-bit whole number")
-SHARE = Kind("float64", lambda x: type(x) in (float, int) and 0 <= x <= 1, "a number from 0 to 1")
-AMOUNT = Kind(
-    "float64", lambda x: type(x) in (float, int) and 0 <= x < 1e300, "a finite number of at least 0"
-)
-# The loss of a run that diverged is rightly not a number.
-LOSS = Kind(
-    "float64", lambda x: type(x) is float or (type(x) is int and abs(x) <= 2**53), "a number"
-)
+class _Version(msgspec.Struct):
+    schema: int
 
 
-class Field(NamedTuple):
-    """A column of the table and where a record keeps it."""
+_VERSION = msgspec.json.Decoder(_Version)
 
-    column: str
-    part: str  # the object inside the record; "" for the record itself
-    name: str
-    kind: Kind
+#: Where msgspec found a mistake, at the end of its message.
+_PLACE = re.compile(r"(.*) - at (?:`key` in )?`\$\.?(.*)`", re.DOTALL)
 
 
-def _fields(part: str, kind: Kind, names: str, prefix: str = "") -> list[Field]:
-    return [Field(prefix + name, part, name, kind) for name in names.split()]
+def one_of(*texts: str) -> Meta:
+    """The bound of a text that is one of some words."""
+    return Meta(pattern=rf"\A({'|'.join(texts)})\Z")
 
 
-FIELDS = (
-    *_fields("", TEXT, "key configuration status error fmbench_version started"),
-    *_fields("", TEXT, "model augmentation optimizer scheduler device"),
-    Field("data", "data", "name", TEXT),
-    Field("data_sha256", "data", "sha256", TEXT),
-    Field("split", "split", "name", TEXT),
-    *_fields("split", COUNT, "train validation test", prefix="split_"),
-    Field("split_hash", "split", "hash", TEXT),
-    *_fields("", COUNT, "parameters flops batch_size epochs best_test_epoch peak_memory"),
-    Field("seed", "", "seed", SEED),
-    *_fields("", AMOUNT, "learning_rate images_per_second"),
-    Field("runs_at_once", "", "runs_at_once", COUNT),
-    *_fields("", SHARE, "train_accuracy validation_accuracy test_accuracy best_test_accuracy"),
-    *_fields("", LOSS, "train_loss validation_loss test_loss"),
-    *_fields("seconds", AMOUNT, "train evaluate total", prefix="seconds_"),
-    Field("device_type", "fingerprint", "device", TEXT),
-    *_fields("fingerprint", TEXT, "python torch processor precision memory_format"),
-    *_fields("fingerprint", COUNT, "threads"),
-    Field("threads_asked", "config", "threads", COUNT),
-    *_fields("fingerprint", FLAG, "deterministic cuda_graphs"),
-    Field("experiment", "", "experiment", TEXT),
-    *_fields("reference", SHARE, "accuracy", prefix="published_"),
-    *_fields("reference", COUNT, "parameters", prefix="published_"),
-    *_fields("reference", AMOUNT, "seconds", prefix="published_"),
-    *_fields("reference", TEXT, "device protocol source", prefix="published_"),
-    *_fields("reference", FLAG, "approximate", prefix="published_"),
-    Field("config_dir", "", "config_dir", FLAG),  # of older records: there were folders
-    Field("trust", "", "trust", TEXT),
-    Field("source", "", "source", TEXT),
-    Field("git_commit", "git", "commit", TEXT),
-    Field("git_dirty", "git", "dirty", FLAG),
-)
-PARTS = tuple(dict.fromkeys(field.part for field in FIELDS if field.part))
-
-#: The columns that `to_row` gives, in its order, and their types.
-DTYPES = {field.column: field.kind.dtype for field in FIELDS} | {
-    "overrides": "object",
-    "deviations": "object",
-    "config_dirs": "object",
-    "config": "str",
-}
-
-ALWAYS = ("key", "configuration", "status")
-WHEN_COMPLETED = ("model", "data", "test_accuracy")
-
-compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-class UnreadableError(Exception):
-    """Why a record does not become a row."""
-
-
-def to_row(record: Any) -> tuple[Any, ...]:
-    """Check a record and flatten it.
+def decode(
+    decoder: msgspec.json.Decoder[_T], content: bytes | str, *, oldest: int, newest: int
+) -> _T:
+    """What a JSON file holds.
 
     Args:
-        record: Whatever a result.json held.
-
-    Returns:
-        The values of the columns in `DTYPES`; what the record does not know is None.
-
-    Raises:
-        UnreadableError: It is no record of this schema, or a value is of the wrong kind.
-    """
-    if type(record) is not dict:
-        raise UnreadableError("not a record: its JSON is not an object")
-    check_schema(record.get("schema"), SCHEMA, OLDEST)
-    parts = {"": record}
-    for part in (*PARTS, "choices", "config"):
-        inner = record.get(part)
-        if inner is not None and type(inner) is not dict:
-            raise UnreadableError(f"{part} is {brief(inner)}, not an object")
-        parts[part] = inner or {}
-    texts = [_texts(record, name) for name in ("overrides", "deviations", "config_dirs")]
-    _check_depth(parts["config"])
-    config = renamed(parts["config"])
-    evaluated = config["evaluation"].get("test") != "never"
-    if record["schema"] < SCHEMA:
-        key, configuration = keys_of(record)
-        parts[""] = record | {"key": key, "configuration": configuration}
-
-    row: dict[str, Any] = {}
-    for column, part, name, kind in FIELDS:
-        value = parts[part].get(name)
-        if value is not None and not kind.holds(value):
-            where = f"{part}.{name}" if part else name
-            raise UnreadableError(f"{where} is {brief(value)}, not {kind.meaning}")
-        if kind is TEXT and value is not None and len(value) > LONGEST:
-            value = _cut(value, column)
-        row[column] = value
-    if row["data"] is None and type(parts["choices"].get("data")) is str:
-        row["data"] = parts["choices"]["data"]  # the run ended before it saw its data
-    _check_required(row, evaluated=evaluated)
-    return (*row.values(), *texts, compact(config))
-
-
-def _cut(text: str, column: str) -> str:
-    most = LONGEST_ERROR if column == "error" else LONGEST
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _texts(record: dict[str, Any], name: str) -> tuple[str, ...]:
-    texts = record.get(name) or []
-    if type(texts) is not list or not all(type(item) is str for item in texts):
-        raise UnreadableError(f"{name} is not a list of texts")
-    if len(texts) > MOST_TEXTS or sum(map(len, texts)) > MOST_CHARACTERS:
-        raise UnreadableError(
-            f"{name} has more than {MOST_TEXTS:,} texts, or {MOST_CHARACTERS:,} characters"
-        )
-    return tuple(texts)
-
-
-def check_schema(schema: Any, known: int, oldest: int | None = None) -> None:
-    """Refuse a file of another schema.
-
-    Args:
-        schema: What the file says.
-        known: The newest that is read here.
-        oldest: The oldest; by default the newest alone.
+        decoder: of the type that it must have.
+        content: of the file.
+        oldest: schema that is read.
+        newest: schema that is read.
 
     Raises:
-        UnreadableError: It is another one.
+        UnreadableError: it is not JSON, of another schema, or a value is out of its bounds.
     """
-    if type(schema) is int and schema > known:
-        raise UnreadableError(
-            f"schema {brief(schema)} is newer than this fmbench reads ({known}): upgrade fmbench"
-        )
-    oldest = known if oldest is None else oldest
-    if type(schema) is not int or schema < oldest:
-        read = f"{oldest} to {known}" if oldest < known else str(known)
-        raise UnreadableError(f"schema is {brief(schema)}, not {read}")
+    try:
+        schema = _VERSION.decode(content).schema
+        if schema > newest:
+            raise UnreadableError(f"schema is newer than this fmbench reads ({newest}): upgrade it")
+        if schema < oldest:
+            raise UnreadableError(f"schema is older than this fmbench reads ({oldest})")
+        return decoder.decode(content)
+    except msgspec.ValidationError as error:
+        said = str(error).replace("Object missing required field", "lacks")
+        raise UnreadableError(_PLACE.sub(r"\2: \1", said)) from None
+    except msgspec.DecodeError as error:
+        raise UnreadableError(f"half-written or not JSON: {error}") from None
+    except RecursionError:
+        raise UnreadableError(f"nested deeper than {MAX_DEPTH}") from None
 
 
-def _check_depth(config: dict[str, Any]) -> None:
-    # Level by level: a recursive walk is what a deep config breaks.
-    level: list[Any] = [config]
-    for _ in range(MAX_DEPTH):
+def check_depth(name: str, value: Any) -> None:
+    """Refuse a value that is nested too deep.
+
+    Raises:
+        UnreadableError: it is.
+    """
+    # Level by level: a recursive walk is what a deep value breaks.
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) is dict or type(inner) is list
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
         ]
         if not level:
             return
-    raise UnreadableError(f"config is nested deeper than {MAX_DEPTH}")
-
-
-def _check_required(row: dict[str, Any], *, evaluated: bool) -> None:
-    required: tuple[str, ...] = ALWAYS
-    if row["status"] == COMPLETED:
-        required += WHEN_COMPLETED
-    if row["validation_accuracy"] is not None or not evaluated:
-        # A trial of a search: only the best is looked at on the test set, once. Or a run that was
-        # to take no look (`evaluation.test=never`).
-        required = tuple(name for name in required if name != "test_accuracy")
-    missing = [name for name in required if row[name] is None]
-    if missing:
-        raise UnreadableError(f"lacks {', '.join(missing)}")
-    if row["status"] not in STATUSES:
-        raise UnreadableError(f"status is {brief(row['status'])}, none of {', '.join(STATUSES)}")
-
-
-def brief(value: Any) -> str:
-    """A value of a file as an error quotes it: short, and in ASCII."""
-    if type(value) is float and not math.isfinite(value):
-        return "not finite"
-    if type(value) is int and abs(value) > 2**64:  # printing a long one takes long, or fails
-        return "a huge number"
-    text = without_password(ascii(value))
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    raise UnreadableError(f"{name}: nested deeper than {MAX_DEPTH}")

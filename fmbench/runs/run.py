@@ -171,8 +171,14 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     # Reading the images is not the run's: in a sweep only the first run does it.
     run.start = time.perf_counter()
     split, dataset = inputs.split, inputs.dataset
-    parts = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
-    record.split = {"name": split.name, **parts, "hash": split.hash}
+    train, validation, test = map(len, (split.train, split.validation, split.test))
+    record.split = {
+        "name": split.name,
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "hash": split.hash,
+    }
     record.data["sha256"] = dataset.sha256
     record.set_keys()
 
@@ -200,7 +206,7 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
         f"{record.parameters:,}",
         record.data["name"],
         split.name,
-        *(f"{count:,}" for count in parts.values()),
+        *(f"{count:,}" for count in (train, validation, test)),
         record.device,
         precision,
     )
@@ -374,7 +380,7 @@ def _keep_predictions(run: RunState, answers: Answers) -> None:
     classes, confidences = (part.numpy() for part in answers)
     labels = test.labels.cpu().numpy().astype(np.uint8)
     wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
-    run.folder.write_answers(classes, labels, wrong)
+    run.folder.write_predictions(classes, labels, wrong)
 
 
 def _keep_model(run: RunState) -> None:

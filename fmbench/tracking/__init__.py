@@ -243,6 +243,8 @@ def final(record: Record) -> dict[str, float]:
         "validation_accuracy": record.validation_accuracy,
         "parameters": record.parameters,
         "flops": record.flops,
-        **{f"{name}_seconds": value for name, value in record.seconds.items()},
+        "train_seconds": record.seconds["train"],
+        "evaluate_seconds": record.seconds["evaluate"],
+        "total_seconds": record.seconds["total"],
     }
     return {name: float(value) for name, value in values.items() if value is not None}

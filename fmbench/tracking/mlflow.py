@@ -142,10 +142,9 @@ class MLflow:
         return set(found.data.params)
 
     def _create(self, record: Record) -> set[str]:
-        git = record.git or {}
         tags = {
             "mlflow.source.name": "fmbench",
-            "mlflow.source.git.commit": git.get("commit"),
+            "mlflow.source.git.commit": record.git["commit"] if record.git else None,
             "fmbench.version": record.fmbench_version,
             _TAG: (token := secrets.token_hex(16)),
             "fmbench.status": record.status,

@@ -30,7 +30,7 @@ def some(count=200, wrong=100):
 def test_what_is_written_is_read_again(tmp_path):
     predicted, labels, confidences, images = some()
     worst = mistakes(predicted, labels, confidences, images)
-    RunFolder(tmp_path).write_answers(predicted, labels.astype(np.int64), worst)
+    RunFolder(tmp_path).write_predictions(predicted, labels.astype(np.int64), worst)
     assert np.load(tmp_path / "predictions.npy", allow_pickle=False).dtype == np.uint8
     assert np.array_equal(read_predictions(tmp_path), predicted)
     assert np.array_equal(read_labels(tmp_path), labels)
@@ -58,7 +58,7 @@ def test_equally_confident_mistakes_stay_in_their_order():
 def test_no_mistake_is_an_empty_file_that_can_be_read(tmp_path):
     predicted, labels, confidences, images = some(wrong=0)
     none = mistakes(predicted, labels, confidences, images)
-    RunFolder(tmp_path).write_answers(predicted, labels, none)
+    RunFolder(tmp_path).write_predictions(predicted, labels, none)
     assert len(read_mistakes(tmp_path)) == 0
 
 

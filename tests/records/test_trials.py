@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from searches import content, trial
+from searches import content, objective, trial
 
 from fmbench.records.trials import Objective, Search, Trial
 
@@ -16,6 +16,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=6,
 )
+
+
+GOAL = Objective("a", "maximize")
 
 
 def read(**changes: Any) -> Search:
@@ -28,7 +31,7 @@ def test_what_is_written_is_what_is_read():
         sampler="TPESampler",
         pruner="median",
         total=3,
-        objectives=(Objective("validation_accuracy"), Objective("flops", "minimize")),
+        objectives=(Objective("validation_accuracy", "maximize"), Objective("flops", "minimize")),
         trials=(
             Trial(0, "complete", {"a": 1, "b": None, "c": "x", "d": True, "e": 0.5}, (0.9, 7.0)),
             Trial(2, "pruned", {}, None, {0: 0.5, 1: None}, "/elsewhere/2", 3.5),
@@ -56,52 +59,59 @@ def test_the_file_says_what_the_schema_says():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"schema": 2}, "schema 2 is newer than this fmbench reads (1)"),
-        ({"schema": True}, "schema is True, not 1"),
-        ({"study": 3}, "study is 3, not a text"),
-        ({"sampler": None}, "sampler is None"),
-        ({"pruner": []}, "pruner is []"),
-        ({"total": -1}, "total is -1, not a whole number"),
-        ({"total": 2.0}, "total is 2.0"),
-        ({"objectives": []}, "objectives are not 1 to 3 different ones"),
-        ({"objectives": [{"name": "a", "direction": "maximize"}] * 2}, "1 to 3 different ones"),
-        ({"objectives": [{"name": "a", "direction": "up"}]}, "objectives[0].direction is 'up'"),
-        ({"objectives": [{"name": "a"}]}, "lacks objectives[0].direction"),
-        ({"objectives": ["a"]}, "objectives[0] is 'a', not an object"),
-        ({"trials": {}}, "trials is {}, not a list"),
-        ({"trials": [3]}, "trials[0] is 3, not an object"),
-        ({"trials": [trial(0), trial(0)]}, "two trials have one number"),
-        ({"trials": [trial(-1)]}, "trials[0].number is -1"),
-        ({"trials": [trial(True)]}, "trials[0].number is True"),
-        ({"trials": [trial(0, state="done")]}, "trials[0].state is 'done', none of complete"),
-        ({"trials": [trial(0, values=None)]}, "trials[0] is complete and has no values"),
-        ({"trials": [trial(0, values=[0.5, 0.5])]}, "trials[0].values is [0.5, 0.5], not 1"),
-        ({"trials": [trial(0, values=[float("nan")])]}, "trials[0].values is [nan]"),
-        ({"trials": [trial(0, values=["1"])]}, "trials[0].values is ['1']"),
-        ({"trials": [trial(0, values=[True])]}, "trials[0].values is [True]"),
-        ({"trials": [trial(0, values=0.5)]}, "trials[0].values is 0.5"),
-        ({"trials": [trial(0, state="failed")]}, "trials[0].values is [0.9]"),
-        ({"trials": [trial(0, state="running")]}, "trials[0].values is [0.9]"),
-        ({"trials": [trial(0, parameters=None)]}, "trials[0].parameters is None, not an object"),
-        ({"trials": [trial(0, parameters={"a": [1]})]}, "trials[0].parameters['a'] is [1]"),
-        ({"trials": [trial(0, parameters={"a": float("inf")})]}, "parameters['a'] is not finite"),
-        ({"trials": [trial(0, parameters={"a": 2**70})]}, "parameters['a'] is a huge number"),
-        ({"trials": [trial(0, reports={"x": 0.5})]}, "trials[0].reports: the epoch is 'x'"),
-        ({"trials": [trial(0, reports={"-1": 0.5})]}, "which is no whole number"),
-        ({"trials": [trial(0, reports={"٣": 0.5})]}, "which is no whole number"),
-        ({"trials": [trial(0, reports={"1": "a"})]}, "trials[0].reports[1] is 'a'"),
-        ({"trials": [trial(0, folder="../up")]}, "trials[0].folder is '../up', neither below"),
-        ({"trials": [trial(0, folder="")]}, "trials[0].folder is ''"),
-        ({"trials": [trial(0, folder="a\0b")]}, "trials[0].folder is 'a\\x00b'"),
-        ({"trials": [trial(0, seconds=-1.0)]}, "trials[0].seconds is -1.0"),
-        ({"trials": [trial(0, error=7)]}, "trials[0].error is 7, not a text"),
-        ({"importances": {"a": 1.5}}, "importances['a'] is 1.5, not a number from 0 to 1"),
-        ({"importances": [1]}, "importances is [1], not an object"),
-        ({"best": [1]}, "best is [1], not numbers of complete trials"),  # it was pruned
-        ({"best": [99]}, "best is [99]"),
-        ({"best": [False]}, "best is [False]"),
-        ({"best": [0, 0]}, "best names a trial twice"),
-        ({"study": "\ud800"}, "not valid Unicode"),
+        ({"schema": 2}, "schema is newer than this fmbench reads (1)"),
+        ({"schema": True}, "schema: Expected `int`"),
+        ({"study": 3}, "study: Expected `str`"),
+        ({"sampler": None}, "sampler: Expected `str`"),
+        ({"pruner": []}, "pruner: Expected `str`"),
+        ({"total": -1}, "total: Expected `int` >= 0"),
+        ({"total": 2.5}, "total: Expected `int`, got `float`"),
+        ({"objectives": []}, "objectives: Expected `array` of length >= 1"),
+        ({"objectives": [objective(f"{n}") for n in range(4)]}, "`array` of length <= 3"),
+        ({"objectives": [objective("a")] * 2}, "objectives: one of them is there twice"),
+        (
+            {"objectives": [objective("a", "up")]},
+            "objectives[0].direction: Expected `str` matching",
+        ),
+        ({"objectives": [{"name": "a"}]}, "objectives[0]: lacks `direction`"),
+        ({"objectives": ["a"]}, "objectives[0]: Expected `object`"),
+        ({"trials": {}}, "trials: Expected `array`"),
+        ({"trials": [3]}, "trials[0]: Expected `object`"),
+        ({"trials": [trial(0), trial(0)]}, "trials: one of them is there twice"),
+        ({"trials": [trial(-1)]}, "trials[0].number: Expected `int` >= 0"),
+        ({"trials": [trial(True)]}, "trials[0].number: Expected `int`"),
+        ({"trials": [trial(0, state="done")]}, "trials[0].state: Expected `str` matching"),
+        ({"trials": [trial(0, values=None)]}, "trials[0]: values: a complete trial has them"),
+        ({"trials": [trial(0, values=[0.5, 0.5])]}, "trials: values are not one for each"),
+        ({"trials": [trial(0, values=[])]}, "trials: values are not one for each"),
+        ({"trials": [trial(0, values=[float("nan")])]}, "not JSON"),
+        ({"trials": [trial(0, values=[1e300])]}, "trials[0].values[0]: Expected `float` < 1e+300"),
+        ({"trials": [trial(0, values=["1"])]}, "trials[0].values[0]: Expected `float`"),
+        ({"trials": [trial(0, values=[True])]}, "trials[0].values[0]: Expected `float`"),
+        ({"trials": [trial(0, values=0.5)]}, "trials[0].values: Expected `array | null`"),
+        ({"trials": [trial(0, state="failed")]}, "trials[0]: values: only of a trial that is"),
+        ({"trials": [trial(0, state="running")]}, "trials[0]: values: only of a trial that is"),
+        ({"trials": [trial(0, parameters=None)]}, "trials[0].parameters: Expected `object`"),
+        ({"trials": [trial(0, parameters={"a": [1]})]}, "trials[0].parameters[...]: Expected"),
+        ({"trials": [trial(0, parameters={"a": float("inf")})]}, "not JSON"),
+        ({"trials": [trial(0, parameters={"a": 2**70})]}, "parameters[...]: Expected `int` <="),
+        ({"trials": [trial(0, parameters={"a": "x" * 1_001})]}, "Expected `str` of length <= 1000"),
+        ({"trials": [trial(0, reports={"x": 0.5})]}, "trials[0].reports: Expected `int`"),
+        ({"trials": [trial(0, reports={"-1": 0.5})]}, "trials[0].reports: Expected `int` >= 0"),
+        ({"trials": [trial(0, reports={"٣": 0.5})]}, "trials[0].reports: Expected `int`"),
+        ({"trials": [trial(0, reports={"1": "a"})]}, "trials[0].reports[...]: Expected `float"),
+        ({"trials": [trial(0, folder="../up")]}, "trials[0]: folder: neither below"),
+        ({"trials": [trial(0, folder="")]}, "trials[0].folder: Expected `str` matching"),
+        ({"trials": [trial(0, folder="a\0b")]}, "trials[0].folder: Expected `str` matching"),
+        ({"trials": [trial(0, seconds=-1.0)]}, "trials[0].seconds: Expected `float` >= 0.0"),
+        ({"trials": [trial(0, error=7)]}, "trials[0].error: Expected `str | null`"),
+        ({"importances": {"a": 1.5}}, "importances[...]: Expected `float` <= 1.0"),
+        ({"importances": [1]}, "importances: Expected `object | null`"),
+        ({"best": [1]}, "best: not numbers of complete trials"),  # it was pruned
+        ({"best": [99]}, "best: not numbers of complete trials"),
+        ({"best": [False]}, "best[0]: Expected `int`"),
+        ({"best": [0, 0]}, "best: one of them is there twice"),
+        ({"study": "\ud800"}, "not JSON"),
     ],
 )
 def test_what_is_malformed_is_refused(changes, reason):
@@ -110,37 +120,37 @@ def test_what_is_malformed_is_refused(changes, reason):
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("key", list(content()))
+@pytest.mark.parametrize("key", sorted(content().keys() - {"importances", "best"}))
 def test_what_is_missing_is_named(key):
     there = content()
     del there[key]
-    with pytest.raises(ValueError, match="schema is None" if key == "schema" else f"lacks {key}"):
+    with pytest.raises(ValueError, match=f"^lacks `{key}`$"):
         Search.from_json(json.dumps(there))
 
 
-@pytest.mark.parametrize("key", list(trial(0)))
+@pytest.mark.parametrize("key", ["number", "state", "parameters"])
 def test_what_is_missing_in_a_trial_is_named(key):
     there = trial(0)
     del there[key]
-    with pytest.raises(ValueError, match=rf"lacks trials\[0\]\.{key}$"):
+    with pytest.raises(ValueError, match=rf"^trials\[0\]: lacks `{key}`$"):
         read(trials=[there], best=[])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"a": ' + "9" * 5_000])
 def test_what_is_no_json_object_is_refused(text):
-    with pytest.raises(ValueError, match=r"not JSON|not a search|too long or too deep"):
+    with pytest.raises(ValueError, match=r"not JSON|Expected `object`|out of range"):
         Search.from_json(text)
 
 
 def test_what_would_be_refused_is_not_written():
-    search = Search("s", "r", "p", 1, (Objective("a"),), (Trial(0, "complete", {}, (1.0,)),))
+    search = Search("s", "r", "p", 1, (GOAL,), (Trial(0, "complete", {}, (1.0,)),))
     assert Search.from_json(search.to_json()) == search
     for wrong in (float("nan"), float("inf")):
         bad = Trial(0, "complete", {}, (wrong,))
         with pytest.raises(ValueError, match=r"not JSON compliant|nan|inf"):
-            Search("s", "r", "p", 1, (Objective("a"),), (bad,)).to_json()
-    with pytest.raises(ValueError, match="best is"):
-        Search("s", "r", "p", 1, (Objective("a"),), (), best=(3,)).to_json()
+            Search("s", "r", "p", 1, (GOAL,), (bad,)).to_json()
+    with pytest.raises(ValueError, match="best: not"):
+        Search("s", "r", "p", 1, (GOAL,), (), best=(3,)).to_json()
 
 
 @settings(max_examples=150, deadline=None)

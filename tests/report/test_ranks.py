@@ -133,13 +133,6 @@ def test_a_row_alone_has_no_rank_and_the_column_is_not_shown(tmp_path):
     assert "rank" in [column.heading for column in report.build([tmp_path]).sections[0].columns]
 
 
-def test_a_row_that_does_not_say_on_how_many_images_has_no_rank(tmp_path):
-    write(tmp_path / "0", split=None)
-    write(tmp_path / "1", model="b")
-    write(tmp_path / "2", model="c")
-    assert sorted(ranks(tmp_path).values(), key=str) == [1, 1, None]
-
-
 def test_rows_far_behind_are_not_tested():
     row = {"data": "x", "data_sha256": "y", "split_test": 10_000, "folders": ("nowhere",)}
     rows = [

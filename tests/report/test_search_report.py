@@ -122,7 +122,7 @@ def test_a_completed_run_needs_one_of_the_two_accuracies(tmp_path):
     write(tmp_path / "1", test_accuracy=None, validation_accuracy=0.8)
     results = read_results(tmp_path)
     assert [str(problem.path.parent.name) for problem in results.problems] == ["0"]
-    assert results.problems[0].reason == "lacks test_accuracy"
+    assert results.problems[0].reason == "completed, and lacks test_accuracy"
     assert results.frame["validation_accuracy"].tolist() == [0.8]
 
 
@@ -138,7 +138,10 @@ def test_a_broken_search_costs_itself_alone(tmp_path):
     made = build(tmp_path)
     assert made.searches == ()
     (problem,) = made.problems
-    assert (problem.path.name, problem.reason) == ("search.json", "study is 7, not a text")
+    assert (problem.path.name, problem.reason) == (
+        "search.json",
+        "study: Expected `str`, got `int`",
+    )
     assert made.exit_status == 4
     assert len(made.sections[0].rows) == 1
 
