@@ -1,22 +1,71 @@
 """What holds for the whole tree; `lint-imports` holds the layers."""
 
 import ast
+import json
 import re
 
 from commands import CHECKOUT, python
+from records import write
 
 PACKAGE = CHECKOUT / "fmbench"
 
 
-def test_records_statistics_and_reports_load_no_torch():
+#: What one process does, step by step, and what it must not have imported by then.
+STEPS = [
+    ("import fmbench", "hydra numpy omegaconf pandas torch"),
+    ("call('cli.main', '--version')", "matplotlib optuna pandas torch torchvision"),
+    ("call('cli.main', '--help')", "matplotlib optuna pandas torch torchvision"),
+    ("call('cli.main', '--cfg', 'job')", "matplotlib optuna pandas torch torchvision"),
+    ("call('preview.__main__', '--help')", "matplotlib pandas torch torchvision"),
+    ("call('predict.__main__', '--help')", "matplotlib pandas torch torchvision"),
+    ("from fmbench import report", "pandas torch"),
+    ("import fmbench.config.checks, fmbench.config.trust", "torch torchvision"),
+    ("import fmbench.data.splits, fmbench.models", "torch torchvision"),
+    ("import fmbench.records.folder, fmbench.records.reader", "torch torchvision"),
+    ("import fmbench.records.trials, fmbench.stats", "torch torchvision"),
+    ("import fmbench.report.__main__, fmbench.report.render.html", "torch torchvision"),
+    ("made = report.build([Path('runs')], Path('empty'))", "matplotlib optuna torch"),
+    ("report.print_tables(made)", "matplotlib optuna torch"),
+    ("from fmbench.report.figures import figures", "matplotlib torch"),
+    ("made = report.build([Path('with_history')])", "matplotlib torch"),
+    ("drawn = figures(made.sections, made.searches)", "matplotlib torch"),
+    ("assert next(drawn) and 'matplotlib' in sys.modules", "optuna torch"),
+    ("import fmbench.cli, fmbench.runs.run, fmbench.tracking", "mlflow tensorboard"),
+]
+
+PROCESS = """
+import importlib, json, sys
+from pathlib import Path
+
+def call(module, *arguments):
+    sys.argv = ["fmbench", *arguments]
+    try:
+        importlib.import_module("fmbench." + module).main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+
+loaded = []
+for step in json.loads(sys.argv[1]):
+    exec(step)
+    loaded.append(list({name.partition(".")[0] for name in sys.modules}))
+Path("loaded.json").write_text(json.dumps(loaded))
+"""
+
+
+def test_nothing_is_imported_before_it_is_used(tmp_path):
     """As a process has it: `lint-imports` follows the imports that stand in the code."""
-    modules = (
-        *("config.checks", "config.trust", "records.reader", "records.folder", "records.trials"),
-        *("stats", "report.__main__", "report.render.html"),
-    )
-    code = "; ".join(f"import fmbench.{name}" for name in modules)
-    code += "; import sys; print({'torch', 'torchvision'} & set(sys.modules))"
-    assert python("-c", code, cwd=CHECKOUT).stdout == "set()\n"
+    write(tmp_path / "runs")
+    write(tmp_path / "with_history")
+    lines = [json.dumps({"epoch": epoch, "train_loss": 0.5}) for epoch in range(2)]
+    (tmp_path / "with_history" / "history.jsonl").write_text("\n".join(lines), "utf-8")
+    before = {path.name for path in tmp_path.iterdir()}
+    steps = json.dumps([step for step, _ in STEPS])
+    done = python("-W", "error", "-c", PROCESS, steps, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = json.loads((tmp_path / "loaded.json").read_text("utf-8"))
+    for (step, heavy), there in zip(STEPS, loaded, strict=True):
+        assert not set(heavy.split()) & set(there), step
+    assert {path.name for path in tmp_path.iterdir()} - before == {"empty", "loaded.json"}
 
 
 def test_the_map_names_every_room():

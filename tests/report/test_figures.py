@@ -5,8 +5,6 @@ import io
 import json
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,19 +135,6 @@ def test_a_report_of_searches_alone_has_theirs(tmp_path):
     sweep(tmp_path / "c", study="third")
     named = [name for name in drawn(tmp_path) if name.startswith("search")]
     assert named == ["search", "search_3"]  # by the place of the search, whichever are drawn
-
-
-def test_nothing_is_drawn_before_it_is_asked_for(tmp_path):
-    put(tmp_path, [0.5, 0.4])
-    code = (
-        "import sys; from pathlib import Path; from fmbench import report\n"
-        "from fmbench.report.figures import figures\n"
-        f"made = report.build([Path({str(tmp_path)!r})])\n"
-        "found = figures(made.sections, made.searches)\n"
-        "print('matplotlib' in sys.modules); next(found); print('matplotlib' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True"]
 
 
 def test_searches_keep_their_places_where_there_are_too_many_figures(tmp_path, monkeypatch):

@@ -146,19 +146,6 @@ def test_an_output_that_takes_nothing_gives_status_5_and_one_line(tmp_path, outp
     assert (tmp_path / "benchmark.md").exists()
 
 
-def test_the_report_does_not_import_torch_and_help_not_even_pandas(tmp_path):
-    write(tmp_path)
-    code = (
-        "import sys, pathlib, fmbench.report\n"
-        "assert 'pandas' not in sys.modules\n"
-        f"made = fmbench.report.build([pathlib.Path({str(tmp_path)!r})], None)\n"
-        "fmbench.report.print_tables(made)\n"
-        "assert made.completed == 1\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
 def test_csv_holds_raw_numbers(tmp_path):
     write(tmp_path / "0", flops=None)
     write(tmp_path / "1", flops=None, seed=-1, seconds__train=10.1, peak_memory=512_000_001)

@@ -309,20 +309,6 @@ def test_searches_of_one_name_are_told_apart_by_their_folders(tmp_path):
         assert made.html.count(f">{title}</a>") == made.html.count(f">{title}</h2>") == 1
 
 
-def test_a_report_without_a_search_imports_no_matplotlib(tmp_path):
-    import subprocess
-    import sys
-
-    write(tmp_path)
-    code = (
-        "import sys; from pathlib import Path; from fmbench import report\n"
-        f"report.build([Path({str(tmp_path)!r})], Path({str(tmp_path)!r}))\n"
-        "print({'matplotlib', 'torch', 'optuna'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
 def test_the_command_reports_a_search(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main([str(sweep(tmp_path / "in")), "--output", str(tmp_path / "out")])

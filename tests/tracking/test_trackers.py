@@ -519,15 +519,6 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
         tracking.refuse_missing({"name": "tracker_of_mine"})
 
 
-def test_no_tracker_is_imported_unless_it_is_chosen(tmp_path):
-    script = (
-        "import sys, fmbench.cli, fmbench.runs.run, fmbench.tracking; "
-        "print({'mlflow', 'tensorboard'} & set(sys.modules))"
-    )
-    done = python("-c", script, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
-
-
 def test_options_are_those_that_there_are():
     there = {path.stem for path in (CHECKOUT / "conf" / "logger").glob("*.yaml")}
     assert there == set(LOGGERS)
