@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import augmentation, schema, sources
 from fmbench.config.published import check_reference
-from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, execution_whitelist
+from fmbench.config.targets import TARGETS
+from fmbench.config.whitelist import TRUST_VARIABLE, execution_whitelist
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
 

@@ -14,7 +14,7 @@ from fmbench.config import checks as configuration
 from fmbench.config import schema, whitelist
 from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
 from fmbench.config.schema import renamed_override
-from fmbench.config.whitelist import TARGETS
+from fmbench.config.targets import TARGETS
 from fmbench.core.errors import ConfigError
 
 
