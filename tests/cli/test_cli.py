@@ -520,6 +520,7 @@ def test_completion_knows_options_of_ones_own(command, tmp_path, monkeypatch):
     assert {"model=mynet", "model=yournet", "model=lenet"} <= set(out.split())
 
 
+@pytest.mark.slow
 def test_as_a_module_in_its_own_process(tmp_path):
     done = fmbench("-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
