@@ -170,7 +170,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     Raises:
         ConfigError: A folder does not exist.
     """
-    rows: list[list[Any]] = []
+    rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
@@ -186,7 +186,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
                 searches[_printable(folder)] = Search.from_json(content)
                 continue
             row = _row(Record.from_json(content), _printable(folder))
-            rows.append([known.setdefault(x, x) if type(x) is str else x for x in row])
+            rows.append(tuple(known.setdefault(x, x) if type(x) is str else x for x in row))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
@@ -285,7 +285,7 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
     yield from (_compact(run.config), folder)
 
 
-def _frame(rows: list[list[Any]]) -> pd.DataFrame:
+def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     values = zip(*rows, strict=True) if rows else [()] * len(DTYPES)
     frame = pd.DataFrame(
         {
