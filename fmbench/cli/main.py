@@ -25,7 +25,7 @@ import fmbench
 from fmbench.cli.callbacks import AlreadyDone, Command, command_begun, this_command
 from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
-from fmbench.config import hydra_compat, sources, whitelist
+from fmbench.config import hydra_compat, instantiation, sources
 from fmbench.config.messages import (
     RAISED_IN_A_RUN,
     as_user_error,
@@ -122,7 +122,7 @@ def _command() -> None:
     if arguments.hydra_help:  # the same for every program and config
         arguments.overrides, arguments.config_dirs = [], []
     with (
-        hydra.utils.execution_whitelist(whitelist.execution_whitelist()),
+        hydra.utils.execution_whitelist(instantiation.around_runs()),
         sources.own_folders(arguments.config_dirs),
         contextlib.ExitStack() as shown,
     ):
@@ -238,7 +238,7 @@ def run(
         with (
             hydra_alone(),
             settings_kept(),
-            hydra.utils.execution_whitelist(whitelist.execution_whitelist(), reset=True),
+            hydra.utils.execution_whitelist(instantiation.around_runs(), reset=True),
             sources.own_folders(sources.found(folders)),
         ):
             configuration.register()

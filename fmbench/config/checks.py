@@ -18,8 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import augmentation, schema, sources
 from fmbench.config.published import check_reference
-from fmbench.config.targets import TARGETS
-from fmbench.config.whitelist import TRUST_VARIABLE, execution_whitelist
+from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
 
@@ -120,7 +119,7 @@ def check(config: Mapping[str, Any]) -> None:
     for group in TARGETS:
         target = config[group]["_target_"]
         # Hydra looks at where it leads to, once more, when it is started.
-        if not any(fnmatchcase(target, pattern) for pattern in execution_whitelist(group)):
+        if not any(fnmatchcase(target, pattern) for pattern in buildable(group)):
             raise ConfigError(
                 f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
             )

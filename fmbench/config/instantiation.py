@@ -1,4 +1,4 @@
-"""Build what a config names, under the whitelist."""
+"""Build what a config names, under the whitelist; what Hydra may instantiate around the runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,54 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 
-from fmbench.config import whitelist
+from fmbench.config import hydra_compat
 from fmbench.config.overrides import misfit
+from fmbench.config.whitelist import TRUST_VARIABLE, buildable, trusted_patterns
 from fmbench.core.errors import ConfigError, UserError
+
+#: What a search may draw its values with.
+SAMPLERS = [
+    *hydra_compat.SAMPLER_FUNCTIONS,
+    *(
+        f"optuna.samplers.{name}Sampler"
+        for name in (
+            *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
+            *("Random", "TPE"),
+        )
+    ),
+    *(
+        f"optuna.samplers.nsgaii.{name}Crossover"
+        for name in ("BLXAlpha", "SBX", "SPX", "UNDX", "Uniform", "VSBX")
+    ),
+    "optuna.samplers.nsgaii.PolynomialMutation",
+]
+
+#: What Hydra may instantiate around the runs. Plugins by the name of their class: other things in
+#: their packages start programs.
+_AROUND_RUNS = [
+    "fmbench.cli.callbacks.Preflight",
+    "fmbench.cli.callbacks.RunLog",
+    "fmbench.cli.callbacks.SweepReport",
+    "fmbench.core.console.LogStream",
+    "fmbench.core.console.OneLine",
+    hydra_compat.BASIC_LAUNCHER,
+    hydra_compat.BASIC_SWEEPER,
+    "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
+    "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
+    "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",
+    "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
+    "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
+    "hydra_plugins.fmbench_sweepers.search.SearchSweeper",
+    *SAMPLERS,
+]
 
 #: What a class raises whose arguments do not fit.
 _MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
+
+
+def around_runs() -> list[str]:
+    """What Hydra may instantiate around the runs, as patterns of import paths."""
+    return [*_AROUND_RUNS, *trusted_patterns()]
 
 
 def instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:
@@ -33,9 +75,7 @@ def instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any
             **kwargs,
             _convert_="all",
             # What may be started around a run is none of its parts.
-            _execution_whitelist_=hydra.utils.execution_whitelist(
-                whitelist.execution_whitelist(group), reset=True
-            ),
+            _execution_whitelist_=hydra.utils.execution_whitelist(buildable(group), reset=True),
         )
     except (InstantiationException, *_MISFITS) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
@@ -46,5 +86,5 @@ def instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any
             raise cause from error
         text = misfit(group, config[group]) or " ".join(str(cause or error).split())
         if cause is None and "whitelist" in text:
-            text = f"{text.split('. ')[0]}; {whitelist.TRUST_VARIABLE} names packages to trust"
+            text = f"{text.split('. ')[0]}; {TRUST_VARIABLE} names packages to trust"
         raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error

@@ -24,8 +24,9 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fmbench.config.instantiation import around_runs
 from fmbench.config.schema import Config
-from fmbench.config.whitelist import TRUST_VARIABLE, execution_whitelist
+from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core.errors import ConfigError
 
 #: Parts of Hydra's config that are looked at one by one, or set by Hydra when it composes.
@@ -223,7 +224,7 @@ def _check_started(hydra: Mapping[str, Any]) -> None:
 
 
 def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
-    if not any(fnmatchcase(target, known) for known in (*execution_whitelist(), *more)):
+    if not any(fnmatchcase(target, known) for known in (*around_runs(), *more)):
         raise ConfigError(f"{key}={target}: not allowed; {TRUST_VARIABLE} names packages to trust")
 
 

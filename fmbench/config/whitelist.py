@@ -1,64 +1,67 @@
-"""What a config may have built and started: nothing else is, whoever wrote the config."""
+"""The classes and functions that a config may have built, and nothing else.
+
+Imports nothing but the standard library: reports read it too.
+"""
 
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fmbench.config import hydra_compat
-from fmbench.config.targets import TARGETS
-
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
 TRUST_VARIABLE = "FMBENCH_TRUST"
 
-#: What a search may draw its values with.
-SAMPLERS = [
-    *hydra_compat.SAMPLER_FUNCTIONS,
-    *(
-        f"optuna.samplers.{name}Sampler"
-        for name in (
-            *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
-            *("Random", "TPE"),
-        )
-    ),
-    *(
-        f"optuna.samplers.nsgaii.{name}Crossover"
-        for name in ("BLXAlpha", "SBX", "SPX", "UNDX", "Uniform", "VSBX")
-    ),
-    "optuna.samplers.nsgaii.PolynomialMutation",
-]
+_MODELS = {
+    "alexnet": "AlexNet",
+    "alexnet_light": "AlexNetLight",
+    "densenet": "DenseNet",
+    "dualpathnet": "DualPathNet",
+    "inception_light": "InceptionLight",
+    "lenet": "LeNet",
+    "lenet5": "LeNet5",
+    "preact_resnet20": "PreActResNet20",
+    "resnet18": "ResNet18",
+    "resnet_light": "ResNetLight",
+    "shakeshake": "ShakeShake",
+    "torchvision": "Torchvision",
+    "vgg_light": "VGGLight",
+    "wideresnet": "WideResNet",
+}
 
-#: What Hydra may instantiate around the runs. Plugins by the name of their class: other things in
-#: their packages start programs.
-_AROUND_RUNS = [
-    "fmbench.cli.callbacks.Preflight",
-    "fmbench.cli.callbacks.RunLog",
-    "fmbench.cli.callbacks.SweepReport",
-    "fmbench.core.console.LogStream",
-    "fmbench.core.console.OneLine",
-    hydra_compat.BASIC_LAUNCHER,
-    hydra_compat.BASIC_SWEEPER,
-    "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
-    "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
-    "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",
-    "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
-    "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
-    "hydra_plugins.fmbench_sweepers.search.SearchSweeper",
-    *SAMPLERS,
-]
+_OPTIMIZERS = (
+    *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon"),
+    *("NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
+)
+
+#: What each group of a run may have built without being trusted, by import path, and the name that
+#: a run's key has for it. The name never changes; where a module is moved, the old path stays
+#: beside the new one. By path, since a pattern would let in what else can be reached in a module.
+#: None of these opens a file or a connection.
+TARGETS: Mapping[str, Mapping[str, str]] = {
+    "model": {f"fmbench.models.{module}.{name}": f"fmbench:{name}"
+              for module, name in _MODELS.items()},
+    "optimizer": {f"torch.optim.{name}": f"torch.optim:{name}" for name in _OPTIMIZERS},
+    "scheduler": {f"fmbench.{module}.{name}": f"fmbench:{name}"
+                  for name in ("constant", "cosine", "multistep", "onecycle", "step")
+                  for module in ("optim.schedules", "schedule")},
+}  # fmt: skip
 
 
-def execution_whitelist(group: str | None = None) -> list[str]:
-    """What a config may instantiate: nothing else is started, whoever wrote the config.
+def buildable(group: str) -> list[str]:
+    """What a run may be built from, as patterns of import paths.
 
     Hydra asks for the class of a result too. So a function of a trusted package that returns a
     model of another one's class needs that other package trusted as well.
 
     Args:
-        group: `model`, `optimizer` or `scheduler` of a run; None for what is around the runs.
+        group: `model`, `optimizer` or `scheduler`.
     """
-    own = _AROUND_RUNS if group is None else list(TARGETS[group])
-    return own + [f"{name}.*" for name in trusted()]
+    return [*TARGETS[group], *trusted_patterns()]
+
+
+def trusted_patterns() -> list[str]:
+    """All that is in the trusted packages."""
+    return [f"{name}.*" for name in trusted()]
 
 
 def trusted() -> list[str]:

@@ -23,7 +23,7 @@ from fmbench.config import hydra_compat
 from fmbench.core.errors import ConfigError, RunDiedError
 from fmbench.core.machine import usable
 from fmbench.core.signals import StopRequested
-from fmbench.launch import slurm
+from fmbench.launch import slurm_queue
 from fmbench.launch.gather import OtherProcesses, Process, Runs, as_before, gather, log
 
 #: What submitit is told when an executor is made, and what it calls the same on every system.
@@ -241,7 +241,7 @@ class SlurmLauncher(SubmititLauncher):
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
         log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
         results = {job.job_id: job.paths.result_pickle for job in jobs}
-        queue = slurm.Queue(results, float(self.params["squeue_every"]))
+        queue = slurm_queue.Queue(results, float(self.params["squeue_every"]))
         return gather(
             lambda place: SlurmProcess(jobs[place], queue),
             job_overrides,
@@ -253,7 +253,7 @@ class SlurmLauncher(SubmititLauncher):
 class SlurmProcess:
     """A run that is a job of Slurm."""
 
-    def __init__(self, job: Any, queue: slurm.Queue) -> None:
+    def __init__(self, job: Any, queue: slurm_queue.Queue) -> None:
         self.job = job
         self.queue = queue
 

@@ -11,7 +11,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench.config import checks as configuration
-from fmbench.config import sources, whitelist
+from fmbench.config import instantiation, sources
 from fmbench.config.messages import as_user_error
 from fmbench.config.overrides import mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
@@ -96,7 +96,7 @@ def compose(
             )
     with (
         hydra_alone(),
-        hydra.utils.execution_whitelist(whitelist.execution_whitelist(), reset=True),
+        hydra.utils.execution_whitelist(instantiation.around_runs(), reset=True),
         sources.own_folders(sources.found(folders)),
     ):
         configuration.register()

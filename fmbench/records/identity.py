@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmbench.config import schema
-from fmbench.config.targets import TARGETS
+from fmbench.config.whitelist import TARGETS
 
 
 def keys(

@@ -11,10 +11,10 @@ import yaml
 from commands import CHECKOUT, compose, raises_one_line
 
 from fmbench.config import checks as configuration
-from fmbench.config import schema, whitelist
+from fmbench.config import instantiation, schema, whitelist
 from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
 from fmbench.config.schema import renamed_override
-from fmbench.config.targets import TARGETS
+from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
 
 
@@ -144,7 +144,7 @@ def test_keys_stand_in_the_schema_alone():
 
 def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
     monkeypatch.setenv("FMBENCH_TRUST", "")
-    listed = {group: whitelist.execution_whitelist(group) for group in TARGETS}
+    listed = {group: whitelist.buildable(group) for group in TARGETS}
     for name in (*listed["model"], *listed["optimizer"], *listed["scheduler"]):
         assert "*" not in name
         assert not any(part.startswith("_") for part in name.split("."))
@@ -160,7 +160,7 @@ def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
         if isinstance(value, type) and name != "Optimizer"
     }
     assert {name for name in listed["optimizer"] if name.startswith("torch.")} == optimizers
-    samplers = [name.rpartition(".") for name in whitelist.SAMPLERS]
+    samplers = [name.rpartition(".") for name in instantiation.SAMPLERS]
     for module, _, name in samplers:
         assert callable(getattr(importlib.import_module(module), name))
     assert {name for module, _, name in samplers if module == "optuna.samplers"} == {
@@ -188,19 +188,20 @@ def test_what_else_a_module_holds_is_not_started(group, target):
 
 
 def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
-    for group in (None, "model", "optimizer", "scheduler"):
-        for pattern in whitelist.execution_whitelist(group):
+    of_runs = (whitelist.buildable(group) for group in TARGETS)
+    for patterns in (instantiation.around_runs(), *of_runs):
+        for pattern in patterns:
             assert not fnmatch(
                 "hydra_plugins.hydra_ray_launcher._launcher_util._run_command", pattern
             )
             assert not fnmatch("hydra._internal.core_plugins.bash_completion.run", pattern)
-    assert not any("hydra" in name for name in whitelist.execution_whitelist("model"))
+    assert not any("hydra" in name for name in whitelist.buildable("model"))
 
 
 def test_trust_adds_packages_to_the_whitelist(monkeypatch):
-    assert not any(name.startswith("mine") for name in whitelist.execution_whitelist())
+    assert not any(name.startswith("mine") for name in instantiation.around_runs())
     monkeypatch.setenv("FMBENCH_TRUST", "mine, theirs.nets")
-    assert {"mine.*", "theirs.nets.*"} <= set(whitelist.execution_whitelist())
+    assert {"mine.*", "theirs.nets.*"} <= set(instantiation.around_runs())
 
 
 def test_resolve_leaves_the_config_alone_and_holds_plain_values():

@@ -15,7 +15,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from fmbench.config import hydra_compat, whitelist
+from fmbench.config import hydra_compat, instantiation
 
 
 def parser_tells_its_flags():
@@ -153,7 +153,7 @@ def a_space_becomes_a_grid():
 
 
 def samplers_of_several_objectives_are_made_by_functions():
-    assert set(hydra_compat.SAMPLER_FUNCTIONS) < set(whitelist.SAMPLERS)
+    assert set(hydra_compat.SAMPLER_FUNCTIONS) < set(instantiation.SAMPLERS)
     return all(callable(get_method(name)) for name in hydra_compat.SAMPLER_FUNCTIONS)
 
 

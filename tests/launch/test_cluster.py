@@ -37,7 +37,7 @@ from fmbench.core.errors import (
 from fmbench.core.signals import StopRequested
 from fmbench.launch import gather as of_gather
 from fmbench.launch import ray as ray_tasks
-from fmbench.launch import slurm as of_slurm
+from fmbench.launch import slurm_queue as of_slurm
 from fmbench.launch import submitit as cluster
 from fmbench.launch.gather import ASK, LOOK, RunDiedError, failed, gather
 from fmbench.launch.processes import ProcessLauncher

@@ -9,7 +9,7 @@ from commands import CHECKOUT, compose
 from records import record
 
 from fmbench.config import schema
-from fmbench.config.targets import TARGETS
+from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, write_whole
 from fmbench.records.folder import RunFolder
