@@ -203,62 +203,12 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
     assert "sweep=seeds only chooses options for a single run; add -m" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "parts"),
-    [
-        (["model=densnet"], 2, ["model=densnet", "did you mean densenet?", "lenet5"]),
-        (["data.split=costum"], 2, ["data.split=costum", "custom", "holdout", "standard"]),
-        (["batch_size=0"], 2, ["batch_size=0", "1 or more"]),
-        (["batch_size=abc"], 2, ["batch_size", "abc", "Integer"]),
-        (["optimizer.lr=nan"], 2, ["optimizer.lr=nan"]),
-        (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
-        (["data=synthetic", "batch_size=6001"], 2, ["batch_size=6001", "6000"]),
-        (["batchsize=3"], 2, ["batchsize", "did you mean batch_size=3?"]),
-        (["optimizer.momentm=3"], 2, ["optimizer.momentm", "did you mean optimizer.momentum=3?"]),
-        (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
-        (["optimizer.momentum=-1"], 2, ["optimizer", "-1"]),
-        (["+model.colour=1"], 2, ["model", "colour"]),
-        (["model._target_=os.system"], 2, ["os.system"]),
-        (["model._target_=fmbench.models.lenet.nn.Linear"], 2, ["not allowed"]),
-        (["+hydra.callbacks.x._target_=os.system"], 2, ["os.system"]),
-        (["optimizer.lr"], 2, ["optimizer.lr"]),
-        (["bätch=3"], 2, ["bätch=3"]),
-        (["precision='a\nb'"], 2, ["precision=a b"]),
-        (["+hydra.job.env_set.PATH=/tmp"], 2, ["env_set", "PATH"]),
-        (["model=null"], 2, ["model=null: must be the name of an option"]),
-        (["augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
-        (["+augmentation.cutout.size=8"], 2, ["'augmentation.cutout={size: 8}'"]),
-        (["augmentation.erasing.scale=[0.1,1]"], 2, ["'augmentation.erasing={scale: [0.1,1]}'"]),
-        (["augmentation.crop=5"], 2, ["augmentation.crop=5: must be null", "augmentation.crop={}"]),
-        (["augmentation.flip=true"], 2, ["augmentation.flip=True: must be null", "={}"]),
-        (["~augmentation.crop"], 2, ["augmentation.crop: cannot be deleted", "=null"]),
-        (["augmentation.flip={probability: yes}"], 2, ["augmentation.flip.probability", "'yes'"]),
-        (["augmentation.flip={probability: true}"], 2, ["flip.probability", "'True'", "Float"]),
-        (["augmentation.crop={padding: 2.5}"], 2, ["crop.padding", "2.5", "Integer"]),
-        (
-            ["augmentation.crop={pad: 2}"],
-            2,
-            ["augmentation.crop.pad", "did you mean augmentation.crop.padding?"],
-        ),
-        (["augmentation.erasing={scale: 0.1}"], 2, ["augmentation.erasing.scale: must be a list"]),
-        (["augmentation.erasing={scale: [1, x]}"], 2, ["augmentation.erasing.scale[1]", "'x'"]),
-        (["augmentation.erasing={scale: [1]}"], 2, ["augmentation.erasing.scale=[1.0]", "two"]),
-        (["+augmentation.blur={}"], 2, ["augmentation.blur: no such part", "cutout"]),
-        (["-m", "augmentation.cutout=null,true"], 2, ["augmentation.cutout=True", "={}"]),
-        (["-m", "augmentation.cutout={size: 8},{size: 99}"], 2, ["cutout.size=99", "1 to 28"]),
-        (["data.root=${nope}"], 2, ["data.root", "nope"]),
-        (["-m", "batch_size=64,0"], 2, ["batch_size=0"]),
-        (["-m", "batch_size=64,abc"], 2, ["batch_size", "abc"]),
-        (["-m", "model=lenet,densnet"], 2, ["model=densnet"]),
-        (["-m", "model=glob(zzz*)"], 2, ["glob(zzz*)", "matches nothing"]),
-        (["-m", "sweep=lr_batch", "optimizer.lr=interval(-1,0.1)"], 2, ["optimizer.lr=-1"]),
-        (["-m", "sweep=lr_batch", "sweep.trials=0"], 2, ["sweep.trials=0", "1 or more"]),
-        (["-m", "sweep=seeds", "seed=0,-1"], 2, ["seed=-1"]),
-        (["-m", "data.split=custom,costum"], 2, ["data.split=costum"]),
-        (["-m", "data.split.validation=0,x"], 2, ["data.split.validation=x"]),
-        (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "status", "parts"), [
+    (["model=densnet"], 2, ["model=densnet", "did you mean densenet?", "lenet5"]),
+    (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
+    (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
+    (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
+])  # fmt: skip
 def test_mistakes_get_one_line_and_leave_nothing(command, tmp_path, arguments, status, parts):
     code, out, err = command(*arguments)
     assert code == status, err
