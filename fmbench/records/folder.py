@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,10 @@ _OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 #: Logs: Hydra's, and those of a shell or a cluster that starts a run in a folder made for it.
 _LOGS = (".log", ".out", ".err")
+
+
+#: Errors of a path that cannot be a folder.
+_NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class RunFolder:
@@ -234,6 +239,8 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
         refuse_foreign(folder, begun=begun)
         return None
     except (OSError, UnreadableError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_FOLDER:
+            raise storage_error(folder, error) from error
         why = error.strerror if isinstance(error, OSError) else error
         raise StorageError(
             f"{folder}: its {RESULT_NAME} cannot be read ({why}); take another folder"

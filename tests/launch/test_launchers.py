@@ -204,7 +204,7 @@ def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
     (tmp_path / "sweep" / LOCK_NAME).touch()  # a sweep was at work there
     status, err = command(*BY_TWO, "epochs=300", "seed=0,1,2")
     assert status == 5
-    assert "holds a run already" in err.splitlines()[-1]
+    assert "sweep/1: is no folder of a run" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert [record["status"] for record in records(tmp_path)] in ([], ["interrupted"])
 

@@ -82,7 +82,7 @@ ALL, LARGE = ["batch_size=400", "data.test_size=300"], 10**9
     (ALL, 1, (1000, 300), 400),
     (ALL, 1, (1000, 299), None),
     (["data.split.validation=20"], 1, (1000, 30), None),  # the larger part must be evaluated
-    (["batch_size=256", "evaluation.test=never"], 1, (100, 0), 64),  # nothing is evaluated
+    (["batch_size=256", "evaluation.test=never"], 1, (100, 2), 64),  # two are, in the rehearsal
 ])  # fmt: skip
 def test_a_batch_size_that_trains_must_be_evaluated_too(room_for, overrides, flops, room, found):
     room_for(*room)
