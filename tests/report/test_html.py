@@ -228,8 +228,8 @@ def test_a_value_without_a_number_is_missing_whatever_its_cell_says(tmp_path):
     assert sorted(orders(tmp_path, "difference")) == [-1, 0]
 
 
-def test_a_name_of_ten_thousand_digits_is_sorted_too(tmp_path):
-    write(tmp_path / "a", model="9" * 10_000)
+def test_a_name_of_a_thousand_digits_is_sorted_too(tmp_path):
+    write(tmp_path / "a", model="9" * 1_000)
     write(tmp_path / "b", model="x")
     assert sorted(orders(tmp_path, "model")) == [0, 1]
 

@@ -469,7 +469,9 @@ def test_ends_that_are_no_good_ones(name, status, in_mlflow, in_tensorboard, mon
     if status == "pruned":
         execute = runs.execute
         monkeypatch.setattr(
-            runs, "execute", lambda **given: execute(**given, watch=lambda *_: True)
+            runs,
+            "execute",
+            lambda *given, **named: execute(*given, **{**named, "watch": lambda *_: True}),
         )
     record = run(name, *(["optimizer.lr=1e30"] if status == "diverged" else []))
     assert record.status == status
