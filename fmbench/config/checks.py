@@ -44,7 +44,7 @@ def register() -> None:
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
-    OmegaConf.register_resolver("fmbench.config.schema", schema.help_text, replace=True)
+    OmegaConf.register_resolver("fmbench.keys", schema.help_text, replace=True)
     OmegaConf.register_resolver("oc.env", _refuse_environment, replace=True)
 
 
@@ -72,18 +72,19 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         text = str(error).splitlines()[0].rpartition("while resolving interpolation: ")[2]
         raise ConfigError(f"{error.full_key or 'config'}: {text}") from error
     assert isinstance(plain, dict)
-    _tell_of_former_name(plain.get("test_every", schema.UNSET))
+    former = plain.get("test_every", schema.UNSET)
+    if former != schema.UNSET:
+        if not (former is None or (type(former) is int and former >= 0)):
+            raise ConfigError(f"test_every={former}: must be 0 or more, or null")
+        _tell_of_former_name(former)
     return schema.renamed({str(key): value for key, value in plain.items()})
 
 
 @functools.cache
-def _tell_of_former_name(value: Any) -> None:
-    """Say once what `test_every` is called now; refuse what it could not be."""
-    if value != schema.UNSET:
-        if not (value is None or (type(value) is int and value >= 0)):
-            raise ConfigError(f"test_every={value}: must be 0 or more, or null")
-        now = " ".join(schema.renamed_override(f"test_every={schema.as_yaml(value)}"))
-        log.warning("test_every is called %s now; the next release will refuse it", now)
+def _tell_of_former_name(value: int | None) -> None:
+    """Say once what `test_every` is called now."""
+    now = " ".join(schema.renamed_override(f"test_every={schema.as_yaml(value)}"))
+    log.warning("test_every is called %s now; the next release will refuse it", now)
 
 
 def check(config: Mapping[str, Any]) -> None:

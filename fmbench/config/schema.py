@@ -377,9 +377,11 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with `evaluation` in the place of `test_every`, as fmbench had it before 0.2.
+    """A config of an earlier fmbench as one of today.
 
-    Of both, `evaluation.test=never` wins: a search sets it over what an experiment says.
+    `evaluation` stands in the place of `test_every`, and schedules have their present path. Of both
+    keys `evaluation` wins where it is not at its defaults: a search sets it over what a user's
+    experiment says.
 
     Args:
         config: resolved, or of a record.
@@ -387,11 +389,14 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     there = config.get("evaluation")
     there = dict(there) if isinstance(there, Mapping) else {"every": None, "test": "end"}
     former = config.get("test_every", UNSET)
-    if former is None:
-        there |= {"every": None, "test": "never"}
-    elif former != UNSET and there.get("test") != "never":
-        there["every"] = former or None
+    if former != UNSET and there == {"every": None, "test": "end"}:
+        there = {"every": former or None, "test": "never" if former is None else "end"}
     others = {key: value for key, value in config.items() if key != "test_every"}
+    schedule = config.get("scheduler")
+    if isinstance(schedule, Mapping) and isinstance(target := schedule.get("_target_"), str):
+        module, _, name = target.rpartition(".")
+        if module == "fmbench.schedule":
+            others["scheduler"] = {**schedule, "_target_": f"fmbench.optim.schedules.{name}"}
     return others | {"evaluation": there}
 
 
@@ -401,7 +406,7 @@ def renamed_override(override: str) -> list[str]:
     if key != "test_every" or not (value == "null" or value.isdecimal()):
         return [override]
     if value == "null":
-        return ["evaluation.test=never"]
+        return ["evaluation.every=null", "evaluation.test=never"]
     return [f"evaluation.every={int(value) or 'null'}"]
 
 

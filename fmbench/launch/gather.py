@@ -121,8 +121,9 @@ class Runs:
 class OtherProcesses(Launcher):
     """A launcher whose runs are other processes."""
 
-    #: The package that starts them, and the extra that brings it.
-    package = extra = ""
+    #: The packages that start them, and the extra that brings these.
+    packages: tuple[str, ...] = ()
+    extra = ""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -130,9 +131,9 @@ class OtherProcesses(Launcher):
         """Keep what Hydra gives.
 
         Raises:
-            ConfigError: the package is not installed.
+            ConfigError: a package is not installed.
         """
-        if find_spec(self.package) is None:
+        if not all(map(find_spec, self.packages)):
             option = config.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(
                 f"hydra/launcher={option}: is not installed; {installs(self.extra)} brings it"

@@ -36,7 +36,7 @@ class ProcessLauncher(OtherProcesses):
         inner_max_num_threads: of a run that says none; None: the cores, shared out.
     """
 
-    package = extra = "joblib"
+    packages, extra = ("joblib", "cloudpickle"), "joblib"
 
     def __init__(self, n_jobs: int | None = -1, inner_max_num_threads: int | None = None) -> None:
         self.n_jobs = n_jobs

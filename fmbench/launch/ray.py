@@ -20,7 +20,7 @@ class RayLauncher(OtherProcesses):
         ray: the arguments of `ray.init` and of `ray.remote`.
     """
 
-    package = extra = "ray"
+    packages, extra = ("ray",), "ray"
 
     def __init__(self, ray: DictConfig) -> None:
         self.init, self.remote = _given(ray.init), _given(ray.remote)

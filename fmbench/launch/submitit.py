@@ -87,7 +87,7 @@ class SubmititLauncher(OtherProcesses):
         params: of submitit, and a few of our own.
     """
 
-    package, extra = "submitit", "slurm"
+    packages, extra = ("submitit",), "slurm"
 
     #: Which executor of submitit.
     cluster = ""

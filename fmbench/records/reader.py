@@ -255,7 +255,7 @@ def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[
                 problems.append(Problem(Path(entry.path), f"cannot be read: {error.strerror}"))
                 continue
             file = status.st_dev, status.st_ino
-            if file not in seen:
+            if not status.st_ino or file not in seen:  # 0 where the system does not number files
                 seen.add(file)
                 yield entry.path
 

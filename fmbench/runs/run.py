@@ -33,6 +33,7 @@ from fmbench.records.record import (
     Record,
     recorded_config,
 )
+from fmbench.records.validation import UnreadableError
 from fmbench.runs.checkpointing import METRICS, RunState, changed_since, now
 from fmbench.runs.memory import out_of_memory
 from fmbench.runs.prepare import make_model, make_trainer, read_inputs
@@ -253,10 +254,12 @@ def _settle_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> None:
 
 def _choose_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> int:
     config, device, most = run.config, trainer.device, trainer.device.threads
-    before = run.before
-    used = before.fingerprint.get("threads") if before is not None else None
-    if run.checkpoint is not None and type(used) is int:
-        return max(1, min(used, most))
+    if run.checkpoint is not None:
+        # Of the checkpoint: a start that was killed has not written its threads anywhere else.
+        with contextlib.suppress(UnreadableError, KeyError, TypeError):  # refused when it is loaded
+            used = Record.from_json(run.checkpoint["record"]).fingerprint["threads"]
+            if used is not None:
+                return max(1, min(used, most))
     if threads_asked() is not None:
         return most
     speed = config["model"], config["optimizer"]["_target_"], config["batch_size"]

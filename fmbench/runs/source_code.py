@@ -228,11 +228,7 @@ class _Found:
             self._source_file(path, module.__name__, module.__package__ or "", module)
             # Those that no import statement names, such as of `importlib.import_module`.
             self.visit(
-                *(
-                    value
-                    for name, value in vars(module).items()
-                    if issubclass(type(value), ModuleType) and value.__name__ != name
-                )
+                *(value for value in vars(module).values() if issubclass(type(value), ModuleType))
             )
 
     def _source_file(

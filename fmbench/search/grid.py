@@ -26,7 +26,7 @@ from fmbench.records.folder import as_computed, is_done, read_record
 from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
 from fmbench.records.trials import DATABASE_NAME
 
-log = logger("fmbench.config.sweep")
+log = logger("fmbench.sweep")
 
 #: What is left out when configs are compared, and whether a record's is as it was computed.
 _WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))

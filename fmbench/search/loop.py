@@ -40,7 +40,7 @@ from fmbench.search import best, optuna_compat, sampler, study
 from fmbench.search.pruning import make_pruner
 from fmbench.search.study import SearchStudy, job_of
 
-log = logger("fmbench.config.sweep")
+log = logger("fmbench.sweep")
 
 #: A trial and the overrides of its run.
 Drawn = tuple[Trial, list[str]]

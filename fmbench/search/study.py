@@ -42,7 +42,7 @@ OWN_STUDY = "search"
 #: What a trial says of its run: the sweep's folder, the run's number in it, its overrides, the
 #: seconds of its training clock, and why it failed.
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
-OVERRIDES, SECONDS, ERROR = "fmbench.config.overrides", "fmbench.seconds", "fmbench.error"
+OVERRIDES, SECONDS, ERROR = "fmbench.overrides", "fmbench.seconds", "fmbench.error"
 
 #: Where a study says what search it is of.
 _SEARCH = "fmbench"

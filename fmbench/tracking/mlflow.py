@@ -194,7 +194,7 @@ class MLflow:
             "fmbench.status": record.status,
             "fmbench.error": (record.error or "")[:_LONGEST],
             "fmbench.key": record.key,
-            "fmbench.training.device": record.device or "",
+            "fmbench.device": record.device or "",
         }
         of_run = [self.entities.RunTag(key, value) for key, value in tags.items()]
         self.client.log_batch(self.run, tags=of_run)

@@ -227,3 +227,8 @@ def test_the_former_name_of_evaluation_is_accepted_for_one_release(former, every
     searched = compose(f"test_every={former}", "evaluation.test=never")
     assert searched["evaluation"] == {"every": None, "test": "never"}
     raises_one_line(lambda: compose("test_every=often"), ConfigError, "0 or more, or null")
+
+
+def test_a_schedule_is_known_by_the_path_that_it_had():
+    config = compose("scheduler._target_=fmbench.schedule.onecycle")
+    assert config["scheduler"] == compose("scheduler=onecycle")["scheduler"]

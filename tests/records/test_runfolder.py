@@ -113,6 +113,16 @@ def test_a_config_that_has_less_is_another(folder):
         held(folder.path, less)
 
 
+def test_a_run_of_before_the_modules_moved_is_the_same_run(folder):
+    """Its schedule has another path, and `test_every` stands where `evaluation` does today."""
+    scheduler = {"_target_": "fmbench.schedule.onecycle", "warmup": 0.3}
+    former = {"epochs": 3, "scheduler": scheduler, "test_every": 1}
+    (folder.path / "result.json").write_text(json.dumps(record(config=former)))
+    moved = {**scheduler, "_target_": "fmbench.optim.schedules.onecycle"}
+    today = {"epochs": 3, "scheduler": moved, "evaluation": {"every": 1, "test": "end"}}
+    assert held(folder.path, today).config == today
+
+
 def test_a_history_alone_is_a_run_too(folder):
     assert held(folder.path, {}) is None
     folder.append_history({"epoch": 0})

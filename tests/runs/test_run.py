@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -88,6 +89,20 @@ def test_a_run_keeps_the_threads_that_it_chose(asked, expected, monkeypatch, tmp
     assert last.fingerprint["threads"] == expected
     assert last.overrides[-1] == f"threads={expected}"
     assert bool(last.restarts[0]["changed"]) == (expected == 2)
+
+
+def test_a_run_that_was_killed_keeps_the_threads_of_its_checkpoint(monkeypatch, tmp_path):
+    """The record is written when a run starts, and has no threads until it ends."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
+    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 1)
+    stopped(tmp_path / "run", 3, "threads=null")
+    path = tmp_path / "run" / "result.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"status": "running", "fingerprint": {}}))
+    monkeypatch.setattr(Trainer, "faster_threads", lambda *_: 2)
+    last = run(tmp_path / "run", "threads=null")
+    assert (last.fingerprint["threads"], last.restarts[0]["changed"]) == (1, {})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

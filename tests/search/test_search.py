@@ -569,3 +569,11 @@ def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
     assert ended >= 1
     if trials_in_all >= 12 and epochs > 2:
         assert spent <= 0.7 * epochs * trials_in_all
+
+
+def test_what_a_study_holds_has_the_names_that_it_always_had():
+    """Searches begun by an earlier fmbench are resumed, and several versions may share a study."""
+    names = (study.FOLDER, study.JOB, study.OVERRIDES, study.SECONDS, study.ERROR)
+    assert names == tuple(
+        f"fmbench.{name}" for name in ("folder", "job", "overrides", "seconds", "error")
+    )

@@ -34,7 +34,13 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
 _NO_KEYS = ("config", "overrides")
 
 # Names in a command, and in the runs' table.
-_ALIASES = {"data.split": "split", "lr": "learning_rate", "net": "model", "data.name": "data"}
+_ALIASES = {
+    "data.split": "split",
+    "lr": "learning_rate",
+    "net": "model",
+    "data.name": "data",
+    "test_every": "evaluation.every",
+}
 
 
 @dataclass(frozen=True)
