@@ -27,7 +27,7 @@ from benchmarks.overhead import TINY
 SEEDS = 5
 QUICK = {"sizes": (100, 10_000), "repeats": 2}
 
-#: The process says itself what it held: what its parent knows of it has the parent's own memory in.
+#: The process prints its own peak memory: the parent's figure would include the parent's memory.
 REPORT = """\
 import runpy
 from pathlib import Path

@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 # Images of the Gram matrix at a time: 500 rows of so many doubles are 16 MB.
 _CHUNK = 4096
 
-# Images that two rows answer otherwise; of fewer no mean is normally distributed.
+# Discordant images; for fewer the normal approximation does not hold.
 _FEW = 30
 
 # The logarithm of the smallest p that is told from 0.
@@ -44,7 +44,7 @@ class Sample:
     correct: np.ndarray | None = field(default=None, repr=False)
 
     def is_paired(self, other: "Sample") -> bool:
-        """Whether the answers of both can be compared image by image."""
+        """Whether both have predictions for the same images."""
         known = self.correct is not None and other.correct is not None
         return known and self.test_set is not None and self.test_set == other.test_set
 
@@ -63,7 +63,7 @@ class Difference:
         low: Lower end of its 95 % interval; NaN where it is about neither.
         high: Upper end; likewise.
         p: Of the hypothesis that there is no difference, two-sided; likewise.
-        paired: The answers were compared image by image.
+        paired: Predictions were compared image by image.
         about: `RECIPES`, `MODELS` or `NEITHER`.
     """
 
@@ -266,7 +266,7 @@ def _pairs(samples: Sequence[Sample]) -> _Pairs:
 
     Its variance is that over the images plus that over the seeds of either row. The first holds a
     little of the second already, so the tests err on the careful side. Of two single models there
-    is McNemar's test, where they answered the same images.
+    is McNemar's test, where the test images are the same.
     """
     first, second = np.triu_indices(len(samples), 1)
     n = np.array([len(sample.accuracies) for sample in samples], dtype=int)
@@ -324,14 +324,14 @@ def _pairs(samples: Sequence[Sample]) -> _Pairs:
 
 
 def _sign_test(a: Sample, b: Sample) -> float:
-    """The exact p where hardly an image is answered otherwise: no bell curve is made of a few."""
+    """The exact p for few discordant images, where the normal approximation fails."""
     assert a.correct is not None
     assert b.correct is not None
     return float(mcnemar(int(np.sum(a.correct > b.correct)), int(np.sum(b.correct > a.correct))))
 
 
 def _test_sets(samples: Sequence[Sample]) -> list[list[int]]:
-    """The places of the samples whose answers can be compared, by test set."""
+    """Indices of the samples with predictions, by test set."""
     places: dict[str, list[int]] = {}
     for place, sample in enumerate(samples):
         if sample.is_paired(sample) and sample.test_set is not None:

@@ -1,4 +1,4 @@
-"""Do to fmbench what happens to programs, and look at what is left.
+"""Inject faults into fmbench's runs, and check what is left.
 
     python scripts/faults.py
     python scripts/faults.py kills --count 20
@@ -133,7 +133,7 @@ def whole(folder: Path) -> dict[str, Any]:
 
 
 def check(place: Path, expected: dict[str, Any] | None = None) -> None:
-    """Look at what a run left: nothing by halves and, if it is done, all that is expected."""
+    """Check a run's files: none half-written and, if it has ended, all as expected."""
     if (place / "result.json").exists():
         Record.from_json((place / "result.json").read_text("utf-8"))
     for name, value in left(place).items() if expected else ():

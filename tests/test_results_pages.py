@@ -356,7 +356,7 @@ def test_a_remark_stands_below_its_table_once(pages, tmp_path):
 def test_the_words_take_their_numbers_from_the_recipes(pages, tmp_path):
     put(tmp_path, "lenet", [0.9])
     page = pages.text()
-    assert "## A. Five nets, 30 epochs\n" in page
+    assert "## A. Five models, 30 epochs\n" in page
     assert "SGD with batches of 8 and a learning rate of 0.001 that falls tenfold before" in page
     assert "6, 13, 20, 27 (counted from 0)" in page
     assert (

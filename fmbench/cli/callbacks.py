@@ -57,7 +57,7 @@ _OF_SWEEPS = {*schema.OF_SWEEPS, *(name.partition(".")[0] for name in schema.IN_
 
 @dataclass
 class Command:
-    """What callbacks and runs have to tell the command that they are part of.
+    """State that callbacks and runs report to their command.
 
     Attributes:
         sweep: the folder of its sweep, once that has begun.
@@ -72,7 +72,7 @@ _command: ContextVar[Command] = ContextVar("command")
 
 
 def this_command() -> Command:
-    """The command that goes on; a run in another process than its sweep's tells nobody."""
+    """The running command; in a sweep's worker process a dummy."""
     return _command.get(Command())
 
 
@@ -87,7 +87,7 @@ def command_begun() -> Iterator[Command]:
 
 
 class AlreadyDone(Exception):  # noqa: N818 - no error, but what ends the command
-    """The run that is to start is at its end."""
+    """The run to start has already ended."""
 
     def __init__(self, record: Record, folder: Path) -> None:
         super().__init__(folder)
@@ -96,14 +96,14 @@ class AlreadyDone(Exception):  # noqa: N818 - no error, but what ends the comman
 
 
 class Preflight(Callback):
-    """Refuses what no run can be made of before anything is written."""
+    """Refuses invalid configs and data before anything is written."""
 
     def __init__(self) -> None:
         self.folder: SweepFolder | None = None
         self.run: RunFolder | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Go through all that may be refused in a single run."""
+        """Check config, data and folder of a single run."""
         from fmbench.runs.prepare import rehearse  # imports torch, which --help must not
 
         with _heard():
@@ -168,7 +168,7 @@ class Preflight(Callback):
 class RunLog(logging.FileHandler):
     """The log of a run, which Hydra opens where the run starts, before it writes anything else.
 
-    So this is where the folder of each run of a sweep is looked at, whatever process it starts in.
+    So this is where the folder of each run of a sweep is checked, whatever process it starts in.
 
     Args:
         filename: of the log.
@@ -277,7 +277,7 @@ def _said_of_search(search: Search) -> int:
 
 @contextmanager
 def _heard() -> Iterator[None]:
-    """Let what goes wrong in a callback stop the program, be it a mistake or a bug."""
+    """Let any exception in a callback stop the program."""
     try:
         yield
     except Exception as error:

@@ -87,7 +87,7 @@ def _status_after(error: BaseException | None, command: Command, *, traceback_wa
         return command.exit_status
     if isinstance(error, AlreadyDone):
         record, folder = error.record, error.folder
-        complain("fmbench", f"this run is at its end already; nothing was changed in {folder}")
+        complain("fmbench", f"this run has ended already; nothing was changed in {folder}")
         error = raised_by(lambda: _ended(record, folder, in_sweep=False))
         if error is None:
             return 0
@@ -208,7 +208,7 @@ def run(
         config_dir: a folder with options of your own, or several, as for `--config-dir`.
 
     A run that was stopped (Ctrl-C) has been saved: with the same overrides and
-    `hydra.run.dir=FOLDER` it goes on, and returns at once where it has completed.
+    `hydra.run.dir=FOLDER` it resumes, and returns at once where it has completed.
 
     What the process has set (PyTorch's default device and type, gradients, autocast, threads, where
     the random numbers stand, a Hydra of its own) changes nothing, and is as it was afterwards. In

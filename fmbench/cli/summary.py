@@ -21,7 +21,7 @@ def summary(record: Record, folder: Path) -> str:
     """The end of a run, for a person."""
     split, seconds = record.split, record.seconds
     assert record.parameters is not None
-    lines = [("net", f"{record.model} on {record.data['name']}, {split['name']} split")]
+    lines = [("model", f"{record.model} on {record.data['name']}, {split['name']} split")]
     if record.test_accuracy is not None:  # None: evaluation.test=never
         shown = f"{record.test_accuracy:.2%} on {split['test']:,} images"
         lines.append(("test accuracy", shown))
@@ -76,7 +76,7 @@ def sweep_line(record: Record) -> str:
 def stopped_line(
     stop: StopRequested, arguments: Sequence[str], *, sweep: Path | None = None
 ) -> str:
-    """What a run or a sweep that was stopped says, with the command that goes on from there.
+    """The last line of a stopped run or sweep, with the command that resumes it.
 
     Args:
         stop: what ended it.
@@ -87,7 +87,7 @@ def stopped_line(
         return said_of(stop.number)
     key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
     folder = str(Path(sweep or stop.folder or "").absolute())
-    if not folder.isprintable():  # the current one is not; whoever goes on is in it
+    if not folder.isprintable():  # the current one is not: its name is left out
         folder = os.path.relpath(folder)
     if "/" not in folder:
         folder = f"./{folder}"
@@ -100,11 +100,11 @@ def stopped_line(
     if names := trusted():
         command = f"{TRUST_VARIABLE}={shlex.quote(','.join(names))} {command}"
     if sweep is not None:
-        return f"{stop}; this goes on: {command}"
+        return f"{stop}; resume with: {command}"
     said = f"{stop}, saved" if stop.saved else f"{stop}, could not be saved"
     if stop.unrecorded:
         said += f", its record is as it was ({stop.unrecorded})"
-    how = "this goes on" if stop.saved else "this starts again from the last checkpoint"
+    how = "resume with" if stop.saved else "resume from the last checkpoint with"
     return f"{said}; {how}: {command}"
 
 

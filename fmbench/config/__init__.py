@@ -1,1 +1,1 @@
-"""What a run is told: the keys and what they mean, checks, overrides, what a config may start."""
+"""Configs: the keys and their meaning, checks, overrides, what a config may build."""

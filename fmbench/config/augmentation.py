@@ -1,4 +1,4 @@
-"""The parts of an augmentation: what each has to be told, its usual numbers, what is allowed.
+"""The parts of an augmentation: the parameters of each, their defaults and bounds.
 
 They are the types of the `augmentation` group. `fmbench.data.augmentation` draws and applies them;
 here is no torch, so that a sweep is checked before any is imported.

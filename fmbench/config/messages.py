@@ -18,7 +18,7 @@ from fmbench.core.errors import ConfigError, DataError, StorageError, UserError,
 #: The note on what a run raises: a file that its model misses is none of fmbench's.
 RAISED_IN_A_RUN = "raised in a run"
 
-#: What a disk says that takes no more: full, over the quota, a file too large, read-only.
+#: Errors of a disk that cannot be written: full, over quota, file too large, read-only.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 #: Parts of what Hydra's parser says of an override, and what is wrong.
@@ -91,7 +91,7 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 
 def _raised_in_a_run(error: BaseException) -> bool:
-    """Whether it comes from the model or what feeds it, rather than from making a folder."""
+    """Whether the model or its data raised it, rather than creating a folder."""
     return RAISED_IN_A_RUN in getattr(error, "__notes__", ())
 
 

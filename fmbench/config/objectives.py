@@ -1,6 +1,6 @@
 """What a search may look for, and which way it is better.
 
-Never the test set: it is looked at once, when the search has chosen.
+Never test accuracy: the test set is used once, after the search.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ DIRECTIONS = {
 #: Those that say after an epoch how the last one may be.
 OF_AN_EPOCH = ("validation_accuracy", "validation_loss")
 
-#: More cannot be looked at.
+#: Most objectives allowed.
 MOST = 3
 
 

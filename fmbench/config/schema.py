@@ -20,7 +20,7 @@ Role = Literal[
     "hardware",  # where and how it is computed: in a record's fingerprint, a row of its own too
     "kept",  # what is evaluated and kept of a run: recorded, but no part of a row
     "sweep",  # the sweep around the run: one value for all of its runs, not recorded
-    "around",  # who else is told, where files lie: not recorded
+    "around",  # trackers, where files lie: not recorded
 ]
 
 #: At a millisecond each they take eleven days.
@@ -32,7 +32,7 @@ MOST_THREADS = 1024
 PRECISIONS = ("auto", "fp32", "bf16")
 MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 
-#: What a run's numbers can be sent to while it goes on; each is an option of `logger`.
+#: What a run's numbers can be sent to while it runs; each is an option of `logger`.
 LOGGERS = ("none", "tensorboard", "mlflow")
 
 #: When a run is evaluated on the test set.
@@ -54,7 +54,7 @@ class Key:
     Attributes:
         help: one line, for people.
         role: what it decides.
-        resumes: whether it may be another when an interrupted run goes on.
+        resumes: whether it may differ when an interrupted run resumes.
         repeats: whether the runs of one row differ in it.
         in_trials: the value that a search gives it in its trials; an ellipsis where it gives none.
         neutral: of a key that was added after records were written: the value at which a run
@@ -116,7 +116,7 @@ class Search:
 
     trials: int = _key(
         20,
-        "of a search: trials in all; started again in its folder, it goes on to them",
+        "of a search: trials in all; a resumed search runs those that are missing",
         "sweep",
         resumes=True,
         least=1,
@@ -163,11 +163,9 @@ class Evaluation:
 
 @dataclass
 class Logger:
-    """The keys of `logger`: what gets a run's numbers while it goes on. It decides nothing."""
+    """The keys of `logger`: what gets a run's numbers while it runs. It decides nothing."""
 
-    name: str = _key(
-        "none", "what gets a run's numbers while it goes on", "around", allowed=LOGGERS
-    )
+    name: str = _key("none", "what gets a run's numbers while it runs", "around", allowed=LOGGERS)
     experiment: str = _key("fmbench", "the experiment of MLflow", "around")
 
 
@@ -254,8 +252,8 @@ class Config:
         least=1,
     )
     sweep: Search = _key(Search, "the search around the runs", "sweep")
-    logger: Logger = _key(Logger, "what gets a run's numbers while it goes on", "around")
-    # No knob: an experiment brings it, and a record has a field for it.
+    logger: Logger = _key(Logger, "what gets a run's numbers while it runs", "around")
+    # Not typed: an experiment brings it, and a record has a field for it.
     reference: dict[str, Any] | None = _key(
         None, "the published figures of an experiment", "around"
     )
@@ -354,7 +352,7 @@ OF_SWEEPS = tuple(name for name, key in TOP.items() if key.role == "sweep")
 #: What a search sets in its trials for its own sake.
 IN_TRIALS = {name: key.in_trials for name, key in KEYS.items() if key.in_trials is not ...}
 
-#: What may be another when an interrupted run, or a search, goes on.
+#: Keys that may differ when an interrupted run or search resumes.
 MAY_CHANGE = tuple(name for name, key in TOP.items() if key.resumes)
 
 #: Keys that older records lack, and what their runs did.

@@ -1,7 +1,7 @@
 """Where configs are read from: files, bounded and named in every error, and Hydra's own packages.
 
 Hydra finds an option in folders and inside packages. To look into a package imports it, which runs
-its code; and a file in a folder of somebody's can be anything. Both are looked at here first.
+its code; and a file in a folder of somebody's can be anything. Both are checked here first.
 """
 
 import contextlib
@@ -145,7 +145,7 @@ class ConfigPackages(_Below, ImportlibResourcesConfigSource):
         super().__init__(provider, path)
 
 
-#: The user's folders of options, of the command that goes on.
+#: The user's folders of options, of the running command.
 _folders: ContextVar[Sequence[Path]] = ContextVar("folders", default=())
 
 
@@ -219,7 +219,7 @@ def begin_cost() -> None:
 
 
 def _begin_option(number: int) -> None:
-    """Where each option of a defaults list names the next one twice, Hydra would go on for ever."""
+    """Where each option of a defaults list names the next one twice, Hydra would never end."""
     if number > MOST_OPTIONS:
         raise ConfigError(
             f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files leads "

@@ -1,4 +1,4 @@
-"""What a sweep is going to do: which values of which keys, in how many runs."""
+"""The plan of a sweep: which values of which keys, in how many runs."""
 
 import copy
 import math
@@ -114,7 +114,7 @@ def _parser() -> OverridesParser:
 
 
 def _overrides(config: DictConfig) -> list[Override]:
-    """What a sweep is told: by `hydra.sweeper.params`, then on the command line."""
+    """The overrides of a sweep: `hydra.sweeper.params`, then the command line."""
     given = config.hydra.sweeper.get("params") or {}
     texts = [f"{key}={value}" for key, value in given.items()]
     return _parser().parse_overrides([*texts, *typed(config)[1]])
@@ -180,7 +180,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     runs = config.sweep.trials if search else _cells(every)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(axis.overrides[0]) for axis in every]
-    # Where keys of a run stand in the name of its folder, that is looked at too.
+    # Where keys of a run stand in the name of its folder, that is checked too.
     named = typed(config)[0] if has_keys_in_subdir(config) else []
     base = loader.load_configuration(config_name, [*named, *first], RunMode.RUN)
     refuse_untrusted(base, config_name)
@@ -240,8 +240,7 @@ def _check_search(config: DictConfig) -> None:
             )
         if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every"):
             raise ConfigError(
-                f"{override.input_line}: a search looks at the test set once, for the best of its "
-                "runs"
+                f"{override.input_line}: a search uses the test set once, for the best of its runs"
             )
         interval = override.value()
         if isinstance(interval, IntervalSweep) and isinstance(interval.start, float):
@@ -281,7 +280,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
 def _check_ready_sweep(
     base: DictConfig, resolved: dict[str, Any], overrides: list[str], config_name: str
 ) -> None:
-    """Refuse a ready sweep that sets knobs itself.
+    """Refuse a ready sweep that sets keys itself.
 
     It may choose options and say what to sweep. A record leaves it out of its command, since that
     of one run must not start the sweep again; what it set would then be missing.
@@ -304,7 +303,7 @@ def _check_ready_sweep(
     if changed:
         raise ConfigError(
             f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "
-            "hydra.sweeper and the keys of sweep, no knob of a run"
+            "hydra.sweeper and the keys of sweep, no key of a run"
         )
 
 

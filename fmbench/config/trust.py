@@ -2,7 +2,7 @@
 
 A file of options is somebody's text. It says what is trained; it does not say what Hydra starts,
 which folders and files are written, and where data are fetched to: those are for the user to
-decide, on the command line. Three parts of a composed config are looked at:
+decide, on the command line. Three parts of a composed config are checked:
 
 - Hydra's own part must be what fmbench and the command line alone make of it, but for what a sweep
   searches and callbacks of trusted packages.
@@ -29,7 +29,7 @@ from fmbench.config.schema import Config
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core.errors import ConfigError
 
-#: Parts of Hydra's config that are looked at one by one, or set by Hydra when it composes.
+#: Parts of Hydra's config that are checked one by one, or set by Hydra when it composes.
 _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
 
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")

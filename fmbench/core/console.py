@@ -94,10 +94,10 @@ class OneLine(logging.Filter):
 
 
 class LogStream(logging.StreamHandler[Any]):
-    """A log on a stream; that it takes no more ends no run, and is no reason for a traceback."""
+    """A log handler whose write errors neither end a run nor print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Say nothing: what a run needs says so itself."""
+        """Ignore it: a log that is lost ends no run."""
 
 
 _ONE_LINE = OneLine()

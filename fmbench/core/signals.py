@@ -1,7 +1,7 @@
-"""Being asked to stop: Ctrl-C, a scheduler that takes the machine away, a time limit.
+"""Requests to stop: Ctrl-C, preemption by a scheduler, a time limit.
 
-A run that is asked goes on to a moment at which it can be saved, saves itself and leaves. Asked
-from the keyboard a second time, it leaves at once.
+A run continues to a point where it can be saved, is saved and ends. Asked
+from the keyboard a second time, it ends at once.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ SIGNALS = tuple(
 
 
 def said_of(number: int) -> str:
-    """What a signal that ended the program is said to have done."""
+    """How a program ended by a signal has stopped, in words."""
     if number == signal.SIGINT:
         return "stopped from the keyboard"
     return f"stopped by {signal.Signals(number).name}"
 
 
 class StopRequested(KeyboardInterrupt):
-    """A run was asked to stop and has done so; nothing else may catch it as a mere error.
+    """A run has stopped on request; handlers of errors must not catch it.
 
     Attributes:
         number: of the signal.
-        saved: whether the run can go on from where it stopped.
+        saved: whether the run can resume where it stopped.
         folder: of the run, once it is known.
         unrecorded: why the record does not say so, where it could not be written.
-        again: overrides that belong to the command that goes on, whether they were typed or not.
+        again: overrides that the resuming command needs, typed or not.
     """
 
     folder: Path | None = None

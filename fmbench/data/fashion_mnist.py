@@ -1,6 +1,6 @@
 """Fashion-MNIST on disk: find, download, verify, read; and its synthetic twin.
 
-A run is worth as much as the certainty about what it saw, so every file is checked against the
+Results compare only on known images, so every file is checked against the
 SHA-256 of the official release (Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for
 Benchmarking Machine Learning Algorithms", 2017) before a pixel of it is used.
 """

@@ -175,7 +175,7 @@ def gather(
     shown: bool = True,
     wait: Callable[[float], Any] = time.sleep,
 ) -> list[JobReturn]:
-    """Start runs and wait for all of them; asked to stop, ask them to.
+    """Start runs and wait for all of them; pass on a request to stop.
 
     A fault that all runs share does the same, and so does a run that cannot be started: none is
     started any more, those at work save themselves.
@@ -264,7 +264,7 @@ def _outcome(
         said += ", saved" if value.saved else ", could not be saved"
     elif not isinstance(value, RunDiedError):
         return ended
-    # Nobody may take the stop of one run for a request to stop the sweep.
+    # That one run was stopped is no request to stop the sweep.
     died = RunDiedError(f"{name}: {said}")
     died.__cause__ = value
     if not quiet:  # runs that are stopped before they have begun die

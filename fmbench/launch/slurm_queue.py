@@ -1,7 +1,7 @@
 """What Slurm knows of jobs, asked from its controller: accounting (`sacct`) may be switched off.
 
 One controller and one shared disk serve a whole cluster. So both are asked seldom, for all jobs of
-a sweep at once, and a controller in trouble is left in peace.
+a sweep at once, and a failing controller less often.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ SCAN = 3.0
 #: Seconds between two questions to the controller, unless told; and at most, if it is in trouble.
 INTERVAL, LONGEST = 30.0, 600.0
 
-#: Seconds after which an answer is slow, and after which a command is given up.
+#: Seconds after which an answer is slow, and the timeout of a command.
 SLOW, TIMEOUT = 5.0, 60.0
 
 #: Seconds for which it must stand that a job has ended without a result: one that goes back into
@@ -56,7 +56,7 @@ class Queue:
         self.endings: dict[str, str] = {}  # for good
         self.grace = GRACE
         now = time.monotonic()
-        # Jobs that die at once are to be heard of soon.
+        # Asked early at first: jobs may die at once.
         self.scan_at, self.ask_at, self.stop_at = now, now + min(GRACE, interval), now
 
     def has_result(self, job: str) -> bool:

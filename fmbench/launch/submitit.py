@@ -35,7 +35,7 @@ _SHARED = (
 
 
 class SubmititRuns(Runs):
-    """The runs of a launch as submitit calls them; asks it to start again those that may go on."""
+    """The runs of a launch as submitit calls them; asks it to requeue those that may resume."""
 
     def __call__(self, number: int, overrides: Sequence[str], job_id: str = "") -> JobReturn:
         """As `Runs` has it, with the job's id of submitit."""
@@ -59,7 +59,7 @@ class SubmititRuns(Runs):
 
 
 def _guard_requeue(handler: Any) -> None:
-    """Let submitit's handler of SIGUSR2, which puts a job back into the queue, fail in peace."""
+    """Let submitit's handler of SIGUSR2, which requeues a job, fail without harm."""
     import submitit
 
     def guarded(number: int, frame: Any) -> None:

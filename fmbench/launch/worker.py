@@ -21,7 +21,7 @@ STOP = b"stop"
 
 
 def work(connection: Connection, *, alone: bool) -> None:
-    """Do what comes through a connection until it ends; signals are to be blocked beforehand.
+    """Compute runs from a connection until it closes; the caller blocks signals.
 
     Args:
         connection: brings a run, or `STOP`; takes the result of each run.

@@ -22,7 +22,7 @@ PROGRAM = "fmbench.predict"
 
 EXAMPLES = f"""\
 {photographs.__doc__}
-What works is one piece of clothing on a plain background; --seen shows what became of it.
+Use pictures of one piece of clothing on a plain background; --seen shows the result.
 
 examples:
   python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet

@@ -93,7 +93,7 @@ class RunFolder:
             remove(path)
 
     def tidy(self, record: Record) -> None:
-        """Remove what the process of a run that is at its end did not come to remove."""
+        """Remove leftover files of a run that has ended."""
         for path in leftovers(self.path, record):
             remove(path)
 
@@ -192,7 +192,7 @@ def _half_written(folder: Path) -> list[Path]:
 
 
 def leftovers(folder: Path, record: Record) -> list[Path]:
-    """What the process of a run that is at its end did not come to remove."""
+    """Files of an ended run that its process should have removed."""
     checkpoints = [folder / name for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)]
     kept = record.config.get("keep_checkpoint")
     return _half_written(folder) + [path for path in checkpoints if not kept and path.exists()]
@@ -209,7 +209,7 @@ def read_record(folder: Path) -> Record:
 
 
 def is_done(record: Record, config: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do: the run is at its end and has seen all that it is to see.
+    """Whether nothing is left to do: the run has ended and needs no later evaluation.
 
     Args:
         record: of the run.
@@ -319,7 +319,7 @@ def _entries(folder: str | Path) -> list["os.DirEntry[str]"]:
 
 
 def _refuse_interpolation(folder: Path) -> None:
-    """Refuse what Hydra would take for the name of a key when it names its log."""
+    """Refuse a folder whose name Hydra would read as an interpolation."""
     if "${" in str(folder.absolute()):
         raise StorageError(f"{folder}: no folder may have '${{' in its name; take another")
 
@@ -327,7 +327,7 @@ def _refuse_interpolation(folder: Path) -> None:
 def mark_ended(folder: Path, status: str, error: str) -> None:
     """Say of a run how it has ended, where its process is gone and its record says `running`.
 
-    It may go on from its checkpoint all the same.
+    It may still resume from its checkpoint.
 
     Args:
         folder: of the run; where there is no record, nothing is done.

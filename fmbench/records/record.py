@@ -46,7 +46,7 @@ RUNNING, COMPLETED = "running", "completed"
 DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pruned"
 
 #: Of runs that are at their end: started again they would do the same once more, or, where a
-#: search has given them up, what nobody needs.
+#: pruner stopped them, what is not needed.
 FINAL = (COMPLETED, DIVERGED, PRUNED)
 
 STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
@@ -254,7 +254,7 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config as a record keeps it: without the places of the data files.
 
     And without the published figures, which decide nothing and have a field of their own, the limit
-    of a sweep, and who else is told of the run.
+    of a sweep, and the trackers of the run.
     """
     kept = {key: value for key, value in config.items() if key not in schema.UNRECORDED}
     return kept | {
@@ -278,7 +278,7 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def recorded_overrides(overrides: Sequence[str]) -> list[str]:
     """The overrides as a record keeps them: those of a run's own keys, and its experiment.
 
-    Left out are the places of data files, what makes a sweep, who else is told. A record that holds
+    Left out are the places of data files, what makes a sweep, trackers. A record that holds
     other words was not written by fmbench: typed again, they may set Hydra's folders, say.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a search tried and what came of it: `search.json` in a sweep's folder.
+"""Trials of a search and their results: `search.json` in a sweep's folder.
 
 The sweeper writes the file again after each trial, the report reads it. It may come from a
 stranger, so all of it is checked where it is read. Texts may still say anything: they are escaped
@@ -32,8 +32,6 @@ STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 DIRECTIONS = (MAXIMIZE, MINIMIZE)
 
-#: What is searched for by default; others are `parameters`, `flops` and `train_seconds`.
-VALIDATION_ACCURACY = "validation_accuracy"
 MOST_OBJECTIVES = 3
 
 Parameter = Text | Seed | Number | bool | None

@@ -53,7 +53,7 @@ from fmbench.training.weights import refuse_unkeepable, write_weights
 log = logger(__name__)
 epochs_log = logger("fmbench.epochs")
 
-#: Told after each epoch how many are done, and the record; returns whether to prune the run.
+#: Called after each epoch: epochs done, the record; returns whether to prune the run.
 Watch = Callable[[int, Record], bool]
 
 #: Threads that runs of this process have chosen, by what they depend on: rows of a sweep compare
@@ -62,7 +62,7 @@ _THREADS: dict[str, int] = {}
 
 
 class PrunedError(Exception):
-    """A search has stopped the run."""
+    """The pruner stopped the run."""
 
 
 def execute(
@@ -157,7 +157,7 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
 
     Args:
         run: to prepare.
-        tracking: is told how the run goes.
+        tracking: gets the run's numbers.
         base: where the program was started.
         in_sweep: whether it is one of the runs of a sweep.
 

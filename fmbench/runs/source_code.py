@@ -219,7 +219,7 @@ class _Found:
 
     def _miss(self, function: FunctionType) -> None:
         self.missing.add(f"{function.__module__}.{function.__qualname__}")
-        # In one version of Python this tells whether it is another when the run goes on.
+        # In one version of Python this shows whether it changed when the run resumes.
         self.digests.add(_hash(_bytecode(function.__code__)))
 
     def _module(self, module: ModuleType) -> None:

@@ -240,7 +240,7 @@ def _alone(returned: JobReturn) -> JobReturn:
     """A run whose process died ends itself alone; Hydra's sweeper would end with it."""
     if returned.status == JobStatus.FAILED:
         error = hydra_compat.value(returned)
-        if not isinstance(error, PartialResultsError):  # of a process that died gather has told
+        if not isinstance(error, PartialResultsError):  # gather logs processes that died
             log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
         returned.status, returned.return_value = JobStatus.COMPLETED, float("nan")
     return returned

@@ -1,6 +1,6 @@
-"""The loop of a search: ask Optuna for trials, run them, tell it what became of them.
+"""The loop of a search: ask Optuna for trials, run them, report their results.
 
-What is left of a trial is its run's record. The loop believes that alone: whatever became of a
+A trial's result is read from its run's record alone: whatever became of a
 worker, of its launcher or of an earlier start of this search, the record says whether the run has
 completed, and a trial without such a record has failed or is to be run.
 """
@@ -95,7 +95,7 @@ class Search:
 
         Raises:
             UserError: the search cannot be, or its storage cannot be reached.
-            StopRequested: the search was asked to stop; started again, it goes on.
+            StopRequested: the search was asked to stop; started again, it resumes.
         """
         try:
             space = hydra_compat.search_space([*self.params, *arguments])
@@ -104,7 +104,7 @@ class Search:
         self.space, self.fixed, self.deleted = space
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
-        # Of this start, not of its trials, which may go on with another one.
+        # Of this start, not of its trials, which may resume with another.
         of_logger = [key for key in self.fixed if key.lstrip("+").partition(".")[0] == "logger"]
         self.logger = [f"{key}={self.fixed.pop(key)}" for key in of_logger]
         self.given = [*(f"{key}={value}" for key, value in self.fixed.items()), *self.deleted]
@@ -226,7 +226,7 @@ class Search:
                 return
 
     def _run(self, trials: Sequence[Drawn], first: int) -> None:
-        """Run trials and tell the study what became of them."""
+        """Run trials and report their results to the study."""
         returns: Sequence[JobReturn | None] = [None] * len(trials)
         said: str | None = None
         try:
@@ -322,7 +322,7 @@ class Search:
         return size
 
     def _extra(self, *, evaluated: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, who is told, whether to test.
+        """Overrides of every trial: images to validate on, trackers, whether to test.
 
         A trial that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         """

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial
 
 
 def live(study: optuna.Study, trial: FrozenTrial) -> Trial:
-    """A trial of a study that can be told things, whichever process asked for it."""
+    """A trial of a study that can be written to, whichever process asked for it."""
     return Trial(study, trial._trial_id)
 
 

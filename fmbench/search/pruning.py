@@ -1,4 +1,4 @@
-"""Pruning: what a run reports to its search after each epoch, and whether it goes on."""
+"""Pruning: what a run reports after each epoch, and whether it is stopped."""
 
 import warnings
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _RATE = 4
 
 
 def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
-    """What decides after each epoch but the last whether a run goes on.
+    """The pruner of a search, asked after each epoch but the last.
 
     - `median`: it must not be worse than the median of those before it, after the same epoch; the
       first four trials go to their end.
@@ -78,7 +78,7 @@ class _Halving(optuna.pruners.SuccessiveHalvingPruner):
 
 
 class Watch:
-    """Reports to the study after each epoch how a run does, and asks whether it is to go on.
+    """Reports to the study after each epoch how a run does, and asks whether to prune it.
 
     Args:
         of_study: that the run belongs to.
@@ -110,7 +110,7 @@ class Watch:
                 self.known.add(epoch)
             return epoch < record.epochs and self.trial.should_prune()
         except study.FAULTS as error:
-            log.warning("the search is not told of epoch %d: %s", epoch, described(error, 300))
+            log.warning("search: epoch %d not reported: %s", epoch, described(error, 300))
             return False
 
 
@@ -138,5 +138,5 @@ def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watc
             if study.is_of(trial, folder) and trial.user_attrs.get(study.JOB) == job:
                 return Watch(found, trial, of_search[0])
     except (KeyError, StorageError, *study.FAULTS) as error:
-        log.warning("the search is not told of this run: %s", described(error, 300))
+        log.warning("search: this run is not reported: %s", described(error, 300))
     return None

@@ -26,7 +26,7 @@ def make(
 ) -> BaseSampler:
     """The sampler as it draws one trial.
 
-    Its seed is of the trial: with one for the whole search, a search that goes on after a stop
+    Its seed is of the trial: with one for the whole search, a search that resumes after a stop
     would draw its first points once more. As it is, it draws what it would have without a stop.
 
     Args:
@@ -50,7 +50,7 @@ def make(
 
 
 def _instantiate(config: Any) -> Any:
-    # Whoever chooses a sampler need not be told with each trial that it is an experimental one.
+    # Optuna's warning that a sampler is experimental is not repeated for each trial.
     with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
         return instantiate(config, _execution_whitelist_=SAMPLERS)
 

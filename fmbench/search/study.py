@@ -1,4 +1,4 @@
-"""The study of a search: where Optuna keeps it, its trials, and what became of each.
+"""The study of a search: where Optuna keeps it, its trials, and the result of each.
 
 A study may be shared by several searches, each with a folder of its own; a trial says in whose
 folder its run is, and which number it has there.
@@ -39,12 +39,12 @@ from fmbench.search import optuna_compat
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"
 
-#: What a trial says of its run: the sweep's folder, the run's number in it, its overrides, the
+#: A trial's attributes: the sweep's folder, the run's number in it, its overrides, the
 #: seconds of its training clock, and why it failed.
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
 OVERRIDES, SECONDS, ERROR = "fmbench.overrides", "fmbench.seconds", "fmbench.error"
 
-#: Where a study says what search it is of.
+#: A study's attribute naming its search.
 _SEARCH = "fmbench"
 
 #: To open a database that others may be opening for the first time.
@@ -94,7 +94,7 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
         ConfigError: its URL is none, or needs a driver that is not installed.
         StorageError: it cannot be reached.
     """
-    # What Optuna has to say of a trial, the run says better.
+    # Optuna's log lines on a trial: the run's own say more.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = sweep["storage"]
     refuse_password("sweep.storage", str(url))
@@ -273,7 +273,7 @@ class SearchStudy:
             return None
 
     def tell(self, trial: Trial, job: int, returned: object) -> str | None:
-        """Tell the study what became of a trial, by the record of its run.
+        """Report a trial's result to the study, by the record of its run.
 
         A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
         look where the loss is no number again and again.

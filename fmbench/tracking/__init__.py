@@ -1,6 +1,6 @@
 """Trackers: TensorBoard or MLflow, which receive a run's numbers where `logger` names one.
 
-A tracker decides nothing and harms nothing: it is no part of a run's key or record, it may be
+A tracker changes no result, ends no run: it is no part of a run's key or record, it may be
 another one each time the run is resumed, and one that fails is dropped for the rest of the run.
 
 The packages that a tracker needs are imported with the tracker's own module, when its run begins.
@@ -211,7 +211,7 @@ def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None
 
 
 def settings(record: Record) -> dict[str, str | int | float | bool]:
-    """What a run is made of: the options chosen, and every key that a record keeps.
+    """The settings of a run: the options chosen, and every key that a record keeps.
 
     With a target of its own an option gives something else: then its class is named.
 
@@ -233,7 +233,7 @@ def _plain(value: Any) -> str | int | float | bool:
 def final(record: Record) -> dict[str, float]:
     """The numbers of a run that is at its end: accuracies 0 to 1, times in seconds.
 
-    Empty for one that was stopped or has failed, which may go on.
+    Empty for one that was stopped or has failed: it may resume.
     """
     if record.status not in FINAL:
         return {}

@@ -298,7 +298,7 @@ def processor() -> str:
     return str(name or platform.processor() or platform.machine())
 
 
-#: Bytes left by earlier runs from which it is worth to look for what refers to itself.
+#: Bytes left by earlier runs from which a garbage collection is worth its time.
 _MUCH = 50_000_000
 
 

@@ -104,7 +104,7 @@ def faster_threads(
         return (now - begun) / taken
 
     alone = turn(1)
-    if trial / 3 < alone < trial * 2 / 3:  # was it the kernels?
+    if trial / 3 < alone < trial * 2 / 3:  # kernel creation?
         alone = turn(1)
     share = worked / passed
     if share < TAKEN:
@@ -122,7 +122,7 @@ def faster_threads(
         order.reverse()
     if not slower:
         return 1 if share < BUSY or together > 1.5 * alone else most
-    # A moment in which the machine had something to do is not how it is.
+    # Short trials mislead where other programs have the cores at times.
     limit = CLEARLY_BUSY if worked / passed < BUSY else CLEARLY
     return 1 if statistics.median(slower) > limit else most
 

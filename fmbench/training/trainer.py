@@ -109,7 +109,7 @@ def evaluate(
     device: Device,
     between: Callable[[], None] = lambda: None,
 ) -> tuple[Metrics, Answers]:
-    """Mean loss and accuracy over a part of the split, and what was answered, on the CPU.
+    """Mean loss and accuracy over a part of the split; the predictions, on the CPU.
 
     In the precision of training; without label smoothing, so that losses compare. `between` is
     called after every batch.
@@ -262,7 +262,7 @@ class Trainer:
             try:
                 epoch = self._epoch(report, between)
             except DivergedError:
-                self.clocks.train += self._seconds()  # it cost what it cost
+                self.clocks.train += self._seconds()  # that time was spent
                 raise
             yield epoch
 

@@ -381,7 +381,7 @@ def test_stopped_from_the_keyboard(tmp_path):
             child.kill()
     assert child.returncode == 130
     said = err.splitlines()[-1]
-    assert said.startswith("fmbench: stopped by SIGINT, saved; this goes on: ")
+    assert said.startswith("fmbench: stopped by SIGINT, saved; resume with: ")
     assert " -m fmbench " in said
     assert "epochs=1000000 hydra.run.dir=" in said
     assert "Traceback" not in err

@@ -189,14 +189,10 @@ def test_the_line_names_the_command_that_goes_on(folder, said):
     stop = StopRequested(signal.SIGTERM, saved=True)
     stop.folder = folder
     line = stopped_line(stop, ["model=lenet", "hydra.run.dir=else", "name=a b"])
-    assert line.startswith(
-        "stopped by SIGTERM, saved; this goes on: python -m fmbench model=lenet "
-    )
+    assert line.startswith("stopped by SIGTERM, saved; resume with: python -m fmbench model=lenet ")
     assert line.endswith(f"'name=a b' {said}")
     stop.saved = False
-    assert "could not be saved; this starts again from the last checkpoint" in stopped_line(
-        stop, []
-    )
+    assert "could not be saved; resume from the last checkpoint with" in stopped_line(stop, [])
     stop.folder = None
     assert stopped_line(stop, []) == "stopped by SIGTERM"
 
@@ -233,7 +229,7 @@ NAMES = st.text(
 @given(st.lists(NAMES, min_size=1, max_size=2))
 def test_the_command_names_the_folder_whatever_it_is_called(names):
     folder = Path("/", *names)
-    assert composed(command_for(folder).partition("goes on: ")[2]) == str(folder)
+    assert composed(command_for(folder).partition("with: ")[2]) == str(folder)
 
 
 @pytest.mark.parametrize("name", [
@@ -241,7 +237,7 @@ def test_the_command_names_the_folder_whatever_it_is_called(names):
 ])  # fmt: skip
 def test_the_command_names_a_folder_with_what_hydra_would_follow(name):
     folder = Path("/tmp", name)
-    assert composed(command_for(folder).partition("goes on: ")[2]) == str(folder)
+    assert composed(command_for(folder).partition("with: ")[2]) == str(folder)
 
 
 @pytest.mark.parametrize("name", ["1_0", "null", "1e3", "true", "run"])
@@ -251,7 +247,7 @@ def test_below_a_folder_that_no_line_can_show_the_name_is_relative(name, tmp_pat
     monkeypatch.chdir(place)
     said = command_for(place / name)
     assert "\n" not in said
-    assert Path(composed(said.partition("goes on: ")[2])) == Path(name)
+    assert Path(composed(said.partition("with: ")[2])) == Path(name)
 
 
 def linked(folder, *names):
@@ -277,7 +273,7 @@ def test_the_command_starts_the_python_that_was_started(
     monkeypatch.setattr(sys, "executable", str(tmp_path / started))
     path = ":".join(str(tmp_path / folder) for folder in on_the_path.split(":"))
     monkeypatch.setenv("PATH", path)
-    word = shlex.split(command_for("/a").partition("goes on: ")[2])[0]
+    word = shlex.split(command_for("/a").partition("with: ")[2])[0]
     assert word == (str(tmp_path / named) if "/" in named else named)
 
 
@@ -314,7 +310,7 @@ def test_a_signal_to_the_command(name, status, tmp_path):
             child.kill()
     assert child.returncode == status
     said = err.splitlines()[-1]
-    assert said.startswith(f"fmbench: stopped by {name}, saved; this goes on: python -m fmbench ")
+    assert said.startswith(f"fmbench: stopped by {name}, saved; resume with: python -m fmbench ")
     assert said.endswith(f"hydra.run.dir={tmp_path / 'here'}")
     assert "Traceback" not in err
     (record,) = records(tmp_path)
@@ -359,7 +355,7 @@ def test_sigterm_to_a_grid(tmp_path):
     assert (record["status"], record["seed"]) == ("interrupted", 0)
     assert (tmp_path / "grid" / "0" / "checkpoint.pt").is_file()
     said = err.splitlines()[-1]
-    beginning = "fmbench: stopped by SIGTERM; this goes on: python -m fmbench "
+    beginning = "fmbench: stopped by SIGTERM; resume with: python -m fmbench "
     assert said.startswith(beginning)
     assert said.endswith(f"hydra.sweep.dir={tmp_path / 'grid'}")
     arguments = shlex.split(said.removeprefix(beginning))
@@ -407,7 +403,7 @@ def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, fashion_mnist_ro
     stop.folder = folder
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     command = stopped_line(stop, ["model=lenet5", "threads=1", "batch_size=1000", *data])
-    command = command.partition("goes on: ")[2]
+    command = command.partition("with: ")[2]
     for begins in ("lenet5 (", "resumes in epoch 1 of 12"):
         with subprocess.Popen(
             ["sh", "-c", f"exec {command}"],
@@ -424,7 +420,7 @@ def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, fashion_mnist_ro
             finally:
                 child.kill()
         assert child.returncode == 143, said + rest
-        assert rest.splitlines()[-1].endswith(f"this goes on: {command}")
+        assert rest.splitlines()[-1].endswith(f"resume with: {command}")
 
 
 @pytest.mark.slow
@@ -504,7 +500,7 @@ def test_a_signal_while_a_sweep_is_reported(number, said, command, monkeypatch, 
     got, _, err = command("-m", *TINY, "epochs=1", "seed=0", main=__main__.main)
     last = err.splitlines()[-1]
     assert (got, last.partition(";")[0]) == (128 + number, f"fmbench: stopped by {number.name}")
-    assert "; this goes on: python -m fmbench -m " in last
+    assert "; resume with: python -m fmbench -m " in last
     assert "Traceback" not in err
     assert [record["status"] for record in records(tmp_path)] == ["completed"]
     assert not list(tmp_path.rglob("benchmark*"))

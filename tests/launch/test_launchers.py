@@ -154,7 +154,7 @@ def test_a_stop_saves_the_runs_of_all_processes(tmp_path):
         wait_for(lambda: not members(child))
     assert child.returncode == 143
     err = (tmp_path / "err").read_text()
-    assert err.splitlines()[-1].startswith("fmbench: stopped by SIGTERM; this goes on: ")
+    assert err.splitlines()[-1].startswith("fmbench: stopped by SIGTERM; resume with: ")
     assert "Traceback" not in err
     assert statuses(tmp_path) == [("interrupted", "stopped by SIGTERM")] * 2
     for place in "01":
@@ -177,7 +177,7 @@ def test_ctrl_c_twice_kills_what_does_not_leave(tmp_path):
         wait_for(lambda: not members(child))
     assert child.returncode == 130
     last = (tmp_path / "err").read_text().splitlines()[-1]
-    assert last.startswith("fmbench: stopped by SIGINT; this goes on: ")
+    assert last.startswith("fmbench: stopped by SIGINT; resume with: ")
     assert statuses(tmp_path)[1] == ("interrupted", "stopped from the keyboard")
 
 

@@ -59,7 +59,7 @@ def test_a_completed_run_says_so_and_exits_with_0(command):
     arguments = [*TINY, "hydra.run.dir=here"]
     status, said, _ = command(*arguments)
     assert status == 0
-    already = "fmbench: this run is at its end already; nothing was changed in here\n"
+    already = "fmbench: this run has ended already; nothing was changed in here\n"
     assert command(*arguments) == (0, said, already)
 
 
@@ -142,11 +142,11 @@ def test_a_stop_wins_over_a_record_that_cannot_be_written(sweep, monkeypatch, tm
     folder = tmp_path / ("here/0" if sweep else "here")
     line = said.getvalue().splitlines()[-1]
     assert line.startswith("fmbench: stopped by SIGTERM")
-    assert "; this goes on: " in line
+    assert "; resume with: " in line
     if not sweep:
         assert (
             "saved, its record is as it was (result.json: cannot be written: No space left on "
-            "device); this goes on: "
+            "device); resume with: "
         ) in line
         assert line.endswith(f" hydra.run.dir={folder}")
     monkeypatch.undo()

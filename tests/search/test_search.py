@@ -370,7 +370,7 @@ def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
     record = Record.__new__(Record)
     record.validation_accuracy, record.epochs = 0.5, 3
     assert watch(1, record) is False
-    assert "the search is not told of epoch 1" in caplog.text
+    assert "search: epoch 1 not reported" in caplog.text
 
 
 def test_a_searchs_own_keys_are_no_part_of_its_runs(straight):

@@ -1,4 +1,4 @@
-"""What figures say of rows, and how much of their files they read."""
+"""Texts about rows in figures, and how much of their files is read."""
 
 import itertools
 import re

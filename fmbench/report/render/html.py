@@ -21,7 +21,7 @@ from fmbench.core.errors import one_line
 from fmbench.report.escape import Places, link
 from fmbench.report.table.columns import COLUMNS, MODEL, READING, Column, Row
 from fmbench.report.table.formats import MISSING
-from fmbench.report.table.sections import LONGEST_REASON, UNFINISHED, Section, published
+from fmbench.report.table.sections import UNFINISHED, Section, published
 
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
@@ -51,7 +51,7 @@ _FOLDER = Path(__file__).parent
 def page(report: "Report") -> str:
     """Write `benchmark.html`: HTML, ending in a newline."""
     style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    template = _environment(report.places).get_template("page.html.j2")
+    template = _environment().get_template("page.html.j2")
     text = template.render(
         report=report,
         version=__version__,
@@ -63,7 +63,6 @@ def page(report: "Report") -> str:
         headings=UNFINISHED,
         first=FIRST_ROWS,
         most=MOST_LISTED,
-        longest=LONGEST_REASON,
     )
     return f"{text}\n"
 
@@ -161,7 +160,7 @@ def _raw(value: Any) -> str:
     return f"{text[:_DIGITS]}..." if _HASH.fullmatch(text) else text
 
 
-def _environment(places: Places) -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -171,10 +170,8 @@ def _environment(places: Places) -> jinja2.Environment:
         finalize=_finalize,
     )
     environment.filters |= {
-        "cut": one_line,
         "inline": lambda figure: Markup(figure.inline),  # noqa: S704
         "link": link,
-        "place": places.path,
         # Of lines that are clean already; spaces within a command's quotes count.
         "verbatim": escape,
     }

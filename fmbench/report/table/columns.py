@@ -221,7 +221,7 @@ READING = {
     "n": (
         "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
         "runs of the same config did not complete: failed ones ended early, interrupted ones were "
-        "stopped and can go on, pruned ones were stopped by the pruner of a search, unfinished "
+        "stopped and can resume, pruned ones were stopped by the pruner of a search, unfinished "
         "ones still run or were killed. Trials of a search that were not evaluated on the test set "
         "are no rows."
     ),

@@ -102,7 +102,7 @@ def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
             return None
         labels = right
         all_predicted[place] = predicted
-        # Another run's files, or another evaluation's, are no evidence of this one.
+        # Files of another run or evaluation are not used.
         if abs(np.mean(right == predicted) - accuracy) > 0.5 / images:
             return None
     assert labels is not None

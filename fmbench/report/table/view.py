@@ -19,7 +19,7 @@ from fmbench.report.table.columns import COLUMNS, METRICS
 TEST_ACCURACY = "test_accuracy"
 CHOSEN_ON_TEST = "best_test_accuracy"
 
-# Runs that were chosen by these are the lucky ones: their means are optimistic.
+# Filtering runs by these makes their means optimistic.
 _OF_TEST = re.compile("(best_)?test_(accuracy|loss)")
 
 _CONDITION = re.compile(r"(?P<key>[\w.]+)(?P<operator>!=|>=|<=|=|>|<)(?P<values>.*)", re.DOTALL)
