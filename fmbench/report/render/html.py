@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import Places, link
+from fmbench.report.figure import Figure
 from fmbench.report.table.columns import COLUMNS, MODEL, READING, Column, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.sections import UNFINISHED, Section, published
@@ -160,6 +161,11 @@ def _raw(value: Any) -> str:
     return f"{text[:_DIGITS]}..." if _HASH.fullmatch(text) else text
 
 
+def _inline(figure: Figure) -> Markup:
+    """A figure as SVG, whose texts are escaped where it is drawn."""
+    return Markup(figure.inline)  # noqa: S704
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -170,7 +176,7 @@ def _environment() -> jinja2.Environment:
         finalize=_finalize,
     )
     environment.filters |= {
-        "inline": lambda figure: Markup(figure.inline),  # noqa: S704
+        "inline": _inline,
         "link": link,
         # Of lines that are clean already; spaces within a command's quotes count.
         "verbatim": escape,
