@@ -321,7 +321,12 @@ def test_accuracy_is_the_mean_of_a_sweep_over_the_seeds(monkeypatch):
         said.extend(arguments)
         for seed, share in ((0, 0.90), (1, 0.92)):
             run = folder / "multirun" / str(seed)
-            records.write(run, seed=seed, test_accuracy=share, seconds={"train": 5.0 + seed})
+            records.write(
+                run,
+                seed=seed,
+                test_accuracy=share,
+                seconds={"train": 5.0 + seed, "evaluate": 1.0, "total": 7.0},
+            )
 
     monkeypatch.setattr(accuracy, "python", sweep)
     found = measured(accuracy.measure(["model=lenet", "epochs=2"], seeds=[0, 1]))

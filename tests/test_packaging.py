@@ -109,6 +109,8 @@ def _empty_wheel(folder: Path, requirement: Requirement) -> None:
         if specifier.operator == "<":  # just below, and later than every release candidate
             major, minor, *_ = f"{specifier.version}.0".split(".")
             version = f"{major}.{int(minor) - 1}.99" if int(minor) else f"{int(major) - 1}.99"
+        elif specifier.operator == "==":
+            version = specifier.version
     name = re.sub("[-_.]+", "_", requirement.name)
     about = f"{name}-{version}.dist-info"
     texts = {
