@@ -356,7 +356,7 @@ def test_a_flag_that_cannot_be(refused, arguments):
         (["sweep=lr_batch", "sweep.storage=nope://x"], ["sweep.storage=nope://x: "]),
         (
             ["sweep=lr_batch", "evaluation.every=1"],
-            ["evaluation.every=1: a search looks at the test set onc"],
+            ["evaluation.every=1: a search uses the test set once"],
         ),
         (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
         (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
