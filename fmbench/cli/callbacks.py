@@ -51,9 +51,6 @@ from fmbench.tracking import refuse_missing
 
 log = logger(__name__)
 
-#: Keys at the top that are the sweep's, or that a search sets in its trials.
-_OF_SWEEPS = {*schema.OF_SWEEPS, *(name.partition(".")[0] for name in schema.IN_TRIALS)}
-
 
 @dataclass
 class Command:
@@ -223,7 +220,13 @@ class SweepReport(Callback):
             overrides = filter_overrides(typed(config)[1])
             # What is the same in every run, and was not typed for its sake.
             keys = {text: re.split("[.=]", text.lstrip("+"))[0] for text in overrides}
-            shown = [text for text in overrides if keys[text] not in _OF_SWEEPS]
+            own = schema.IN_TRIALS if is_search(config.hydra) else {}
+            same = {f"{key}={schema.as_yaml(value)}" for key, value in own.items()}
+            shown = [
+                text
+                for text in overrides
+                if keys[text] not in schema.OF_SWEEPS and text not in same
+            ]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
