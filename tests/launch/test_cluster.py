@@ -207,7 +207,7 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     said = done.stderr.splitlines()
     (dead,) = [line for line in said if line.startswith("run 2: ")]
     assert "ended without a result" in dead
-    assert said[-1] == "3 of 4 runs completed"
+    assert said[-1] == "3 of 4 runs completed", done.stderr
     assert [record["status"] for record in records(tmp_path / "here")] == [
         "completed", "running", "completed", "completed"
     ]  # fmt: skip
