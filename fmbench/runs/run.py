@@ -47,7 +47,7 @@ from fmbench.training.device import (
     is_out_of_memory,
     settings_kept,
 )
-from fmbench.training.trainer import Answers, DivergedError, Epoch, Trainer, evaluate
+from fmbench.training.trainer import DivergedError, Epoch, Predictions, Trainer, evaluate
 from fmbench.training.weights import refuse_unkeepable, write_weights
 
 log = logger(__name__)
@@ -376,7 +376,7 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
         run.checkpoints.remove()
 
 
-def _keep_predictions(run: RunState, answers: Answers) -> None:
+def _keep_predictions(run: RunState, answers: Predictions) -> None:
     """Write the predicted classes of the test images, their labels, and the mistakes."""
     test = run.trainer.test
     assert test is not None

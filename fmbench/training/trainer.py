@@ -53,7 +53,7 @@ class Metrics:
     accuracy: float  # 0 to 1
 
 
-class Answers(NamedTuple):
+class Predictions(NamedTuple):
     """The predicted class and its probability for each image, in the order of the images."""
 
     classes: Tensor  # (N,) uint8, those it predicted
@@ -108,7 +108,7 @@ def evaluate(
     *,
     device: Device,
     between: Callable[[], None] = lambda: None,
-) -> tuple[Metrics, Answers]:
+) -> tuple[Metrics, Predictions]:
     """Mean loss and accuracy over a part of the split; the predictions, on the CPU.
 
     In the precision of training; without label smoothing, so that losses compare. `between` is
@@ -130,7 +130,7 @@ def evaluate(
         classes.append(predicted.to(torch.uint8))
         confidences.append(logits.float().softmax(1).amax(1))
         between()
-    answers = Answers(torch.cat(classes).cpu(), torch.cat(confidences).cpu())
+    answers = Predictions(torch.cat(classes).cpu(), torch.cat(confidences).cpu())
     return _metrics(loss_sum, correct, len(loader)), answers
 
 
@@ -159,7 +159,7 @@ class Epoch:
     validation: Metrics | None
     test: Metrics | None
     seconds: float  # training clock of this epoch
-    answers: Answers | None  # on the test images, if evaluated
+    answers: Predictions | None  # on the test images, if evaluated
 
 
 @dataclass

@@ -232,3 +232,11 @@ def test_the_former_name_of_evaluation_is_accepted_for_one_release(former, every
 def test_a_schedule_is_known_by_the_path_that_it_had():
     config = compose("scheduler._target_=fmbench.schedule.onecycle")
     assert config["scheduler"] == compose("scheduler=onecycle")["scheduler"]
+
+
+def test_the_overrides_in_the_place_of_a_former_one_compose():
+    """Over an experiment that evaluates after each epoch too."""
+    today = renamed_override("test_every=null")
+    config = compose("experiment=lenet", *today)
+    configuration.check(config)
+    assert config["evaluation"] == {"every": None, "test": "never"}
