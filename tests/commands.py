@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,41 @@ def fmbench(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedP
     return python("-m", "fmbench", *arguments, cwd=cwd, **options)
 
 
+def started(
+    *arguments: str, cwd: Path, environment: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
+    """`python -m fmbench ARGUMENTS` under way."""
+    usual = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [sys.executable, "-m", "fmbench", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
+        **(usual | options),
+    )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What a condition gives, once it holds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
 def written(write: Callable[..., None], *arguments: Any, **options: Any) -> bytes:
     """What a function writes into the file that it is given."""
     file = io.BytesIO()
     write(*arguments, file=file, **options)
     return file.getvalue()
+
+
+def write_option(path: str, text: str | bytes, folder: str = "mine") -> Path:
+    """Write an option into a folder for --config-dir, below the current one."""
+    file = Path(folder, path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -66,6 +66,19 @@ def command(
 
 
 @pytest.fixture
+def ended(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Call a `main` that ends its process."""
+
+    def call(main: Callable[[list[str]], object], *arguments: object) -> Said:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return stop.value.code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps in this process draw none into their reports, which takes longer than all the rest."""
     from fmbench.report import benchmark

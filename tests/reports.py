@@ -81,3 +81,15 @@ def write_hostile(folder: Path) -> None:
 def sheet_rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "benchmark.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def contrast(*colours: str) -> float:
+    """The contrast of two colours (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted(map(luminance, colours))
+    return (bright + 0.05) / (dark + 0.05)

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from commands import KEPT, TINY
+from commands import KEPT, TINY, write_option
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -61,15 +61,12 @@ def _one_line(said, status, *parts):
     assert all(part in err for part in parts), err
 
 
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("fmbench.log", "precious"),
-        (".hydra", "empty"),
-        (".hydra/config.yaml", "precious"),
-        ("history.jsonl", "new"),
-    ],
-)
+@pytest.mark.parametrize(("name", "target"), [
+    ("fmbench.log", "precious"),
+    (".hydra", "empty"),
+    (".hydra/config.yaml", "precious"),
+    ("history.jsonl", "new"),
+])  # fmt: skip
 def test_a_run_that_goes_on_writes_through_no_link(name, target, command, kept_run, outside):
     folder = _interrupted(kept_run, outside.parent / "run")
     _link(folder / name, outside / target)
@@ -81,15 +78,12 @@ def test_a_run_that_goes_on_writes_through_no_link(name, target, command, kept_r
     assert _tree(folder) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [
-        ("0", []),
-        ("0/fmbench.log", ["hydra/launcher=joblib"]),
-        ("multirun.yaml", []),
-        ("study.db", ["sweep=lr_batch", "sweep.trials=1"]),
-    ],
-)
+@pytest.mark.parametrize(("name", "given"), [
+    ("0", []),
+    ("0/fmbench.log", ["hydra/launcher=joblib"]),
+    ("multirun.yaml", []),
+    ("study.db", ["sweep=lr_batch", "sweep.trials=1"]),
+])  # fmt: skip
 def test_a_sweep_that_goes_on_writes_through_no_link(name, given, command, kept_run, outside):
     target = {"0": "empty", "study.db": "new"}.get(name, "precious")
     folder = outside.parent / "sweep"
@@ -205,28 +199,19 @@ def test_links_above_the_folder_go_on_working(command, kept_run, tmp_path):
 # Config files that somebody sent: they decide on no folder but one below the current
 
 
-def _option(name, text):
-    path = Path("sent", name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+SENT = ["--config-dir", "mine", *TINY, "epochs=1"]
 
 
-SENT = ["--config-dir", "sent", *TINY, "epochs=1"]
-
-
-@pytest.mark.parametrize(
-    ("given", "name", "part"),
-    [
-        # By a key that stands in the name of a folder that was typed.
-        (["hydra.run.dir='runs/${logger.experiment}'"], "../home/new", "comes to runs/../home/new"),
-        (["hydra.run.dir='${logger.experiment}'"], "{home}/new", "comes to /"),
-        (["-m", "hydra.sweep.subdir='${hydra.job.override_dirname}'"], "x", "comes to "),
-        (["-m", "hydra.sweep.subdir='${hydra.job.num}/${logger.experiment}'"], "../..", "0/../.."),
-    ],
-)
+@pytest.mark.parametrize(("given", "name", "part"), [
+    # By a key that stands in the name of a folder that was typed.
+    (["hydra.run.dir='runs/${logger.experiment}'"], "../home/new", "comes to runs/../home/new"),
+    (["hydra.run.dir='${logger.experiment}'"], "{home}/new", "comes to /"),
+    (["-m", "hydra.sweep.subdir='${hydra.job.override_dirname}'"], "x", "comes to "),
+    (["-m", "hydra.sweep.subdir='${hydra.job.num}/${logger.experiment}'"], "../..", "0/../.."),
+])  # fmt: skip
 def test_no_key_of_a_file_leads_a_run_out_of_its_folder(given, name, part, command, outside):
     params = "{logger.experiment: 'b,a/../../../../home/new'}" if name == "x" else "{seed: '0,1'}"
-    _option(
+    write_option(
         "experiment/evil.yaml",
         f"# @package _global_\nlogger: {{experiment: '{name.format(home=outside)}'}}\n"
         f"hydra: {{sweeper: {{params: {params}}}}}\n",
@@ -236,14 +221,11 @@ def test_no_key_of_a_file_leads_a_run_out_of_its_folder(given, name, part, comma
     assert _tree(outside.parent) == before
 
 
-@pytest.mark.parametrize(
-    ("swept", "given"),
-    [
-        ("model", []),
-        ("+kind", []),
-        ("model", ["sweep=lr_batch", "optimizer.lr=0.1", "batch_size=32"]),
-    ],
-)
+@pytest.mark.parametrize(("swept", "given"), [
+    ("model", []),
+    ("+kind", []),
+    ("model", ["sweep=lr_batch", "optimizer.lr=0.1", "batch_size=32"]),
+])  # fmt: skip
 def test_options_set_nothing_of_hydra_together(swept, given, command, outside):
     """Each of two that are swept may be harmless, and the file that they choose together not."""
     handler = f"{{class: logging.FileHandler, filename: {outside}/new}}"
@@ -251,13 +233,13 @@ def test_options_set_nothing_of_hydra_together(swept, given, command, outside):
     for name in ("lenet", "lenet5"):
         for schedule in ("onecycle", "constant", "cosine"):
             text = evil if (name, schedule) == ("lenet5", "cosine") else "epochs: 1"
-            _option(f"together/{name}_{schedule}.yaml", f"# @package _global_\n{text}\n")
+            write_option(f"together/{name}_{schedule}.yaml", f"# @package _global_\n{text}\n")
         text = f"# @package _global_\ndefaults: [/together: '{name}_${{scheduler}}']\n"
-        _option(f"kind/{name}.yaml", text)
-    _option("experiment/evil.yaml", text.replace("lenet5", "${model}"))
+        write_option(f"kind/{name}.yaml", text)
+    write_option("experiment/evil.yaml", text.replace("lenet5", "${model}"))
     chosen = ["experiment=evil"] * (swept == "model")
     grid = ["-m", f"{swept}=lenet,lenet5", "scheduler=constant,cosine", *chosen]
-    said = command("--config-dir=sent", *TINY[:3], "threads=1", "epochs=1", *grid, *given)
+    said = command("--config-dir=mine", *TINY[:3], "threads=1", "epochs=1", *grid, *given)
     assert said[0] == 2
     assert "hydra.job_logging.handlers.x: a config file may not" in said[2].splitlines()[-1]
 
@@ -265,14 +247,14 @@ def test_options_set_nothing_of_hydra_together(swept, given, command, outside):
 def test_help_opens_no_log_that_a_file_names(command, outside):
     handler = f"{{class: logging.FileHandler, filename: {outside}/precious, mode: w}}"
     text = f"hydra: {{hydra_logging: {{handlers: {{x: {handler}}}}}}}"
-    _option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
-    given = ["--config-dir=sent", "experiment=evil"]
+    write_option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
+    given = ["--config-dir=mine", "experiment=evil"]
     part = "hydra.hydra_logging.handlers.x: a config file may not"
     _one_line(command("--help", *given), 2, part)
-    _one_line(command("--help", "experiment=evil", "hydra.searchpath=[file://sent]"), 2, part)
+    _one_line(command("--help", "experiment=evil", "hydra.searchpath=[file://mine]"), 2, part)
     for look in ("--hydra-help", "--cfg=job", "--info=all"):
         assert command(look, *given)[0] == 0
-    assert command("--hydra-help", "--config-dir=sent", "+experiment=evil")[0] == 0
+    assert command("--hydra-help", "--config-dir=mine", "+experiment=evil")[0] == 0
 
 
 def test_a_folder_of_the_users_is_not_taken_for_that_of_a_run_or_a_sweep(command, tmp_path):
@@ -283,13 +265,12 @@ def test_a_folder_of_the_users_is_not_taken_for_that_of_a_run_or_a_sweep(command
         (project / name).write_text("mine\n")
     before = _tree(tmp_path / "project")
     for part in ("run", "sweep"):
-        _option(
-            f"experiment/{part}.yaml",
-            f"# @package _global_\nhydra: {{{part}: {{dir: project}}}}\n",
+        write_option(
+            f"experiment/{part}.yaml", f"# @package _global_\nhydra: {{{part}: {{dir: project}}}}\n"
         )
     _one_line(command(*SENT, "experiment=run"), 5, "project: is no folder of a run, it holds 0")
     with pytest.raises(StorageError, match="is no folder of a run"):
-        fmbench.run([*TINY, "experiment=run"], config_dir="sent")
+        fmbench.run([*TINY, "experiment=run"], config_dir="mine")
     said = command("-m", *SENT, "experiment=sweep")
     _one_line(said, 5, "project: is no folder of a sweep, it holds .hydra")
     assert _tree(project) == before
@@ -311,8 +292,7 @@ def test_what_a_start_leaves_before_it_has_a_record_is_no_users_folder(kept_run,
 
 
 @pytest.mark.parametrize(
-    "root",
-    ["{home}/new", "../home/new", "~/new", "${{oc.env:FMBENCH_DATA,x}}/new"],
+    "root", ["{home}/new", "../home/new", "~/new", "${{oc.env:FMBENCH_DATA,x}}/new"]
 )
 def test_data_go_where_a_file_says_only_inside_the_current_folder(
     root, command, outside, monkeypatch, tmp_path
@@ -321,8 +301,8 @@ def test_data_go_where_a_file_says_only_inside_the_current_folder(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     root = root.format(home=outside)
-    _option(
+    write_option(
         "data/evil.yaml",
         f"name: fashion_mnist\nroot: {root}\nmirrors: []\ndownload: true\nmean: 0\nstd: 1\n",
     )
-    _one_line(command("--config-dir", "sent", "data=evil"), 2, f"data.root={root}: a config file")
+    _one_line(command("--config-dir", "mine", "data=evil"), 2, f"data.root={root}: a config file")

@@ -3,13 +3,10 @@
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib import metadata
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -100,69 +97,6 @@ def test_no_line_tells_people_to_install_what_a_stranger_has_published():
         if path.suffix in kinds and path.is_file():
             found = old.search(path.read_text("utf-8"))
             assert found is None, f"{path}: {found and found.group()}"
-
-
-def _empty_wheel(folder: Path, requirement: Requirement) -> None:
-    """A wheel with nothing in it, which satisfies a requirement in pip's eyes."""
-    version = "2.1.1" if requirement.name == STRANGER else "999"
-    for specifier in requirement.specifier:
-        if specifier.operator == "<":  # just below, and later than every release candidate
-            major, minor, *_ = f"{specifier.version}.0".split(".")
-            version = f"{major}.{int(minor) - 1}.99" if int(minor) else f"{int(major) - 1}.99"
-        elif specifier.operator == "==":
-            version = specifier.version
-    name = re.sub("[-_.]+", "_", requirement.name)
-    about = f"{name}-{version}.dist-info"
-    texts = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {version}\n"
-        + "".join(f"Provides-Extra: {extra}\n" for extra in sorted(requirement.extras)),
-        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{about}/{file},,\n" for file in (*texts, "RECORD"))
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        for file, text in (texts | {"RECORD": record}).items():
-            wheel.writestr(f"{about}/{file}", text)
-
-
-@pytest.mark.slow
-def test_a_fresh_environment_with_the_tests_extra_has_nothing_of_the_strangers(tmp_path):
-    """pip installs `.[test]` for real; what it depends on are empty wheels, a stranger's beside."""
-    pytest.importorskip("hatchling", reason="the build backend, of the extra test")
-    extras = PROJECT["optional-dependencies"]
-    wanted = {Requirement(text) for text in chain(PROJECT["dependencies"], *extras.values())}
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    for requirement in (*wanted, Requirement(f"{STRANGER}[joblib,postgresql,slurm,tensorboard]")):
-        if requirement.name != PROJECT["name"]:
-            _empty_wheel(wheels, requirement)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    program = tmp_path / "venv" / "bin" / "python"
-    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
-    # The build backend is the real one; `--no-build-isolation` takes it from there.
-    for name in ("hatchling", "packaging", "pathspec", "pluggy", "trove-classifiers"):
-        for file in metadata.distribution(name).files or ():
-            if file.suffix == ".py" or ".dist-info" in str(file):
-                target = site / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(str(file.locate()), target)
-    flags = ["--no-index", "--find-links", wheels, "--no-build-isolation", "--no-cache-dir"]
-    done = subprocess.run(
-        [program, "-m", "pip", "install", *flags, f"{CHECKOUT}[test]"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    listed = subprocess.run(
-        [program, "-m", "pip", "list", "--format=freeze"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    names = {line.partition("==")[0] for line in listed.stdout.splitlines()}
-    assert PROJECT["name"] in names
-    assert {"pytest", "joblib", "psycopg"} <= names
-    assert STRANGER not in names
 
 
 def test_an_older_python_is_told_what_it_lacks(monkeypatch):

@@ -132,16 +132,6 @@ def test_every_published_row_has_its_experiment_and_no_other_is_there():
 
 
 @every_row
-def test_names_agree(name):
-    option = ROWS[name][0]
-    assert name == option or name.startswith(f"{option}_")
-    target = composed(name)[0]["model"]["_target_"]
-    assert target.startswith(f"fmbench.models.{option}.")
-    assert (CHECKOUT / "fmbench" / "models" / f"{option}.py").is_file()
-    assert (CHECKOUT / "conf" / "model" / f"{option}.yaml").is_file()
-
-
-@every_row
 def test_the_recipe_is_the_published_one(name):
     recipe = ROWS[name][-1]
     config, choices = composed(name)

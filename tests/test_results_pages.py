@@ -93,17 +93,12 @@ def test_the_pages_and_pictures_show_what_the_records_say(results, own):
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.relative_to(KEPT).as_posix())
-def test_each_kept_record_is_of_the_official_images_and_of_committed_code(results, path):
+def test_each_kept_record_agrees_with_what_lies_beside_it(results, path):
+    """A figure that somebody typed into a record would stand alone."""
     record = json.loads(path.read_bytes())
     assert record["data"] == {"name": "fashion_mnist", "sha256": OFFICIAL_SHA256}
     assert record["git"]["dirty"] is False
     assert record["status"] in results.ENDED
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.relative_to(KEPT).as_posix())
-def test_each_kept_record_agrees_with_what_lies_beside_it(path):
-    """A figure that somebody typed into a record would stand alone."""
-    record = json.loads(path.read_bytes())
     sha256, split = record["data"]["sha256"], record["split"]["hash"]
     if record["schema"] > 1:  # the keys of the others are in tests/keys.yaml
         assert keys(record["config"], sha256, split) == (record["key"], record["configuration"])
@@ -219,17 +214,14 @@ def test_the_best_of_some_seeds_is_not_shown(pages, tmp_path):
     assert line(pages)["cells"]["best_test_accuracy"] == "-"
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "said"),
-    [
-        # Published are 88.30 %.
-        ((0.87, 0.8701, 0.8702), "is more than one more run of ours would give, 86.96 to 87"),
-        ((0.90, 0.9001, 0.9002), "is less than one more run of ours would give, 89.96 to 9"),
-        ((0.87, 0.89, 0.90), "is within what one more run of ours would give, 81.08 to 96"),
-        ((0.875, 0.885), "does not contradict it. Of two seeds that is a wide range."),
-        ((0.87,), "and ours lie 1.30 points apart; one seed does not say how far another would."),
-    ],
-)
+@pytest.mark.parametrize(("accuracies", "said"), [
+    # Published are 88.30 %.
+    ((0.87, 0.8701, 0.8702), "is more than one more run of ours would give, 86.96 to 87"),
+    ((0.90, 0.9001, 0.9002), "is less than one more run of ours would give, 89.96 to 9"),
+    ((0.87, 0.89, 0.90), "is within what one more run of ours would give, 81.08 to 96"),
+    ((0.875, 0.885), "does not contradict it. Of two seeds that is a wide range."),
+    ((0.87,), "and ours lie 1.30 points apart; one seed does not say how far another would."),
+])  # fmt: skip
 def test_what_follows_for_the_published_figure(pages, tmp_path, accuracies, said):
     put(tmp_path, "lenet5", accuracies)
     (found,) = re.findall(
@@ -270,12 +262,6 @@ def test_fewer_epochs_of_a_schedule_that_follows_them_are_another_recipe(pages, 
     assert said in pages.text()
 
 
-def test_more_epochs_are_another_recipe_not_a_shorter_one(pages, tmp_path):
-    put(tmp_path, "lenet", [0.9], deviations=["epochs=60"], epochs=60)
-    assert line(pages)["name"] == "lenet (epochs=60)"
-    assert "- with another recipe: lenet (epochs=60): n = 1\n" in pages.text()
-
-
 def test_where_nothing_is_published_fewer_epochs_are_not_held_against_it(pages, tmp_path):
     values = {"deviations": ["epochs=2"], "epochs": 2, "scheduler": "constant"}
     put(tmp_path, "resnet18_batch64", [0.9], **values)
@@ -283,13 +269,15 @@ def test_where_nothing_is_published_fewer_epochs_are_not_held_against_it(pages, 
     assert (found["name"], found["verdict"]) == ("resnet18_batch64 (2 of 50 epochs)", False)
 
 
-def test_another_recipe_says_so_and_is_compared_with_nothing(pages, tmp_path):
-    put(tmp_path, "vgg_light", [0.8, 0.801, 0.8], deviations=["batch_size=16", "epochs=8"])
+@pytest.mark.parametrize("changed", [["batch_size=16", "epochs=8"], ["epochs=60"]])
+def test_another_recipe_says_so_and_is_compared_with_nothing(pages, tmp_path, changed):
+    """More epochs are another recipe, not a shorter one."""
+    put(tmp_path, "vgg_light", [0.8, 0.801, 0.8], deviations=changed, epochs=60)
     found = line(pages, "vgg_light")
-    assert found["name"] == "vgg_light (batch_size=16, epochs=8)"
+    assert found["name"] == f"vgg_light ({', '.join(changed)})"
     assert found["cells"]["difference"] == "recipe changed"
     assert not found["verdict"]
-    assert "- with another recipe: vgg_light (batch_size=16, epochs=8): n = 3\n" in pages.text()
+    assert f"- with another recipe: {found['name']}: n = 3\n" in pages.text()
 
 
 def test_runs_that_did_not_complete_are_counted_and_shown(pages, tmp_path):
@@ -469,16 +457,13 @@ def test_records_epochs_and_answers_alone_are_kept(results, tmp_path):
     assert (tmp_path / "kept/0/labels.npy").read_text() == "0/labels.npy"
 
 
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"git": {"commit": "0" * 40, "dirty": True}}, "uncommitted changes"),
-        ({"git": None}, "uncommitted changes"),
-        ({"status": "running"}, "running: only runs that ended"),
-        ({"data__name": "synthetic", "data__sha256": "d1" * 32}, "made on synthetic, not on the"),
-        ({"data__sha256": "d1" * 32}, "made on fashion_mnist, not on the official images"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"git": {"commit": "0" * 40, "dirty": True}}, "uncommitted changes"),
+    ({"git": None}, "uncommitted changes"),
+    ({"status": "running"}, "running: only runs that ended"),
+    ({"data__name": "synthetic", "data__sha256": "d1" * 32}, "made on synthetic, not on the"),
+    ({"data__sha256": "d1" * 32}, "made on fashion_mnist, not on the official images"),
+])  # fmt: skip
 def test_what_cannot_be_stood_for_is_not_kept(results, tmp_path, changes, why):
     put(tmp_path / "runs", "lenet", [0.9, 0.91], **changes)
     (tmp_path / "kept").mkdir()
@@ -496,18 +481,11 @@ def test_what_is_kept_is_not_kept_again(results, tmp_path):
     assert (tmp_path / "kept" / "0" / "result.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [("", "not JSON"), ("[]", "Expected `object`"), ('{"schema": 1}', "lacks `key`")],
-)
-def test_what_cannot_be_read_is_not_kept(results, tmp_path, content, why):
+def test_what_cannot_be_read_is_not_kept(results, tmp_path):
     put(tmp_path / "runs", "lenet", [0.9])
-    (tmp_path / "runs" / "0" / "result.json").write_text(content)
-    with pytest.raises(SystemExit, match=why):
+    (tmp_path / "runs" / "0" / "result.json").write_text('{"schema": 1}')
+    with pytest.raises(SystemExit, match="lacks `key`"):
         results.keep(tmp_path / "runs", tmp_path / "kept")
-
-
-def test_a_folder_that_is_not_there_is_said(results, tmp_path):
     with pytest.raises(ConfigError, match="nowhere is not a folder"):
         results.keep(tmp_path / "nowhere", tmp_path / "kept")
 
@@ -523,7 +501,7 @@ def test_what_is_replaced_is_said(results, tmp_path, monkeypatch, capsys):
     )
 
 
-@pytest.mark.parametrize("name", [".", "..", "a/b", "/tmp"])
+@pytest.mark.parametrize("name", ["..", "a/b"])
 def test_a_name_is_no_path(results, tmp_path, name, capsys):
     put(tmp_path / "runs", "lenet", [0.9])
     with pytest.raises(SystemExit):

@@ -329,27 +329,6 @@ def test_no_more_than_one_table_in_twenty_has_a_false_rank_whatever_the_spreads(
             assert share <= 0.05 + 3 * noise, (seeds, images)
 
 
-@pytest.mark.parametrize("spread", ["equal", "half", "one noisy"])
-@pytest.mark.parametrize("seeds", [[2] * 5, [3] * 5, [2, 3, 1, 10, 1]])
-def test_ranks_of_records_without_answers_hold_the_level(seeds, spread):
-    rng = np.random.default_rng(11)
-    spreads = SPREADS[spread](5) / 100
-    false = 0
-    for _ in range(400):
-        drawn = (0.9 + s * rng.normal(size=n) for s, n in zip(spreads, seeds, strict=True))
-        false += max(ranks([Sample(values, 10**12) for values in drawn])) > 1
-    assert false <= 0.05 * 400 + 2 * np.sqrt(400 * 0.05 * 0.95)
-
-
-@pytest.mark.parametrize("noisy", [0, 4])
-def test_a_noisy_row_of_one_seed_among_quiet_rows_wins_no_rank(noisy):
-    rng = np.random.default_rng(13)
-    for _ in range(50):
-        rows = [Sample(0.9 + 0.0005 * rng.normal(size=3), 10**12) for _ in range(4)]
-        rows.insert(noisy, Sample(0.9 + 0.01 * rng.normal(size=1), 10**12))
-        assert ranks(rows)[noisy] == 1
-
-
 @pytest.mark.parametrize(("rows", "paired"), [(2, True), (2, False), (10, True), (30, False)])
 def test_models_of_one_seed_that_are_equally_good_share_a_rank(rows, paired):
     rng = np.random.default_rng(14)

@@ -268,13 +268,6 @@ def test_a_package_that_is_trusted_after_a_refusal_is(tmp_path, monkeypatch):
         fmbench.run(net)
 
 
-def test_a_torchvision_net_trains(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    record = fmbench.run([*TINY, "epochs=1", "model=torchvision", "model.name=shufflenet_v2_x0_5"])
-    assert record.status == "completed"
-    assert record.model == "torchvision/shufflenet_v2_x0_5"
-
-
 def test_a_missing_file_in_a_net_is_no_storage_error(tmp_path, monkeypatch):
     from fmbench.models.lenet5 import LeNet5
 

@@ -2,17 +2,12 @@
 
 import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records
+from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records, write_option
 
 import fmbench as package
 from fmbench.cli import main as cli
@@ -61,20 +56,6 @@ def test_two_runs_that_start_in_one_second_do_not_collide(command, tmp_path):
     for _ in range(2):
         assert command(*TINY, "epochs=1")[0] == 0
     assert len(records(tmp_path)) == 2
-
-
-def test_the_same_run_twice_gives_the_same_bits(command, tmp_path):
-    arguments = [*TINY, "augmentation=crop_flip_erasing", "seed=5"]
-    for name in "ab":
-        assert command(*arguments, f"hydra.run.dir={name}")[0] == 0
-    first, second = (
-        json.loads((tmp_path / name / "result.json").read_text("utf-8")) for name in "ab"
-    )
-    assert first["key"] == second["key"]
-    for field in ("train_loss", "test_loss", "test_accuracy"):
-        assert first[field] == second[field], field
-    predictions = [(tmp_path / name / "predictions.npy").read_bytes() for name in "ab"]
-    assert predictions[0] == predictions[1]
 
 
 def test_grid_leaves_records_and_a_table(command, tmp_path):
@@ -203,23 +184,6 @@ def test_a_ready_sweep_without_m_is_warned_of(command):
     assert "sweep=seeds only chooses options for a single run; add -m" in err
 
 
-@pytest.mark.parametrize(("arguments", "status", "parts"), [
-    (["model=densnet"], 2, ["model=densnet", "did you mean densenet?", "lenet5"]),
-    (["model=densenet", "model.depth=41"], 2, ["model.depth=41"]),
-    (["data.root=/nowhere", "data.mirrors=[]"], 3, ["/nowhere", "data=synthetic"]),
-    (["hydra.run.dir=/dev/null/x", *TINY], 5, ["/dev/null/x"]),
-])  # fmt: skip
-def test_mistakes_get_one_line_and_leave_nothing(command, tmp_path, arguments, status, parts):
-    code, out, err = command(*arguments)
-    assert code == status, err
-    assert out == ""
-    assert err.startswith("fmbench: ")
-    assert err.count("\n") == 1
-    for part in parts:
-        assert part in err
-    assert below(tmp_path) == []
-
-
 def test_no_run_is_written_over(command, tmp_path):
     assert command(*TINY, "hydra.run.dir=here")[0] == 0
     before = {path: path.read_bytes() for path in below(tmp_path)}
@@ -227,14 +191,6 @@ def test_no_run_is_written_over(command, tmp_path):
     assert status == 5
     assert "holds a run already, another one (seed is 0 there and 1 here)" in err
     assert {path: path.read_bytes() for path in below(tmp_path)} == before
-
-
-def test_data_that_are_missing_refuse_a_sweep_before_its_first_run(command, tmp_path):
-    status, out, err = command("-m", "data.root=none", "data.mirrors=[]", "seed=0,1")
-    assert status == 3
-    assert err.startswith("fmbench: Fashion-MNIST: missing")
-    assert err.count("\n") == 1
-    assert (out, below(tmp_path)) == ("", [])
 
 
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
@@ -284,25 +240,19 @@ def test_a_sweep_is_refused_a_folder_with_other_runs(command, tmp_path):
 
 def test_a_config_cannot_trust_itself(command, tmp_path):
     (tmp_path / "victim").mkdir()
-    (tmp_path / "stranger" / "model").mkdir(parents=True)
-    (tmp_path / "stranger" / "model" / "evil.yaml").write_text(
+    write_option(
+        "model/evil.yaml",
         "# @package _global_\n"
         "model: {_target_: shutil.rmtree, path: victim}\n"
-        "hydra: {job: {env_set: {FMBENCH_TRUST: shutil}}}\n"
+        "hydra: {job: {env_set: {FMBENCH_TRUST: shutil}}}\n",
     )
-    status, _, err = command("-m", "--config-dir", "stranger", *TINY, "model=lenet5,evil")
+    status, _, err = command("-m", "--config-dir", "mine", *TINY, "model=lenet5,evil")
     assert status == 2
     assert "env_set" in err
     bare = [*TINY, "~hydra.callbacks.preflight", "+hydra.job.env_set.A=1"]
     assert command(*bare)[0] == 2
     raises_one_line(lambda: package.run(bare), ConfigError, "env_set")
     assert records(tmp_path) == []
-    for how in ([], ["-m"]):
-        for more in ([], ["hydra.job.env_set={}"], ["+hydra.job.env_set.FMBENCH_TRUST=shutil"]):
-            model = "model=evil,lenet5" if how else "model=evil"
-            status, _, err = command(*how, "--config-dir", "stranger", *TINY, model, *more)
-            assert status in (2, 4), err
-            assert "env_set" in err or "shutil.rmtree" in err
     assert (tmp_path / "victim").is_dir()
 
 
@@ -350,46 +300,6 @@ def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
     assert record["data"]["sha256"] == dataset.sha256
 
 
-@pytest.mark.slow
-def test_keys_tell_runs_apart(command, tmp_path):
-    changes = ["seed=1", "data.split=holdout", "data.seed=1", "augmentation=flip", "epochs=2"]
-    for change in ["seed=0", *changes]:
-        assert command(*TINY, "epochs=1", change)[0] == 0
-    keys = {record["key"] for record in records(tmp_path)}
-    assert len(keys) == 1 + len(changes)
-
-
-@pytest.mark.slow
-def test_stopped_from_the_keyboard(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        # A job in the background of a script ignores the signal, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as child:
-        try:
-            deadline = time.monotonic() + 60
-            while not list(tmp_path.rglob("history.jsonl")):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            child.send_signal(signal.SIGINT)
-            _, err = child.communicate(timeout=60)
-        finally:
-            child.kill()
-    assert child.returncode == 130
-    said = err.splitlines()[-1]
-    assert said.startswith("fmbench: stopped by SIGINT, saved; resume with: ")
-    assert " -m fmbench " in said
-    assert "epochs=1000000 hydra.run.dir=" in said
-    assert "Traceback" not in err
-    (record,) = records(tmp_path)
-    assert record["status"] == "interrupted"
-    assert record["train_accuracy"] > 0
-
-
 def test_precision_and_rate_asked_for_are_those_recorded(command, tmp_path):
     asked = ["precision=bf16", "optimizer.lr=0.02", "scheduler=constant", "deterministic=true"]
     assert command(*TINY, *asked)[0] == 0
@@ -406,30 +316,11 @@ def test_precision_and_rate_asked_for_are_those_recorded(command, tmp_path):
 
 
 def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, tmp_path):
-    (tmp_path / "mine" / "sweep").mkdir(parents=True)
-    (tmp_path / "mine" / "sweep" / "short.yaml").write_text(
-        "# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
-    )
+    text = "# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
+    write_option("sweep/short.yaml", text)
     status, _, err = command("-m", "--config-dir", "mine", *TINY[:-2], "sweep=short")
     assert status == 2
     assert "sweep=short: sets epochs" in err
-
-
-@pytest.mark.slow
-def test_a_recorded_command_makes_the_run_again(command, tmp_path):
-    sweep = ["sweep=lr_batch", "sweep.trials=1", "batch_size=choice(10,20)"]
-    assert command("-m", *sweep, *TINY, "epochs=1")[0] == 0
-    (record,) = records(tmp_path)
-    again = package.run(record["overrides"])
-    assert again.key == record["key"]
-    assert again.test_loss == record["test_loss"]
-
-
-def test_tracebacks_on_request(command, monkeypatch):
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises((ConfigError, BaseException), match="batch_size=0"):
-        command("batch_size=0")
-    assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
 def test_help_is_our_own_page_and_names_every_knob_and_option(command):
@@ -450,24 +341,19 @@ def test_version(command):
     assert command("--version") == (0, f"fmbench {package.__version__}\n", "")
 
 
-def test_completion_knows_the_options(tmp_path):
-    probe = "from fmbench.cli.main import main; main()"
-    line = {"COMP_LINE": "fmbench data.split=", "COMP_POINT": "19"}
-    done = python("-c", probe, "-sc", "query=bash", cwd=tmp_path, environment=line)
-    assert set(done.stdout.split()) == {
-        "data.split=custom", "data.split=holdout", "data.split=standard"
-    }  # fmt: skip
-
-
-def test_completion_knows_options_of_ones_own(command, tmp_path, monkeypatch):
-    for folder, name in (("mine", "mynet"), ("yours", "yournet")):
-        (tmp_path / folder / "model").mkdir(parents=True)
-        (tmp_path / folder / "model" / f"{name}.yaml").write_text("_target_: x\n")
-    line = "fmbench --config-dir mine --config-dir=yours --config-dir nowhere model=m"
-    monkeypatch.setenv("COMP_LINE", line.replace("=m", "="))
-    status, out, _ = command("-sc", "query=bash")
-    assert status == 0
-    assert {"model=mynet", "model=yournet", "model=lenet"} <= set(out.split())
+def test_completion_knows_the_options_and_ones_own(command, tmp_path, monkeypatch):
+    write_option("model/mynet.yaml", "_target_: x\n")
+    write_option("model/yournet.yaml", "_target_: x\n", "yours")
+    for line, found in {
+        "--config-dir mine --config-dir=yours --config-dir nowhere model=": {
+            "model=mynet", "model=yournet", "model=lenet"
+        },
+        "data.split=": {"data.split=custom", "data.split=holdout", "data.split=standard"},
+    }.items():  # fmt: skip
+        monkeypatch.setenv("COMP_LINE", f"fmbench {line}")
+        status, out, _ = command("-sc", "query=bash")
+        assert status == 0
+        assert found <= set(out.split())
 
 
 @pytest.mark.slow
@@ -478,19 +364,6 @@ def test_as_a_module_in_its_own_process(tmp_path):
     assert list(tmp_path.rglob("figures/*.png"))
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
-
-
-@pytest.mark.slow
-def test_sweep_in_parallel_processes(tmp_path):
-    pytest.importorskip("joblib", reason="needs the extra joblib")
-    done = fmbench(
-        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "epochs=1", "seed=0,1",
-        cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert [record["seed"] for record in records(tmp_path)] == [0, 1]
-    (table,) = tmp_path.rglob("benchmark.md")
-    assert "lenet5" in table.read_text("utf-8")
 
 
 def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
@@ -505,10 +378,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
         "            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10)\n"
         "        )\n"
     )
-    (tmp_path / "mine" / "model").mkdir(parents=True)
-    (tmp_path / "mine" / "model" / "mynet.yaml").write_text(
-        "_target_: mypackage.Linear\nwidth: 32\n"
-    )
+    write_option("model/mynet.yaml", "_target_: mypackage.Linear\nwidth: 32\n")
     monkeypatch.syspath_prepend(tmp_path)
     arguments = ["--config-dir", "mine", *TINY, "model=mynet", "model.width=8"]
     status, _, err = command(*arguments)
@@ -526,15 +396,10 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
 def test_options_of_ones_own_in_several_folders(command, tmp_path, monkeypatch):
     """As the best of a search over one's own net is run; and the record makes it again."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine" / "model").mkdir(parents=True)
     # As some editors write it, and with a name that looks like a number.
-    text = "\ufeff# mine\n_target_: fmbench.models.lenet5.LeNet5\n"
-    (tmp_path / "mine" / "model" / "1e3.yaml").write_text(text)
-    (tmp_path / "search" / "experiment").mkdir(parents=True)
-    file = tmp_path / "search" / "experiment" / "best.yaml"
-    file.write_text(
-        best.text([*TINY, "model=1e3", "seed=4"], number=0, accuracy=None).replace("\n", "\r\n")
-    )
+    write_option("model/1e3.yaml", "\ufeff# mine\n_target_: fmbench.models.lenet5.LeNet5\n")
+    text = best.text([*TINY, "model=1e3", "seed=4"], number=0, accuracy=None)
+    write_option("experiment/best.yaml", text.replace("\n", "\r\n"), "search")
     given = ["--config-dir=~/mine", "--config-dir", "search", "experiment=best", "epochs=1"]
     status, _, err = command(*given, "hydra.run.dir=~/run")
     assert status == 0, err
@@ -600,45 +465,3 @@ def test_real_images_train_and_give_the_same_bits_twice(fashion_mnist_root, comm
     assert first["test_loss"] == second["test_loss"]
     assert first["test_accuracy"] > 0.5
     assert str(fashion_mnist_root) not in json.dumps(first)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_stands_in_the_table(tmp_path):
-    child = subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *TINY, "epochs=1000000"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.rglob("history.jsonl")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        child.kill()
-        child.wait()
-    (record,) = records(tmp_path)
-    assert record["status"] == "running"
-    assert record["test_accuracy"] is None
-    done = python("-m", "fmbench.report", cwd=tmp_path)
-    assert "running" in done.stdout
-    assert "lenet5" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_reader_that_goes_away_harms_no_run(tmp_path):
-    child = subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *TINY, "epochs=1"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    child.stdout.close()
-    err = child.stderr.read()
-    child.stderr.close()
-    assert child.wait(timeout=60) == 0, err
-    assert "rror" not in err
-    assert records(tmp_path)[0]["status"] == "completed"

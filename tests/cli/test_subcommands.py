@@ -44,15 +44,12 @@ def test_help_names_every_subcommand(command, name):
     assert f"\n  {name} " in command("--help", main=main)[1]
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["outputs"], "outputs: is no KEY=VALUE, as epochs=3 is"),
-        (["epochs=3", "report"], "report: is no KEY=VALUE"),
-        (["Report"], "Report: is no KEY=VALUE"),
-        (["train"], "train: is no KEY=VALUE"),
-    ],
-)
+@pytest.mark.parametrize(("words", "said"), [
+    (["outputs"], "outputs: is no KEY=VALUE, as epochs=3 is"),
+    (["epochs=3", "report"], "report: is no KEY=VALUE"),
+    (["Report"], "Report: is no KEY=VALUE"),
+    (["train"], "train: is no KEY=VALUE"),
+])  # fmt: skip
 def test_another_word_is_refused_in_one_line(command, tmp_path, words, said):
     status, out, err = command(*words, main=main)
     assert (status, out, err.count("\n")) == (2, "", 1)

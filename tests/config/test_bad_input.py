@@ -1,29 +1,19 @@
-"""Bad input of every kind gets one line and its exit status, and leaves nothing behind.
+"""Bad input of every kind gets one line and its exit status, and leaves nothing behind."""
 
-What is bad about data files is tested on a small release in `data/test_fashion_mnist.py`; here
-they are the files of a folder that claims to be Fashion-MNIST.
-"""
-
-import gzip
-import json
 import os
-import struct
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from commands import TINY, compose, fmbench, python
+from commands import TINY, compose, fmbench, python, write_option
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf.basecontainer import BaseContainer
-from records import record, write
 
 import fmbench as package
-from fmbench.core.errors import ConfigError, DataError
-from fmbench.data import fashion_mnist
+from fmbench.core.errors import ConfigError
 from fmbench.data.fashion_mnist import OFFICIAL_FILES
-from fmbench.report.__main__ import main as report_main
 from fmbench.runs.prepare import make_optimizer
 
 LONG = "x" * 300
@@ -74,13 +64,6 @@ def tree(folder):
     }
 
 
-def option(path, text):
-    """Write an option into `mine`, a folder for --config-dir."""
-    file = Path("mine", path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-
-
 # The override line
 
 
@@ -92,41 +75,25 @@ def option(path, text):
         ("scheduler=foo", ["scheduler=foo: no such option", "onecycle"]),
         ("hydra/launcher=foo", ["hydra/launcher=foo: no such option", "basic"]),
         ("optimizer.lr=[1", ["'optimizer.lr=[1', character 16: "]),
-        ("a b=3", ["'a b=3', character 2: "]),
         ("batch_size==3", ["'batch_size==3', character 12: "]),
         ("optimizer.lr='", ["character 14"]),
         ("", ["'', character 1: "]),
         ("optimizer.lr=nan", ["optimizer.lr=nan: must be a finite number"]),
-        ("optimizer.lr=1e999", ["optimizer.lr=inf: must be a finite number"]),
-        ("optimizer.lr=-0.1", ["optimizer.lr=-0.1: must be a number above 0"]),
-        ("batch_size=0", ["batch_size=0: must be 1 or more"]),
-        ("batch_size=-1", ["batch_size=-1: must be 1 or more"]),
-        ("~batch_size", ["batch_size: is not there; it cannot be deleted"]),
         ("~threads", ["threads: is not there; it cannot be deleted"]),
         ("batch_size=abc", ["batch_size", "'abc'", "Integer"]),
-        ("batch_size=201", ["batch_size=201: larger than the training part, 200 images"]),
         ("batch_size=" + "9" * 5000, ["batch_size=999", "too many digits"]),
-        ("epochs=0", ["epochs=0: must be 1 or more"]),
-        ("epochs=-3", ["epochs=-3"]),
-        ("epochs=99999999999999999999", ["must be at most 1,000,000,000"]),
         ("device=tpu", ["device=tpu: must be auto, cpu, cuda or cuda:N"]),
         ("device=cuda:99", ["device=cuda:99: no such device here; there are: cpu"]),
-        ("device=", ["device=: must be auto"]),
-        ("model=", ["model=: no such option"]),
         ("batch_size=", ["batch_size", "Integer"]),
         ("~hydra/launcher", ["hydra/launcher: cannot be taken out"]),
-        ("~hydra/sweeper", ["hydra/sweeper: cannot be taken out"]),
         ("hydra.run.dir=", ["hydra.run.dir=: must be the name of a folder"]),
-        ("device=🙂", ["device=🙂: must be"]),
         ("device='🙂'", ["device=🙂: must be"]),
         ("precision='a\nb'", ["precision=a b: must be one of"]),
         ("device='\x1b[31mred'", ["device=\\x1b[31mred: must be"]),
-        ("hydra.run.dir='a\nb'", ["hydra.run.dir=a b", "printable"]),
         ("hydra.run.dir='\x1b[31m'", ["hydra.run.dir=\\x1b[31m", "printable"]),
         ("batch_size=${nope}", ["batch_size", "nope"]),
         ("seed=${seed}", ["seed: Recursive interpolation"]),
         ("epochs=${eval:1}", ["epochs: Unsupported interpolation type eval"]),
-        (f"model={LONG}", [f"model={LONG}: no such option"]),
         (f"device={LONG}", [f"device={LONG}: must be"]),
         (f"+model.{LONG}=1", ["unexpected keyword argument"]),
         ("device=" + "y" * 100_000, ["device=yyy", "..."]),
@@ -137,38 +104,27 @@ def option(path, text):
         ("hydra.sweep.subdir=../${hydra.job.num}", ["must be below the sweep's folder"]),
         ("hydra.sweep.subdir=same", ["another for each run"]),
         ("data.split.name=../../x", ["data.split.name=../../x: unknown", "holdout"]),
-        ("data.name=../x", ["data.name=../x: unknown"]),
         ("model=../optimizer/sgd", ["Parent traversal ('..')"]),
         ("hydra.verbose=5", ["hydra.verbose=5: must be"]),
         ("hydra.overrides.task=[x]", ["hydra.overrides", "cannot be set"]),
-        ("data.split.validation=201", ["data.split.validation=201: allowed are 0 to 199"]),
-        ("data.split.validation=5", ["the validation part of 5 images has none of class"]),
         ("data.train_size=1000000000000", ["allowed are 10 to 1,000,000"]),
-        ("data.split=costum", ["data.split=costum", "custom", "holdout", "standard"]),
-        ("optimizer.momentum=-1", ["optimizer", "-1"]),
         ("+model.colour=1", ["model", "colour"]),
-        ("optimizer.lr", ["optimizer.lr"]),
-        ("bätch=3", ["bätch=3"]),
         ("+hydra.job.env_set.PATH=/tmp", ["env_set", "PATH"]),
         ("model=null", ["model=null: must be the name of an option"]),
         # The parts of an augmentation.
         ("augmentation.cutout.size=8", ["'augmentation.cutout={size: 8}'"]),
-        ("+augmentation.cutout.size=8", ["'augmentation.cutout={size: 8}'"]),
         ("augmentation.erasing.scale=[0.1,1]", ["'augmentation.erasing={scale: [0.1,1]}'"]),
         ("augmentation.crop=5", ["augmentation.crop=5: must be null", "augmentation.crop={}"]),
         ("augmentation.flip=true", ["augmentation.flip=True: must be null", "={}"]),
         ("~augmentation.crop", ["augmentation.crop: cannot be deleted", "=null"]),
         ("augmentation.flip={probability: yes}", ["augmentation.flip.probability", "'yes'"]),
-        ("augmentation.flip={probability: true}", ["flip.probability", "'True'", "Float"]),
         ("augmentation.crop={padding: 2.5}", ["crop.padding", "2.5", "Integer"]),
         ("augmentation.crop={pad: 2}", ["augmentation.crop.pad", "augmentation.crop.padding?"]),
         ("augmentation.erasing={scale: 0.1}", ["augmentation.erasing.scale: must be a list"]),
-        ("augmentation.erasing={scale: [1, x]}", ["augmentation.erasing.scale[1]", "'x'"]),
         ("augmentation.erasing={scale: [1]}", ["augmentation.erasing.scale=[1.0]", "two"]),
         ("+augmentation.blur={}", ["augmentation.blur: no such part", "cutout"]),
         # What only sweeps read.
         ("sweep.trials=5", ["sweep.trials=5: does nothing in a single run", "fmbench -m"]),
-        ("max_runs=5", ["max_runs=5: does nothing in a single run"]),
         ("hydra/launcher=joblib", ["hydra/launcher=joblib: does nothing in a single run"]),
         ("+hydra.launcher.n_jobs=2", ["+hydra.launcher.n_jobs=2: does nothing in a single run"]),
         ("hydra/sweeper=optuna", ["hydra/sweeper=optuna: does nothing in a single run"]),
@@ -290,24 +246,20 @@ def test_the_environment_gets_into_no_record(refused, key):
         refused([*TINY, f"{key}={value}"], 2, said)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--foo"],
-        ["-x"],
-        ["--config-dir"],
-        ["--config-dir", "nope"],
-        ["--config-dir", ".", "--config-dir", "nope"],
-        ["--config-dir=~nouser/x"],
-        ["--config-path", "pkg://this"],
-        ["--config-path", "/tmp"],
-        ["--config-name", "other"],
-        ["--experimental-rerun", "outputs"],
-        ["--cfg", "nothing"],
-        ["--run", "--multirun"],
-    ],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", [
+    ["--foo"],
+    ["-x"],
+    ["--config-dir"],
+    ["--config-dir", "nope"],
+    ["--config-dir", ".", "--config-dir", "nope"],
+    ["--config-dir=~nouser/x"],
+    ["--config-path", "pkg://this"],
+    ["--config-path", "/tmp"],
+    ["--config-name", "other"],
+    ["--experimental-rerun", "outputs"],
+    ["--cfg", "nothing"],
+    ["--run", "--multirun"],
+], ids=" ".join)  # fmt: skip
 def test_a_flag_that_cannot_be(refused, arguments):
     refused([*arguments, *TINY] if arguments != ["--config-dir"] else arguments, 2)
 
@@ -315,93 +267,89 @@ def test_a_flag_that_cannot_be(refused, arguments):
 # Sweeps
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["seed=range(10000000)"], ["10,000,000 values", "max_runs=10000"]),
-        (["seed=shuffle(range(100000000))"], ["100,000,000 values"]),
-        (["seed=range(0,1e300,1)"], ["over 10**15 values"]),
-        (
-            ["seed=range(1000)", "epochs=range(1,1001)", "batch_size=range(1,11)"],
-            ["this sweep: 10,000,000 runs, more than max_runs=10000"],
-        ),
-        (["sweep=lr_batch", "sweep.trials=10000000"], ["10,000,000 runs"]),
-        (["sweep=lr_batch", "batch_size=range(1,10000000)"], ["9,999,999 values"]),
-        (["seed=0,1", "max_runs=1"], ["2 values, more than max_runs=1"]),
-        (["seed=range(5,0)"], ["matches nothing"]),
-        (["model=glob(zzz*)"], ["glob(zzz*)", "matches nothing"]),
-        (["model=lenet,densnet"], ["model=densnet"]),
-        (["data.split=custom,costum"], ["data.split=costum"]),
-        (["data.split.validation=0,x"], ["data.split.validation=x"]),
-        (["batch_size=64,0"], ["batch_size=0"]),
-        (["batch_size=64,abc"], ["batch_size", "abc"]),
-        (["sweep=seeds", "seed=0,-1"], ["seed=-1"]),
-        (["augmentation.cutout=null,true"], ["augmentation.cutout=True", "={}"]),
-        (["augmentation.cutout={size: 8},{size: 99}"], ["cutout.size=99", "1 to 28"]),
-        (["sweep=lr_batch", "optimizer.lr=interval(-1,0.1)"], ["optimizer.lr=-1"]),
-        (["sweep=lr_batch", "sweep.trials=0"], ["sweep.trials=0", "1 or more"]),
-        (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir=: must be"]),
-        (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["max_batch_size=0: must be 1 or more"]),
-        (["sweep=lr_batch", "sweep.jobs=0"], ["sweep.jobs=0: must be 1 or more"]),
-        (["sweep=lr_batch", "sweep.jobs=x"], ["sweep.jobs", "x"]),
-        (["sweep=lr_batch", "sweep.pruner=mean"], ["sweep.pruner=mean: must be one of none, med"]),
-        (["sweep=lr_batch", "sweep.pruner=[median]"], ["sweep.pruner"]),
-        (["sweep=lr_batch", "sweep.objective=test_accuracy"], ["must be one of validation_acc"]),
-        (["sweep=lr_batch", "sweep.objective=[]"], ["sweep.objective=[]: must be one of"]),
-        (["sweep=lr_batch", "sweep.objective=[flops,flops]"], ["sweep.objective=", "one of"]),
-        (["sweep=lr_batch", "sweep.objective={a: b}"], ["sweep.objective=", "one of"]),
-        (["sweep=lr_batch", "sweep.objective=flops"], ["sweep.pruner=halving: prunes by"]),
-        (["sweep=pareto", "sweep.pruner=median"], ["sweep.pruner=median: prunes by validation"]),
-        (["sweep=lr_batch", "sweep.storage=5"], ["sweep.storage=5: "]),
-        (["sweep=lr_batch", "sweep.storage=nope://x"], ["sweep.storage=nope://x: "]),
-        (
-            ["sweep=lr_batch", "evaluation.every=1"],
-            ["evaluation.every=1: a search uses the test set once"],
-        ),
-        (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
-        (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
-        (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),
-        (["sweep=lr_batch", "hydra.sweeper.params=5"], ["hydra.sweeper.params=5: must be"]),
-        pytest.param(
-            ["sweep=lr_batch", "hydra/sweeper/sampler=cmaes"],
-            ["needs pip install cmaes"],
-            marks=pytest.mark.skipif(find_spec("cmaes") is not None, reason="it is there"),
-        ),
-        (["sweep=lr_batch", "hydra.sweeper.sampler=null"], ["hydra.sweeper.sampler=null: "]),
-        (["sweep=lr_batch", "+hydra.sweeper.sampler.foo=1"], ["hydra.sweeper.sampler: ", "foo"]),
-        (["seed=0,1", "hydra/launcher=joblib", "+hydra.launcher.foo=1"], ["launcher", "foo"]),
-        (
-            [
-                "sweep=lr_batch",
-                "hydra.sweeper.sampler._target_=optuna.samplers.PartialFixedSampler",
-            ],
-            ["hydra.sweeper.sampler: "],
-        ),
-        (
-            ["sweep=lr_batch", "optimizer.lr=interval(0.3,0.1)"],
-            ["hydra.sweeper.params: ValueError: `low <= hi"],
-        ),
-        (["sweep=lr_batch", "hydra/sweeper/sampler=grid"], ["GridSampler only supports disc"]),
-        (["sweep=lr_batch", "hydra.sweeper.sampler.n_startup_trials=x"], ["n_startup_trials", "x"]),
-        (["seed=0,1", "hydra.launcher._target_=os.system"], ["_target_=os.system: not allowed"]),
-        (["seed=0,1", "hydra.sweeper._target_=os.system"], ["_target_=os.system: not allowed"]),
-        (["sweep=lr_batch", "hydra.sweeper.sampler._target_=os.system"], ["_target_=os.sys"]),
-        (["sweep=lr_batch", "hydra.sweeper.custom_search_space=this.x"], ["'this.x'"]),
-        (["seed=0,1", "sweep.trials=5"], ["sweep.trials=5: is for searches", "sweep=lr_batch"]),
-        (["sweep=seeds", "sweep.jobs=2"], ["sweep.jobs=2: is for searches"]),
-        (["sweep=lr_batch", "sweep.trials=2,3"], ["sweep.trials=2,3: is one value of the whole"]),
-        (["sweep=seeds,batch_size"], ["sweep=seeds,batch_size: is one value of the whole sweep"]),
-        (["seed=0,1", "max_runs=5,6"], ["max_runs=5,6: is one value of the whole sweep"]),
-        (["seed=0,1", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
-        (["sweep=lr_batch", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
-        (["seed=0,1", "hydra/launcher=submitit_slurm"], ["submitit_slurm: Slurm is not here"]),
-        (
-            ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.inner_max_num_threads=0"],
-            ["inner_max_num_threads=0: must be 1 or more"],
-        ),
-    ],
-    ids=lambda value: " ".join(value)[:50],
-)
+@pytest.mark.parametrize(("arguments", "parts"), [
+    (["seed=range(10000000)"], ["10,000,000 values", "max_runs=10000"]),
+    (["seed=shuffle(range(100000000))"], ["100,000,000 values"]),
+    (["seed=range(0,1e300,1)"], ["over 10**15 values"]),
+    (
+        ["seed=range(1000)", "epochs=range(1,1001)", "batch_size=range(1,11)"],
+        ["this sweep: 10,000,000 runs, more than max_runs=10000"],
+    ),
+    (["sweep=lr_batch", "sweep.trials=10000000"], ["10,000,000 runs"]),
+    (["sweep=lr_batch", "batch_size=range(1,10000000)"], ["9,999,999 values"]),
+    (["seed=0,1", "max_runs=1"], ["2 values, more than max_runs=1"]),
+    (["seed=range(5,0)"], ["matches nothing"]),
+    (["model=glob(zzz*)"], ["glob(zzz*)", "matches nothing"]),
+    (["model=lenet,densnet"], ["model=densnet"]),
+    (["data.split=custom,costum"], ["data.split=costum"]),
+    (["data.split.validation=0,x"], ["data.split.validation=x"]),
+    (["batch_size=64,0"], ["batch_size=0"]),
+    (["batch_size=64,abc"], ["batch_size", "abc"]),
+    (["sweep=seeds", "seed=0,-1"], ["seed=-1"]),
+    (["augmentation.cutout=null,true"], ["augmentation.cutout=True", "={}"]),
+    (["augmentation.cutout={size: 8},{size: 99}"], ["cutout.size=99", "1 to 28"]),
+    (["sweep=lr_batch", "optimizer.lr=interval(-1,0.1)"], ["optimizer.lr=-1"]),
+    (["sweep=lr_batch", "sweep.trials=0"], ["sweep.trials=0", "1 or more"]),
+    (["seed=0,1", "hydra.sweep.dir="], ["hydra.sweep.dir=: must be"]),
+    (["seed=0,1", "hydra.sweeper.max_batch_size=0"], ["max_batch_size=0: must be 1 or more"]),
+    (["sweep=lr_batch", "sweep.jobs=0"], ["sweep.jobs=0: must be 1 or more"]),
+    (["sweep=lr_batch", "sweep.jobs=x"], ["sweep.jobs", "x"]),
+    (["sweep=lr_batch", "sweep.pruner=mean"], ["sweep.pruner=mean: must be one of none, med"]),
+    (["sweep=lr_batch", "sweep.pruner=[median]"], ["sweep.pruner"]),
+    (["sweep=lr_batch", "sweep.objective=test_accuracy"], ["must be one of validation_acc"]),
+    (["sweep=lr_batch", "sweep.objective=[]"], ["sweep.objective=[]: must be one of"]),
+    (["sweep=lr_batch", "sweep.objective=[flops,flops]"], ["sweep.objective=", "one of"]),
+    (["sweep=lr_batch", "sweep.objective={a: b}"], ["sweep.objective=", "one of"]),
+    (["sweep=lr_batch", "sweep.objective=flops"], ["sweep.pruner=halving: prunes by"]),
+    (["sweep=pareto", "sweep.pruner=median"], ["sweep.pruner=median: prunes by validation"]),
+    (["sweep=lr_batch", "sweep.storage=5"], ["sweep.storage=5: "]),
+    (["sweep=lr_batch", "sweep.storage=nope://x"], ["sweep.storage=nope://x: "]),
+    (
+        ["sweep=lr_batch", "evaluation.every=1"],
+        ["evaluation.every=1: a search uses the test set once"],
+    ),
+    (["sweep=lr_batch", "data.split=custom,standard"], ["cannot be searched"]),
+    (["sweep=lr_batch", "hydra.sweep.subdir=x${hydra.job.num}"], ["numbers the folders"]),
+    (["sweep=lr_batch", "hydra.sweeper.params=null"], ["gives nothing to search"]),
+    (["sweep=lr_batch", "hydra.sweeper.params=5"], ["hydra.sweeper.params=5: must be"]),
+    pytest.param(
+        ["sweep=lr_batch", "hydra/sweeper/sampler=cmaes"],
+        ["needs pip install cmaes"],
+        marks=pytest.mark.skipif(find_spec("cmaes") is not None, reason="it is there"),
+    ),
+    (["sweep=lr_batch", "hydra.sweeper.sampler=null"], ["hydra.sweeper.sampler=null: "]),
+    (["sweep=lr_batch", "+hydra.sweeper.sampler.foo=1"], ["hydra.sweeper.sampler: ", "foo"]),
+    (["seed=0,1", "hydra/launcher=joblib", "+hydra.launcher.foo=1"], ["launcher", "foo"]),
+    (
+        [
+            "sweep=lr_batch",
+            "hydra.sweeper.sampler._target_=optuna.samplers.PartialFixedSampler",
+        ],
+        ["hydra.sweeper.sampler: "],
+    ),
+    (
+        ["sweep=lr_batch", "optimizer.lr=interval(0.3,0.1)"],
+        ["hydra.sweeper.params: ValueError: `low <= hi"],
+    ),
+    (["sweep=lr_batch", "hydra/sweeper/sampler=grid"], ["GridSampler only supports disc"]),
+    (["sweep=lr_batch", "hydra.sweeper.sampler.n_startup_trials=x"], ["n_startup_trials", "x"]),
+    (["seed=0,1", "hydra.launcher._target_=os.system"], ["_target_=os.system: not allowed"]),
+    (["seed=0,1", "hydra.sweeper._target_=os.system"], ["_target_=os.system: not allowed"]),
+    (["sweep=lr_batch", "hydra.sweeper.sampler._target_=os.system"], ["_target_=os.sys"]),
+    (["sweep=lr_batch", "hydra.sweeper.custom_search_space=this.x"], ["'this.x'"]),
+    (["seed=0,1", "sweep.trials=5"], ["sweep.trials=5: is for searches", "sweep=lr_batch"]),
+    (["sweep=seeds", "sweep.jobs=2"], ["sweep.jobs=2: is for searches"]),
+    (["sweep=lr_batch", "sweep.trials=2,3"], ["sweep.trials=2,3: is one value of the whole"]),
+    (["sweep=seeds,batch_size"], ["sweep=seeds,batch_size: is one value of the whole sweep"]),
+    (["seed=0,1", "max_runs=5,6"], ["max_runs=5,6: is one value of the whole sweep"]),
+    (["seed=0,1", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+    (["sweep=lr_batch", "hydra.run.dir=x"], ["hydra.run.dir=x: names", "hydra.sweep.dir=x"]),
+    (["seed=0,1", "hydra/launcher=submitit_slurm"], ["submitit_slurm: Slurm is not here"]),
+    (
+        ["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.inner_max_num_threads=0"],
+        ["inner_max_num_threads=0: must be 1 or more"],
+    ),
+], ids=lambda value: " ".join(value)[:50])  # fmt: skip
 def test_a_sweep_that_cannot_be(refused, arguments, parts, monkeypatch):
     if "hydra/launcher=submitit_slurm" in arguments:
         pytest.importorskip("submitit", reason="needs the extra slurm")
@@ -449,7 +397,7 @@ def test_a_sweep_of_many_runs_where_it_is_asked_for(monkeypatch):
     ids=lambda value: ascii(value)[:30],
 )  # fmt: skip
 def test_an_option_that_is_no_config(refused, text, part):
-    option("model/evil.yaml", text)
+    write_option("model/evil.yaml", text)
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, part)
 
 
@@ -458,21 +406,21 @@ def test_an_option_that_is_no_config(refused, text, part):
 )
 @pytest.mark.parametrize("group", ["experiment", "sweep"])
 def test_an_experiment_without_its_header(refused, group, text):
-    option(f"{group}/mine.yaml", text)
+    write_option(f"{group}/mine.yaml", text)
     said = f"mine/{group}/mine.yaml: must begin with the line '# @package _global_'"
     refused(["--config-dir", "mine", *TINY, f"{group}=mine"], 2, said)
 
 
 def test_an_option_that_two_folders_have(refused):
     for folder in ("mine", "yours"):
-        option(f"../{folder}/experiment/best.yaml", "# @package _global_\nepochs: 1\n")
+        write_option(f"../{folder}/experiment/best.yaml", "# @package _global_\nepochs: 1\n")
     folders = ["--config-dir", "mine", "--config-dir", "yours"]
     said = f"experiment=best: is in {Path.cwd()}/mine and in {Path.cwd()}/yours; give one of them"
     refused([*folders, *TINY, "experiment=best"], 2, said)
 
 
 def test_an_option_of_100_megabytes_is_not_read(refused):
-    option("model/evil.yaml", LENET5)
+    write_option("model/evil.yaml", LENET5)
     os.truncate("mine/model/evil.yaml", 100_000_000)
     said = "a config file may have at most 1,048,576 bytes"
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, said)
@@ -490,14 +438,14 @@ def test_an_option_of_100_megabytes_is_not_read(refused):
     ("a: " + "x" * 10_001, "a value of over 10,000 characters"),
 ], ids=range(9))  # fmt: skip
 def test_an_option_that_takes_minutes_to_be_understood(refused, content, said):
-    option("model/evil.yaml", f"{LENET5}{content}\n")
+    write_option("model/evil.yaml", f"{LENET5}{content}\n")
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "mine/model/evil.yaml", said)
 
 
 @pytest.mark.parametrize("key", ["max_runs: 20000", "max_runs: 5", "max_runs: ${seed}"])
 def test_a_file_does_not_say_how_many_runs_a_sweep_may_have(refused, key):
-    option("sweep/mine.yaml", f"# @package _global_\n{key}\n")
-    option("experiment/mine.yaml", f"# @package _global_\n{key}\n")
+    write_option("sweep/mine.yaml", f"# @package _global_\n{key}\n")
+    write_option("experiment/mine.yaml", f"# @package _global_\n{key}\n")
     said = "max_runs: a config file may not set it"
     for chosen in ("sweep=mine", "experiment=mine"):
         refused(["-m", "--config-dir", "mine", *TINY, chosen, "seed=0,1"], 2, said)
@@ -505,7 +453,7 @@ def test_a_file_does_not_say_how_many_runs_a_sweep_may_have(refused, key):
 
 
 def test_an_option_that_is_no_file(refused):
-    option("model/other.yaml", LENET5)
+    write_option("model/other.yaml", LENET5)
     os.mkfifo("mine/model/evil.yaml")
     refused(["--config-dir", "mine", *TINY, "model=evil"], 2, "model=evil: no such option")
 
@@ -555,47 +503,40 @@ def test_an_option_that_is_no_file(refused):
     ],
     ids=lambda value: value[:50],
 )  # fmt: skip
-@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
-def test_an_option_sets_nothing_of_hydra(refused, text, part, sweep):
-    option("experiment/evil.yaml", f"# @package _global_\nhydra: {text}\n")
-    refused([*sweep, "--config-dir", "mine", *TINY, "experiment=evil"], 2, part)
+def test_an_option_sets_nothing_of_hydra(refused, text, part):
+    write_option("experiment/evil.yaml", f"# @package _global_\nhydra: {text}\n")
+    refused(["--config-dir", "mine", *TINY, "experiment=evil"], 2, part)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
-        "hydra: {sweep: {dir: ../evil}}",
-        "hydra: {job: {env_set: {PATH: /tmp}}}",
-        "model: {_target_: os.system}",
-    ],
-)
-def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text):
-    option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
-    refused(["-m", "--config-dir", "mine", *TINY, "experiment=lenet5,evil"], 2)
+@pytest.mark.parametrize("swept", [["experiment=lenet5,evil"], ["experiment=evil", "seed=0,1"]])
+@pytest.mark.parametrize("text", [
+    "hydra: {job_logging: {handlers: {x: {class: logging.FileHandler, filename: evil}}}}",
+    "hydra: {sweep: {dir: ../evil}}",
+    "hydra: {job: {env_set: {PATH: /tmp}}}",
+    "model: {_target_: os.system}",
+])  # fmt: skip
+def test_an_option_among_others_of_a_sweep_sets_nothing_of_hydra(refused, text, swept):
+    write_option("experiment/evil.yaml", f"# @package _global_\n{text}\n")
+    refused(["-m", "--config-dir", "mine", *TINY, *swept], 2)
 
 
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("custom_search_space: os.system", "custom_search_space: a config file may not"),
-        ("sampler: {_target_: os.system}", "os.system"),
-        ("params: {hydra.job_logging.handlers.file.filename: evil}", "must be a key of a run"),
-        ("params: {hydra.sweep.dir: /tmp/evil}", "must be a key of a run"),
-        ("params: {+hydra.job.env_set.A: b}", "must be a key of a run"),
-        ("params: {sweep.storage: 'sqlite:///evil.db'}", "must be a key of a run"),
-        ("params: {++sweep.study: x}", "must be a key of a run"),
-        ("params: {sweep: '{storage: x}'}", "must be a key of a run"),
-        ("params: {max_runs: 5}", "must be a key of a run"),
-        ("params: {+data.root: '/tmp/evil,x'}", "params.+data.root: is given on the command line"),
-        ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
-        ("params: {model._target_: 'os.system,x'}", "os.system"),
-        ("params: {epochs: 'range(100000000)'}", "100,000,000 values"),
-    ],
-    ids=lambda value: value[:40],
-)
+@pytest.mark.parametrize(("text", "part"), [
+    ("custom_search_space: os.system", "custom_search_space: a config file may not"),
+    ("sampler: {_target_: os.system}", "os.system"),
+    ("params: {hydra.job_logging.handlers.file.filename: evil}", "must be a key of a run"),
+    ("params: {hydra.sweep.dir: /tmp/evil}", "must be a key of a run"),
+    ("params: {+hydra.job.env_set.A: b}", "must be a key of a run"),
+    ("params: {sweep.storage: 'sqlite:///evil.db'}", "must be a key of a run"),
+    ("params: {++sweep.study: x}", "must be a key of a run"),
+    ("params: {sweep: '{storage: x}'}", "must be a key of a run"),
+    ("params: {max_runs: 5}", "must be a key of a run"),
+    ("params: {+data.root: '/tmp/evil,x'}", "params.+data.root: is given on the command line"),
+    ("params: {data.split.name: '${oc.env:SECRET}'}", "environment variable SECRET"),
+    ("params: {model._target_: 'os.system,x'}", "os.system"),
+    ("params: {epochs: 'range(100000000)'}", "100,000,000 values"),
+], ids=lambda value: value[:40])  # fmt: skip
 def test_a_ready_sweep_sets_only_what_it_searches(refused, text, part):
-    option(
+    write_option(
         "sweep/evil.yaml",
         "# @package _global_\ndefaults:\n- override /hydra/sweeper: optuna\n"
         "- override /data.split: holdout\n"
@@ -606,10 +547,10 @@ def test_a_ready_sweep_sets_only_what_it_searches(refused, text, part):
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_none_of_several_folders_sets_anything_of_hydra(refused, place):
-    option("../good/model/mine.yaml", LENET5)
+    write_option("../good/model/mine.yaml", LENET5)
     text = "# @package _global_\nhydra: {callbacks: {preflight: null}, run: {dir: ../evil}}\n"
-    option("experiment/evil.yaml", text)
-    option("schema.yaml", "evil: 1\n")
+    write_option("experiment/evil.yaml", text)
+    write_option("schema.yaml", "evil: 1\n")
     folders = ["mine", "good"][:: 1 - 2 * place]
     flags = [f"--config-dir={folder}" for folder in folders]
     line = "hydra.callbacks.preflight: a config file may not set it"
@@ -620,17 +561,17 @@ def test_none_of_several_folders_sets_anything_of_hydra(refused, place):
 
 @pytest.mark.parametrize("key", ["storage", "study"])
 def test_a_ready_sweep_names_no_database(refused, key):
-    option("sweep/evil.yaml", f"# @package _global_\nsweep: {{{key}: 'sqlite:///evil.db'}}\n")
+    write_option("sweep/evil.yaml", f"# @package _global_\nsweep: {{{key}: 'sqlite:///evil.db'}}\n")
     line = f"sweep.{key}: a config file may not set it"
     refused(["-m", "--config-dir", "mine", *TINY, "sweep=evil", "seed=0,1"], 2, line)
 
 
 def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
     """Neither the schema nor the main config, nor options for Hydra."""
-    option("schema.yaml", "evil: 1\n")
-    option("config.yaml", "evil: 1\n")
-    option("model/lenet5.yaml", "_target_: os.system\n")
-    option("hydra/launcher/evil.yaml", "_target_: os.system\n")
+    write_option("schema.yaml", "evil: 1\n")
+    write_option("config.yaml", "evil: 1\n")
+    write_option("model/lenet5.yaml", "_target_: os.system\n")
+    write_option("hydra/launcher/evil.yaml", "_target_: os.system\n")
     arguments = ["--config-dir", "mine", *TINY, "epochs=1"]
     refused([*arguments, "hydra/launcher=evil"], 2, "hydra/launcher=evil: no such option")
     assert command(*arguments)[0] == 0
@@ -640,7 +581,7 @@ def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
 def test_values_that_name_each_other_twice_end(refused, value):
     lines = [f"  x{i}: " + value.format(f"${{model.x{i + 1}}}") for i in range(40)]
     text = "\n".join(["# @package _global_", "model:", *lines, "  x40: end"])
-    option("experiment/laughs.yaml", text)
+    write_option("experiment/laughs.yaml", text)
     arguments = ["--config-dir", "mine", *TINY, "experiment=laughs"]
     refused(arguments, 2, "the interpolations of the config, ${...}, lead to too many others")
     with pytest.raises(ConfigError, match="lead to too many others"):
@@ -651,8 +592,8 @@ def test_values_that_name_each_other_twice_end(refused, value):
 
 def test_options_that_name_each_other_twice_end(refused):
     for i in range(30):
-        option(f"model/x{i}.yaml", f"defaults:\n  - x{i + 1}@a\n  - x{i + 1}@b\n")
-    option("model/x30.yaml", "x: 1\n")
+        write_option(f"model/x{i}.yaml", f"defaults:\n  - x{i + 1}@a\n  - x{i + 1}@b\n")
+    write_option("model/x30.yaml", "x: 1\n")
     refused(["--config-dir", "mine", *TINY[:3], "model=x0"], 2, "composed of over 500 options")
 
 
@@ -661,7 +602,7 @@ def test_an_option_reads_no_file_outside_of_its_folder(refused, tmp_path):
     secret = tmp_path / "home" / "hosts.yaml"
     secret.parent.mkdir()
     secret.write_text("token: s3cr3t\n")
-    option("data/linked.yaml", "")
+    write_option("data/linked.yaml", "")
     Path("mine/data/linked.yaml").unlink()
     Path("mine/data/linked.yaml").symlink_to(secret)
     Path("mine/model").symlink_to(secret.parent)
@@ -671,33 +612,30 @@ def test_an_option_reads_no_file_outside_of_its_folder(refused, tmp_path):
         ("absolute", f"/{secret.with_suffix('')}"),
     ):
         text = f"# @package _global_\ndefaults:\n  - {path}@data.stolen\n"
-        option(f"experiment/{name}.yaml", text)
+        write_option(f"experiment/{name}.yaml", text)
         refused(["--config-dir", "mine", *TINY, f"experiment={name}"], 2, path.strip("/"))
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "model._target_=os.system",
-        "model._target_=shutil.copyfile",
-        "model._target_=builtins.eval",
-        "model._target_=fmbench.models.blocks.torch.load",
-        "optimizer._target_=torch.optim.adam.torch.load",
-        "scheduler._target_=torch.load",
-        "+model.x={_target_: os.system, command: touch evil}",
-        "+model._execution_whitelist_=[os.system]",
-        "+optimizer._execution_whitelist_=os.*",
-        "+hydra.callbacks.x._target_=os.system",
-        "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
-        "hydra.launcher._target_=os.system",
-        "hydra.job_logging.handlers.console.class=os.system",
-        "hydra.job_logging.handlers.console.stream=ext://os.environ",
-        "+hydra.job_logging.handlers.x={class: logging.handlers.SocketHandler}",
-        "hydra.searchpath=[pkg://this]",
-        "hydra.searchpath=[file://nope]",
-        "hydra.job.env_copy=[HOME]",
-    ],
-)
+@pytest.mark.parametrize("override", [
+    "model._target_=os.system",
+    "model._target_=shutil.copyfile",
+    "model._target_=builtins.eval",
+    "model._target_=fmbench.models.blocks.torch.load",
+    "optimizer._target_=torch.optim.adam.torch.load",
+    "scheduler._target_=torch.load",
+    "+model.x={_target_: os.system, command: touch evil}",
+    "+model._execution_whitelist_=[os.system]",
+    "+optimizer._execution_whitelist_=os.*",
+    "+hydra.callbacks.x._target_=os.system",
+    "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback",
+    "hydra.launcher._target_=os.system",
+    "hydra.job_logging.handlers.console.class=os.system",
+    "hydra.job_logging.handlers.console.stream=ext://os.environ",
+    "+hydra.job_logging.handlers.x={class: logging.handlers.SocketHandler}",
+    "hydra.searchpath=[pkg://this]",
+    "hydra.searchpath=[file://nope]",
+    "hydra.job.env_copy=[HOME]",
+])  # fmt: skip
 def test_nothing_is_started_that_is_not_listed(refused, override):
     refused([*TINY, override], 2)
     assert "this" not in sys.modules
@@ -706,45 +644,7 @@ def test_nothing_is_started_that_is_not_listed(refused, override):
             package.run([*TINY, override])
 
 
-# Data
-
-
 IMAGES, LABELS = OFFICIAL_FILES[0], OFFICIAL_FILES[1]
-HEADER = struct.pack(">4I", 0x803, 60_000, 28, 28)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "content", "part"),
-    [
-        (IMAGES.name, HEADER, "16 bytes where 47,040,016 are expected"),
-        (LABELS.name, bytes(LABELS.content_size + 1), "more than 60,008 bytes"),
-        (LABELS.name, bytes(LABELS.content_size), "SHA-256 "),
-        (LABELS.name, struct.pack(">2I", 0x801, 60_000) + bytes([10, 255] * 30_000), "SHA-256 "),
-        (IMAGES.name, struct.pack(">4I", 0x803, 30_000, 56, 28) + bytes(47_040_000), "SHA-256 "),
-        (IMAGES.archive, b"<!DOCTYPE html><html></html>", "28 bytes where 26,421,880"),
-        (LABELS.archive, gzip.compress(bytes(10**7)), "bytes where 29,515 are expected"),
-        (LABELS.archive, None, "missing train-labels-idx1-ubyte.gz"),
-    ],
-    ids=["cut", "longer", "other", "label", "shape", "html", "bomb", "missing"],
-)
-def test_data_that_are_not_the_official_ones(refused, tmp_path, name, content, part):
-    data_folder = tmp_path / "data"
-    data_folder.mkdir()
-    for official in OFFICIAL_FILES:
-        (data_folder / (name if name.startswith(official.name) else official.name)).touch()
-    if content is None:
-        (data_folder / name).unlink()
-    else:
-        (data_folder / name).write_bytes(content)
-    # The files are read in the order of the release: those before the wrong one are right.
-    given = ["data=fashion_mnist", f"data.root={data_folder}", "data.download=false", "threads=1"]
-    if name.startswith(IMAGES.name) or content is None:
-        refused([*given, "model=lenet5"], 3, part)
-        refused(["-m", *given, "seed=0,1"], 3, part)
-    else:
-        with pytest.raises(DataError, match=part):
-            fashion_mnist._content(LABELS, data_folder / name)
 
 
 # Folders
@@ -754,90 +654,6 @@ def test_data_that_are_not_the_official_ones(refused, tmp_path, name, content, p
 def test_a_folder_whose_name_is_too_long(refused, sweep):
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     refused([*sweep, *TINY, f"{key}={LONG}"], 5, LONG, ": File name too long")
-
-
-# Results
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (["--filter", "model==lenet"], "filter: 'model==lenet': write model=lenet"),
-        (["--filter", "model=lenet", "batch_size=64"], "conditions stand in quotes: --filter"),
-        (["--format", "html"], "unrecognized arguments: --format; --help explains"),
-        (["nowhere"], "nowhere is not a folder"),
-    ],
-)
-def test_a_report_that_cannot_be(command, arguments, part):
-    status, out, err = command(main=lambda: report_main(arguments))
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("fmbench.report: ")
-    assert part in err
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("", "half-written or not JSON"),
-        ('{"schema": 1', "half-written or not JSON"),
-        (json.dumps(record(schema=99)), "newer than this fmbench reads"),
-        (json.dumps(record(test_accuracy=1.7)), "test_accuracy: Expected `float` <= 1.0"),
-        (json.dumps(record(test_accuracy=float("nan"))), "not JSON"),
-        ('{"schema": 1, "seed": ' + "9" * 10_000 + "}", "seed: Integer value out of range"),
-        ("link", "link"),
-        ("pipe", "not a regular file"),
-        ("large", "too large: 1,073,741,824 bytes"),
-    ],
-    ids=lambda value: value[:12],
-)
-def test_a_record_that_cannot_be_read_is_listed_with_status_4(command, tmp_path, content, reason):
-    write(tmp_path / "runs" / "good")
-    path = tmp_path / "runs" / "bad" / "result.json"
-    path.parent.mkdir()
-    if content == "link":
-        path.symlink_to(path)
-    elif content == "pipe":
-        os.mkfifo(path)
-    else:
-        path.write_text("" if content == "large" else content)
-        if content == "large":
-            os.truncate(path, 2**30)
-    before = tree(tmp_path / "runs") if content != "pipe" else None
-    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
-    assert (status, err) == (4, "")
-    assert "Traceback" not in out
-    (line,) = [line for line in out.splitlines() if reason in line]
-    assert "bad" in line
-    assert before is None or tree(tmp_path / "runs") == before
-
-
-def test_a_folder_of_results_without_any_is_no_mistake(command, tmp_path):
-    (tmp_path / "runs").mkdir()
-    status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
-    assert (status, err) == (0, "")
-    assert "No completed run" in out
-    assert list((tmp_path / "here").iterdir()) == []
-
-
-def test_a_key_with_two_results_is_said(command, tmp_path):
-    write(tmp_path / "runs" / "a", test_accuracy=0.9)
-    write(tmp_path / "runs" / "b", test_accuracy=0.8)
-    status, out, _ = command(main=lambda: report_main([str(tmp_path / "runs")]))
-    assert status == 0
-    assert "Repeats of one run (same settings, same seed) disagree" in " ".join(out.split())
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to the superuser")
-def test_a_folder_that_is_closed_is_listed_with_status_4(command, tmp_path):
-    write(tmp_path / "runs" / "good")
-    closed = write(tmp_path / "runs" / "closed")
-    closed.chmod(0)
-    try:
-        status, out, err = command(main=lambda: report_main([str(tmp_path / "runs")]))
-    finally:
-        closed.chmod(0o700)
-    assert (status, err) == (4, "")
-    assert "cannot be listed: Permission denied" in out
 
 
 # In processes of their own

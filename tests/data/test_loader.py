@@ -86,14 +86,6 @@ def test_images_stay_with_their_labels_across_chunks():
         assert torch.equal(pixels.round().long(), labels.remainder(251))
 
 
-def test_normalization_is_that_of_torchvision():
-    from torchvision.transforms.v2 import functional as reference
-
-    pixels = torch.randint(0, 256, (5, 28, 28), dtype=torch.uint8)
-    expected = reference.normalize(pixels[:, None].float() / 255, [0.286], [0.353])[:, 0]
-    torch.testing.assert_close(Normalization(0.286, 0.353)(pixels), expected)
-
-
 def test_evaluation_keeps_the_order_and_gives_all():
     images = torch.arange(25).to(torch.uint8)[:, None, None].expand(-1, 28, 28).contiguous()
     evaluation = EvaluationLoader(

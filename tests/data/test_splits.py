@@ -37,20 +37,17 @@ def labels_of(data):
     return np.concatenate([data.train_labels, data.test_labels])
 
 
-@pytest.mark.parametrize(
-    ("name", "validation", "sizes"),
-    [
-        ("standard", None, (60_000, 0, 10_000)),
-        ("standard", 0, (60_000, 0, 10_000)),
-        ("standard", 5_000, (55_000, 5_000, 10_000)),
-        ("holdout", None, (54_000, 6_000, 10_000)),
-        ("holdout", 1_000, (59_000, 1_000, 10_000)),
-        ("holdout", 0, (60_000, 0, 10_000)),
-        ("custom", None, (30_000, 0, 40_000)),
-        ("custom", 0, (30_000, 0, 40_000)),
-        ("custom", 3_000, (27_000, 3_000, 40_000)),
-    ],
-)
+@pytest.mark.parametrize(("name", "validation", "sizes"), [
+    ("standard", None, (60_000, 0, 10_000)),
+    ("standard", 0, (60_000, 0, 10_000)),
+    ("standard", 5_000, (55_000, 5_000, 10_000)),
+    ("holdout", None, (54_000, 6_000, 10_000)),
+    ("holdout", 1_000, (59_000, 1_000, 10_000)),
+    ("holdout", 0, (60_000, 0, 10_000)),
+    ("custom", None, (30_000, 0, 40_000)),
+    ("custom", 0, (30_000, 0, 40_000)),
+    ("custom", 3_000, (27_000, 3_000, 40_000)),
+])  # fmt: skip
 def test_published_sizes(full_size, name, validation, sizes):
     split = make_split(full_size, config(name, validation))
     parts = (split.train, split.validation, split.test)
@@ -94,15 +91,6 @@ def test_validation_is_stratified_by_largest_remainder():
     assert np.bincount(labels[split.validation], minlength=10).tolist() == expected
 
 
-@pytest.mark.parametrize("validation", [10, 11, 137, 333, 990])
-def test_validation_has_exactly_the_size_asked_for(validation):
-    data = balanced(1_000, 200)
-    split = make_split(data, config("standard", validation))
-    assert len(split.validation) == validation
-    counts = np.bincount(labels_of(data)[split.validation], minlength=10)
-    assert counts.max() - counts.min() <= 1
-
-
 def test_seed_decides_the_draw():
     data = balanced(1_000, 200)
     first, again, other = (make_split(data, config("holdout", None, seed)) for seed in (1, 1, 2))
@@ -132,19 +120,16 @@ def test_hash_is_about_images_not_names():
     assert split.hash != Split("standard", *swapped).hash
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (config("costum"), "standard, holdout, custom"),
-        (config("standard", -1), "allowed are 0 to 999"),
-        (config("standard", 1_000), "allowed are 0 to 999"),
-        (config("custom", 500), "allowed are 0 to 499"),
-        (config("holdout", 60_000), "allowed are 0 to 999"),
-        (config("holdout", None, -1), "data.split.seed=-1"),
-        (config("standard", 9), "validation part of 9 images has none of class class"),
-        (config("standard", 991), "training part of 9 images has none of class class"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "said"), [
+    (config("costum"), "standard, holdout, custom"),
+    (config("standard", -1), "allowed are 0 to 999"),
+    (config("standard", 1_000), "allowed are 0 to 999"),
+    (config("custom", 500), "allowed are 0 to 499"),
+    (config("holdout", 60_000), "allowed are 0 to 999"),
+    (config("holdout", None, -1), "data.split.seed=-1"),
+    (config("standard", 9), "validation part of 9 images has none of class class"),
+    (config("standard", 991), "training part of 9 images has none of class class"),
+])  # fmt: skip
 def test_refuses_in_one_line(settings, said):
     with pytest.raises(ConfigError) as caught:
         make_split(balanced(1_000, 200), settings)
@@ -152,15 +137,14 @@ def test_refuses_in_one_line(settings, said):
     assert "\n" not in str(caught.value)
 
 
-def test_refuses_a_training_half_without_a_class():
-    labels = np.sort(np.arange(100) % 10)  # the first half holds classes 0 to 4 only
-    with pytest.raises(ConfigError, match="training part of 50 images has none of class class 5"):
-        make_split(dataset(labels, range(10)), config("custom"))
-
-
-def test_refuses_a_test_part_without_a_class():
-    with pytest.raises(ConfigError, match="test part of 9 images has none of class class 9"):
-        make_split(dataset(np.arange(100) % 10, range(9)), config("standard"))
+@pytest.mark.parametrize(("train", "test", "name", "said"), [
+    # The first half holds classes 0 to 4 only.
+    (np.sort(np.arange(100) % 10), range(10), "custom", "training part of 50 images has none of"),
+    (np.arange(100) % 10, range(9), "standard", "test part of 9 images has none of class class 9"),
+])  # fmt: skip
+def test_refuses_a_part_without_a_class(train, test, name, said):
+    with pytest.raises(ConfigError, match=said):
+        make_split(dataset(train, test), config(name))
 
 
 def test_odd_and_small_sets_scale():

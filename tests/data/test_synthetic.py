@@ -4,8 +4,6 @@ import hashlib
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from fmbench.core.errors import ConfigError
 from fmbench.data import synthetic
@@ -66,68 +64,3 @@ def test_classes_are_balanced_and_shuffled(size):
 def test_refuses_sizes_without_every_class(sizes, said):
     with pytest.raises(ConfigError, match=said):
         synthetic.draw(*sizes)
-
-
-def test_silhouettes_are_those_of_their_class():
-    images, labels, _, _ = synthetic.draw(4_000, 10, seed=0)
-    mean = {
-        name: images[labels == label].mean(axis=0) for label, name in enumerate(synthetic.CLASSES)
-    }
-    between_the_legs = mean["Trouser"][22, 13:15].mean()
-    assert between_the_legs < 0.85 * mean["Trouser"][22, 9:12].mean()
-    hands = np.s_[18:22, [4, 5, 22, 23]]
-    assert mean["Pullover"][hands].mean() > 2 * mean["T-shirt/top"][hands].mean()
-    shaft = np.s_[6:11, 16:22]
-    assert mean["Ankle boot"][shaft].mean() > 2 * mean["Sneaker"][shaft].mean()
-    hem, chest = np.s_[23, 7:21], np.s_[8, 7:21]
-    assert mean["Dress"][hem].mean() > mean["Dress"][chest].mean()
-    for shoe in ("Sandal", "Sneaker", "Ankle boot"):  # the toe is on the left, the heel higher
-        assert mean[shoe][14, 18:24].mean() > mean[shoe][14, 4:10].mean()
-
-
-def lenet():
-    return nn.Sequential(
-        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-
-
-def linear():
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-
-
-def accuracy(build, arrays, epochs, lr):
-    images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
-    images, test_images = ((pixels[:, None] / 255 - 0.2) / 0.3 for pixels in (images, test_images))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build()
-        optimizer = torch.optim.Adam(model.parameters(), lr)
-        for _ in range(epochs):
-            for batch in torch.randperm(len(images)).split(64):
-                optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(model(images[batch]), labels[batch].long())
-                loss.backward()
-                optimizer.step()
-    with torch.inference_mode():
-        return (model(test_images).argmax(dim=1) == test_labels).float().mean().item()
-
-
-@pytest.fixture
-def _one_thread():
-    # On a busy machine threads that wait for each other cost ten times what they save here.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_one_thread")
-def test_lenet_beats_a_linear_model_and_nothing_is_perfect():
-    arrays = synthetic.draw(6_000, 1_000, seed=0)
-    straight = accuracy(linear, arrays, epochs=3, lr=1e-3)
-    curved = accuracy(lenet, arrays, epochs=3, lr=2e-3)
-    assert 0.65 < straight < 0.85
-    assert straight + 0.05 < curved < 0.97

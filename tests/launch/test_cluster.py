@@ -27,13 +27,7 @@ from omegaconf import OmegaConf
 from fmbench.config import hydra_compat
 from fmbench.config.messages import Refusal, as_user_error
 from fmbench.core import machine
-from fmbench.core.errors import (
-    ConfigError,
-    DataError,
-    PartialResultsError,
-    StorageError,
-    installs,
-)
+from fmbench.core.errors import ConfigError, DataError, PartialResultsError, StorageError, installs
 from fmbench.core.signals import StopRequested
 from fmbench.launch import gather as of_gather
 from fmbench.launch import ray as ray_tasks
@@ -62,11 +56,7 @@ def net(seed, ends, marks, **options):
 """
 
 #: The launchers, with the package that each stands on.
-LAUNCHERS = {
-    "submitit_local": "submitit",
-    "submitit_slurm": "submitit",
-    "ray": "ray",
-}
+LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 #: How runs 1 and 2 end under each: one is killed whenever it starts; one is told to make room, or
 #: killed, but goes on when it is started again.
@@ -138,12 +128,6 @@ def launcher(request, tmp_path):
     if name == "submitit_slurm":
         return name, request.getfixturevalue("slurm")
     return name, {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def search_keys(trials, jobs, storage=None):
-    """How a search is told how much to try, and where to keep it."""
-    keys = [f"sweep.trials={trials}", f"sweep.jobs={jobs}"]
-    return keys if storage is None else [*keys, f"sweep.storage={storage}"]
 
 
 #: A search in which every trial can be run: no batch is larger than the training part.
@@ -221,7 +205,7 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
 def test_a_search_in_two_batches(launcher, tmp_path):
     name, environment = launcher
     done = fmbench(
-        "-m", *SEARCH, *search_keys(4, 2), f"hydra/launcher={name}",
+        "-m", *SEARCH, "sweep.trials=4", "sweep.jobs=2", f"hydra/launcher={name}",
         cwd=tmp_path, environment=environment, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -235,7 +219,8 @@ def test_a_search_in_two_batches(launcher, tmp_path):
 def test_a_search_of_eight_in_postgresql(postgresql, tmp_path):
     url = postgresql["PGURL"]
     done = fmbench(
-        "-m", *SEARCH, *search_keys(8, 1, url), "sweep.study=eight",
+        "-m", *SEARCH, "sweep.trials=8", "sweep.jobs=1", f"sweep.storage={url}",
+        "sweep.study=eight",
         cwd=tmp_path, environment=postgresql, timeout=PATIENCE,
     )  # fmt: skip
     assert statuses(tmp_path / "here") == {"completed": 8}, done.stderr

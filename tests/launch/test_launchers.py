@@ -5,16 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import CHECKOUT, TINY, fmbench, records
+from commands import TINY, records, started, wait_for
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from fmbench.cli import main as cli
 from fmbench.config import hydra_compat
 from fmbench.core import machine
 from fmbench.core.errors import RunDiedError
@@ -30,23 +28,6 @@ pytest.importorskip("joblib", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run `fmbench ARGUMENTS` in an empty folder; returns exit status and its own stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fmbench", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        return status, capsys.readouterr().err
-
-    return call
-
-
 #: Two processes at once.
 BY_TWO = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", *TINY]
 
@@ -55,29 +36,14 @@ BY_TWO = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep
 def sweep(folder, *overrides, **environment):
     """A sweep by two processes; none of it outlives the block."""
     with (folder / "err").open("w") as err:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "fmbench", *BY_TWO, *overrides],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=err,
-            text=True,
-            start_new_session=True,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": err, "start_new_session": True}
+        child = started(*BY_TWO, *overrides, cwd=folder, environment=environment, **pipes)
     try:
         yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def members(child):
@@ -202,7 +168,7 @@ def test_a_fault_that_all_runs_share_ends_the_sweep(command, tmp_path):
     (tmp_path / "sweep" / "1").mkdir(parents=True)
     (tmp_path / "sweep" / "1" / "history.jsonl").write_text("{}\n")
     (tmp_path / "sweep" / LOCK_NAME).touch()  # a sweep was at work there
-    status, err = command(*BY_TWO, "epochs=300", "seed=0,1,2")
+    status, _, err = command(*BY_TWO, "epochs=300", "seed=0,1,2")
     assert status == 5
     assert "sweep/1: is no folder of a run" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -215,7 +181,7 @@ def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
     grid = ["-m", *TINY, "threads=null", "epochs=1", "keep_model=true", "seed=0,1"]
     assert command(*grid, "hydra.sweep.dir=none")[0] == 0
     one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=one"]
-    assert command(*grid, *one) == (0, "")
+    assert command(*grid, *one)[::2] == (0, "")
     for place in "01":
         for name in ("model.safetensors", "predictions.npy"):
             here, there = (tmp_path / kind / place / name for kind in ("none", "one"))
@@ -417,12 +383,10 @@ def test_the_lanes_outlive_a_launch_and_grow_with_the_next():
     assert len(launcher.lanes_for([["seed=1"]] * 9)) == 3
 
 
-def test_the_option_is_ours_and_keeps_its_keys(tmp_path):
-    done = fmbench(
-        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "--cfg", "hydra", "-p",
-        "hydra.launcher", cwd=tmp_path,
-    )  # fmt: skip
-    assert OmegaConf.create(done.stdout) == {
+def test_the_option_is_ours_and_keeps_its_keys(command):
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "--cfg", "hydra", "-p"]
+    _, out, _ = command(*words, "hydra.launcher")
+    assert OmegaConf.create(out) == {
         "_target_": "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",
         "n_jobs": 2,
         "inner_max_num_threads": None,
@@ -430,10 +394,11 @@ def test_the_option_is_ours_and_keeps_its_keys(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "said"), [
-    ("0", "0"), ("two", "two"), ("1.5", "1.5"), ("true", "True")
+    ("0", "0"), ("true", "True")
 ])  # fmt: skip
 def test_a_number_of_processes_that_cannot_be(command, tmp_path, value, said):
-    status, err = command("-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={value}", *TINY)
+    given = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={value}"]
+    status, _, err = command("-m", *given, *TINY)
     assert status == 2
     assert err.startswith(f"fmbench: hydra.launcher.n_jobs={said}: must be 1 or more")
     assert not list(tmp_path.iterdir())

@@ -17,17 +17,14 @@ from fmbench.models.vgg_light import VGGLight
 from fmbench.models.wideresnet import WideResNet
 
 
-@pytest.mark.parametrize(
-    ("build", "settings"),
-    [
-        (DenseNet, {"depth": 22, "growth": 24}),
-        (DualPathNet, {"depth": 10, "widen_factor": 2}),
-        (PreActResNet20, {"depth": 14, "width": 32}),
-        (ResNet18, {"depths": [1, 1, 1, 1], "width": 32}),
-        (ShakeShake, {"depth": 8, "base_channels": 48}),
-        (WideResNet, {"depth": 10, "widen_factor": 3}),
-    ],
-)
+@pytest.mark.parametrize(("build", "settings"), [
+    (DenseNet, {"depth": 22, "growth": 24}),
+    (DualPathNet, {"depth": 10, "widen_factor": 2}),
+    (PreActResNet20, {"depth": 14, "width": 32}),
+    (ResNet18, {"depths": [1, 1, 1, 1], "width": 32}),
+    (ShakeShake, {"depth": 8, "base_channels": 48}),
+    (WideResNet, {"depth": 10, "widen_factor": 3}),
+])  # fmt: skip
 def test_residual_and_dense_nets_start_he_normal_by_fan_out(build, settings):
     torch.manual_seed(0)
     net = build(**settings)

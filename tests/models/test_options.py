@@ -5,12 +5,11 @@ import inspect
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from nets import SMALL, images, on_meta
+from nets import SMALL, on_meta
 
 import fmbench
-from fmbench.training.cost import count_flops, count_parameters
+from fmbench.training.cost import count_parameters
 
 OPTIONS = sorted((Path(fmbench.__file__).parent.parent / "conf" / "model").glob("*.yaml"))
 every_option = pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)
@@ -49,11 +48,6 @@ def test_option_has_the_size_of_the_published_net(path):
     assert f"{PARAMETERS[path.stem]:,}" in path.read_text("utf-8")
 
 
-def test_published_variants_have_their_sizes_too():
-    build, settings = read(next(path for path in OPTIONS if path.stem == "shakeshake"))
-    assert count_parameters(on_meta(build, **settings | {"base_channels": 64})) == 11_708_362
-
-
 @every_option
 def test_option_file_and_class_agree(path):
     build, settings = read(path)
@@ -62,14 +56,6 @@ def test_option_file_and_class_agree(path):
     # The option shows every keyword with its default: what it does not show cannot be overridden.
     shown = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     assert shown == {k: p.default for k, p in inspect.signature(build).parameters.items()}
-
-
-@every_option
-def test_option_maps_images_to_logits_at_a_known_cost(path):
-    build, settings = read(path)
-    with torch.no_grad():
-        assert on_meta(build, **settings).eval()(images(2).to("meta")).shape == (2, 10)
-    assert count_flops(lambda: build(**settings)) > 0
 
 
 def test_every_option_is_tested_small_and_every_net_has_an_option():

@@ -107,17 +107,14 @@ def test_state_goes_on_where_it_was():
     assert other.param_groups[0]["lr"] == pytest.approx(whole[16])
 
 
-@pytest.mark.parametrize(
-    ("make", "options", "part"),
-    [
-        (schedules.step, {"step_size": 0}, "scheduler.step_size=0"),
-        (schedules.multistep, {"milestones": [3, 3]}, "scheduler.milestones=[3, 3]"),
-        (schedules.multistep, {"milestones": [0]}, "scheduler.milestones=[0]"),
-        (schedules.cosine, {"min_lr": -1}, "scheduler.min_lr=-1"),
-        (schedules.onecycle, {"warmup": 0}, "scheduler.warmup=0"),
-        (schedules.onecycle, {"div_factor": 0}, "scheduler.div_factor=0"),
-    ],
-)
+@pytest.mark.parametrize(("make", "options", "part"), [
+    (schedules.step, {"step_size": 0}, "scheduler.step_size=0"),
+    (schedules.multistep, {"milestones": [3, 3]}, "scheduler.milestones=[3, 3]"),
+    (schedules.multistep, {"milestones": [0]}, "scheduler.milestones=[0]"),
+    (schedules.cosine, {"min_lr": -1}, "scheduler.min_lr=-1"),
+    (schedules.onecycle, {"warmup": 0}, "scheduler.warmup=0"),
+    (schedules.onecycle, {"div_factor": 0}, "scheduler.div_factor=0"),
+])  # fmt: skip
 def test_refuses(make, options, part):
     raises_one_line(
         lambda: make(optimizer(), epochs=5, batches=BATCHES, **options), ConfigError, part

@@ -1,6 +1,7 @@
 """A kept model predicts what it predicted in its run; one from a stranger does no harm."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -64,15 +65,11 @@ def test_it_comes_ready_with_what_belongs_to_it(kept_run):
     assert model.net is model.model
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model=torchvision", "model.name=shufflenet_v2_x0_5"],
-        ["model=densenet", "model.depth=10", "augmentation=crop_flip"],
-        ["model=resnet18", "model.width=4", "data.split=holdout"],
-    ],
-    ids=lambda overrides: overrides[0],
-)
+@pytest.mark.parametrize("overrides", [
+    ["model=torchvision", "model.name=shufflenet_v2_x0_5"],
+    ["model=densenet", "model.depth=10", "augmentation=crop_flip"],
+    ["model=resnet18", "model.width=4", "data.split=holdout"],
+], ids=lambda overrides: overrides[0])  # fmt: skip
 def test_nets_with_norms_predict_it_too(tmp_path, overrides):
     record = kept(tmp_path / "run", "data.train_size=200", *overrides)
     model = fmbench.load_model(tmp_path / "run")
@@ -101,16 +98,11 @@ def test_the_same_run_leaves_the_same_file(tmp_path, kept_run):
 def test_only_a_completed_run_that_is_asked_to_leaves_one(tmp_path):
     plain = fmbench.run([*TINY, f"hydra.run.dir={tmp_path / 'plain'}"])
     assert plain.status == "completed"
-    lost = kept(tmp_path / "lost", "optimizer.lr=1e38", "scheduler=constant")
+    lost = kept(tmp_path / "lost", *SHORT, "optimizer.lr=1e38", "scheduler=constant")
     assert lost.status == "diverged"
     assert list(tmp_path.rglob("model.safetensors")) == []
     for folder in ("plain", "lost"):
-        raises_one_line(
-            lambda folder=folder: fmbench.load_model(tmp_path / folder),
-            DataError,
-            "holds no model.safetensors",
-            "keep_model=true",
-        )
+        refused(tmp_path / folder, "holds no ", "keep_model=true", error=DataError)
 
 
 def test_a_file_that_cannot_be_written_fails_the_run(tmp_path, monkeypatch):
@@ -163,6 +155,10 @@ def test_images_of_another_kind_are_refused(kept_run):
         raises_one_line(lambda images=images: model(images), DataError, "must be torch.uint8")
 
 
+#: Of a run whose predictions nobody looks at.
+SHORT = ["epochs=1", "data.train_size=64", "data.test_size=10"]
+
+
 @pytest.fixture
 def own_net(tmp_path, monkeypatch):
     """A net of one's own that is hard to keep, and the overrides that choose it."""
@@ -200,7 +196,7 @@ def test_tied_weights_and_what_is_drawn_outside_the_state_come_back(tmp_path, ow
 
 def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, caplog):
     monkeypatch.delitem(sys.modules, "hardnet", raising=False)
-    kept(tmp_path / "run", *own_net)
+    kept(tmp_path / "run", *own_net, *SHORT)
     fmbench.load_model(tmp_path / "run")
     assert "has changed" not in caplog.text
     path = tmp_path / "hardnet.py"
@@ -213,7 +209,7 @@ def test_a_net_whose_code_was_changed_is_told(tmp_path, own_net, monkeypatch, ca
 
 
 def test_a_net_of_ones_own_needs_trust_again(tmp_path, own_net, monkeypatch):
-    kept(tmp_path / "run", *own_net)
+    kept(tmp_path / "run", *own_net, *SHORT)
     monkeypatch.setenv("FMBENCH_TRUST", "")
     raises_one_line(
         lambda: fmbench.load_model(tmp_path / "run"), ConfigError, "hardnet.Hard", "FMBENCH_TRUST"
@@ -229,13 +225,18 @@ DETECTION = {"_target_": "fmbench.models.torchvision._build", "name": "retinanet
              "size": 28, "classes": 10}  # fmt: skip
 
 
+@functools.cache
+def lenet5():
+    return compose(*TINY, "model=lenet5")
+
+
 def forge(folder, weights=None, **config):
     """A file of LeNet-5's weights, or others, that claims to be of a config."""
     folder.mkdir(exist_ok=True)
     content = written(
         write_weights,
         weights or LeNet5(),
-        config=compose(*TINY, "model=lenet5") | config,
+        config=lenet5() | config,
         classes=fashion_mnist.synthetic.CLASSES,
         key="k",
         memory_format="channels_last",
@@ -248,48 +249,43 @@ def forge(folder, weights=None, **config):
 def refused(folder, *parts, error=UserError):
     with pytest.raises(error) as raised:
         fmbench.load_model(folder)
-    assert len(str(raised.value)) < 1000
-    raises_one_line(lambda: fmbench.load_model(folder), error, "model.safetensors", *parts)
+    text = str(raised.value)
+    assert len(text) < 1000
+    assert "\n" not in text
+    assert all(part in text for part in ("model.safetensors", *parts)), text
 
 
 def test_a_forged_file_that_is_right_loads(tmp_path):
     assert fmbench.load_model(forge(tmp_path)).key == "k"
 
 
-@pytest.mark.parametrize(
-    ("model", "part"),
-    [
-        ({"_target_": "os.mkdir", "path": "harm"}, "os.mkdir"),
-        ({"_target_": "torch.load", "f": "model.safetensors"}, "torch.load"),
-        ({"_target_": "fmbench.models.torchvision.torch.load", "f": "x"}, "whitelist"),
-        (DETECTION, "whitelist"),
-        (
-            {"_target_": "fmbench.core.files.write_whole", "path": "harm", "content": "x"},
-            "whitelist",
-        ),
-        ({"_target_": "torch.optim.SGD", "params": [], "lr": 1}, "SGD"),
-        (LENET5 | {"classes": {"_target_": "os.mkdir", "path": "harm"}}, "os.mkdir"),
-        (LENET5 | {"_partial_": True}, "no torch.nn.Module"),
-        (LENET5 | {"_args_": [1]}, "LeNet5"),
-        (LENET5 | {"classes": "???"}, "classes"),
-        (LENET5 | {"classes": "${oc.env:HOME}"}, "not that of a run"),
-        (LENET5 | {"nothing": 1}, "nothing"),
-        (LENET5 | {"\x1b[2J\n": 1}, "LeNet5"),
-        ({"_target_": "fmbench.models.lenet5.Nothing"}, "Nothing"),
-        ({"_target_": ""}, ""),
-        ({"_target_": "fmbench.models.lenet.LeNet"}, "size mismatch"),
-        (LENET5 | {"classes": 5}, "size mismatch for classifier.2.weight"),
-        (LENET5 | {"classes": 10**12}, "far larger"),
-        (RESNET | {"depths": [1] * 60}, "far larger"),
-        (RESNET | {"depths": [10**9]}, "far larger"),
-        (RESNET | {"width": 2**60}, "cannot be"),
-        (RESNET | {"depths": [1] * 10_001}, "not that of a run"),
-        (RESNET | {"width": "x" * 10**5}, "xxx..."),
-        (TORCHVISION | {"name": "vit_h_14", "upsample": 224}, "far larger"),
-        (TORCHVISION | {"upsample": 10**6}, "at most 1024"),
-    ],
-    ids=lambda value: str(value)[:90],
-)
+@pytest.mark.parametrize(("model", "part"), [
+    ({"_target_": "os.mkdir", "path": "harm"}, "os.mkdir"),
+    ({"_target_": "torch.load", "f": "model.safetensors"}, "torch.load"),
+    ({"_target_": "fmbench.models.torchvision.torch.load", "f": "x"}, "whitelist"),
+    (DETECTION, "whitelist"),
+    ({"_target_": "fmbench.core.files.write_whole", "path": "harm", "content": "x"}, "whitelist"),
+    ({"_target_": "torch.optim.SGD", "params": [], "lr": 1}, "SGD"),
+    (LENET5 | {"classes": {"_target_": "os.mkdir", "path": "harm"}}, "os.mkdir"),
+    (LENET5 | {"_partial_": True}, "no torch.nn.Module"),
+    (LENET5 | {"_args_": [1]}, "LeNet5"),
+    (LENET5 | {"classes": "???"}, "classes"),
+    (LENET5 | {"classes": "${oc.env:HOME}"}, "not that of a run"),
+    (LENET5 | {"nothing": 1}, "nothing"),
+    (LENET5 | {"\x1b[2J\n": 1}, "LeNet5"),
+    ({"_target_": "fmbench.models.lenet5.Nothing"}, "Nothing"),
+    ({"_target_": ""}, ""),
+    ({"_target_": "fmbench.models.lenet.LeNet"}, "size mismatch"),
+    (LENET5 | {"classes": 5}, "size mismatch for classifier.2.weight"),
+    (LENET5 | {"classes": 10**12}, "far larger"),
+    (RESNET | {"depths": [1] * 60}, "far larger"),
+    (RESNET | {"depths": [10**9]}, "far larger"),
+    (RESNET | {"width": 2**60}, "cannot be"),
+    (RESNET | {"depths": [1] * 10_001}, "not that of a run"),
+    (RESNET | {"width": "x" * 10**5}, "xxx..."),
+    (TORCHVISION | {"name": "vit_h_14", "upsample": 224}, "far larger"),
+    (TORCHVISION | {"upsample": 10**6}, "at most 1024"),
+], ids=lambda value: str(value)[:90])  # fmt: skip
 def test_a_config_that_asks_for_another_thing_is_refused(tmp_path, monkeypatch, model, part):
     monkeypatch.chdir(tmp_path)
     refused(forge(tmp_path / "run", model=model), part)
@@ -307,7 +303,7 @@ def test_no_memory_is_taken_for_a_net_that_does_not_fit(tmp_path, monkeypatch):
 
 
 def test_a_net_of_ones_own_that_is_giant_is_refused_where_it_has_no_meta(tmp_path, own_net):
-    kept(tmp_path / "run", *own_net)
+    kept(tmp_path / "run", *own_net, *SHORT)
     model = fmbench.load_model(tmp_path / "run")
     for width, part in ((17, "size mismatch for first.weight"), (20_000, "far larger")):
         giant = {"_target_": "hardnet.Hard", "width": width}
@@ -315,7 +311,7 @@ def test_a_net_of_ones_own_that_is_giant_is_refused_where_it_has_no_meta(tmp_pat
 
 
 def test_a_net_that_fails_in_use_or_knows_other_classes_is_refused(tmp_path, own_net, monkeypatch):
-    kept(tmp_path / "run", *own_net, "+model.on_meta=true")
+    kept(tmp_path / "run", *own_net, *SHORT, "+model.on_meta=true")
     model = fmbench.load_model(tmp_path / "run")
     monkeypatch.setattr(type(model.model), "forward", lambda *_: 1 / 0)
     refused(tmp_path / "run", "ZeroDivisionError", error=DataError)
@@ -355,35 +351,32 @@ def one_tensor(**entry):
     return with_header(lambda header: header["features.0.weight"].update(entry))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: b"",
-        lambda content: content[:7],
-        lambda content: content[:500],
-        lambda content: content[:-1],
-        lambda content: content + b"x",
-        lambda content: content[:8] + b"x" * (len(content) - 8),
-        lambda content: struct.pack("<Q", 2**63) + content[8:],
-        lambda content: struct.pack("<Q", 10**8 + 1) + content[8:],
-        lambda content: struct.pack("<Q", len(content) - 8) + content[8:],
-        lambda content: padded(content, 2**22 + 8),
-        lambda content: b"\x80\x04\x95" + content,  # a pickle begins like this
-        lambda content: b"PK\x03\x04" + content,  # and torch.save's like this
-        one_tensor(shape=[6, 1, 5, 6]),
-        one_tensor(shape=[2**40, 2**40]),
-        one_tensor(shape=[-1]),
-        one_tensor(dtype="F65"),
-        one_tensor(data_offsets=[0, 2**50]),
-        one_tensor(data_offsets=[600, 0]),
-        with_header(lambda header: header.pop("features.0.weight")),
-        with_header(lambda header: header.pop("__metadata__")),
-        with_header(lambda header: header["__metadata__"].pop("fmbench")),
-        with_header(lambda header: header["__metadata__"].update(fmbench="[" * 10_000)),
-        with_header(lambda header: header["__metadata__"].update(fmbench="x" * 2**21)),
-        with_header(lambda header: header["__metadata__"].update(fmbench=1)),
-    ],
-)
+@pytest.mark.parametrize("damage", [
+    lambda content: b"",
+    lambda content: content[:7],
+    lambda content: content[:500],
+    lambda content: content[:-1],
+    lambda content: content + b"x",
+    lambda content: content[:8] + b"x" * (len(content) - 8),
+    lambda content: struct.pack("<Q", 2**63) + content[8:],
+    lambda content: struct.pack("<Q", 10**8 + 1) + content[8:],
+    lambda content: struct.pack("<Q", len(content) - 8) + content[8:],
+    lambda content: padded(content, 2**22 + 8),
+    lambda content: b"\x80\x04\x95" + content,  # a pickle begins like this
+    lambda content: b"PK\x03\x04" + content,  # and torch.save's like this
+    one_tensor(shape=[6, 1, 5, 6]),
+    one_tensor(shape=[2**40, 2**40]),
+    one_tensor(shape=[-1]),
+    one_tensor(dtype="F65"),
+    one_tensor(data_offsets=[0, 2**50]),
+    one_tensor(data_offsets=[600, 0]),
+    with_header(lambda header: header.pop("features.0.weight")),
+    with_header(lambda header: header.pop("__metadata__")),
+    with_header(lambda header: header["__metadata__"].pop("fmbench")),
+    with_header(lambda header: header["__metadata__"].update(fmbench="[" * 10_000)),
+    with_header(lambda header: header["__metadata__"].update(fmbench="x" * 2**21)),
+    with_header(lambda header: header["__metadata__"].update(fmbench=1)),
+])  # fmt: skip
 def test_a_damaged_file_is_refused(tmp_path, damage):
     path = forge(tmp_path) / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))

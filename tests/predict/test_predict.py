@@ -16,13 +16,6 @@ from fmbench.predict.__main__ import main
 CLASSES = fashion_mnist.synthetic.CLASSES
 
 
-def run(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err
-
-
 @pytest.fixture(scope="module")
 def exported(kept_run, tmp_path_factory):
     """The test images of the run as PNGs, in their order."""
@@ -40,14 +33,14 @@ def guesses(line):
     return re.findall(r"  ([A-Z][\w/ -]*?) +(\d+\.\d)%", line)
 
 
-def test_images_of_the_data_set_get_the_predictions_of_the_run(kept_run, exported, capsys):
-    status, out, err = run(capsys, kept_run, *exported)
+def test_images_of_the_data_set_get_the_predictions_of_the_run(kept_run, exported, ended):
+    status, out, err = ended(main, kept_run, *exported)
     assert (status, err) == (0, "")
     found = [CLASSES.index(guesses(line)[0][0]) for line in out.splitlines()]
     assert found == np.load(kept_run / "predictions.npy").tolist()
 
 
-def test_a_large_picture_on_white_gets_most_of_them_too(kept_run, exported, capsys, tmp_path):
+def test_a_large_picture_on_white_gets_most_of_them_too(kept_run, exported, ended, tmp_path):
     large = []
     for path in exported[:40]:
         image = 255 - np.asarray(Image.open(path))
@@ -57,13 +50,13 @@ def test_a_large_picture_on_white_gets_most_of_them_too(kept_run, exported, caps
         canvas.paste(image.resize((280, 280)), (17, 90))
         large.append(tmp_path / path.name)
         canvas.save(large[-1])
-    _, out, _ = run(capsys, kept_run, *large)
+    _, out, _ = ended(main, kept_run, *large)
     found = np.array([CLASSES.index(guesses(line)[0][0]) for line in out.splitlines()])
     assert (found == np.load(kept_run / "predictions.npy")[:40]).mean() > 0.5  # a guess has 0.1
 
 
-def test_lines_are_aligned_and_best_first(kept_run, exported, capsys):
-    status, out, _ = run(capsys, kept_run, exported[3], exported[10], "--top", "2")
+def test_lines_are_aligned_and_best_first(kept_run, exported, ended):
+    status, out, _ = ended(main, kept_run, exported[3], exported[10], "--top", "2")
     assert status == 0
     first, second = out.splitlines()
     assert first.startswith(f"{exported[3]} ")
@@ -73,22 +66,22 @@ def test_lines_are_aligned_and_best_first(kept_run, exported, capsys):
         assert float(best) >= float(next_best)
 
 
-def test_top_takes_as_many_as_there_are(kept_run, exported, capsys):
-    assert len(guesses(run(capsys, kept_run, exported[0])[1])) == 3
-    every = guesses(run(capsys, kept_run, exported[0], "--top", "99")[1])
+def test_top_takes_as_many_as_there_are(kept_run, exported, ended):
+    assert len(guesses(ended(main, kept_run, exported[0])[1])) == 3
+    every = guesses(ended(main, kept_run, exported[0], "--top", "99")[1])
     assert sorted(name for name, _ in every) == sorted(CLASSES)
     assert sum(float(share) for _, share in every) == pytest.approx(100, abs=1)
     for wrong in ("0", "-1", "x", "1.5", "²"):
-        status, _, err = run(capsys, kept_run, exported[0], "--top", wrong)
+        status, _, err = ended(main, kept_run, exported[0], "--top", wrong)
         assert status == 2
         assert "--top" in err
 
 
-def test_bad_pictures_are_named_and_the_others_classified(kept_run, exported, capsys, tmp_path):
+def test_bad_pictures_are_named_and_the_others_classified(kept_run, exported, ended, tmp_path):
     (tmp_path / "a.txt").write_text("no picture")
     Image.new("L", (99, 99), 9).save(tmp_path / "grey.png")
     bad = [tmp_path / "gone.png", tmp_path / "a.txt", tmp_path, tmp_path / "grey.png"]
-    status, out, err = run(capsys, kept_run, *bad[:2], exported[0], *bad[2:], exported[1])
+    status, out, err = ended(main, kept_run, *bad[:2], exported[0], *bad[2:], exported[1])
     assert status == 3
     assert [line.split()[0] for line in out.splitlines()] == [str(exported[0]), str(exported[1])]
     assert len(err.splitlines()) == 4
@@ -96,73 +89,71 @@ def test_bad_pictures_are_named_and_the_others_classified(kept_run, exported, ca
         assert line.startswith(f"fmbench.predict: {path}: ")
 
 
-def test_a_wrong_folder_is_one_line(kept_run, exported, capsys, tmp_path):
+def test_a_wrong_folder_is_one_line(kept_run, exported, ended, tmp_path):
     for folder, wanted, part in (
         (tmp_path / "gone", 2, "is not a folder"),
         (exported[0], 2, "is not a folder"),
         (tmp_path, 3, "keep_model=true"),
     ):
-        status, out, err = run(capsys, folder, exported[0])
+        status, out, err = ended(main, folder, exported[0])
         assert (status, out) == (wanted, "")
         assert err.count("\n") == 1
         assert part in err
-    assert run(capsys, kept_run)[0] == 2  # no picture
+    assert ended(main, kept_run)[0] == 2  # no picture
 
 
-def test_names_do_not_act_in_a_terminal(kept_run, exported, capsys, tmp_path):
+def test_names_do_not_act_in_a_terminal(kept_run, exported, ended, tmp_path):
     for name in ("a\x1b[2J.png", "b\n.png"):
         (tmp_path / name).write_bytes(exported[0].read_bytes())
-    _, out, _ = run(capsys, kept_run, tmp_path / "a\x1b[2J.png", tmp_path / "b\n.png")
+    _, out, _ = ended(main, kept_run, tmp_path / "a\x1b[2J.png", tmp_path / "b\n.png")
     assert "\x1b" not in out
     assert "\\x1b[2J" in out
     assert len(out.splitlines()) == 2
-    _, _, err = run(capsys, kept_run, tmp_path / "\x1b[2J\n")
+    _, _, err = ended(main, kept_run, tmp_path / "\x1b[2J\n")
     assert "\x1b" not in err
     assert err.count("\n") == 1
 
 
-def test_what_the_model_saw_is_written(kept_run, exported, capsys, tmp_path):
+def test_what_the_model_saw_is_written(kept_run, exported, ended, tmp_path):
     gone = tmp_path / "gone.png"
     seen = tmp_path / "seen.png"
-    assert run(capsys, kept_run, gone, "--seen", seen)[0] == 3
+    assert ended(main, kept_run, gone, "--seen", seen)[0] == 3
     assert not seen.exists()
-    assert run(capsys, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3
-    assert run(capsys, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3  # again
+    assert ended(main, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3
+    assert ended(main, kept_run, exported[4], gone, exported[7], "--seen", seen)[0] == 3  # again
     small = np.asarray(Image.open(seen))[3::6, 3::6]
     assert small.shape == (30, 60)
     for place, path in enumerate((exported[4], exported[7])):
         left = 30 * place + 1
         assert np.array_equal(small[1:29, left : left + 28], np.asarray(Image.open(path)))
-    status, out, err = run(capsys, kept_run, exported[4], "--seen", tmp_path / "no" / "seen.png")
+    status, out, err = ended(main, kept_run, exported[4], "--seen", tmp_path / "no" / "seen.png")
     assert status == 5
     assert out.count("\n") == err.count("\n") == 1
     assert "cannot be written" in err
 
 
 @pytest.mark.parametrize("name", ["mine.png", "mine.jpg", "new.jpg", "text.png"])
-def test_a_sheet_never_takes_the_place_of_a_picture(kept_run, exported, capsys, tmp_path, name):
+def test_a_sheet_never_takes_the_place_of_a_picture(kept_run, exported, ended, tmp_path, name):
     Image.new("L", (40, 30), 200).save(tmp_path / "mine.png")
     Image.new("L", (40, 30), 200).save(tmp_path / "mine.jpg")
     (tmp_path / "text.png").write_text("not a picture")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    status, out, err = run(capsys, kept_run, exported[4], "--seen", tmp_path / name)
+    status, out, err = ended(main, kept_run, exported[4], "--seen", tmp_path / name)
     assert (status, out) == (2, "")
     assert "no other picture be there" in err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_background_that_is_said_counts(kept_run, exported, capsys):
+def test_a_background_that_is_said_counts(kept_run, exported, ended):
     assert (
-        run(capsys, kept_run, exported[0], "--background", "light")[1]
-        != run(capsys, kept_run, exported[0], "--background", "dark")[1]
+        ended(main, kept_run, exported[0], "--background", "light")[1]
+        != ended(main, kept_run, exported[0], "--background", "dark")[1]
     )
-    assert run(capsys, kept_run, exported[0], "--background", "red")[0] == 2
+    assert ended(main, kept_run, exported[0], "--background", "red")[0] == 2
 
 
-def test_help_says_what_is_done(capsys):
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main(["--help"])
-    out = capsys.readouterr().out
+def test_help_says_what_is_done(ended):
+    out = ended(main, "--help")[1]
     for part in ("inverted", "keep_model=true", "exit status"):
         assert part in out
 

@@ -79,29 +79,26 @@ def _pickled() -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\x93NUMPY",
-        b"not an array",
-        to_bytes(np.zeros(5, dtype=np.uint8))[:-1],
-        to_bytes(np.zeros((5, 2), dtype=np.uint8)),
-        to_bytes(np.zeros(5)),
-        _claims("(1000000000000,)"),
-        _claims("(-8,)"),
-        _claims("8"),
-        _pickled(),
-        # What NumPy's own reader raises a TokenError, TypeError, MemoryError on, or warns of.
-        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,"),
-        _headed("{'descr': '|u1', \0"),
-        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,), 1: 2}"),
-        _headed("{[]: 1}"),
-        _headed("-" * 90 + "1"),
-        _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8L,), }"),
-        b"\0" * 1_000_001,
-    ],
-)
+@pytest.mark.parametrize("content", [
+    b"",
+    b"\x93NUMPY",
+    b"not an array",
+    to_bytes(np.zeros(5, dtype=np.uint8))[:-1],
+    to_bytes(np.zeros((5, 2), dtype=np.uint8)),
+    to_bytes(np.zeros(5)),
+    _claims("(1000000000000,)"),
+    _claims("(-8,)"),
+    _claims("8"),
+    _pickled(),
+    # What NumPy's own reader raises a TokenError, TypeError, MemoryError on, or warns of.
+    _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,"),
+    _headed("{'descr': '|u1', \0"),
+    _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8,), 1: 2}"),
+    _headed("{[]: 1}"),
+    _headed("-" * 90 + "1"),
+    _headed("{'descr': '|u1', 'fortran_order': False, 'shape': (8L,), }"),
+    b"\0" * 1_000_001,
+])  # fmt: skip
 def test_what_is_no_such_array_is_none(tmp_path, content):
     for name in ("predictions.npy", "labels.npy", "mistakes.npy"):
         (tmp_path / name).write_bytes(content)

@@ -122,14 +122,6 @@ def test_published_figures_are_no_part_of_the_recorded_config():
     assert "reference" not in recorded_config(compose("experiment=lenet"))
 
 
-def test_write_whole_replaces_and_leaves_nothing_behind(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, b"old")
-    write_whole(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [item.name for item in tmp_path.iterdir()] == ["file"]
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch, call):
     path = tmp_path / "file"

@@ -85,7 +85,7 @@ def test_single_seeds_of_one_recipe_are_two_trained_models_and_no_method(tmp_pat
     assert "this is about these two trained models, not about their recipes" in said
 
 
-def test_one_seed_and_several_are_not_held_against_each_other(rows, capsys):
+def test_one_seed_and_several_are_not_held_against_each_other(rows, ended):
     run(rows / "c", "single", 9500)
     found = compare(str(rows / "c"), str(rows / "a"))
     assert found.sentence.startswith(
@@ -93,9 +93,7 @@ def test_one_seed_and_several_are_not_held_against_each_other(rows, capsys):
         "known, so that neither is called more accurate; on these images it is ahead by 2.99 points"
     )
     assert "more accurate than" not in found.sentence
-    with pytest.raises(SystemExit):
-        main(["compare", str(rows / "c"), str(rows / "a")])
-    said = capsys.readouterr().out
+    said = ended(main, "compare", rows / "c", rows / "a")[1]
     assert "Difference, A less B: +2.99 points, no test: one seed does not tell" in said
     assert "nan" not in said
 
@@ -124,15 +122,13 @@ def test_the_times_of_one_run_each_are_said_as_such(tmp_path):
     assert said.endswith("; the one run of b trained 2 times as long as that of a.")
 
 
-def test_times_compare_beside_as_many_runs(tmp_path, capsys):
+def test_times_compare_beside_as_many_runs(tmp_path, ended):
     a = times(tmp_path, "a", 10.0, 10.1, runs_at_once=2)
     b = times(tmp_path, "b", 5.0, 5.1, runs_at_once=1)
     c = times(tmp_path, "c", 5.0, 5.1)
     assert compare(a, b).time_note == "runs at once on the machine were 2 and 1"
     assert compare(a, c).time_ratio == pytest.approx(2, rel=0.02)  # of c it is not known
-    with pytest.raises(SystemExit):
-        main(["compare", a, c])
-    assert "\nruns at once" in capsys.readouterr().out
+    assert "\nruns at once" in ended(main, "compare", a, c)[1]
 
 
 def test_without_answers_accuracies_alone_are_compared(rows):
@@ -176,19 +172,16 @@ def test_rows_of_one_net_are_called_by_what_sets_them_apart(tmp_path):
     assert found.names == ("lenet, batch size 64", "lenet, batch size 256")
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "said"),
-    [
-        ("1", "9", "there is no row 9: .* hold 2"),
-        ("0", "1", "there is no row 0"),
-        ("1", "1", "are the same row"),
-        ("1", "net=good", "are the same row"),
-        ("nowhere", "1", "'nowhere' is no folder, no number of a row, and no conditions"),
-        ("model=vgg", "1", "'model=vgg' fits no completed run"),
-        ("seed=0", "1", r"'seed=0' is 2 rows; .*1: good; 2: fast"),
-        ("colour=red", "1", "no run has 'colour'"),
-    ],
-)
+@pytest.mark.parametrize(("a", "b", "said"), [
+    ("1", "9", "there is no row 9: .* hold 2"),
+    ("0", "1", "there is no row 0"),
+    ("1", "1", "are the same row"),
+    ("1", "net=good", "are the same row"),
+    ("nowhere", "1", "'nowhere' is no folder, no number of a row, and no conditions"),
+    ("model=vgg", "1", "'model=vgg' fits no completed run"),
+    ("seed=0", "1", r"'seed=0' is 2 rows; .*1: good; 2: fast"),
+    ("colour=red", "1", "no run has 'colour'"),
+])  # fmt: skip
 def test_what_is_no_row_is_said(rows, a, b, said):
     with pytest.raises(ConfigError, match=said) as raised:
         compare(a, b, [rows])
@@ -201,19 +194,15 @@ def test_other_data_do_not_compare(rows):
         compare("1", "3", [rows])
 
 
-def test_the_command(rows, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", "1", "2", str(rows)])
-    said = capsys.readouterr()
-    assert (ended.value.code, said.err) == (0, "")
-    assert "Difference, A less B: +2.00 points, 95 % interval +1." in said.out
-    assert "McNemar's test, runs of one seed" in said.out
-    assert "\nTrouser " in said.out
-    assert said.out.rstrip().endswith("good trains 2 times as long as fast.")
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", "1", "7", str(rows)])
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+def test_the_command(rows, ended):
+    status, out, err = ended(main, "compare", "1", "2", rows)
+    assert (status, err) == (0, "")
+    assert "Difference, A less B: +2.00 points, 95 % interval +1." in out
+    assert "McNemar's test, runs of one seed" in out
+    assert "\nTrouser " in out
+    assert out.rstrip().endswith("good trains 2 times as long as fast.")
+    status, out, err = ended(main, "compare", "1", "7", rows)
+    assert (status, out, err.count("\n")) == (2, "", 1)
 
 
 def test_a_number_is_a_row_even_where_a_folder_has_its_name(tmp_path, monkeypatch):
@@ -231,12 +220,6 @@ def test_one_run_under_two_names_is_the_same(tmp_path, monkeypatch):
         compare("a", str(tmp_path / "a"))
 
 
-def test_two_runs_of_one_row_are_called_by_their_seeds(tmp_path):
-    run(tmp_path / "a", "net", 9000)
-    run(tmp_path / "b", "net", 9010, seed=1)
-    assert compare(str(tmp_path / "a"), str(tmp_path / "b")).names == ("net, seed 0", "net, seed 1")
-
-
 @pytest.mark.parametrize("name", ["x" * 5000, "9" * 5000])
 def test_names_too_long_are_said_in_short(rows, name):
     with pytest.raises(ConfigError) as raised:
@@ -244,14 +227,12 @@ def test_names_too_long_are_said_in_short(rows, name):
     assert len(str(raised.value)) < 400 + len(str(rows))
 
 
-def test_records_that_could_not_be_read_are_said(rows, capsys):
+def test_records_that_could_not_be_read_are_said(rows, ended):
     (rows / "a" / "1" / "result.json").write_text("{")
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", str(rows / "a"), str(rows / "b")])
-    said = capsys.readouterr()
-    assert (ended.value.code, said.err) == (4, "")
-    assert "Records that could not be read, so that runs may be missing:" in said.out
-    assert "half-written or not JSON" in said.out
+    status, out, err = ended(main, "compare", rows / "a", rows / "b")
+    assert (status, err) == (4, "")
+    assert "Records that could not be read, so that runs may be missing:" in out
+    assert "half-written or not JSON" in out
 
 
 def test_unknown_hardware_is_not_the_same(tmp_path):
@@ -261,13 +242,12 @@ def test_unknown_hardware_is_not_the_same(tmp_path):
     assert (found.time_ratio, found.time_note) == (None, "on what one was measured is not known")
 
 
-def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, capsys):
+def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, ended):
     for name in "ab":
         for seed in "012":
             (rows / name / seed).rename(rows / f"{name}{seed}")
         (rows / name).rmdir()
     monkeypatch.chdir(rows)
-    with pytest.raises(SystemExit) as stop:
-        main(["compare", "1", "2", "."])
-    assert stop.value.code == 0
-    assert "(runs: 3, in .)" in capsys.readouterr().out
+    status, out, _ = ended(main, "compare", "1", "2", ".")
+    assert status == 0
+    assert "(runs: 3, in .)" in out

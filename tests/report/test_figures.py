@@ -15,10 +15,10 @@ import pytest
 from fuzz import LONG
 from PIL import Image
 from records import PUBLISHED, write
+from reports import contrast
 from searches import sweep
 
 from fmbench import report
-from fmbench.core.errors import StorageError
 from fmbench.records.predictions import MISTAKE, read_mistakes
 from fmbench.report import figures as package
 from fmbench.report.figure import PAGE_COLOURS, Figure
@@ -145,15 +145,12 @@ def test_searches_keep_their_places_where_there_are_too_many_figures(tmp_path, m
     assert list(drawn(tmp_path)) == ["accuracy_parameters", "curves_a", "search"]
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("history.jsonl", "curves"),
-        ("predictions.npy", "confusion"),
-        ("labels.npy", "confusion"),
-        ("mistakes.npy", "mistakes"),
-    ],
-)
+@pytest.mark.parametrize(("name", "kind"), [
+    ("history.jsonl", "curves"),
+    ("predictions.npy", "confusion"),
+    ("labels.npy", "confusion"),
+    ("mistakes.npy", "mistakes"),
+])  # fmt: skip
 def test_a_broken_file_costs_its_figure_alone(tmp_path, name, kind):
     put(tmp_path, [0.5, 0.4, 0.3])
     answer(tmp_path, [0, 1, 2], [0, 1, 1])
@@ -800,25 +797,12 @@ def test_the_same_runs_give_the_same_bytes(tmp_path, hostile):
 
 
 def test_colours_are_seen_on_white_and_on_a_dark_page():
-    def light(colour: str) -> float:
-        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
-        return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    def contrast(one: str, other: str) -> float:
-        dark, bright = sorted((light(one), light(other)))
-        return (bright + 0.05) / (dark + 0.05)
-
     for colour in SERIES:
         assert contrast(colour, "#ffffff") >= 3
         assert contrast(colour, "#111111") >= 3
 
 
 # --- in the report ----------------------------------------------------------------------------
-
-
-def blocks(text: str) -> Iterator[str]:
-    yield from text.split("\n\n")
 
 
 def test_the_figures_stand_below_their_section(tmp_path):
@@ -833,7 +817,7 @@ def test_the_figures_stand_below_their_section(tmp_path):
     figure = made.figures[0]
     assert (tmp_path / "out" / "figures" / "curves_lenet.png").read_bytes() == figure.png
     assert (tmp_path / "out" / "figures" / "curves_lenet.svg").read_text("utf-8") == figure.svg
-    parts = list(blocks(made.markdown))
+    parts = made.markdown.split("\n\n")
     place_ = parts.index("### lenet: loss and accuracy by epoch")
     assert place_ < parts.index("## Synthetic data")
     assert parts[place_ + 1].startswith("![Loss and accuracy by epoch of 1 row of lenet")
@@ -843,10 +827,3 @@ def test_the_figures_stand_below_their_section(tmp_path):
         parts[parts.index("## Synthetic data") :]
     )
     assert report.build([tmp_path / "in"]).figures == ()  # nothing was written
-
-
-def test_where_the_pictures_cannot_be_written_it_says_so(tmp_path):
-    put(tmp_path / "in", [0.5, 0.4])
-    (tmp_path / "figures").write_text("a file")
-    with pytest.raises(StorageError, match="figures"):
-        report.build([tmp_path / "in"], tmp_path)

@@ -33,78 +33,74 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert names == {"0", "1", *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json"))}
 
 
-def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
-def test_the_command_prints_and_writes(tmp_path, capsys):
+def test_the_command_prints_and_writes(tmp_path, ended):
     write(tmp_path / "runs" / "0")
-    status, out, err = run(capsys, tmp_path / "runs", "--output", tmp_path / "new" / "place")
+    status, out, err = ended(main, tmp_path / "runs", "--output", tmp_path / "new" / "place")
     assert (status, err) == (0, "")
     assert "90.01" in out
     assert f"Written: {tmp_path / 'new' / 'place' / 'benchmark.md'}, " in out
     assert "../../runs" not in out
 
 
-def test_unreadable_records_give_status_4_and_the_rest_is_written(tmp_path, capsys):
+def test_unreadable_records_give_status_4_and_the_rest_is_written(tmp_path, ended):
     write(tmp_path / "0")
     write(tmp_path / "1", schema=3)
-    status, out, _ = run(capsys, tmp_path, "--output", tmp_path)
+    status, out, _ = ended(main, tmp_path, "--output", tmp_path)
     assert status == 4
     assert "schema is newer" in out
     text = (tmp_path / "benchmark.md").read_text(encoding="utf-8")
     assert "| 1/result.json | schema is newer" in text
 
 
-def test_a_folder_that_does_not_exist_gives_status_2_and_one_line(tmp_path, capsys):
-    status, out, err = run(capsys, tmp_path / "gone")
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    assert "gone is not a folder" in err
-    assert run(capsys, "--nonsense")[0] == 2
+@pytest.mark.parametrize(("arguments", "part"), [
+    (["gone"], "gone is not a folder"),
+    (["--format", "html"], "unrecognized arguments: --format; --help explains"),
+    (["--filter", "model==lenet"], "filter: 'model==lenet': write model=lenet"),
+    (["--filter", "model=lenet", "batch_size=64"], "conditions stand in quotes: --filter"),
+])  # fmt: skip
+def test_what_cannot_be_asked_for_gives_status_2_and_one_line(ended, arguments, part):
+    status, out, err = ended(main, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("fmbench.report: ")
+    assert part in err
 
 
-def test_an_output_that_cannot_be_gives_status_5_and_one_line(tmp_path, capsys):
+def test_an_output_that_cannot_be_gives_status_5_and_one_line(tmp_path, ended):
     write(tmp_path / "0")
     (tmp_path / "file").write_text("")
-    status, _, err = run(capsys, tmp_path, "--output", tmp_path / "file")
+    status, _, err = ended(main, tmp_path, "--output", tmp_path / "file")
     assert status == 5
     assert err.count("\n") == 1
 
 
-def test_no_completed_run_says_how_to_make_one_and_writes_nothing(tmp_path, capsys, monkeypatch):
+def test_no_completed_run_says_how_to_make_one_and_writes_nothing(tmp_path, ended, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, out, _ = run(capsys)
+    status, out, _ = ended(main)
     assert status == 0
     assert "No completed run below outputs or multirun" in out
     assert "python -m fmbench data=synthetic" in out
     write(tmp_path / "outputs" / "0", status="failed", error="why", test_accuracy=None)
     write(tmp_path / "outputs" / "1", schema=3)
-    status, out, _ = run(capsys)
+    status, out, _ = ended(main)
     assert status == 4
     assert "why" in out
     assert "0 of 1 runs completed, 1 failed." in out
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
-def test_default_folders_are_those_that_exist(tmp_path, capsys, monkeypatch):
+def test_default_folders_are_those_that_exist(tmp_path, ended, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "multirun" / "sweep" / "0")
-    status, _, _ = run(capsys)
+    status, _, _ = ended(main)
     assert status == 0
     assert (tmp_path / "benchmark.md").exists()
 
 
-def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, capsys):
+def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, ended):
     """`evaluation.test=never` without validation images: a run to time, or to go on later."""
     write(tmp_path / "0", test_accuracy=None, test_loss=None, config__test_every=None)
-    with pytest.raises(SystemExit) as ended:
-        main([str(tmp_path), "--output", str(tmp_path)])
-    out, err = capsys.readouterr()
-    assert (ended.value.code, err) == (0, "")
+    status, out, err = ended(main, tmp_path, "--output", tmp_path)
+    assert (status, err) == (0, "")
     assert "1 of 1 runs completed (without a test accuracy, so no row here: 1)." in out
     assert "Nothing was written: no run" in out
     assert "No completed run" not in out

@@ -22,22 +22,19 @@ def texts(figure: Figure) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", figure.svg)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        two_objectives(),
-        {"trials": [], "best": [], "importances": None},
-        {"trials": [trial(0)], "importances": None},
-        {"trials": [trial(n, state="failed", values=None) for n in range(3)], "best": []},
-        {"trials": [trial(7, state="pruned", values=None, reports={})], "best": []},
-        {"trials": [trial(0, values=[1e299]), trial(1, values=[-1e299])]},
-        {"trials": [trial(0, parameters={"a": 1e-300}), trial(1, parameters={"a": 1e299})]},
-        {"trials": [trial(0, parameters={"a": 5e-324}), trial(1, parameters={"a": 1.0})]},
-        {"trials": [trial(n, parameters={"a": str(n) * 50}) for n in range(60)]},
-        {"trials": [trial(0, parameters={"a": "漢"}), trial(2**53)], "study": "é漢字\U0001f600"},
-    ],
-)
+@pytest.mark.parametrize("changes", [
+    {},
+    two_objectives(),
+    {"trials": [], "best": [], "importances": None},
+    {"trials": [trial(0)], "importances": None},
+    {"trials": [trial(n, state="failed", values=None) for n in range(3)], "best": []},
+    {"trials": [trial(7, state="pruned", values=None, reports={})], "best": []},
+    {"trials": [trial(0, values=[1e299]), trial(1, values=[-1e299])]},
+    {"trials": [trial(0, parameters={"a": 1e-300}), trial(1, parameters={"a": 1e299})]},
+    {"trials": [trial(0, parameters={"a": 5e-324}), trial(1, parameters={"a": 1.0})]},
+    {"trials": [trial(n, parameters={"a": str(n) * 50}) for n in range(60)]},
+    {"trials": [trial(0, parameters={"a": "漢"}), trial(2**53)], "study": "é漢字\U0001f600"},
+])  # fmt: skip
 def test_whatever_was_searched_can_be_drawn(changes):
     figure = figure_of(**changes)
     image = Image.open(io.BytesIO(figure.png))
@@ -60,16 +57,13 @@ def test_panels_stand_where_there_is_something_for_them():
     assert importances(made)[0] == ("optimizer.lr", 0.8)
 
 
-@pytest.mark.parametrize(
-    ("values", "shown"),
-    [
-        ([0.0001, 0.003, 0.1], {"0.0001", "0.001", "0.01", "0.1"}),  # a wide range: logarithmic
-        ([512, 64, 256, 64], {"64", "256", "512"}),  # few whole numbers are a choice
-        (["sgd", None, 3, True], {"3", "null", "sgd", "true"}),
-        (["x" * 40, "$y$"], {"x" * 14 + "...", "$y$"}),
-        (list(range(20, 41)), {"20", "25", "30", "35", "40"}),
-    ],
-)
+@pytest.mark.parametrize(("values", "shown"), [
+    ([0.0001, 0.003, 0.1], {"0.0001", "0.001", "0.01", "0.1"}),  # a wide range: logarithmic
+    ([512, 64, 256, 64], {"64", "256", "512"}),  # few whole numbers are a choice
+    (["sgd", None, 3, True], {"3", "null", "sgd", "true"}),
+    (["x" * 40, "$y$"], {"x" * 14 + "...", "$y$"}),
+    (list(range(20, 41)), {"20", "25", "30", "35", "40"}),
+])  # fmt: skip
 def test_an_axis_shows_what_was_tried(values, shown):
     tried = [trial(number, parameters={"a": value}) for number, value in enumerate(values)]
     said = texts(figure_of(trials=tried, importances=None))

@@ -1,32 +1,18 @@
 """Searches in the report: what is a row, what is counted, what is said, shown and drawn."""
 
-import io
 import os
 import re
-from pathlib import Path
 
 import pytest
 from records import write
-from rich.console import Console
+from reports import build, printed
 from searches import put, search, sweep, trial, two_objectives
 
 from fmbench import report
 from fmbench.records.reader import read_results
-from fmbench.report.__main__ import main
-from fmbench.report.render.terminal import print_report
 from fmbench.report.table.search import ranking
 
 HOSTILE = "a|b\n# <script>x</script> `c` $y$ [l](https://e.example) \x1b[31m{}%"
-
-
-def build(folder: Path, output: Path | None = None) -> report.Report:
-    return report.build([folder], output)
-
-
-def printed(made: report.Report) -> str:
-    file = io.StringIO()
-    print_report(made, Console(file=file))
-    return file.getvalue()
 
 
 # --- rows and counts --------------------------------------------------------------------------
@@ -307,15 +293,6 @@ def test_searches_of_one_name_are_told_apart_by_their_folders(tmp_path):
     for title in titles:
         assert f"## {title}\n" in made.markdown
         assert made.html.count(f">{title}</a>") == made.html.count(f">{title}</h2>") == 1
-
-
-def test_the_command_reports_a_search(tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([str(sweep(tmp_path / "in")), "--output", str(tmp_path / "out")])
-    assert ended.value.code == 0
-    out = capsys.readouterr().out
-    assert "Search: lr_batch" in out
-    assert str(tmp_path / "out" / "figures") in out
 
 
 @pytest.mark.parametrize(("other", "said"), [("one", False), ("two", True), (None, False)])

@@ -46,25 +46,22 @@ def test_what_is_no_part_of_a_recipe_is_no_deviation(job, override):
     assert deviations(*job("experiment=lenet", override)) == []
 
 
-@pytest.mark.parametrize(
-    ("overrides", "found"),
-    [
-        (["epochs=3"], ["epochs=3"]),
-        (["reference.accuracy=0.5"], ["reference.accuracy=0.5"]),
-        (["label_smoothing=0.1"], ["label_smoothing=0.1"]),
-        (["optimizer.lr=0.1"], ["optimizer.lr=0.1"]),
-        (["scheduler.milestones=[1,2]"], ["scheduler.milestones=[1,2]"]),
-        (["data.mean=0.3"], ["data.mean=0.3"]),
-        (["data.split.validation=5000"], ["data.split.validation=5000"]),
-        (["augmentation.flip=null"], ["augmentation.flip=null"]),
-        (["model=lenet5"], ["model=lenet5"]),
-        # What an option brings is said by the option.
-        (["data=synthetic", "data.train_size=9"], ["data=synthetic"]),
-        (["~optimizer.fused"], ["~optimizer.fused"]),
-        (["data.split=holdout"], ["data.split=holdout"]),
-        (["optimizer=adam", "epochs=1"], ["optimizer=adam", "epochs=1"]),
-    ],
-)
+@pytest.mark.parametrize(("overrides", "found"), [
+    (["epochs=3"], ["epochs=3"]),
+    (["reference.accuracy=0.5"], ["reference.accuracy=0.5"]),
+    (["label_smoothing=0.1"], ["label_smoothing=0.1"]),
+    (["optimizer.lr=0.1"], ["optimizer.lr=0.1"]),
+    (["scheduler.milestones=[1,2]"], ["scheduler.milestones=[1,2]"]),
+    (["data.mean=0.3"], ["data.mean=0.3"]),
+    (["data.split.validation=5000"], ["data.split.validation=5000"]),
+    (["augmentation.flip=null"], ["augmentation.flip=null"]),
+    (["model=lenet5"], ["model=lenet5"]),
+    # What an option brings is said by the option.
+    (["data=synthetic", "data.train_size=9"], ["data=synthetic"]),
+    (["~optimizer.fused"], ["~optimizer.fused"]),
+    (["data.split=holdout"], ["data.split=holdout"]),
+    (["optimizer=adam", "epochs=1"], ["optimizer=adam", "epochs=1"]),
+])  # fmt: skip
 def test_deviations_are_the_overrides_that_matter(job, overrides, found):
     assert deviations(*job("experiment=lenet", *overrides)) == found
 
@@ -79,17 +76,14 @@ def test_a_ready_sweep_gives_way_to_the_options_it_chose(job):
     assert options_of_sweep(job("seed=1")[1]) == []
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["experiment=lenet", "seed=3"],
-        ["sweep=resnet18_batch_sizes"],
-        ["sweep=resnet18_batch_sizes", "experiment=resnet18_batch512", "model.width=8"],
-        ["sweep=lr_batch", "experiment=lenet", "batch_size=256"],
-        ["sweep=lr_batch", "model=lenet5", "optimizer=adam"],
-        ["sweep=seeds", "experiment=preact_resnet20_cutout", "seed=2"],
-    ],
-)
+@pytest.mark.parametrize("overrides", [
+    ["experiment=lenet", "seed=3"],
+    ["sweep=resnet18_batch_sizes"],
+    ["sweep=resnet18_batch_sizes", "experiment=resnet18_batch512", "model.width=8"],
+    ["sweep=lr_batch", "experiment=lenet", "batch_size=256"],
+    ["sweep=lr_batch", "model=lenet5", "optimizer=adam"],
+    ["sweep=seeds", "experiment=preact_resnet20_cutout", "seed=2"],
+])  # fmt: skip
 def test_a_recorded_command_makes_its_run_again(job, overrides):
     resolved, there = job(*overrides)
     again, _ = job(*recorded_overrides([*overrides, *options_of_sweep(there)]))

@@ -65,22 +65,6 @@ def test_a_trainer_is_made_of_what_decides(monkeypatch):
         assert schema.TOP[name].role in ("result", "hardware"), name
 
 
-def test_device_is_set_up_as_asked():
-    device = prepare.read_inputs(compose(*TINY, "deterministic=true", "threads=1")).device
-    assert device.deterministic
-    assert device.threads == 1
-    assert torch.are_deterministic_algorithms_enabled()
-    assert torch.get_num_threads() == 1
-
-
-def test_momentum_is_the_optimizers_unless_the_schedule_is_told_to_cycle_it():
-    built, _ = trainer("optimizer.momentum=0.5")
-    assert built.schedule.interval == "batch"
-    assert built.optimizer.param_groups[0]["momentum"] == 0.5
-    built, _ = trainer("scheduler.cycle_momentum=true")
-    assert built.optimizer.param_groups[0]["momentum"] == pytest.approx(0.95)
-
-
 @pytest.mark.parametrize("split", ["standard", "holdout", "custom"])
 def test_images_and_labels_are_those_of_the_split(split):
     built, inputs = trainer(f"data.split={split}", "data.split.validation=30")
@@ -102,12 +86,6 @@ def test_large_nets_are_evaluated_in_smaller_batches():
     assert trainer()[0].test.batch_size == 1000
     assert trainer(flops=10**9)[0].test.batch_size == 128
     assert trainer("batch_size=150", flops=None)[0].test.batch_size == 150
-
-
-def test_nets_are_placed_channels_last():
-    built, _ = trainer()
-    weight = next(p for p in built.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
-    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/model").glob("*.yaml")), ids=str)
@@ -186,15 +164,11 @@ def test_fp32_is_not_tf32():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        ["model=lenet"],
-        ["model=densenet", "model.depth=10", "model.dropout=0.2"],
-        ["model=shakeshake", "model.depth=8", "model.base_channels=4"],
-    ],
-    ids=lambda overrides: overrides[0],
-)
+@pytest.mark.parametrize("model", [
+    ["model=lenet"],
+    ["model=densenet", "model.depth=10", "model.dropout=0.2"],
+    ["model=shakeshake", "model.depth=8", "model.base_channels=4"],
+], ids=lambda overrides: overrides[0])  # fmt: skip
 def test_the_same_run_twice_gives_the_same_weights(model):
     weights = []
     for _ in range(2):
@@ -211,9 +185,6 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
     monkeypatch.setattr(optuna.samplers.RandomSampler, "__init__", lambda _: made.append(1))
     config = compose(*TINY)
     config["model"]["classes"] = {"_target_": "optuna.samplers.RandomSampler"}
-    with (
-        hydra.utils.execution_whitelist(instantiation.around_runs()),
-        pytest.raises(ConfigError),
-    ):
+    with hydra.utils.execution_whitelist(instantiation.around_runs()), pytest.raises(ConfigError):
         prepare.make_model(config)
     assert made == []

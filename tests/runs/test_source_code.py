@@ -19,13 +19,12 @@ from fmbench.core.errors import StorageError
 from fmbench.core.signals import StopRequested
 from fmbench.models.lenet5 import LeNet5
 from fmbench.records.reader import load_results
-from fmbench.records.record import Record, keys
+from fmbench.records.record import Record
 from fmbench.report.table.build import benchmark_table
 from fmbench.runs import run as runs
 from fmbench.runs import source_code
 from fmbench.runs.checkpointing import RunState
 from fmbench.runs.source_code import own_source
-from fmbench.tracking import settings
 
 NET = """
 from torch import nn
@@ -330,20 +329,6 @@ def test_what_is_installed_or_generated_is_not_searched(own, tmp_path):
     assert source(importlib.import_module("own.net").Net()) == source_code.Source(None)
 
 
-def test_without_source_the_keys_are_as_they_were():
-    settings = {
-        **{name: {} for name in ("model", "optimizer", "scheduler", "augmentation")},
-        "data": {"mean": 0.3, "std": 0.3},
-        "seed": 0,
-        "batch_size": 8,
-        "epochs": 1,
-        "label_smoothing": 0.0,
-    }
-    plain = keys(settings, "images", "split")
-    assert keys(settings, "images", "split", None) == plain
-    assert not {*keys(settings, "images", "split", "code")} & {*plain}
-
-
 def run(folder, *overrides):
     tiny = [*TINY, "model._target_=own.net.Net", f"hydra.run.dir={folder}"]
     return fmbench.run([*tiny, *overrides])
@@ -466,13 +451,3 @@ def test_a_later_look_elsewhere_is_recorded_as_such(tmp_path, monkeypatch, caplo
     assert record.evaluated["device"].endswith("2 threads")
     assert record.evaluated["seconds"] > 0
     assert "threads, git changed since it was trained" in caplog.text
-
-
-def test_an_overridden_target_is_what_tables_and_trackers_show(tmp_path):
-    changed = ["optimizer=adam", "optimizer._target_=torch.optim.NAdam", "~optimizer.fused"]
-    record = fmbench.run([*TINY, *changed, f"hydra.run.dir={tmp_path / 'run'}"])
-    assert (record.choices["optimizer"], record.optimizer) == ("adam", "torch.optim.NAdam")
-    assert record.source is None
-    table = benchmark_table(load_results(tmp_path))
-    assert table["optimizer"].tolist() == ["torch.optim.NAdam"]
-    assert settings(record)["optimizer"] == "torch.optim.NAdam"

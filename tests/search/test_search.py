@@ -8,16 +8,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
 import yaml
-from commands import CHECKOUT, TINY, compose, records
+from commands import TINY, compose, records, started, wait_for
 from optuna.trial import TrialState
 
 from fmbench.cli import main as cli
@@ -204,15 +202,12 @@ def test_a_search_without_validation_carves_some(command, tmp_path):
     assert [r["split"]["validation"] for r in records(tmp_path)] == [10, 10]
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        (["epochs=2"], "epochs is 3 there and 2 here"),
-        (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr is "),
-        (["sweep.objective=validation_loss"], "objective is validation_accuracy there"),
-        (["+model.width=8"], "model.width is not set there and 8 here"),
-    ],
-)
+@pytest.mark.parametrize(("changed", "said"), [
+    (["epochs=2"], "epochs is 3 there and 2 here"),
+    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr is "),
+    (["sweep.objective=validation_loss"], "objective is validation_accuracy there"),
+    (["+model.width=8"], "model.width is not set there and 8 here"),
+])  # fmt: skip
 def test_another_search_is_refused_the_folder(begun, command, tmp_path, changed, said):
     before = [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))]
     status, _, err = command(*SEARCH, *changed)
@@ -273,27 +268,13 @@ def test_several_objectives_end_in_a_front(command, tmp_path):
     assert sum(front) >= 1
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
 @pytest.mark.slow
 def test_a_search_killed_three_times_ends_with_its_total(straight, command, tmp_path):
     folder = tmp_path / "here"
     for done in (1, 2, 4):  # trials at whose end, or soon after, it is killed
-        process = start(tmp_path, *SEARCH)
-        limit = time.monotonic() + 60
-        while len([*folder.glob("*/history.jsonl")]) <= done and process.poll() is None:
-            assert time.monotonic() < limit
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with started(*SEARCH, cwd=tmp_path) as process:
+            wait_for(lambda n=done: len([*folder.glob("*/history.jsonl")]) > n or process.poll())
+            process.kill()
     status, _, err = command(*SEARCH)
     assert status == 0, err
     found, left = trials(folder), sorted_records(folder)
@@ -309,20 +290,11 @@ def test_a_search_killed_three_times_ends_with_its_total(straight, command, tmp_
 
 @pytest.mark.slow
 def test_a_stopped_search_prints_the_command_that_goes_on(tmp_path, command):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *SEARCH[:-1], "epochs=40", "hydra.sweep.dir=here"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 60
-    while not [*tmp_path.glob("here/1/history.jsonl")]:
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    err = process.communicate(timeout=60)[1]
+    search = [*SEARCH[:-1], "epochs=40", "hydra.sweep.dir=here"]
+    with started(*search, cwd=tmp_path) as process:
+        wait_for(lambda: [*tmp_path.glob("here/1/history.jsonl")])
+        process.terminate()
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM, err
     line = err.splitlines()[-1]
     assert "-m fmbench -m sweep=lr_batch" in line
@@ -383,17 +355,6 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(straight):
     assert not again["keep_checkpoint"]
 
 
-def by_two(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fmbench", *SEARCH, "sweep.jobs=2", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def owner(folder: Path) -> int | None:
     """The process that is at work in a run's folder."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
@@ -409,15 +370,10 @@ def owner(folder: Path) -> int | None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_process_fails_its_own_trial(tmp_path):
     pytest.importorskip("joblib", reason="needs the extra joblib")
-    process = by_two(tmp_path, "sweep.trials=4", "epochs=30")
-    limit, killed = time.monotonic() + 100, None
-    while killed is None:
-        assert time.monotonic() < limit
-        assert process.poll() is None
-        if (tmp_path / "here" / "1" / "history.jsonl").exists():
-            killed = owner(tmp_path / "here" / "1")
-    os.kill(killed, signal.SIGKILL)
-    err = process.communicate(timeout=100)[1]
+    with started(*SEARCH, "sweep.jobs=2", "sweep.trials=4", "epochs=30", cwd=tmp_path) as process:
+        wait_for((tmp_path / "here" / "1" / "history.jsonl").exists, 100)
+        os.kill(wait_for(lambda: owner(tmp_path / "here" / "1")), signal.SIGKILL)
+        err = process.communicate(timeout=100)[1]
     assert process.returncode == 4, err
     assert "3 of 4 trials ended well: 3 complete, 1 failed" in err
     assert sorted(states(tmp_path / "here")) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
@@ -442,7 +398,10 @@ def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"
     shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both"]
-    both = [start(tmp_path, *SEARCH, *shared, f"hydra.sweep.dir={name}") for name in "ab"]
+    both = [
+        started(*SEARCH, *shared, f"hydra.sweep.dir={name}", cwd=tmp_path, stderr=None)
+        for name in "ab"
+    ]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     found = optuna.load_study(study_name="both", storage=url).get_trials()
     complete = [trial for trial in found if trial.state == TrialState.COMPLETE]

@@ -224,16 +224,12 @@ def test_what_is_of_another_kind_is_refused(change, state):
     assert "\n" not in str(raised.value) or not isinstance(raised.value, DamagedError)
 
 
-@pytest.mark.parametrize(
-    "shared",
-    [
-        torch.zeros(1).expand(10, 288),
-        torch.zeros(10, 288),
-        torch.zeros(288, 10).T,
-        torch.zeros(10, 300)[:, :288],
-    ],
-    ids=["one number", "one tensor", "other strides", "a part of one"],
-)
+@pytest.mark.parametrize("shared", [
+    torch.zeros(1).expand(10, 288),
+    torch.zeros(10, 288),
+    torch.zeros(288, 10).T,
+    torch.zeros(10, 300)[:, :288],
+], ids=["one number", "one tensor", "other strides", "a part of one"])  # fmt: skip
 def test_numbers_that_share_their_memory_get_memory_of_their_own(shared, state):
     """One number for all, and one tensor in two places: a step would write into both."""
     wrong = copy.deepcopy(state)
