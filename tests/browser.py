@@ -88,7 +88,7 @@ class Browser:
             if (said.get("method"), said.get("sessionId")) != (method, session)
         ]
 
-    def page(self, *, javascript: bool = True, width: int = 1280, dark: bool = False) -> "Page":
+    def page(self, *, javascript: bool = True) -> "Page":
         """An empty tab."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)
@@ -96,8 +96,8 @@ class Browser:
         page = Page(self, attached["sessionId"], context)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
-        page.size(width)
-        page.scheme("dark" if dark else "light")
+        page.size(1280)
+        page.scheme("light")
         page.call("Emulation.setScriptExecutionDisabled", value=not javascript)
         return page
 

@@ -143,16 +143,12 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def answer(folder: Path, right: int, *, images: int = 10_000, seed: int = 0, swap: int = 0) -> Path:
-    """Add what a run of `write` answered to its folder: the first `right` images rightly.
+def answer(folder: Path, right: int, *, seed: int = 0, swap: int = 0) -> Path:
+    """Add predictions of 10,000 images to a run's folder: the first `right` are right.
 
-    Args:
-        folder: Of a run with the test accuracy `right / images`.
-        right: How many answers are right.
-        images: How many there are.
-        seed: Of the labels.
-        swap: So many of the right answers are wrong, and so many of the wrong ones right.
+    `seed` is that of the labels; `swap` of the right ones are wrong, and as many wrong ones right.
     """
+    images = 10_000
     labels = np.random.default_rng(seed).integers(0, 10, images).astype(np.uint8)
     correct = np.arange(images) < right
     correct[:swap], correct[images - swap :] = False, correct[images - swap :] | (swap > 0)

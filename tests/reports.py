@@ -51,10 +51,10 @@ def table_cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def cell(markdown: str, heading: str, row: int = 0) -> str:
-    """What stands below a heading of the first Markdown table, `row` lines down."""
-    headings, _, *rows = table_cells(markdown)
-    return rows[row][[text.partition(" (")[0] for text in headings].index(heading)]
+def cell(markdown: str, heading: str) -> str:
+    """What stands below a heading of the first Markdown table."""
+    headings, _, row, *_ = table_cells(markdown)
+    return row[[text.partition(" (")[0] for text in headings].index(heading)]
 
 
 def printed(made: report.Report, width: int | None = None) -> str:

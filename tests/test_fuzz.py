@@ -121,7 +121,7 @@ def mutated(draw, originals):
     return bytes(content)
 
 
-@fuzz(200)
+@fuzz(100)
 @given(st.binary(max_size=200) | mutated(VALID))
 def test_an_idx_file_is_read_whole_or_refused(content):
     try:
@@ -133,7 +133,7 @@ def test_an_idx_file_is_read_whole_or_refused(content):
         assert array.tobytes() == content[4 + 4 * array.ndim :]
 
 
-@fuzz(200)
+@fuzz(100)
 @given(st.binary(max_size=200) | mutated(ARCHIVES), st.integers(0, 3000))
 def test_an_archive_inflates_within_its_limit_or_is_refused(archive, limit):
     try:
@@ -173,7 +173,7 @@ def mutated_records(draw):
     return made
 
 
-@fuzz(200)
+@fuzz(100)
 @given(JSON | mutated_records())
 def test_a_record_is_read_or_is_unreadable(value):
     try:
@@ -185,7 +185,7 @@ def test_a_record_is_read_or_is_unreadable(value):
         assert Record.from_json(made.to_json()) == made
 
 
-@fuzz(200)
+@fuzz(60)
 @given(
     st.binary(max_size=100)
     | (JSON | mutated_records()).map(lambda value: json.dumps(value).encode())

@@ -196,7 +196,20 @@ def test_the_file_opens_with_its_command_and_what_to_expect(name):
     assert "reached here: docs/results.md" in opening
 
 
-@every_row
+#: One of each source, or of each family of models.
+FEW = (
+    "lenet",
+    "alexnet",
+    "densenet",
+    "shakeshake_96",
+    "resnet18_batch64",
+    "preact_resnet20_cutout",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in ROWS]
+)
 def test_two_steps_of_training(name):
     option = ROWS[name][0]
     config = compose(

@@ -35,13 +35,6 @@ def test_where_one_more_run_would_land():
     assert one_more(values[:1]) is None
 
 
-def test_one_more_run_lands_there_in_95_of_100_cases():
-    drawn = np.random.default_rng(0).normal(0.9, 0.002, size=(4000, 6))
-    ends = np.array([one_more(some[:5]) for some in drawn])
-    inside = (ends[:, 0] <= drawn[:, 5]) & (drawn[:, 5] <= ends[:, 1])
-    assert inside.mean() == pytest.approx(0.95, abs=0.01)
-
-
 def nets(rng, accuracy, seeds, *, images=IMAGES, hard=None, spread=0.002):
     """(n, N) answers of `seeds` nets: images differ in how hard they are, seeds in how good."""
     hard = rng.normal(size=images) if hard is None else hard

@@ -9,20 +9,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 
-class Quickstart(nn.Module):
-    """Fully connected layers on the flattened image."""
-
-    def __init__(self):
-        super().__init__()
-        self.flatten = nn.Flatten()
-        self.stack = nn.Sequential(
-            nn.Linear(28 * 28, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)
-        )
-
-    def forward(self, x):
-        return self.stack(self.flatten(x))
-
-
 class Blitz(nn.Module):
     """Flattens with `view`, which asks for contiguous memory."""
 
@@ -46,24 +32,6 @@ class Colour(nn.Sequential):
 
     def __init__(self):
         super().__init__(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
-
-
-class LazyLeNet(nn.Module):
-    """Lazy layers throughout."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.LazyConv2d(6, kernel_size=5, padding=2), nn.Sigmoid(),
-            nn.AvgPool2d(kernel_size=2, stride=2),
-            nn.LazyConv2d(16, kernel_size=5), nn.Sigmoid(),
-            nn.AvgPool2d(kernel_size=2, stride=2),
-            nn.Flatten(),
-            nn.LazyLinear(120), nn.Sigmoid(), nn.LazyLinear(10),
-        )  # fmt: skip
-
-    def forward(self, x):
-        return self.net(x)
 
 
 class LazyResNet(nn.Module):

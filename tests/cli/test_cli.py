@@ -74,7 +74,7 @@ def test_grid_leaves_records_and_a_table(command, tmp_path):
 
 
 def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
-    nets = ["-m", *TINY, "epochs=1", "model=resnet18,resnet_light"]
+    nets = ["-m", *TINY, "data.train_size=64", "epochs=1", "model=resnet18,resnet_light"]
     status, _, err = command(*nets, "model.width=4")
     assert status == 2
     assert err.count("\n") == 1
@@ -147,20 +147,16 @@ def test_a_net_that_raises_later_keeps_its_traceback(command, tmp_path, monkeypa
     assert records(tmp_path)[0]["error"] == "RuntimeError: no luck"
 
 
-def test_validation_is_the_objective_where_there_is_some(command, tmp_path):
-    returned = []
-    original = cli.job
+def test_validation_is_the_objective_where_there_is_some(command, tmp_path, monkeypatch):
+    returned, original = [], cli.job
 
     def spy(config):
         returned.append(original(config))
         return returned[-1]
 
     spy.__module__ = original.__module__
-    cli.job, saved = spy, cli.job
-    try:
-        assert command(*TINY, "data.split=holdout", "evaluation.every=1")[0] == 0
-    finally:
-        cli.job = saved
+    monkeypatch.setattr(cli, "job", spy)
+    assert command(*TINY, "data.split=holdout", "evaluation.every=1")[0] == 0
     (record,) = records(tmp_path)
     assert record["split"]["validation"] == 20
     assert returned == [record["validation_accuracy"]]

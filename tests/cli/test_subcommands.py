@@ -3,7 +3,6 @@
 from importlib import import_module, metadata
 
 import pytest
-from commands import fmbench, python
 from records import write
 
 from fmbench.__main__ import main
@@ -58,12 +57,8 @@ def test_another_word_is_refused_in_one_line(command, tmp_path, words, said):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_modules_and_scripts_start_the_same(tmp_path):
+def test_scripts_start_the_same():
     scripts = {s.name: s.value for s in metadata.entry_points(group="console_scripts")}
     assert scripts["fmbench"] == "fmbench.__main__:main"
     for name in ("report", "preview", "predict"):
         assert scripts[f"fmbench-{name}"] == f"{SUBCOMMANDS[name]}:main"
-    by_word = fmbench("report", "nowhere", cwd=tmp_path)
-    by_module = python("-m", "fmbench.report", "nowhere", cwd=tmp_path)
-    assert (by_word.returncode, by_word.stderr) == (by_module.returncode, by_module.stderr)
-    assert by_word.returncode == 2

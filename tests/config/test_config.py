@@ -53,8 +53,9 @@ def test_parts_of_an_augmentation_compose_and_are_recorded_whole(overrides, chan
 def test_the_parts_of_the_options_are_written_out_whole():
     """So that who reads an option's file sees every number."""
     for file in (CHECKOUT / "conf" / "augmentation").glob("*.yaml"):
-        written = yaml.safe_load(file.read_text("utf-8"))
-        assert written == compose(f"augmentation={file.stem}")["augmentation"], file
+        config = compose(f"augmentation={file.stem}")
+        configuration.check(config)
+        assert yaml.safe_load(file.read_text("utf-8")) == config["augmentation"], file
     for name, part in {"crop": Crop, "flip": Flip, "cutout": Cutout, "erasing": Erasing}.items():
         assert compose(f"augmentation.{name}={{}}")["augmentation"][name] == vars(part())
 
@@ -106,13 +107,14 @@ def test_dead_interpolation_is_a_config_error():
 
 
 def test_every_option_composes_and_opens_with_a_comment():
+    """Experiments and models are composed by tests of their own."""
     for group in (*configuration.GROUPS, "logger", "sweep"):
         files = sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
         assert files, group
         for file in files:
             assert file.read_text("utf-8").startswith("# "), file
-            config = compose(f"{group}={file.stem}")
-            configuration.check(config)
+            if group not in ("experiment", "model", "augmentation"):
+                configuration.check(compose(f"{group}={file.stem}"))
 
 
 def test_keys_stand_in_the_schema_alone():

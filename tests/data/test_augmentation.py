@@ -50,7 +50,7 @@ MEAN = 64
 WHOLE_NUMBERS = Normalization(mean=MEAN / 255, std=1 / 255)
 
 
-def through_loader(images, augmentation, batch_size=64, epoch=0, normalization=WHOLE_NUMBERS):
+def through_loader(images, augmentation, batch_size=64, epoch=0):
     """Every image as the loader gives it, back in the order of the set; pixels as floats."""
     loader = TrainLoader(
         images,
@@ -58,16 +58,12 @@ def through_loader(images, augmentation, batch_size=64, epoch=0, normalization=W
         batch_size=batch_size,
         seed=3,
         augmentation=augmentation,
-        normalization=normalization,
+        normalization=WHOLE_NUMBERS,
     )
     batches = list(loader.epoch(epoch))
     out = torch.cat([batch for batch, _ in batches])
     order = torch.cat([labels for _, labels in batches])
     return out[order.argsort()].squeeze(1)
-
-
-def draws_of(augmentation, count, epoch=0):
-    return augmentation.draw(count, generator(3, epoch, 1))
 
 
 def rectangles(part, count):
@@ -97,7 +93,7 @@ def by_torchvision(image, draws, padding):
 
 
 def test_each_image_goes_through_what_torchvision_does_with_its_draws(images, augmentation):
-    draws = draws_of(augmentation, len(images))
+    draws = augmentation.draw(len(images), generator(3, 0, 1))
     result = through_loader(images, augmentation)
     for index, image in enumerate(images):
         own = {name: drawn[index] for name, drawn in draws.items()}

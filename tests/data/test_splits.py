@@ -33,10 +33,6 @@ def config(name, validation=None, seed=0):
     return {"name": name, "validation": validation, "seed": seed}
 
 
-def labels_of(data):
-    return np.concatenate([data.train_labels, data.test_labels])
-
-
 @pytest.mark.parametrize(("name", "validation", "sizes"), [
     ("standard", None, (60_000, 0, 10_000)),
     ("standard", 0, (60_000, 0, 10_000)),

@@ -26,10 +26,10 @@ def both_ways(shake, x1, x2, gradient):
     return a, x1.grad / gradient, x2.grad / gradient
 
 
-def branches(n=6, dtype=torch.float64):
+def branches(n=6):
     """Two branches far from each other and a gradient far from zero, so that ratios are sharp."""
     generator = torch.Generator().manual_seed(0)
-    draw = partial(torch.rand, (n, 3, 5, 5), generator=generator, dtype=dtype)
+    draw = partial(torch.rand, (n, 3, 5, 5), generator=generator, dtype=torch.float64)
     return draw() + 1, draw() - 2, draw() + 1
 
 

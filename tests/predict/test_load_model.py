@@ -98,7 +98,7 @@ def test_the_same_run_leaves_the_same_file(tmp_path, kept_run):
 def test_only_a_completed_run_that_is_asked_to_leaves_one(tmp_path):
     plain = fmbench.run([*TINY, f"hydra.run.dir={tmp_path / 'plain'}"])
     assert plain.status == "completed"
-    lost = kept(tmp_path / "lost", *SHORT, "optimizer.lr=1e38", "scheduler=constant")
+    lost = kept(tmp_path / "lost", "optimizer.lr=1e38", "scheduler=constant")
     assert lost.status == "diverged"
     assert list(tmp_path.rglob("model.safetensors")) == []
     for folder in ("plain", "lost"):

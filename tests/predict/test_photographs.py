@@ -34,10 +34,10 @@ def saved(tmp_path, image, name="picture.png", **options):
     return tmp_path / name
 
 
-def close(found, expected, tolerance=3):
+def close(found, expected):
     assert found.dtype == np.uint8
     assert found.shape == (28, 28)
-    assert np.abs(found.astype(int) - expected).max() <= tolerance
+    assert np.abs(found.astype(int) - expected).max() <= 3
 
 
 def alike(found, expected):

@@ -197,9 +197,8 @@ print(os.environ["MPLBACKEND"], matplotlib.get_backend())
 """
 
 
-@pytest.mark.parametrize(("asked", "there"), [
-    ("not-there", "agg"), pytest.param("svg", "svg", marks=pytest.mark.slow)
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "there"), [("not-there", "agg"), ("svg", "svg")])
 def test_a_backend_that_jupyter_names_neither_stops_a_picture_nor_is_changed(
     asked, there, tmp_path
 ):

@@ -16,9 +16,9 @@ from fmbench.records.predictions import (
 )
 
 
-def some(count=200, wrong=100):
+def some(wrong=100):
     """Predictions of which the first `wrong` are wrong, labels, confidences, images."""
-    rng = np.random.default_rng(0)
+    count, rng = 200, np.random.default_rng(0)
     labels = rng.integers(0, 10, count).astype(np.uint8)
     predicted = labels.copy()
     predicted[:wrong] = (labels[:wrong] + 1) % 10

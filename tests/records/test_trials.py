@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fuzz import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 from searches import content, objective, trial
 
@@ -147,7 +148,7 @@ def test_what_would_be_refused_is_not_written():
         Search("s", "r", "p", 1, (GOAL,), (), best=(3,)).to_json()
 
 
-@settings(max_examples=150, deadline=None)
+@fuzz(60)
 @given(data=st.data(), value=JSON)
 def test_nothing_but_a_value_error_comes_out(data, value):
     """One place of a good file replaced by anything."""
@@ -168,7 +169,7 @@ def test_nothing_but_a_value_error_comes_out(data, value):
     assert Search.from_json(search.to_json()) == search
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(60)
 @given(text=st.text() | JSON.map(json.dumps))
 def test_any_text_is_refused_with_a_value_error(text):
     with pytest.raises(ValueError, match=r"."):

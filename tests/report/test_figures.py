@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from fuzz import LONG
 from PIL import Image
 from records import PUBLISHED, write
 from reports import contrast
@@ -215,48 +213,6 @@ def test_whatever_a_record_holds_can_be_drawn(tmp_path):
     for figure in made.values():
         assert "nan" not in figure.svg
         ET.fromstring(figure.svg)
-
-
-def odd_runs(root: Path, seed: int) -> None:
-    """Runs of few nets and settings, whose numbers are equal, nearly equal, or far apart."""
-    rng = random.Random(seed)
-
-    def some(*values: float | None) -> Any:
-        return rng.choice([*values, rng.random()])
-
-    accuracy = some(0, 1, 0.9)
-    nudges = rng.choice([(0,), (0, 1e-16, -1e-16), (0, 1e-6), (0, -0.1)])
-    nets, sizes, epochs = (rng.randint(1, 3) for _ in range(3))
-    for number in range(rng.randint(2, 9)):
-        batch_size = rng.choice([1, 64, 65, 2**53][: sizes + 1])
-        near = min(max(accuracy + rng.choice(nudges), 0), 1)
-        seconds = rng.choice([0.0, 1e-300, 8.1, 8.1 + 1e-12, 1e299])
-        folder = put(
-            root / str(number), model=f"net{rng.randrange(nets)}", seed=rng.randrange(4),
-            parameters=rng.choice([None, 0, 61_706, 61_707, 2**53]), batch_size=batch_size,
-            config__batch_size=batch_size, test_accuracy=near,
-            validation_accuracy=some(None, 0, 1), epochs=rng.randint(1, 3),
-            images_per_second=rng.choice([None, 0.0, 1e-290, 22_000.0, 1e299]),
-            seconds={"train": seconds, "evaluate": 0.0, "total": seconds},
-        )  # fmt: skip
-        lines = [
-            {"epoch": epoch} | {
-                f"{of}_{kind}": some(0, 1, 1e-300, 2.3, 2.3 + 1e-15)
-                for of in rng.choice([("train",), ("train", "validation"), ("train", "test")])
-                for kind in ("loss", "accuracy")
-                if rng.random() > 0.1
-            }
-            for epoch in range(0, 2 * rng.randint(0, 2 * epochs), rng.randint(1, 2))
-        ]  # fmt: skip
-        (folder / "history.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
-
-
-@pytest.mark.parametrize("seed", range(400 if LONG else 6))
-def test_odd_numbers_can_be_drawn(tmp_path, seed):
-    odd_runs(tmp_path, seed)
-    for figure in drawn(tmp_path).values():
-        ET.fromstring(figure.svg)
-        assert not re.search(r"\b(nan|inf)\b", figure.svg)
 
 
 def test_a_difference_that_is_rounding_is_not_drawn_large(tmp_path):

@@ -117,6 +117,7 @@ def test_the_command_and_the_module_collect_no_cycles_and_a_notebook_does_again(
     assert gc.isenabled()
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_does_no_harm(tmp_path):
     for number in range(300):
         write(tmp_path / str(number), model=f"net-{number}")
@@ -128,6 +129,7 @@ def test_a_reader_that_stops_early_does_no_harm(tmp_path):
     assert subprocess.run(["bash", "-c", line], capture_output=True, check=False).returncode == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "said"),
     [("> /dev/full", "cannot be written: No space left on device"), (">&-", "is closed")],

@@ -504,9 +504,9 @@ def test_halving_cuts_so_often_that_some_are_left(epochs, trials_in_all, cuts):
     assert sorted(stopped) == cuts
 
 
-@pytest.mark.parametrize("trials_in_all", [1, 3, 5, 12, 20, 70])
-@pytest.mark.parametrize("epochs", [2, 12, 30])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("trials_in_all", [1, 5, 12, 70])
+@pytest.mark.parametrize("epochs", [2, 12])
+@pytest.mark.parametrize("seed", range(2))
 def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
     values = random.Random(seed).sample(range(1000), trials_in_all)
     if seed == 0:

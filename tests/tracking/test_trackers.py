@@ -165,11 +165,11 @@ def as_kept(name, points):
     }
 
 
-def hparams(folder=Path("run")):
+def hparams():
     """The settings in the event files, and the status that the run ended with, if it did."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    of_plugin = events(folder).PluginTagToContent("hparams")
+    of_plugin = events().PluginTagToContent("hparams")
     data = {tag: HParamsPluginData.FromString(content) for tag, content in of_plugin.items()}
     settings = {}
     for key, value in data["_hparams_/session_start_info"].session_start_info.hparams.items():

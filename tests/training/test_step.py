@@ -160,10 +160,10 @@ def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options
     return model, loader, optimizer, schedule(optimizer, epochs=2, batches=len(loader))
 
 
-def train(model, loader, step, schedule, epochs=2):
+def train(model, loader, step, schedule):
     return [
         train_epoch(model, loader.epoch(epoch), step, schedule, report=lambda *_sums: None)
-        for epoch in range(epochs)
+        for epoch in range(2)
     ]
 
 

@@ -17,10 +17,10 @@ CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 PLAIN = Normalization(0.0, 1.0)
 
 
-def image_set(count=200):
-    """Two classes that a linear net can tell apart: light on the left, light on the right."""
-    labels = torch.arange(count) % 2
-    images = torch.full((count, 28, 28), 20, dtype=torch.uint8)
+def image_set():
+    """200 images of two classes, light on the left or on the right."""
+    labels = torch.arange(200) % 2
+    images = torch.full((200, 28, 28), 20, dtype=torch.uint8)
     images[labels == 0, :, :14] = 220
     images[labels == 1, :, 14:] = 220
     return images, labels
