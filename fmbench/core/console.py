@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 from fmbench.core.errors import ConfigError, StorageError, one_line, visible
 
+_format_warning = warnings.formatwarning
+
 #: What a value of any length is cut to. The longest list of options has 500.
 MOST_CHARACTERS = 2000
 
@@ -25,8 +27,7 @@ MOST_CHARACTERS = 2000
 def open_all() -> None:
     """Have something behind each standard stream that the program was started without (`2>&-`).
 
-    The next file that is opened would get its number, and what is written to that number, by
-    PyTorch or a handler of signals, would end in the file.
+    Else the next file that is opened gets its number, and what PyTorch writes there.
     """
     show_as_text()
     for number in range(3):
@@ -39,7 +40,7 @@ def open_all() -> None:
 def show_as_text() -> None:
     """Have tracebacks and warnings, which quote what the program was given, shown as text."""
     sys.excepthook = lambda _kind, error, _trace: show_traceback(error)
-    warnings.formatwarning = _warning
+    warnings.formatwarning = lambda *given, **named: _shown(_format_warning(*given, **named))
 
 
 def show_traceback(error: BaseException) -> None:
@@ -48,24 +49,13 @@ def show_traceback(error: BaseException) -> None:
         sys.stderr.write(_shown("".join(traceback.format_exception(error))))
 
 
-_format_warning = warnings.formatwarning
-
-
-def _warning(*arguments: Any, **options: Any) -> str:
-    return _shown(_format_warning(*arguments, **options))
-
-
 def _shown(text: str) -> str:
     """A text of several lines with what would act on a terminal spelled out."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 class Shown:
-    """A stream that shows what would act on a terminal.
-
-    Args:
-        stream: takes the text.
-    """
+    """A stream that shows what would act on a terminal."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -97,17 +87,14 @@ class LogStream(logging.StreamHandler[Any]):
     """A log handler whose write errors neither end a run nor print a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Ignore it: a log that is lost ends no run."""
+        """Ignore it."""
 
 
 _ONE_LINE = OneLine()
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger of a module: what it says is text of one line, whoever takes it.
-
-    Handlers of the command have the same filter for what other packages say (`conf/hydra`).
-    """
+    """The logger of a module: what it says is text of one line, whoever takes it."""
     found = logging.getLogger(name)
     found.addFilter(_ONE_LINE)
     return found
@@ -127,8 +114,7 @@ def printed(program: str, write: Callable[[], object], *, only_there: bool = Tru
         only_there: whether what is lost on a closed standard output is nowhere else.
 
     Returns:
-        The exit status: 0, or 5 where something is lost. A reader that has gone (`| head`) has seen
-        enough.
+        The exit status: 0, also where the reader has gone (`| head`), or 5 where something is lost.
     """
     if sys.stdout is None:  # started with `>&-`
         complain(program, "standard output is closed: nothing was printed")
@@ -149,13 +135,7 @@ def printed(program: str, write: Callable[[], object], *, only_there: bool = Tru
 
 
 def complain(program: str, line: str, *, most: int | None = MOST_CHARACTERS) -> None:
-    """Write one line to standard error, if there is one to write to.
-
-    Args:
-        program: stands in front.
-        line: what would act on a terminal is shown instead.
-        most: characters of it that are said.
-    """
+    """Write one line of at most so many characters to standard error, if there is one."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"{program}: {one_line(line, most)}\n")
@@ -165,11 +145,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as for all other mistakes."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the arguments.
-
-        Raises:
-            ConfigError: always.
-        """
+        """Refuse the arguments."""
         raise ConfigError(f"{message}; --help explains")
 
 
@@ -181,13 +157,9 @@ def typed_path(text: str) -> Path:
 def import_from_here() -> None:
     """Have the user's own code found in the current folder, behind all that is installed.
 
-    Only where some is to be found: packages are trusted, or a function of the user's is named to
-    search by. The folder may have been received, and there are packages that nobody names: Hydra
-    imports each `hydra_plugins`, PyTorch what a folder `*.dist-info` says to be a backend of it.
-    Processes that are started from here do not look into the folder either.
-
-    `python -m` puts the folder first, where a file `random.py` would take the place of Python's
-    (`fmbench/__init__.py` takes it away); a console script leaves it out.
+    Only where packages are trusted, or a function of the user's is named to search by: the folder
+    may have been received, and Hydra imports each `hydra_plugins`, PyTorch what a `*.dist-info`
+    says to be a backend of it. Processes that are started from here do not look there either.
     """
     with contextlib.suppress(FileNotFoundError):  # the folder is gone
         here = str(Path.cwd())
@@ -202,8 +174,5 @@ def import_from_here() -> None:
 
 
 def silence() -> None:
-    """Let the rest of standard output go nowhere: `| head` has seen enough, or it is broken.
-
-    Python flushes it once more when it ends, which must not fail again.
-    """
+    """Let the rest of standard output go nowhere: Python flushes it once more when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

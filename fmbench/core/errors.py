@@ -28,7 +28,7 @@ _BLANK = re.compile(
 #: What the extras of `pyproject.toml` bring, by their names. Messages name the packages themselves:
 #: on PyPI the name `fmbench` belongs to another project.
 PACKAGES = {
-    "joblib": ("joblib>=1.5", "cloudpickle>=3"),
+    "joblib": ("cloudpickle>=3",),
     "slurm": ("submitit>=1.5",),
     "ray": ("ray>=2.60",),
     "postgresql": ("psycopg[binary]>=3.2",),
@@ -43,12 +43,7 @@ def installs(extra: str) -> str:
 
 
 def one_line(value: str, limit: int | None = None) -> str:
-    """The value on one line, without characters that act instead of being seen.
-
-    Args:
-        value: Any text.
-        limit: Where to cut it, in characters.
-    """
+    """The value on one line of at most so many characters, none of which act."""
     if "://" in value:
         value = without_password(value)
     if limit is not None and len(value) > limit:
@@ -59,12 +54,10 @@ def one_line(value: str, limit: int | None = None) -> str:
 
 
 def visible(value: str) -> str:
-    """The value, spelled out what acts on its surroundings, white space but the space included.
+    """The value, spelled out what acts on its surroundings, and without passwords of URLs.
 
-    That is what Python does not call printable: controls (the escape that starts a terminal's
-    colour codes is one), marks that turn the direction of writing around or have no width, line
-    separators, characters that no font agrees about. And what has no shape. The password of a URL
-    is left out.
+    That is what Python does not call printable: controls, as the escape of a terminal's colours,
+    marks that turn the direction of writing, line separators; and what has no shape.
     """
     value = without_password(value)
     if not value.isprintable():

@@ -37,9 +37,6 @@ _IN_PLACE = re.compile(
 #: What submitit leaves for each job: a link under a random name, which is never opened again.
 _OF_SUBMITIT = re.compile(r"\.submission_file_[0-9a-f]{32}\.sh")
 
-#: Bytes of a lock file that are read; it holds a line.
-_LONGEST_LINE = 1000
-
 _LINK, _SPECIAL = "is a link", "not a regular file"
 _SHARED = "is a hard link, the file has another name elsewhere"
 
@@ -67,18 +64,10 @@ def _open(path: str | Path, flags: int) -> tuple[int, os.stat_result]:
 
 
 def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes]:
-    """Open for reading a file that may be a stranger's.
+    """Open for reading a file that may be a stranger's: no pipe, no device, at most `most` bytes.
 
-    A pipe in its place would have its reader wait for ever, and a device may never end: neither is
-    read.
-
-    Args:
-        path: of the file.
-        most: bytes that it may have.
-        links: whether it may be reached through a link as the last part of `path`.
-
-    Returns:
-        The file, open in binary mode. It may grow meanwhile: read no more than its size.
+    It may grow meanwhile: read no more than its size. With `links` off the last part of the path
+    may be no link.
 
     Raises:
         OSError: it is not there, is no regular file, or is too large; `strerror` says what.
@@ -102,11 +91,9 @@ def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
 def append_regular(path: str | Path, flags: int) -> int:
     """An `opener` of `open` for a file that is appended to, in a folder that may be a stranger's.
 
-    Nothing is written through a link, nor into a file that has another name elsewhere (a hard
-    link); a pipe is not waited for.
-
     Raises:
-        OSError: there is such a thing in its place; `strerror` says what.
+        OSError: there is a link, a pipe, or a file that has another name elsewhere (a hard link);
+            `strerror` says what.
     """
     opened, status = _open(path, flags | _NO_LINK)
     if status.st_nlink <= 1:
@@ -116,11 +103,7 @@ def append_regular(path: str | Path, flags: int) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder inside one that fmbench writes in, unless it is there.
-
-    Raises:
-        StorageError: it cannot be made, or is a link.
-    """
+    """Make a folder, unless it is there; StorageError where it cannot be made, or is a link."""
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
@@ -132,14 +115,10 @@ def make_folder(path: Path) -> None:
 def entries_below(
     folder: str | Path, on_error: Callable[[OSError], None], *, without: str = ""
 ) -> Iterator["os.DirEntry[str]"]:
-    """Everything below a folder, folders too; links are not followed.
+    """Everything below a folder, folders too; links, and folders of one name, are not followed.
 
     `os.walk` is recursive in Python 3.11: a folder of a stranger's may be deeper than its stack.
-
-    Args:
-        folder: to begin with.
-        on_error: told why a folder cannot be listed.
-        without: name of folders that are not looked into.
+    `on_error` is told why a folder cannot be listed.
     """
     left = [os.fspath(folder)]
     while left:
@@ -158,9 +137,6 @@ def refuse_links(folder: Path) -> None:
 
     It may be a stranger's, with a link to a file of the user's in the place of a log. The folder
     itself may be a link, and any folder above it: those are the user's own layout.
-
-    Args:
-        folder: of a run or a sweep; all below it is looked at. Nothing is opened.
 
     Raises:
         StorageError: it holds a link, a pipe, a socket or a device, a file that is written where it
@@ -199,10 +175,6 @@ def _leads_elsewhere(entry: "os.DirEntry[str]") -> str | None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
-    Args:
-        path: of the file.
-        content: all of it.
-
     Raises:
         StorageError: it could not be written; the old content, if any, is still there.
     """
@@ -212,13 +184,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file to be written in the block, which takes its name when all of it is there.
+    """A file to be written in the block, which takes its name when all of it is on the disk.
 
-    Under a temporary name first, flushed to the disk, then renamed.
-
-    Args:
-        path: of the file.
-        keep: where the old content goes; between the two renames only this name is there.
+    The old content may be kept elsewhere: between the two renames only that name is there.
 
     Raises:
         StorageError: it could not be written; the old content, if any, is still there.
@@ -233,21 +201,16 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[IO[bytes]]:
             if keep is not None and path.exists():
                 path.replace(keep)
             temporary.replace(path)
-            _flush_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error
-
-
-def _flush_folder(folder: Path) -> None:
-    """Bring the new name to the disk, where the system lets a folder be flushed."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # not every system lets a folder be flushed
+        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(opened)
+            os.fsync(folder)
         finally:
-            os.close(opened)
+            os.close(folder)
 
 
 def temporaries(folder: Path, *names: str) -> list[Path]:
@@ -257,11 +220,7 @@ def temporaries(folder: Path, *names: str) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-        StorageError: it cannot be removed.
-    """
+    """Remove a file, if it is there; StorageError where it cannot be removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -274,18 +233,11 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 def file_lock(path: Path, *, seconds: float = 0) -> "BaseFileLock":
-    """A lock on a file, to be acquired; whoever has it is named in the file.
+    """A lock on a file, to be acquired within so many seconds; its holder is named in the file.
 
     It is the system's (`flock`), on a file opened for writing, which Linux passes on to an NFS
-    server. It goes with the process, however that ends; the file stays. A forked child does not
-    have it, and nothing is written through a link.
-
-    Whoever may open the file, to read it too, can lock it and keep all others out. So only those
-    can who may write into its folder.
-
-    Args:
-        path: of the file; made if it is not there.
-        seconds: to wait for another holder before `filelock.Timeout` is raised.
+    server. It goes with the process, however that ends; the file stays. Nothing is written through
+    a link. Whoever may open the file can lock it: so only those can who may write into its folder.
     """
     from filelock import FileLock
 
@@ -323,7 +275,7 @@ def _sign(lock: int, *, mode: int) -> None:
 def _holder(path: Path) -> str:
     """Who is at work, as a lock file says; it may be a stranger's, and say anything."""
     try:
-        said = json.loads(read_regular(path, _LONGEST_LINE))
+        said = json.loads(read_regular(path, 1000))
         host, process, since = (said[name] for name in ("host", "process", "since"))
     except (LookupError, OSError, TypeError, ValueError, RecursionError):
         return "another process is at work there"
@@ -337,12 +289,8 @@ class FolderLock:
 
     Where the file system has no locks nothing is locked, and a line says so.
 
-    Args:
-        folder: that is there.
-
     Raises:
-        StorageError: another process has it, or this one has it already, or its file cannot be
-            written.
+        StorageError: another process or this one has it already, or its file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -368,12 +316,7 @@ class FolderLock:
         return vars(self) | {"lock": None}
 
     def release(self, *, remove_file: bool = False) -> None:
-        """Let others in; calling it again is harmless.
-
-        Args:
-            remove_file: of a folder that is to go too. Who has opened the file by then and locks it
-                afterwards finds that it is gone, and makes another.
-        """
+        """Let others in; calling it again is harmless. `remove_file` of a folder that goes too."""
         if self.lock is not None:
             with contextlib.suppress(OSError):  # of a network disk that is gone
                 if remove_file and self.lock.is_locked:

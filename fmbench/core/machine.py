@@ -8,15 +8,11 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 #: The variable in which launchers say how many runs of a sweep share this machine.
 RUNS_AT_ONCE = "FMBENCH_RUNS_AT_ONCE"
-
-#: A mount of control groups in /proc/self/mountinfo (proc_pid_mountinfo(5)): what it shows, where,
-#: "2" for version 2, and the controllers of version 1 among its options.
-_MOUNT = r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup(2?) \S+ (\S+)$"
 
 
 class Usable(NamedTuple):
@@ -31,11 +27,8 @@ def usable(root: Path = Path("/")) -> Usable:
 
     The least of what the machine has, the processor affinity, and the CPU quotas and memory limits
     of the control groups that the process is in, of version 1 and 2, and of all groups around them
-    (Linux: cgroups(7), Documentation/admin-guide/cgroup-v2.rst). A quota of 1.5 cores counts as 2:
-    two threads can use all of it.
-
-    Args:
-        root: where /proc and /sys are.
+    (cgroups(7), Documentation/admin-guide/cgroup-v2.rst). A quota of 1.5 cores counts as 2: two
+    threads can use all of it.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -75,31 +68,20 @@ def share(count: int) -> int:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups, and those of the groups around them."""
+    """The folders of this process's control groups, and those of the groups around them.
+
+    In a container the name of a group may be the host's: then only the outermost folder is there.
+    """
+    mounted = root / "sys/fs/cgroup"
     try:
         groups = (root / "proc/self/cgroup").read_text("utf-8", "surrogateescape")
-        mounts = (root / "proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:  # not Linux
         return
-    for mount in re.finditer(_MOUNT, mounts, re.MULTILINE):
-        top, point, version, options = mount.groups()
-        for group in re.finditer(r"^\d+:(.*?):(.*)$", groups, re.MULTILINE):
-            controllers, path = group.groups()
-            own = set(controllers.split(",")) & set(options.split(","))
-            if own if version == "" else controllers == "":
-                at = root / _unescaped(point).lstrip("/")
-                yield from (at / inner for inner in _below(path, _unescaped(top)))
-
-
-def _below(group: str, top: str) -> Iterator[PurePosixPath]:
-    """A group's path in a mount that shows those below `top`, and the paths around it."""
-    try:
-        inner = PurePosixPath(group).relative_to(top)
-    except ValueError:  # the mount shows the group itself, under a name that is not known here
-        inner = PurePosixPath()
-    if ".." in inner.parts:  # outside of what a namespace shows
-        inner = PurePosixPath()
-    yield from (inner, *inner.parents) if inner.parts else (inner,)
+    for controllers, group in re.findall(r"^\d+:(.*?):/(.*)$", groups, re.MULTILINE):
+        # Version 2 may be mounted beside version 1.
+        tops = [mounted / controllers] if controllers else [mounted, mounted / "unified"]
+        for inner in (Path(group), *Path(group).parents):
+            yield from (top / inner for top in tops)
 
 
 def _quota(folder: Path) -> float | None:
@@ -113,8 +95,3 @@ def _quota(folder: Path) -> float | None:
         )
         return quota / period if quota > 0 else None
     return None
-
-
-def _unescaped(path: str) -> str:
-    r"""A path of /proc, in which blanks are written as \040 and the like."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

@@ -1,13 +1,14 @@
 """Requests to stop: Ctrl-C, preemption by a scheduler, a time limit.
 
-A run continues to a point where it can be saved, is saved and ends. Asked
-from the keyboard a second time, it ends at once.
+A run continues to a point where it can be saved, is saved and ends. Asked from the keyboard a
+second time, it ends at once.
 """
 
 import contextlib
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,17 +35,14 @@ def said_of(number: int) -> str:
 class StopRequested(KeyboardInterrupt):
     """A run has stopped on request; handlers of errors must not catch it.
 
-    Attributes:
+    Args:
         number: of the signal.
         saved: whether the run can resume where it stopped.
-        folder: of the run, once it is known.
-        unrecorded: why the record does not say so, where it could not be written.
-        again: overrides that the resuming command needs, typed or not.
     """
 
-    folder: Path | None = None
-    again: tuple[str, ...] = ()
-    unrecorded: str | None = None
+    folder: Path | None = None  # of the run, once it is known
+    again: tuple[str, ...] = ()  # overrides that the resuming command needs, typed or not
+    unrecorded: str | None = None  # why the record could not be written
 
     def __init__(self, number: int, *, saved: bool) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -52,10 +50,7 @@ class StopRequested(KeyboardInterrupt):
         self.saved = saved
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle it, for the processes of a sweep.
-
-        Without what others hang on it: Hydra does, a `JobReturn` that holds it, without end.
-        """
+        """Without what others hang on it: Hydra does, a `JobReturn` that holds it, without end."""
         own = {"folder": self.folder, "unrecorded": self.unrecorded, "again": self.again}
         return partial(StopRequested, saved=self.saved), (self.number,), own
 
@@ -66,23 +61,15 @@ class StopRequested(KeyboardInterrupt):
 
 
 class Listener:
-    """Notes that a stop was asked for.
-
-    Attributes:
-        asked: the signal's number, or None.
-    """
+    """Notes that a stop was asked for."""
 
     def __init__(self) -> None:
-        self.asked: int | None = None
+        self.asked: int | None = None  # by this signal
         self.waits = True
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal end the block where it is: there is nothing yet that would have to be saved.
-
-        Raises:
-            StopRequested: a signal came.
-        """
+        """Let a signal raise StopRequested in the block: there is nothing yet to be saved."""
         self.waits = False
         try:
             yield
@@ -106,16 +93,12 @@ class Listener:
 def listening(*, pass_on: bool = False) -> Iterator[Listener]:
     """Note signals rather than obey them, and hand the last one on when the block ends in a stop.
 
+    With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
     What a listener around this one has heard by now is heard here too.
 
-    With `pass_on` also a signal that came too late to stop the block: the sweep around it stops.
-
-    A signal that is ignored stays so, as SIGHUP below `nohup`, and SIGINT in the background of a
-    script.
-
-    Another package may have handlers of its own (submitit puts a job back into the queue): these
-    are called once the run is saved. In a thread other than the main one nothing is changed, since
-    signals arrive in the main one.
+    A signal that is ignored stays so, as below `nohup`. Handlers of another package (submitit puts
+    a job back into the queue) are called once the run is saved. In a thread other than the main one
+    nothing is changed, since signals arrive in the main one.
     """
     listener = Listener()
     if threading.current_thread() is not threading.main_thread():
@@ -145,11 +128,9 @@ def heeded() -> list[int]:
 
 
 def stop_in_order() -> None:
-    """Let every signal that asks for a stop end the program as Ctrl-C does: by an exception.
+    """Let every signal that asks for a stop end the command as Ctrl-C does: by an exception.
 
-    For the command, which owns its process, outside of its runs: no traceback, no bare end, and
-    what was begun is tidied up. A signal that the program was started to ignore, or that somebody
-    else handles, stays theirs.
+    A signal that the program was started to ignore, or that somebody else handles, stays theirs.
     """
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -157,7 +138,8 @@ def stop_in_order() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if _importing(frame):
+    frames = (each for each, _ in traceback.walk_stack(frame))
+    if any(each.f_code.co_filename.startswith("<frozen importlib") for each in frames):
         # An exception in the middle of PyTorch's import aborts the process. Nothing is open there.
         with contextlib.suppress(OSError):
             os.write(2, f"fmbench: {said_of(number)}\n".encode())
@@ -165,14 +147,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise StopRequested(number, saved=False)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _restore(before: dict[int, Any]) -> None:

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, Protocol
 
 from hydra.core.hydra_config import HydraConfig
@@ -52,12 +52,9 @@ class Process(Protocol):
 
 @dataclass
 class Runs:
-    """The runs of a launch as they are sent to another process, which calls this once for each.
+    """The runs of a sweep as they are sent to another process, which calls this once for each.
 
     Args:
-        context: of Hydra.
-        config: of the sweep.
-        function: of a run.
         threads: of a run whose config names no number; 0: as the environment says; None: all that
             the machine has. With a number a run does not try which number is fastest.
         at_once: how many runs share the machine; None where that is not known.
@@ -76,22 +73,13 @@ class Runs:
     state: Any = field(default_factory=Singleton.get_state)
 
     def __call__(self, number: int, overrides: Sequence[str], job_id: str = "") -> JobReturn:
-        """Run one; an error is returned, since a traceback does not travel.
-
-        Args:
-            number: of the run in the sweep, from 0.
-            overrides: of the run.
-            job_id: that the cluster knows it by.
-        """
+        """Run one; an error is returned, since a traceback does not travel."""
         try:
             Singleton.set_state(self.state)
             setup_globals()
             configuration.register()
             mlflow_defaults()
-            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.num = number
-                config.hydra.job.id = job_id or f"{config.hydra.job.name}_{number}"
+            config = composed(self.context, self.config, number, overrides, job_id)
             HydraConfig.instance().set_config(config)
             return run_job(
                 hydra_context=self.context,
@@ -118,6 +106,21 @@ class Runs:
         return self.function(config)
 
 
+def composed(
+    context: HydraContext,
+    sweep: DictConfig,
+    number: int,
+    overrides: Sequence[str],
+    job_id: str = "",
+) -> DictConfig:
+    """The config of a run of a sweep, by its number from 0, as Hydra's launchers compose it."""
+    of_run = context.config_loader.load_sweep_config(sweep, list(overrides))
+    with open_dict(of_run):
+        of_run.hydra.job.num = number
+        of_run.hydra.job.id = job_id or f"{of_run.hydra.job.name}_{number}"
+    return of_run
+
+
 class OtherProcesses(Launcher):
     """A launcher whose runs are other processes."""
 
@@ -128,11 +131,7 @@ class OtherProcesses(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra gives.
-
-        Raises:
-            ConfigError: a package is not installed.
-        """
+        """Keep what Hydra gives; ConfigError where a package is not installed."""
         if not all(map(find_spec, self.packages)):
             option = config.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(
@@ -143,13 +142,12 @@ class OtherProcesses(Launcher):
 
 @contextlib.contextmanager
 def as_before(number: int) -> Iterator[None]:
-    """Put the handler of a signal back; in a thread other than the main one there are none."""
+    """Put the handler of a signal back."""
     before = signal.getsignal(number)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(number, before)
+        signal.signal(number, before)
 
 
 def failed(overrides: Sequence[str], error: BaseException) -> JobReturn:
@@ -171,21 +169,21 @@ def gather(
     first: int,
     at_once: int | None = None,
     *,
-    config: DictConfig | None = None,
+    config: DictConfig,
     shown: bool = True,
     wait: Callable[[float], Any] = time.sleep,
 ) -> list[JobReturn]:
-    """Start runs and wait for all of them; pass on a request to stop.
+    """Start runs and wait for all of them.
 
-    A fault that all runs share does the same, and so does a run that cannot be started: none is
-    started any more, those at work save themselves.
+    After a request to stop, a fault that all runs share, or a run that cannot be started, none is
+    started any more, and those at work save themselves.
 
     Args:
         start: starts the run of this place, from 0.
         job_overrides: of each run.
         first: number of the first run in the sweep, from 0.
         at_once: how many may be at work; None: all.
-        config: of the sweep, by which its runs are named; None: as those of a grid.
+        config: of the sweep, by which its runs are named.
         shown: log the result of each; False where the runs write to this terminal themselves.
         wait: for so many seconds, or until a run may have ended.
 
@@ -207,14 +205,12 @@ def gather(
         while len(returns) < total:
             stopping = listener.asked is not None or fault is not None
             if not stopping:
-                while (
-                    len(running) < (at_once or total) and (place := next(places, None)) is not None
-                ):
-                    try:
+                free = (at_once or total) - len(running)
+                try:
+                    for place in islice(places, free):
                         running[place] = start(place)
-                    except Exception as error:
-                        fault = Refusal(error)
-                        break
+                except Exception as error:
+                    fault = Refusal(error)
             elif not running:
                 break
             elif time.monotonic() > asked_at + ASK:
@@ -223,8 +219,7 @@ def gather(
                     process.ask_to_stop()
             at_work = len(running)
             for place, process in list(running.items()):
-                number = first + place
-                name = f"run {number + 1}" if config is None else run_name(config, number)
+                name = run_name(config, first + place)
                 ended = _outcome(process, job_overrides[place], name, quiet=stopping)
                 if ended is not None:
                     returns[place] = ended
@@ -236,11 +231,8 @@ def gather(
             if running and len(running) == at_work:
                 wait(LOOK)
         if listener.asked is not None:
-            causes = [
-                hydra_compat.value(each).__cause__
-                for each in returns.values()
-                if each.status == JobStatus.FAILED
-            ]
+            values = map(hydra_compat.value, returns.values())
+            causes = [value.__cause__ for value in values if isinstance(value, RunDiedError)]
             saved = all(cause.saved for cause in causes if isinstance(cause, StopRequested))
             raise StopRequested(listener.asked, saved=saved)
     if fault is not None:
@@ -270,13 +262,3 @@ def _outcome(
     if not quiet:  # runs that are stopped before they have begun die
         log.error(died)
     return hydra_compat.job_return(JobStatus.FAILED, died, overrides)
-
-
-def exit_text(status: int) -> str:
-    """`exit status 137 (SIGKILL)`: how a process ended."""
-    if status > 128:
-        try:
-            return f"exit status {status} ({signal.Signals(status - 128).name})"
-        except ValueError:
-            pass
-    return f"exit status {status}"

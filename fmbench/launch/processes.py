@@ -1,27 +1,43 @@
-"""Sweeps whose runs are processes of this machine, several at once."""
+"""Sweeps whose runs are processes of this machine, several at once.
 
+A lane is one process at a time, so that one that dies takes a single run with it. It computes one
+run after the other: torch is imported once in each.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import os
 import pickle
 import signal
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing import resource_tracker, util
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import JobReturn, env_override
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from fmbench.config import hydra_compat
 from fmbench.config.sweep import run_name
+from fmbench.core import machine
 from fmbench.core.errors import ConfigError, RunDiedError, StorageError
-from fmbench.core.machine import usable
-from fmbench.core.signals import StopRequested
-from fmbench.launch.gather import OtherProcesses, Runs, failed, gather, log
+from fmbench.core.signals import SIGNALS, Listener, StopRequested, heeded
+from fmbench.launch.gather import OtherProcesses, Runs, composed, failed, gather, log
 from fmbench.records.record import FAILED, INTERRUPTED
 
-if TYPE_CHECKING:
-    from fmbench.launch.lanes import Lane
+#: Sent to a process in the place of a run.
+STOP = b"stop"
+
+#: Seconds that a process has to leave in when there is nothing left to do.
+_PATIENCE = 10.0
 
 
 class ProcessLauncher(OtherProcesses):
@@ -36,26 +52,20 @@ class ProcessLauncher(OtherProcesses):
         inner_max_num_threads: of a run that says none; None: the cores, shared out.
     """
 
-    packages, extra = ("joblib", "cloudpickle"), "joblib"
+    packages, extra = ("cloudpickle",), "joblib"
 
     def __init__(self, n_jobs: int | None = -1, inner_max_num_threads: int | None = None) -> None:
-        self.n_jobs = n_jobs
+        self.n_jobs = -1 if n_jobs is None else n_jobs
         self.threads = inner_max_num_threads
         self.lanes: list[Lane] = []
-        #: The most runs that a sweep has at once, over all that it launches; None: not known.
-        self.at_once: int | None = None
+        #: The most runs that a sweep has at once, over all that it launches; 0: not known.
+        self.at_once = 0
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra gives.
-
-        Raises:
-            ConfigError: joblib is not installed, or one of its keys cannot be.
-        """
+        """Keep what Hydra gives; ConfigError where a number of threads cannot be."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if self.n_jobs is not None and type(self.n_jobs) is not int:
-            raise ConfigError(f"hydra.launcher.n_jobs={self.n_jobs}: must be a whole number")
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise ConfigError(
                 f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
@@ -64,34 +74,18 @@ class ProcessLauncher(OtherProcesses):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises.
-
-        Raises:
-            KeyboardInterrupt: asked to stop at once; the processes were killed.
-        """
+        """Run them all; `gather` says what it raises. Asked to stop at once, kill the processes."""
         import cloudpickle
 
-        from fmbench.launch.lanes import wait_for_any
-
-        setup_globals()
-        configure_log(
-            self.config.hydra.hydra_logging,
-            self.config.hydra.verbose,
-            execution_whitelist=self.hydra_context.execution_whitelist,
-        )
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         lanes = self.lanes_for(job_overrides)
         shared = cloudpickle.dumps(
             Runs(self.hydra_context, self.config, self.task_function, 0, at_once=len(lanes))
         )
-        latest: dict[Lane, LaneRun] = {}  # of each lane
 
-        def start(place: int) -> LaneRun:
-            overrides = list(job_overrides[place])
-            run = pickle.dumps((shared, initial_job_idx + place, overrides))
+        def start(place: int) -> Lane:
             lane = next(lane for lane in lanes if not lane.busy)
-            latest[lane] = LaneRun(self, lane, run, initial_job_idx + place, overrides)
-            return latest[lane]
+            lane.give(shared, initial_job_idx + place, job_overrides[place])
+            return lane
 
         for lane in lanes[: len(job_overrides)]:
             lane.start()  # side by side
@@ -103,11 +97,14 @@ class ProcessLauncher(OtherProcesses):
                 len(lanes),
                 config=self.config,
                 shown=False,
-                wait=partial(wait_for_any, lanes),
+                wait=partial(_wait_for_any, lanes),
             )
         except BaseException as error:
-            for run in latest.values():
-                run.kill(str(error) or "stopped from the keyboard")
+            for lane in lanes:
+                if lane.busy:
+                    lane.kill()
+                    said = str(error) or "stopped from the keyboard"
+                    self.mark(lane.number, lane.overrides, INTERRUPTED, said)
             raise
 
     def lanes_for(self, job_overrides: Sequence[Sequence[str]]) -> "list[Lane]":
@@ -116,21 +113,18 @@ class ProcessLauncher(OtherProcesses):
         A launch may be smaller, the last one or what is left after a stop: the runs of a sweep
         compare only with the same threads.
         """
-        from fmbench.launch import lanes
-
-        most = -1 if self.n_jobs is None else self.n_jobs
-        if most < 0:
-            most = max(1, usable().cores + 1 + most)
-        count = min(most, max(self.at_once or 0, len(job_overrides)))
+        most = self.n_jobs if self.n_jobs > 0 else max(1, machine.usable().cores + 1 + self.n_jobs)
+        count = min(most, max(self.at_once, len(job_overrides)))
         if len(self.lanes) < count:
-            lanes.close(self.lanes)
+            _close(self.lanes)
             # A run that names its GPU could not have it, were they shared out.
             given = (text.lstrip("+") for overrides in job_overrides for text in overrides)
             named = [f"device={self.config.device}", *given]
             share = count > 1 and not any(text.startswith("device=cuda:") for text in named)
-            self.lanes = lanes.make_lanes(
-                count, self.threads, lanes.visible_gpus() if share else []
-            )
+            environments = _shares(count, self.threads, visible_gpus() if share else [])
+            self.lanes = [Lane(each, self, alone=count == 1) for each in environments]
+            # Before multiprocessing waits for its children.
+            util.Finalize(self.lanes[0], _close, args=(self.lanes,), exitpriority=10)
         return self.lanes
 
     def mark(self, number: int, overrides: Sequence[str], status: str, said: str) -> None:
@@ -148,10 +142,7 @@ class ProcessLauncher(OtherProcesses):
 
     def _folder(self, number: int, overrides: Sequence[str]) -> Path:
         """The folder of a run, as Hydra makes it out where the run starts."""
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.num = number
-            config.hydra.job.id = f"{config.hydra.job.name}_{number}"
+        config = composed(self.hydra_context, self.config, number, overrides)
         hydra = HydraConfig.instance()
         before = hydra.cfg
         hydra.set_config(config)
@@ -161,49 +152,222 @@ class ProcessLauncher(OtherProcesses):
             hydra.cfg = before
 
 
-class LaneRun:
-    """A run in a lane."""
+class Lane:
+    """One process, replaced by a fresh one where it has died; a `Process` of `gather`.
+
+    With an environment that differs in these variables. `alone`: it is the only lane.
+    """
 
     def __init__(
-        self, launcher: ProcessLauncher, lane: "Lane", run: bytes, number: int, overrides: list[str]
+        self, environment: dict[str, str], launcher: ProcessLauncher, *, alone: bool
     ) -> None:
-        self.launcher, self.lane, self.run = launcher, lane, run
-        self.number, self.overrides = number, overrides
-        self.asked = False
-        self.ended = False
-        lane.give(run)
+        self.environment, self.launcher, self.alone = environment, launcher, alone
+        self.process: BaseProcess | None = None
+        self.connection: Connection | None = None
+        self.busy = self.asked = False  # whether a run is at work, and was asked to stop
+
+    def start(self) -> None:
+        """Have a process, unless there is one."""
+        if self.process is not None and self.process.exitcode is None:
+            return
+        self.close()
+        self.connection, theirs = multiprocessing.Pipe()
+        spawn = multiprocessing.get_context("spawn")
+        self.process = spawn.Process(target=work, args=(theirs,), kwargs={"alone": self.alone})
+        with _signals_blocked(), env_override(self.environment):
+            self.process.start()
+        theirs.close()
+
+    def give(self, runs: bytes, number: int, overrides: Sequence[str]) -> None:
+        """Have one of the runs done."""
+        self.number, self.overrides = number, list(overrides)
+        self.run = pickle.dumps((runs, number, self.overrides))
+        self.busy, self.asked = True, False
+        self.start()
+        self.send(self.run)
 
     def outcome(self) -> JobReturn | None:
         """As `gather.Process` has it."""
-        assert self.lane.connection is not None
-        if not self.lane.connection.poll():
+        assert self.connection is not None
+        if not self.connection.poll():
             return None
         try:
-            returned = self.lane.result()
-        except RunDiedError as error:
-            self.ended = True
-            self.launcher.mark(self.number, self.overrides, FAILED, str(error))
+            returned = self.received()
+        except (EOFError, OSError):
+            self.busy = False
+            said = f"its process {self._end()}"
+            self.launcher.mark(self.number, self.overrides, FAILED, said)
             if self.asked:
                 return failed(self.overrides, StopRequested(signal.SIGTERM, saved=False))
-            raise
+            raise RunDiedError(said) from None
         stop = hydra_compat.value(returned)
         if isinstance(stop, StopRequested) and not self.asked:
             # Asked of this process alone, as some do to whatever takes the most memory.
-            self.lane.close()
+            self.close()
             if stop.folder is None:  # the run had not begun
-                self.lane.give(self.run)
+                self.start()
+                self.send(self.run)
                 return None
-        self.ended = True
+        self.busy = False
         return returned
 
     def ask_to_stop(self) -> None:
         """Have the run save itself and leave."""
         if not self.asked:
             self.asked = True
-            self.lane.ask_to_stop()
+            self.send(STOP)
 
-    def kill(self, said: str) -> None:
-        """End the process at once, unless the run has ended, and record why."""
-        if not self.ended:
-            self.lane.kill()
-            self.launcher.mark(self.number, self.overrides, INTERRUPTED, said)
+    def kill(self) -> None:
+        """End the process, whatever it is at."""
+        if self.process is not None:
+            self.process.kill()
+        self.close()
+        self.busy = False
+
+    def close(self) -> None:
+        """Have the process leave, which it does once its run, if any, is saved."""
+        if self.connection is not None:
+            self.connection.close()
+        if self.process is not None:
+            self._end()
+        self.process = self.connection = None
+
+    def send(self, message: bytes) -> None:
+        """Send a run, or `STOP`."""
+        assert self.connection is not None
+        with contextlib.suppress(OSError):  # it has died, as `outcome` will find
+            self.connection.send_bytes(message)
+
+    def received(self) -> JobReturn:
+        """The result of the run at work; EOFError or OSError where the process has died."""
+        assert self.connection is not None
+        returned = pickle.loads(self.connection.recv_bytes())
+        assert isinstance(returned, JobReturn)
+        return returned
+
+    def _end(self) -> str:
+        """Wait until the process is gone; says how it went."""
+        assert self.process is not None
+        self.process.join(_PATIENCE)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        status = self.process.exitcode or 0
+        killed = {-each: f"was killed by {each.name}" for each in signal.Signals}
+        return killed.get(status, f"ended with exit status {status}")
+
+
+def _close(lanes: Sequence[Lane]) -> None:
+    """Have all processes leave, side by side."""
+    for lane in lanes:
+        if lane.connection is not None:
+            lane.connection.close()
+    for lane in lanes:
+        lane.close()
+
+
+def _wait_for_any(lanes: Sequence[Lane], seconds: float) -> None:
+    """Wait until a run at work has ended, or for so many seconds."""
+    wait([lane.connection for lane in lanes if lane.busy and lane.connection], seconds)
+
+
+def _shares(count: int, threads: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """The variables of each of so many processes: its share of the cores and of these GPUs."""
+    if threads is None and count > 1:
+        threads = machine.share(count)
+    shares = [{} if threads is None else {"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
+    if count > 1 and len(gpus) > 1:
+        for number, each in enumerate(shares):
+            each["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    return shares
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that a process started here would see, as CUDA_VISIBLE_DEVICES names them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name.strip() for name in listed.split(",") if name.strip()]
+    # Torch takes seconds to import, and nothing else here needs it.
+    files = ("nvidia[0-9]*", "kfd", "dxg")
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in files):
+        return []
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Hold back what asks to stop; a process started meanwhile is born with it blocked."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it unblocks some where it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# In the process of a lane
+
+
+def work(connection: Connection, *, alone: bool) -> None:
+    """Compute runs from a connection until it closes; the caller blocks signals.
+
+    The pipe ends with the process that gives the work, however that ended: then the run at work is
+    saved and left.
+    """
+    # Notes a stop that is asked for between runs. Ctrl-C reaches every process of the terminal; it
+    # stays blocked here, since the sweep passes it on.
+    listener = Listener()
+    for number in {*heeded(), signal.SIGTERM}:  # `_receive` sends that, whoever ignores it
+        signal.signal(number, listener)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})
+    if not alone and sys.stderr is not None:  # closed
+        sys.stderr = _Shared(
+            sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, write_through=True
+        )
+    runs: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, runs), daemon=True).start()
+    while (run := runs.get()) is not None:
+        with contextlib.suppress(OSError):  # nobody is left to hear it
+            connection.send_bytes(_result(run, listener))
+
+
+class _Shared(io.TextIOWrapper):
+    """A terminal on which others write too, so that no line may be drawn anew."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _receive(connection: Connection, runs: "SimpleQueue[bytes | None]") -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            message = connection.recv_bytes()
+            if message == STOP:
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                runs.put(message)
+    runs.put(None)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _result(run: bytes, listener: Listener) -> bytes:
+    """The JobReturn of a run, pickled."""
+    import cloudpickle
+
+    try:
+        shared, number, overrides = pickle.loads(run)
+        if listener.asked is not None:
+            stop = StopRequested(listener.asked, saved=True)
+            return pickle.dumps(failed(overrides, stop))
+        content: bytes = cloudpickle.dumps(pickle.loads(shared)(number, overrides))
+        pickle.loads(content)
+    except Exception as error:
+        said = f"what a run gave cannot be passed on: {type(error).__name__}: {error}"
+        return pickle.dumps(failed((), RuntimeError(said)))
+    return content

@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -14,11 +13,7 @@ from fmbench.launch.gather import OtherProcesses, Runs, as_before, gather
 
 
 class RayLauncher(OtherProcesses):
-    """Each run a task of Ray.
-
-    Args:
-        ray: the arguments of `ray.init` and of `ray.remote`.
-    """
+    """Each run a task of Ray, by the arguments of `ray.init` and of `ray.remote`."""
 
     packages, extra = ("ray",), "ray"
 
@@ -31,7 +26,6 @@ class RayLauncher(OtherProcesses):
         """Run them all; `gather` says what it raises."""
         import ray
 
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         if not ray.is_initialized():
             with as_before(signal.SIGTERM):  # Ray's own would end the sweep without a word
                 try:  # it counts the machine's cores, with all quotas but those of nested groups
@@ -41,9 +35,9 @@ class RayLauncher(OtherProcesses):
                     ray.init(**self.init)
         cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
         runs = Runs(self.hydra_context, self.config, self.task_function, max(1, int(cores or 1)))
-        remote, runs = ray.remote(**self.remote)(_run), ray.put(runs)
+        remote, shared = ray.remote(**self.remote)(Runs.__call__), ray.put(runs)
         tasks = [
-            remote.remote(runs, number, list(overrides))
+            remote.remote(shared, number, list(overrides))
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         return gather(
@@ -52,10 +46,6 @@ class RayLauncher(OtherProcesses):
             initial_job_idx,
             config=self.config,
         )
-
-
-def _run(runs: Runs, number: int, overrides: list[str]) -> JobReturn:
-    return runs(number, overrides)
 
 
 def _given(options: DictConfig) -> dict[str, Any]:

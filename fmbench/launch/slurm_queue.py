@@ -6,14 +6,13 @@ a sweep at once, and a failing controller less often.
 
 import contextlib
 import os
-import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from fmbench.core.console import logger
-from fmbench.launch.gather import exit_text
 
 log = logger("fmbench.launchers")
 
@@ -69,8 +68,6 @@ class Queue:
         """How a job has ended for good without a result, as far as Slurm remembers; or None."""
         if time.monotonic() >= self.ask_at:
             self._ask()
-        if self._is_due(job) and job not in self.endings:
-            self._give_up()
         return self.endings.get(job)
 
     def stop(self) -> None:
@@ -99,8 +96,9 @@ class Queue:
 
     def _ask(self) -> None:
         began = time.monotonic()
+        fields = "JobArrayID:50,State:30,exit_code:20"
         asked = ",".join(self.submitted)
-        told = _run("squeue", "-h", "--array", "--states=all", "-o", "%i %T", "-j", asked)
+        told = _run("squeue", "-h", "--array", "--states=all", "-O", fields, "-j", asked)
         now = time.monotonic()
         self.wait = (
             self.interval
@@ -110,48 +108,34 @@ class Queue:
         self.ask_at = now + self.wait
         if told is None:
             return
-        lines = (line.split(maxsplit=1) for line in told.splitlines())
-        states = {line[0]: line[1].strip() for line in lines if len(line) == 2}
-        for job in self.results:
+        lines = (line.split() for line in told.splitlines())
+        states = {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
+        self._scan()
+        due = []
+        for job in self.results.keys() - self.endings.keys():
             # After some minutes a job that has ended is forgotten.
-            if states.get(job, "COMPLETED") in ENDED:
-                self.ended.setdefault(job, now)
-            else:
+            if states.get(job, ("COMPLETED",))[0] not in ENDED:
                 self.ended.pop(job, None)
-
-    def _is_due(self, job: str) -> bool:
-        return time.monotonic() >= self.ended.get(job, float("inf")) + self.grace
-
-    def _give_up(self) -> None:
-        """Settle how the jobs have ended of which that stands for long enough."""
-        due = [job for job in self.ended if self._is_due(job)]
-        for folder in {self.results[job].parent for job in due if job in self.results}:
+            elif now >= self.ended.setdefault(job, now) + self.grace:
+                due.append(job)
+            else:
+                self.ask_at = min(self.ask_at, now + self.grace)
+        for folder in {self.results[job].parent for job in due}:
             with contextlib.suppress(OSError):
                 folder.chmod(folder.stat().st_mode)  # a network disk then looks again
-        self._scan()
-        told = [_run("scontrol", "show", "job", number, "--oneliner") for number in self.submitted]
-        shown = _shown("\n".join(text for text in told if text))
+            self._scan()
         for job in due:
-            state, said = shown.get(job, ("COMPLETED", "unknown to Slurm by now"))
-            if job not in self.results or None in told or state not in ENDED:
-                del self.ended[job]  # it has a result, it went back into the queue, or who knows
-            else:
+            if job in self.results:
+                said = _how(*states[job]) if job in states else "unknown to Slurm by now"
                 self.endings[job] = said
 
 
-def _shown(text: str) -> dict[str, tuple[str, str]]:
-    """The state of each job that `scontrol show job --oneliner` shows, and how it ended."""
-    found = {}
-    for line in text.splitlines():
-        fields = dict(reversed(re.findall(r"(?<!\S)(\w+)=(\S*)", line)))  # the first counts
-        job = fields.get("JobId", "")
-        if "ArrayTaskId" in fields:
-            job = f"{fields.get('ArrayJobId')}_{fields['ArrayTaskId']}"
-        state, status = fields.get("JobState", ""), fields.get("ExitCode", "")
-        code, number = map(int, status.split(":")) if re.fullmatch(r"\d+:\d+", status) else (0, 0)
-        status_text = exit_text(128 + number if number else code)
-        found[job] = state, f"{state}, {status_text}" if code or number else state
-    return found
+def _how(state: str, status: str) -> str:
+    """`FAILED, exit status 137 (SIGKILL)`: how a job ended, by its status of wait(2)."""
+    number = int(status) if status.isdecimal() else 0
+    code = 128 + (number & 127) if number & 127 else number >> 8
+    names = {128 + each: f" ({each.name})" for each in signal.Signals}
+    return f"{state}, exit status {code}{names.get(code, '')}" if code else state
 
 
 def _run(*command: str) -> str | None:

@@ -1,8 +1,4 @@
-"""Sweeps whose runs are processes of submitit, on this machine or on Slurm.
-
-A run that dies is a failed run and no more. A sweep that is asked to stop asks its runs. Nothing on
-Slurm needs accounting.
-"""
+"""Sweeps whose runs are processes of submitit, on this machine or on Slurm."""
 
 import contextlib
 import os
@@ -10,14 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from fmbench.config import hydra_compat
 from fmbench.core.errors import ConfigError, RunDiedError
@@ -25,13 +18,6 @@ from fmbench.core.machine import usable
 from fmbench.core.signals import StopRequested
 from fmbench.launch import slurm_queue
 from fmbench.launch.gather import OtherProcesses, Process, Runs, as_before, gather, log
-
-#: What submitit is told when an executor is made, and what it calls the same on every system.
-_FIRST = ("max_num_timeout", "python")
-_SHARED = (
-    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes"),
-    *("name", "stderr_to_stdout"),
-)
 
 
 class SubmititRuns(Runs):
@@ -66,14 +52,10 @@ def _guard_requeue(handler: Any) -> None:
         try:
             handler(number, frame)
         except submitit.core.utils.UncompletedJobError:
-            # Of a run that is out of time for good, over which it would be forgotten that the run
-            # was saved.
-            pass
-        except subprocess.CalledProcessError as error:
-            # A job that goes back into the queue loses all its processes, among them the `scontrol`
-            # that asked for it, if that has not left yet.
-            if error.returncode != -signal.SIGTERM:
-                raise
+            pass  # out of time for good; the run says that it was saved
+        except subprocess.SubprocessError:
+            # `scontrol` was ended together with the job that it put back into the queue, or got no
+            # answer in time. Slurm knows what became of the job.
             sys.exit(128 + number)
 
     if callable(handler):
@@ -81,22 +63,12 @@ def _guard_requeue(handler: Any) -> None:
 
 
 class SubmititLauncher(OtherProcesses):
-    """What runs on this machine and on Slurm have in common.
-
-    Args:
-        params: of submitit, and a few of our own.
-    """
+    """What runs on this machine and on Slurm have in common."""
 
     packages, extra = ("submitit",), "slurm"
-
-    #: Which executor of submitit.
-    cluster = ""
-
-    #: Options that submitit does not know.
-    own: tuple[str, ...] = ("submitit_folder",)
-
-    #: Of a run for which nothing is asked; None: as many as Slurm gives it.
-    cores: int | None = None
+    cluster: str  # of submitit's executors
+    own: tuple[str, ...]  # options that submitit does not know
+    cores: int | None = None  # of a run for which nothing is asked; None: as Slurm has it
 
     def __init__(self, **params: Any) -> None:
         plain = OmegaConf.to_container(OmegaConf.create(params), resolve=True)
@@ -107,34 +79,21 @@ class SubmititLauncher(OtherProcesses):
         """Of submitit, as the options have it."""
         import submitit
 
-        Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        first = {f"{self.cluster}_{key}": self.params[key] for key in _FIRST if key in self.params}
-        executor = submitit.AutoExecutor(
-            folder=self.params["submitit_folder"], cluster=self.cluster, **first
-        )
-        executor.update_parameters(
-            **{
-                key if key in _SHARED else f"{self.cluster}_{key}": value
-                for key, value in self.params.items()
-                if key not in (*_FIRST, *self.own)
-            }
-        )
+        options = {
+            f"{self.cluster}_{key}": value
+            for key, value in self.params.items()
+            if key not in self.own
+        }
+        at_first = (f"{self.cluster}_max_num_timeout", f"{self.cluster}_python")
+        first = {key: options.pop(key) for key in at_first if key in options}
+        executor = submitit.AutoExecutor(self.params["submitit_folder"], self.cluster, **first)
+        executor.update_parameters(**options)
         return executor
 
     def runs(self, **options: Any) -> SubmititRuns:
         """What submitit is to call for each run."""
         threads = self.params.get("cpus_per_task") or self.cores
         return SubmititRuns(self.hydra_context, self.config, self.task_function, threads, **options)
-
-    @contextlib.contextmanager
-    def writing_calls(self) -> Iterator[None]:
-        """Have an error of the disk name the folder of the calls, where it names no file."""
-        try:
-            yield
-        except OSError as error:
-            folder = str(self.params["submitit_folder"])  # `/%j` in it stands for each job's number
-            error.filename = error.filename or folder.partition("/%")[0]
-            raise
 
 
 class LocalLauncher(SubmititLauncher):
@@ -158,20 +117,12 @@ class LocalLauncher(SubmititLauncher):
         runs = self.runs(at_once=min(at_once, len(job_overrides)), visible_gpus=visible)
 
         def start(place: int) -> Process:
-            with _no_keyboard(), self.writing_calls():
+            with as_before(signal.SIGINT):
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes by way of the sweep
                 job = executor.submit(runs, initial_job_idx + place, list(job_overrides[place]))
             return LocalProcess(job)
 
         return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
-
-
-@contextlib.contextmanager
-def _no_keyboard() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: they hear of it from the sweep."""
-    with as_before(signal.SIGINT):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        yield
 
 
 class LocalProcess:
@@ -203,45 +154,31 @@ class SlurmLauncher(SubmititLauncher):
     cluster = "slurm"
     own = ("submitit_folder", "squeue_every")
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra gives.
-
-        Raises:
-            ConfigError: Slurm is not here.
-        """
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        for program in ("sbatch", "srun", "squeue"):
-            if shutil.which(program) is None:
-                raise ConfigError(
-                    f"hydra/launcher=submitit_slurm: Slurm is not here ({program} is not on PATH); "
-                    "hydra/launcher=submitit_local starts the same runs on this machine"
-                )
-        seconds = self.params["squeue_every"]
-        if type(seconds) not in (int, float) or not 1 <= seconds <= 3600:
-            raise ConfigError(f"hydra.launcher.squeue_every={seconds}: must be 1 to 3600 seconds")
+    def setup(self, **given: Any) -> None:
+        """Keep what Hydra gives; ConfigError where submitit or Slurm is not here."""
+        super().setup(**given)
+        if None in map(shutil.which, ("sbatch", "srun", "squeue")):
+            raise ConfigError(
+                "hydra/launcher=submitit_slurm: Slurm is not here (sbatch, srun, squeue); "
+                "hydra/launcher=submitit_local starts the same runs on this machine"
+            )
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises.
-
-        Raises:
-            ConfigError: Slurm is not here, or does not take the jobs.
-        """
+        """Run them all; `gather` says what it raises. ConfigError: Slurm does not take the jobs."""
         import submitit
 
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         try:
-            with self.writing_calls():
-                jobs = self.executor().map_array(self.runs(), numbers, map(list, job_overrides))
+            squeue_every = max(1.0, float(self.params["squeue_every"] or slurm_queue.INTERVAL))
+            jobs = self.executor().map_array(self.runs(), numbers, map(list, job_overrides))
         except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
         log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
         results = {job.job_id: job.paths.result_pickle for job in jobs}
-        queue = slurm_queue.Queue(results, float(self.params["squeue_every"]))
+        queue = slurm_queue.Queue(results, squeue_every)
         return gather(
             lambda place: SlurmProcess(jobs[place], queue),
             job_overrides,
@@ -275,11 +212,7 @@ class SlurmProcess:
 
 
 def _result(job: Any) -> JobReturn:
-    """What a job of submitit left.
-
-    Raises:
-        RunDiedError: it is an error of submitit's, or cannot be read.
-    """
+    """What a job of submitit left; RunDiedError where that is an error, or cannot be read."""
     try:
         (result,) = job.results()
     except Exception as error:

@@ -22,16 +22,8 @@ from fmbench.records.record import Record, recorded_overrides
 BEST_NAME = Path("experiment") / "best.yaml"
 
 
-def write(folder: Path, record: Record, number: int) -> Path:
-    """Write the file of options of the best trial.
-
-    Args:
-        folder: of the sweep.
-        record: of the trial.
-        number: of the trial.
-
-    Returns:
-        The file.
+def write(folder: Path, record: Record, number: int) -> None:
+    """Write the file of options of the best trial into the sweep's folder.
 
     Raises:
         StorageError: it cannot be written.
@@ -46,7 +38,6 @@ def write(folder: Path, record: Record, number: int) -> Path:
         command=_command([*record.config_dirs, str(folder.absolute())], record.trust),
     )
     write_whole(path, content.encode())
-    return path
 
 
 def _base(record: Record) -> dict[str, Any] | None:
@@ -76,15 +67,7 @@ def text(
     base: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> str:
-    """The content of the file.
-
-    Args:
-        overrides: that make the run.
-        number: of the trial.
-        accuracy: of the run on the validation images.
-        base: the content of `experiment=best`, where they start from it.
-        command: that runs it.
-    """
+    """The content of the file; `base` is that of `experiment=best`, where the overrides name it."""
     values = copy.deepcopy(dict(base or {}))
     before = [entry for entry in values.pop("defaults", []) if entry != "_self_"]
     experiments = [entry for entry in before if isinstance(entry, str)]

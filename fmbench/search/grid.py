@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +36,8 @@ _WAYS = (((), False), (MAY_CHANGE, False), (MAY_CHANGE, True))
 class GridSweeper(hydra_compat.BasicSweeper):
     """Hydra's basic sweeper, which starts only what has not completed in its folder before.
 
-    And composes every run's config only where it starts. The stock one composes them all
-    beforehand as well, to find those that cannot be. Values have been tried by then
-    (`fmbench.config.sweep.check_sweep`): to compose each combination of options once is enough.
+    It composes a run's config where the run starts. The stock one composes them all beforehand as
+    well, to find those that cannot be: here values have been tried by then (`check_sweep`).
     """
 
     hydra_context: HydraContext
@@ -51,11 +51,7 @@ class GridSweeper(hydra_compat.BasicSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the grid, or what is left of it.
-
-        Raises:
-            StorageError: the folder holds runs of another sweep; nothing is written there.
-        """
+        """Run the grid, or what is left of it."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*hydra_compat.params(self), *arguments])
         grid = list(chain.from_iterable(self.split_arguments(overrides, None)))
@@ -73,26 +69,17 @@ class GridSweeper(hydra_compat.BasicSweeper):
         groups = {*self.config.hydra.runtime.choices, *loader.list_groups("")}
         runs: dict[tuple[str, ...], Sequence[str]] = {}
         for overrides in batch:
-            chosen = (text for text in overrides if _key(text).partition("/")[0] in groups)
+            # `data.split` of `+data.split@package=custom`.
+            keys = (re.split("[=@/]", text.lstrip("+~"))[0] for text in overrides)
+            chosen = (text for text, key in zip(overrides, keys, strict=True) if key in groups)
             runs.setdefault(tuple(chosen), overrides)
         refuse_untrusted_runs(loader, self.config, runs.values())
 
 
-def _key(override: str) -> str:
-    """`data.split` of `+data.split@package=custom`."""
-    return override.partition("=")[0].lstrip("+~").partition("@")[0]
-
-
 class Resumed(Launcher):
-    """A launcher that starts what is left of a grid.
+    """A launcher that has another one start what is left of a grid: the overrides of each run.
 
     A run is known by its config, not by its place: a grid may have got longer since.
-
-    Args:
-        launcher: that starts the runs.
-        context: of Hydra.
-        config: of the sweep.
-        grid: the overrides of all its runs.
 
     Raises:
         StorageError: the folder holds runs that are none of this grid.
@@ -126,54 +113,39 @@ class Resumed(Launcher):
         found: dict[int, int] = {}
         for way in range(len(_WAYS)):
             left: dict[bytes, list[int]] = {}
-            taken = set(found.values())
-            for number, held in there.items():
-                if number not in taken:
-                    left.setdefault(held.config[way], []).append(number)
+            for number in sorted(there.keys() - found.values()):
+                left.setdefault(there[number].config[way], []).append(number)
             for place, one in enumerate(wanted):
                 same = left.get(one.config[way])
                 if place not in found and same:
                     found[place] = same.pop(0)
-        foreign = sorted(set(there) - set(found.values()))
+        foreign = sorted(there.keys() - found.values())
         if foreign:
             record = read_record(self.folder / str(foreign[0]))
-            way_out = "take another folder"
-            if record.config.get("precision") == "auto" != wanted[0].precision:
-                came = record.fingerprint.get("precision")
-                way_out = f"precision=auto goes on with it, which came to {came}; else {way_out}"
             raise StorageError(
                 f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
-                f"({' '.join(recorded_overrides(record.overrides))}); {way_out}"
+                f"({' '.join(recorded_overrides(record.overrides))}); take another folder"
             )
-        fresh = max(there) + 1
-        for place, one in enumerate(wanted):
-            if place in found:
-                held = there[found[place]]
-                self.numbers[place] = found[place]
-                if held.done[one.looks]:
-                    self.done[place] = held.value
-            else:
-                self.numbers[place], fresh = fresh, fresh + 1
+        fresh = count(max(there) + 1)
+        self.numbers = [found[place] if place in found else next(fresh) for place in self.numbers]
+        for place, number in found.items():
+            if there[number].done[wanted[place].looks]:
+                self.done[place] = there[number].value
         log.info("resumes the sweep: %d of %d runs are done", len(self.done), len(wanted))
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Start the runs that are left; the others give what they gave.
-
-        Raises:
-            Refusal: a fault that every run shares.
-            StopRequested: the sweep was asked to stop.
-        """
+        """Start the runs that are left; the others give what they gave."""
         places = range(initial_job_idx, initial_job_idx + len(job_overrides))
         returns = {
             place: hydra_compat.job_return(JobStatus.COMPLETED, self.done[place])
             for place in places
             if place in self.done
         }
-        left = [place for place in places if place not in self.done]
-        for _, stretch in groupby(left, key=lambda place: self.numbers[place] - left.index(place)):
-            together = list(stretch)
+        left = enumerate(place for place in places if place not in self.done)
+        for _, stretch in groupby(left, key=lambda pair: self.numbers[pair[1]] - pair[0]):
+            together = [place for _, place in stretch]
             overrides = [job_overrides[place - initial_job_idx] for place in together]
             launched = self.launcher.launch(overrides, initial_job_idx=self.numbers[together[0]])
             returns.update(zip(together, launched, strict=True))
@@ -185,7 +157,6 @@ class _Wanted(NamedTuple):
 
     config: tuple[bytes, ...]  # a digest for each way to compare
     looks: bool  # at the test set
-    precision: str
 
 
 class _Held(NamedTuple):
@@ -199,7 +170,7 @@ class _Held(NamedTuple):
 def _wanted(config: dict[str, Any]) -> _Wanted:
     kept = recorded_config(config)
     digests = tuple(_digest(kept, ignored) for ignored, _ in _WAYS)
-    return _Wanted(digests, config["evaluation"]["test"] != "never", config["precision"])
+    return _Wanted(digests, config["evaluation"]["test"] != "never")
 
 
 def _held(record: Record) -> _Held:
@@ -218,10 +189,9 @@ def _records(folder: Path) -> Iterator[tuple[int, _Held]]:
             try:
                 yield int(path.parent.name), _held(read_record(path.parent))
             except (OSError, ValueError, RecursionError) as error:
-                said = (isinstance(error, OSError) and error.strerror) or error
-                raise StorageError(
-                    f"{path}: cannot be read ({said}); move its folder away"
-                ) from error
+                said = getattr(error, "strerror", None) or error
+                line = f"{path}: cannot be read ({said}); move its folder away"
+                raise StorageError(line) from error
 
 
 def _numbered(config: DictConfig) -> bool:

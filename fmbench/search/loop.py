@@ -1,8 +1,7 @@
 """The loop of a search: ask Optuna for trials, run them, report their results.
 
-A trial's result is read from its run's record alone: whatever became of a
-worker, of its launcher or of an earlier start of this search, the record says whether the run has
-completed, and a trial without such a record has failed or is to be run.
+A trial's result is read from its run's record alone, whatever became of a worker, of its launcher
+or of an earlier start of this search.
 """
 
 import contextlib
@@ -16,7 +15,6 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, InstantiationException
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
@@ -45,21 +43,12 @@ log = logger("fmbench.sweep")
 #: A trial and the overrides of its run.
 Drawn = tuple[Trial, list[str]]
 
-#: Seconds between looks at a run that an earlier start has left at work: at first, and at most.
-_LOOK, _LOOK_AT_MOST = 0.2, 5.0
+#: Seconds between looks at a run that an earlier start has left at work.
+_LOOK = 1.0
 
 
 class Search:
-    """A search, in the folder of its sweep.
-
-    Args:
-        sampler: Hydra's config of an Optuna sampler.
-        params: what to search, as overrides.
-        custom_search_space: a function of the user's, which sees config and trial.
-        hydra_context: of Hydra.
-        task_function: of a run.
-        config: of the sweep.
-    """
+    """A search, in the folder of its sweep; its arguments are those of Hydra's Optuna sweeper."""
 
     def __init__(
         self,
@@ -67,26 +56,22 @@ class Search:
         sampler: DictConfig,
         params: DictConfig | None,
         custom_search_space: str | None,
-        hydra_context: HydraContext,
-        task_function: TaskFunction,
         config: DictConfig,
+        **given: Any,
     ) -> None:
         self.sampler_config, self.config = sampler, config
         self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
         target = {"_target_": custom_search_space, "_partial_": True}
         self.extend = instantiate(target) if custom_search_space else None
-        self.loader = hydra_context.config_loader
+        self.loader = given["hydra_context"].config_loader
         self.keys = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
-        given: dict[str, Any] = {
-            "hydra_context": hydra_context, "task_function": task_function, "config": config
-        }  # fmt: skip
         self.launcher: Launcher
         if self.keys["jobs"] > 1 and hydra_compat.runs_in_turn(config.hydra.launcher):
             self.launcher = ProcessLauncher(n_jobs=self.keys["jobs"])
-            self.launcher.setup(**given)
+            self.launcher.setup(config=config, **given)
         else:
-            self.launcher = Plugins.instance().instantiate_launcher(**given)
+            self.launcher = Plugins.instance().instantiate_launcher(config=config, **given)
         if isinstance(self.launcher, ProcessLauncher):
             self.launcher.at_once = self.keys["jobs"]
 
@@ -133,11 +118,7 @@ class Search:
         self._write()
 
     def _begin(self) -> None:
-        """See that the study is of this search, and settle how its runs validate.
-
-        Raises:
-            UserError: the search cannot be, or the folder holds another one.
-        """
+        """See that the study is of this search, and settle how its runs validate."""
         config = resolve(self.loader.load_sweep_config(self.config, self.given))
         trials = int(self.keys["trials"])
         pruner = make_pruner(self.keys["pruner"], epochs=int(config["epochs"]), trials=trials)
@@ -213,17 +194,15 @@ class Search:
     def _wait_for(self, job: int) -> None:
         """Wait for a run that a killed start has left at work: on a cluster runs outlive it."""
         folder = self.folder / str(job)
-        pause = _LOOK
+        said = False
         while folder.is_dir():
-            try:
+            with contextlib.suppress(StorageError):
                 FolderLock(folder).release()
-            except StorageError:
-                if pause == _LOOK:
-                    log.info("waits for %s/, where an earlier start has left a run at work", job)
-                time.sleep(pause)
-                pause = min(2 * pause, _LOOK_AT_MOST)
-            else:
                 return
+            if not said:
+                log.info("waits for %s/, where an earlier start has left a run at work", job)
+            said = True
+            time.sleep(_LOOK)
 
     def _run(self, trials: Sequence[Drawn], first: int) -> None:
         """Run trials and report their results to the study."""
@@ -253,14 +232,7 @@ class Search:
     # The end
 
     def _tidy(self, jobs: set[int]) -> set[int]:
-        """Remove the checkpoints of runs that are not among the best, and never will be again.
-
-        Args:
-            jobs: those that may have one.
-
-        Returns:
-            The best, which keep theirs: they are to be evaluated.
-        """
+        """Remove checkpoints of these runs, but for the best, which are to be evaluated: these."""
         chosen = {job_of(trial) for trial in self.study.best_here()}
         over = {job_of(trial) for trial in self.study.mine() if trial.state.is_finished()}
         for job in (jobs & over) - chosen if "keep_checkpoint" not in self.fixed else ():
@@ -272,11 +244,7 @@ class Search:
         return chosen
 
     def _conclude(self) -> None:
-        """Evaluate the best on the test set, once, and write down how to run it again.
-
-        Raises:
-            PartialResultsError: one could not be evaluated.
-        """
+        """Evaluate the best on the test set, once, and write down how to run it again."""
         for trial in self.study.best_here():
             job = job_of(trial)
             record = self.study.record(job)
@@ -313,20 +281,14 @@ class Search:
         if len(split.validation):
             return 0
         size = len(split.train) // 10
-        log.info(
-            "data.split=%s holds out no images: every run validates on %s of its training images "
-            "(data.split.validation)",
-            split.name,
-            f"{size:,}",
-        )
+        said = "data.split=%s holds out no images: every run validates on %s of its training images"
+        log.info(said, split.name, f"{size:,}")
         return size
 
     def _extra(self, *, evaluated: bool) -> list[str]:
-        """Overrides of every trial: images to validate on, trackers, whether to test.
-
-        A trial that is not evaluated on the test set keeps its checkpoint, in case it is the best.
-        """
+        """Overrides of every trial: images to validate on, trackers, whether to test."""
         found = [f"data.split.validation={self.validation}"] if self.validation else []
+        # One that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         own = {} if evaluated else schema.IN_TRIALS
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
         return [*found, *self.logger]

@@ -78,13 +78,7 @@ class _Halving(optuna.pruners.SuccessiveHalvingPruner):
 
 
 class Watch:
-    """Reports to the study after each epoch how a run does, and asks whether to prune it.
-
-    Args:
-        of_study: that the run belongs to.
-        trial: that the run is.
-        objective: that is reported, of `fmbench.config.objectives.OF_AN_EPOCH`.
-    """
+    """Reports to the study after each epoch how a run does, and asks whether to prune it."""
 
     def __init__(self, of_study: optuna.Study, trial: FrozenTrial, objective: str) -> None:
         self.trial = optuna_compat.live(of_study, trial)
@@ -93,14 +87,7 @@ class Watch:
         self.known = set(trial.intermediate_values)
 
     def __call__(self, epoch: int, record: Record) -> bool:
-        """Whether the run is to be stopped.
-
-        A database that cannot be reached ends no run: it goes on without.
-
-        Args:
-            epoch: that has ended, counted from 1.
-            record: of the run.
-        """
+        """Whether to stop the run after this epoch, from 1; not where the database is gone."""
         value = study.reached(record, self.objective)
         if value is None:
             return False

@@ -24,15 +24,10 @@ _OF_A_DESIGN = (GridSampler, QMCSampler)
 def make(
     config: DictConfig, space: Mapping[str, BaseDistribution], stream: Sequence[int]
 ) -> BaseSampler:
-    """The sampler as it draws one trial.
+    """The sampler as it draws one trial, with a seed of the trial's own.
 
-    Its seed is of the trial: with one for the whole search, a search that resumes after a stop
-    would draw its first points once more. As it is, it draws what it would have without a stop.
-
-    Args:
-        config: Hydra's, of an Optuna sampler.
-        space: what is searched.
-        stream: says which trial of which search it is.
+    So a search that resumes after a stop does not draw its first points once more. `stream` says
+    which trial of which search it is.
     """
     sampler: Any = _instantiate(config)
     if isinstance(sampler, functools.partial):  # of a grid, which wants to know it

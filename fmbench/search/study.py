@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -39,16 +39,16 @@ from fmbench.search import optuna_compat
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"
 
-#: A trial's attributes: the sweep's folder, the run's number in it, its overrides, the
-#: seconds of its training clock, and why it failed.
+#: A trial's attributes: the sweep's folder, the run's number in it, its overrides, the seconds of
+#: its training clock, and why it failed.
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
 OVERRIDES, SECONDS, ERROR = "fmbench.overrides", "fmbench.seconds", "fmbench.error"
 
 #: A study's attribute naming its search.
 _SEARCH = "fmbench"
 
-#: To open a database that others may be opening for the first time.
-_TRIES = 5
+#: To open a database that others may be opening for the first time, before it is given up.
+_TRIES = 4
 
 #: Seconds that a process waits for another one that writes to the same SQLite file.
 _PATIENCE = 60.0
@@ -70,12 +70,7 @@ _STATES = {
 
 
 def name(sweep: Mapping[str, Any], folder: Path) -> str:
-    """The name of a search's study.
-
-    Args:
-        sweep: the keys of `sweep`.
-        folder: of the sweep.
-    """
+    """The name of a search's study, by the keys of `sweep` and the folder of the sweep."""
     if sweep["study"] is not None:
         return str(sweep["study"])
     if sweep["storage"] is None:
@@ -85,10 +80,6 @@ def name(sweep: Mapping[str, Any], folder: Path) -> str:
 
 def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
     """The database of a search; one connection for a whole process.
-
-    Args:
-        sweep: the keys of `sweep`.
-        folder: of the sweep.
 
     Raises:
         ConfigError: its URL is none, or needs a driver that is not installed.
@@ -114,16 +105,14 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
 
 @lru_cache
 def _shared(url: str) -> RDBStorage:
-    for left in reversed(range(_TRIES)):
-        try:
-            # The connection may have died since the last epoch, hours ago.
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except DBAPIError:
-            # Another search may be making the tables just now, which Optuna does without a lock.
-            if not left:
-                raise
-            time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that they do not meet again
-    raise AssertionError
+    # The connection may have died since the last epoch, hours ago.
+    connect = partial(RDBStorage, url, engine_kwargs={"pool_pre_ping": True})
+    for _ in range(_TRIES):
+        # Another search may be making the tables just now, which Optuna does without a lock.
+        with contextlib.suppress(DBAPIError):
+            return connect()
+        time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that they do not meet again
+    return connect()
 
 
 @lru_cache
@@ -145,20 +134,19 @@ def job_of(trial: FrozenTrial) -> int:
 
 def reached(record: Record, objective: str) -> float | None:
     """The value of an objective that a run has reached; None where it is unknown or not finite."""
-    if objective == "train_seconds":
-        found: float | None = record.seconds["train"]
-    else:
-        found = getattr(record, objective)
+    timed = objective == "train_seconds"
+    found = record.seconds["train"] if timed else getattr(record, objective)
     return float(found) if found is not None and math.isfinite(found) else None
 
 
-class SearchStudy:
-    """The study of a search and its trials.
+def _is_fresh(trial: FrozenTrial) -> bool:
+    """Whether another search may be about to say that this trial is its own."""
+    now, started = datetime.now(), trial.datetime_start  # noqa: DTZ005 - as Optuna has it
+    return trial.state == TrialState.RUNNING and started is not None and now - started < _FRESH
 
-    Args:
-        keys: of `sweep`.
-        folder: of the sweep.
-        pruner: of the study.
+
+class SearchStudy:
+    """The study of a search, by the keys of `sweep`, in the folder of the sweep; and its trials.
 
     Raises:
         ConfigError: the storage's URL is none.
@@ -191,13 +179,7 @@ class SearchStudy:
             raise foreign
 
     def agree(self, said: Mapping[str, str]) -> bool:
-        """See that the study is of this search, or make it so.
-
-        Args:
-            said: of the search: all that must be the same when it is resumed.
-
-        Returns:
-            Whether it is resumed.
+        """Whether a search is resumed of which the same is said; else the study is new.
 
         Raises:
             StorageError: the study is of another search.
@@ -243,23 +225,13 @@ class SearchStudy:
     def ask(self, job: int, total: int) -> Trial | None:
         """A new trial; None where other searches have just drawn the last ones."""
         trial = self.study.ask()
-        if self.label and sum(self._counts(other, trial) for other in self.trials()) >= total:
-            self.study.tell(trial, state=TrialState.FAIL)
-            return None
+        if self.label:
+            others = [other for other in self.trials() if other.number < trial.number]
+            if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) >= total:
+                self.study.tell(trial, state=TrialState.FAIL)
+                return None
         self._adopt(trial, job)
         return trial
-
-    def _counts(self, other: FrozenTrial, trial: Trial) -> bool:
-        """Whether a trial was drawn before this one, and is or will be somebody's."""
-        if other.number >= trial.number:
-            return False
-        started = other.datetime_start
-        fresh = (
-            other.state == TrialState.RUNNING
-            and started is not None
-            and datetime.now() - started < _FRESH  # noqa: DTZ005 - as Optuna has it
-        )
-        return fresh or FOLDER in other.user_attrs
 
     def _adopt(self, trial: Trial, job: int) -> None:
         trial.set_user_attr(JOB, job)
@@ -278,13 +250,8 @@ class SearchStudy:
         A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
         look where the loss is no number again and again.
 
-        Args:
-            trial: that has ended.
-            job: the number of its run.
-            returned: what its launcher gave for it.
-
         Returns:
-            Why it failed; None where it did not.
+            Why it failed, perhaps by what its launcher `returned`; None where it did not.
         """
         record, failure = self.record(job), None
         state, values = TrialState.FAIL, None
@@ -323,11 +290,6 @@ class SearchStudy:
     def write(self, *, total: int, pruner: str, sampler: str) -> None:
         """Write `search.json`: what the search has tried so far.
 
-        Args:
-            total: trials that were asked for.
-            pruner: one of `fmbench.config.schema.PRUNERS`.
-            sampler: the name of its class.
-
         Raises:
             StorageError: it cannot be written.
             ValueError: a value is none that a report could show.
@@ -351,13 +313,11 @@ class SearchStudy:
 
     def _written(self, trial: FrozenTrial) -> search_json.Trial:
         told, job = trial.user_attrs, str(trial.user_attrs[JOB])
-        # One that diverged is pruned to Optuna.
-        state = (
-            search_json.FAILED if ERROR in told else _STATES.get(trial.state, search_json.RUNNING)
-        )
+        state = _STATES.get(trial.state, search_json.RUNNING)
         return search_json.Trial(
             number=trial.number,
-            state=state,
+            # One that diverged is pruned to Optuna.
+            state=search_json.FAILED if ERROR in told else state,
             parameters={key: _plain(value) for key, value in trial.params.items()},
             values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
             reports=dict(trial.intermediate_values),
@@ -373,11 +333,11 @@ class SearchStudy:
         """
         if len(self.trials(TrialState.COMPLETE)) < _LEAST_TRIALS:
             return None
-        several = len(self.objectives) > 1
+        sign = 1 if self.study.directions[0] == StudyDirection.MINIMIZE else -1  # low is good
         try:
-            with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            with warnings.catch_warnings(action="ignore"):
                 shares = optuna.importance.get_param_importances(
-                    self.study, target=(lambda trial: trial.values[0]) if several else None
+                    self.study, target=lambda trial: sign * trial.values[0]
                 )
         except (RuntimeError, ValueError):  # a parameter that never moved, or was not in all trials
             return None

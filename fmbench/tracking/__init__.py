@@ -7,12 +7,11 @@ The packages that a tracker needs are imported with the tracker's own module, wh
 """
 
 import json
-import logging
 import os
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,13 +60,7 @@ class Tracker(Protocol):
 
 
 class Tracking:
-    """A run's tracker, kept from harming the run.
-
-    Args:
-        logger: the keys of `logger`.
-        folder: of the run.
-        base: where the program was started.
-    """
+    """A run's tracker, kept from harming the run; `base` is where the program was started."""
 
     def __init__(self, logger: Mapping[str, Any], folder: Path, base: Path) -> None:
         self.logger = logger
@@ -77,33 +70,37 @@ class Tracking:
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin, or resume after these epochs."""
-
-        def begin() -> None:
+        with self._safely():
             self.tracker = _make(self.logger, self.folder, self.base)
             if self.tracker is not None:
                 self.tracker.begin(record, history)
 
-        self._safely(begin)
-
     def epoch(self, line: Line) -> None:
         """Hand on an epoch that has ended."""
-        if (tracker := self.tracker) is not None:
-            self._safely(lambda: tracker.epoch(line))
+        with self._safely():
+            if self.tracker is not None:
+                self.tracker.epoch(line)
 
     def end(self, record: Record) -> None:
         """Hand on how the run has ended."""
-        if (tracker := self.tracker) is not None:
-            self._safely(lambda: tracker.end(record))
+        with self._safely():
+            if self.tracker is not None:
+                self.tracker.end(record)
             self._close()
 
-    def _safely(self, call: Callable[[], None]) -> None:
-        if not _safely(self.logger["name"], call):
-            self._close()
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
+        with _safely(self.logger["name"]):
+            try:
+                yield
+            except Exception:
+                self._close()
+                raise
 
     def _close(self) -> None:
         tracker, self.tracker = self.tracker, None
         if tracker is not None:
-            with suppress(Exception), _undisturbed():
+            with suppress(Exception):
                 tracker.close()
 
 
@@ -113,82 +110,47 @@ def mlflow_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
-def _safely(name: str, call: Callable[[], None]) -> bool:
-    """Whether a call went well; what it raises is said in a line."""
+@contextmanager
+def _safely(name: str) -> Iterator[None]:
+    """Say in a line what a tracker raises, and go on; Python's random numbers stay the run's."""
+    state = random.getstate()
     try:
-        with _undisturbed():
-            call()
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except Exception as error:  # noqa: BLE001 - of whatever package
         said = _without_address(str(error))[:300]
         reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
         log.warning("logger=%s: %s; the run goes on without", name, reason)
-        return False
-    return True
+    finally:
+        random.setstate(state)
 
 
 def _without_address(text: str) -> str:
     """A text on one line, without what the environment says of the server."""
     text = _USER.sub("://***@", one_line(text))
-    where = os.environ.get(SERVER_VARIABLE, "")
+    where = _USER.sub("://", os.environ.get(SERVER_VARIABLE, ""))
     with suppress(ValueError):
-        url = urlsplit(_USER.sub("://", where))
-        parts = (where, url.geturl(), url.netloc, url.hostname, url.query)
-        for part in sorted({part for part in parts if part and len(part) > 1}, key=len)[::-1]:
-            text = text.replace(part, f"${SERVER_VARIABLE}")
+        url = urlsplit(where)
+        for part in (where, url.netloc, url.hostname, url.query):
+            if part and len(part) > 1:
+                text = text.replace(part, f"${SERVER_VARIABLE}")
     return text
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep warnings from the run's display, and Python's random numbers as the run has them."""
-    state = random.getstate()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        random.setstate(state)
-
-
 def settle(folder: Path, base: Path) -> None:
-    """Tell a tracker how a run has ended whose own process could not, as its record says.
-
-    TensorBoard has no such thing to be told.
-
-    Args:
-        folder: of the run.
-        base: where the program was started.
-    """
-
-    def call() -> None:
-        from fmbench.tracking.mlflow import MLflow
-
-        MLflow(folder, "", base).settle(read_record(folder))
-
+    """Tell MLflow how a run has ended whose own process could not, as its record says."""
     if (folder / MLFLOW_NAME).is_file():
-        _safely("mlflow", call)
+        with _safely("mlflow"):
+            from fmbench.tracking.mlflow import MLflow
 
-
-@contextmanager
-def silenced(*names: str) -> Iterator[None]:
-    """Silence loggers that say in many lines what is said in one here."""
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    for each in levels:
-        each.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for each, level in levels.items():
-            each.setLevel(level)
+            MLflow(folder, "", base).settle(read_record(folder))
 
 
 def refuse_missing(logger: Mapping[str, Any]) -> None:
-    """Refuse a tracker whose package is not installed.
-
-    Args:
-        logger: the keys of `logger`.
+    """Refuse a tracker whose package is not installed; `logger` has the keys of that name.
 
     Raises:
-        ConfigError: it is not; the line says how to install it.
+        ConfigError: the line says how to install it.
     """
     name = logger["name"]
     if name == "none":
@@ -213,10 +175,8 @@ def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None
 def settings(record: Record) -> dict[str, str | int | float | bool]:
     """The settings of a run: the options chosen, and every key that a record keeps.
 
-    With a target of its own an option gives something else: then its class is named.
-
-    Returns:
-        By the names that overrides have; lists and null as JSON.
+    By the names that overrides have; lists and null as JSON. Of an option with a target of its own
+    the class is named.
     """
     built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler")}
     chosen = {**record.choices, **built}
@@ -231,20 +191,10 @@ def _plain(value: Any) -> str | int | float | bool:
 
 
 def final(record: Record) -> dict[str, float]:
-    """The numbers of a run that is at its end: accuracies 0 to 1, times in seconds.
-
-    Empty for one that was stopped or has failed: it may resume.
-    """
+    """The numbers of a run at its end: accuracies 0 to 1, seconds; none of one that may resume."""
     if record.status not in FINAL:
         return {}
-    values = {
-        "test_accuracy": record.test_accuracy,
-        "best_test_accuracy": record.best_test_accuracy,
-        "validation_accuracy": record.validation_accuracy,
-        "parameters": record.parameters,
-        "flops": record.flops,
-        "train_seconds": record.seconds["train"],
-        "evaluate_seconds": record.seconds["evaluate"],
-        "total_seconds": record.seconds["total"],
-    }
+    names = "test_accuracy", "best_test_accuracy", "validation_accuracy", "parameters", "flops"
+    values = {name: getattr(record, name) for name in names}
+    values |= {f"{of}_seconds": record.seconds[of] for of in ("train", "evaluate", "total")}
     return {name: float(value) for name, value in values.items() if value is not None}

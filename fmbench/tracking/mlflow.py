@@ -5,12 +5,13 @@ could be a stranger's, and would choose who gets the numbers.
 """
 
 import json
+import logging
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from fmbench.core.files import file_lock, read_regular, write_whole
@@ -23,7 +24,7 @@ from fmbench.records.record import (
     PRUNED,
     Record,
 )
-from fmbench.tracking import SERVER_VARIABLE, Line, final, settings, silenced
+from fmbench.tracking import SERVER_VARIABLE, Line, final, settings
 
 #: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
 DATABASE_NAME = "mlflow.db"
@@ -43,7 +44,6 @@ _STATUS = {
     PRUNED: "KILLED",
 }
 
-#: They say in many lines what is said in one here.
 _LOGGERS = ("mlflow", "alembic", "urllib3")
 
 #: A metric's name, its step and its value.
@@ -62,8 +62,7 @@ _TAG = "fmbench.token"
 class MLflow:
     """Writes parameters, metrics and tags of one run.
 
-    MLflow takes no point back: of an epoch that was computed twice, because the run was killed
-    after its last checkpoint, the numbers of the first time stay.
+    MLflow takes no point back: of an epoch that was computed twice the first numbers stay.
 
     Args:
         folder: of the run; keeps the id of its MLflow run.
@@ -76,21 +75,21 @@ class MLflow:
         self.experiment = experiment
         self.base = base
         self.step = 0  # epochs that it has been told of
-        self.known: dict[str, dict[int, float]] = {}  # values by metric and step
+        self.known: dict[tuple[str, int], float] = {}  # values by metric and step
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin a run, or resume the one that the folder names."""
         with self._connected():
             known = self._find()
             if known is None:
-                known = self._create(record)
-            wanted = {name: _text(value) for name, value in settings(record).items()}
-            new = [(name, wanted[name]) for name in wanted if name not in known]
+                self._create(record)
+            new = [
+                self.entities.Param(name, _text(value))
+                for name, value in settings(record).items()
+                if name not in (known or ())
+            ]
             for start in range(0, len(new), _PARAMETERS):
-                parameters = [
-                    self.entities.Param(*pair) for pair in new[start : start + _PARAMETERS]
-                ]
-                self.client.log_batch(self.run, params=parameters)
+                self.client.log_batch(self.run, params=new[start : start + _PARAMETERS])
             self._log(point for line in history for point in _points(line))
         self.step = len(history)
 
@@ -106,12 +105,10 @@ class MLflow:
 
         self.entities = mlflow.entities
         where = os.environ.get(SERVER_VARIABLE) or _database(self.base)
-        with silenced(*_LOGGERS):  # after the import, which turns them up
-            if where.startswith("http"):
+        alone = nullcontext() if where.startswith("http") else _alone(self.base / LOCK_NAME)
+        with _silenced():  # after the import, which turns them up
+            with alone:
                 self.client = mlflow.MlflowClient(tracking_uri=where)
-            else:
-                with _alone(self.base / LOCK_NAME):
-                    self.client = mlflow.MlflowClient(tracking_uri=where)
             yield
 
     def _find(self) -> set[str] | None:
@@ -127,26 +124,26 @@ class MLflow:
             if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
                 return None  # removed, or on another server
             raise
-        if found.info.lifecycle_stage != "active":
-            return None
         # A folder that was received may name any run of the user's; those of an older fmbench have
         # no token.
         tags = found.data.tags
-        if tags.get("mlflow.source.name") != "fmbench" or tags.get(_TAG) != token:
+        ours = tags.get("mlflow.source.name") == "fmbench" and tags.get(_TAG) == token
+        if not ours or found.info.lifecycle_stage != "active":
             return None
         self.run = found.info.run_id
         for metric in found.data.metrics:
             points = self.client.get_metric_history(self.run, metric)
-            self.known[metric] = {point.step: point.value for point in points}
+            self.known |= {(metric, point.step): point.value for point in points}
         self.client.update_run(self.run, status="RUNNING")
         return set(found.data.params)
 
-    def _create(self, record: Record) -> set[str]:
+    def _create(self, record: Record) -> None:
+        token = secrets.token_hex(16)
         tags = {
             "mlflow.source.name": "fmbench",
             "mlflow.source.git.commit": record.git["commit"] if record.git else None,
             "fmbench.version": record.fmbench_version,
-            _TAG: (token := secrets.token_hex(16)),
+            _TAG: token,
             "fmbench.status": record.status,
         }
         name = "/".join([record.model, *self.folder.absolute().parts[-2:]])
@@ -156,8 +153,8 @@ class MLflow:
             tags={key: value for key, value in tags.items() if value is not None},
         )
         self.run = created.info.run_id
-        write_whole(self.folder / MLFLOW_NAME, _noted(self.run, token))
-        return set()
+        noted = json.dumps({"run": self.run, "token": token}) + "\n"
+        write_whole(self.folder / MLFLOW_NAME, noted.encode())
 
     def _experiment(self) -> str:
         """The experiment's id; another run may be making it just now."""
@@ -173,20 +170,14 @@ class MLflow:
 
     def epoch(self, line: Line) -> None:
         """Write an epoch's numbers."""
-        with silenced(*_LOGGERS):
+        with _silenced():
             self._log(_points(line))
         self.step += 1
 
     def end(self, record: Record) -> None:
         """Write how the run has ended."""
-        with silenced(*_LOGGERS):
-            # A completed run may be evaluated on the test set later: what that changes counts.
-            values = {f"final_{name}": value for name, value in final(record).items()}
-            self._log(
-                (name, self.step, value)
-                for name, value in values.items()
-                if self.known.get(name, {}).get(self.step) != value
-            )
+        with _silenced():
+            self._log((f"final_{name}", self.step, value) for name, value in final(record).items())
             self._terminate(record)
 
     def _terminate(self, record: Record) -> None:
@@ -208,15 +199,12 @@ class MLflow:
         new = [
             self.entities.Metric(name, value, now, step)
             for name, step, value in points
-            if name.startswith("final_") or step not in self.known.get(name, {})
+            # A completed run may be evaluated on the test set later: what that changes counts.
+            if (name, step) not in self.known
+            or (name.startswith("final_") and self.known[name, step] != value)
         ]
         for start in range(0, len(new), _METRICS):
             self.client.log_batch(self.run, metrics=new[start : start + _METRICS])
-
-
-def _noted(run: str, token: str) -> bytes:
-    """The content of `mlflow.json`."""
-    return json.dumps({"run": run, "token": token}).encode() + b"\n"
 
 
 def _text(value: str | float) -> str:
@@ -233,6 +221,19 @@ def _database(base: Path) -> str:
         raise ValueError(f"{path}: its URL cannot be written; {SERVER_VARIABLE} may name another")
     # Seconds to wait for another run that is writing; SQLite's own five are few on a busy disk.
     return f"sqlite:///{path}?timeout={_PATIENCE}"
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Silence loggers that say in many lines what is said in one here."""
+    levels = {each: each.level for each in map(logging.getLogger, _LOGGERS)}
+    for each in levels:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in levels.items():
+            each.setLevel(level)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import metadata
@@ -21,7 +20,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from fmbench.records.record import COMPLETED, FINAL, TENSORBOARD_NAME, Record
-from fmbench.tracking import Line, final, settings, silenced
+from fmbench.tracking import Line, final, settings
 
 #: What every event file's name begins with; the second of its beginning follows.
 _PREFIX = "events.out.tfevents."
@@ -30,12 +29,9 @@ _PREFIX = "events.out.tfevents."
 class TensorBoard:
     """Writes scalars, and settings and status for the HParams page.
 
-    TensorBoard keeps scalars as float32. A start of the run writes a file of its own, which opens
-    with the step from which on earlier files do not count any more. The file is written here, not
-    by PyTorch's writer, whose thread prints its errors as tracebacks.
-
-    Args:
-        folder: of the run.
+    TensorBoard keeps scalars as float32. Each start of the run writes all epochs so far into a file
+    that takes the place of earlier ones. It is written here, not by PyTorch's writer, whose thread
+    prints its errors as tracebacks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,41 +40,21 @@ class TensorBoard:
         self.writer: RecordWriter | None = None
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
-        """Open a file; write what earlier ones lack of the epochs so far."""
-        held = self._held()
-        kept = next((place for place in range(len(history)) if place not in held), len(history))
-        fresh = not self._files()
+        """Write the settings and the epochs so far."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for path in self.path.glob(f"{_PREFIX}*"):
+            path.unlink()
+        # TensorBoard reads files in the order of their names.
         path = self.path / f"{_PREFIX}{int(time.time()):010d}.{os.getpid()}"
         self.writer = RecordWriter(path.open("xb"))
         self._write(file_version="brain.Event:2")
-        if fresh:  # of several only the first would count
-            self._write_session(record)
-        else:
-            self._write(step=kept, session_log=SessionLog(status=SessionLog.START))
-        for line in history[kept:]:
+        # One that is open forgets what it has read.
+        self._write(step=0, session_log=SessionLog(status=SessionLog.START))
+        self._write_session(record)
+        for line in history:
             self._write_line(line)
         self.step = len(history)
         self.writer.flush()
-
-    def _files(self) -> list[Path]:
-        return sorted(self.path.glob(f"{_PREFIX}*"))
-
-    def _held(self) -> set[int]:
-        """The epochs that are in the files of earlier starts, as TensorBoard will read them."""
-        files = self._files()
-        # They are read in the order of their names.
-        if files and files[-1].name >= f"{_PREFIX}{int(time.time()):010d}":
-            for path in files:  # this very second, or the clock was set back
-                path.unlink()
-            return set()
-        if not files:
-            return set()
-        events = EventAccumulator(str(self.path), size_guidance={"scalars": 0})
-        with silenced("tensorboard"):  # it is no news that a run was started again
-            events.Reload()
-        known = "learning_rate" in events.Tags()["scalars"]
-        return {event.step for event in events.Scalars("learning_rate")} if known else set()
 
     def epoch(self, line: Line) -> None:
         """Write an epoch's numbers, and have them on the disk."""

@@ -18,13 +18,13 @@ from fmbench.core import machine
 from fmbench.core.errors import RunDiedError
 from fmbench.core.files import LOCK_NAME
 from fmbench.core.signals import StopRequested
-from fmbench.launch import lanes, processes
+from fmbench.launch import processes
 from fmbench.launch.gather import failed
-from fmbench.launch.processes import ProcessLauncher
+from fmbench.launch.processes import Lane, ProcessLauncher
 from fmbench.records.folder import RunFolder, mark_ended
 from fmbench.records.record import FAILED, INTERRUPTED, Record
 
-pytest.importorskip("joblib", reason="needs the extra joblib")
+pytest.importorskip("cloudpickle", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
@@ -191,21 +191,24 @@ def test_one_process_gives_the_bits_of_none(command, tmp_path, monkeypatch):
         assert here["test_loss"] == there["test_loss"]
 
 
-class FakeLane:
+class FakeLane(Lane):
     """A lane whose runs end as they are told to: in a result, or by its death."""
 
     def __init__(self, *ends):
-        self.ends, self.busy, self.closed, self.asked, self.killed = list(ends), False, 0, 0, 0
+        super().__init__({}, None, alone=False)
+        self.ends, self.closed, self.killed, self.sent = list(ends), 0, 0, []
         self.connection = SimpleNamespace(poll=lambda: True)
 
-    def give(self, run):
-        self.busy = True
+    def start(self):
+        pass
 
-    def result(self):
-        self.busy = False
+    def send(self, message):
+        self.sent.append(message)
+
+    def received(self):
         end = self.ends.pop(0)
         end = end() if callable(end) else end
-        if isinstance(end, RunDiedError):
+        if isinstance(end, OSError):
             raise end
         return end
 
@@ -215,8 +218,8 @@ class FakeLane:
     def kill(self):
         self.killed += 1
 
-    def ask_to_stop(self):
-        self.asked += 1
+    def _end(self):
+        return "was killed by SIGKILL"
 
 
 @pytest.fixture
@@ -226,18 +229,13 @@ def computed(monkeypatch):
 
     def compute(number, *lanes):
         launcher = ProcessLauncher(n_jobs=len(lanes))
-        launcher.hydra_context = SimpleNamespace(execution_whitelist=None)
-        launcher.task_function = None
-        hydra = {
-            "hydra_logging": None, "verbose": False, "sweep": {"dir": "sweep"}, "sweeper": {},
-        }  # fmt: skip
-        launcher.config = OmegaConf.create({"hydra": hydra})
+        launcher.hydra_context = launcher.task_function = None
+        launcher.config = OmegaConf.create({"hydra": {"sweeper": {}}})
         for lane in lanes:
-            lane.start = lambda: None
+            lane.launcher = launcher
         launcher.lanes_for = lambda _: lanes
         launcher.mark = lambda number, overrides, *said: marks.append((number, *said))
-        monkeypatch.setattr("fmbench.launch.processes.configure_log", lambda *_, **__: None)
-        monkeypatch.setattr("fmbench.launch.lanes.wait_for_any", lambda *_: None)
+        monkeypatch.setattr(processes, "_wait_for_any", lambda *_: None)
         return launcher.launch([["seed=1"]] * number, 0)
 
     compute.marks = marks
@@ -278,20 +276,20 @@ def test_what_stops_the_sweep_and_its_processes_at_once_stops_the_sweep(computed
 @pytest.mark.parametrize(("end", "saved"), [
     (stopped(Path("b")), True),
     (stopped(Path("b"), saved=False), False),
-    (RunDiedError("its process was killed by SIGKILL"), False),
+    (ConnectionResetError(), False),
 ])  # fmt: skip
 def test_a_sweep_says_whether_all_of_its_runs_were_saved(computed, end, saved):
     lanes = FakeLane(stopped(Path("a"))), FakeLane(end)
     polls = iter([False, False, False])
     for lane in lanes:
         lane.connection.poll = lambda: next(polls, True)
-    give = lanes[1].give
-    lanes[1].give = lambda run: (give(run), signal.raise_signal(signal.SIGUSR2))
+    send = lanes[1].send
+    lanes[1].send = lambda message: (send(message), signal.raise_signal(signal.SIGUSR2))
     with pytest.raises(StopRequested) as raised:
         computed(5, *lanes)
     assert (raised.value.number, raised.value.saved) == (signal.SIGUSR2, saved)
-    assert [lane.asked for lane in lanes] == [1, 1]
-    assert len(computed.marks) == isinstance(end, RunDiedError)
+    assert [lane.sent.count(processes.STOP) for lane in lanes] == [1, 1]
+    assert len(computed.marks) == isinstance(end, OSError)
 
 
 def test_stopped_at_once_the_processes_are_killed_and_their_records_say_so(computed):
@@ -330,15 +328,15 @@ def test_cores_and_gpus_are_shared_out(monkeypatch, share):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    made = lanes.make_lanes(count, threads, gpus)
-    assert (len(made), made[-1].environment) == (count, expected)
+    shares = processes._shares(count, threads, gpus)
+    assert (len(shares), shares[-1]) == (count, expected)
 
 
 @pytest.mark.parametrize(("asked", "cores", "expected"), [
     (-1, 8, 8), (-2, 8, 7), (None, 3, 3), (-1, 1, 1), (-5, 2, 1), (6, 2, 6)
 ])  # fmt: skip
 def test_as_many_processes_as_the_process_may_use_cores(monkeypatch, asked, cores, expected):
-    monkeypatch.setattr(processes, "usable", lambda: machine.Usable(cores, None))
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(cores, None))
     launcher = ProcessLauncher(n_jobs=asked)
     launcher.config = OmegaConf.create({"device": "auto"})
     assert len(launcher.lanes_for([["seed=1"]] * 9)) == expected
@@ -357,7 +355,7 @@ def test_the_gpus_that_may_be_used(monkeypatch, listed, expected):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert lanes.visible_gpus() == expected
+    assert processes.visible_gpus() == expected
 
 
 @pytest.mark.parametrize(("overrides", "shared"), [
@@ -366,7 +364,7 @@ def test_the_gpus_that_may_be_used(monkeypatch, listed, expected):
     (["device=cuda:1"], False),
 ])  # fmt: skip
 def test_gpus_that_runs_name_are_not_hidden_from_them(monkeypatch, overrides, shared):
-    monkeypatch.setattr(lanes, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(processes, "visible_gpus", lambda: ["0", "1"])
     launcher = ProcessLauncher(n_jobs=2)
     launcher.config = OmegaConf.create({"device": "auto"})
     first, second = launcher.lanes_for([overrides] * 5)

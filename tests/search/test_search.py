@@ -328,6 +328,21 @@ def test_a_grid_goes_on_where_it_was_and_may_get_longer(command, tmp_path):
     assert (status, "; precision=auto goes on with it, which came to bf16; " in err) == (5, True)
 
 
+def test_importances_are_of_the_first_objective_also_beside_others():
+    def shares(*directions):
+        searched = study.SearchStudy.__new__(study.SearchStudy)
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        searched.study = optuna.create_study(directions=directions, sampler=sampler)
+        for number in range(40):
+            trial = searched.study.ask()
+            x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+            searched.study.tell(trial, [x**8 + y / 10, number][: len(directions)])
+        return searched._importances()
+
+    assert shares("maximize", "minimize") == shares("maximize")
+    assert shares("maximize") != shares("minimize")
+
+
 def test_a_database_that_is_gone_ends_no_run(monkeypatch, caplog):
     from sqlalchemy.exc import OperationalError
 
@@ -369,7 +384,7 @@ def owner(folder: Path) -> int | None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_process_fails_its_own_trial(tmp_path):
-    pytest.importorskip("joblib", reason="needs the extra joblib")
+    pytest.importorskip("cloudpickle", reason="needs the extra joblib")
     with started(*SEARCH, "sweep.jobs=2", "sweep.trials=4", "epochs=30", cwd=tmp_path) as process:
         wait_for((tmp_path / "here" / "1" / "history.jsonl").exists, 100)
         os.kill(wait_for(lambda: owner(tmp_path / "here" / "1")), signal.SIGKILL)
@@ -384,7 +399,7 @@ def test_a_killed_process_fails_its_own_trial(tmp_path):
 
 @pytest.mark.slow
 def test_one_process_draws_the_trials_of_none(straight, command, tmp_path):
-    pytest.importorskip("joblib", reason="needs the extra joblib")
+    pytest.importorskip("cloudpickle", reason="needs the extra joblib")
     one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
     assert command(*SEARCH, *one)[0] == 0
     ours, theirs = trials(tmp_path / "here"), trials(straight.folder / "here")

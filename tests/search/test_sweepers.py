@@ -55,7 +55,7 @@ def test_each_run_is_composed_once_and_each_combination_of_options_before(
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]])
 def test_a_grid_keeps_no_config_of_its_runs(monkeypatch, tmp_path, launcher):
     if launcher:
-        pytest.importorskip("joblib")
+        pytest.importorskip("cloudpickle")
     kept = []
     original = Resumed.launch
     monkeypatch.setattr(
@@ -115,12 +115,12 @@ def test_a_grid_is_the_default_and_a_ready_sweep_may_choose_another_sweeper():
 
 
 @pytest.mark.slow
-def test_a_grid_never_imports_optuna_nor_joblib(tmp_path):
+def test_a_grid_never_imports_optuna(tmp_path):
     probe = (
         "import sys; sys.argv = ['fmbench', *sys.argv[1:]]\n"
         "from fmbench.cli.main import main\n"
         "main()\n"
-        "heavy = {'optuna', 'sqlalchemy', 'joblib'} & set(sys.modules)\n"
+        "heavy = {'optuna', 'sqlalchemy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = python("-c", probe, "-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
