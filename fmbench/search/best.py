@@ -23,11 +23,7 @@ BEST_NAME = Path("experiment") / "best.yaml"
 
 
 def write(folder: Path, record: Record, number: int) -> None:
-    """Write the file of options of the best trial into the sweep's folder.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Write the file of options of the best trial into the sweep's folder."""
     path = folder / BEST_NAME
     make_folder(path.parent)
     content = text(

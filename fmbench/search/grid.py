@@ -59,12 +59,7 @@ class GridSweeper(hydra_compat.BasicSweeper):
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose one run of each combination of options.
-
-        Raises:
-            HydraException: one cannot be composed.
-            ConfigError: the options of one set together what no config file may.
-        """
+        """Compose one run of each combination of options, to find those that cannot be."""
         loader = self.hydra_context.config_loader
         groups = {*self.config.hydra.runtime.choices, *loader.list_groups("")}
         runs: dict[tuple[str, ...], Sequence[str]] = {}

@@ -104,11 +104,7 @@ class Watch:
 def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watch | None:
     """What a run of a search is to call after each epoch; None where nothing is to be reported.
 
-    Args:
-        sweep: the keys of `sweep`, resolved.
-        folder: of the sweep.
-        job: the run's number in it.
-        epochs: of the run.
+    By the keys of `sweep`, the folder of the sweep, and the run's number in it.
     """
     of_search = objectives.names(sweep["objective"])
     if len(of_search) > 1 or of_search[0] not in objectives.OF_AN_EPOCH:

@@ -2,8 +2,6 @@
 
 A study may be shared by several searches, each with a folder of its own; a trial says in whose
 folder its run is, and which number it has there.
-
-Imports Optuna, and through it much else: only the sweeper of a search and its runs come here.
 """
 
 import contextlib

@@ -2,8 +2,6 @@
 
 A tracker changes no result, ends no run: it is no part of a run's key or record, it may be
 another one each time the run is resumed, and one that fails is dropped for the rest of the run.
-
-The packages that a tracker needs are imported with the tracker's own module, when its run begins.
 """
 
 import json
