@@ -10,12 +10,10 @@ minutes. The JSON file is written anew after each piece: a run that is stopped k
 measured. `python -m benchmarks.picture` draws it.
 """
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from benchmarks import accuracy, augment, overhead, report, throughput
-from benchmarks.frame import Results, gather, save
+from benchmarks.frame import Results, main
 
 PARTS = {
     "throughput": throughput,
@@ -26,26 +24,13 @@ PARTS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print a table of each part, save them where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
-    parser.add_argument("--quick", action="store_true", help="a smaller form, a few minutes")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args(argv)
-    for part in arguments.parts:
+def measure(parts: Sequence[str] = tuple(PARTS), *, quick: bool = False) -> Iterator[Results]:
+    """The results of each part."""
+    for part in parts:
         if part not in PARTS:
-            parser.error(f"{part}: no such part; there are: {', '.join(PARTS)}")
-    results: dict[str, Results] = {}
-    for part in dict.fromkeys(arguments.parts or PARTS):
-        print(f"== {part}\n", flush=True)
-        pieces = PARTS[part].measure(**PARTS[part].QUICK if arguments.quick else {})
-        results[part] = gather(
-            pieces, lambda found, part=part: save(arguments.json, "all", results | {part: found})
-        )
+            raise SystemExit(f"{part}: no such part; there are: {', '.join(PARTS)}")
+        yield from PARTS[part].measure(**PARTS[part].QUICK if quick else {})
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

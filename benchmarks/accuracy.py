@@ -11,7 +11,6 @@ epoch's. The time is the training clock of the records: evaluation and start-up 
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from omegaconf import OmegaConf
 
@@ -33,26 +32,18 @@ QUICK = {"seeds": (0,)}
 def measure(
     overrides: Sequence[str] = RECIPE, *, seeds: Sequence[int] = (0, 1, 2, 3, 4)
 ) -> Iterator[Results]:
-    """Accuracies and times of a recipe, and whether it gets to what was published.
-
-    Args:
-        overrides: of the runs, in place of the recipe
-        seeds: of the runs
-    """
+    """Accuracies and times of a recipe, and whether it gets to what was published."""
     with tempfile.TemporaryDirectory() as folder:
         seed = f"seed={','.join(map(str, seeds))}"
-        python("-m", "fmbench", "-m", *overrides, seed, folder=Path(folder))
+        python("-m", "fmbench", "-m", *overrides, seed, folder=folder)
         frame = fmbench.load_results(folder).sort_values("seed")
-    accuracies, seconds = frame["test_accuracy"].tolist(), frame["seconds_train"].tolist()
+    percent, seconds = (100 * frame["test_accuracy"]).tolist(), frame["seconds_train"].tolist()
     reference = OmegaConf.load(CONFIG_DIR / "experiment" / "lenet.yaml").reference
-    published, mean = 100 * float(reference.accuracy), 100 * statistics.mean(accuracies)
+    published, mean = 100 * float(reference.accuracy), statistics.mean(percent)
     reaches = "reaches" if mean >= published else "does not reach"
-    percent = [100 * accuracy for accuracy in accuracies]
+    each = zip(frame["seed"], percent, strict=True)
     yield {
-        **{
-            f"seed {seed}: test accuracy (%)": Spread.of([accuracy], "%")
-            for seed, accuracy in zip(seeds, percent, strict=True)
-        },
+        **{f"seed {seed}: test accuracy (%)": Spread.of([value], "%") for seed, value in each},
         "all seeds: test accuracy (%)": Spread.of(percent, "%"),
         "all seeds: training (s)": Spread.of(seconds, "s"),
         "recipe": " ".join(overrides),

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from benchmarks.contenders import PilImages, compose
 from benchmarks.frame import Results, Spread, Work, interleaved, main, ratio
+from benchmarks.throughput import PilImages, compose
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import CHUNK, Normalization, TrainLoader
 
@@ -30,13 +30,9 @@ MEAN, STD = 0.2860, 0.3530
 
 #: Every option of fmbench, and all parts at once.
 OPTIONS = {
-    "none": ["augmentation=none"],
-    "flip": ["augmentation=flip"],
-    "crop_flip": ["augmentation=crop_flip"],
-    "crop_flip_cutout": ["augmentation=crop_flip_cutout"],
-    "crop_flip_erasing": ["augmentation=crop_flip_erasing"],
-    "all four parts": ["augmentation=crop_flip_cutout", "augmentation.erasing={}"],
-}
+    name: [f"augmentation={name}"]
+    for name in ("none", "flip", "crop_flip", "crop_flip_cutout", "crop_flip_erasing")
+} | {"all four parts": ["augmentation=crop_flip_cutout", "augmentation.erasing={}"]}
 
 #: The same by torchvision: of PIL images, to tensors, of tensors.
 CROP_FLIP = [v2.RandomCrop(28, padding=4), v2.RandomHorizontalFlip()]
@@ -55,22 +51,14 @@ def loaders(
 ) -> dict[str, Callable[[int], Any]]:
     """By name, what gives the batches of an epoch: (B, 1, 28, 28) float32 images and (B,) labels.
 
-    Args:
-        images: (N, 28, 28) uint8.
-        labels: (N,) int64.
-        batch_size: images a batch.
-        subset: how many of the images torchvision gets.
+    They are of (N, 28, 28) uint8 images and (N,) int64 labels, of which torchvision gets a subset.
     """
     found: dict[str, Callable[[int], Any]] = {}
     for name, overrides in OPTIONS.items():
-        found[f"fmbench, {name}"] = TrainLoader(
-            images,
-            labels,
-            batch_size=batch_size,
-            seed=0,
-            augmentation=Augmentation.from_config(compose(*overrides)["augmentation"]),
-            normalization=Normalization(MEAN, STD),
-        ).epoch
+        augmentation = Augmentation.from_config(compose(*overrides)["augmentation"])
+        options = {"augmentation": augmentation, "normalization": Normalization(MEAN, STD)}
+        loader = TrainLoader(images, labels, batch_size=batch_size, seed=0, **options)
+        found[f"fmbench, {name}"] = loader.epoch
     for name, transforms in PER_IMAGE.items():
         data = PilImages(images[:subset].numpy(), labels[:subset].numpy(), v2.Compose(transforms))
         batches = DataLoader(data, batch_size, shuffle=True)
@@ -81,14 +69,7 @@ def loaders(
 def measure(
     *, images: int = 60_000, subset: int = 6_000, batch_size: int = 128, repeats: int = 9
 ) -> Iterator[Results]:
-    """Images per second of every way by one thread, and fmbench's over torchvision's.
-
-    Args:
-        images: of an epoch
-        subset: how many of them torchvision gets
-        batch_size: images a batch
-        repeats: turns
-    """
+    """Images per second of every way by one thread, and fmbench's over torchvision's."""
     torch.set_num_threads(1)
     pixels = torch.randint(0, 256, (images, 28, 28), dtype=torch.uint8)
     labels = torch.randint(0, 10, (images,))

@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -79,11 +78,11 @@ def interleaved(
     wait: Callable[[], None] = lambda: None,
     budget: float = math.inf,
 ) -> dict[str, list[float]]:
-    """Items per second of each contender, in turns.
+    """Items per second of each contender, in turns, after one that is not measured.
 
     Args:
         contenders: by name.
-        repeats: turns, after one that is not measured.
+        repeats: turns.
         wait: returns when the device has done all it was given. Else work that one contender has
             queued would be counted as the next one's.
         budget: seconds after which no turn starts, once three have been measured.
@@ -126,58 +125,41 @@ def table(results: Results) -> str:
     return "\n".join([rows.to_string()] * bool(lines) + texts)
 
 
-def save(path: Path | None, what: str, results: Mapping[str, Any]) -> None:
-    """Write results with the machine they hold for, if a path is given.
-
-    Args:
-        path: of the JSON file.
-        what: the benchmark's name.
-        results: spreads and texts, or by the name of a part its results.
-    """
-    if path is None:
-        return
-    content = {
-        "benchmark": what,
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "fmbench": fmbench.__version__,
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "results": results,
-    }
-    path.write_text(json.dumps(content, indent=1, default=asdict) + "\n", "utf-8")
-
-
-def gather(pieces: Iterable[Results], keep: Callable[[Results], None]) -> Results:
-    """All results. Each piece is printed, and all are kept, as soon as it is there."""
+def gather(pieces: Iterable[Results], benchmark: str = "", path: Path | None = None) -> Results:
+    """All results, which are printed, and kept with the machine they hold for, piece by piece."""
     results: Results = {}
+    columns = set()
     with settings_kept():
         for piece in pieces:
             results |= piece
-            keep(results)
+            columns.add(tuple(name.partition(": ")[2] for name in piece))
             print(f"{table(piece)}\n", flush=True)
-    if results != piece:
+            content = {
+                "benchmark": benchmark,
+                "processor": processor(),
+                "threads": torch.get_num_threads(),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+                "torch": torch.__version__,
+                "fmbench": fmbench.__version__,
+                "date": datetime.now(UTC).isoformat(timespec="minutes"),
+                "results": results,
+            }
+            if path is not None:
+                path.write_text(json.dumps(content, indent=1, default=asdict) + "\n", "utf-8")
+    if results != piece and len(columns) == 1:
         print(table(results))
     return results
 
 
 def main(measure: Callable[..., Iterator[Results]], argv: Sequence[str] | None = None) -> None:
-    """The command of a measurement: its parameters are the options.
-
-    Args:
-        measure: yields results. A parameter before `*` takes the words of the command, the others
-            are options; what its docstring says of them is their help.
-        argv: the arguments; those of the command line by default.
-    """
+    """The command of a measurement: its parameters are the options, one before `*` takes words."""
     parser = argparse.ArgumentParser(
         description=inspect.getmodule(measure).__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    said = dict(re.findall(r"^ +(\w+): (.+)$", measure.__doc__ or "", re.MULTILINE))
     for name, parameter in inspect.signature(measure).parameters.items():
         (kind,) = typing.get_args(parameter.annotation) or (parameter.annotation,)
-        options: dict[str, Any] = {"default": parameter.default, "help": said[name]}
+        options: dict[str, Any] = {"default": parameter.default, "help": "default: %(default)s"}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
@@ -186,22 +168,24 @@ def main(measure: Callable[..., Iterator[Results]], argv: Sequence[str] | None =
         parser.add_argument(flag.replace("_", "-"), **options)
     parser.add_argument("--json", type=Path, help="the file to keep the results in")
     options = vars(parser.parse_args(argv))
-    path, what = options.pop("json"), Path(inspect.getfile(measure)).stem
-    gather(measure(**options), lambda results: save(path, what, results))
+    path = options.pop("json")
+    gather(measure(**options), Path(inspect.getfile(measure)).stem, path)
 
 
-def python(*arguments: str, folder: Path) -> str:
-    """Run `python ARGUMENTS` in a folder, as a user does, with the same data; what it printed.
+def python(*arguments: str, folder: str | Path) -> tuple[str, float]:
+    """What `python ARGUMENTS` prints in a folder, with the same data, and the seconds it takes.
 
     Raises:
         SystemExit: it failed; with the end of what it said.
     """
-    path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+    path = filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
     data = Path(os.environ.get("FMBENCH_DATA") or "data").absolute()
+    environment = {"FMBENCH_DATA": str(data), "PYTHONPATH": os.pathsep.join(path)}
+    start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "FMBENCH_DATA": str(data), "PYTHONPATH": path.rstrip(os.pathsep)},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -209,4 +193,4 @@ def python(*arguments: str, folder: Path) -> str:
     if done.returncode:
         said = (done.stderr or done.stdout)[-2000:]
         raise SystemExit(f"`python {' '.join(arguments)}` failed:\n{said}")
-    return done.stdout
+    return done.stdout, time.perf_counter() - start

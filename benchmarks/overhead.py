@@ -11,9 +11,8 @@ processes, once, since it takes minutes.
 
 import itertools
 import tempfile
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import fmbench
 from benchmarks.frame import Results, Spread, main, python
@@ -38,9 +37,10 @@ register_optimizer_step_post_hook(stop)
 main()
 """
 
+#: Prints how long the images take; of several times the last.
 IMAGES = """\
 import sys, time
-from benchmarks.contenders import compose
+from benchmarks.throughput import compose
 from fmbench.data.fashion_mnist import load
 chosen = compose()["data"]
 for _ in range(int(sys.argv[1])):
@@ -52,67 +52,48 @@ print(time.perf_counter() - start)
 QUICK = {"repeats": 2, "jobs": (1, 10)}
 
 
-def seconds(*arguments: str) -> float:
-    """How long `python ARGUMENTS` takes in a folder of its own."""
+def alone(*arguments: str) -> tuple[str, float]:
+    """What `python ARGUMENTS` prints in a folder of its own, and the seconds it takes."""
     with tempfile.TemporaryDirectory() as folder:
-        return timed(*arguments, folder=Path(folder))
-
-
-def timed(*arguments: str, folder: Path) -> float:
-    """The same in a folder that is there."""
-    start = time.perf_counter()
-    python(*arguments, folder=folder)
-    return time.perf_counter() - start
-
-
-def read_images(times: int) -> float:
-    """Seconds to have all images ready in a process of its own; of several times the last."""
-    with tempfile.TemporaryDirectory() as folder:
-        return float(python("-c", IMAGES, str(times), folder=Path(folder)))
+        return python(*arguments, folder=folder)
 
 
 def beside_training(jobs: int) -> float:
     """Seconds that a sweep of tiny runs takes beside training and evaluating."""
     with tempfile.TemporaryDirectory() as folder:
-        sweep = ["-m", "fmbench", "-m", *TINY, f"seed=range({jobs})"]
-        taken = timed(*sweep, folder=Path(folder))
+        _, taken = python("-m", "fmbench", "-m", *TINY, f"seed=range({jobs})", folder=folder)
         frame = fmbench.load_results(folder)
     return taken - float(frame["seconds_train"].sum() + frame["seconds_evaluate"].sum())
 
 
+#: Each gives seconds.
 QUESTIONS: Mapping[str, Callable[[], float]] = {
-    "--help": lambda: seconds("-m", "fmbench", "--help"),
-    "--cfg job": lambda: seconds("-m", "fmbench", "--cfg", "job"),
-    "first step of lenet": lambda: seconds("-c", FIRST_STEP, "model=lenet"),
-    "a tiny run, start to end": lambda: seconds("-m", "fmbench", *TINY),
-    "70,000 images, first time": lambda: read_images(1),
-    "70,000 images, next job": lambda: read_images(2),
+    "--help": lambda: alone("-m", "fmbench", "--help")[1],
+    "--cfg job": lambda: alone("-m", "fmbench", "--cfg", "job")[1],
+    "first step of lenet": lambda: alone("-c", FIRST_STEP, "model=lenet")[1],
+    "a tiny run, start to end": lambda: alone("-m", "fmbench", *TINY)[1],
+    "70,000 images, first time": lambda: float(alone("-c", IMAGES, "1")[0]),
+    "70,000 images, next job": lambda: float(alone("-c", IMAGES, "2")[0]),
 }
 
 
 def measure(
     *, repeats: int = 5, jobs: Sequence[int] = (1, 20, 100), two_at_once: bool = False
 ) -> Iterator[Results]:
-    """Seconds that each takes, in turns.
-
-    Args:
-        repeats: turns
-        jobs: of the sweeps, ascending
-        two_at_once: whether eight LeNets are also trained one after the other, and by two processes
-    """
-    values: dict[str, list[float]] = {}
+    """Seconds that each takes, in turns; `jobs` of the sweeps are in ascending order."""
+    values: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        found = {name: ask() for name, ask in QUESTIONS.items()}
+        for name, ask in QUESTIONS.items():
+            values[name].append(ask())
         beside = {count: beside_training(count) for count in jobs}
-        found |= {f"a sweep of {count}, beside its training": beside[count] for count in jobs}
+        for count, taken in beside.items():
+            values[f"a sweep of {count}, beside its training"].append(taken)
         for less, more in itertools.pairwise(jobs):
             each = (beside[more] - beside[less]) / (more - less)
-            found[f"a sweep's job beside its training, {less} to {more}"] = each
-        for name, value in found.items():
-            values.setdefault(name, []).append(value)
+            values[f"a sweep's job beside its training, {less} to {more}"].append(each)
     yield {name: Spread.of(taken, "s") for name, taken in values.items()}
     if two_at_once:
-        one, two = (seconds("-m", "fmbench", *LENETS, *how) for how in ((), BY_TWO))
+        one, two = (alone("-m", "fmbench", *LENETS, *how)[1] for how in ((), BY_TWO))
         yield {"8 LeNets, two at once": Spread.of([one / two], "x")}
 
 

@@ -20,11 +20,11 @@ OUTPUT = Path("docs/images/performance.png")
 
 #: Contender, colour and marker, the fastest first. Colours that the colour-blind tell apart, of
 #: Okabe and Ito (2008); each has a marker of its own too.
-STYLES = {
-    "limit": ("#000000", "|"),
-    "fmbench": ("#D55E00", "o"),
-    "usual": ("#0072B2", "s"),
-    "lightning": ("#009E73", "D"),
+STYLES: dict[str, dict[str, Any]] = {
+    "limit": {"color": "#000000", "marker": "|", "markersize": 11, "mew": 2},
+    "fmbench": {"color": "#D55E00", "marker": "o", "markersize": 5},
+    "usual": {"color": "#0072B2", "marker": "s", "markersize": 5},
+    "lightning": {"color": "#009E73", "marker": "D", "markersize": 5},
 }
 
 
@@ -33,19 +33,15 @@ def rows(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]
 
     Of the usual loop with several numbers of workers the fastest counts.
 
-    Args:
-        results: of a benchmark's JSON.
-
     Raises:
-        SystemExit: it says nothing of training speed.
+        SystemExit: the results say nothing of training speed.
     """
-    measured = results.get("throughput", results)
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    for name, value in measured.items():
+    for name, value in results.items():
         where, _, what = name.partition(": ")
         contender = what.partition(",")[0]
         if contender in STYLES and value["unit"] == "images/s":
-            over = measured.get(f"{where}: over {what}", {"median": 1.0})["median"]
+            over = results.get(f"{where}: over {what}", {"median": 1.0})["median"]
             row = found.setdefault(where, {})
             row[contender] = max(row.get(contender, (0.0, 0.0)), (value["median"], over))
     if not found:
@@ -54,11 +50,7 @@ def rows(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]
 
 
 def draw(content: Mapping[str, Any]) -> Figure:
-    """The picture.
-
-    Args:
-        content: of a JSON file that the benchmarks saved.
-    """
+    """The picture of what a JSON file of the benchmarks holds."""
     found = rows(content["results"])
     style = {"font.size": 9, "text.parse_math": False, "legend.frameon": False}
     with matplotlib.style.context(["default", style]):  # whatever the user has set for figures
@@ -68,9 +60,7 @@ def draw(content: Mapping[str, Any]) -> Figure:
             speeds = [speed for speed, _ in row.values()]
             axes.hlines(place, min(speeds), max(speeds), "#b8b8b8", lw=1)
             for name, (speed, _) in row.items():
-                colour, marker = STYLES[name]
-                size = {"markersize": 11, "mew": 2} if marker == "|" else {"markersize": 5}
-                axes.plot(speed, place, marker, color=colour, label=name, **size)
+                axes.plot(speed, place, linestyle="", label=name, **STYLES[name])
             side = {"transform": axes.get_yaxis_transform(), "va": "center"}
             axes.text(1.02, place, comparison(row), **side)
         axes.set_yticks(range(len(found)), found)
@@ -99,9 +89,7 @@ def comparison(row: Mapping[str, tuple[float, float]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read a JSON file, write the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("measured", type=Path, metavar="JSON")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args(argv)

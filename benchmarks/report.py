@@ -17,6 +17,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -76,9 +77,7 @@ def write_records(folder: Path, count: int) -> None:
 def report(folder: Path, output: Path) -> tuple[float, float]:
     """Seconds that a report takes, and the megabytes it held at most, where the system tells."""
     output.mkdir(exist_ok=True)
-    start = time.perf_counter()
-    said = python("-c", REPORT, str(folder), "--output", str(output), folder=output)
-    taken = time.perf_counter() - start
+    said, taken = python("-c", REPORT, str(folder), "--output", str(output), folder=output)
     found = re.search(r"^VmHWM:\s+(\d+) kB", said, re.MULTILINE)
     return taken, int(found[1]) * 1024 / 1e6 if found else math.nan
 
@@ -86,37 +85,30 @@ def report(folder: Path, output: Path) -> tuple[float, float]:
 def measure(
     *, sizes: Sequence[int] = (100, 10_000, 100_000), repeats: int = 3, page: bool = False
 ) -> Iterator[Results]:
-    """Time and memory for each number of records, and how both grow from one to the next.
-
-    Args:
-        sizes: numbers of records, ascending
-        repeats: turns
-        page: whether the page is measured, too
-    """
-    found: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+    """Time and memory for each number of records, ascending, and how both grow to the next."""
+    found: dict[int, dict[str, list[float]]] = {size: defaultdict(list) for size in sizes}
     with tempfile.TemporaryDirectory() as temporary:
         folders = {size: Path(temporary) / str(size) for size in sizes}
         for size, folder in folders.items():
             write_records(folder, size)
         os.sync()  # else the report's own files wait for these to get to the disk
         for _, (size, folder) in itertools.product(range(repeats), folders.items()):
-            found[size].append(report(folder, folder.with_suffix(".report")))
-        times, memory = ({n: [one[at] for one in found[n]] for n in sizes} for at in (0, 1))
-        results: Results = {f"{size:,} records: s": Spread.of(times[size], "s") for size in sizes}
-        results |= {f"{size:,} records: MB": Spread.of(memory[size], "MB") for size in sizes}
-        for less, more in itertools.pairwise(sizes):
-            for what, values in (("s", times), ("MB", memory)):
-                name = f"{less:,} to {more:,} records: {what} by tenfold"
-                tens = math.log10(more / less)
-                pairs = zip(values[less], values[more], strict=True)
-                factors = [(large / small) ** (1 / tens) for small, large in pairs]
-                results[name] = Spread.of(factors, "x")
+            values = report(folder, folder.with_suffix(".report"))
+            for unit, value in zip(("s", "MB"), values, strict=True):
+                found[size][unit].append(value)
+        results: Results = {
+            f"{size:,} records: {unit}": Spread.of(values, unit)
+            for size in sizes
+            for unit, values in found[size].items()
+        }
+        for (less, more), unit in itertools.product(itertools.pairwise(sizes), ("s", "MB")):
+            pairs = zip(found[less][unit], found[more][unit], strict=True)
+            factors = [(large / small) ** (1 / math.log10(more / less)) for small, large in pairs]
+            results[f"{less:,} to {more:,} records: {unit} by tenfold"] = Spread.of(factors, "x")
         yield results
-        if page:
-            for size, folder in folders.items():
-                path = folder.with_suffix(".report") / "benchmark.html"
-                found = {f"page of {size:,} records: {name}": one for name, one in used(path)}
-                yield {name: Spread.of([value]) for name, value in found.items()}
+        for size, folder in folders.items() if page else ():
+            values = used(folder.with_suffix(".report") / "benchmark.html")
+            yield {f"page of {size:,} records: {what}": Spread.of([one]) for what, one in values}
 
 
 def used(path: Path) -> Iterator[tuple[str, float]]:

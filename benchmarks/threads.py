@@ -5,7 +5,8 @@
 Images per second of training steps of LeNet-5 out of fmbench's own loader: with one thread, with
 all, and with the number that a run chooses which was not told `threads=`. It chooses anew in every
 turn, outside the clock, as a run does before its first step. Quiet, and beside as many processes
-that do nothing but count as there are cores; what the machine does besides is not known here.
+that do nothing but count as there are cores, or as `--busy` says; what the machine does besides is
+not known here.
 """
 
 import contextlib
@@ -17,9 +18,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from benchmarks.contenders import Setup, compose, train_for
 from benchmarks.frame import Results, Spread, Timed, interleaved, main, ratio
+from benchmarks.throughput import Setup
 from fmbench.core import machine
+from fmbench.training.trainer import Trainer
 
 
 @contextlib.contextmanager
@@ -41,23 +43,11 @@ def measure(
     busy: Sequence[int] = (0, machine.threads()),
     repeats: int = 5,
     seconds: float = 0.7,
-    data: str = "fashion_mnist",
     overrides: Sequence[str] = (),
 ) -> Iterator[Results]:
-    """The speeds, named "SITUATION, batch SIZE: CONTENDER".
-
-    Args:
-        model: an option of the group `model`
-        batch_sizes: images a step
-        busy: how many busy processes there are beside it, a situation each, as 0 2
-        repeats: turns
-        seconds: of each turn
-        data: an option of the group `data`
-        overrides: of the config
-    """
+    """The speeds, named "SITUATION, batch SIZE: CONTENDER"."""
     for batch_size, count in itertools.product(batch_sizes, busy):
-        chosen = [f"model={model}", f"batch_size={batch_size}", f"data={data}", *overrides]
-        setup = Setup(compose("augmentation=crop_flip", "epochs=100000", *chosen))
+        setup = Setup(f"model={model}", f"batch_size={batch_size}", *overrides)
         with others_at_work(count):
             found = situation(setup, repeats, seconds)
         where = f"{f'{count} busy' if count else 'quiet'}, batch {batch_size}"
@@ -85,12 +75,33 @@ def situation(setup: Setup, repeats: int, seconds: float) -> Results:
         "chosen": lambda: train(choose()),
     }
     rates = interleaved(works, repeats)
-    found: Results = {name: Spread.of(values, "images/s") for name, values in rates.items()}
-    found["chosen over one"] = ratio(rates["chosen"], rates["one thread"])
-    found["chosen over all"] = ratio(rates["chosen"], rates["all threads"])
-    found["seconds to choose"] = Spread.of(trials, "s")
-    found["threads"] = " ".join(map(str, threads[1:]))
-    return found
+    return {
+        **{name: Spread.of(values, "images/s") for name, values in rates.items()},
+        "chosen over one": ratio(rates["chosen"], rates["one thread"]),
+        "chosen over all": ratio(rates["chosen"], rates["all threads"]),
+        "seconds to choose": Spread.of(trials, "s"),
+        "threads": " ".join(map(str, threads[1:])),
+    }
+
+
+def train_for(trainer: Trainer, seconds: float) -> Timed:
+    """Train on whole batches for about so long, after two that are not timed."""
+    batches = itertools.chain.from_iterable(map(trainer.loader.epoch, itertools.count()))
+    images = 0
+    trainer.model.train()
+    trainer.step.begin_epoch()
+    for number, batch in enumerate(batches):
+        if number == 2:
+            trainer.device.synchronize()
+            start = time.perf_counter()
+        trainer.step(*batch)
+        trainer.schedule.after_batch()
+        if number >= 2:
+            images += len(batch[1])
+            if time.perf_counter() >= start + seconds:
+                break
+    trainer.device.synchronize()
+    return Timed(images, time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 #: Seconds that daemons get to answer, and to end.
 PATIENCE = 30
@@ -72,43 +73,34 @@ class MissingError(Exception):
 
 
 def programs(*names: str) -> list[str]:
-    """The paths of installed programs.
-
-    Raises:
-        MissingError: one is not there.
-    """
+    """The paths of installed programs; raises a MissingError where one is not there."""
     path = os.pathsep.join([os.environ["PATH"], *PLACES])
-    found = {name: shutil.which(name, path=path) for name in names}
-    for name, place in found.items():
-        if place is None:
-            raise MissingError(f"{name} is not installed")
-    return [str(place) for place in found.values()]
+    found = [shutil.which(name, path=path) for name in names]
+    if None in found:
+        raise MissingError(f"{names[found.index(None)]} is not installed")
+    return found
 
 
 @contextlib.contextmanager
 def slurm() -> Iterator[dict[str, str]]:
-    """Slurm with this machine as its only node.
-
-    Yields:
-        The environment variables that its commands need.
+    """Slurm with this machine as its only node; yields the variables that its commands need.
 
     Raises:
         MissingError: it is not installed.
         RuntimeError: it does not start.
     """
-    munged, slurmctld, slurmd, sinfo, scancel = programs(
-        "munged", "slurmctld", "slurmd", "sinfo", "scancel"
-    )
+    names = ("munged", "slurmctld", "slurmd", "sinfo", "scancel")
+    munged, slurmctld, slurmd, sinfo, scancel = programs(*names)
     with _folder() as folder, contextlib.ExitStack() as daemons:
         user = getpass.getuser()
-        settings = {
-            "host": socket.gethostname().partition(".")[0],
-            "ports": [_free_port(), _free_port()],
-            "folder": folder,
-            "user": user,
-            "cpus": len(os.sched_getaffinity(0)),
-        }
-        (folder / "slurm.conf").write_text(SLURM_CONF.format(**settings), "utf-8")
+        configuration = SLURM_CONF.format(
+            host=socket.gethostname().partition(".")[0],
+            ports=[_free_port(), _free_port()],
+            folder=folder,
+            user=user,
+            cpus=len(os.sched_getaffinity(0)),
+        )
+        (folder / "slurm.conf").write_text(configuration, "utf-8")
         for name in ("state", "spool"):
             (folder / name).mkdir()
         (folder / "munge.key").touch(0o600)
@@ -121,35 +113,25 @@ def slurm() -> Iterator[dict[str, str]]:
             daemons.enter_context(_daemon(command, log, environment))
             return log
 
-        def run(*command: str) -> str:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, check=False
-            )
-            return done.stdout.strip()
-
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
         log = start(munged, "-F", *(f"--{name}={folder}/munge.{files[name]}" for name in files))
         _wait((folder / "munge.socket").exists, log)
         log = start(slurmctld, "-D", "-i")
         start(slurmd, "-D")
-        _wait(lambda: run(sinfo, "-h", "-o", "%T") == "idle", log)
+        _wait(lambda: _run(sinfo, "-h", "-o", "%T", env=environment).stdout == "idle\n", log)
         try:
             yield variables
         finally:
             # Jobs outlive `slurmd`, and all that is running here was started by the command.
-            run(scancel, "--quiet", "--signal=KILL", "--full", "--user", user)
+            cancel = ("--quiet", "--signal=KILL", "--full", "--user", user)
+            _run(scancel, *cancel, env=environment)
 
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[dict[str, str]]:
-    """PostgreSQL with one empty database, on 127.0.0.1 and with a password.
+    """PostgreSQL with one empty database; yields the variables that its clients read, and PGURL.
 
-    Yields:
-        The environment variables that its clients read, and PGURL.
-
-    Raises:
-        MissingError: it is not installed.
-        RuntimeError: it does not start.
+    It listens on 127.0.0.1 and wants a password; raises as `slurm` does.
     """
     (pg_ctl,) = programs("pg_ctl")
     port, password = _free_port(), secrets.token_urlsafe(16)
@@ -164,15 +146,8 @@ def postgresql() -> Iterator[dict[str, str]]:
             shutil.chown(path, user, user)
 
         def control(action: str, *options: str) -> None:
-            done = subprocess.run(
-                [pg_ctl, action, "-D", str(home / "data"), *options],
-                user=user,
-                group=user,
-                cwd=home,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            command = (pg_ctl, action, "-D", f"{home}/data", *options)
+            done = _run(*command, cwd=home, user=user, group=user)
             if done.returncode:
                 raise RuntimeError(f"pg_ctl {action}: {(done.stderr + done.stdout).strip()}")
 
@@ -192,6 +167,10 @@ def postgresql() -> Iterator[dict[str, str]]:
             control("stop", "-m", "fast")  # also while clients are connected
 
 
+def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """A short name: a socket's path may have about 100 characters."""
@@ -203,25 +182,19 @@ def _folder() -> Iterator[Path]:
 @contextlib.contextmanager
 def _daemon(command: tuple[str, ...], log: Path, environment: dict[str, str]) -> Iterator[None]:
     """A process that lives as long as the block."""
+    quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
+    own = {"start_new_session": True}  # Ctrl-C is for the command
     with (
         log.open("wb") as out,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,  # Ctrl-C is for the command
-        ) as process,
+        subprocess.Popen(command, env=environment, stdout=out, **quiet, **own) as process,
     ):
         try:
             yield
         finally:
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()  # does nothing to one that has ended
 
 
 def _wait(ready: Callable[[], bool], log: Path) -> None:
@@ -240,24 +213,23 @@ def _free_port() -> int:
 DAEMONS = {"slurm": slurm, "postgresql": postgresql}
 
 
-def main() -> int:
-    """Run the command line; returns the status of the command."""
+def main() -> None:
+    """Run the command line; exits with the status of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("daemons", choices=list(DAEMONS))
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    arguments = parser.parse_args()
-    if not arguments.command:
-        parser.error("a command to run is missing")
+    parser.add_argument("daemons", choices=DAEMONS)
+    parser.add_argument("program", help="the command to run")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    typed = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that they end too
     try:
-        with DAEMONS[arguments.daemons]() as environment:
-            return subprocess.call(arguments.command, env={**os.environ, **environment})
+        with DAEMONS[typed.daemons]() as environment:
+            command = [typed.program, *typed.arguments]
+            sys.exit(subprocess.call(command, env={**os.environ, **environment}))
     except (MissingError, RuntimeError) as error:
-        print(f"daemons: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"daemons: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

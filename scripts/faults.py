@@ -68,8 +68,6 @@ DISKS = (4096, 12_288, 16_384, 24_576, 65_536, 262_144, 1_048_576, 4_194_304)
 #: What differs between a run in one go and one in many.
 CLOCKS = ("seconds", "images_per_second", "started", "peak_memory", "restarts", "git")
 
-_FORK = multiprocessing.get_context("fork")
-
 
 def run(folder: Path) -> None:
     """A short run in a folder, or the rest of one."""
@@ -101,7 +99,7 @@ def begin(work: Callable[..., None], *arguments: Any) -> Any:
             os.dup2(nowhere, stream)
         work(*arguments)
 
-    process = _FORK.Process(target=silently)
+    process = multiprocessing.get_context("fork").Process(target=silently)
     process.start()
     return process
 
@@ -140,49 +138,41 @@ def check(place: Path, expected: dict[str, Any] | None = None) -> None:
         assert value == expected[name], (place, name, value, expected[name])
 
 
-def kills(folder: Path, count: int = 200, seed: int = 0) -> str:
+def kills(folder: Path, count: int = 200) -> str:
     """Kill runs at random instants."""
     start = time.perf_counter()
     expected, seconds = whole(folder), time.perf_counter() - start
-    drawn = random.Random(seed)
-    killed = runs = 0
-    while killed < count:
-        place = folder / f"run{runs}"
-        runs += 1
-        while True:
-            process = begin(run, place)
-            time.sleep(drawn.uniform(0, seconds))
-            process.kill()
-            process.join()
-            if process.exitcode == 0:
-                break
+    drawn = random.Random(0)
+    place, killed, runs = folder / "run", 0, 0
+    while killed < count or place.exists():
+        process = begin(run, place)
+        time.sleep(drawn.uniform(0, seconds))
+        process.kill()
+        process.join()
+        if process.exitcode:
             killed += 1
             check(place)
-        check(place, expected)
-        shutil.rmtree(place)
+        else:
+            runs += 1
+            check(place, expected)
+            shutil.rmtree(place)
     return f"{killed} kills in {runs} runs, each with the bits of an undisturbed one"
 
 
 def writes(folder: Path, count: int | None = None) -> str:
-    """Kill a run at every write, flush, rename and removal, or at so many, the last among them."""
+    """Kill a run at every write, flush, rename and removal, or at about so many, evenly spread."""
     expected = whole(folder)
     assert status_of(_killed_at, 0, folder / "all") == 0
     total = int((folder / "writes").read_text())
-    for moment in spread(total, count or total):
+    moments = range(total, 0, -max(1, total // (count or total)))
+    for moment in moments:
         place = folder / f"write{moment}"
         assert status_of(_killed_at, moment, place) == -signal.SIGKILL, moment
         check(place)
         assert status_of(run, place) == 0, moment
         check(place, expected)
         shutil.rmtree(place)
-    return f"killed at {count or total} of {total} writes, flushes, renames and removals"
-
-
-def spread(total: int, count: int) -> list[int]:
-    """So many of 1 to total: half of them the last ones, where a run is tidied; the others even."""
-    last = list(range(total - count // 2 + 1, total + 1))
-    others = count - len(last)
-    return [1 + number * (total - len(last)) // others for number in range(others)] + last
+    return f"killed at {len(moments)} of {total} writes, flushes, renames and removals"
 
 
 def _killed_at(moment: int, place: Path) -> None:
@@ -192,35 +182,30 @@ def _killed_at(moment: int, place: Path) -> None:
     """
     reached, opened = 0, Path.open
 
-    def before(half: Callable[[], object] = lambda: None) -> None:
-        nonlocal reached
-        reached += 1
-        if reached == moment:
-            half()
-            os.kill(os.getpid(), signal.SIGKILL)
-
     def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            before()
+            nonlocal reached
+            reached += 1
+            if reached == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **options)
 
         return call
 
     class Half(io.FileIO):
         def write(self, content: Any) -> int:
-            write = super().write
-            before(lambda: write(bytes(content)[: len(content) // 2]))
-            return write(content)
+            if reached + 1 == moment:
+                super().write(bytes(content)[: len(content) // 2])
+            return guarded(super().write)(content)
 
     def open_path(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if mode in ("xb", "ab"):
-            return Half(self, mode[0])
+            return io.BufferedWriter(Half(self, mode[0]))
         return opened(self, mode, *arguments, **options)
 
     os.fsync = guarded(os.fsync)
-    Path.replace = guarded(Path.replace)  # type: ignore[method-assign]
-    Path.unlink = guarded(Path.unlink)  # type: ignore[method-assign]
-    Path.open = open_path  # type: ignore[assignment, method-assign]
+    Path.replace, Path.unlink = guarded(Path.replace), guarded(Path.unlink)
+    Path.open = open_path
     run(place)
     if not moment:
         (place.parent / "writes").write_text(str(reached))
@@ -242,13 +227,14 @@ def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
         status = status_of(limited, start, place, size)
         assert status in (0, 5), (start, size, status)
         failed += status == 5
-        _nothing_half_written(place, folder / "whole")
+        nothing_half_written(place, folder / "whole")
         assert status_of(start, place) == 0, size
         check(place, expected)
     return f"{2 * len(sizes)} runs, {failed} of them ended by it; all went on afterwards"
 
 
-def _nothing_half_written(place: Path, undisturbed: Path) -> None:
+def nothing_half_written(place: Path, undisturbed: Path) -> None:
+    """Check the files of a run that a disk was too small for."""
     check(place)
     config = Path(".hydra", "config.yaml")
     if (place / config).exists():
@@ -289,7 +275,7 @@ def small(folder: Path, sizes: tuple[int, ...] = DISKS) -> str:
         assert "Traceback" not in said, said
         assert (said.splitlines()[-1].startswith("fmbench: ") and str(mount) in said) or not status
         failed += status == 5
-        _nothing_half_written(full, folder / "whole")
+        nothing_half_written(full, folder / "whole")
         check(afterwards, expected)
     return f"{len(sizes)} disks, {failed} of them too small for the run; all went on afterwards"
 
@@ -329,11 +315,10 @@ def truncated(folder: Path, step: int = 1) -> str:
     for length in lengths:
         place.write_bytes(content[:length])
         found = read_results(place.parent)
-        if len(found.frame):  # only the line's end may be missing
-            assert length == len(content) - 1, length
-        else:
-            assert len(found.problems) == 1, length
-            unreadable += 1
+        # Of a whole record only the line's end may be missing.
+        assert len(found.frame) == (length == len(content) - 1), length
+        assert len(found.problems) == (length < len(content) - 1), length
+        unreadable += len(found.problems)
     return f"{unreadable} of {len(lengths)} lengths named as unreadable"
 
 
@@ -342,14 +327,14 @@ def flipped(_folder: Path, step: int = 1) -> str:
     torch.manual_seed(0)
     file = io.BytesIO()
     write_state({"weights": torch.randn(100), "epoch": 3}, file)
-    content = bytearray(file.getvalue())
+    content = file.getvalue()
     places = range(0, len(content), step)
     for place in places:
-        content[place] ^= 1 << (place % 8)
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
         with contextlib.suppress(DamagedError):
-            read_state(io.BytesIO(content))
+            read_state(io.BytesIO(changed))
             raise AssertionError(place)
-        content[place] ^= 1 << (place % 8)
     read_state(io.BytesIO(content))
     return f"{len(places)} bytes, none of them unnoticed"
 
@@ -389,7 +374,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}; all")
+    parser.add_argument("faults", nargs="*", choices=FAULTS, help="all, if none is named")
     parser.add_argument("--count", type=int, help="of kills and writes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive a fork

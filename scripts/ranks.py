@@ -29,34 +29,8 @@ SPREADS: dict[str, Callable[[int], np.ndarray]] = {
     "all sizes": lambda rows: np.geomspace(0.01, 1, rows),
 }
 
-# (tables, rows) variances over the seeds, their degrees of freedom, n, variance of a row over the
-# images, level of a pair: (tables, pairs) half widths.
-Rule = Callable[[np.ndarray, int, float, float], np.ndarray]
-
-
-def main() -> None:
-    """Print both tables."""
-    rules: dict[str, Rule] = {"fmbench": banerjee, "Welch": welch, "Smyth": smyth}
-    settings = [*product(ROWS, IMAGES)]
-    print(
-        f"False tables (%), the most of {len(settings)} settings ({ROWS} rows), "
-        f"{TABLES:,} tables each"
-    )
-    worst = {
-        (n, name): {
-            rule: max(100 * share(half, n, SPREADS[name](rows), noise) for rows, noise in settings)
-            for rule, half in rules.items()
-        }
-        for n, name in product(SEEDS, SPREADS)
-    }
-    table = pd.DataFrame.from_dict(worst, "index").rename_axis(["seeds", "spreads"])
-    print(table.to_string(float_format="{:.1f}".format))
-    print(
-        "\nDifference (points) that a row must be ahead of all others by, to be told from one in "
-        "half of all tables:\nspread over the seeds 0.2, of the images 0.1 a row"
-    )
-    asks = {f"{n} seeds": [asked(rows, n) for rows in ROWS] for n in SEEDS}
-    print(pd.DataFrame(asks, pd.Index(ROWS, name="rows")).to_string(float_format="{:.2f}".format))
+# Each rule takes (tables, rows) variances over the seeds, n, the variance of a row over the images
+# and the level of a pair, and gives (tables, pairs) half widths.
 
 
 def banerjee(own: np.ndarray, n: int, images: float, level: float) -> np.ndarray:
@@ -94,7 +68,10 @@ def smyth(own: np.ndarray, n: int, images: float, level: float) -> np.ndarray:
     return welch(drawn, n, images, level, np.minimum(weight + k, own.shape[1] * k))
 
 
-def share(rule: Rule, n: int, spreads: np.ndarray, noise: float) -> float:
+RULES = {"fmbench": banerjee, "Welch": welch, "Smyth": smyth}
+
+
+def share(rule: Callable[..., np.ndarray], n: int, spreads: np.ndarray, noise: float) -> float:
     """Of tables whose rows have these spreads over the seeds, how many are false."""
     means, own = drawn_tables(0, n, spreads, noise)
     first, second = np.triu_indices(len(spreads), 1)
@@ -116,6 +93,27 @@ def drawn_tables(
     rng, shape = np.random.default_rng(seed), (TABLES, len(spreads))
     means = spreads / n**0.5 * rng.normal(size=shape) + noise * rng.normal(size=shape)
     return means, spreads**2 * rng.chisquare(n - 1, shape) / (n - 1)
+
+
+def main() -> None:
+    """Print both tables."""
+    settings = [*product(ROWS, IMAGES)]
+    print(f"False tables (%), the most of {len(settings)} settings, {TABLES:,} tables each")
+    worst = {
+        (n, name): {
+            rule: max(100 * share(half, n, SPREADS[name](rows), noise) for rows, noise in settings)
+            for rule, half in RULES.items()
+        }
+        for n, name in product(SEEDS, SPREADS)
+    }
+    table = pd.DataFrame.from_dict(worst, "index").rename_axis(["seeds", "spreads"])
+    print(table.to_string(float_format="{:.1f}".format))
+    print(
+        "\nPoints that a row must be ahead of all others by, to be told from one in half of all "
+        "tables:\nspread over the seeds 0.2, of the images 0.1 a row"
+    )
+    asks = {f"{n} seeds": [asked(rows, n) for rows in ROWS] for n in SEEDS}
+    print(pd.DataFrame(asks, pd.Index(ROWS, name="rows")).to_string(float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":

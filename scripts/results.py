@@ -1,23 +1,21 @@
-"""Our own results: keeps the records of runs, and writes the pages that show them.
+"""Our own results: writes the pages and pictures that show the records in docs/results.
 
-    python scripts/results.py                              # docs/results.md, README.md, pictures
-    python scripts/results.py --check                      # status 1 where one of them is old
-    python scripts/results.py keep lenet multirun/FOLDER   # runs into docs/results/lenet
+    python scripts/results.py            # docs/results.md, README.md, pictures
+    python scripts/results.py --check    # status 1 where one of them is old
 
 No figure of a run on the pages is typed: they come from the rows of the report, the published ones
 from conf/experiment, and the words between them from docs/results/tables.yaml and results.md.j2.
 
-What is kept of a run is its record, its epochs and its predictions; no images, weights or configs
-of Hydra's. Of runs on other images, or made with uncommitted changes, nothing is.
+What is kept of a run is its result.json, history.jsonl, predictions.npy and labels.npy, and of a
+search its search.json, each below a folder of docs/results. The tests refuse other files, and runs
+that have not ended, are of other images, or were made with uncommitted changes.
 """
 
 import argparse
 import io
 import json
 import re
-import shutil
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,34 +30,27 @@ import pandas as pd
 from omegaconf import OmegaConf
 from PIL import Image
 
+import fmbench
+from fmbench import report
+from fmbench.config import schema
+from fmbench.config.checks import CONFIG_DIR
+from fmbench.core.errors import UserError, one_line
+from fmbench.records.record import leaves
+from fmbench.report.escape import markdown
+from fmbench.report.figures.curves import curves
+from fmbench.report.figures.published import published_figure
+from fmbench.report.figures.search import search_figure
+from fmbench.report.render.markdown import code_block
+from fmbench.report.table.columns import COLUMNS
+from fmbench.report.table.compare import compare
+from fmbench.report.table.describe import compared, is_like_with_like
+from fmbench.report.table.formats import MISSING
+from fmbench.stats import one_more
+
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))
-
-import fmbench  # noqa: E402
-from fmbench import report  # noqa: E402
-from fmbench.config import schema  # noqa: E402
-from fmbench.config.checks import CONFIG_DIR  # noqa: E402
-from fmbench.core.errors import UserError, one_line  # noqa: E402
-from fmbench.data.fashion_mnist import OFFICIAL_SHA256  # noqa: E402
-from fmbench.records.reader import read_results  # noqa: E402
-from fmbench.records.record import leaves  # noqa: E402
-from fmbench.report.escape import markdown  # noqa: E402
-from fmbench.report.figures.curves import curves  # noqa: E402
-from fmbench.report.figures.published import published_figure  # noqa: E402
-from fmbench.report.figures.search import search_figure  # noqa: E402
-from fmbench.report.render.markdown import code_block  # noqa: E402
-from fmbench.report.table.columns import COLUMNS  # noqa: E402
-from fmbench.report.table.compare import compare  # noqa: E402
-from fmbench.report.table.describe import compared, is_like_with_like  # noqa: E402
-from fmbench.report.table.formats import MISSING  # noqa: E402
-from fmbench.stats import one_more  # noqa: E402
-
 DOCS, README = CHECKOUT / "docs", CHECKOUT / "README.md"
 PAGE, PICTURES, KEPT = DOCS / "results.md", DOCS / "images" / "results", DOCS / "results"
 START, END = "<!-- results: written by scripts/results.py -->\n", "<!-- end of results -->\n"
-
-FILES = ("result.json", "history.jsonl", "predictions.npy", "labels.npy", "search.json")
-ENDED = ("completed", "pruned", "diverged", "failed")
 
 #: Characters of a text of the report, at most.
 LONGEST = 600
@@ -103,23 +94,18 @@ NO_SETTING = {name for name, key in schema.KEYS.items() if key.repeats or key.ro
 @cache
 def recipe(experiment: str) -> dict[str, Any]:
     """What an experiment's file says, its published figures as `reference`; to be left as it is."""
-    found = OmegaConf.to_object(OmegaConf.load(CONFIG_DIR / "experiment" / f"{experiment}.yaml"))
-    assert isinstance(found, dict)
-    return found
+    return OmegaConf.to_object(OmegaConf.load(CONFIG_DIR / "experiment" / f"{experiment}.yaml"))
 
 
 def nothing(experiment: str, unfinished: pd.DataFrame) -> dict[str, Any]:
     """The row of an experiment of which no run completed."""
-    published = {
-        f"published_{key}": value for key, value in recipe(experiment)["reference"].items()
-    }
-    counts = dict.fromkeys(("n", "n_unfinished", "n_pruned", "n_interrupted"), 0)
+    reference = recipe(experiment)["reference"]
     return {
         **dict.fromkeys(COLUMN),
-        **published,
-        **counts,
+        **{f"published_{key}": value for key, value in reference.items()},
+        **dict.fromkeys(("n", "n_unfinished", "n_pruned", "n_interrupted"), 0),
         "n_failed": len(unfinished),
-        "parameters": published["published_parameters"],
+        "parameters": reference["parameters"],
         "deviations": (),
         "run_seeds": unfinished["seed"].tolist(),
         "folders": unfinished["folder"].tolist(),
@@ -130,10 +116,8 @@ def nothing(experiment: str, unfinished: pd.DataFrame) -> dict[str, Any]:
 def line(experiment: str, row: dict[str, Any]) -> dict[str, Any]:
     """A line of a table: a row of the report with what follows for the published figure.
 
-    Returns:
-        The row, its `recipe`, its `kind`, its `name`: the experiment and what was done otherwise;
-        `one_run`, where one more run would land if that compares with the published figure;
-        whether there is a `verdict`; and its `cells` by the name of the column.
+    Its `name` is the experiment and what was done otherwise; `one_run` is where one more run would
+    land, if that compares with the published figure; its `cells` are by the name of the column.
     """
     published = recipe(experiment)
     theirs, changes = published["reference"]["accuracy"], list(row["deviations"])
@@ -158,15 +142,14 @@ def line(experiment: str, row: dict[str, Any]) -> dict[str, Any]:
         cells["best_test_accuracy"] = show(row["best_test_accuracy"], spread)
     if kind == SHORTENED and cells["published_seconds"] != MISSING:
         cells["published_seconds"] = f"{published['epochs']} epochs: {cells['published_seconds']}"
-    return {
-        **row,
+    compares = kind == SHORTENED or (kind == WHOLE and (like or row["difference_in"] is not None))
+    return row | {
         "experiment": experiment,
         "recipe": published,
         "kind": kind,
         "name": name,
         "one_run": one_run,
-        "verdict": theirs is not None
-        and (kind == SHORTENED or (kind == WHOLE and (like or row["difference_in"] is not None))),
+        "verdict": theirs is not None and compares,
         "cells": cells,
     }
 
@@ -200,43 +183,32 @@ def _escaped(text: str) -> str:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str]) -> list[str]:
     """The settings that two rows differ in: "optimizer.nesterov false, not true".
 
-    Args:
-        one: Of the report.
-        other: The row that it differs from.
-        but: Settings to pass over, beside `NO_SETTING`.
+    Some may be passed over, beside `NO_SETTING`.
     """
     a, b = (
         dict(leaves(json.loads(row["config"]))) | {"scheduler": row["scheduler"]}
         for row in (one, other)
     )
+    # What a schedule is made of differs with the schedule.
+    keys = {key for key in {*a, *b} if not key.startswith("scheduler.")} - {*but, *NO_SETTING}
+    pairs = {key: (a.get(key), b.get(key)) for key in sorted(keys)}
     return [
-        f"{key} {_typed(a.get(key))}, not {_typed(b.get(key))}"
-        for key in sorted({*a, *b} - {*but, *NO_SETTING})
-        # What a schedule is made of differs with the schedule.
-        if a.get(key) != b.get(key) and not key.startswith("scheduler.")
+        "{} {}, not {}".format(key, *(v if isinstance(v, str) else json.dumps(v) for v in pair))
+        for key, pair in pairs.items()
+        if pair[0] != pair[1]
     ]
-
-
-def _typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True)
 class Pages:
-    """What the pages say.
-
-    Attributes:
-        kept: The folder of the records, with `tables.yaml`.
-    """
+    """What the pages say of a folder of records with `tables.yaml`."""
 
     kept: Path
 
     @cached_property
     def layout(self) -> dict[str, Any]:
         """What tables.yaml says."""
-        said = OmegaConf.to_object(OmegaConf.load(self.kept / "tables.yaml"))
-        assert isinstance(said, dict)
-        return said
+        return OmegaConf.to_object(OmegaConf.load(self.kept / "tables.yaml"))
 
     @cached_property
     def report(self) -> report.Report:
@@ -330,13 +302,9 @@ class Pages:
 
     def text(self, *, short: bool = False) -> str:
         """The text of docs/results.md, or the short one of the README."""
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=False,
-        )
+        loader = jinja2.FileSystemLoader(Path(__file__).parent)
+        options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+        environment = jinja2.Environment(loader=loader, **options)
         environment.filters |= {
             "markdown": _escaped,
             "code": code_block,
@@ -346,40 +314,26 @@ class Pages:
                 part["alike"], recipes=part["recipes"]
             ),
         }
-        page = environment.get_template("results.md.j2").render(
-            pages=self, short=short, table=table
-        )
+        template = environment.get_template("results.md.j2")
+        page = template.render(pages=self, short=short, table=table)
         return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write, check or keep."""
+    """Write or check."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true", help="write nothing")
-    kept = parser.add_subparsers(dest="command").add_parser("keep", help="copy runs' records")
-    kept.add_argument("name", help="of the folder in docs/results")
-    kept.add_argument("folder", type=Path, help="a run, a sweep or a search")
-    arguments = parser.parse_args(argv)
-    if arguments.command == "keep":
-        if not re.fullmatch(r"\w+", arguments.name):
-            parser.error(f"{arguments.name}: letters, digits and _ alone make a name")
-        count, before = keep(arguments.folder, KEPT / arguments.name)
-        instead = f" in place of {before}" if before else ""
-        print(f"kept {count} runs in docs/results/{arguments.name}{instead}")
-        return
-    pages = Pages(KEPT)
+    check = parser.parse_args(argv).check
     try:
-        files = contents(pages)
+        files = contents(Pages(KEPT))
     except (OSError, ValueError, UserError) as error:
         sys.exit(f"results: {error}")
     old = [path for path in {*files, *PICTURES.glob("*.png")} if is_old(path, files.get(path))]
-    if arguments.check:
+    if check and old:
         print("".join(f"{path.name} is not up to date\n" for path in sorted(old)), end="")
-        if old:
-            sys.exit("results: python scripts/results.py writes them")
-        return
+        sys.exit("results: python scripts/results.py writes them")
     PICTURES.mkdir(parents=True, exist_ok=True)
     for path in old:
         if path in files:
@@ -418,49 +372,6 @@ def is_old(path: Path, content: bytes | None) -> bool:
         for png in (path.read_bytes(), content)
     )
     return a.shape != b.shape or int((abs(a - b).max(-1) > MUCH).sum()) > FEW_PIXELS
-
-
-def keep(folder: Path, place: Path) -> tuple[int, int]:
-    """Copy what is kept of the runs of a folder, each into a folder of the same name.
-
-    Args:
-        folder: A run, a sweep or a search.
-        place: Where to; what is there is replaced.
-
-    Returns:
-        How many runs there are, and how many there were.
-
-    Raises:
-        SystemExit: There are no runs, or one cannot be read or has not ended, or it is of other
-            images than the official ones, or was made with uncommitted changes.
-    """
-    results = read_results(folder)
-    for problem in results.problems:
-        sys.exit(str(problem))
-    if results.frame.empty:
-        sys.exit(f"{folder}: no runs")
-    if folder.resolve().is_relative_to(place.resolve()):
-        sys.exit(f"{folder}: is kept already")
-    for run in results.frame.to_dict("records"):
-        if run["status"] not in ENDED:
-            sys.exit(f"{run['folder']}: {run['status']}: only runs that ended are kept")
-        if run["data_sha256"] != OFFICIAL_SHA256:
-            sys.exit(f"{run['folder']}: made on {run['data']}, not on the official images")
-        if run["git_dirty"] is not False:
-            sys.exit(f"{run['folder']}: made with uncommitted changes, or outside a repository")
-    before = len(list(place.rglob("result.json")))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
-        whole = Path(temporary) / place.name
-        for name in FILES:
-            for path in sorted(folder.rglob(name)):
-                target = whole / path.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-        if place.exists():
-            shutil.rmtree(place)
-        whole.rename(place)
-    return len(results.frame), before
 
 
 if __name__ == "__main__":

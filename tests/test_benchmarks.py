@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import records
@@ -17,20 +18,9 @@ from fmbench.training.cost import count_flops
 
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import (
-    accuracy,
-    augment,
-    contenders,
-    frame,
-    overhead,
-    picture,
-    recipes,
-    report,
-    threads,
-    throughput,
-)
-from benchmarks.contenders import Setup, compose
+from benchmarks import accuracy, augment, frame, overhead, picture, report, threads, throughput
 from benchmarks.frame import Spread, Timed
+from benchmarks.throughput import Setup
 
 everything = importlib.import_module("benchmarks.__main__")
 
@@ -39,10 +29,10 @@ pytestmark = pytest.mark.slow
 FOLDER = CHECKOUT / "benchmarks"
 START = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if START in path.read_text("utf-8"))
-MEASURES = (accuracy, augment, overhead, recipes, report, threads, throughput)
+MEASURES = (accuracy, augment, everything, overhead, report, threads, throughput)
 
-SMALL = ("data.train_size=200", "data.test_size=50", "threads=1")
-CONTEST = ("model=lenet5", "batch_size=8", "data=synthetic", "augmentation=crop_flip", *SMALL)
+SMALL = ("data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1")
+CONTEST = ("model=lenet5", "batch_size=8", "epochs=9", *SMALL)
 
 
 @pytest.fixture
@@ -63,10 +53,6 @@ def clock(monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_waiting_for_disks(monkeypatch):
     monkeypatch.setattr(report.os, "sync", lambda: None)
-
-
-def measured(pieces):
-    return frame.gather(pieces, lambda results: None)
 
 
 # --- the frame --------------------------------------------------------------------------------
@@ -101,15 +87,6 @@ def test_options_are_the_parameters_of_a_measurement(tmp_path, capsys):
         usual: bool = True,
         data: str = "fashion_mnist",
     ):
-        """Yield what it is given.
-
-        Args:
-            words: some
-            batch_sizes: images a step
-            seconds: of a turn
-            usual: whether others compete
-            data: where
-        """
         yield {"given": f"{words} {batch_sizes} {seconds} {usual} {data}"}
         yield {"x": Spread(1.234, 1.2, 1.25, 5, "x")}
 
@@ -196,7 +173,7 @@ def test_contenders_train_on_the_images_that_they_say(monkeypatch):
         return model
 
     monkeypatch.setattr(Setup, "model", counting)
-    works, fastest = contenders.contenders(Setup(compose(*CONTEST, "epochs=9")), 0.05)
+    works, fastest = throughput.contenders(Setup(*CONTEST), 0.05)
     assert re.fullmatch(r"(contiguous|channels_last), (fp32|bf16)", fastest)
     said = {}
     for name, work in works.items():
@@ -209,16 +186,16 @@ def test_contenders_train_on_the_images_that_they_say(monkeypatch):
 
 
 def test_a_precision_that_is_asked_for_is_the_one_measured():
-    setup = Setup(compose(*CONTEST, "epochs=9", "precision=bf16"))
+    setup = Setup(*CONTEST, "precision=bf16")
     assert setup.device.precision == setup.trainer.device.precision == "bf16"
-    assert "channels_last, bf16" in contenders.bare_steps(setup)
+    assert "channels_last, bf16" in throughput.bare_steps(setup)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_the_limit_is_captured_too_and_all_contenders_run():
-    setup = Setup(compose(*CONTEST, "epochs=9"))
-    assert "channels_last, bf16, captured" in contenders.bare_steps(setup)
-    works, _ = contenders.contenders(setup, 0.01)
+    setup = Setup(*CONTEST)
+    assert "channels_last, bf16, captured" in throughput.bare_steps(setup)
+    works, _ = throughput.contenders(setup, 0.01)
     assert all(work() for work in works.values())
 
 
@@ -234,42 +211,35 @@ def test_the_share_of_the_peak_counts_a_multiply_add_as_two_and_three_ways_forwa
 
 def test_throughput_takes_the_faster_variant_of_each_turn_as_the_limit(monkeypatch):
     rates = {"same precision": [3.0, 5.0], "fmbench": [2.0, 4.0], "limit": [4.0, 4.0]}
+    monkeypatch.setattr(throughput, "contenders", lambda *_, **__: ({}, "fp32"))
     monkeypatch.setattr(throughput, "interleaved", lambda *_, **__: dict(rates))
     monkeypatch.setattr(throughput, "share_of_peak", lambda flops, rate, chip: 0.25)
     options = {"models": ["lenet5"], "batch_sizes": [8], "seconds": 0.001, "usual": False}
-    options |= {"data": "synthetic", "overrides": SMALL}
-    found = measured(throughput.measure(**options))
+    options |= {"overrides": SMALL}
+    found = frame.gather(throughput.measure(**options))
     assert found["lenet5, batch 8: limit"].median == 4.5
     assert found["lenet5, batch 8: over limit"].median == pytest.approx((2 / 4 + 4 / 5) / 2)
     assert found["lenet5, batch 8: share of bf16 peak"].median == 25
     del rates["limit"]
     monkeypatch.setattr(throughput, "share_of_peak", lambda flops, rate, chip: None)
-    found = measured(throughput.measure(**options))
+    found = frame.gather(throughput.measure(**options))
     assert found["lenet5, batch 8: limit"].median == 4
     assert "lenet5, batch 8: share of bf16 peak" not in found
 
 
 def test_threads_quiet_and_beside_others():
     options = {"batch_sizes": [8], "busy": [0, 1], "repeats": 1, "seconds": 0.01}
-    found = measured(threads.measure(**options, data="synthetic", overrides=SMALL[:2]))
+    found = frame.gather(threads.measure(**options, overrides=SMALL[:3]))
     assert {name.partition(": ")[0] for name in found} == {"quiet, batch 8", "1 busy, batch 8"}
     assert all(value.median > 0 for value in found.values() if not isinstance(value, str))
     assert found["quiet, batch 8: threads"].isdecimal()
-
-
-def test_recipes_say_how_long_they_take():
-    found = measured(recipes.measure(["lenet5"], seconds=0.1, data="synthetic"))
-    rate = found["lenet5: images/s"].median
-    assert rate > 0
-    assert found["lenet5: on"].endswith(", fp32")
-    assert re.fullmatch(r"[\d.]+ s|\d+ min \d\d s", found["lenet5: training in all"])
 
 
 # --- the others -------------------------------------------------------------------------------
 
 
 def test_augment_measures_every_case(monkeypatch):
-    found = measured(augment.measure(images=300, subset=20, repeats=2, batch_size=10))
+    found = frame.gather(augment.measure(images=300, subset=20, repeats=2, batch_size=10))
     options = [path.stem for path in (CHECKOUT / "conf" / "augmentation").glob("*.yaml")]
     for name in ["bare copy", *(f"fmbench, {option}" for option in options)]:
         assert found[f"{name}: images/s"].count == 2
@@ -303,11 +273,11 @@ def test_accuracy_is_the_mean_of_a_sweep_over_the_seeds(monkeypatch):
         said.extend(arguments)
         for seed, share in ((0, 0.90), (1, 0.92)):
             seconds = {"train": 5.0 + seed, "evaluate": 1.0, "total": 7.0}
-            run = folder / "multirun" / str(seed)
+            run = Path(folder) / "multirun" / str(seed)
             records.write(run, seed=seed, test_accuracy=share, seconds=seconds)
 
     monkeypatch.setattr(accuracy, "python", sweep)
-    found = measured(accuracy.measure(["model=lenet", "epochs=2"], seeds=[0, 1]))
+    found = frame.gather(accuracy.measure(["model=lenet", "epochs=2"], seeds=[0, 1]))
     assert said == ["-m", "fmbench", "-m", "model=lenet", "epochs=2", "seed=0,1"]
     assert found["seed 1: test accuracy (%)"].median == 92
     assert found["all seeds: training (s)"].median == 5.5
@@ -318,7 +288,7 @@ def test_accuracy_is_the_mean_of_a_sweep_over_the_seeds(monkeypatch):
 def test_overhead_counts_what_each_job_more_takes(monkeypatch):
     monkeypatch.setattr(overhead, "QUESTIONS", {"start": lambda: 0.5})
     monkeypatch.setattr(overhead, "beside_training", lambda n: 3 + n / 4 if n < 9 else 8)
-    found = measured(overhead.measure(repeats=2, jobs=[1, 5, 9]))
+    found = frame.gather(overhead.measure(repeats=2, jobs=[1, 5, 9]))
     assert found["start"] == Spread(0.5, 0.5, 0.5, 2, "s")
     assert found["a sweep of 5, beside its training"].median == 4.25
     assert found["a sweep's job beside its training, 1 to 5"].median == 0.25
@@ -326,9 +296,9 @@ def test_overhead_counts_what_each_job_more_takes(monkeypatch):
 
 
 def test_a_run_without_a_first_step_says_why():
-    assert overhead.seconds("-c", overhead.FIRST_STEP, *overhead.TINY) > 0
+    assert overhead.alone("-c", overhead.FIRST_STEP, *overhead.TINY)[1] > 0
     with pytest.raises(SystemExit, match=r"(?s)failed:.*batch_size"):
-        overhead.seconds("-c", overhead.FIRST_STEP, *overhead.TINY, "batch_size=0")
+        overhead.alone("-c", overhead.FIRST_STEP, *overhead.TINY, "batch_size=0")
 
 
 def test_report_measures_a_report_of_all_its_records(tmp_path):
@@ -346,7 +316,7 @@ def test_report_measures_a_report_of_all_its_records(tmp_path):
 def test_report_tells_how_time_and_memory_grow(monkeypatch):
     monkeypatch.setattr(report, "write_records", lambda folder, size: None)
     monkeypatch.setattr(report, "report", lambda folder, _: (int(folder.name) / 100, 50.0))
-    found = measured(report.measure(sizes=[1, 100], repeats=2))
+    found = frame.gather(report.measure(sizes=[1, 100], repeats=2))
     assert found["100 records: s"].median == 1
     assert found["1 to 100 records: s by tenfold"].median == pytest.approx(10)
     assert found["1 to 100 records: MB by tenfold"].median == pytest.approx(1)
@@ -355,11 +325,9 @@ def test_report_tells_how_time_and_memory_grow(monkeypatch):
 # --- all of them, and the picture -------------------------------------------------------------
 
 
-def test_a_part_that_there_is_not_is_refused(capsys):
-    with pytest.raises(SystemExit) as ended:
-        everything.main(["speed"])
-    assert ended.value.code == 2
-    assert "speed: no such part; there are: throughput, " in capsys.readouterr().err
+def test_a_part_that_there_is_not_is_refused():
+    with pytest.raises(SystemExit, match="speed: no such part; there are: throughput, "):
+        frame.main(everything.measure, ["speed"])
 
 
 def test_what_is_measured_is_kept_part_by_part(tmp_path, monkeypatch, capsys):
@@ -370,13 +338,22 @@ def test_what_is_measured_is_kept_part_by_part(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(accuracy, "measure", lambda **_: iter([{"mean": "90 %"}]))
     monkeypatch.setattr(augment, "measure", pieces)
+    typed = ["accuracy", "augment", "--quick", f"--json={tmp_path / 'kept.json'}"]
     with pytest.raises(KeyboardInterrupt):
-        everything.main(["accuracy", "augment", "--quick", f"--json={tmp_path / 'kept.json'}"])
+        frame.main(everything.measure, typed)
     kept = json.loads((tmp_path / "kept.json").read_text("utf-8"))["results"]
-    assert list(kept) == ["accuracy", "augment"]
-    assert kept["augment"]["a"]["median"] == augment.QUICK["images"]
-    assert kept["augment"]["b"]["median"] == 2
-    assert "== accuracy\n\nmean: 90 %\n" in capsys.readouterr().out
+    assert list(kept) == ["mean", "a", "b"]
+    assert kept["a"]["median"] == augment.QUICK["images"]
+    assert kept["b"]["median"] == 2
+    assert "mean: 90 %\n" in capsys.readouterr().out
+
+
+def test_pieces_of_the_same_columns_are_one_table_in_the_end(capsys):
+    pieces = [{f"{model}: images/s": Spread.of([1.0])} for model in ("lenet", "lenet5")]
+    frame.gather(pieces)
+    assert capsys.readouterr().out.count("images/s") == 3
+    frame.gather([*pieces, {"a run": Spread.of([1.0], "s")}])
+    assert capsys.readouterr().out.count("images/s") == 2
 
 
 def test_each_quick_form_is_one_of_its_measurement():
@@ -389,7 +366,7 @@ def test_each_quick_form_is_one_of_its_measurement():
 def test_a_measured_training_speed_is_drawn(tmp_path):
     saved, drawn = tmp_path / "measured.json", tmp_path / "drawn.png"
     options = ["--models=lenet5", "--batch-sizes=8", "--repeats=1", "--seconds=0.001"]
-    typed = [*options, "--data=synthetic", f"--json={saved}", "--overrides", *SMALL]
+    typed = [*options, f"--json={saved}", "--overrides", *SMALL]
     frame.main(throughput.measure, typed)
     assert json.loads(saved.read_text("utf-8"))["benchmark"] == "throughput"
     picture.main([str(saved), f"--output={drawn}"])
@@ -409,8 +386,8 @@ def test_the_picture_has_a_row_for_each_net_and_batch_size_and_the_best_usual():
     results["lenet, batch 8: over usual, 0 workers"] = {"median": 4.1, "unit": "x"}
     results["lenet, batch 8: over usual, 2 workers"] = {"median": 2.2, "unit": "x"}
     results["lenet, batch 8: limit runs in"] = "channels_last, fp32"
-    found = picture.rows({"throughput": results})
-    assert found == picture.rows(results)
+    results["threads"] = "2"
+    found = picture.rows(results)
     assert list(found) == [f"{n}, batch {size}" for n in ("lenet", "densenet") for size in (8, 64)]
     row = found["lenet, batch 8"]
     speeds = {name: speed for name, (speed, _) in row.items()}
@@ -420,4 +397,4 @@ def test_the_picture_has_a_row_for_each_net_and_batch_size_and_the_best_usual():
 
 def test_a_picture_is_drawn_of_measured_speeds_only():
     with pytest.raises(SystemExit, match="no training speeds"):
-        picture.rows({"overhead": {"--help": {"median": 0.4, "unit": "s"}}})
+        picture.rows({"--help": {"median": 0.4, "unit": "s"}})

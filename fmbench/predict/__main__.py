@@ -37,11 +37,7 @@ exit status:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Classify pictures, then exit with the status that `--help` explains.
-
-    Args:
-        argv: The arguments; those of the command line by default.
-    """
+    """Classify pictures, then exit with the status that `--help` explains."""
     open_all()
     try:
         if argv is None:
@@ -61,10 +57,9 @@ def _predict(arguments: argparse.Namespace) -> int:
 
     from fmbench.predict.model import load_model
 
-    if arguments.seen and not photographs.may_write_sheet(arguments.seen):
-        raise ConfigError(
-            f"--seen {arguments.seen}: the name must end in .png, and no other picture be there"
-        )
+    sheet = arguments.seen
+    if sheet and (sheet.suffix.lower() != ".png" or sheet in arguments.pictures):
+        raise ConfigError(f"--seen {sheet}: must end in .png, and be none of the pictures")
     model = load_model(arguments.run_folder)
     names = [one_line(str(path)) for path in arguments.pictures]
     classes = [one_line(name) for name in model.classes]
@@ -84,15 +79,9 @@ def _predict(arguments: argparse.Namespace) -> int:
         # A line as soon as it is known, however many there are.
         if failed := printed(PROGRAM, partial(say, "  ".join([f"{name:<{name_width}}", *cells]))):
             return failed
-    if arguments.seen and seen:
-        write_whole(arguments.seen, photographs.sheet(seen))
+    if sheet and seen:
+        write_whole(sheet, photographs.sheet(seen))
     return status
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
-    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,14 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     add("run_folder", type=typed_path, metavar="RUN_FOLDER", help=folder_help)
     picture_help = f"of any size: {', '.join(photographs.FORMATS)}"
     add("pictures", nargs="+", type=typed_path, metavar="PICTURE", help=picture_help)
-    top_help = "how many classes (default: 3)"
-    add("--top", type=_positive, default=3, metavar="N", help=top_help)
-    add(
-        "--background",
-        choices=photographs.BACKGROUNDS,
-        default="auto",
-        help="of the pictures (default: auto, by the brightness of the border)",
-    )
+    top_help = "how many classes, 1 to 10 (default: %(default)s)"
+    add("--top", type=int, choices=range(1, 11), default=3, metavar="N", help=top_help)
+    background_help = "of the pictures (default: auto, by the brightness of the border)"
+    add("--background", choices=photographs.BACKGROUNDS, default="auto", help=background_help)
     seen_help = "write what the model saw: the pictures that were read, in their order, row by row"
     add("--seen", type=typed_path, metavar="FILE.png", help=seen_help)
     return parser

@@ -11,20 +11,16 @@ The images of the data set were made in a similar way (Xiao, Rasul and Vollgraf 
 arXiv:1708.07747, section 2).
 """
 
-import errno
 import io
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmbench.core.errors import DataError, UserError, described
 from fmbench.core.files import open_regular
@@ -36,11 +32,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 
 BACKGROUNDS = ("auto", "light", "dark")
 
-#: Bounds: bytes of a file, bytes of memory to decode it, scans of a JPEG (usually up to 10).
-MAX_BYTES, MAX_MEMORY, MAX_SCANS = 2**28, 2**29, 40
-
-#: Marks the sheets written by `--seen`, so that none replaces a picture of the user's.
-_MARK = "fmbench.predict --seen"
+#: Bytes of a file; its pixels are bounded by Pillow.
+MAX_BYTES = 2**28
 
 #: Pictures are first reduced to this many pixels a side, which averages noise out.
 _WORKING_SIDE = 128
@@ -48,10 +41,6 @@ _WORKING_SIDE = 128
 #: Clothing is what differs from the background by 5 % of black to white, and by this share of the
 #: largest difference: light from one side makes a background uneven.
 _LEAST, _SHARE = 0.05 * 255, 0.2
-
-#: A marker of a JPEG. Within a scan the byte 255 is followed by 0 or by one of eight others.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])")
-_END, _SCAN = b"\xd9", b"\xda"
 
 # Without a handler Python prints what Pillow logs about odd files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -114,7 +103,6 @@ def _decode(path: Path, *, dark: bool) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(content, formats=FORMATS) as file:
-                _refuse_costly(path, file, content)
                 ImageOps.exif_transpose(file, in_place=True)
                 return _grey(file, dark=dark)
     except UserError:
@@ -127,39 +115,6 @@ def _decode(path: Path, *, dark: bool) -> Image.Image:
     except Exception as error:
         said = described(error, 100)
         raise DataError(f"{path}: a damaged picture, or an unusual one ({said})") from error
-
-
-def _refuse_costly(path: Path, image: Image.Image, content: IO[bytes]) -> None:
-    """Refuse a picture that takes far more memory or time than its file is large.
-
-    Raises:
-        DataError: Over `MAX_SCANS` or `MAX_MEMORY`; nothing is decoded yet.
-    """
-    scans = _scans(content) if image.format in {"JPEG", "MPO"} else 1
-    if scans > MAX_SCANS:
-        raise DataError(f"{path}: a JPEG of over {MAX_SCANS} scans, each as large as the picture")
-    # Bytes a pixel: Pillow holds at most 4, and as many again of a picture that is turned. These
-    # decoders keep copies of their own.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    copies = image.format in {"WEBP", "AVIF"} or scans > 1
-    needed = image.width * image.height * (4 * (1 + turned) + 12 * copies)
-    if needed > MAX_MEMORY:
-        raise DataError(
-            f"{path}: {image.width:,} x {image.height:,} pixels take {needed / 1e6:,.0f} MB to "
-            f"decode; allowed are {MAX_MEMORY / 1e6:,.0f} MB"
-        )
-
-
-def _scans(content: IO[bytes]) -> int:
-    """Count the scans of a JPEG, up to one more than are allowed; they are few kilobytes each."""
-    content.seek(0)
-    data = content.read()
-    content.seek(0)
-    scans, place = 0, 2
-    while scans <= MAX_SCANS and (found := _MARKER.search(data, place)) and found[1] != _END:
-        scans += found[1] == _SCAN
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2])  # its segment
-    return scans
 
 
 def _grey(image: Image.Image, *, dark: bool) -> Image.Image:
@@ -187,18 +142,6 @@ def sheet(images: Sequence[np.ndarray]) -> bytes:
     framed = np.pad(images, ((0, missing), (1, 1), (1, 1)), constant_values=96)
     tiles = framed.reshape(-1, columns, SIDE + 2, SIDE + 2).swapaxes(1, 2)
     mosaic = tiles.reshape(-1, columns * (SIDE + 2))
-    mark, file = PngInfo(), io.BytesIO()
-    mark.add_text("Software", _MARK)
-    large = Image.fromarray(mosaic.repeat(6, axis=0).repeat(6, axis=1))
-    large.save(file, "PNG", pnginfo=mark)
+    file = io.BytesIO()
+    Image.fromarray(mosaic.repeat(6, axis=0).repeat(6, axis=1)).save(file, "PNG")
     return file.getvalue()
-
-
-def may_write_sheet(path: Path) -> bool:
-    """Whether a sheet may be written there: a PNG, and not in place of a picture of the user's."""
-    try:
-        with open_regular(path, MAX_BYTES) as file:
-            ours = _MARK.encode() in file.read(200)  # the text stands in front of the pixels
-    except OSError as error:
-        ours = error.errno in {errno.ENOENT, errno.ENOTDIR}
-    return ours and path.suffix.lower() == ".png"

@@ -14,7 +14,6 @@ from fmbench.config import checks as configuration
 from fmbench.config import instantiation, sources
 from fmbench.config.messages import as_user_error
 from fmbench.config.overrides import mended, refuse_passwords
-from fmbench.config.sources import hydra_alone
 from fmbench.config.trust import refuse_untrusted
 from fmbench.core.console import (
     Parser,
@@ -43,11 +42,7 @@ exit status:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the picture and print its path, then exit with the status that `--help` explains.
-
-    Args:
-        argv: The arguments; those of the command line by default.
-    """
+    """Write the picture and print its path, then exit with the status that `--help` explains."""
     open_all()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fmbench").setLevel(logging.INFO)  # downloads are logged
@@ -78,13 +73,8 @@ def compose(
 ) -> tuple[dict[str, Any], str]:
     """Compose and resolve the config of a run; returns it and its option of `augmentation`.
 
-    Args:
-        overrides: As for a run, without values to sweep.
-        folders: With options of your own.
-
     Raises:
-        ConfigError: There are values to sweep, the config sets environment variables, or it cannot
-            be resolved.
+        ConfigError: There are values to sweep, or the config cannot be that of a run.
         HydraException: The overrides do not compose.
     """
     refuse_passwords(overrides)
@@ -95,7 +85,7 @@ def compose(
                 f"{override.input_line}: a picture shows one run's images; give each key one value"
             )
     with (
-        hydra_alone(),
+        sources.hydra_alone(),
         hydra.utils.execution_whitelist(instantiation.around_runs(), reset=True),
         sources.own_folders(sources.found(folders)),
     ):
@@ -108,11 +98,6 @@ def compose(
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments.
-
-    Raises:
-        ConfigError: One is wrong.
-    """
     parser = Parser(
         prog="python -m fmbench.preview",
         description=(
@@ -124,12 +109,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "overrides",
-        nargs="*",
-        metavar="GROUP=OPTION | KEY=VALUE",
-        help="as for a run, such as augmentation=crop_flip data=synthetic seed=3",
-    )
+    overrides_help = "as for a run, such as augmentation=crop_flip data=synthetic seed=3"
+    add("overrides", nargs="*", metavar="GROUP=OPTION | KEY=VALUE", help=overrides_help)
     output_help = "where to write the picture, a PNG (default: %(default)s, here)"
     add("--output", type=typed_path, default="preview.png", metavar="FILE", help=output_help)
     images_help = "rows: images of different classes, 1 to 10 (default: %(default)s)"

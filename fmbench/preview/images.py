@@ -4,7 +4,6 @@ They come from the loader that the run trains from: what the picture shows under
 the model of such a run gets in its third epoch.
 """
 
-import dataclasses
 import io
 import math
 import textwrap
@@ -16,7 +15,6 @@ import torch
 import yaml
 
 from fmbench.config.augmentation import SIDE
-from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.report.figures.style import matplotlib_alone
 from fmbench.runs.prepare import make_train_loader, read_inputs
@@ -44,26 +42,26 @@ def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) 
     Args:
         config: Resolved.
         option: The name of the augmentation.
-        images: The number of images, of classes spread evenly over all.
+        images: Their number, of classes spread evenly over all.
         draws: The number of epochs.
 
     Raises:
         UserError: The config is wrong, or the data are missing or damaged.
     """
     inputs = read_inputs(config)
-    augmented = make_train_loader(config, inputs, inputs.device.torch)
-    without = dataclasses.replace(inputs, augmentation=Augmentation())
-    plain = make_train_loader(config, without, inputs.device.torch)
-    names = inputs.dataset.classes
+    loader = make_train_loader(config, inputs, inputs.device.torch)
+    dataset, names = inputs.dataset, inputs.dataset.classes
     classes = np.linspace(0, len(names) - 1, images).round().astype(int)
-    labels = augmented.labels.cpu().numpy()
+    labels = loader.labels.cpu().numpy()
     first = [int(np.argmax(labels == label)) for label in classes]
+    stored = np.concatenate([dataset.train_images, dataset.test_images])
+    plain = stored[inputs.split.train[first]]
     return Grid(
         title=f"augmentation={option}",
         subtitle=_describe(config),
         rows=tuple(names[label] for label in classes),
         columns=("as it is", *(f"epoch {epoch + 1}" for epoch in range(draws))),
-        images=np.concatenate([_seen(plain, first, 1), _seen(augmented, first, draws)], axis=1),
+        images=np.concatenate([plain[:, None], _seen(loader, first, draws)], axis=1),
     )
 
 

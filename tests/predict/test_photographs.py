@@ -256,38 +256,6 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     refused(path)
 
 
-#: A picture by its name and how it is saved, and the bytes a pixel that it takes to decode it.
-COSTS = [
-    ("a.png", {}, 4), ("a.tif", {"compression": "tiff_lzw"}, 4), ("a.webp", {}, 16),
-    ("scans.jpg", {"progressive": True}, 16), ("turned.png", {"exif": Image.Exif()}, 8),
-]  # fmt: skip
-COSTS[-1][1]["exif"][0x112] = 6
-
-
-@pytest.mark.parametrize(("name", "options", "each"), COSTS)
-def test_a_picture_that_takes_much_memory_to_decode_is_refused(
-    tmp_path, monkeypatch, name, options, each
-):
-    path = saved(tmp_path, box(size=(100, 50), place=(10, 10, 40, 40)), name, **options)
-    monkeypatch.setattr(photographs, "MAX_MEMORY", 100 * 50 * each)
-    read(path)
-    monkeypatch.setattr(photographs, "MAX_MEMORY", 100 * 50 * each - 1)
-    refused(path, "to decode")
-
-
-def test_a_jpeg_of_many_scans_is_refused(tmp_path):
-    path = tmp_path / "a.jpg"
-    with Image.effect_noise((100, 50), 60) as picture:
-        picture.convert("RGB").save(path, progressive=True)
-    assert read(path).shape == (28, 28)
-    content = path.read_bytes()
-    last = content[content.rindex(b"\xff\xda") : -2]
-    path.write_bytes(content[:-2] + last * 40 + content[-2:])
-    refused(path, "a JPEG of over 40 scans")
-    with Image.open(path) as file:
-        file.load()  # Pillow takes it, and as long as it takes
-
-
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.webp", "a.bmp", "a.ppm"])
 def test_a_damaged_picture_is_read_or_refused(tmp_path, name):
     image = Image.fromarray(SYNTHETIC.test_images[0]).resize((60, 80)).convert("RGB")
