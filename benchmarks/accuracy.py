@@ -26,7 +26,6 @@ RECIPE = (
     *("optimizer=adamw", "optimizer.lr=0.01", "optimizer.weight_decay=0.123"),
     *("optimizer.betas=[0.9,0.99]", "scheduler.warmup=0.2", "scheduler.div_factor=25"),
 )
-QUICK = {"seeds": (0,)}
 
 
 def measure(

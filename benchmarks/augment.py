@@ -43,8 +43,6 @@ PER_IMAGE = {
     "crop_flip_erasing": [*CROP_FLIP, *TO_TENSOR, v2.RandomErasing(0.5)],
 }
 
-QUICK = {"images": 6_000, "subset": 600, "repeats": 2}
-
 
 def loaders(
     images: Tensor, labels: Tensor, *, batch_size: int, subset: int

@@ -128,11 +128,9 @@ def table(results: Results) -> str:
 def gather(pieces: Iterable[Results], benchmark: str = "", path: Path | None = None) -> Results:
     """All results, which are printed, and kept with the machine they hold for, piece by piece."""
     results: Results = {}
-    columns = set()
     with settings_kept():
         for piece in pieces:
             results |= piece
-            columns.add(tuple(name.partition(": ")[2] for name in piece))
             print(f"{table(piece)}\n", flush=True)
             content = {
                 "benchmark": benchmark,
@@ -146,7 +144,7 @@ def gather(pieces: Iterable[Results], benchmark: str = "", path: Path | None = N
             }
             if path is not None:
                 path.write_text(json.dumps(content, indent=1, default=asdict) + "\n", "utf-8")
-    if results != piece and len(columns) == 1:
+    if results != piece:
         print(table(results))
     return results
 

@@ -49,8 +49,6 @@ for _ in range(int(sys.argv[1])):
 print(time.perf_counter() - start)
 """
 
-QUICK = {"repeats": 2, "jobs": (1, 10)}
-
 
 def alone(*arguments: str) -> tuple[str, float]:
     """What `python ARGUMENTS` prints in a folder of its own, and the seconds it takes."""

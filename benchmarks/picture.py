@@ -2,7 +2,7 @@
 
     python -m benchmarks.picture performance.json
 
-Reads what `python -m benchmarks` or `python -m benchmarks.throughput` saved, and draws images per
+Reads what `python -m benchmarks.throughput --json performance.json` saved, and draws images per
 second of each contender, for every model and batch size that is there, on a logarithmic axis.
 """
 
@@ -40,12 +40,12 @@ def rows(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, float]]
     for name, value in results.items():
         where, _, what = name.partition(": ")
         contender = what.partition(",")[0]
-        if contender in STYLES and value["unit"] == "images/s":
+        if contender in STYLES:
             over = results.get(f"{where}: over {what}", {"median": 1.0})["median"]
             row = found.setdefault(where, {})
             row[contender] = max(row.get(contender, (0.0, 0.0)), (value["median"], over))
     if not found:
-        raise SystemExit("no training speeds in this file; `python -m benchmarks` measures them")
+        raise SystemExit("no training speeds in this file; benchmarks.throughput measures them")
     return found
 
 

@@ -26,7 +26,6 @@ from benchmarks.frame import CHECKOUT, Results, Spread, main, python
 from benchmarks.overhead import TINY
 
 SEEDS = 5
-QUICK = {"sizes": (100, 10_000), "repeats": 2}
 
 #: The process prints its own peak memory: the parent's figure would include the parent's memory.
 REPORT = """\

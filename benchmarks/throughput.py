@@ -75,8 +75,6 @@ BF16_PEAK = dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), 989.4e12) | 
     312e12,
 )
 
-QUICK = {"models": ("lenet5", "lenet"), "batch_sizes": (64, 256), "seconds": 0.5, "repeats": 2}
-
 
 def measure(
     *,

@@ -1,6 +1,5 @@
 """The benchmarks run and compare like with like; what they measure is no test's business."""
 
-import importlib
 import json
 import re
 import sys
@@ -22,14 +21,12 @@ from benchmarks import accuracy, augment, frame, overhead, picture, report, thre
 from benchmarks.frame import Spread, Timed
 from benchmarks.throughput import Setup
 
-everything = importlib.import_module("benchmarks.__main__")
-
 pytestmark = pytest.mark.slow
 
 FOLDER = CHECKOUT / "benchmarks"
 START = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if START in path.read_text("utf-8"))
-MEASURES = (accuracy, augment, everything, overhead, report, threads, throughput)
+MEASURES = (accuracy, augment, overhead, report, threads, throughput)
 
 SMALL = ("data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1")
 CONTEST = ("model=lenet5", "batch_size=8", "epochs=9", *SMALL)
@@ -63,8 +60,7 @@ def test_each_script_has_one_command_in_the_readme_and_opens_with_it():
     found = dict(re.findall(r"^\| `(\w+)\.py` \|.*\| `(.*)` \|$", page, re.MULTILINE))
     assert sorted(found) == SCRIPTS
     for name, command in found.items():
-        module = "benchmarks" if name == "__main__" else f"benchmarks.{name}"
-        assert command.split()[:3] == ["python", "-m", module]
+        assert command.split()[:3] == ["python", "-m", f"benchmarks.{name}"]
         assert f"\n    {command}" in (FOLDER / f"{name}.py").read_text("utf-8")
 
 
@@ -158,6 +154,20 @@ def test_a_table_has_a_line_for_each_place_and_an_accuracy_its_hundredths():
         ["seed 0", "90.16"],
         ["recipe: model=lenet"],
     ]
+
+
+def test_what_is_measured_is_kept_piece_by_piece(tmp_path, capsys):
+    def measure():
+        yield {"mean": "90 %"}
+        yield {"a": Spread.of([2.0])}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        frame.main(measure, [f"--json={tmp_path / 'kept.json'}"])
+    kept = json.loads((tmp_path / "kept.json").read_text("utf-8"))["results"]
+    assert list(kept) == ["mean", "a"]
+    assert kept["a"]["median"] == 2
+    assert "mean: 90 %\n" in capsys.readouterr().out
 
 
 # --- training speed ---------------------------------------------------------------------------
@@ -322,43 +332,7 @@ def test_report_tells_how_time_and_memory_grow(monkeypatch):
     assert found["1 to 100 records: MB by tenfold"].median == pytest.approx(1)
 
 
-# --- all of them, and the picture -------------------------------------------------------------
-
-
-def test_a_part_that_there_is_not_is_refused():
-    with pytest.raises(SystemExit, match="speed: no such part; there are: throughput, "):
-        frame.main(everything.measure, ["speed"])
-
-
-def test_what_is_measured_is_kept_part_by_part(tmp_path, monkeypatch, capsys):
-    def pieces(**options):
-        yield {"a": Spread.of([options["images"]])}
-        yield {"b": Spread.of([2.0])}
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(accuracy, "measure", lambda **_: iter([{"mean": "90 %"}]))
-    monkeypatch.setattr(augment, "measure", pieces)
-    typed = ["accuracy", "augment", "--quick", f"--json={tmp_path / 'kept.json'}"]
-    with pytest.raises(KeyboardInterrupt):
-        frame.main(everything.measure, typed)
-    kept = json.loads((tmp_path / "kept.json").read_text("utf-8"))["results"]
-    assert list(kept) == ["mean", "a", "b"]
-    assert kept["a"]["median"] == augment.QUICK["images"]
-    assert kept["b"]["median"] == 2
-    assert "mean: 90 %\n" in capsys.readouterr().out
-
-
-def test_pieces_of_the_same_columns_are_one_table_in_the_end(capsys):
-    pieces = [{f"{model}: images/s": Spread.of([1.0])} for model in ("lenet", "lenet5")]
-    frame.gather(pieces)
-    assert capsys.readouterr().out.count("images/s") == 3
-    frame.gather([*pieces, {"a run": Spread.of([1.0], "s")}])
-    assert capsys.readouterr().out.count("images/s") == 2
-
-
-def test_each_quick_form_is_one_of_its_measurement():
-    for module in everything.PARTS.values():
-        assert module.QUICK.keys() <= module.measure.__kwdefaults__.keys()
+# --- the picture ----------------------------------------------------------------------------------
 
 
 # Newer Pythons warn of processes that are forked while there are threads; DataLoaders do it.
