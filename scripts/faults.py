@@ -3,18 +3,8 @@
     python scripts/faults.py
     python scripts/faults.py kills --count 20
 
-- kills: SIGKILL at random instants of short runs, each started again until it is done; in the end
-  the weights, the predictions and the record are those of a run that nobody disturbed.
-- writes: SIGKILL at the first write, flush, rename or removal of a run's files, at the second,
-  and so on until none is left; started again after each.
-- disk: the largest file that may be written is so small that one write after the other fails; the
-  run says so in a line with exit status 5, and what was whole before is whole. Once from Python,
-  once as the command.
-- small: the command in a file system of so few bytes; needs `unshare` and the right to mount.
-- closed: the command in a folder, below a folder and on a disk that may not be written to.
-- truncated: a record cut off at every byte is named as unreadable, and never half-read.
-- flipped: a checkpoint with one byte changed is never used.
-- together: 8 processes write 2,000 records while the results are being read.
+A killed run is started again until it is done: in the end its weights, predictions and record are
+those of a run that nobody disturbed. docs/reliability.md says what is promised after each fault.
 
 Works in a temporary folder, on synthetic images, and needs a system that can fork.
 """
@@ -139,7 +129,7 @@ def check(place: Path, expected: dict[str, Any] | None = None) -> None:
 
 
 def kills(folder: Path, count: int = 200) -> str:
-    """Kill runs at random instants."""
+    """Kill runs at random instants, each until it is done."""
     start = time.perf_counter()
     expected, seconds = whole(folder), time.perf_counter() - start
     drawn = random.Random(0)
@@ -212,7 +202,7 @@ def _killed_at(moment: int, place: Path) -> None:
 
 
 def disk(folder: Path, sizes: tuple[int, ...] = SIZES) -> str:
-    """Let no file grow beyond a size; then take the limit away and start again."""
+    """Let no file grow beyond a size, from Python and as the command; then start again without."""
     expected = whole(folder)
 
     def limited(start: Callable[[Path], None], place: Path, size: int) -> None:
@@ -306,7 +296,7 @@ def closed(folder: Path) -> str:
 
 
 def truncated(folder: Path, step: int = 1) -> str:
-    """Cut a record off at every byte."""
+    """Cut a record off at every byte: it is named as unreadable, and never half-read."""
     whole(folder)
     content = (folder / "whole" / "result.json").read_bytes()
     place = folder / "cut" / "result.json"
@@ -323,7 +313,7 @@ def truncated(folder: Path, step: int = 1) -> str:
 
 
 def flipped(_folder: Path, step: int = 1) -> str:
-    """Change one byte of a checkpoint."""
+    """Change one byte of a checkpoint: it is never used."""
     torch.manual_seed(0)
     file = io.BytesIO()
     write_state({"weights": torch.randn(100), "epoch": 3}, file)
