@@ -37,9 +37,10 @@ from fmbench.config.checks import CONFIG_DIR
 from fmbench.core.errors import UserError, one_line
 from fmbench.records.record import leaves
 from fmbench.report.escape import markdown
+from fmbench.report.figures.accuracy import published_figure
 from fmbench.report.figures.curves import curves
-from fmbench.report.figures.published import published_figure
 from fmbench.report.figures.search import search_figure
+from fmbench.report.figures.style import Budget
 from fmbench.report.render.markdown import code_block
 from fmbench.report.table.columns import COLUMNS
 from fmbench.report.table.compare import compare
@@ -295,7 +296,7 @@ class Pages:
                 epochs = {row["epochs"] for row in alike}
                 title = f"{model}, {epochs.pop()} epochs" if len(epochs) == 1 else model
                 name = f"curves_{table['title'][0].lower()}_{model}"
-                found.append(curves(title, alike, data, name))
+                found.append(curves(title, alike, data, name, Budget()))
         if self.search is not None:
             found.append(search_figure(self.search["part"], "search"))
         return {figure.name: figure for figure in found if figure is not None}

@@ -9,7 +9,7 @@ from records import write
 from rich.console import Console
 
 from fmbench import report
-from fmbench.report.render.terminal import print_report
+from fmbench.report.render.terminal import print_tables
 
 # Each would do harm somewhere if it came out as it is.
 HOSTILE = [
@@ -61,7 +61,7 @@ def printed(made: report.Report, width: int | None = None) -> str:
     """What a terminal of some width shows, or what a pipe gets."""
     file = io.StringIO()
     terminal = {"force_terminal": True, "color_system": None, "width": width} if width else {}
-    print_report(made, Console(file=file, **terminal))
+    print_tables(made, Console(file=file, **terminal))
     return file.getvalue()
 
 

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fmbench import report
 from fmbench.core.console import (
@@ -17,9 +18,17 @@ from fmbench.core.console import (
     say,
     typed_path,
 )
-from fmbench.core.errors import UserError
+from fmbench.core.errors import PartialResultsError, UserError
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
+
+#: A folder, as an argument.
+DIR: dict[str, Any] = {"type": typed_path, "metavar": "DIR"}
+
+MAKES = """\
+Make the benchmark of all runs below some folders: print its table, and write
+benchmark.md (renders on GitHub), benchmark.html (one page to send to somebody),
+benchmark.csv and benchmark.json (raw numbers), and figures/ (PNG and SVG)."""
 
 EXAMPLES = """\
 examples:
@@ -37,6 +46,10 @@ exit status:
   5  the report could not be written or printed
 """
 
+COMPARES = """\
+Compare two rows of the benchmark, image by image where both were tested on the same
+images: the difference with its interval, each class, the times, and what follows."""
+
 COMPARE_EXAMPLES = """\
 examples:
   python -m fmbench.report compare outputs/lenet outputs/resnet18     two runs
@@ -53,13 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     open_all()
     words = list(sys.argv[1:] if argv is None else argv)
-    collects = gc.isenabled()
-    # Of 100,000 records nearly everything is kept to the end: looking through it again and again
-    # for cycles to free costs a tenth of the time and frees next to nothing.
-    gc.disable()
     try:
         if argv is None:
             import_from_here()
+            # Of 100,000 records nearly everything is kept to the end: looking through it again and
+            # again for cycles to free costs a tenth of the time and frees next to nothing.
+            gc.disable()
         if words[:1] == ["compare"]:
             status = _compare(_compare_parser().parse_args(words[1:]))
         else:
@@ -69,14 +81,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         status = error.exit_status
     except KeyboardInterrupt:
         status = 130
-    finally:
-        if collects:  # a notebook goes on
-            gc.enable()
     sys.exit(status)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from fmbench.report.table.view import View  # imports pandas, which --help must not
+    from fmbench.report.table.view import PLAIN, View  # imports pandas, which --help must not
 
     view = View(
         condition=arguments.filter,
@@ -85,24 +94,24 @@ def _report(arguments: argparse.Namespace) -> int:
         sort=arguments.sort,
     )
     output: Path | None = arguments.output
-    if output is None and view.is_plain:
+    if output is None and view == PLAIN:
         output = Path()
-    folders = _folders(arguments.folders)
     with _progress() as progress:
-        made = report.build(folders, view=view, progress=progress)
+        made = report.build(_folders(arguments), view=view, progress=progress)
     # The table first: figures take long to draw.
-    status = _printed(lambda: report.print_tables(made))
+    status = printed("fmbench.report", lambda: report.print_tables(made))
     if output is not None:
         made = report.write(made, output)
-    return status or _printed(lambda: say(*_ending(made, folders))) or made.exit_status
+    ending = _ending(made, arguments.folders, plain=view == PLAIN)
+    return status or printed("fmbench.report", lambda: say(*ending)) or made.exit_status
 
 
-def _ending(made: report.Report, folders: Sequence[Path]) -> list[str]:
+def _ending(made: report.Report, folders: Sequence[Path], *, plain: bool) -> list[str]:
     """What was written, or why nothing was."""
     names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
     if made.written:
         return [f"Written: {', '.join(map(str, made.written))}"]
-    if not made.view.is_plain and not made.table.empty:
+    if not plain and not made.table.empty:
         return ["A view of the runs: nothing was written (--output DIR writes it)."]
     if made.view.condition:
         return [f"No completed run with {made.view.condition}."]
@@ -119,99 +128,78 @@ def _compare(arguments: argparse.Namespace) -> int:
     from fmbench.report.table.compare import compare
 
     with _progress() as progress:
-        folders = _folders(arguments.folders)
-        found = compare(arguments.a, arguments.b, folders, progress=progress)
-    return _printed(lambda: print_comparison(found)) or found.exit_status
+        found = compare(arguments.a, arguments.b, _folders(arguments), progress=progress)
+    status = printed("fmbench.report", lambda: print_comparison(found))
+    return status or (PartialResultsError.exit_status if found.problems else 0)
 
 
-def _folders(given: Sequence[Path]) -> list[Path]:
-    return list(given) or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
-
-
-def _printed(write: Callable[[], None]) -> int:
-    """Print, and return the exit status."""
-    return printed("fmbench.report", write)
+def _folders(arguments: argparse.Namespace) -> list[Path]:
+    return arguments.folders or [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
     """A callback that shows how many records were read, if standard error is a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
 
-    def show(text: str) -> None:
+    def show(read: int, total: int) -> None:
         with contextlib.suppress(OSError):  # a terminal that is gone
+            # The first few hundred take no time.
+            text = f"reading {read:,} of {total:,} records" if read else ""
             sys.stderr.write(f"\r\x1b[2K{text}")
             sys.stderr.flush()
 
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
     try:
-        # The first few hundred take no time.
-        yield lambda read, total: show(f"reading {read:,} of {total:,} records" if read else "")
+        yield show
     finally:
-        show("")
+        show(0, 0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _described(
-        "python -m fmbench.report",
-        "Make the benchmark of all runs below some folders: print its table, and write\n"
-        "benchmark.md (renders on GitHub), benchmark.html (one page to send to somebody),\n"
-        "benchmark.csv and benchmark.json (raw numbers), and figures/ (PNG and SVG).",
-        EXAMPLES,
+    parser = Parser(
+        prog="python -m fmbench.report",
+        description=MAKES,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "folders",
-        nargs="*",
-        type=typed_path,
-        metavar="DIR",
-        help="run folders, sweep folders, or whatever holds them (default: outputs and multirun, "
-        "those that exist)",
+    what = (
+        "run folders, sweep folders, or whatever holds them (default: outputs and multirun, those "
+        "that exist)"
     )
-    parser.add_argument(
-        "--output",
-        type=typed_path,
-        metavar="DIR",
-        help="where to write the files; made if it is not there (default: here, and nowhere with "
-        "one of the options below)",
+    parser.add_argument("folders", nargs="*", help=what, **DIR)
+    where = (
+        "where to write the files; made if it is not there (default: here, and nowhere with one of "
+        "the options below)"
     )
+    parser.add_argument("--output", help=where, **DIR)
     view = parser.add_argument_group("another look at the runs")
-    view.add_argument(
-        "--filter",
-        default="",
-        metavar="CONDITIONS",
-        help="only runs for which all hold: KEY=VALUE, KEY!=VALUE (several between commas, * for "
+    conditions = (
+        "only runs for which all hold: KEY=VALUE, KEY!=VALUE (several between commas, * for "
         "anything), KEY<NUMBER, <=, >, >=; a key is a column of benchmark.csv or of the config, "
-        "such as optimizer.lr",
+        "such as optimizer.lr"
     )
-    view.add_argument(
-        "--group-by",
-        default="",
-        metavar="KEYS",
-        help="a row for all runs that share these, between commas (default: all but the seed)",
-    )
-    view.add_argument(
-        "--metric",
-        default="test_accuracy",
-        metavar="NAME",
-        help="what is shown with its spread and orders the rows: test_accuracy (default), "
+    view.add_argument("--filter", default="", metavar="CONDITIONS", help=conditions)
+    keys = "a row for all runs that share these, between commas (default: all but the seed)"
+    view.add_argument("--group-by", default="", metavar="KEYS", help=keys)
+    metric = (
+        "what is shown with its spread and orders the rows: test_accuracy (default), "
         "validation_accuracy, train_accuracy, test_loss, seconds_train, seconds_evaluate, "
-        "seconds_total, images_per_second, peak_memory, parameters, flops",
+        "seconds_total, images_per_second, peak_memory, parameters, flops"
     )
-    view.add_argument(
-        "--sort",
-        metavar="COLUMN[:asc|:desc]",
-        help="the column that orders the rows instead, such as parameters or training_time:desc",
-    )
+    view.add_argument("--metric", default="test_accuracy", metavar="NAME", help=metric)
+    column = "the column that orders the rows instead, such as parameters or training_time:desc"
+    view.add_argument("--sort", metavar="COLUMN[:asc|:desc]", help=column)
     return parser
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = _described(
-        "python -m fmbench.report compare",
-        "Compare two rows of the benchmark, image by image where both were tested on the same\n"
-        "images: the difference with its interval, each class, the times, and what follows.",
-        COMPARE_EXAMPLES,
+    parser = Parser(
+        prog="python -m fmbench.report compare",
+        description=COMPARES,
+        epilog=COMPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     row = (
         "the number of a row, a run or sweep folder (./1 if it is called so), or conditions as "
@@ -219,23 +207,9 @@ def _compare_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("a", metavar="A", help=row)
     parser.add_argument("b", metavar="B", help="what to compare it with, likewise")
-    parser.add_argument(
-        "folders",
-        nargs="*",
-        type=typed_path,
-        metavar="DIR",
-        help="where numbers and conditions look (default: outputs and multirun)",
-    )
+    where = "where numbers and conditions look (default: outputs and multirun)"
+    parser.add_argument("folders", nargs="*", help=where, **DIR)
     return parser
-
-
-def _described(program: str, description: str, examples: str) -> argparse.ArgumentParser:
-    return Parser(
-        prog=program,
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 if __name__ == "__main__":

@@ -12,53 +12,35 @@ from typing import Any
 
 import pandas as pd
 
-from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError, one_line
-from fmbench.core.files import make_folder, remove, storage_error, write_whole
+from fmbench.core.files import make_folder, read_regular, remove, storage_error, write_whole
 from fmbench.records.reader import Problem, Progress, read_results
 from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
-from fmbench.report.figures import KINDS, figures, search_name
-from fmbench.report.render import data, markdown, terminal
+from fmbench.report.figures import KINDS, figures
+from fmbench.report.render import data, markdown
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
-from fmbench.report.table.sections import LONGEST_REASON, Section, sections, unfinished_cells
+from fmbench.report.table.sections import LONGEST_REASON, Section, sections
 from fmbench.report.table.view import PLAIN, View, check, chosen
-
-FIGURES_NAME, JSON_NAME = "figures", "benchmark.json"
 
 #: The names of a report's figure files, without ending.
 _OURS = re.compile(f"({'|'.join(KINDS)})(_[A-Za-z0-9_-]{{1,200}})?")
 _MOST_BYTES = 2**28
 
-log = logger(__name__)
-
 
 @dataclass(frozen=True)
 class Report:
-    """The runs below some folders, as a benchmark.
+    """The runs below some folders, as a benchmark."""
 
-    Attributes:
-        table: What `benchmark_table` gives: all rows, Fashion-MNIST before synthetic data.
-        sections: The same rows, a section for each data set, with the runs that did not complete.
-        problems: The records that could not be read.
-        made: When, in UTC.
-        base: The folder that run folders are named relative to in what is written; None for the
-            current one.
-        written: The files that were written, and the folder of the figures.
-        searches: The searches among the folders, with their runs.
-        figures: The figures that were written.
-        view: How the runs are viewed.
-    """
-
-    table: pd.DataFrame
-    sections: list[Section]
-    problems: list[Problem]
-    made: datetime
-    base: Path | None = None
-    written: tuple[Path, ...] = ()
+    table: pd.DataFrame  # as `benchmark_table` gives it: all rows
+    sections: list[Section]  # the same rows by data set, with the runs that did not complete
+    problems: list[Problem]  # the records that could not be read
+    made: datetime  # in UTC
+    base: Path | None = None  # what run folders are named relative to; None is the current folder
+    written: tuple[Path, ...] = ()  # the files that were written, and the folder of the figures
     searches: tuple[SearchPart, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Figure, ...] = ()  # that were written
     view: View = PLAIN
 
     @property
@@ -79,7 +61,7 @@ class Report:
     @property
     def failed(self) -> int:
         """How many runs did not complete: diverged, failed, interrupted, or still running."""
-        return sum(section.total - section.completed - section.pruned for section in self.sections)
+        return sum(section.total for section in self.sections) - self.completed - self.pruned
 
     @property
     def exit_status(self) -> int:
@@ -91,12 +73,6 @@ class Report:
         """Where run folders are, seen from what is written."""
         return Places(self.base)
 
-    def unfinished_cells(self, section: Section) -> list[tuple[str, ...]]:
-        """The runs of a section that did not complete, with the headings of `UNFINISHED`."""
-        return [
-            (*unfinished_cells(run), self.places.path(run["folder"])) for run in section.unfinished
-        ]
-
     @property
     def problem_cells(self) -> list[tuple[str, str]]:
         """The records that could not be read: where, and why."""
@@ -105,29 +81,24 @@ class Report:
             for problem in self.problems
         ]
 
-    def figure_of_search(self, place: int) -> Figure | None:
-        """The figure of a search, by its place from 1."""
-        name = search_name(place)
-        return next((f for f in self.figures if f.data is None and f.name == name), None)
-
-    @cached_property
+    @property
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
         return markdown.page(self)
 
-    @cached_property
+    @property
     def html(self) -> str:
         """The text of `benchmark.html`."""
         from fmbench.report.render import html  # imports Jinja, which a report on a screen need not
 
         return html.page(self)
 
-    @cached_property
+    @property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return data.csv_text(self.rows)
 
-    @cached_property
+    @property
     def json(self) -> str:
         """The text of `benchmark.json`."""
         return data.json_text(self)
@@ -144,8 +115,7 @@ def build(
 
     Args:
         folders: Run folders, sweep folders, or whatever holds them.
-        output: Where to write `benchmark.md`, `benchmark.html`, `benchmark.csv`, `benchmark.json`
-            and the figures, as `write` does.
+        output: Where to write the files, as `write` does.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
 
@@ -168,13 +138,8 @@ def build(
     return report if output is None else write(report, output)
 
 
-def print_tables(report: Report) -> None:
-    """Print a report to standard output: fitted to a terminal, or plain where there is none."""
-    terminal.print_report(report)
-
-
 def write(report: Report, output: Path) -> Report:
-    """Write a report's files, unless there is nothing to write.
+    """Write a report's files: `benchmark.md`, `.html`, `.csv`, `.json`, and the figures.
 
     The numbers first: what goes wrong with a figure costs them nothing. Figures of an older
     report that are not drawn again are removed.
@@ -192,19 +157,20 @@ def write(report: Report, output: Path) -> Report:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    folder = output / FIGURES_NAME
+    folder = output / "figures"
+    files = {kind: output / f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")}
     # Behind a link nothing is removed either.
-    before = set() if folder.is_symlink() else _drawn_before(output / JSON_NAME)
+    before = set() if folder.is_symlink() else _drawn_before(files["json"])
     report = replace(report, base=output)
 
-    def put(name: str, text: str) -> None:
-        write_whole(output / name, text.encode("utf-8", "backslashreplace"))
+    def put(kind: str, text: str) -> None:
+        write_whole(files[kind], text.encode("utf-8", "backslashreplace"))
 
-    put("benchmark.csv", report.csv)
+    put("csv", report.csv)
     drawn: list[Figure] = []
     failed: StorageError | None = None
     try:
-        for figure in figures(report.sections, report.searches, _say):
+        for figure in figures(report.sections, report.searches):
             make_folder(folder)
             write_whole(folder / f"{figure.name}.png", figure.png)
             write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
@@ -216,27 +182,18 @@ def write(report: Report, output: Path) -> Report:
             remove(folder / f"{name}.png")
             remove(folder / f"{name}.svg")
     report = replace(report, figures=tuple(drawn))
-    put("benchmark.md", report.markdown)
-    put("benchmark.html", report.html)
-    put(JSON_NAME, report.json)
+    put("md", report.markdown)
+    put("html", report.html)
+    put("json", report.json)
     if failed is not None:
         raise failed
-    names = [f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")]
-    names += [FIGURES_NAME] if drawn else []
-    return replace(report, written=tuple(output / name for name in names))
-
-
-def _say(name: str, error: Exception) -> None:
-    """Log a figure that cannot be drawn: a bug, but the others are written."""
-    log.warning("the figure %s could not be drawn: %s: %s", name, type(error).__name__, error)
+    return replace(report, written=(*files.values(), *([folder] if drawn else [])))
 
 
 def _drawn_before(path: Path) -> set[str]:
     """The names of the figures that an older report of this folder has."""
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            return set()
-        names = json.loads(path.read_bytes())["figures"]
+        names = json.loads(read_regular(path, _MOST_BYTES))["figures"]
         return {name for name in names if isinstance(name, str) and _OURS.fullmatch(name)}
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return set()

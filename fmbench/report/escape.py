@@ -8,8 +8,8 @@ import functools
 import os
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from fmbench.core.errors import one_line, visible
@@ -60,28 +60,16 @@ def link(path: str) -> str:
     return quote(path, errors="backslashreplace")
 
 
-@dataclass(frozen=True)
-class Run:
-    """The folder of a run, seen from a page.
+class Run(NamedTuple):
+    """The folder of a run, seen from a page."""
 
-    Attributes:
-        place: As people read it.
-        address: As the address of a link.
-        config: The file in it that holds the config: Hydra's, or the record of a run that was
-            started from Python.
-    """
-
-    place: str
-    address: str
-    config: str
+    place: str  # as people read it
+    address: str  # of a link
+    config: str  # the file in it that holds the config: Hydra's, or the record
 
 
 class Places:
-    """Where folders are, seen from a page.
-
-    Args:
-        base: The folder that the page lies in; None for the current one.
-    """
+    """Where folders are, seen from a page in the folder `base`; None is the current one."""
 
     def __init__(self, base: Path | None) -> None:
         self._base = base or Path()

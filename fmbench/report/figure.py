@@ -22,26 +22,15 @@ _TAG = re.compile(r"<[^<>]*>")
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the report.
+    """A figure of the report; its texts are plain."""
 
-    Attributes:
-        name: Of its files, without ending: `curves_lenet`. Letters, digits, `_` and `-` alone, and
-            no other figure of the report has it.
-        data: The data set whose section it belongs to; None where it belongs to a search.
-        title: Its heading, as plain text.
-        caption: What is seen, and what bands and marks mean, as plain text.
-        alt: For those who do not see it: the main figures in words, as plain text.
-        png: Of twice the pixels of the page.
-        svg: A file of its own as matplotlib writes it, on white paper.
-    """
-
-    name: str
-    data: str | None
+    name: str  # of its files, without ending: letters, digits, _ and -, of no other figure
+    data: str  # the data set, or the folder of the search, that it belongs to
     title: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: str
+    caption: str  # what is seen, and what bands and marks mean
+    alt: str  # for those who do not see it: the main numbers in words
+    png: bytes  # of twice the pixels of the page
+    svg: str  # as matplotlib writes it, on white paper
 
     @property
     def inline(self) -> str:

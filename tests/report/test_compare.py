@@ -35,7 +35,6 @@ def test_two_folders(rows):
     assert found.sentence.startswith(
         "good is more accurate than fast by 2.00 points (95 % interval "
     )
-    assert found.sentence.endswith("; good trains 2 times as long as fast.")
     other = compare(str(rows / "b"), str(rows / "a"))
     assert other.difference.mean == pytest.approx(-0.02)
     assert other.sentence == found.sentence
@@ -71,7 +70,6 @@ def test_rows_that_cannot_be_told_apart(tmp_path):
     found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
     assert found.sentence.startswith("a and b cannot be told apart: 0.10 points lie between them")
     assert "with one seed each this is about these two trained models" in found.sentence
-    assert found.sentence.endswith("a and b train equally long.")
 
 
 def test_single_seeds_of_one_recipe_are_two_trained_models_and_no_method(tmp_path):
@@ -110,16 +108,10 @@ def test_times_that_overlap_have_no_ratio(tmp_path):
     found = compare(a, b)
     assert found.time_ratio is None
     assert found.time_note.startswith("they overlap: ")
-    assert "as long" not in found.sentence
     # So do those of two runs whose mean is known that badly.
     c, d = times(tmp_path, "c", 10.0, 20.0), times(tmp_path, "d", 21.0, 31.0)
     assert compare(c, d).time_ratio is None
     assert compare(b, times(tmp_path, "e", 36.0, 38.0, 37.0)).time_ratio == pytest.approx(0.5)
-
-
-def test_the_times_of_one_run_each_are_said_as_such(tmp_path):
-    said = compare(times(tmp_path, "a", 10.0), times(tmp_path, "b", 20.0)).sentence
-    assert said.endswith("; the one run of b trained 2 times as long as that of a.")
 
 
 def test_times_compare_beside_as_many_runs(tmp_path, ended):
@@ -154,7 +146,6 @@ def test_times_on_other_hardware_do_not_compare(rows):
     found = compare(str(rows / "a"), str(rows / "gpu"))
     assert found.time_ratio is None
     assert found.time_note == "device is AMD EPYC, 2 threads and NVIDIA H100"
-    assert "as long as" not in found.sentence
 
 
 def test_rows_by_number_and_by_conditions(rows):
@@ -179,7 +170,8 @@ def test_rows_of_one_net_are_called_by_what_sets_them_apart(tmp_path):
     ("1", "net=good", "are the same row"),
     ("nowhere", "1", "'nowhere' is no folder, no number of a row, and no conditions"),
     ("model=vgg", "1", "'model=vgg' fits no completed run"),
-    ("seed=0", "1", r"'seed=0' is 2 rows; .*1: good; 2: fast"),
+    ("seed=0", "1", r"'seed=0' is 2 rows; .*: good; fast"),
+    ("9" * 5000, "1", "there is no row 999"),
     ("colour=red", "1", "no run has 'colour'"),
 ])  # fmt: skip
 def test_what_is_no_row_is_said(rows, a, b, said):
@@ -200,7 +192,7 @@ def test_the_command(rows, ended):
     assert "Difference, A less B: +2.00 points, 95 % interval +1." in out
     assert "McNemar's test, runs of one seed" in out
     assert "\nTrouser " in out
-    assert out.rstrip().endswith("good trains 2 times as long as fast.")
+    assert "\nTraining time, A over B: 2\n" in out
     status, out, err = ended(main, "compare", "1", "7", rows)
     assert (status, out, err.count("\n")) == (2, "", 1)
 
@@ -220,13 +212,6 @@ def test_one_run_under_two_names_is_the_same(tmp_path, monkeypatch):
         compare("a", str(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "9" * 5000])
-def test_names_too_long_are_said_in_short(rows, name):
-    with pytest.raises(ConfigError) as raised:
-        compare(name, "1", [rows])
-    assert len(str(raised.value)) < 400 + len(str(rows))
-
-
 def test_records_that_could_not_be_read_are_said(rows, ended):
     (rows / "a" / "1" / "result.json").write_text("{")
     status, out, err = ended(main, "compare", rows / "a", rows / "b")
@@ -239,7 +224,10 @@ def test_unknown_hardware_is_not_the_same(tmp_path):
     for name, right in (("a", 9000), ("b", 9100)):
         run(tmp_path / name, name, right, device=None, fingerprint={})
     found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert (found.time_ratio, found.time_note) == (None, "on what one was measured is not known")
+    assert (found.time_ratio, found.time_note) == (
+        None,
+        "the time or the device of one is not known",
+    )
 
 
 def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, ended):

@@ -20,19 +20,24 @@ from fmbench import report
 from fmbench.records.predictions import MISTAKE, read_mistakes
 from fmbench.report import figures as package
 from fmbench.report.figure import PAGE_COLOURS, Figure
-from fmbench.report.figures import figures
-from fmbench.report.figures.batch_size import alike
-from fmbench.report.figures.cost import accuracy_parameters, front
+from fmbench.report.figures import figures, unused
+from fmbench.report.figures.accuracy import accuracy_parameters, alike, front
 from fmbench.report.figures.curves import curve, histories
 from fmbench.report.figures.predictions import confusion
-from fmbench.report.figures.rows import Budget, apart, unused
-from fmbench.report.figures.style import SERIES
+from fmbench.report.figures.style import SERIES, Budget, apart
 from fmbench.stats import one_more
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "a|b\n<script>x</script> $x$ ]]> --> & \" ' \x1b[31m{}% ../../c"
 
 BLUE, RED, ORANGE, INK = "#0072b2", "#d55e00", "#c18500", "#1a1a1a"
+
+
+@pytest.fixture(autouse=True)
+def all_that_is_tried_is_drawn(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    records = [*caplog.get_records("setup"), *caplog.get_records("call")]
+    assert not [record for record in records if "could not be drawn" in record.getMessage()]
 
 
 def drawn(*folders: Path) -> dict[str, Figure]:
@@ -381,7 +386,7 @@ def test_the_front_is_drawn_and_named(tmp_path):
     assert {"1", "3"} <= set(texts(figure))
     assert "2" not in texts(figure)
     assert figure.alt.endswith(
-        "Pareto front: small 80.00 % with 1 k parameters; good 90.00 % with 10 k parameters."
+        "Pareto front: small 80.00 % with 1,000 parameters; good 90.00 % with 10,000 parameters."
     )
 
 
@@ -541,7 +546,7 @@ def test_too_few_seeds_have_no_band(tmp_path):
 
 
 def test_more_published_rows_than_lines_are_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("fmbench.report.figures.published.MOST_ROWS", 2)
+    monkeypatch.setattr("fmbench.report.figures.accuracy.MOST_PUBLISHED", 2)
     for name in "abc":
         followed(tmp_path, name, [0.91])
     figure = drawn(tmp_path)["published"]
@@ -586,8 +591,8 @@ def test_behind_the_last_picture_none_is_drawn(tmp_path, monkeypatch):
         put(tmp_path / str(number), [0.5, 0.4], data__name=str(number))
     assert len(drawn(tmp_path)) == 5
     monkeypatch.setattr(package, "MOST_FIGURES", 2)
-    tried, made = package._tried, []
-    monkeypatch.setattr(package, "_tried", lambda *call: made.append(tried(*call)) or made[-1])
+    draw, made = package._drawn, []
+    monkeypatch.setattr(package, "_drawn", lambda *call: made.append(draw(*call)) or made[-1])
     assert len(drawn(tmp_path)) == len([figure for figure in made if figure is not None]) == 2
 
 
@@ -649,7 +654,7 @@ def test_at_most_24_mistakes_of_the_best_row(tmp_path):
     assert figure.title == "other: its most confident mistakes"
     assert "the best row that kept its mistakes" in figure.caption
     mistaken(tmp_path / "0", (1, 2, 0.9))
-    assert "that the best row (batch" in drawn(tmp_path)["mistakes"].caption
+    assert len(texts(drawn(tmp_path)["mistakes"])) == 3
 
 
 # --- names, colours, bytes --------------------------------------------------------------------

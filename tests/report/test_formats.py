@@ -23,8 +23,8 @@ from fmbench.report.table.describe import command
     (formats.rate(None), "-"),
     (formats.split("custom", 30_000, 0, 40_000), "custom 30,000/0/40,000"),
     (formats.split("custom", None, None, None), "custom"),
-    (formats.seeds(3, 0, 0), "3"),
-    (formats.seeds(3, 1, 2), "3 of 6 (1 failed, 2 unfinished)"),
+    (formats.seeds(3, 0, 0, 0, 0), "3"),
+    (formats.seeds(3, 1, 2, 0, 0), "3 of 6 (1 failed, 2 unfinished)"),
     (formats.flops(833_040), "0.83 M"),
     (formats.flops(1_113_000_000), "1.11 G"),
     (formats.flops(7), "7"),
@@ -45,10 +45,14 @@ def test_formats(text, expected):
 
 
 def test_a_command_survives_the_shell():
+    def line_of(overrides, seeds):
+        others = dict.fromkeys(("trust", "difference_in", "config_dirs", "config_dir"))
+        return command({**others, "overrides": tuple(overrides), "seeds": seeds})[0]
+
     words = ["model=a b", "model.x='y'", "+model.z=$(reboot) `id`"]
-    assert shlex.split(command(tuple(words), [0])[0])[3:] == [*words, "seed=0"]
-    assert command(("seed=4", "model=lenet"), [4])[0] == "python -m fmbench model=lenet seed=4"
-    line, _ = command(("model.a=b'\n```\n\\n",), [])
+    assert shlex.split(line_of(words, [0]))[3:] == [*words, "seed=0"]
+    assert line_of(["seed=4", "model=lenet"], [4]) == "python -m fmbench model=lenet seed=4"
+    line = line_of(["model.a=b'\n```\n\\n"], [])
     assert "\n" not in line
     told = f'set -- {line.removeprefix("python -m fmbench")}; printf %s "$1"'
     echoed = subprocess.run(["bash", "-c", told], capture_output=True, check=True).stdout

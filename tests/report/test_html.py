@@ -45,7 +45,7 @@ def orders(root: Path, key: str) -> list[int]:
     ]
 
 
-def figure(name: str, of: str | None) -> Figure:
+def figure(name: str, of: str) -> Figure:
     svg = (
         '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
         'viewBox="0 0 9 9"><g id="figure_1"><path d="M0 0" style="stroke: #1a1a1a"/></g></svg>'
@@ -191,9 +191,10 @@ def test_pictures_stand_where_they_belong(tmp_path):
 def test_each_search_has_its_own_picture(tmp_path):
     goal = Objective("validation_accuracy", "maximize")
     parts = tuple(
-        SearchPart(Search(name, "TPE", "none", 0, (goal,), ()), {}) for name in ("one", "two")
+        SearchPart(Search(name, "TPE", "none", 0, (goal,), ()), {}, f"runs/{name}")
+        for name in ("one", "two")
     )
-    figures = (figure("search_2", None), figure("search", None))
+    figures = (figure("search_2", "runs/two"), figure("search", "runs/one"))
     written = text(tmp_path, searches=parts, figures=figures)
     order = ["Search: one</h2>", "title of search<", "Search: two</h2>", "title of search_2<"]
     assert [written.index(one) for one in order] == sorted(written.index(one) for one in order)

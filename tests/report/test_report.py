@@ -106,15 +106,15 @@ def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, ended):
     assert "No completed run" not in out
 
 
-def test_the_command_and_the_module_collect_no_cycles_and_a_notebook_does_again(
-    tmp_path, monkeypatch
-):
+def test_the_command_collects_no_cycles_and_a_notebook_does(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(report, "build", lambda *_, **__: seen.append(gc.isenabled()) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        main([str(tmp_path)])
-    assert seen == [False]
-    assert gc.isenabled()
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
+    for words in ([str(tmp_path)], None):
+        with pytest.raises(ZeroDivisionError):
+            main(words)
+    gc.enable()
+    assert seen == [True, False]
 
 
 @pytest.mark.slow

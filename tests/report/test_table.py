@@ -297,7 +297,7 @@ def test_several_drawings_of_the_synthetic_data_are_noted(tmp_path):
         changes = {"data__name": "synthetic", "data__sha256": f"{seed:064}"}
         write(tmp_path / str(seed), split__hash=f"{seed:064}", **changes)
     _, note = build(tmp_path).sections[0].notes
-    assert "2 different drawings" in note
+    assert "2 different contents of the data set" in note
 
 
 def test_versions_and_uncommitted_changes_are_noted(tmp_path):

@@ -9,7 +9,7 @@ from reports import build, printed
 from rich.console import Console
 
 from fmbench import report
-from fmbench.report.render.terminal import print_report
+from fmbench.report.render.terminal import print_tables
 from fmbench.report.table import columns
 
 
@@ -49,7 +49,7 @@ def test_a_terminal_gets_what_fits_and_is_told_the_rest(tmp_path, width):
 def styled(made: report.Report, width: int) -> list[str]:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="standard", width=width)
-    print_report(made, console)
+    print_tables(made, console)
     return file.getvalue().splitlines()
 
 
@@ -81,16 +81,6 @@ def test_what_tells_rows_apart_outlasts_what_was_measured(tmp_path, width):
     assert width > 60 or "wider window: " in text
     for word in ("NVIDIA", "EPYC", " 64 ", " 256 ", "90.00"):
         assert table.count(word) == (4 if word == "90.00" else 2)
-
-
-def test_a_column_that_leaves_the_rows_distinct_goes_before_one_that_does_not(tmp_path):
-    for number, precision in enumerate(("fp32", "bf16")):
-        write(tmp_path / f"{number}", fingerprint__precision=precision)
-        changes = {"model": "resnet18", "split__name": "custom"}
-        write(tmp_path / f"x{number}", fingerprint__precision=precision, **changes)
-    text = printed(build(tmp_path), 45)
-    assert "bf16" in text
-    assert "In benchmark.md, or in a wider window: split" in " ".join(text.split())
 
 
 def test_a_terminal_shows_fifty_rows_and_a_pipe_all(tmp_path):

@@ -3,18 +3,23 @@
 Nothing is drawn before it is asked for, and matplotlib is imported with the first figure.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
+from fmbench.core.console import logger
 from fmbench.report.figure import Figure
-from fmbench.report.figures.batch_size import batch_size
-from fmbench.report.figures.cost import accuracy_parameters, accuracy_time
+from fmbench.report.figures import style
+from fmbench.report.figures.accuracy import (
+    accuracy_parameters,
+    accuracy_time,
+    batch_size,
+    published_figure,
+)
 from fmbench.report.figures.curves import curves
 from fmbench.report.figures.predictions import confusion_figure, mistakes
-from fmbench.report.figures.published import published_figure
-from fmbench.report.figures.rows import Budget, unused
 from fmbench.report.figures.search import search_figure
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import MISSING
@@ -44,60 +49,50 @@ KINDS: dict[str, tuple[str, Callable[..., Figure | None]]] = {
     "search": (SEARCH, search_figure),
 }
 
-#: Told of a figure that could not be drawn: its kind, and why.
-Failed = Callable[[str, Exception], None]
+#: Of a part of a file's name, in characters.
+LONGEST_NAME = 60
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+log = logger(__name__)
 
 
-def figures(
-    sections: Sequence[Section], searches: Sequence[SearchPart], failed: Failed | None = None
-) -> Iterator[Figure]:
+def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iterator[Figure]:
     """Draw the figures of a report, one after another.
-
-    Args:
-        sections: The data sets, each with its rows.
-        searches: The searches; one without trials has no figure.
-        failed: Told of a figure that raises, which is then left out; without it, it is raised.
 
     Yields:
         The figures of each section in turn, then those of the searches, at most `MOST_FIGURES`:
         each once, with a name that no other has. A figure whose files cannot be read, or that would
-        show nothing, is not there.
+        show nothing, is not there; one that raises is logged.
     """
-    searched = [
-        (search_name(place), part) for place, part in enumerate(searches, 1) if part.search.trials
-    ][:MOST_SEARCHES]  # fmt: skip
+    # Named by the place of the search, whichever are drawn.
+    names = ["search", *(f"search_{place}" for place in range(2, len(searches) + 1))]
+    searched = [pair for pair in zip(names, searches, strict=False) if pair[1].search.trials]
+    searched = searched[:MOST_SEARCHES]
     left = MOST_FIGURES - len(searched)
-    used: dict[str, str | None] = {}
-    budget = Budget()
+    used: dict[str, str] = {}
+    budget = style.Budget()
     for section in sections:
-        for figure in islice(_section(section, used, failed, budget), left):
+        for figure in itertools.islice(_section(section, used, budget), left):
             left -= 1
             used[figure.name] = figure.data
             yield figure
     for name, part in searched:
-        if found := _tried(failed, "search", part, name):
+        if found := _drawn("search", part, name):
             yield found
 
 
-def search_name(place: int) -> str:
-    """The name of the figure of a search, by its place from 1: search, search_2."""
-    return "search" if place == 1 else f"search_{place}"
-
-
-def _tried(failed: Failed | None, kind: str, *arguments: Any) -> Figure | None:
+def _drawn(kind: str, *arguments: Any) -> Figure | None:
     _, draw = KINDS[kind]
     try:
         return draw(*arguments)
-    except Exception as error:
-        if failed is None:
-            raise
-        failed(kind, error)
+    except Exception as error:  # noqa: BLE001 - a bug, but the other figures are drawn
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("the figure %s could not be drawn: %s", kind, reason)
         return None
 
 
-def _section(
-    section: Section, used: Mapping[str, str | None], failed: Failed | None, budget: Budget
-) -> Iterator[Figure]:
+def _section(section: Section, used: Mapping[str, str], budget: style.Budget) -> Iterator[Figure]:
     # Whatever order the table is in; and of several configurations in one row there are no curves.
     rows = [row for row in section.rows if row["test_accuracy"] is not None]
     rows.sort(key=lambda row: -row["test_accuracy"])
@@ -109,12 +104,23 @@ def _section(
     limit = f" Shown for {len(best)} of {len(models)} models, the best."
     data = section.data
     for kind, (of, _) in KINDS.items():
-        if of == SECTION:
-            name = unused(kind, used, data)
-            if figure := _tried(failed, kind, rows, data, name):
-                yield figure
+        if of == SECTION and (figure := _drawn(kind, rows, data, unused(kind, used, data))):
+            yield figure
         for model, some in best if of == MODEL else ():
             name = unused(f"{kind}_{model}", used, data)
-            if figure := _tried(failed, kind, model, some, data, name, budget):
-                caption = figure.caption + limit * (len(best) < len(models))
-                yield replace(figure, caption=caption)
+            if figure := _drawn(kind, model, some, data, name, budget):
+                yield replace(figure, caption=figure.caption + limit * (len(best) < len(models)))
+
+
+def unused(name: str, used: Mapping[str, str], data: str) -> str:
+    """The name in safe characters, with something behind it where another figure has it.
+
+    That is the data set where the other one, by `used`, is of another. Some file systems do not
+    tell A from a.
+    """
+    taken = {one.lower(): of for one, of in used.items()}
+    safe = _UNSAFE.sub("_", name)[:LONGEST_NAME].strip("_") or "figure"
+    if taken.get(safe.lower(), data) != data:
+        safe = f"{safe}_{_UNSAFE.sub('_', data)[:LONGEST_NAME]}"
+    others = (f"{safe}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([safe], others) if one.lower() not in taken)

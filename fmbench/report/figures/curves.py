@@ -1,8 +1,7 @@
 """Curves: loss and accuracy by epoch, a colour for each row of a model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +9,6 @@ from fmbench.core.errors import one_line
 from fmbench.records.reader import counted_history
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.rows import MOST_ASKED, Budget, apart, recipe
 from fmbench.report.table.columns import ACCURACY, METRICS, Row
 from fmbench.report.table.formats import percent
 
@@ -23,14 +21,14 @@ MOST_MARKERS = 12
 CUT = 6
 
 DASHES = (0, (3.2, 1.8))
-#: What is drawn beside training, and its name at the beginning of a sentence.
-EVALUATED = {"validation": "Validation", "test": "Test"}
+#: What is drawn beside training.
+EVALUATED = ("validation", "test")
+KEYS = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
 
 History = Sequence[Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A value by epoch, counted from 1: mean, least and greatest over the seeds of a row."""
 
     epochs: np.ndarray
@@ -40,8 +38,7 @@ class Curve:
     seeds: int
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A row that is drawn: its histories, and its curves by the key of their value."""
 
     row: Row
@@ -50,7 +47,7 @@ class Line:
     curves: dict[str, Curve]
 
 
-def histories(row: Row, budget: Budget) -> list[History]:
+def histories(row: Row, budget: style.Budget) -> list[History]:
     """The histories of a row's runs that have one, as far as the budget goes."""
     found: list[History] = []
     for folder in row["folders"]:
@@ -83,25 +80,24 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
 
 
 def curves(
-    model: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+    model: str, rows: Sequence[Row], data: str, name: str, budget: style.Budget
 ) -> Figure | None:
     """The curves of a model's rows; None where no run of theirs has a history of two epochs."""
-    budget = budget or Budget()
-    keys = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
     lines: list[Line] = []
-    for row in rows[:MOST_ASKED]:
-        if len(lines) < MOST_ROWS:
-            runs = histories(row, budget)
-            found = {key: one for key in keys if (one := curve(runs, key)) is not None}
-            if found.keys() & {"train_loss", "train_accuracy"}:
-                lines.append(Line(row, style.LOOKS[len(lines)], runs, found))
+    for row in rows[: style.MOST_ASKED]:
+        runs = histories(row, budget)
+        found = {key: one for key in KEYS if (one := curve(runs, key)) is not None}
+        if found.keys() & {"train_loss", "train_accuracy"}:
+            lines.append(Line(row, style.LOOKS[len(lines)], runs, found))
+        if len(lines) == MOST_ROWS:
+            break
     if not lines:
         return None
     # One kind of images beside those of training, to compare: what most rows were evaluated on.
     known = {of: sum(f"{of}_accuracy" in line.curves for line in lines) for of in EVALUATED}
     most = max(known, key=lambda of: known[of])
     solid = most if known[most] else None
-    names = apart([line.row for line in lines]) if lines[1:] else [recipe(lines[0].row)]
+    names = style.apart([line.row for line in lines]) if lines[1:] else [style.recipe(lines[0].row)]
     model = one_line(model, style.LONGEST)
     ends = [
         f"{text}: {percent(float(line.curves[key].mean[-1]))} %"
@@ -110,13 +106,16 @@ def curves(
     ]
     alt = f"Loss and accuracy by epoch of {len(lines)} row{'s' * bool(lines[1:])} of {model}."
     if ends:
-        alt += f" {EVALUATED.get(str(solid), 'Training')} accuracy at the end: {'; '.join(ends)}."
+        of = (solid or "training").capitalize()
+        alt += f" {of} accuracy at the end: {'; '.join(ends)}."
+    several = any(len(line.runs) > 1 for line in lines)
+    without = any(len(line.runs) < line.row["n"] for line in lines)
     with style.drawing(name, 3.75 + 0.25 * len(lines)) as figure:
         for axes, value in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             _panel(axes, lines, solid, value)
         entries = [style.entry(solid, ls="-")] if solid else []
         entries.append(style.entry("training", ls=DASHES))
-        if any(len(line.runs) > 1 for line in lines):
+        if several:
             entries.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
         style.legend(figure, entries, "upper")
         entries = [
@@ -125,8 +124,23 @@ def curves(
             for accuracy in [METRICS["test_accuracy"].with_spread(*map(line.row.get, ACCURACY))]
         ]
         style.legend(figure, entries)
+        longest = max(int(one.epochs[-1]) for line in lines for one in line.curves.values())
+        sentences = {
+            "Mean over the seeds of each row, and their range.": several,
+            "One seed a row.": not several,
+            "Dashed: training.": True,
+            f"Solid: {solid}.": solid,
+            "The first epochs may lie outside.": longest >= CUT,
+            f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
+            "Seeds without a history are left out.": without,
+            f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
+            and any(f"{solid}_accuracy" not in line.curves for line in lines),
+            f"The {len(lines)} best of {len(rows):,} rows that have a history.": len(rows)
+            > len(lines),
+        }
+        caption = " ".join(sentence for sentence, holds in sentences.items() if holds)
         title = f"{model}: loss and accuracy by epoch"
-        return style.saved(figure, name, data, title, _caption(lines, len(rows), solid), alt)
+        return style.saved(figure, name, data, title, caption, alt)
 
 
 def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: str) -> None:
@@ -135,20 +149,20 @@ def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: 
     factor = 100 if value == "accuracy" else 1
     seen = []
     drawn = [
-        (line, of, line.curves[f"{of}_{value}"])
+        (line.look, of, line.curves[f"{of}_{value}"])
         for line in lines
         for of in ("train", solid)
         if f"{of}_{value}" in line.curves
     ]
-    for line, of, found in drawn:
+    for marks, of, found in drawn:
+        colour = marks["color"]
         mean, low, high = (factor * part for part in (found.mean, found.low, found.high))
-        look: dict[str, Any] = {"ls": DASHES, "lw": 1.4, "color": line.look["color"]}
+        look: dict[str, Any] = {"ls": DASHES, "lw": 1.4, "color": colour}
         if of == solid:
             every = 1 if len(mean) <= MOST_MARKERS else [-1]
-            look = {"lw": 1.8, "ms": 5, "markevery": every, **line.look}
+            look = {"lw": 1.8, "ms": 5, "markevery": every, **marks}
         axes.plot(found.epochs, mean, **look)
         if found.seeds > 1 and of == (solid or "train"):
-            colour = line.look["color"]
             axes.fill_between(found.epochs, low, high, color=colour, alpha=style.BAND, lw=0)
         seen += [part[len(part) // CUT :] for part in (low, high)]
     if seen:
@@ -157,23 +171,3 @@ def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: 
         axes.set_ylim(ends.min() - edge, ends.max() + edge)
     axes.set(title="Loss" if value == "loss" else "Accuracy (%)", xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _caption(lines: Sequence[Line], rows: int, solid: str | None) -> str:
-    several = any(len(line.runs) > 1 for line in lines)
-    longest = max(int(one.epochs[-1]) for line in lines for one in line.curves.values())
-    sentences = {
-        "Mean over the seeds of each row, and their range.": several,
-        "One seed a row.": not several,
-        "Dashed: training.": True,
-        f"Solid: {solid}.": solid,
-        "The first epochs may lie outside.": longest >= CUT,
-        f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
-        f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
-        and any(f"{solid}_accuracy" not in line.curves for line in lines),
-        "Seeds without a history are left out.": any(
-            len(line.runs) < line.row["n"] for line in lines
-        ),
-        f"The {len(lines)} best of {rows:,} rows that have a history.": rows > len(lines),
-    }
-    return " ".join(sentence for sentence, holds in sentences.items() if holds)

@@ -1,8 +1,8 @@
 """What a model predicted: the confusion matrix of its best row, and the most confident mistakes."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from fmbench.core.errors import one_line
 from fmbench.records.predictions import read_labels, read_mistakes, read_predictions
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.rows import MOST_ASKED, Budget, class_names, model_of, recipe
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import count, percent
+from fmbench.report.table.rows import class_names
 
 # More cannot be read in a table as wide as a page.
 MOST_CLASSES = 50
@@ -21,15 +21,25 @@ MOST_NUMBERED = 12
 LONGEST_CLASS = 14
 
 MOST_IMAGES, COLUMNS = 24, 8
+# Inches: of an image, and of its place with the text above it.
+SIDE, PLACE = 0.94, (style.WIDTH / COLUMNS, 1.55)
 MOST_SAID = 5  # mistakes in words
 
+Found = TypeVar("Found", bound=Sized)
 
-def confusion(row: Row, budget: Budget) -> tuple[np.ndarray, int] | None:
-    """The confusion matrix of a row, summed over its seeds, and how many those are.
 
-    Returns:
-        Counts (classes, classes) by true and predicted class; None where no seed has both its
-        predictions and their labels, or the budget is spent.
+def _best(rows: Sequence[Row], read: Callable[[Row], Found | None]) -> tuple[Row, Found | None]:
+    """The first of the rows, the best first, that something can be read of; and that."""
+    asked = ((row, read(row)) for row in rows[: style.MOST_ASKED])
+    return next(
+        ((row, found) for row, found in asked if found is not None and len(found)), ({}, None)
+    )
+
+
+def confusion(row: Row, budget: style.Budget) -> tuple[np.ndarray, int] | None:
+    """The (true, predicted) counts of a row, summed over its seeds, and how many those are.
+
+    None where no seed has both its predictions and their labels, or the budget is spent.
     """
     counts = np.zeros((MOST_CLASSES, MOST_CLASSES), dtype=np.int64)
     seeds = 0
@@ -51,23 +61,20 @@ def confusion(row: Row, budget: Budget) -> tuple[np.ndarray, int] | None:
 
 
 def confusion_figure(
-    model: str, rows: Sequence[Row], data: str, name: str, budget: Budget | None = None
+    model: str, rows: Sequence[Row], data: str, name: str, budget: style.Budget
 ) -> Figure | None:
     """The confusion matrix of a model's best row with predictions; None where none has any."""
-    budget = budget or Budget()
-    asked = ((row, confusion(row, budget)) for row in rows[:MOST_ASKED])
-    row, found = next((pair for pair in asked if pair[1] is not None), (None, None))
-    if row is None or found is None:
+    row, found = _best(rows, lambda row: confusion(row, budget))
+    if found is None:
         return None
     counts, seeds = found
     names = [one_line(text, LONGEST_CLASS) for text in class_names(data, len(counts))]
     # A class that nobody predicted and no image has is there all the same.
     counts = np.pad(counts, (0, len(names) - len(counts)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    which = "The best row" if row is rows[0] else "The best row with predictions"
     caption = (
-        f"{which} ({recipe(row)}) on the test images, n = {seeds}, in percent of each true class."
-        " The diagonal is the recall. The redder, the more mistakes."
+        f"The best row with predictions ({style.recipe(row)}) on the test images, n = {seeds}, in"
+        " percent of each true class. The diagonal is the recall. The redder, the more mistakes."
     )
     right = percent(float(np.trace(counts)) / int(counts.sum()))
     alt = f"Of {count(int(counts.sum()))} predictions {right} % are right."
@@ -94,12 +101,8 @@ def _matrix(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> Non
     axes.grid(visible=False)
     axes.set(xlabel="predicted class", ylabel="true class", ylim=(len(names), 0))
     middles = np.arange(len(names)) + 0.5
-    turned: dict[str, Any] = {
-        "rotation": 30 if few else 90,
-        "ha": "right",
-        "rotation_mode": "anchor",
-    }
-    axes.set_xticks(middles, names, **turned)
+    turned: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(middles, names, rotation=30 if few else 90, **turned)
     axes.set_yticks(middles, names)
     axes.tick_params(labelsize=10 if few else 6)
     for true, predicted in np.argwhere(shares > 0).tolist() if few else ():
@@ -115,11 +118,8 @@ def _matrix(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> Non
 
 def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
     """The most confident mistakes of the best row that kept them, in its first seed."""
-    asked = ((row, read_mistakes(row["folders"][0])) for row in rows[:MOST_ASKED] if row["folders"])
-    row, found = next(
-        (pair for pair in asked if pair[1] is not None and len(pair[1])), (None, None)
-    )
-    if row is None or found is None:
+    row, found = _best(rows, lambda row: read_mistakes(row["folders"][0]))
+    if found is None:
         return None
     found = found[:MOST_IMAGES]
     classes = class_names(data, 1 + int(max(found["label"].max(), found["predicted"].max())))
@@ -127,26 +127,29 @@ def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
         (classes[one["label"]], classes[one["predicted"]], _percent(float(one["confidence"])))
         for one in found
     ]
-    which = "the best row" if row is rows[0] else "the best row that kept its mistakes"
-    seed = f"seed {row['seeds'][0]}" if row["seeds"] else "the first seed"
+    of = f"{style.recipe(row)}; seed {row['run_seeds'][0]}"
     caption = (
-        f"Test images that {which} ({recipe(row)}; {seed}) got wrong, the most confident first:"
-        " true class, predicted class, and the probability that the model gave to it."
+        f"Test images that the best row that kept its mistakes ({of}) got wrong, the most confident"
+        " first: true class, predicted class, and the probability that the model gave to it."
     )
     first = "; ".join(f"{label} as {other}, {sure}" for label, other, sure in said[:MOST_SAID])
-    alt = f"{len(said)} test images that {model_of(row)} got wrong. The first: {first}."
-    title = f"{model_of(row)}: its most confident mistakes"
+    alt = f"{len(said)} test images that {style.model_of(row)} got wrong. The first: {first}."
+    title = f"{style.model_of(row)}: its most confident mistakes"
     lines = math.ceil(len(found) / COLUMNS)
-    with style.drawing(name, 1.55 * lines) as figure:
-        panes = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
-        for axes in panes:
-            axes.set_axis_off()
-        for axes, image, texts in zip(panes, found["image"], said, strict=False):
+    with style.drawing(name, PLACE[1] * lines) as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        for place, (image, texts) in enumerate(zip(found["image"], said, strict=True)):
+            line, column = divmod(place, COLUMNS)
+            left, bottom = PLACE[0] * (column + 0.09), PLACE[1] * (line + 1) - 0.08
+            edges = (left, left + SIDE, bottom, bottom - SIDE)
             # Red, green and blue: matplotlib's grey scale is off by one at every fourth grey.
-            axes.imshow(image[..., None].repeat(3, axis=-1), interpolation="none")
+            shades = image[..., None].repeat(3, axis=-1)
+            axes.imshow(shades, interpolation="none", extent=edges, aspect="auto")
             label, predicted, sure = (one_line(text, LONGEST_CLASS) for text in texts)
             text = f"{label}\n\u2192 {predicted}\n{sure}"
-            axes.set_title(text, fontsize=style.SMALL, weight="normal")
+            axes.text(left, edges[3] - 0.08, text, fontsize=style.SMALL)
+        axes.set(xlim=(0, style.WIDTH), ylim=(PLACE[1] * lines, 0))
         return style.saved(figure, name, data, title, caption, alt)
 
 

@@ -16,9 +16,7 @@ from fmbench.report.table.search import (
     SearchPart,
     counts,
     importances,
-    is_share,
-    objective_heading,
-    objective_name,
+    metric_of,
     parameter_text,
     ranking,
 )
@@ -43,20 +41,26 @@ Draw = Callable[["style.SubFigure"], None]
 def search_figure(part: SearchPart, name: str) -> Figure:
     """The figure of a search of any size; a trial that is still running is not drawn."""
     shown = panels(part.search)
-    objective = objective_name(part.search.objectives[0])
-    said = [f"The {objective} of each trial in the order they were begun: {counts(part.search)}."]
+    metric, trials = metric_of(part.search.objectives[0]), counts(part.search)
+    objective = metric.heading
+    said = [f"The {objective} of each trial in the order they were begun: {trials}."]
     if any(trial.state == PRUNED for trial in part.search.trials):
         said.append("For a pruned trial it is the last before pruning.")
     if "response surface" in shown:
         said.append(f"In the response surface colour is the {objective}.")
     said.append("Trials far worse than most lie at the edge of a panel.")
-    alt = f"{', '.join(shown)}: {part.alt_text}"
+    best = [
+        f"best {metric.with_unit(trial.values[0])} in trial {trial.number}"
+        for trial in part.best[:1]
+        if trial.values
+    ]
+    alt = f"{', '.join(shown)}: {'; '.join([f'{objective} of the trials', *best, trials])}"
     heights = [height for height, _ in shown.values()]
     with style.drawing(name, sum(heights)) as figure:
         parts = figure.subfigures(len(shown), height_ratios=heights, squeeze=False).flat
         for subfigure, (_, draw) in zip(parts, shown.values(), strict=True):
             draw(subfigure)
-        return style.saved(figure, name, None, part.title, " ".join(said), alt)
+        return style.saved(figure, name, part.folder, part.title, " ".join(said), alt)
 
 
 def panels(search: Search) -> dict[str, tuple[float, Draw]]:
@@ -99,7 +103,7 @@ def surface_keys(search: Search, complete: Sequence[Trial]) -> list[str]:
 
 def label(objective: Objective) -> str:
     """The heading of an objective's axis: training time (s)."""
-    return objective_heading(objective) + " (s)" * (objective.name == "train_seconds")
+    return metric_of(objective).title + " (s)" * (objective.name == "train_seconds")
 
 
 def _history(search: Search, complete: Sequence[Trial], figure: "style.SubFigure") -> None:
@@ -215,7 +219,7 @@ def _importances(bars: Sequence[tuple[str, float]], figure: "style.SubFigure") -
 def _values(search: Search, trials: Iterable[Trial], place: int = 0) -> np.ndarray:
     """What trials reached in an objective, in the unit that `label` says."""
     values = np.array([trial.values[place] for trial in trials if trial.values is not None])
-    return np.asarray(values * (100.0 if is_share(search.objectives[place]) else 1.0))
+    return values * (100.0 if metric_of(search.objectives[place]).is_share else 1.0)
 
 
 def _objective_axis(

@@ -1,4 +1,4 @@
-"""How all figures look, and how one is laid out and saved.
+"""What figures share: their look, layout and files, words about rows, how much is read for them.
 
 matplotlib is imported when a figure is drawn: most of what reads results need not wait for it.
 """
@@ -12,12 +12,16 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fmbench.core.errors import one_line
 from fmbench.report.figure import PAGE_COLOURS, Figure
-from fmbench.report.table.columns import Row
+from fmbench.report.table.columns import MODEL, Row, differing
+from fmbench.report.table.formats import count, option, text
+from fmbench.report.table.formats import number as plain_number
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -72,6 +76,10 @@ MOST_BARS = 100
 # Records may come from strangers: an axis of less has no numbers between its ends.
 TINY = 1e-100
 
+#: As many of a model's rows, the best first, are asked for their files: of thousands that have none
+#: the others have none either.
+MOST_ASKED = 50
+
 UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 #: Settings of matplotlib.
@@ -86,7 +94,7 @@ STYLE: dict[str, Any] = {
     "xtick.bottom": False, "ytick.left": False, "xtick.major.size": 0, "ytick.major.size": 0,
     "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08,
     "legend.frameon": False, "legend.labelcolor": SOFT, "lines.markeredgewidth": 0,
-    "svg.fonttype": "none",
+    "image.composite_image": False, "svg.fonttype": "none",
 }  # fmt: skip
 
 
@@ -101,16 +109,12 @@ def matplotlib_alone() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        if "matplotlib" not in sys.modules:
-            asked = os.environ.pop("MPLBACKEND", None)
-            try:
-                import matplotlib as mpl
-            finally:
-                if asked is not None:
-                    os.environ["MPLBACKEND"] = asked
-            if asked:
-                with contextlib.suppress(ValueError):
-                    mpl.rcParams["backend"] = asked
+        if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", None)):
+            import matplotlib as mpl
+
+            os.environ["MPLBACKEND"] = asked
+            with contextlib.suppress(ValueError):
+                mpl.rcParams["backend"] = asked
         with warnings.catch_warnings():
             # Of every letter that its font lacks, for which it draws a box.
             warnings.simplefilter("ignore")
@@ -136,7 +140,7 @@ def drawing(name: str, height: float) -> Iterator["Canvas"]:
 
 
 def saved(  # noqa: PLR0917 - the fields of a figure, in their order
-    canvas: "Canvas", name: str, data: str | None, title: str, caption: str, alt: str
+    canvas: "Canvas", name: str, data: str, title: str, caption: str, alt: str
 ) -> Figure:
     """The figure with its files; what was drawn gives the same bytes each time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -242,3 +246,45 @@ def time_unit(seconds: Iterable[float]) -> tuple[str, float]:
     """The unit that times are drawn in, and its seconds."""
     longest = max(seconds, default=0.0)
     return next((one for one in UNITS if longest >= 2 * one[1]), UNITS[-1])
+
+
+@dataclass
+class Budget:
+    """How many epochs and predictions are read for all figures of a report together.
+
+    Runs of one row are added up, so that files of a megabyte that a stranger has linked into
+    thousands of run folders would take hours and all memory.
+    """
+
+    epochs: int = 300_000
+    predictions: int = 2**28
+
+
+def model_of(row: Row) -> str:
+    """The model with its own settings, as the table has it: wideresnet depth=16."""
+    return one_line(option(row["model"], row["model_settings"]), LONGEST)
+
+
+def apart(rows: Sequence[Row]) -> list[str]:
+    """For each row what sets it apart from the others, in the table's words: batch size 64."""
+    columns = differing(rows)
+    several = len({row["model"] for row in rows}) > 1
+    said = []
+    for row in rows:
+        texts = [model_of(row) if several else row["model_settings"], row["differs"]]
+        texts = list(filter(None, texts)) if MODEL in columns else []
+        for column in columns:
+            if column is not MODEL:
+                plain = column.key in ("optimizer", "device")  # its heading would say nothing more
+                texts.append(column.cell(row) if plain else f"{column.heading} {column.cell(row)}")
+        said.append(one_line(", ".join(texts), LONGEST))
+    return said
+
+
+def recipe(row: Row) -> str:
+    """The main settings of a row: batch size 64, sgd, learning rate 0.05, 4 epochs."""
+    said = (
+        f"batch size {count(row['batch_size'])}, {text(row['optimizer'])}, learning rate "
+        f"{plain_number(row['learning_rate'])}, {count(row['epochs'])} epochs"
+    )
+    return one_line(said, LONGEST)

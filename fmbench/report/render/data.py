@@ -33,11 +33,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def json_text(report: "Report") -> str:
-    """The benchmark as one JSON object.
-
-    `rows` holds an object for each row with the keys of the CSV file's heading, and `folders`,
-    `accuracies` and the like of its runs; several values are a list, a missing value is null.
-    """
+    """The benchmark as one JSON object; several values are a list, a missing value is null."""
     unfinished = [run for section in report.sections for run in section.unfinished]
     content = {
         "schema": SCHEMA,

@@ -19,8 +19,7 @@ from markupsafe import Markup, escape
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import Places, link
-from fmbench.report.figure import Figure
-from fmbench.report.table.columns import COLUMNS, MODEL, READING, Column, Row
+from fmbench.report.table.columns import CHOSEN_ON_TEST, COLUMNS, MODEL, READING, Column, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.sections import UNFINISHED, Section, published
 
@@ -39,10 +38,6 @@ LONGEST = 80
 # A row's details have these in another form.
 _TOLD = ("command", "published_source", "published_protocol", "deviations")
 
-# A hash's first digits tell it apart; the CSV file has them all.
-_HASH = re.compile("[0-9a-f]{32,}")
-_DIGITS = 12
-
 # Python refuses to read longer numbers.
 _NUMBER = re.compile(r"(\d{1,18})")
 
@@ -52,29 +47,36 @@ _FOLDER = Path(__file__).parent
 def page(report: "Report") -> str:
     """Write `benchmark.html`: HTML, ending in a newline."""
     style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    template = _environment().get_template("page.html.j2")
-    text = template.render(
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = environment.get_template("page.html.j2").render(
         report=report,
         version=__version__,
-        policy=_policy(script),
+        digest=digest,
         style=Markup(style),  # noqa: S704 - ours, as are the script and the figures
         script=Markup(script),  # noqa: S704
+        drawing=lambda figure: Markup(figure.inline),  # noqa: S704
+        link=link,
+        verbatim=escape,  # of lines that are clean already; spaces in a command's quotes count
         tables=[section.rows and _table(section, report.places) for section in report.sections],
         reading=READING,
         headings=UNFINISHED,
         first=FIRST_ROWS,
         most=MOST_LISTED,
+        chosen=CHOSEN_ON_TEST,
     )
     return f"{text}\n"
 
 
 def _table(section: Section, places: Places) -> dict[str, Any]:
-    """The rows of a section as the template reads them.
-
-    Returns:
-        `columns`; for each its turn to be hidden in a narrow window (0 stays); what all rows
-        `shared` of their recipe, as a sentence has it, and the `same` beside it; and the `rows`.
-    """
+    """The rows of a section as the template reads them, and what all rows have in common."""
     rows = section.rows
     columns = [column for column in section.columns if column.key != "number"]
     cells = [texts[1:] for texts in section.cells]
@@ -157,42 +159,9 @@ def _raw(value: Any) -> str:
         return MISSING
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = one_line(str(value))
-    return f"{text[:_DIGITS]}..." if _HASH.fullmatch(text) else text
-
-
-def _inline(figure: Figure) -> Markup:
-    """A figure as SVG, whose texts are escaped where it is drawn."""
-    return Markup(figure.inline)  # noqa: S704
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    environment.filters |= {
-        "inline": _inline,
-        "link": link,
-        # Of lines that are clean already; spaces within a command's quotes count.
-        "verbatim": escape,
-    }
-    return environment
+    return one_line(str(value))
 
 
 def _finalize(value: Any) -> Any:
     """Texts of a record on one line, without control characters."""
     return one_line(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _policy(script: str) -> str:
-    # Figures carry their styles in attributes, which have no hash.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )

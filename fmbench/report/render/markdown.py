@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
-from fmbench.report.escape import Run, link, markdown
+from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
 from fmbench.report.table.columns import ACCURACY, METRICS, MODEL, READING
 from fmbench.report.table.sections import UNFINISHED, Section, published
@@ -23,10 +23,8 @@ LEFT_OUT = (
     "(FMBENCH_TRUST)"
 )
 
-LONGEST_WORDS = 1000
-
-# Of a figure's alternative text.
-LONGEST_ALT = 600
+# In characters: such words, and a figure's alternative text.
+LONGEST_WORDS, LONGEST_ALT = 1000, 600
 
 
 def page(report: "Report") -> str:
@@ -37,18 +35,19 @@ def page(report: "Report") -> str:
 def _blocks(report: "Report") -> Iterator[str]:
     yield "# Benchmark"
     yield f"Made {report.made:%Y-%m-%d %H:%M} UTC with fmbench {__version__}."
-    yield from map(_note, report.view.notes)
+    yield from (f"> **{markdown(note)}**" for note in report.view.notes)
     for section in report.sections:
         yield from _section(report, section)
         for figure in report.figures:
             if figure.data == section.data:
                 yield f"### {markdown(figure.title)}"
                 yield from _figure(figure)
-    for place, part in enumerate(report.searches, 1):
+    for part in report.searches:
         yield f"## {markdown(part.title)}"
         yield markdown(" ".join(part.sentences))
-        if found := report.figure_of_search(place):
-            yield from _figure(found)
+        for figure in report.figures:
+            if figure.data == part.folder:
+                yield from _figure(figure)
         for table in part.tables:
             yield f"### {markdown(table.title)}"
             yield _table(table.headings, table.rows, table.right)
@@ -61,7 +60,7 @@ def _blocks(report: "Report") -> Iterator[str]:
 
 def _section(report: "Report", section: Section) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
-    yield from map(_note, section.notes)
+    yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
         titles = [column.title for column in section.columns]
         yield _table(titles, section.cells, [column.right for column in section.columns])
@@ -70,13 +69,16 @@ def _section(report: "Report", section: Section) -> Iterator[str]:
     yield markdown(section.summary)
     if section.unfinished:
         yield "### Runs that did not complete"
-        yield _table(UNFINISHED, report.unfinished_cells(section))
+        yield _table(UNFINISHED, section.unfinished_cells(report.places.path))
     if section.rows:
         yield "<details><summary>Commands that make these rows again, and their runs</summary>"
         for row in section.rows:
             name = MODEL.cell(row)
             accuracy = METRICS["test_accuracy"].with_spread(*(row[key] for key in ACCURACY))
-            links = ", ".join(_links(report.places.run(folder)) for folder in row["folders"])
+            links = ", ".join(
+                f"[{markdown(run.place)}]({run.address}) ([config]({run.address}/{run.config}))"
+                for run in map(report.places.run, row["folders"])
+            )
             yield f"Row {row['number']}: {markdown(f'{name}, {accuracy} %')}. Runs: {links}"
             if row["published_source"] is not None:
                 yield markdown(published(row))
@@ -86,10 +88,6 @@ def _section(report: "Report", section: Section) -> Iterator[str]:
                 words = one_line(" ".join(row["left_out"]), LONGEST_WORDS)
                 yield markdown(f"{LEFT_OUT}: {words}")
         yield "</details>"
-
-
-def _note(text: str) -> str:
-    return f"> **{markdown(text)}**"
 
 
 def _figure(figure: Figure) -> Iterator[str]:
@@ -109,11 +107,5 @@ def _table(
 def code_block(command: str) -> str:
     """A command to be copied."""
     # Only a fence at least as long as this one could end the block.
-    longest = max(map(len, re.findall("`+", command)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))
     return f"{fence}sh\n{command}\n{fence}"
-
-
-def _links(run: Run) -> str:
-    """Links to a run and to the file that holds its config."""
-    return f"[{markdown(run.place)}]({run.address}) ([config]({run.address}/{run.config}))"

@@ -3,7 +3,7 @@
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -14,13 +14,10 @@ from rich.text import Text
 
 from fmbench.core.console import say
 from fmbench.core.errors import one_line
-from fmbench.records.record import RUNNING
-from fmbench.report.table import formats
-from fmbench.report.table.columns import SHOWN, Column, Row
+from fmbench.report.table.columns import SHOWN, Column
 from fmbench.report.table.compare import Comparison
-from fmbench.report.table.describe import telling
-from fmbench.report.table.formats import MISSING
-from fmbench.report.table.sections import Section, reason, started
+from fmbench.report.table.formats import MISSING, count, percent, probability
+from fmbench.report.table.sections import Section
 from fmbench.stats import NEITHER
 
 if TYPE_CHECKING:
@@ -46,10 +43,11 @@ _COMPARED = (
 )
 
 
-def print_report(report: "Report", console: Console | None = None) -> None:
+def print_tables(report: "Report", console: Console | None = None) -> None:
     """Print the tables, the runs that did not complete, the searches, and what could not be read.
 
-    To standard output by default. Searches are printed in brief; benchmark.md has all of them.
+    To standard output by default: fitted to a terminal, or plain where there is none. Searches are
+    printed in brief; benchmark.md has all of them.
     """
     console = console or Console()
     for note in report.view.notes:
@@ -63,7 +61,13 @@ def print_report(report: "Report", console: Console | None = None) -> None:
         if section.footnote:
             _line(console, section.footnote)
         _line(console, section.summary)
-        _print_list(console, [_unfinished(run) for run in section.unfinished])
+        unfinished = [
+            f"{status}: {model} in {place}: {reason}; started {started}"
+            for model, _, status, reason, started, place in section.unfinished_cells(
+                report.places.path
+            )
+        ]
+        _print_list(console, unfinished)
         _line(console, "")
     for part in report.searches:
         _line(console, part.title, "bold")
@@ -75,29 +79,8 @@ def print_report(report: "Report", console: Console | None = None) -> None:
         _line(console, "")
     if report.problems:
         _line(console, "Records that could not be read", "bold")
-        problems = [f"{os.path.relpath(p.path)}: {p.reason}" for p in report.problems]
-        _print_list(console, problems)
+        _print_list(console, [": ".join(cells) for cells in report.problem_cells])
         _line(console, "")
-
-
-def fit(
-    cells: Mapping[Column, Sequence[str]], needs: Mapping[Column, int], width: int
-) -> set[Column]:
-    """The columns that fit: what tells the rows apart first, then by when they give way.
-
-    Rows that look the same say nothing, however much is measured of them. Widths are in terminal
-    cells, padding included.
-    """
-    columns = sorted(cells, key=lambda column: column.gives_way)
-    rows = [dict(zip(cells, texts, strict=True)) for texts in zip(*cells.values(), strict=True)]
-    recipe = [column for column in columns if column.recipe and len(set(cells[column])) > 1]
-    stays = [column for column in columns if not column.gives_way]
-    kept = set()
-    for column in dict.fromkeys([*stays, *telling(rows, recipe), *recipe, *columns]):
-        if column in stays or needs[column] <= width:
-            kept.add(column)
-            width -= needs[column]
-    return kept
 
 
 def _print_fitted(console: Console, section: Section) -> None:
@@ -108,30 +91,24 @@ def _print_fitted(console: Console, section: Section) -> None:
     shared: list[Column] = []
     most = min(len(rows), MOST_ROWS)
 
-    def whole(column: Column) -> int:
+    def widest(column: Column, *, words: bool = False) -> int:
         lines = [*headings[column].splitlines(), *cells[column][:most]]
-        return PADDING + max(map(cell_len, lines))
+        return PADDING + max(map(cell_len, " ".join(lines).split() if words else lines))
 
-    def least(column: Column) -> int:
-        if column.key not in FOLDING:
-            return whole(column)
-        words = " ".join([headings[column], *cells[column][:most]]).split()
-        return PADDING + max(map(cell_len, words))
-
-    if sum(map(whole, columns)) > console.width:
+    if sum(map(widest, columns)) > console.width:
         headings = {column: _STACKED.sub("\n", column.title) for column in columns}
         # What all rows share is said once below the table, before anything is left out.
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
-    found = fit({c: cells[c] for c in columns}, {c: least(c) for c in columns}, console.width)
+    least = {column: widest(column, words=column.key in FOLDING) for column in columns}
+    # What tells the rows apart stays longest: rows that look the same say nothing.
+    telling = [c for c in columns if c.recipe and len(set(cells[c])) > 1]
+    room, found = console.width, set()
+    for column in sorted(columns, key=lambda c: (c.gives_way > 0, c not in telling, c.gives_way)):
+        if not column.gives_way or least[column] <= room:
+            found.add(column)
+            room -= least[column]
     kept = [column for column in columns if column in found]
-    widths = {column: whole(column) for column in kept}
-    while sum(widths.values()) > console.width:
-        # The widest folds first, so that none folds more than it must.
-        spare = [column for column in kept if widths[column] > least(column)]
-        if not spare:
-            break  # what never gives way is wider than the window
-        widths[max(spare, key=widths.__getitem__)] -= 1
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -145,7 +122,7 @@ def _print_fitted(console: Console, section: Section) -> None:
             justify="right" if column.right else "left",
             overflow="fold",
             no_wrap=column.key not in FOLDING,
-            width=widths[column] - PADDING,
+            min_width=least[column] - PADDING,
         )
     for position in range(most):
         table.add_row(
@@ -169,12 +146,6 @@ def _print_plain(console: Console, section: Section) -> None:
     lines = [[column.title for column in columns], *zip(*_cells(section), strict=True)]
     for line in aligned(lines, [column.right for column in columns]):
         _write(console, Text(line))
-
-
-def _unfinished(run: Row) -> str:
-    place = os.path.relpath(run["folder"])
-    said = f"{run['status']}: {run['model'] or MISSING} in {place}: {reason(run)}"
-    return f"{said}; started {started(run)}" if run["status"] == RUNNING else said
 
 
 def _print_list(console: Console, lines: Sequence[str]) -> None:
@@ -233,24 +204,32 @@ def _comparison(found: Comparison) -> Iterator[str]:
     shown = [column for column in SHOWN if column.key in _COMPARED]
     cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
     yield from aligned([["", "A", "B"], seeds, *cells], [False, True, True])
-    d = found.difference
     yield ""
-    if d.about == NEITHER:
-        detail = "no test: one seed does not tell how far another would land"
+    lead = f"Difference, A less B: {100 * found.difference.mean:+.2f} points"
+    if found.difference.about == NEITHER:
+        yield f"{lead}, no test: one seed does not tell how far another would land"
     else:
-        detail = found.interval(signed=True)
-    yield f"Difference, A less B: {100 * d.mean:+.2f} points, {detail}"
-    if d.about != NEITHER:
+        yield f"{lead}, {found.interval(signed=True)}"
         yield "The ranks of a table are of the same test, corrected for all its pairs."
     if found.seeds:
         yield from ("", "McNemar's test, runs of one seed")
-        yield from aligned(found.seed_cells, [True] * 6)
+        lines = [["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]]
+        lines += [
+            [str(seed), percent(a), percent(b), count(only_a), count(only_b), probability(p)]
+            for seed, a, b, only_a, only_b, p in found.seeds
+        ]
+        yield from aligned(lines, [True] * 6)
     if found.classes:
         yield from ("", "By class (p corrected for their number)")
-        yield from aligned(found.class_cells, [False, *[True] * 4])
+        lines = [["class", "A (%)", "B (%)", "difference (points)", "p"]]
+        lines += [
+            [name, percent(a), percent(b), f"{100 * (a - b):+.2f}", probability(p)]
+            for name, a, b, p in found.classes
+        ]
+        yield from aligned(lines, [False, *[True] * 4])
     yield ""
     if found.time_ratio is not None:
-        yield f"Training time, A over B: {formats.factor(found.time_ratio)}"
+        yield f"Training time, A over B: {found.time_ratio:.3g}"
     elif found.time_note is not None:
         yield f"Training times do not compare: {found.time_note}"
     if found.problems:

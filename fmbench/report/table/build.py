@@ -20,15 +20,7 @@ from fmbench.report.table.rows import (
     plain_rows,
     with_repeats,
 )
-from fmbench.report.table.view import (
-    PLAIN,
-    TEST_ACCURACY,
-    View,
-    check,
-    chosen,
-    column_of,
-    values_of,
-)
+from fmbench.report.table.view import PLAIN, View, check, chosen, column_of, counted, values_of
 from fmbench.stats import MODELS, RECIPES
 
 #: How many threads a run had, as it stands behind the name of its processor.
@@ -55,16 +47,15 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
         rank: Read the predictions of the runs, and rank the rows by them.
 
     Returns:
-        The columns of `columns.COLUMNS`, in that order, as raw values: means over the `n` seeds,
-        `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the 95 % interval by Student's
-        t (missing for one seed), `rank` by paired tests (`ranks.ranked`), `rank_of` "models" for
-        rows of one seed and "recipes" for those of several, `best_test_accuracy` only where all n
-        have it, `images_per_second` over all their training, `difference` ours less the published
-        accuracy (missing where `deviations` says what was done otherwise), `n_repeats` the runs
-        that were left out as repeats, `repeats_spread` the most that the test accuracies of one run
-        made again differ by, `n_failed` the runs of the same config that failed or diverged. Behind
-        them the columns of `BEHIND`: of the n runs, and their `config` as JSON text. Fashion-MNIST
-        comes first and synthetic data last; within one data set the best mean test accuracy.
+        The columns of `columns.COLUMNS`, then those of `BEHIND`, as raw values: means over the `n`
+        seeds, `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the 95 % interval by
+        Student's t (missing for one seed), `rank` by paired tests (`ranks.ranked`),
+        `best_test_accuracy` only where all n have it, `images_per_second` over all their training,
+        `difference` ours less the published accuracy (missing where `deviations` says what was done
+        otherwise), `n_repeats` the runs that were left out as repeats, `repeats_spread` the most
+        that the test accuracies of one run made again differ by, `n_failed` the runs of the same
+        config that failed or diverged. Fashion-MNIST comes first and synthetic data last; within
+        one data set the best mean test accuracy.
 
     Raises:
         ConfigError: There is nothing to view in such a way.
@@ -73,8 +64,8 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     frame = chosen(frame, view.condition)
     # A GPU's results do not depend on how many threads its host has.
     on_gpu = frame["device_type"].notna() & (frame["device_type"] != "cpu")
-    frame = frame.assign(threads=frame["threads"].mask(on_gpu))
-    frame = frame.assign(used=frame["threads"])
+    threads = frame["threads"].mask(on_gpu)
+    frame = frame.assign(threads=threads, used=threads)
     keys: Sequence[str] = ROW
     if view.group_by:
         grouped = {f"by {key}": _grouping(frame, key) for key in view.group_by}
@@ -83,13 +74,11 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     else:
         frame = _without_own_threads(frame, frame["threads_asked"].isna() & ~on_gpu)
     completed = frame["status"] == COMPLETED
-    counted = view.metric if view.metric in frame else TEST_ACCURACY
-    made = with_repeats(frame[completed & frame[counted].notna()], keys)
+    made = with_repeats(frame[completed & frame[counted(frame, view.metric)].notna()], keys)
     runs = made.drop_duplicates(["row", "key", *HARDWARE], keep="last")
     intervals = not view.group_by and not view.by_luck
     table = aggregate(runs, mixed=bool(view.group_by), intervals=intervals)
     table["n_repeats"] = made.groupby("row").size() - table["n"]
-    table["chosen"] = None
     others = not_completed(runs, frame[~completed], keys, grouped=bool(view.group_by))
     for name, statuses in (
         ("n_failed", (FAILED, DIVERGED)),
@@ -111,20 +100,14 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     for row, place in zip(rows, ranks, strict=True):
         row["rank_of"] = None if place is None else MODELS if row["n"] == 1 else RECIPES
     for column in COLUMNS:
-        if column.value is not None:
-            values = [None if view.group_by else column.value(row) for row in rows]
-            table[column.key] = pd.Series(values, table.index)
-        elif column.key not in table:
+        if column.key not in table:
             values = [row.get(column.key) for row in rows]
             table[column.key] = pd.Series(values, table.index, dtype=object)
     return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
 
 
 def _without_own_threads(frame: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
-    """The runs; those that chose their number of threads themselves without it.
-
-    A run takes one thread or all, by what else the machine has to do: seeds of one row may differ.
-    """
+    """The runs; without the number of threads those that chose it: seeds of one row may differ."""
     bare = frame["device"].str.replace(_THREADS, "", regex=True)
     own = own & (frame["device"] != bare)
     return frame.assign(threads=frame["threads"].mask(own), device=frame["device"].mask(own, bare))
@@ -148,7 +131,7 @@ def _describe(rows: Sequence[dict[str, Any]]) -> None:
         row["model_settings"] = describe.model_settings(row["model"], row["overrides"])
         settings = describe.settings_of_group("augmentation", row["overrides"])
         row["augmentation_settings"] = " ".join(settings.values())
-        row["command"], row["left_out"] = describe.command_of(row)
+        row["command"], row["left_out"] = describe.command(row)
     for data in {row["data"] for row in rows}:
         alike = [row for row in rows if row["data"] == data]
         for row, said in zip(alike, describe.differences(alike), strict=True):
@@ -159,13 +142,13 @@ def _names_of_groups(runs: pd.DataFrame, view: View) -> list[str] | str:
     """The values that rows were grouped by, where no column shows them."""
     columns = {column.key for column in SHOWN if column.recipe}
     hidden = [key for key in view.group_by if column_of(key) not in columns]
-    values = runs.groupby("row")[[f"by {key}" for key in hidden]].first()
+    values = plain_rows(runs.groupby("row")[[f"by {key}" for key in hidden]].first())
     return [
         ", ".join(
-            f"{key}={describe.UNSET if value is None or value != value else value}"  # noqa: PLR0124 - NaN
-            for key, value in zip(hidden, row, strict=True)
+            f"{key}={describe.UNSET if value is None else value}"
+            for key, value in zip(hidden, row.values(), strict=True)
         )
-        for row in values.itertuples(index=False)
+        for row in values
     ] or ""
 
 
@@ -182,16 +165,13 @@ def _grouping(frame: pd.DataFrame, key: str) -> pd.Series:
 
 def _ordered(table: pd.DataFrame, view: View) -> pd.DataFrame:
     by, ascending = view.order()
-    order = table["data"].map({REAL: 0, SYNTHETIC: 2}).fillna(1)
     # Names, numbers and tuples of names each have an order; together they have none.
-    if table[by].dtype == object:
-        table = table.assign(sorted_by=table[by].map(str).where(table[by].notna()))
-        by = "sorted_by"
+    values = table[by].map(str, "ignore") if table[by].dtype == object else table[by]
+    order = table["data"].map({REAL: 0, SYNTHETIC: 2}).fillna(1)
     # Among equals the metric decides, then the name.
-    directions = {"order": True, "data": True, by: ascending}
-    directions.setdefault(view.metric, METRICS[view.metric].ascending)
-    directions |= {"model": directions.get("model", True), "differs": True}
-    table = table.assign(order=order).sort_values(
+    directions = {"order": True, "data": True, "by": ascending}
+    directions |= {view.metric: METRICS[view.metric].ascending, "model": True, "differs": True}
+    table = table.assign(order=order, by=values).sort_values(
         list(directions), ascending=list(directions.values()), kind="stable", ignore_index=True
     )
     return table.assign(number=table.index + 1)

@@ -4,6 +4,7 @@ Terminal, Markdown, web page, CSV and JSON are all printed from `COLUMNS`. How a
 said in `fmbench.report.table.formats`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,36 +19,20 @@ Row = formats.Row
 class Column:
     """A column of the benchmark table.
 
-    Attributes:
-        key: Its name in `benchmark_table`'s frame and the heading in the CSV file, which holds
-            raw values: shares from 0 to 1, seconds, bytes. A column of several values, such as
-            the versions behind a row, holds them as a tuple.
-        heading: What people read above it; empty for a column of the CSV file only.
-        show: Makes a cell's text of the values of `takes`.
-        takes: The keys that `show` is called with; the column's own by default.
-        unit: The unit of the shown text where the text does not carry it.
-        right: Numbers stand flush right.
-        recipe: It says what was run rather than what was measured: two rows with equal recipe
-            cells need something more to tell them apart.
-        optional: It is left out where no row has anything in it.
-        optimistic: It was chosen on the test set: rows are not ordered by it.
-        gives_way: Where a window is too narrow the column with the highest number goes first
-            (but see `fmbench.report.render.terminal.fit`); 0 stays.
-        value: Its raw value, computed from the others of a row; without it `aggregate` or
-            `describe` has the value.
+    Its raw values are shares from 0 to 1, seconds, bytes, and tuples where there are several, such
+    as the versions behind a row. Two rows whose `recipe` cells are equal need something more to
+    tell them apart.
     """
 
-    key: str
-    heading: str = ""
-    show: Callable[..., str] = formats.text
-    takes: tuple[str, ...] = ()
-    unit: str = ""
-    right: bool = False
-    recipe: bool = False
-    optional: bool = False
-    optimistic: bool = False
-    gives_way: int = 0
-    value: Callable[[Row], Any] | None = None
+    key: str  # in `benchmark_table`'s frame, and the heading in the CSV file
+    heading: str = ""  # what people read above it; empty for a column of the CSV file only
+    show: Callable[..., str] = formats.text  # makes a cell's text of the values of `takes`
+    takes: tuple[str, ...] = ()  # keys; the column's own by default
+    unit: str = ""  # of the shown text where the text does not carry it
+    right: bool = False  # numbers stand flush right
+    recipe: bool = False  # it says what was run rather than what was measured
+    optional: bool = False  # it is left out where no row has anything in it
+    gives_way: int = 0  # in a narrow window the highest goes first, a recipe's last; 0 stays
 
     @property
     def title(self) -> str:
@@ -60,26 +45,34 @@ class Column:
 
 
 ACCURACY = ("test_accuracy", "test_accuracy_sd")
+#: Chosen on the test set: rows are not ordered by it.
+CHOSEN_ON_TEST = "best_test_accuracy"
 SPLIT = ("split", "split_train", "split_validation", "split_test")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that rows can be ordered by.
-
-    Attributes:
-        heading: What people read.
-        show: Makes the text of one value.
-        unit: As in `Column`.
-        ascending: The smallest comes first.
-        spread: Its standard deviation and interval are known.
-    """
+    """A number that rows can be ordered by; `heading`, `show` and `unit` are as in `Column`."""
 
     heading: str
     show: Callable[[float | None], str]
     unit: str = ""
-    ascending: bool = False
-    spread: bool = True
+    ascending: bool = False  # the smallest comes first
+    spread: bool = True  # its standard deviation and interval are known
+
+    @property
+    def title(self) -> str:
+        """The heading with its unit."""
+        return f"{self.heading} ({self.unit})" if self.unit else self.heading
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is an accuracy, shown in percent."""
+        return self.show is formats.percent
+
+    def with_unit(self, value: float) -> str:
+        """One value with its unit: 90.12 %."""
+        return f"{self.show(value)}{' %' if self.is_share else ''}"
 
     def with_spread(self, mean: float | None, deviation: float | None) -> str:
         """A mean with its standard deviation, where that is known: 90.16 ± 0.12."""
@@ -116,28 +109,30 @@ def _text(key: str, show: Callable[..., str] = formats.text, *takes: str, **opti
     return Column(key, options.pop("heading", key.replace("_", " ")), show, takes, **options)
 
 
-def _number(key: str, show: Callable[..., str], *takes: str, **options: Any) -> Column:
-    return _text(key, show, *takes, right=True, **options)
+_number = functools.partial(_text, right=True)
 
 
 def _metric(key: str, *, spread: bool = False, **options: Any) -> Column:
     """The column of a metric, with its standard deviation if asked for and known."""
     metric = METRICS[key]
-    look = {"heading": metric.heading, "unit": metric.unit, **options}
+    options |= {"heading": metric.heading, "unit": metric.unit}
     if spread and metric.spread:
-        return _number(key, metric.with_spread, key, f"{key}_sd", **look)
-    return _number(key, metric.show, **look)
+        return _number(key, metric.with_spread, key, f"{key}_sd", **options)
+    return _number(key, metric.show, **options)
 
 
 def _interval(key: str, **options: Any) -> Column:
     metric, ends = METRICS[key], (f"{key}_low", f"{key}_high")
-    look = {"heading": "95 % interval", "unit": "%" if metric.unit else "", **options}
-    return _number(ends[0], metric.interval, *ends, optional=True, **look)
+    options |= {"heading": "95 % interval", "unit": "%" if metric.unit else "", "optional": True}
+    return _number(ends[0], metric.interval, *ends, **options)
 
 
 MODEL = _text("model", formats.model, "model", "model_settings", "differs", recipe=True)
 _PUBLISHED = ("published_accuracy", "published_protocol")
+_OURS = ("difference", "difference_of", *_PUBLISHED, "deviations", "difference_in")
 _TIMES = ("published_seconds", "published_approximate", "published_device")
+_AUGMENTATION = ("augmentation", "augmentation_settings")
+_COUNTS = ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted")
 
 #: What people read, from left to right, ...
 SHOWN = (
@@ -145,26 +140,18 @@ SHOWN = (
     MODEL,
     _text("data", recipe=True, gives_way=22),
     _text("split", formats.split, *SPLIT, recipe=True, gives_way=6),
-    _text(
-        *("augmentation", formats.option, "augmentation", "augmentation_settings"),
-        recipe=True,
-        gives_way=5,
-    ),
+    _text("augmentation", formats.option, *_AUGMENTATION, recipe=True, gives_way=5),
     _text("optimizer", recipe=True, gives_way=10),
     _number("learning_rate", formats.number, recipe=True, gives_way=2),
     _number("batch_size", formats.count, recipe=True, gives_way=1),
     _number("epochs", formats.count, recipe=True, gives_way=9),
-    _number("n", formats.seeds, "n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted"),
+    _number("n", formats.seeds, *_COUNTS),
     _number("rank", formats.rank, "rank", "rank_of", optional=True, gives_way=4),
     _metric("test_accuracy", spread=True),
     _interval("test_accuracy", gives_way=8),
     _text("chosen", optional=True, gives_way=12),
     _number(
-        *("best_test_accuracy", formats.percent),
-        heading="best on test",
-        unit="optimistic, %",
-        optimistic=True,
-        gives_way=17,
+        CHOSEN_ON_TEST, formats.percent, heading="best on test", unit="optimistic, %", gives_way=17
     ),
     _number(
         *("published_accuracy", formats.published, *_PUBLISHED),
@@ -173,13 +160,7 @@ SHOWN = (
         optional=True,
         gives_way=7,
     ),
-    _number(
-        *("difference", formats.points, "difference", "difference_of", *_PUBLISHED),
-        *("deviations", "difference_in"),
-        unit="points",
-        optional=True,
-        gives_way=4,
-    ),
+    _number("difference", formats.points, *_OURS, unit="points", optional=True, gives_way=4),
     _metric("validation_accuracy", optional=True, gives_way=16),
     _metric("parameters", gives_way=11),
     _metric("flops", gives_way=15),
@@ -219,20 +200,19 @@ COLUMNS = (*SHOWN, *map(Column, _KEYS))
 READING = {
     "Split": "names the images to train, validate and test on.",
     "n": (
-        "counts seeds, and all runs of a row where they were grouped otherwise. 3 of 5 says that "
-        "runs of the same config did not complete: failed ones ended early, interrupted ones were "
-        "stopped and can resume, pruned ones were stopped by the pruner of a search, unfinished "
-        "ones still run or were killed. Trials of a search that were not evaluated on the test set "
-        "are no rows."
+        "counts seeds, or all runs of a row where they were grouped otherwise. 3 of 5 says that "
+        "runs of the same config did not complete: they failed, were interrupted and can resume, "
+        "were pruned by a search, or are unfinished: still running, or killed. Trials of a search "
+        "that were not evaluated on the test set are no rows."
     ),
     "Rank": (
         "is 1, and one more for each row that is better beyond doubt. Two rows can differ in rank "
-        "and not be told apart: a third may be better than one of them alone. Each pair of rows on "
-        "one test set is compared image by image where their runs kept their predictions, with the "
-        "spread of each row's own seeds on top, and corrected for the number of pairs (Holm): at "
-        "most one table in twenty whose rows do not differ has two ranks. Rows of one seed are "
-        "compared with each other alone, by McNemar's test, and only where there are no two rows "
-        "of several seeds. Their rank has a mark (1*): it is of trained models, not of recipes."
+        "and not be told apart: a third may be better than one of them alone. Each pair on one "
+        "test set is compared image by image where predictions were kept, with the spread of the "
+        "seeds on top, corrected for the number of pairs (Holm): at most one table in twenty whose "
+        "rows do not differ has two ranks. Rows of one seed are compared with each other alone, by "
+        "McNemar's test, and only where there are no two rows of several seeds. Their rank has a "
+        "mark (1*): it is of trained models, not of recipes."
     ),
     "Test accuracy": (
         "is measured after the last epoch; nothing was chosen on the test set. Over n ≥ 2 seeds it "
@@ -250,26 +230,18 @@ READING = {
         "is the best epoch as seen on the test set itself. That is optimistic, and never decides "
         "the order; it stands only where every seed has it."
     ),
-    "Published": (
-        "is the figure of the project that a row takes its recipe from, and how it was chosen "
-        "where that is stated."
-    ),
+    "Published": "is the figure of the project that a row takes its recipe from, and its protocol.",
     "Difference": (
         "is ours less theirs: where theirs is the best epoch on test, so is ours, if we looked "
         "each epoch; else ours is the last epoch. A row whose recipe was changed has none. "
-        "Published experiments run in fp32: a difference of runs in bf16 says so. The device is no "
-        "part of a recipe."
+        "Published experiments run in fp32: a difference of runs in bf16 says so."
     ),
     "FLOPs": "count the forward pass of one image, a multiply-add as two operations.",
     "Training time": (
-        "is the wall time of the training clock, mean ± standard deviation over the seeds: "
-        "evaluation has a clock of its own. Total time has both, and all else from the moment the "
-        "images are in memory."
+        "is the wall time of the training clock, mean ± standard deviation over the seeds. "
+        "Evaluation has its own clock. Total time has both, and all else once images are in memory."
     ),
-    "Runs at once": (
-        "are those of one sweep that shared the machine, - where that is not known. What other "
-        "programs did there is not known either."
-    ),
+    "Runs at once": "are those of one sweep that shared the machine, - where that is not known.",
     "Published time": "was taken on another device.",
     "Images/s": (
         "are the training images of all seeds over their training clocks. They and all times "
@@ -283,12 +255,15 @@ READING = {
 }
 
 
+def differing(rows: Sequence[Row]) -> list[Column]:
+    """The columns of a recipe in which rows differ."""
+    return [c for c in SHOWN if c.recipe and len({c.cell(row) for row in rows}) > 1]
+
+
 def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
     """The columns that people read of some rows: without the optional ones that no row fills.
 
-    Args:
-        rows: As plain values.
-        metric: What the rows are ordered by: it comes behind n, with its spread.
+    What the rows are ordered by comes behind n, with its spread.
     """
     columns = list(SHOWN)
     if metric != "test_accuracy":

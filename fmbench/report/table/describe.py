@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -17,18 +17,15 @@ from fmbench.report.escape import shell_word
 from fmbench.report.table.columns import SHOWN, Row
 from fmbench.report.table.rows import SYNTHETIC, plain_rows
 
-Key = TypeVar("Key")
-
 #: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
 _TRUST = "FMBENCH_TRUST"
 
 #: In place of a folder that an old record does not name.
 ANY_FOLDER = "DIR"
 
-# Hashes tell that two rows differ, but not how: shown where nothing else differs.
+# Hashes tell that two rows differ, but not how: shown where nothing else differs. So are the counts
+# of a model whose code was changed before records said so.
 HASHES = ("data_sha256", "split_hash", "source")
-
-# The same, of a model whose code was changed before records said so.
 COUNTS = ("parameters", "flops")
 
 # Differences in brackets behind a model's name.
@@ -40,66 +37,47 @@ LONGEST = 60
 UNSET = "unset"
 
 # Of the experiment that a run was started from.
-PUBLISHED = (
+PUBLISHED = [
     *("experiment", "deviations", "published_accuracy", "published_parameters"),
     *("published_seconds", "published_approximate", "published_device"),
     *("published_protocol", "published_source"),
-)
+]
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
-def command(
-    overrides: tuple[str, ...],
-    seeds: Sequence[int],
-    *,
-    folders: Sequence[str] = (),
-    trust: str | None = None,
-) -> tuple[str, tuple[str, ...]]:
+def command(row: Row) -> tuple[str, tuple[str, ...]]:
     """The command that makes a row's runs again, quoted for a POSIX shell.
 
-    It is made to be copied, and a record may be a stranger's: it holds only what fmbench itself
-    records for a run, and names no package that whoever makes the report does not trust.
-
-    Args:
-        overrides: Of one of its runs.
-        seeds: Of all of them.
-        folders: With options of the user's own.
-        trust: Packages of the user's own, as FMBENCH_TRUST names them.
-
-    Returns:
-        The command, and the words of the record that it was made without.
+    And the words of the record that it was made without. It is made to be copied, and a record may
+    be a stranger's: it holds only what fmbench itself records for a run, and names no package that
+    whoever makes the report does not trust.
     """
-    kept = recorded_overrides(overrides)
-    left = [without_password(word) for word in overrides if word not in kept]
-    named = [name for name in folders if name == ANY_FOLDER or PurePath(name).is_absolute()]
-    left += [f"--config-dir={name}" for name in folders if name not in named]
-    if trust and not _names(trust) <= _names(os.environ.get(_TRUST, "")):
-        left.append(f"{_TRUST}={trust}")
-        trust = None
-    words = [word for word in kept if not word.lstrip("+").startswith("seed=")]
-    if seeds:
-        words.append(f"seed={','.join(map(str, seeds))}")
-    start = ["python", "-m", "fmbench", *(["-m"] if len(seeds) > 1 else [])]
-    for folder in named:
-        start += ["--config-dir", folder]
-    trusting = [f"{_TRUST}={shell_word(trust)}"] if trust else []
-    return " ".join([*trusting, *map(shell_word, [*start, *words])]), tuple(left)
-
-
-def _names(trust: str) -> set[str]:
-    return {name.strip() for name in trust.split(",") if name.strip()}
-
-
-def command_of(row: Row) -> tuple[str, tuple[str, ...]]:
-    """The command of a row, and what it leaves out."""
-    overrides = row["overrides"]
+    overrides, seeds, trust = row["overrides"], row["seeds"], row["trust"]
     # What the hardware chose then the experiment's file says otherwise now.
     if row["difference_in"] and "precision" not in _typed(overrides):
         overrides = (*overrides, f"precision={row['difference_in']}")
-    folders = row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ())
-    return command(overrides, row["seeds"], folders=folders, trust=row["trust"])
+    kept = recorded_overrides(overrides)
+    left = [without_password(word) for word in overrides if word not in kept]
+    start = ["python", "-m", "fmbench", *(["-m"] if len(seeds) > 1 else [])]
+    for folder in row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ()):
+        if folder == ANY_FOLDER or PurePath(folder).is_absolute():
+            start += ["--config-dir", folder]
+        else:
+            left.append(f"--config-dir={folder}")
+    before = ""
+    if trust and _names(trust) <= _names(os.environ.get(_TRUST, "")):
+        before = f"{_TRUST}={shell_word(trust)} "
+    elif trust:
+        left.append(f"{_TRUST}={trust}")
+    words = [word for word in kept if not word.lstrip("+").startswith("seed=")]
+    words += [f"seed={','.join(map(str, seeds))}"] if seeds else []
+    return before + " ".join(map(shell_word, [*start, *words])), tuple(left)
+
+
+def _names(trust: str) -> set[str]:
+    return {*map(str.strip, trust.split(","))} - {""}
 
 
 def _typed(overrides: tuple[str, ...]) -> dict[str, str]:
@@ -110,11 +88,12 @@ def _typed(overrides: tuple[str, ...]) -> dict[str, str]:
 
 def settings_of_group(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
     """What was typed about the keys of a group, by key, without the group's name."""
-    return {
-        key.replace(f"{group}.", "", 1): key.replace(f"{group}.", "", 1) + value
+    typed = (
+        (key.replace(f"{group}.", "", 1), value)
         for key, value in _typed(overrides).items()
         if key.lstrip("~").startswith(f"{group}.")
-    }
+    )
+    return {key: key + value for key, value in typed}
 
 
 def model_settings(model: str, overrides: tuple[str, ...]) -> str:
@@ -132,23 +111,18 @@ def model_settings(model: str, overrides: tuple[str, ...]) -> str:
 
 
 def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The published figures of each row, and how far ours are from them.
+    """The published figures of each row of a table, and how far ours are from them.
 
-    Args:
-        made: All completed runs, repeats too, oldest first, with the number of their `row`.
-        table: Their mean `test_accuracy` and `best_test_accuracy`, `data`, `config`, `precision`
-            and `overrides`, indexed by that number.
-
-    Returns:
-        The columns of `PUBLISHED`, `difference`, `difference_of` and `difference_in`, with the
-        table's index.
+    Of all completed runs, repeats too, oldest first, with the number of their `row`, which is the
+    index of the table. The columns are those of `PUBLISHED`, and `difference`, `_of` and `_in`.
     """
     # Of repeats too: the newest may have been typed out without its experiment. Several experiments
     # can lead to one recipe: the one it is published under says most.
     started = made[made["experiment"].notna() | made["published_source"].notna()]
     faithful = started["deviations"].map(len) == 0
-    newest = pd.concat([started[~faithful], started[faithful]]).drop_duplicates("row", keep="last")
-    figures = newest.set_index("row")[list(PUBLISHED)].reindex(table.index)
+    newest = started.assign(faithful=faithful).sort_values("faithful", kind="stable")
+    figures = newest.drop_duplicates("row", keep="last").set_index("row")[PUBLISHED]
+    figures = figures.reindex(table.index)
     figures["deviations"] = [
         value if isinstance(value, tuple) else () for value in figures["deviations"]
     ]
@@ -156,11 +130,10 @@ def published(made: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in PUBLISHED if name.startswith("published_")]
     figures.loc[table["data"] == SYNTHETIC, names] = None
     ours = ["test_accuracy", "best_test_accuracy", "config", "precision", "overrides"]
-    rows = plain_rows(figures.join(table[ours]))
-    differences = [_difference(row) for row in rows]
-    figures["difference"] = pd.array([share for share, _ in differences], dtype="Float64")
-    figures["difference_of"] = [of for _, of in differences]
-    figures["difference_in"] = pd.Series(map(_arithmetic, rows), table.index, dtype=object)
+    found = [_difference(row) for row in plain_rows(figures.join(table[ours]))]
+    figures["difference"] = pd.array([share for share, _, _ in found], dtype="Float64")
+    figures["difference_of"] = pd.Series([of for _, of, _ in found], table.index, dtype=object)
+    figures["difference_in"] = pd.Series([other for *_, other in found], table.index, dtype=object)
     return figures
 
 
@@ -180,31 +153,23 @@ def is_like_with_like(row: Row) -> bool:
     return bool(chosen and row["difference_in"] is None)
 
 
-def _arithmetic(row: Row) -> str | None:
-    """The number format of ours where it is not the recipe's: fp32, unless its file says another.
+def _difference(row: Row) -> tuple[float | None, str | None, str | None]:
+    """Our accuracy less the published one, which of ours, and in which number format.
 
-    Earlier records left it to the hardware.
+    The first two are None where the recipe is another, the third where it is the recipe's own:
+    fp32, unless the experiment's file says another. Earlier records left it to the hardware.
     """
-    precision = row["precision"]
-    if row["experiment"] is None or precision in (None, "fp32"):
-        return None
-    typed = "precision" in _typed(row["overrides"])
-    of_recipe = not typed and json.loads(row["config"]).get("precision") == precision
-    return None if of_recipe else str(precision)
-
-
-def _difference(row: Row) -> tuple[float | None, str | None]:
-    """Our accuracy less the published one, and which of ours; None where the recipe is another."""
-    theirs = row["published_accuracy"]
-    if theirs is None or row["deviations"] or row["test_accuracy"] is None:
-        return None, None
-    ours, of = comparable(
-        row["published_protocol"],
-        row["test_accuracy"],
-        row["best_test_accuracy"],
-        every=json.loads(row["config"]).get("evaluation", {}).get("every"),
-    )
-    return ours - theirs, of
+    config, other = json.loads(row["config"]), None
+    if row["experiment"] is not None and row["precision"] not in (None, "fp32"):
+        typed = "precision" in _typed(row["overrides"])
+        of_recipe = not typed and config.get("precision") == row["precision"]
+        other = None if of_recipe else row["precision"]
+    theirs, ours = row["published_accuracy"], row["test_accuracy"]
+    if theirs is None or row["deviations"] or ours is None:
+        return None, None, other
+    every = config.get("evaluation", {}).get("every")
+    ours, of = comparable(row["published_protocol"], ours, row["best_test_accuracy"], every=every)
+    return ours - theirs, of, other
 
 
 # --- what sets rows apart -------------------------------------------------------------------------
@@ -230,21 +195,26 @@ def differences(rows: Sequence[Row]) -> list[str]:
 
 def _apart(rows: Sequence[Row]) -> list[str]:
     settings = [settings_of(row) for row in rows]
-    values: dict[str, set[str | None]] = {key: set() for one in settings for key in one}
-    for one in settings:
-        for key, found in values.items():
-            found.add(one.get(key))
-    keys = [key for key, found in values.items() if len(found) > 1]
+    known = dict.fromkeys(key for one in settings for key in one)
+    keys = [key for key in known if len({one.get(key) for one in settings}) > 1]
     options = {key for key in keys if "." not in key}
     # An option that differs says it all; what it is made of follows only where it does not.
     children = [key for key in keys if "." in key and key.partition(".")[0] in options]
     last = [key for key in keys if key in (*HASHES, *COUNTS)]
     spoken = [key for key in keys if key not in children and key not in last]
-    spoken += telling(settings, [*children, *last], given=spoken)
+    spoken += _telling(settings, [*children, *last], given=spoken)
     if len(spoken) > MOST_DIFFERENCES:
-        first = dict.fromkeys([*telling(settings, spoken), *spoken])
+        first = dict.fromkeys([*_telling(settings, spoken), *spoken])
         spoken = sorted([*first][:MOST_DIFFERENCES], key=spoken.index)
-    said = [_sentence(setting, spoken, options) for setting in settings]
+    said = [
+        ", ".join(
+            f"{one_line(key, LONGEST)}={one_line(setting.get(key, UNSET), LONGEST)}"
+            for key in spoken
+            # What another option is made of is not missing here.
+            if key in setting or "." not in key or key.partition(".")[0] not in options
+        )
+        for setting in settings
+    ]
     if len(set(said)) == len(said):
         return said
     # Their configs are silent about it (or too long), but their hashes are not.
@@ -254,9 +224,9 @@ def _apart(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def telling(
-    rows: Sequence[Mapping[Key, str]], keys: Iterable[Key], given: Sequence[Key] = ()
-) -> list[Key]:
+def _telling(
+    rows: Sequence[Mapping[str, str]], keys: Iterable[str], given: Sequence[str] = ()
+) -> list[str]:
     """Those of the keys that tell rows apart which the given ones, and those before, do not."""
     classes = _numbered([tuple(row.get(key) for key in given) for row in rows])
     found = []
@@ -265,8 +235,6 @@ def telling(
         if max(finer) > max(classes):
             classes = finer
             found.append(key)
-        if max(classes) == len(rows) - 1:
-            break
     return found
 
 
@@ -276,22 +244,12 @@ def _numbered(classes: Sequence[Any]) -> list[int]:
     return [numbers.setdefault(one, len(numbers)) for one in classes]
 
 
-def _sentence(setting: Mapping[str, str], keys: Sequence[str], options: set[str]) -> str:
-    # What another option is made of is not missing here.
-    return ", ".join(
-        f"{one_line(key, LONGEST)}={one_line(setting.get(key, UNSET), LONGEST)}"
-        for key in keys
-        if key in setting or "." not in key or key.partition(".")[0] not in options
-    )
-
-
 def settings_of(row: Row) -> dict[str, str]:
     """All that may tell two rows apart, as texts under dotted names."""
-    config = json.loads(row["config"] or "{}")
     settings = {"scheduler": str(row["scheduler"])}
     settings |= {
         key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in leaves(config)
+        for key, value in leaves(json.loads(row["config"] or "{}"))
         if key != "data.name" and ("." in key or key in schema.DECIDING)
     }
     settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}

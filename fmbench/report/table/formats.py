@@ -3,7 +3,7 @@
 Escaping belongs to the outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fmbench.config.published import BEST_ON_TEST, LAST_EPOCH, in_words
@@ -12,6 +12,20 @@ MISSING = "-"
 
 #: A row of `benchmark_table`, as plain values.
 Row = Mapping[str, Any]
+
+
+def _written(form: str, factor: float = 1) -> Callable[[float | None], str]:
+    return lambda value: MISSING if value is None else form.format(factor * value)
+
+
+#: A setting such as a learning rate: 0.05, 1e-05.
+number = _written("{:g}")
+#: A whole number with thousands separators: 61,706.
+count = _written("{:,.0f}")
+#: A share from 0 to 1 in percent: 90.16.
+percent = _written("{:.2f}", 100)
+#: A loss: 0.2814.
+loss = _written("{:.4f}")
 
 
 def text(value: str | None) -> str:
@@ -30,15 +44,12 @@ def option(name: str | None, settings: str | None) -> str:
     return f"{text(name)} {settings}" if settings else text(name)
 
 
-def split(
-    name: str | None, train: float | None, validation: float | None, test: float | None
-) -> str:
+def split(name: str | None, *images: float | None) -> str:
     """The split and its images to train, validate and test: standard 60,000/0/10,000."""
-    counts = (train, validation, test)
-    return option(name, "/".join(map(count, counts)) if any(counts) else None)
+    return option(name, "/".join(map(count, images)) if any(images) else None)
 
 
-def seeds(n: int, failed: int, unfinished: int, pruned: int = 0, interrupted: int = 0) -> str:
+def seeds(n: int, failed: int, unfinished: int, pruned: int, interrupted: int) -> str:
     """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed)."""
     others = {
         "failed": failed, "interrupted": interrupted, "pruned": pruned, "unfinished": unfinished
@@ -52,31 +63,9 @@ def rank(value: float | None, of: str | None) -> str:
     return f"{count(value)}*" if of == "models" else count(value)
 
 
-def number(value: float | None) -> str:
-    """A setting such as a learning rate: 0.05, 1e-05."""
-    return MISSING if value is None else f"{value:g}"
-
-
-def count(value: float | None) -> str:
-    """A whole number with thousands separators: 61,706."""
-    return MISSING if value is None else f"{value:,.0f}"
-
-
 def rate(value: float | None) -> str:
     """A speed: 22,000, and 41.3 where a digit more still says something."""
-    if value is None:
-        return MISSING
-    return f"{value:.1f}" if value < 99.95 else count(value)
-
-
-def percent(share: float | None) -> str:
-    """A share from 0 to 1 in percent: 90.16."""
-    return MISSING if share is None else f"{100 * share:.2f}"
-
-
-def loss(value: float | None) -> str:
-    """A loss: 0.2814."""
-    return MISSING if value is None else f"{value:.4f}"
+    return f"{value:.1f}" if value is not None and value < 99.95 else count(value)
 
 
 def size(count: float | None) -> str:
@@ -100,7 +89,7 @@ def points(  # noqa: PLR0917 - of a row's keys
     accuracy: float | None,
     protocol: str | None,
     deviations: tuple[str, ...] | None,
-    arithmetic: str | None = None,
+    arithmetic: str | None,
 ) -> str:
     """A difference of shares in points: +0.31. Where the recipe is another one, that instead."""
     if accuracy is not None and deviations:
@@ -161,14 +150,3 @@ def probability(p: float) -> str:
     if p != p:  # noqa: PLR0124 - NaN
         return MISSING
     return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
-
-
-def equals(p: float) -> str:
-    """A p for a sentence: p = 0.51, p < 0.0001."""
-    said = probability(p)
-    return f"p {said}" if said.startswith("<") else f"p = {said}"
-
-
-def factor(ratio: float) -> str:
-    """A ratio: 0.52, 1.84, 12.3."""
-    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:,.0f}"

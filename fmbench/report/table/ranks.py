@@ -4,7 +4,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,8 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
     Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
     rows of one seed are, as trained models. See `fmbench.stats.ranks`.
 
-    Returns:
-        A rank each; None for a row that no other is compared with, or whose test set is not known,
-        and for those behind the first `MOST_RANKED` of a test set, or behind fewer where it has
-        more than 10,000 images.
+    None for a row that no other is compared with, or whose test set is not known, and for those
+    behind the first `MOST_RANKED` of a test set, or behind fewer where it has many images.
     """
     left = MOST_PREDICTIONS
     placed: list[int | None] = [None] * len(rows)
@@ -58,25 +55,12 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs of a row predicted, image by image.
+    """Which predictions of a row's runs are right, image by image."""
 
-    Attributes:
-        labels: (N,) the right classes.
-        predicted: (n, N) the classes that each run predicted, in the order of `seeds`.
-        seeds: Of the runs.
-        test_set: Names the test images and their order.
-    """
-
-    labels: np.ndarray = field(repr=False)
-    predicted: np.ndarray = field(repr=False)
-    seeds: tuple[int | None, ...]
-    test_set: str
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """(n, N) whether each prediction is right."""
-        right: np.ndarray = self.predicted == self.labels
-        return right
+    labels: np.ndarray = field(repr=False)  # (N,) the right classes
+    correct: np.ndarray = field(repr=False)  # (n, N) whether each is right, in the order of `seeds`
+    seeds: tuple[int, ...]
+    test_set: str  # names the test images and their order
 
     def of_class(self, number: int) -> Sample:
         """The test images of one class."""
@@ -91,23 +75,23 @@ def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
     images = row["split_test"] or 0
     if not 0 < len(row["folders"]) * images <= most:
         return None
-    labels: np.ndarray | None = None
-    all_predicted = np.empty((len(row["folders"]), images), dtype=np.uint8)
-    runs = zip(row["folders"], row["accuracies"], strict=True)
-    for place, (folder, accuracy) in enumerate(runs):
-        right, predicted = read_labels(folder), read_predictions(folder)
-        if right is None or predicted is None or not len(right) == len(predicted) == images:
+    known = None
+    correct = np.empty((len(row["folders"]), images), dtype=bool)
+    for place, (folder, accuracy) in enumerate(zip(row["folders"], row["accuracies"], strict=True)):
+        labels, predicted = read_labels(folder), read_predictions(folder)
+        if labels is None or predicted is None or not len(labels) == len(predicted) == images:
             return None
-        if labels is not None and not np.array_equal(labels, right):
-            return None
-        labels = right
-        all_predicted[place] = predicted
+        known = labels if known is None else known
+        correct[place] = predicted == labels
         # Files of another run or evaluation are not used.
-        if abs(np.mean(right == predicted) - accuracy) > 0.5 / images:
+        if (
+            not np.array_equal(known, labels)
+            or abs(correct[place].mean() - accuracy) > 0.5 / images
+        ):
             return None
-    assert labels is not None
-    test_set = f"{row['data_sha256']} {hashlib.sha256(labels.tobytes()).hexdigest()}"
-    return Evidence(labels, all_predicted, row["run_seeds"], test_set)
+    assert known is not None
+    test_set = f"{row['data_sha256']} {hashlib.sha256(known.tobytes()).hexdigest()}"
+    return Evidence(known, correct, row["run_seeds"], test_set)
 
 
 def sample(row: Row, found: Evidence | None) -> Sample:

@@ -1,7 +1,4 @@
-"""From runs to rows: means, spread, what the runs of a row share, and those that did not complete.
-
-Also the rows as plain values, and the names of the data sets they are about.
-"""
+"""From runs to rows: means, spread, what runs of a row share, those that did not complete."""
 
 import json
 from collections import Counter
@@ -37,10 +34,7 @@ _SAME = (
     *("config_dirs", "trust"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
-_SEVERAL = {"seeds": "seed"} | {
-    name: name
-    for name in ("fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once", "used")
-}
+_SEVERAL = ("seed", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once", "used")
 # One for each run of a row, in one order.
 _EACH = {
     "folders": "folder",
@@ -50,9 +44,7 @@ _EACH = {
     "run_seconds": "seconds_train",
 }
 # A mean over different machines means nothing.
-_MEASURED = (
-    *("seconds_train", "seconds_evaluate", "seconds_total", "images_per_second", "peak_memory"),
-)
+_TIMES = ("seconds_train", "seconds_evaluate", "seconds_total")
 _TEST_SET = ("data_sha256", "split_hash", "split_test")
 
 
@@ -64,9 +56,10 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in cells]
 
 
-def class_names(data: str) -> tuple[str, ...]:
-    """The names of a data set's classes, by number; none where only numbers are known."""
-    return CLASSES if data in (REAL, SYNTHETIC) else ()
+def class_names(data: str, classes: int) -> list[str]:
+    """The names of a data set's classes; their numbers where nothing else is known."""
+    known = CLASSES if data in (REAL, SYNTHETIC) else ()
+    return list(known) if classes <= len(known) else list(map(str, range(classes)))
 
 
 def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -90,19 +83,13 @@ def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True) -> pd.DataFrame:
-    """Aggregate the runs of each row, indexed by the row's number.
+    """Aggregate the runs of each row, indexed by the row's number; as `benchmark_table` says.
 
     Args:
         runs: Those that count, with the number of their `row`.
         mixed: The runs of a row may differ in more than their seed: what they do not share is left
             out, and so is what was measured on different hardware; `mixes` says which differ.
         intervals: The runs of a row are repetitions of one thing, chosen by nobody.
-
-    Returns:
-        `n`, means (missing where not all runs have a value), `*_sd` with n - 1 in the denominator,
-        `*_low` and `*_high` of the 95 % interval of the mean by Student's t, what all runs share,
-        tuples of what they do not, and the `accuracies`, `best_accuracies` (on the test set) and
-        `run_seeds` of the runs in the order of their `folders`.
     """
     # As floats: the product of two 64-bit counts need not fit 64 bits.
     images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")
@@ -125,28 +112,26 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
     sums = groups[["images", "clock"]].sum()
     table["images_per_second"] = sums["images"] / sums["clock"].where(sums["clock"] > 0)
     # A mean over some of the seeds is not comparable with one over all.
-    counts = groups[[*SPREAD, *_MEANS]].count()
-    for name in counts:
-        known = counts[name] == table["n"]
-        table[name] = table[name].where(known)
-        if name in SPREAD:
-            table[f"{name}_sd"] = table[f"{name}_sd"].where(known)
+    known = groups[[*SPREAD, *_MEANS]].count().eq(table["n"], axis=0)
+    for name in known:
+        table[name] = table[name].where(known[name])
     table["peak_memory"] = table["peak_memory"].round().astype("Int64")
     table["mixes"] = _leave_out(table, groups) if mixed else [()] * len(table)
     for name in SPREAD:
-        half = t_half_width(table[f"{name}_sd"].to_numpy(), table["n"].to_numpy())
-        half = half if intervals else np.full(len(table), np.nan)
-        ends = table[name] - half, table[name] + half
+        deviation = table[f"{name}_sd"] = table[f"{name}_sd"].where(known[name])
+        half = t_half_width(deviation.to_numpy(), table["n"].to_numpy())
+        ends = [table[name] - half, table[name] + half]
         if name.endswith("accuracy"):
-            ends = ends[0].clip(lower=0.0), ends[1].clip(upper=1.0)
-        table[f"{name}_low"], table[f"{name}_high"] = ends
+            ends = [ends[0].clip(lower=0.0), ends[1].clip(upper=1.0)]
+        for end, values in zip(("low", "high"), ends, strict=True):
+            table[f"{name}_{end}"] = values if intervals else np.nan
     by_seed = runs.sort_values("seed", kind="stable")
-    for name, column in _SEVERAL.items():
-        each = _each(by_seed, column, len(table))
+    for name in _SEVERAL:
+        each = _each(by_seed, name, len(table))
         table[name] = [tuple(sorted({*values} - {None})) for values in each]
     for name, column in _EACH.items():
         table[name] = [tuple(values) for values in _each(by_seed, column, len(table))]
-    return table
+    return table.rename(columns={"seed": "seeds"})
 
 
 def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
@@ -155,14 +140,10 @@ def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
     machines = differ[list(HARDWARE)].any(axis=1)
     for name in _SAME:
         table[name] = table[name].where(~differ[name])
-    for name in _MEASURED:
-        for column in {name, f"{name}_sd"} & {*table.columns}:
-            table[column] = table[column].where(~machines)
+    for name in (*_TIMES, *(f"{name}_sd" for name in _TIMES), "images_per_second", "peak_memory"):
+        table[name] = table[name].where(~machines)
     known = [name for name in (*_TEST_SET, *HARDWARE) if differ[name].any()]
-    return [
-        tuple(name for name, differs in zip(known, row, strict=True) if differs)
-        for row in differ[known].itertuples(index=False)
-    ]
+    return [tuple(key for key in row if row[key]) for row in plain_rows(differ[known])]
 
 
 def _each(runs: pd.DataFrame, name: str, rows: int) -> list[list[Any]]:
@@ -179,26 +160,19 @@ def not_completed(
 ) -> Counter[tuple[int, str]]:
     """How many runs that did not complete belong to each row, by row and status.
 
-    Args:
-        runs: Those that completed, with the number of their `row`.
-        others: Those that did not.
-        keys: Columns that the runs of a row have in common.
-        grouped: Nothing else has to fit. Else a run that failed early knows neither its data nor
-            its device, and is matched by its config; it counts for one row only.
+    The runs of a row have the columns `keys` in common. Unless they are grouped, a run that failed
+    early knows neither its data nor its device, and is matched by its config, for one row only.
     """
     counts = Counter[tuple[int, str]]()
     if others.empty:
         return counts
     columns = [*dict.fromkeys(keys if grouped else (*keys, *_CHOSEN, "config"))]
-    exact: dict[Any, int] = {}
-    alike: dict[Any, int] = {}
-    for run in plain_rows(runs[["row", *columns]]):
-        exact[tuple(run[key] for key in keys)] = run["row"]
-        if not grouped:
-            alike.setdefault(_recipe(run), run["row"])
+    known = plain_rows(runs[["row", *columns]])
+    exact = {tuple(run[key] for key in keys): run["row"] for run in known}
+    alike = {} if grouped else {_recipe(run): run["row"] for run in reversed(known)}
     for run in plain_rows(others[["status", *columns]]):
         row = exact.get(tuple(run[key] for key in keys))
-        if row is None and not grouped:
+        if row is None and alike:
             row = alike.get(_recipe(run))
         if row is not None:
             counts[row, run["status"]] += 1

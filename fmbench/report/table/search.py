@@ -4,10 +4,11 @@ Escaping belongs to the outputs. Nothing is opened by a name that a search gives
 looked for among the runs that were found anyway.
 """
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from fmbench.records.trials import (
     Trial,
 )
 from fmbench.report.table import formats
+from fmbench.report.table.columns import METRICS, Metric
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.rows import plain_rows
 
@@ -35,16 +37,6 @@ MOST_FAILED = 10
 # A name or a value may be of any length; what is longer than this is cut.
 LONGEST = 60
 LONGEST_ERROR = 300
-
-#: Groups where the name of what a run built may differ from its option's name.
-_BUILT = ("model", "optimizer", "scheduler")
-
-_WORDS = {"flops": "FLOPs", "train_seconds": "training time"}
-_FORMATS = {
-    "parameters": formats.count,
-    "flops": formats.flops,
-    "train_seconds": formats.duration,
-}
 
 
 class Table(NamedTuple):
@@ -58,19 +50,12 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchPart:
-    """A search, and its runs as far as the report knows them.
-
-    Attributes:
-        search: What its file says.
-        runs: By the number of the trial, as plain values: `folder` and `test_accuracy`.
-        folder: Where its file lies.
-        apart: The same as people read it, where another search of the report has its name.
-    """
+    """A search, and its runs as far as the report knows them."""
 
     search: Search
-    runs: Mapping[int, Mapping[str, Any]]
-    folder: str = ""
-    apart: str = ""
+    runs: Mapping[int, Mapping[str, Any]]  # by the number of the trial, as plain values
+    folder: str = ""  # of its file
+    apart: str = ""  # the same for people, where another search of the report has its name
 
     @property
     def title(self) -> str:
@@ -84,23 +69,23 @@ class SearchPart:
         search = self.search
         pruner = "no pruner" if search.pruner == "none" else f"pruner {_cut(search.pruner)}"
         goals = " and ".join(
-            f"the {'highest' if one.direction == MAXIMIZE else 'lowest'} {objective_name(one)}"
+            f"the {'highest' if one.direction == MAXIMIZE else 'lowest'} {metric_of(one).heading}"
             for one in search.objectives
         )
         said = [f"{_cut(search.sampler)}, {pruner}, looked for {goals}: {counts(search)}."]
         seconds = [trial.seconds for trial in search.trials if trial.seconds is not None]
         if seconds:
             said.append(f"Training took {formats.duration(sum(seconds))} in all.")
-        if len(search.objectives) > 1 and self.best:
+        if not self.best:
+            said.append("There is no best trial.")
+        elif len(search.objectives) > 1:
             trials = "1 trial is" if len(self.best) == 1 else f"{len(self.best):,} trials are"
             said.append(
                 f"{trials} on the Pareto front: no other is at least as good in all objectives and "
                 "better in one."
             )
-        elif self.best:
+        else:
             said += self._best_sentences(self.best[0])
-        elif not any(trial.state == COMPLETE for trial in search.trials):
-            said.append("No trial completed, so there is no best one.")
         sources = {run["source"] for run in self.runs.values() if run.get("source")}
         if len(sources) > 1:
             said.append(
@@ -120,13 +105,17 @@ class SearchPart:
         elif ranked := ranking(search)[:MOST_BEST]:
             tables.append(self._trials("Best trials", ranked))
         if search.importances:
-            of = f" for {objective_name(search.objectives[0])}" if search.objectives[1:] else ""
-            heading, rows = f"Importances{of}", self.importance_rows
+            several = len(search.objectives) > 1
+            heading = f"Importances{f' for {self._objective.heading}' if several else ''}"
+            rows = self.importance_rows
             tables.append(Table(heading, ("parameter", "importance"), rows, (False, True)))
         failed = [trial for trial in search.trials if trial.state == FAILED]
         if failed:
             listed = sorted(failed, key=lambda trial: trial.number)[:MOST_FAILED]
-            cells = [(str(trial.number), settings(trial), _reason(trial)) for trial in listed]
+            reasons = [one_line(t.error or "no reason recorded", LONGEST_ERROR) for t in listed]
+            cells = [
+                (str(t.number), settings(t), why) for t, why in zip(listed, reasons, strict=True)
+            ]
             heading = _first("Trials that failed", listed, failed)
             headings = ("trial", "parameters", "reason")
             tables.append(Table(heading, headings, cells, (True, False, False)))
@@ -137,63 +126,48 @@ class SearchPart:
         """The parameters and their importances as texts, the largest first."""
         return [(_cut(name), f"{share:.2f}") for name, share in importances(self.search)]
 
-    @property
-    def alt_text(self) -> str:
-        """The alternative text of a figure of the search."""
-        objective = self.search.objectives[0]
-        said = [f"{objective_name(objective)} of the trials"]
-        if self.best and self.best[0].values:
-            value = value_text(objective, self.best[0].values[0], unit=True)
-            said.append(f"best {value} in trial {self.best[0].number}")
-        return "; ".join([*said, counts(self.search)])
-
     @cached_property
     def best(self) -> list[Trial]:
         """The best trial, or the Pareto front, by the first objective."""
         named = set(self.search.best)
         return [trial for trial in ranking(self.search) if trial.number in named]
 
+    @property
+    def _objective(self) -> Metric:
+        return metric_of(self.search.objectives[0])
+
     def _best_sentences(self, best: Trial) -> Iterator[str]:
         assert best.values is not None
-        objective = self.search.objectives[0]
-        value = f"{objective_name(objective)} {value_text(objective, best.values[0], unit=True)}"
-        named = settings(best)
-        said = f"Best is trial {best.number}{f' ({named})' if named else ''}: {value}"
-        run = self.runs.get(best.number)
-        test = run["test_accuracy"] if run else None
-        if test is not None:
-            yield f"{said}, test accuracy {formats.percent(test)} %."
+        metric, run = self._objective, self.runs.get(best.number)
+        named = f" ({settings(best)})" if best.parameters else ""
+        value = f"{metric.heading} {metric.with_unit(best.values[0])}"
+        said = f"Best is trial {best.number}{named}: {value}"
+        if run and run["test_accuracy"] is not None:
+            yield f"{said}, test accuracy {formats.percent(run['test_accuracy'])} %."
             yield (
-                f"It was chosen by its {objective_name(objective)}, which is therefore likely too "
-                "high; the test set had no part in the choice."
+                f"It was chosen by its {metric.heading}, which is therefore likely too high; the "
+                "test set had no part in the choice."
             )
         else:
             yield f"{said}."
-            missing = (
-                "its run is not in this report"
-                if run is None
-                else "it was not evaluated on the test set"
-            )
-            yield f"Of its test accuracy nothing is known: {missing}."
+            why = "was not evaluated on the test set" if run else "is not in this report"
+            yield f"Of its test accuracy nothing is known: its run {why}."
 
     def _trials(self, title: str, trials: Sequence[Trial]) -> Table:
-        objectives = self.search.objectives
-        keys = list(dict.fromkeys(key for trial in trials for key in trial.parameters))
+        columns = [("trial", True, [str(trial.number) for trial in trials])]
+        reached = zip(*(trial.values or () for trial in trials), strict=True)
+        for objective, values in zip(self.search.objectives, reached, strict=True):
+            metric = metric_of(objective)
+            columns.append((metric.title, True, list(map(metric.show, values))))
         tested = [self.runs.get(trial.number, {}).get("test_accuracy") for trial in trials]
-        has_test = any(value is not None for value in tested)
-        headings = ["trial", *map(objective_heading, objectives)]
-        headings += ["test accuracy (%)"] * has_test
-        rows = []
-        for trial, accuracy in zip(trials, tested, strict=True):
-            cells = [str(trial.number), *map(value_text, objectives, trial.values or ())]
-            cells += [formats.percent(accuracy)] * has_test
-            cells += [
-                parameter_text(trial.parameters[key]) if key in trial.parameters else MISSING
-                for key in keys
-            ]
-            rows.append((*cells, formats.duration(trial.seconds)))
-        right = (*[True] * len(headings), *[False] * len(keys), True)
-        return Table(title, (*headings, *map(_cut, keys), "training"), rows, right)
+        if any(value is not None for value in tested):
+            columns.append(("test accuracy (%)", True, list(map(formats.percent, tested))))
+        for key in dict.fromkeys(key for trial in trials for key in trial.parameters):
+            tried = [trial.parameters.get(key, MISSING) for trial in trials]
+            columns.append((_cut(key), False, list(map(parameter_text, tried))))
+        times = [formats.duration(trial.seconds) for trial in trials]
+        headings, right, cells = zip(*columns, ("training", True, times), strict=True)
+        return Table(title, headings, [*zip(*cells, strict=True)], right)
 
 
 def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[SearchPart]:
@@ -201,7 +175,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
     if not searches:
         return []
     runs = {}
-    for row in plain_rows(frame[["folder", "test_accuracy", "source", *_BUILT]]):
+    for row in plain_rows(frame[["folder", "test_accuracy", "source"]]):
         # Another driver names its folders as it sees them: from the root, links followed.
         runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
     parts = []
@@ -214,32 +188,15 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
         }
         found = {number: runs[place] for number, place in places.items() if place in runs}
         apart = os.path.relpath(folder) if names[_cut(search.study)] > 1 else ""
-        parts.append(SearchPart(_as_built(search, found), found, folder, apart))
+        parts.append(SearchPart(search, found, folder, apart))
     return parts
-
-
-def _as_built(search: Search, runs: Mapping[int, Mapping[str, Any]]) -> Search:
-    """The search with the names that its runs have for what was built.
-
-    With a target of its own, `optimizer._target_=...`, an option builds something else.
-    """
-    trials = []
-    for trial in search.trials:
-        run = runs.get(trial.number, {})
-        built = {
-            key: run[key]
-            for key, value in trial.parameters.items()
-            if key in _BUILT and run.get(key) and run[key].partition("/")[0] != value
-        }
-        trials.append(replace(trial, parameters={**trial.parameters, **built}))
-    return replace(search, trials=tuple(trials))
 
 
 def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str | None]:
     """For each row of the table how a search came to choose its run, if one did."""
     said: dict[str, str] = {}
     for part in searches:
-        goals = " and ".join(map(objective_name, part.search.objectives))
+        goals = " and ".join(metric_of(one).heading for one in part.search.objectives)
         how = f"best of {len(part.search.trials):,} trials by {goals}"
         best = (part.runs[number] for number in part.search.best if number in part.runs)
         said |= {run["folder"]: how for run in best}
@@ -279,38 +236,17 @@ def importances(search: Search) -> list[tuple[str, float]]:
     return sorted((search.importances or {}).items(), key=lambda item: (-item[1], item[0]))
 
 
-def objective_name(objective: Objective) -> str:
-    """The name of an objective in words: validation accuracy."""
-    return _WORDS.get(objective.name, _cut(objective.name.replace("_", " ")))
-
-
-def is_share(objective: Objective) -> bool:
-    """Whether it is an accuracy, shown in percent."""
-    return objective.name.endswith("accuracy")
-
-
-def objective_heading(objective: Objective) -> str:
-    """The heading of a column: validation accuracy (%)."""
-    return f"{objective_name(objective)}{' (%)' if is_share(objective) else ''}"
-
-
-def value_text(objective: Objective, value: float, *, unit: bool = False) -> str:
-    """The value of an objective, with its unit if asked for: 90.12 %."""
-    if is_share(objective):
-        return f"{formats.percent(value)}{' %' if unit else ''}"
-    show = _FORMATS.get(objective.name)
-    return show(value) if show else f"{value:g}"
+def metric_of(objective: Objective) -> Metric:
+    """How an objective is called and its values are written."""
+    name = {"train_seconds": "seconds_train"}.get(objective.name, objective.name)
+    return METRICS.get(name) or Metric(_cut(name.replace("_", " ")), formats.number)
 
 
 def parameter_text(value: Parameter) -> str:
     """A value that was tried, as a command has it: 64, 0.01234, true, null, adam."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.4g}"
-    return one_line(str(value), LONGEST)
+    return _cut(value if isinstance(value, str) else json.dumps(value))
 
 
 def settings(trial: Trial) -> str:
@@ -318,10 +254,6 @@ def settings(trial: Trial) -> str:
     return ", ".join(
         f"{_cut(key)}={parameter_text(value)}" for key, value in trial.parameters.items()
     )
-
-
-def _reason(trial: Trial) -> str:
-    return one_line(trial.error or "no reason recorded", LONGEST_ERROR)
 
 
 def _first(title: str, listed: Sequence[Any], everything: Sequence[Any]) -> str:

@@ -1,7 +1,7 @@
 """The benchmark table in sections, one for each data set, with notes for its reader."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRU
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
-from fmbench.report.table.view import TEST_ACCURACY
+from fmbench.report.table.view import TEST_ACCURACY, counted
 from fmbench.stats import MODELS
 
 # Half an image of 10,000, as a share: repeats on one machine with one setting agree.
@@ -24,8 +24,17 @@ REPEATS_AGREE = 0.005 / 100
 # An error's text may quote a whole config; the run's log has all of it.
 LONGEST_REASON = 300
 
-#: The headings of `unfinished_cells`, and where the run lies.
+#: The headings of `unfinished_cells`.
 UNFINISHED = ("model", "seed", "status", "reason", "started", "folder")
+
+UNFINISHED_KEYS = ["data", "model", "seed", "status", "error", "started", "folder"]
+
+#: Several of which are noted.
+_VERSIONS = {
+    "torch": "versions of torch",
+    "fmbench_version": "versions of fmbench",
+    "git_commit": "commits of fmbench",
+}
 
 # Names in a note.
 MOST_NAMED = 5
@@ -33,30 +42,17 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Section:
-    """The rows of one data set, never ranked together with those of another.
-
-    Attributes:
-        data: The data set's name.
-        rows: The rows of `benchmark_table` on it, best first, as plain values.
-        unfinished: Its runs that did not complete, as plain values of the runs' frame: those that
-            failed first, those that were pruned last, without what the report's searches show.
-        completed: How many of its runs completed, repeats and trials of searches included.
-        total: How many there are.
-        pruned: How many the pruner of a search stopped.
-        trials: How many completed as trials of a search in this report, without a test accuracy.
-        untested: The same of searches that this report does not know.
-        metric: What the rows are ordered by.
-    """
+    """The rows of one data set, never ranked together with those of another; and its runs."""
 
     data: str
-    rows: list[dict[str, Any]]
-    unfinished: list[dict[str, Any]]
-    completed: int
+    rows: list[dict[str, Any]]  # of `benchmark_table`, best first, as plain values
+    unfinished: list[dict[str, Any]]  # runs that failed first, then pruned ones that no search has
+    completed: int  # repeats and trials of searches included
     total: int
-    pruned: int = 0
-    trials: int = 0
-    untested: int = 0
-    metric: str = TEST_ACCURACY
+    pruned: int
+    trials: int  # completed without a test accuracy, of a search in this report
+    untested: int  # the same of searches that this report does not know
+    metric: str  # what the rows are ordered by
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -79,17 +75,12 @@ class Section:
         """How many of the runs completed, in a sentence."""
         # In brackets stand parts of those that completed, behind them the rest of all.
         rows, repeats = (sum(row[key] for row in self.rows) for key in ("n", "n_repeats"))
-        shown = bool(self.rows and (self.trials or self.untested))
-        parts = [
-            f"{name}: {number:,}"
-            for name, number in (
-                ("in the table", rows if shown else 0),
-                ("repeats of a run, which count once", repeats),
-                ("trials, see Search", self.trials),
-                ("without a test accuracy, so no row here", self.untested),
-            )
-            if number
-        ]
+        parts = {
+            "in the table": rows if self.trials or self.untested else 0,
+            "repeats of a run, which count once": repeats,
+            "trials, see Search": self.trials,
+            "without a test accuracy, so no row here": self.untested,
+        }
         statuses = Counter(run["status"] for run in self.unfinished)
         statuses[PRUNED] = self.pruned  # those of searches are not listed
         others = [
@@ -97,7 +88,8 @@ class Section:
             for status in (FAILED, DIVERGED, INTERRUPTED, PRUNED, RUNNING)
             if statuses[status]
         ]
-        brackets = f" ({'; '.join(parts)})" if parts else ""
+        named = "; ".join(f"{name}: {number:,}" for name, number in parts.items() if number)
+        brackets = f" ({named})" if named else ""
         said = f"{self.completed} of {self.total} runs completed{brackets}"
         return f"{', '.join([said, *others])}."
 
@@ -116,85 +108,56 @@ class Section:
             )
         return ""
 
+    def unfinished_cells(self, path: Callable[[str], str]) -> list[tuple[str, ...]]:
+        """The runs that did not complete, below `UNFINISHED`; `path` names their folders."""
+        unknown = {RUNNING: "still running, or killed", PRUNED: "stopped by the pruner"}
+        cells: list[tuple[str, ...]] = []
+        for run in self.unfinished:
+            reason = run["error"] or unknown.get(run["status"], "no reason recorded")
+            started = MISSING if run["started"] is None else f"{run['started']:%Y-%m-%d %H:%M} UTC"
+            said = (run["model"] or MISSING, str(run["seed"]), run["status"])
+            cells.append((*said, one_line(reason, LONGEST_REASON), started, path(run["folder"])))
+        return cells
+
     @property
     def notes(self) -> list[str]:
         """Notes for the reader who compares the rows."""
-        synthetic = self.data == SYNTHETIC
-        notes = []
-        if synthetic:
-            notes.append(
-                "Synthetic images, drawn by a program: "
-                "these accuracies say nothing about Fashion-MNIST."
-            )
-        notes += _test_set_notes(self.rows, synthetic=synthetic)
-        notes += _provenance_notes(self.rows)
-        return notes
+        drawn = "Synthetic images, drawn by a program: "
+        drawn += "these accuracies say nothing about Fashion-MNIST."
+        return [*[drawn] * (self.data == SYNTHETIC), *_notes(self.rows)]
 
 
 def sections(
-    frame: pd.DataFrame,
-    table: pd.DataFrame,
-    searched: Collection[str] = (),
-    metric: str = TEST_ACCURACY,
+    frame: pd.DataFrame, table: pd.DataFrame, searched: Collection[str], metric: str
 ) -> list[Section]:
     """Split the table of the runs by data set: Fashion-MNIST first, synthetic data last.
 
     Runs in the folders `searched` are shown as trials of a search.
     """
-    rows, runs = defaultdict(list), defaultdict(list)
+    rows = defaultdict(list)
     for row in plain_rows(table):
         rows[row["data"]].append(row)
-    brief = frame[["data", "model", "seed", "status", "error", "started", "folder"]]
-    pruned, trials, untested = Counter[str](), Counter[str](), Counter[str]()
-    for run in plain_rows(brief[frame["status"] != COMPLETED]):
-        name = run["data"] or "unknown"
-        pruned[name] += run["status"] == PRUNED
+    made = []
+    for name, runs in frame.groupby(frame["data"].fillna("unknown")):
+        done, pruned = (runs["status"] == status for status in (COMPLETED, PRUNED))
+        in_search = runs["folder"].isin(searched)
+        untested = done & runs[counted(runs, metric)].isna()
         # The search lists those that its pruner stopped; here they would hide what failed.
-        if run["status"] != PRUNED or run["folder"] not in searched:
-            runs[name].append(run)
-    for listed in runs.values():
-        listed.sort(key=lambda run: run["status"] == PRUNED)
-    done = frame[frame["status"] == COMPLETED]
-    completed = done["data"].value_counts().to_dict()
-    counted = metric if metric in done else TEST_ACCURACY
-    for run in plain_rows(done.loc[done[counted].isna(), ["data", "folder"]]):
-        (trials if run["folder"] in searched else untested)[run["data"]] += 1
-    everyone = {*rows, *runs, *completed, *pruned}
-    names = sorted(everyone, key=lambda name: (name == SYNTHETIC, name != REAL, name))
-    totals = frame["data"].fillna("unknown").value_counts().to_dict()
-    return [
-        Section(
-            data=name,
+        unfinished = plain_rows(runs.loc[~done & ~(pruned & in_search), UNFINISHED_KEYS])
+        unfinished.sort(key=lambda run: run["status"] == PRUNED)
+        section = Section(
+            data=str(name),
             rows=rows[name],
-            unfinished=runs[name],
-            completed=completed.get(name, 0),
-            total=totals[name],
-            pruned=pruned[name],
-            trials=trials[name],
-            untested=untested[name],
+            unfinished=unfinished,
+            completed=int(done.sum()),
+            total=len(runs),
+            pruned=int(pruned.sum()),
+            trials=int((untested & in_search).sum()),
+            untested=int((untested & ~in_search).sum()),
             metric=metric,
         )
-        for name in names
-    ]
-
-
-def reason(run: Row) -> str:
-    """Why a run did not complete, as far as it is known."""
-    if run["status"] == RUNNING:
-        return "still running, or killed"
-    unknown = "stopped by the pruner" if run["status"] == PRUNED else "no reason recorded"
-    return one_line(run["error"] or unknown, LONGEST_REASON)
-
-
-def started(run: Row) -> str:
-    """When a run began: 2026-11-20 23:00 UTC."""
-    return MISSING if run["started"] is None else f"{run['started']:%Y-%m-%d %H:%M} UTC"
-
-
-def unfinished_cells(run: Row) -> tuple[str, ...]:
-    """The cells of a run that did not complete, below the headings of `UNFINISHED`."""
-    seed = MISSING if run["seed"] is None else str(run["seed"])
-    return run["model"] or MISSING, seed, run["status"], reason(run), started(run)
+        made.append(section)
+    return sorted(made, key=lambda one: (one.data == SYNTHETIC, one.data != REAL, one.data))
 
 
 def published(row: Row) -> str:
@@ -207,7 +170,7 @@ def published(row: Row) -> str:
     return said
 
 
-def _test_set_notes(rows: Sequence[Row], *, synthetic: bool) -> Iterator[str]:
+def _notes(rows: Sequence[Row]) -> Iterator[str]:
     mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
     if mixed:
         yield (
@@ -216,15 +179,14 @@ def _test_set_notes(rows: Sequence[Row], *, synthetic: bool) -> Iterator[str]:
         )
     contents = {row["data_sha256"] for row in rows}
     if len(contents) > 1:
-        what = "drawings of synthetic images" if synthetic else "contents of the data set"
         yield (
-            f"The rows come from {len(contents)} different {what}: compare accuracies within one "
-            "(data_sha256 in the CSV file)."
+            f"The rows come from {len(contents)} different contents of the data set: compare "
+            "accuracies within one (data_sha256 in the CSV file)."
         )
     tested = {(row["data_sha256"], row["split_test"]) for row in rows if row["rank"] is not None}
     if len(tested) > 1:
         yield "Ranks count within one test set."
-    # Where the drawings differ, so do the draws of a split from them.
+    # Where the contents differ, so do the draws of a split from them.
     draws: dict[str, dict[Any, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         label = split(*(row[key] for key in SPLIT))
@@ -241,9 +203,6 @@ def _test_set_notes(rows: Sequence[Row], *, synthetic: bool) -> Iterator[str]:
                 f"The split {label} was drawn in {hashes} ways: compare accuracies within one "
                 "(split_hash in the CSV file)."
             )
-
-
-def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
     differing = [
         key.replace("_", " ")
         for key in HARDWARE
@@ -254,14 +213,12 @@ def _provenance_notes(rows: Sequence[Row]) -> Iterator[str]:
             f"The rows were not all measured on the same terms ({', '.join(differing)}): compare "
             "times and images/s within one of them."
         )
-    for key, name in (
-        *(("torch", "versions of torch"), ("fmbench_version", "versions of fmbench")),
-        ("git_commit", "commits of fmbench"),
-    ):
-        values = sorted({value for row in rows for value in row[key]})
+    versions = {key: {value for row in rows for value in row[key]} for key in _VERSIONS}
+    versions["git_commit"] = {value[:7] for value in versions["git_commit"]}
+    for key, values in versions.items():
         if len(values) > 1:
-            short = [value[:7] for value in values] if key == "git_commit" else values
-            yield f"The rows come from {len(values)} {name}: {_listed(short)}."
+            name = _VERSIONS[key]
+            yield f"The rows come from {len(values)} {name}: {_listed(sorted(values))}."
     dirty = sum(row["n_dirty"] for row in rows)
     if dirty:
         yield f"Runs made with uncommitted changes to fmbench: {dirty:,}."

@@ -6,7 +6,6 @@ import json
 import operator
 import re
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,21 +13,15 @@ from typing import Any
 import pandas as pd
 
 from fmbench.core.errors import ConfigError
-from fmbench.report.table.columns import COLUMNS, METRICS
+from fmbench.report.table.columns import CHOSEN_ON_TEST, COLUMNS, METRICS
 
 TEST_ACCURACY = "test_accuracy"
-CHOSEN_ON_TEST = "best_test_accuracy"
 
 # Filtering runs by these makes their means optimistic.
 _OF_TEST = re.compile("(best_)?test_(accuracy|loss)")
 
 _CONDITION = re.compile(r"(?P<key>[\w.]+)(?P<operator>!=|>=|<=|=|>|<)(?P<values>.*)", re.DOTALL)
-_ORDERS: dict[str, Callable[[Any, Any], Any]] = {
-    ">": operator.gt,
-    "<": operator.lt,
-    ">=": operator.ge,
-    "<=": operator.le,
-}
+_ORDERS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 # Columns of the runs that are no single value.
 _NO_KEYS = ("config", "overrides")
@@ -45,24 +38,12 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class View:
-    """A view of the runs.
+    """A view of the runs."""
 
-    Attributes:
-        condition: Which runs: `model=resnet18 batch_size=64,256 learning_rate<0.1`, all of it.
-        group_by: What the runs of a row have in common; nothing for all but the seed.
-        metric: What is shown with its spread, and orders the rows; one of `METRICS`.
-        sort: The column that orders the rows instead, and `:asc` or `:desc` behind it.
-    """
-
-    condition: str = ""
-    group_by: tuple[str, ...] = ()
-    metric: str = TEST_ACCURACY
-    sort: str | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is the benchmark itself: all runs, ranked by test accuracy."""
-        return self == PLAIN
+    condition: str = ""  # which runs: `model=resnet18 batch_size=64,256`, all of it
+    group_by: tuple[str, ...] = ()  # what the runs of a row have in common; () is all but the seed
+    metric: str = TEST_ACCURACY  # one of METRICS: is shown with its spread, and orders the rows
+    sort: str | None = None  # the column that orders the rows instead; may end in :asc or :desc
 
     @property
     def notes(self) -> list[str]:
@@ -107,25 +88,22 @@ class View:
         if self.sort is None:
             return self.metric, METRICS[self.metric].ascending
         said, _, direction = self.sort.partition(":")
-        wanted = said.strip().lower().replace(" ", "_")
-        names = {"net": "model"} | {
-            c.heading.lower().replace(" ", "_"): c.key for c in COLUMNS if c.key != "number"
-        }
-        names |= {column.key: column.key for column in COLUMNS if column.key != "number"}
-        if names.get(wanted) == CHOSEN_ON_TEST:
+        columns = [column for column in COLUMNS if column.key != "number"]
+        names = {"net": "model"} | {_plain(c.heading): c.key for c in columns if c.heading}
+        names |= {column.key: column.key for column in columns}
+        key = names.get(_plain(said.strip()))
+        if key == CHOSEN_ON_TEST:
             raise ConfigError(f"sort: {said} was chosen on the test set, so it orders nothing")
-        if wanted not in names or not wanted or direction not in ("", "asc", "desc"):
-            there_are = ", ".join(sorted(filter(None, names)))
+        if key is None or direction not in ("", "asc", "desc"):
             raise ConfigError(
-                f"sort: {self.sort!r} is no column; there are {there_are}, each with :asc or :desc "
-                "behind it or nothing"
+                f"sort: {self.sort!r} is no column; there are {', '.join(sorted(names))}, each "
+                "with :asc or :desc behind it or nothing"
             )
-        key = names[wanted]
         usual = METRICS[key].ascending if key in METRICS else "accuracy" not in key
         return key, usual if not direction else direction == "asc"
 
 
-#: The benchmark itself.
+#: The benchmark itself: all runs, ranked by test accuracy.
 PLAIN = View()
 
 
@@ -136,9 +114,7 @@ def check(view: View) -> None:
         ConfigError: There is no such metric or column, or a condition is none.
     """
     if view.metric not in METRICS:
-        on_test = view.metric == CHOSEN_ON_TEST
-        why = "was chosen on the test set, so it orders nothing" if on_test else "is none"
-        raise ConfigError(f"metric: {view.metric!r} {why}; there are {', '.join(METRICS)}")
+        raise ConfigError(f"metric: {view.metric!r} is none; there are {', '.join(METRICS)}")
     view.order()
     _conditions(view.condition)
 
@@ -152,14 +128,7 @@ def is_condition(text: str) -> bool:
 
 
 def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The runs for which a condition holds.
-
-    Args:
-        frame: The runs, as `fmbench.records.reader.load_results` gives them.
-        condition: Words, all of which must hold: `KEY=VALUE`, `KEY!=VALUE` with alternatives
-            between commas and `*` for anything, or `KEY<NUMBER`, `<=`, `>`, `>=`. A key is a column
-            of the frame or a key of the runs' configs, such as `optimizer.weight_decay`; `null` is
-            what has no value, and a list is typed as in a command, `[6,13]`.
+    """The runs for which all of some conditions hold, as `docs/report.md` explains them.
 
     Raises:
         ConfigError: A word is no condition, or no run has such a key.
@@ -176,27 +145,21 @@ def chosen(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
 def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
     """A column of the runs, or a key of their configs, as plain values.
 
-    Args:
-        frame: The runs.
-        key: Its name.
-        said_in: What to blame where there is none.
-
     Raises:
-        ConfigError: No run has such a key.
+        ConfigError: No run has such a key; `said_in` names the option that asked for it.
     """
     name = column_of(key)
     if name in frame and name not in _NO_KEYS:
         # Several texts are one, and none is no value: a tuple is one value to pandas.
-        return (
-            frame[name]
-            .astype(object)
-            .map(lambda cell: (", ".join(cell) or None) if isinstance(cell, tuple) else cell)
-        )
+        cells = frame[name].astype(object)
+        known = cells.where(cells.notna(), None)
+        values = [(", ".join(cell) or None) if type(cell) is tuple else cell for cell in known]
+        return pd.Series(values, index=frame.index, dtype=object)
     path = name.split(".")
     leaf = functools.cache(lambda text: _leaf(json.loads(text), path))  # runs share few configs
     found = pd.Series(map(leaf, frame["config"]), index=frame.index, dtype=object)
     if len(frame) and found.isna().all():
-        there_are = ", ".join(sorted({*map(str, frame.columns)} - {*_NO_KEYS}))
+        there_are = ", ".join(sorted({*frame.columns} - {*_NO_KEYS}))
         raise ConfigError(
             f"{said_in}: no run has {key!r}; there are {there_are}, and the keys of the runs' "
             "configs, such as optimizer.weight_decay"
@@ -207,6 +170,15 @@ def values_of(frame: pd.DataFrame, key: str, said_in: str) -> pd.Series:
 def column_of(key: str) -> str:
     """The name of a key in the runs' table."""
     return _ALIASES.get(key, key)
+
+
+def counted(frame: pd.DataFrame, metric: str) -> str:
+    """What a completed run must have to count in a table that is ordered by a metric."""
+    return metric if metric in frame else TEST_ACCURACY
+
+
+def _plain(heading: str) -> str:
+    return heading.lower().replace(" ", "_")
 
 
 def _leaf(config: Any, path: list[str]) -> Any:
@@ -252,12 +224,11 @@ def _alternatives(text: str) -> list[str]:
 
 def _holds(cell: Any, sign: str, values: list[str]) -> bool:
     """Whether a condition holds for a value; a missing one equals `null` alone."""
-    missing = cell is None or cell is pd.NA or cell is pd.NaT or cell != cell  # noqa: PLR0124 - NaN
     if sign in _ORDERS:
-        number = None if missing else _number(cell)
+        number = _number(cell)
         return number is not None and bool(_ORDERS[sign](number, float(values[0])))
-    found = "null" in values if missing else any(_is(cell, value) for value in values)
-    return found if sign == "=" else not found
+    found = "null" in values if cell is None else any(_is(cell, value) for value in values)
+    return found == (sign == "=")
 
 
 def _is(cell: Any, value: str) -> bool:
