@@ -15,8 +15,8 @@ from records import write
 from searches import sweep
 
 from fmbench.data.fashion_mnist import OFFICIAL_SHA256
-from fmbench.records.identity import keys
 from fmbench.records.reader import read_results
+from fmbench.records.record import keys
 
 KEPT = CHECKOUT / "docs" / "results"
 RECORDS = sorted(KEPT.rglob("result.json"))

@@ -63,17 +63,15 @@ def _open(path: str | Path, flags: int) -> tuple[int, os.stat_result]:
     raise OSError(errno.EINVAL, _SPECIAL, os.fspath(path))
 
 
-def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes]:
+def open_regular(path: str | Path, most: int) -> IO[bytes]:
     """Open for reading a file that may be a stranger's: no pipe, no device, at most `most` bytes.
 
-    It may grow meanwhile: read no more than its size. With `links` off the last part of the path
-    may be no link.
+    It may grow meanwhile: read no more than its size.
 
     Raises:
         OSError: it is not there, is no regular file, or is too large; `strerror` says what.
     """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (0 if links else _NO_LINK)
-    opened, status = _open(path, flags)
+    opened, status = _open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     if status.st_size <= most:
         return os.fdopen(opened, "rb")
     os.close(opened)
@@ -81,9 +79,9 @@ def open_regular(path: str | Path, most: int, *, links: bool = True) -> IO[bytes
     raise OSError(errno.EFBIG, why, os.fspath(path))
 
 
-def read_regular(path: str | Path, most: int, *, links: bool = True) -> bytes:
+def read_regular(path: str | Path, most: int) -> bytes:
     """All of a file that may be a stranger's; see `open_regular`."""
-    with open_regular(path, most, links=links) as file:
+    with open_regular(path, most) as file:
         # No more than its size: what the system makes up while it is read has none, and no end.
         return file.read(os.fstat(file.fileno()).st_size)
 

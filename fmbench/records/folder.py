@@ -1,7 +1,6 @@
 """The folder of a run: whose it is, and what is written into it."""
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -58,15 +57,8 @@ _OF_HYDRA = {"config.yaml", "hydra.yaml", "overrides.yaml"}
 _LOGS = (".log", ".out", ".err")
 
 
-#: Errors of a path that cannot be a folder.
-_NO_FOLDER = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
-
-
 class RunFolder:
-    """The folder of one run, which no other process may use meanwhile; a context manager.
-
-    Args:
-        path: made if it is not there.
+    """The folder of one run, made if it is not there; no other process may use it meanwhile.
 
     Raises:
         StorageError: from any method, when the folder cannot be written to; from the constructor,
@@ -76,8 +68,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         refuse_links(path)
-        _make(path)
-        self.lock = FolderLock(path)
+        self.lock = _locked(path)
 
     def __enter__(self) -> Self:
         """The folder is this process's."""
@@ -122,13 +113,7 @@ class RunFolder:
     def write_predictions(
         self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
     ) -> None:
-        """Write what was predicted for the test images, in the split's order.
-
-        Args:
-            predicted: (N,) classes, into `predictions.npy`.
-            labels: (N,) the right ones, into `labels.npy`.
-            mistakes: as `fmbench.records.predictions.mistakes` gives them, into `mistakes.npy`.
-        """
+        """Write the (N,) classes of the test images, in the split's order, and the mistakes."""
         # The predictions last: where they are, the rest is too.
         write_whole(self.path / LABELS_NAME, to_bytes(labels.astype(np.uint8)))
         write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
@@ -146,10 +131,7 @@ class RunFolder:
 
 
 class SweepFolder:
-    """A sweep's folder, which no other sweep may use meanwhile.
-
-    Args:
-        path: made if it is not there.
+    """A sweep's folder, made if it is not there, which no other sweep may use meanwhile.
 
     Raises:
         StorageError: it cannot be made, another sweep is at work there, Hydra cannot work there, it
@@ -168,8 +150,7 @@ class SweepFolder:
             )
         self.path = path
         self.made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        _make(path)
-        self.lock = FolderLock(path)
+        self.lock = _locked(path)
 
     def release(self) -> None:
         """Let others in; what was made for a sweep that did not begin goes again."""
@@ -180,11 +161,13 @@ class SweepFolder:
                 folder.rmdir()
 
 
-def _make(folder: Path) -> None:
+def _locked(folder: Path) -> FolderLock:
+    """The lock of a folder, which is made if it is not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
+    return FolderLock(folder)
 
 
 def _half_written(folder: Path) -> list[Path]:
@@ -209,12 +192,7 @@ def read_record(folder: Path) -> Record:
 
 
 def is_done(record: Record, config: Mapping[str, Any]) -> bool:
-    """Whether nothing is left to do: the run has ended and needs no later evaluation.
-
-    Args:
-        record: of the run.
-        config: that it is to be started with now.
-    """
+    """Whether a run, started with this config now, has ended and needs no later evaluation."""
     blind = record.status == COMPLETED and record.test_accuracy is None
     return record.status in FINAL and not (blind and config["evaluation"]["test"] != "never")
 
@@ -239,8 +217,6 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
         refuse_foreign(folder, begun=begun)
         return None
     except (OSError, UnreadableError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_FOLDER:
-            raise storage_error(folder, error) from error
         why = error.strerror if isinstance(error, OSError) else error
         raise StorageError(
             f"{folder}: its {RESULT_NAME} cannot be read ({why}); take another folder"
@@ -266,11 +242,8 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
 def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
     """The config of a run with the number format that `precision=auto` came to.
 
-    Experiments left it to the hardware once, and say fp32 now.
-
-    Args:
-        record: of the run.
-        unknown: the number format of a run that has not chosen one yet.
+    Experiments left it to the hardware once, and say fp32 now. `unknown` stands for the number
+    format of a run that has not chosen one yet.
     """
     if record.config.get("precision") != "auto":
         return record.config
@@ -280,12 +253,9 @@ def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
 def refuse_foreign(folder: Path, *, begun: bool = False) -> None:
     """Refuse a folder without a record that holds more than a start leaves before it has one.
 
-    It is somebody's, and files of the same names would be written over.
-
-    Args:
-        folder: of the run.
-        begun: whether this start has written there already, or Hydra for it. Handlers and callbacks
-            of the user's own may have added any file then; what a run writes later is looked for.
+    It is somebody's, and files of the same names would be written over. Once this start has begun,
+    handlers and callbacks of the user's own may have added any file: only what a run writes later
+    is looked for then.
 
     Raises:
         StorageError: it does.
@@ -327,17 +297,11 @@ def _refuse_interpolation(folder: Path) -> None:
 def mark_ended(folder: Path, status: str, error: str) -> None:
     """Say of a run how it has ended, where its process is gone and its record says `running`.
 
-    It may still resume from its checkpoint.
-
-    Args:
-        folder: of the run; where there is no record, nothing is done.
-        status: failed or interrupted.
-        error: what happened, in one line.
+    It may still resume from its checkpoint. Where there is no record, nothing is done.
 
     Raises:
         StorageError: another process is at work there, or the record cannot be written.
-        ValueError: the record cannot be read.
-        OSError: the same.
+        ValueError, OSError: the record cannot be read.
     """
     if not (folder / RESULT_NAME).is_file():
         return

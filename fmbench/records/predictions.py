@@ -6,7 +6,6 @@ larger than the test set of any split is read.
 """
 
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +15,11 @@ from fmbench.records.record import LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
 
 #: One mistake: which test image, its right class, the class that was predicted, the probability
 #: that the model gave it, and the image as stored, 0 black to 255 white.
-MISTAKE = np.dtype(
-    [
-        ("place", "<u4"),
-        ("label", "u1"),
-        ("predicted", "u1"),
-        ("confidence", "<f4"),
-        ("image", "u1", (28, 28)),
-    ]
-)
+MISTAKE = np.dtype([
+    ("place", "<u4"), ("label", "u1"), ("predicted", "u1"), ("confidence", "<f4"),
+    ("image", "u1", (28, 28)),
+])  # fmt: skip
 MOST_MISTAKES = 40
-
-# And the version of the format.
-_MAGIC = b"\x93NUMPY\x01\x00"
 
 # Fashion-MNIST has 70,000 images in all; and as many mistakes as are kept.
 _MOST_BYTES = 1_000_000
@@ -91,22 +82,15 @@ def read_mistakes(folder: str | Path) -> np.ndarray | None:
 def _read(path: Path, dtype: np.dtype, most: int) -> np.ndarray | None:
     """A one-dimensional array; None where the file is missing, damaged, or something else.
 
-    Only the very header that NumPy writes for such an array is taken: its own reader understands
-    more, and raises a dozen kinds of errors on what was made to be misunderstood.
+    Only what `to_bytes` writes is taken: NumPy's own reader understands more, and raises a dozen
+    kinds of errors on what was made to be misunderstood.
     """
     try:
         content = read_regular(path, most)
     except OSError:
         return None
-    start = re.escape(
-        f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False,"
-    )
-    header = re.compile(start.encode() + rb" 'shape': \(([0-9]{1,9}),\), \} *\n")
-    size = int.from_bytes(content[8:10], "little")
-    found = header.fullmatch(content[10 : 10 + size])
-    if content[:8] != _MAGIC or found is None:
+    body = content[10 + int.from_bytes(content[8:10], "little") :]
+    if len(body) % dtype.itemsize:
         return None
-    body = content[10 + size :]
-    if len(body) != int(found[1]) * dtype.itemsize:
-        return None
-    return np.frombuffer(body, dtype=dtype)
+    found = np.frombuffer(body, dtype=dtype)
+    return found if to_bytes(found) == content else None

@@ -98,15 +98,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """A record, or a search's file, that could not be read.
+    """A record, or a search's file, that could not be read."""
 
-    Attributes:
-        path: The file (or the folder that could not be listed).
-        reason: What is wrong with it, in a few words.
-    """
-
-    path: Path
-    reason: str
+    path: Path  # the file (or the folder that could not be listed)
+    reason: str  # what is wrong with it, in a few words
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -114,17 +109,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Results:
-    """What was found below some folders.
+    """What was found below some folders, in the order of the paths."""
 
-    Attributes:
-        frame: One row a run; see `load_results` for its columns.
-        problems: The records that could not be read, in the order of their paths.
-        searches: The searches among them by folder, in the order of their paths.
-    """
-
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # one row a run; see `load_results` for its columns
     problems: list[Problem]
-    searches: dict[str, Search] = field(default_factory=dict)
+    searches: dict[str, Search] = field(default_factory=dict)  # by folder
 
 
 def load_results(*folders: str | Path) -> pd.DataFrame:
@@ -158,14 +147,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     """Read every run and search below some folders, and say which could not be read.
 
     Symbolic links to folders are not followed below the given ones, and no record counts twice,
-    whatever links lead to it.
-
-    Args:
-        *folders: Run folders, sweep folders, or whatever holds them.
-        progress: Told after every 500 records how many were read, and of how many.
-
-    Returns:
-        The table, the problems, the searches.
+    whatever links lead to it. `progress` is told after every 500 records how many were read.
 
     Raises:
         ConfigError: A folder does not exist.
@@ -195,15 +177,12 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
 def read_history(folder: str | Path) -> list[dict[str, float]]:
     """Read the epochs of a run, for a notebook or a picture.
 
-    Args:
-        folder: A run folder.
-
     Returns:
         A dict for each line of `history.jsonl`, with `epoch` (counted from 0) and whichever of
         `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy` and the same of
         `validation_` and `test_` it has. A line that is half-written, or has no epoch, is left
-        out, and so is a value that is not a finite number; where there is no such file the list is
-        empty, and of one that is longer than any run the first `MOST_EPOCHS` lines count.
+        out, and so is a value that is not a finite number. Of a file that is longer than any run
+        the first `MOST_EPOCHS` lines count.
     """
     return counted_history(folder)[0]
 

@@ -1,6 +1,7 @@
-"""What a run says about itself, and the names of the files of a run folder."""
+"""What a run says about itself, its identity, and the names of the files of a run folder."""
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ from msgspec.json import Decoder
 
 from fmbench._version import __version__
 from fmbench.config import schema
-from fmbench.records.identity import keys
+from fmbench.config.whitelist import TARGETS
 from fmbench.records.validation import (
+    MOST_OF_TEXT,
     Amount,
     Count,
     Number,
@@ -57,6 +59,10 @@ MOST_CHARACTERS = 100_000
 
 #: An override of a key of a run: its sign, its first key, the others.
 _OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
+
+#: Escapes of JSON: of a backslash and of a whole character, and half of a character, which is how
+#: Python has a byte of a file's name that is not UTF-8, and no reader of JSON takes.
+_ESCAPES = re.compile(r"(\\\\|\\ud[89ab]..\\ud[c-f]..)|\\u(d[89a-f]..)")
 
 
 class Data(TypedDict):
@@ -122,7 +128,7 @@ class Git(TypedDict):
     dirty: bool
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Record:
     """`result.json`, schema 2. Accuracies are 0 to 1, times in seconds, sizes in bytes.
 
@@ -150,7 +156,7 @@ class Record:
     deviations: Texts = field(default_factory=list)  # what this run does otherwise
     config_dirs: Texts = field(default_factory=list)  # the user's folders of options
     trust: Text | None = None  # packages that FMBENCH_TRUST named, where the run needs them
-    status: Annotated[str, one_of(*STATUSES)] = RUNNING
+    status: Annotated[str, one_of(*STATUSES)]
     error: str | None = None
     # Hash of the user's own code that the model, the optimizer and the schedule are made of; None
     # where there is none, and in records that are older than the field.
@@ -189,10 +195,15 @@ class Record:
     config_dir: bool | None = None
 
     def to_json(self) -> str:
-        """The text of `result.json`."""
+        """The text of `result.json`; long texts are cut, bytes that are not UTF-8 spelled out."""
         values = asdict(self)
         del values["config_dir"]
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+        for part in (values, values["reference"] or {}):
+            for name in ("trust", "device", "source"):
+                if part.get(name):
+                    part[name] = part[name][:MOST_OF_TEXT]
+        text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+        return _ESCAPES.sub(lambda found: found[1] or rf"\\u{found[2]}", text)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "Record":
@@ -248,6 +259,52 @@ class Record:
 
 
 _DECODER = Decoder(Record)
+
+
+def keys(
+    config: Mapping[str, Any], data_sha256: str, split_hash: str, source: str | None = None
+) -> tuple[str, str]:
+    """The key of a run and of its configuration: hashes of what is computed.
+
+    Two runs with one key and one fingerprint give the same bits; runs with one configuration key
+    differ in their seed alone. A class or function is known by its name in `TARGETS`, which stays
+    when a module is moved; one of the user's by its import path and `source`, a hash of its code. A
+    key that was added later counts as absent at its neutral value, so that it splits no rows.
+    """
+    deciding = schema.deciding(config)
+    deciding |= {group: _called(group, config[group]) for group in TARGETS}
+    # A part that is left out is null, as one that a later fmbench adds is to an older config.
+    parts = config["augmentation"]
+    deciding["augmentation"] = {name: part for name, part in parts.items() if part is not None}
+    data = config["data"]
+    deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
+    deciding["split"] = split_hash
+    if source is not None:
+        deciding["source"] = source
+    configuration = _digest(deciding)
+    return _digest({**deciding, "seed": config["seed"]}), configuration
+
+
+def _called(group: str, option: Mapping[str, Any]) -> dict[str, Any]:
+    """What is built, by its name, and its arguments."""
+    target = option.get("_target_", "")
+    return {**option, "_target_": TARGETS[group].get(target, target)}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _canonical(value: Any) -> Any:
+    """The same for what means the same: 1 and 1.0, a list and a tuple, keys in any order."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:

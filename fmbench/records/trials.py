@@ -40,14 +40,9 @@ Epoch = Annotated[int, Meta(ge=0, lt=10**9)]
 
 @dataclass(frozen=True)
 class Objective:
-    """What is searched for.
+    """What is searched for."""
 
-    Attributes:
-        name: `validation_accuracy`, `parameters`, `flops` or `train_seconds`.
-        direction: `maximize` or `minimize`.
-    """
-
-    name: Text
+    name: Text  # `validation_accuracy`, `parameters`, `flops` or `train_seconds`
     direction: Annotated[str, one_of(*DIRECTIONS)]
 
     @property
@@ -58,29 +53,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a search.
+    """One run of a search."""
 
-    Attributes:
-        number: counted from 0.
-        state: one of `STATES`.
-        parameters: the values that were tried, by key of the config.
-        values: one for each objective; every complete trial has them, a pruned one may.
-        reports: the first objective by epoch, as far as it was reported; None where it was not
-            finite.
-        folder: of the run, below the sweep's folder, or the absolute path of another driver's; None
-            where the trial came to no folder.
-        seconds: of training.
-        error: why it failed.
-    """
-
-    number: Count
+    number: Count  # from 0
     state: Annotated[str, one_of(*STATES)]
-    parameters: dict[Text, Parameter]
+    parameters: dict[Text, Parameter]  # the values that were tried, by key of the config
+    # One for each objective; every complete trial has them, a pruned one may.
     values: tuple[Number, ...] | None = None
+    # The first objective by epoch, as far as it was reported; None where it was not finite.
     reports: dict[Epoch, Number | None] = field(default_factory=dict)
+    # Of the run, below the sweep's folder, or the absolute path of another driver's; None where
+    # the trial came to no folder.
     folder: Annotated[Text, Meta(pattern=r"\A[^\0]+\Z")] | None = None
-    seconds: Amount | None = None
-    error: str | None = None
+    seconds: Amount | None = None  # of training
+    error: str | None = None  # why it failed
 
     def __post_init__(self) -> None:
         if self.values is None and self.state == COMPLETE:
@@ -102,28 +88,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """`search.json`, schema 1.
-
-    Attributes:
-        study: its name.
-        sampler: what chose the values, as Optuna names it.
-        pruner: what stopped trials early; "none" where nothing did.
-        total: how many trials were asked for.
-        objectives: one to three.
-        trials: in any order.
-        importances: the share of each parameter in what moves the first objective; None where it
-            is not known.
-        best: numbers of the best trial, or of the Pareto front where there are several objectives.
-    """
+    """`search.json`, schema 1."""
 
     study: Text
-    sampler: Text
-    pruner: Text
-    total: Count
+    sampler: Text  # what chose the values, as Optuna names it
+    pruner: Text  # what stopped trials early; "none" where nothing did
+    total: Count  # how many trials were asked for
     objectives: Annotated[tuple[Objective, ...], Meta(min_length=1, max_length=MOST_OBJECTIVES)]
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...]  # in any order
+    # The share of each parameter in what moves the first objective; None where it is not known.
     importances: dict[Text, Share] | None = None
-    best: tuple[int, ...] = ()
+    best: tuple[int, ...] = ()  # numbers of the best trial, or of the Pareto front
 
     def __post_init__(self) -> None:
         _refuse_twice("objectives", [one.name for one in self.objectives])

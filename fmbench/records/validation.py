@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta
 
 #: A name: a longer one would fill the screen and every page.
-Text = Annotated[str, Meta(max_length=1_000)]
+MOST_OF_TEXT = 1_000
+Text = Annotated[str, Meta(max_length=MOST_OF_TEXT)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Number = Annotated[float, Meta(gt=-1e300, lt=1e300)]
@@ -47,13 +48,7 @@ def one_of(*texts: str) -> Meta:
 def decode(
     decoder: msgspec.json.Decoder[_T], content: bytes | str, *, oldest: int, newest: int
 ) -> _T:
-    """What a JSON file holds.
-
-    Args:
-        decoder: of the type that it must have.
-        content: of the file.
-        oldest: schema that is read.
-        newest: schema that is read.
+    """What a JSON file of one of the schemas from `oldest` to `newest` holds.
 
     Raises:
         UnreadableError: it is not JSON, of another schema, or a value is out of its bounds.
@@ -75,11 +70,7 @@ def decode(
 
 
 def check_depth(name: str, value: Any) -> None:
-    """Refuse a value that is nested too deep.
-
-    Raises:
-        UnreadableError: it is.
-    """
+    """Refuse a value that is nested too deep, by an UnreadableError."""
     # Level by level: a recursive walk is what a deep value breaks.
     level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):

@@ -25,17 +25,15 @@ log = logger(__name__)
 
 #: The metrics of an epoch, by the names that they have in a history and in a record.
 METRICS = {
-    *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
-    *("test_loss", "test_accuracy"),
+    f"{part}_{what}" for part in ("train", "validation", "test") for what in ("loss", "accuracy")
 }
 
 #: What a line of history holds.
 _OF_A_LINE = {"epoch", "learning_rate", "seconds", *METRICS}
 
 #: What a record knows of the epochs that ended.
-_PROGRESS = {
-    *("best_test_accuracy", "best_test_epoch", "seconds", "images_per_second", "peak_memory"),
-    *METRICS,
+_PROGRESS = METRICS | {
+    *("best_test_accuracy", "best_test_epoch", "seconds", "images_per_second", "peak_memory")
 }
 
 
@@ -70,20 +68,13 @@ class RunState:
         """Take the trainer, and read the newest checkpoint that is whole, if there is one.
 
         Raises:
-            StopRequested: the run was asked to stop; nothing has to be saved.
             StorageError: a checkpoint cannot be read, or is larger than one of this run.
         """
-
-        def stop_if_asked() -> None:
-            if self.listener.asked is not None:
-                raise StopRequested(self.listener.asked, saved=True)
-
         self.trainer = trainer
         if self.before is not None:
             scheduler = getattr(trainer.schedule, "scheduler", None)
-            epochs = self.config["epochs"]
-            most = bounds(trainer.model, trainer.optimizer, scheduler, epochs=epochs)
-            self.checkpoint = self.checkpoints.read(most, stop_if_asked)
+            most = bounds(trainer.model, trainer.optimizer, scheduler, epochs=trainer.epochs)
+            self.checkpoint = self.checkpoints.read(most)
 
     def resume(self) -> None:
         """Resume from the checkpoint, or start again from the beginning where there is none.
@@ -94,12 +85,9 @@ class RunState:
         record = self.record
         restart: dict[str, Any] = {"at": now(), "epoch": 0, "images": 0, "changed": {}}
         if self.checkpoint is None:
-            damaged = ", ".join(path.name for path in self.checkpoints.damaged)
-            reason = (
-                f"what its last start saved is damaged ({damaged})"
-                if damaged
-                else "nothing was saved of its last start"
-            )
+            reason = "nothing was saved of its last start"
+            if damaged := ", ".join(path.name for path in self.checkpoints.damaged):
+                reason = f"what its last start saved is damaged ({damaged})"
             log.info("starts again from the beginning: %s", reason)
         else:
             restart |= self._resume_from(self.checkpoint["at"])
@@ -115,13 +103,10 @@ class RunState:
             setattr(record, name, getattr(saved, name))
         self.start -= record.seconds["total"]
         position, epochs = self.trainer.position, self.trainer.epochs
+        epoch, images = min(position.epoch + 1, epochs), len(self.trainer.loader.labels)
         log.info(
-            "resumes in epoch %d of %d, after %s of its %s images (saved %s)",
-            min(position.epoch + 1, epochs),
-            epochs,
-            f"{position.seen:,}",
-            f"{len(self.trainer.loader.labels):,}",
-            written_at,
+            f"resumes in epoch {epoch} of {epochs}, after {position.seen:,} of its {images:,} "
+            f"images (saved {written_at})"
         )
         changed = changed_since(saved, record)
         reasons = [f"{', '.join(changed)} changed since"] if changed else []
@@ -135,10 +120,7 @@ class RunState:
         return {"epoch": position.epoch, "images": position.seen, "changed": changed}
 
     def load_checkpoint(self) -> Record:
-        """Load the checkpoint, which may be a stranger's, into the trainer.
-
-        Returns:
-            The record of the run when the checkpoint was written.
+        """Load the checkpoint, which may be a stranger's, into the trainer; returns its record.
 
         Raises:
             StorageError: the checkpoint is of another run, of other code, or of no run.
@@ -165,19 +147,11 @@ class RunState:
         return saved
 
     def after_batch(self) -> None:
-        """Save if that is due, or if the run is asked to stop.
-
-        Raises:
-            StopRequested: the run is asked to stop.
-        """
+        """Save if that is due; save and raise StopRequested if the run is asked to stop."""
         self._save_if(due=self.checkpoints.due_within())
 
     def after_epoch(self, line: dict[str, Any]) -> None:
-        """Note a line of history, and save as `after_batch` does unless it is the last.
-
-        Raises:
-            StopRequested: the run is asked to stop.
-        """
+        """Note a line of history, and save as `after_batch` does unless it is the last."""
         self.history.append(line)
         done = self.trainer.position.epoch
         if done < self.trainer.epochs:
@@ -211,22 +185,14 @@ class RunState:
             return True
 
     def write_record(self) -> None:
-        """Write the record; until the run has resumed, what earlier starts knew and its status.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Write the record; until the run has resumed, what earlier starts knew and its status."""
         record = self.record
         if self.before is not None:
             record = replace(self.before, status=record.status, error=record.error)
         self.folder.write_record(record)
 
     def end(self) -> None:
-        """Write the record as it is now; remove the checkpoints of a run that is at its end.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
+        """Write the record as it is now; remove the checkpoints of a run that is at its end."""
         record = self.record
         record.seconds["total"] = time.perf_counter() - self.start
         if record.status == DIVERGED:
@@ -247,11 +213,10 @@ def _record(state: dict[str, Any]) -> Record:
 def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
     """The lines of history in a checkpoint, each of numbers alone."""
     lines: list[dict[str, Any]] = json.loads(text)
-    if type(lines) is not list or len(lines) > epochs:
+    valid = type(lines) is list and len(lines) <= epochs
+    if not valid or any(type(line) is not dict or line.keys() - _OF_A_LINE for line in lines):
         raise DamagedError("its history is not valid")
     for line in lines:
-        if type(line) is not dict or not line.keys() <= _OF_A_LINE:
-            raise DamagedError("its history is not valid")
         for value in line.values():
             require_number(value, "history")
     return lines
@@ -261,14 +226,6 @@ def _refuse_other(saved: Record, record: Record, path: Path) -> None:
     """Refuse the checkpoint of another run, or of other code: a run is one of one model.
 
     Where no start has noted the code, the run resumes and stays in the row of its time.
-
-    Args:
-        saved: the record of the run when the checkpoint was written.
-        record: of the run now.
-        path: of the checkpoint.
-
-    Raises:
-        StorageError: the data, the config or the code is another now.
     """
     if saved.source is None and record.source is not None:
         log.warning(

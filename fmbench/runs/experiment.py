@@ -5,7 +5,7 @@ difference to the published accuracy would then say nothing.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ from fmbench.records.record import leaves, recorded_overrides
 
 
 def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
-    """The fields of a record that say how the config was composed.
+    """The fields of a record that say how a resolved config was composed, by its `hydra` part.
 
-    Args:
-        config: of the run, resolved.
-        hydra: its `hydra` part; the Hydra program that composed it must still be running.
+    The Hydra program that composed it must still be running.
     """
     names = labels(config, hydra)
     if "name" in config["model"]:  # one option that stands for many models: torchvision
@@ -39,7 +37,7 @@ def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         "overrides": recorded_overrides([*_typed(hydra), *options_of_sweep(hydra)]),
         "experiment": chosen(hydra, "experiment"),
         "deviations": deviations(config, hydra),
-        "config_dirs": [source.path for source in sources if _is_own(source.schema, source.path)],
+        "config_dirs": _own_folders((one.schema, one.path) for one in sources),
     }
 
 
@@ -49,10 +47,7 @@ def options(hydra: Any) -> dict[str, str]:
 
 
 def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
-    """What tables call the option of each group; the arguments are those of `described`.
-
-    The option's name, or the target that was built, where `_target_` was overridden.
-    """
+    """What tables call the option of each group: its name, or the target where that is another."""
     found = options(hydra)
     for group in ("model", "optimizer", "scheduler"):
         target = config[group].get("_target_")
@@ -81,13 +76,10 @@ def chosen(hydra: Any, group: str) -> str | None:
 
 
 def deviations(config: Mapping[str, Any], hydra: Any) -> list[str]:
-    """The overrides that lead from the experiment as published to this run.
+    """The overrides that lead from the experiment as published to this run, such as `epochs=3`.
 
-    The seed, the device and its settings, and when the test set is evaluated are no part of a
-    recipe. The arguments are those of `described`.
-
-    Returns:
-        Such as ``["epochs=3", "model.width=16"]``; empty without an experiment.
+    Empty without an experiment. The seed, the device and its settings, and when the test set is
+    evaluated are no part of a recipe.
     """
     experiment = chosen(hydra, "experiment")
     if experiment is None:
@@ -156,7 +148,7 @@ def _composed(name: str, overrides: Sequence[str]) -> tuple[dict[str, str], dict
     of that name, and in a notebook a file may have been changed since.
     """
     loader = GlobalHydra.instance().config_loader()
-    own = any(_is_own(source.scheme(), source.path) for source in loader.get_sources())
+    own = _own_folders((one.scheme(), one.path) for one in loader.get_sources())
     compose = _compose.__wrapped__ if own else _compose
     return compose(name, tuple(mended(overrides)))
 
@@ -167,9 +159,9 @@ def _compose(name: str, overrides: tuple[str, ...]) -> tuple[dict[str, str], dic
     return dict(_recipe(resolve(composed))), options(composed.hydra)
 
 
-def _is_own(scheme: str, path: str) -> bool:
-    """Whether options come from a folder of the user's."""
-    return scheme == "file" and Path(path) != CONFIG_DIR
+def _own_folders(sources: Iterable[tuple[str, str]]) -> list[str]:
+    """The user's folders of options, of what Hydra takes options from, by scheme and path."""
+    return [path for scheme, path in sources if scheme == "file" and Path(path) != CONFIG_DIR]
 
 
 def _loaded(name: str, overrides: Sequence[str]) -> Any:

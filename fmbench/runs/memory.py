@@ -1,6 +1,5 @@
 """What to do where a run needs more memory than there is: which batch size fits."""
 
-import contextlib
 import gc
 import inspect
 import traceback
@@ -9,12 +8,13 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import torch
+
 from fmbench.core.errors import UserError
-from fmbench.data.loader import EvaluationLoader
 from fmbench.runs.prepare import Inputs, make_model, make_trainer
 from fmbench.training.device import Device, give_back
-from fmbench.training.step import WARM_UP, GraphStep
-from fmbench.training.trainer import DivergedError, evaluate
+from fmbench.training.step import WARM_UP, RecordingError, RecordingMemoryError
+from fmbench.training.trainer import evaluate
 
 
 class OutOfMemoryError(UserError):
@@ -36,9 +36,11 @@ def out_of_memory(
     frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     where = " in evaluation" if inspect.unwrap(evaluate).__code__ in frames else ""
     _clear_frames(error)
-    asked = config["batch_size"]
-    fitting = largest_that_fits(config, inputs, device, flops)
-    lost = device.cuda_graphs and GraphStep.ran_out
+    asked, tried = config["batch_size"], device
+    if isinstance(error, RecordingMemoryError):
+        tried = replace(device, cuda_graphs=False)
+    fitting, tried = largest_that_fits(config, inputs, tried, flops)
+    lost = tried != device
     eagerly = " with cuda_graphs=false" if lost else ""
     if fitting is None:
         advice = (
@@ -67,26 +69,26 @@ def _clear_frames(error: BaseException | None) -> None:
 
 def largest_that_fits(
     config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int | None
-) -> int | None:
+) -> tuple[int | None, Device]:
     """The largest of the batch size, its half, its quarter... that trains and evaluates.
 
-    Tried as the run would do it; without CUDA graphs once a recording has run out of memory, see
-    `fmbench.training.step.GraphStep`. The arguments are those of `make_trainer`.
+    Tried as the run would do it; without CUDA graphs from the first step on that cannot be
+    recorded. The arguments are those of `make_trainer`.
 
     Returns:
-        None where not even a batch of one image fits.
+        The batch size, None where not even a batch of one image fits, and the device used last.
     """
     batch_size: int = config["batch_size"]
     while batch_size:
-        graphs = device.cuda_graphs and not GraphStep.ran_out
-        tried = replace(device, cuda_graphs=graphs)
-        if _fits({**config, "batch_size": batch_size}, inputs, tried, flops):
-            break
-        if graphs and GraphStep.ran_out:
-            continue  # it may fit without
-        batch_size //= 2
+        try:
+            if _fits({**config, "batch_size": batch_size}, inputs, device, flops):
+                break
+        except RecordingError:  # it may fit without
+            device = replace(device, cuda_graphs=False)
+        else:
+            batch_size //= 2
     _give_back(device)
-    return batch_size or None
+    return batch_size or None, device
 
 
 def _give_back(device: Device) -> None:
@@ -111,17 +113,15 @@ def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int 
         parts = [part for part in (trainer.validation, trainer.test) if part]
         if parts:  # evaluation.test=never without validation images has neither
             largest = max(parts, key=len)
-            first = EvaluationLoader(
-                largest.images[: largest.batch_size],
-                largest.labels[: largest.batch_size],
-                normalization=largest.normalization,
-                batch_size=largest.batch_size,
-            )
-            with contextlib.suppress(DivergedError):  # steps at the full rate may lead there
-                evaluate(trainer.model, first, device=trainer.device)
+            images, _ = next(iter(largest))
+            trainer.model.eval()
+            with torch.no_grad(), trainer.device.autocast():
+                trainer.model(images)
         trainer.device.synchronize()
-    except Exception as error:  # noqa: BLE001 - a user's model may raise any
+    except Exception as error:
         # Batch norm on one value per channel, say: whatever it was, this size does not work.
         _clear_frames(error)
+        if isinstance(error, RecordingError):
+            raise
         return False
     return True

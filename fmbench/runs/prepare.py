@@ -1,7 +1,7 @@
 """From a config to the parts of a run: data, split, device, model, optimizer, trainer."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,11 +69,7 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
 
 
 def rehearse(config: Mapping[str, Any]) -> None:
-    """Go through all that may be refused, before anything is written.
-
-    Raises:
-        UserError: what is wrong with the config or the data.
-    """
+    """Go through all that may be refused, by a UserError, before anything is written."""
     configuration.check(config)
     model = model_on_meta(config)
     # The optimizer sees the shapes of the model's parameters, without the memory that they take;
@@ -222,12 +218,10 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
     return model
 
 
-def make_optimizer(config: Mapping[str, Any], parameters: Any) -> torch.optim.Optimizer:
-    """The optimizer, over some parameters.
-
-    Raises:
-        ConfigError: it may not be built, or refuses its arguments.
-    """
+def make_optimizer(
+    config: Mapping[str, Any], parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimizer, over some parameters; a ConfigError where it refuses its arguments."""
     optimizer: torch.optim.Optimizer = instantiate(config, "optimizer", parameters)
     return optimizer
 
@@ -235,7 +229,6 @@ def make_optimizer(config: Mapping[str, Any], parameters: Any) -> torch.optim.Op
 def _make_schedule(
     config: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, batches: int
 ) -> Schedule:
-    schedule: Schedule = instantiate(
-        config, "scheduler", optimizer, epochs=config["epochs"], batches=batches
-    )
+    epochs = config["epochs"]
+    schedule: Schedule = instantiate(config, "scheduler", optimizer, epochs=epochs, batches=batches)
     return schedule

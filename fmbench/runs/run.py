@@ -1,7 +1,6 @@
 """One run from top to bottom: from its config to its record. Resolve, prepare, fit, evaluate."""
 
 import contextlib
-import json
 import random
 import secrets
 import time
@@ -20,9 +19,7 @@ from fmbench.core.errors import StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
-from fmbench.records.identity import keys
 from fmbench.records.predictions import mistakes
-from fmbench.records.provenance import git_state
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -30,7 +27,9 @@ from fmbench.records.record import (
     FINAL,
     INTERRUPTED,
     PRUNED,
+    RUNNING,
     Record,
+    Split,
     recorded_config,
 )
 from fmbench.records.validation import UnreadableError
@@ -38,7 +37,7 @@ from fmbench.runs.checkpointing import METRICS, RunState, changed_since, now
 from fmbench.runs.memory import out_of_memory
 from fmbench.runs.prepare import make_model, make_trainer, read_inputs
 from fmbench.runs.progress import CPU_TICK, GPU_TICK, Display, epoch_line
-from fmbench.runs.source_code import Source, own_source
+from fmbench.runs.source_code import Source, git_state, own_source
 from fmbench.tracking import Tracking
 from fmbench.training.cost import count_flops, count_parameters
 from fmbench.training.device import (
@@ -95,8 +94,7 @@ def execute(
 
     Raises:
         UserError: the config, the data or the folder is at fault.
-        StopRequested: the run was asked to stop. It is saved, and the record says so, or the
-            exception says that it could not be written.
+        StopRequested: the run was asked to stop; it says whether the run was saved.
         Exception: whatever the model raised. The record says so, with status failed.
     """
     record = _new_record(config, described)
@@ -130,40 +128,27 @@ def execute(
 
 def _new_record(config: Mapping[str, Any], described: Mapping[str, Any]) -> Record:
     """The record of a run that has not begun: what is known before the images are read."""
-    kept, rate = recorded_config(config), config["optimizer"].get("lr")
-    name, split = config["data"]["name"], config["data"]["split"]
-    # Until the images are read their names stand for them, so that no two runs share a key.
-    key, row = keys(kept, data_sha256=name, split_hash=json.dumps(split, default=str))
-    return Record(
-        key=key,
-        configuration=row,
-        config=kept,
+    rate, split = config["optimizer"].get("lr"), config["data"]["split"]["name"]
+    record = Record(
+        key="",
+        configuration="",
+        config=recorded_config(config),
         **described,
-        data={"name": name, "sha256": None},
-        split={"name": split["name"], "train": 0, "validation": 0, "test": 0, "hash": None},
-        batch_size=config["batch_size"],
+        **{name: config[name] for name in ("batch_size", "epochs", "seed", "reference")},
+        data={"name": config["data"]["name"], "sha256": None},
+        split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
         learning_rate=float(rate) if isinstance(rate, int) else rate,
-        epochs=config["epochs"],
-        seed=config["seed"],
-        reference=config["reference"],
         trust=trust_needed(config),
+        status=RUNNING,
         started=now(),
         git=git_state(),
     )
+    record.set_keys()
+    return record
 
 
 def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = False) -> None:
-    """Read the data, build the model and all around it, read a checkpoint if there is one.
-
-    Args:
-        run: to prepare.
-        tracking: gets the run's numbers.
-        base: where the program was started.
-        in_sweep: whether it is one of the runs of a sweep.
-
-    Raises:
-        UserError: the config, the data or the folder is at fault.
-    """
+    """Read the data, build the model and all around it, read a checkpoint if there is one."""
     config, record = run.config, run.record
     if run.before is None:
         tracking.begin(record, [])
@@ -173,13 +158,9 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     run.start = time.perf_counter()
     split, dataset = inputs.split, inputs.dataset
     train, validation, test = map(len, (split.train, split.validation, split.test))
-    record.split = {
-        "name": split.name,
-        "train": train,
-        "validation": validation,
-        "test": test,
-        "hash": split.hash,
-    }
+    record.split = Split(
+        name=split.name, train=train, validation=validation, test=test, hash=split.hash
+    )
     record.data["sha256"] = dataset.sha256
     record.set_keys()
 
@@ -202,14 +183,9 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     images = dataset.train_images.nbytes + dataset.test_images.nbytes
     run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
     log.info(
-        "%s (%s parameters) on %s, %s split: %s train, %s validation, %s test; %s, %s",
-        record.model,
-        f"{record.parameters:,}",
-        record.data["name"],
-        split.name,
-        *(f"{count:,}" for count in (train, validation, test)),
-        record.device,
-        precision,
+        f"{record.model} ({record.parameters:,} parameters) on {record.data['name']}, {split.name} "
+        f"split: {train:,} train, {validation:,} validation, {test:,} test; {record.device}, "
+        f"{precision}"
     )
 
 
@@ -217,10 +193,8 @@ def _note_source(run: RunState, source: Source) -> None:
     """Take the user's own code into the identity of the run."""
     record, digest = run.record, source.digest
     if source.edited:
-        log.warning(
-            "%s: edited since it was imported; this run is of the code as it was",
-            ", ".join(source.edited),
-        )
+        files = ", ".join(source.edited)
+        log.warning("%s: edited since it was imported; this run is of the code as it was", files)
     if source.missing:
         log.warning(
             "no source was found of %s as it runs (made by exec, compiled, or edited since it "
@@ -286,7 +260,6 @@ def fit(
         DivergedError: the loss is no longer a number.
         PrunedError: `watch` prunes the run.
         StopRequested: the run was asked to stop.
-        StorageError: the folder cannot be written to.
     """
     config, record, trainer = run.config, run.record, run.trainer
     if run.before is not None:
@@ -310,8 +283,9 @@ def fit(
             if epoch.answers is not None and epoch.epoch + 1 == epochs:
                 _keep_predictions(run, epoch.answers)
             if watch is not None and watch(epoch.epoch + 1, record):
-                done = f"epoch {epoch.epoch + 1} of {epochs}"
-                raise PrunedError(f"stopped by the pruner after {done}")
+                raise PrunedError(
+                    f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
+                )
             run.after_epoch(history)
     _keep_model(run)
     later = config["evaluation"]["test"] == "never"
@@ -327,8 +301,7 @@ def _note_epoch(run: RunState, epoch: Epoch, history: Mapping[str, Any]) -> None
     record, clocks = run.record, run.trainer.clocks
     for name in METRICS & history.keys():
         setattr(record, name, history[name])
-    best = record.best_test_accuracy
-    best = -1.0 if best is None else best
+    best = -1.0 if record.best_test_accuracy is None else record.best_test_accuracy
     if epoch.test and run.config["evaluation"]["every"] and epoch.test.accuracy > best:
         record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
     record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
@@ -341,7 +314,7 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     """Evaluate a run that completed before on the test set, for the first time.
 
     Raises:
-        StorageError: it kept no checkpoint, or the folder cannot be written to.
+        StorageError: it kept no checkpoint.
     """
     record, trainer, trained = run.record, run.trainer, run.before
     assert trained is not None
@@ -359,8 +332,7 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     seconds = time.perf_counter() - start
     record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
     if changed:
-        record.evaluated = {"at": now(), "device": device, "seconds": seconds}
-        record.evaluated["changed"] = changed
+        record.evaluated = {"at": now(), "device": device, "seconds": seconds, "changed": changed}
         names = ", ".join(changed)
         log.warning("evaluated on %s: %s changed since it was trained", device, names)
     else:  # the times of two machines have no sum
@@ -402,11 +374,7 @@ def _keep_model(run: RunState) -> None:
 
 @contextlib.contextmanager
 def recorded(run: RunState, tracking: Tracking) -> Iterator[None]:
-    """Keep the record of the run on disk: how it has ended, however it ends.
-
-    Raises:
-        StorageError: the folder cannot be written to.
-    """
+    """Keep the record of the run on disk: how it has ended, however it ends."""
     record = run.record
     stop: KeyboardInterrupt | None = None
     run.write_record()
@@ -444,11 +412,7 @@ def recorded(run: RunState, tracking: Tracking) -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_advice(run: RunState) -> Iterator[None]:
-    """Turn a lack of memory into a line that says what fits.
-
-    Raises:
-        OutOfMemoryError: there was too little.
-    """
+    """Turn a lack of memory into an OutOfMemoryError that says what fits."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The user's own code that a run is made of: a hash of its source."""
+"""The code that a run is made of: a hash of the user's own, the git commit of fmbench's."""
 
 import ast
 import functools
@@ -7,6 +7,7 @@ import itertools
 import json
 import linecache
 import os
+import subprocess
 import sys
 import sysconfig
 import tokenize
@@ -26,6 +27,7 @@ import torchvision
 from torch import nn
 
 from fmbench.config.checks import PACKAGE
+from fmbench.records.record import Git
 
 #: What is no code of the user's, beside site-packages. PyTorch may have been built where it lies.
 _OUTSIDE = tuple(
@@ -64,17 +66,11 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 @dataclass(frozen=True)
 class Source:
-    """The user's own code that a run is made of.
+    """The user's own code that a run is made of."""
 
-    Attributes:
-        digest: Hash of it; None where all is fmbench's or of installed packages.
-        missing: Names of what runs without a source that says what it does.
-        edited: Files that say something else now than what runs, which `digest` is of.
-    """
-
-    digest: str | None
-    missing: tuple[str, ...] = ()
-    edited: tuple[str, ...] = ()
+    digest: str | None  # hash of it; None where all is fmbench's or of installed packages
+    missing: tuple[str, ...] = ()  # names of what runs without a source that says what it does
+    edited: tuple[str, ...] = ()  # files that say something else now than what runs
 
 
 def own_source(config: Mapping[str, Any], *built: Any) -> Source:
@@ -84,11 +80,8 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     that it imports, but for fmbench, the standard library and installed packages. Of `__main__`, a
     notebook or a script, the classes and functions count that are used, not what stands around
     them. Comments, docstrings and formatting do not count, and neither do names and places of
-    files: a copy of the code elsewhere has the same hash.
-
-    Args:
-        config: resolved, or some of its groups, whose targets count.
-        built: the model, the optimizer, the schedule.
+    files: a copy of the code elsewhere has the same hash. The targets of the config, which may be
+    some of its groups, count, and what was `built`: the model, the optimizer, the schedule.
     """
     found = _Found()
     for group in ("model", "optimizer", "scheduler"):
@@ -104,9 +97,8 @@ def _targets(node: Any) -> Iterator[str]:
     if isinstance(node, Mapping):
         if isinstance(node.get("_target_"), str):
             yield node["_target_"]
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, (list, tuple)):
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
         for value in node:
             yield from _targets(value)
 
@@ -178,11 +170,8 @@ class _Found:
 
     def _function(self, function: FunctionType) -> None:
         code = function.__code__
-        defaults: dict[Any, Any] = {
-            **dict(enumerate(function.__defaults__ or ())),
-            **(function.__kwdefaults__ or {}),
-        }
-        given = {f"={name}": value for name, value in defaults.items()}
+        given = {f"={place}": value for place, value in enumerate(function.__defaults__ or ())}
+        given |= {f"={name}": value for name, value in (function.__kwdefaults__ or {}).items()}
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             with suppress(ValueError):  # empty
                 given[name] = cell.cell_contents
@@ -435,3 +424,29 @@ def _is_listed(path: Path) -> bool:
                 if line in f"\n{record.read_text('utf-8')}":
                     return True
     return False
+
+
+@functools.cache
+def git_state() -> Git | None:
+    """The commit of the checkout that fmbench runs from, and whether files differ from it.
+
+    None where fmbench is installed rather than checked out, or git is not there. Asked once per
+    process: the code that runs is the code that was imported.
+    """
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    try:
+        commit = _git("rev-parse", "HEAD")
+        # New files count too, where code and options are: they may be what the run is made of.
+        changed = _git("status", "--porcelain", "--", "fmbench", "hydra_plugins", "conf")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603 - fixed arguments
+        ["git", *arguments],  # noqa: S607 - the user's own git
+        cwd=PACKAGE.parent, check=True, capture_output=True, text=True, timeout=10,
+    )  # fmt: skip
+    return done.stdout.strip()

@@ -2,8 +2,7 @@
 
 A checkpoint is the SHA-256 of what follows it, and a PyTorch archive of tensors, numbers and texts
 that is read with `weights_only=True`: reading one starts no code. It may be a stranger's all the
-same, whose SHA-256 is right too. So it is read within bounds, and what it holds takes the place of
-what a trainer has only where it is of the same kind.
+same, whose SHA-256 is right too. So it is read within bounds; `restore` checks what it holds.
 """
 
 import contextlib
@@ -17,6 +16,7 @@ import re
 import struct
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -48,13 +48,10 @@ AFTER_EPOCH, WITHIN_EPOCH = 5.0, 300.0
 #: A checkpoint is due when the last one is so many times as long ago as it took to write: 2 %.
 PATIENCE = 50
 
-
-#: The end of an archive as PyTorch writes it (APPNOTE.TXT of PKWARE, sections 4.3.14 to 4.3.16):
-#: the record of its directory, what points at that record, and the same for old readers.
-_END = struct.Struct("<4s Q HHII QQQQ 4s I Q I 4s HHHHIIH")
-
-#: An entry of its directory (section 4.3.12), before its name.
-_ENTRY = struct.Struct("<4s HHHH 4x II I HHH 8x I")
+#: The end of an archive as PyTorch writes it (APPNOTE.TXT of PKWARE, sections 4.3.14 to 4.3.16),
+#: and an entry of its directory (section 4.3.12), before its name.
+_END = struct.Struct("<4s 20x QQQQ 4s 4x Q 4x 4s 16x H")
+_ENTRY = struct.Struct("<4s 6x H 12x I HHH 8x I")
 
 #: What a pickle may name: what PyTorch writes for tensors, numbers and texts. Others that its
 #: reader knows take memory as large as they are told.
@@ -63,6 +60,7 @@ _NAMES = re.compile(
     r"|torch [A-Z]\w*Storage|torch\.storage UntypedStorage|collections (OrderedDict|Counter)"
     r"|(__builtin__|builtins) (set|complex)"
 )
+_MORE = "it holds more than tensors, numbers and texts"
 
 
 class DamagedError(Exception):
@@ -76,15 +74,12 @@ class Bounds(NamedTuple):
     texts: int
 
 
-def bounds(model: nn.Module, optimizer: Optimizer, scheduler: object, *, epochs: int) -> Bounds:
-    """How large the checkpoints of a run can be.
+#: Of a checkpoint of any size.
+UNBOUNDED = Bounds(2**63, 2**63)
 
-    Args:
-        model: of the run.
-        optimizer: over its parameters.
-        scheduler: of its learning rate.
-        epochs: of the run, each a line of its history.
-    """
+
+def bounds(model: nn.Module, optimizer: Optimizer, scheduler: object, *, epochs: int) -> Bounds:
+    """How large the checkpoints of a run of so many epochs can be."""
     state = list(model.state_dict().values())
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
@@ -129,11 +124,7 @@ class _Hashed:
 
 
 def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
-    """Write a checkpoint, tensor by tensor; its SHA-256 last, into the place left for it.
-
-    Args:
-        state: nested dictionaries and lists of tensors, numbers and texts.
-        file: empty, and one that can be moved in.
+    """Write a state of tensors, numbers and texts, tensor by tensor, into an empty file.
 
     Raises:
         OSError: the file cannot be written.
@@ -144,25 +135,19 @@ def write_state(state: dict[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save(state, cast("IO[bytes]", hashed))
     except Exception as error:
-        # A foreign schedule may keep what cannot be written; that must not end the run.
         raise DamagedError(f"cannot be written: {_reason(error)}") from error
     if hashed.error is not None:
         raise hashed.error
-    file.seek(len(MAGIC))
+    file.seek(len(MAGIC))  # the place left for the SHA-256
     file.write(hashed.digest.hexdigest().encode())
 
 
 class _Parts(io.RawIOBase):
-    """A file as PyTorch reads an archive from it: not a part of it again and again.
+    """A file as PyTorch reads an archive from it: not a part of it again and again."""
 
-    PyTorch's reader does not pass on what its file raises: to it the file then ends.
-    """
-
-    def __init__(self, file: IO[bytes], most: int, between: Callable[[], None]) -> None:
+    def __init__(self, file: IO[bytes], most: int) -> None:
         self.file = file
         self.left = most
-        self.between = between
-        self.error: BaseException | None = None
 
     def readable(self) -> bool:
         return True
@@ -171,18 +156,11 @@ class _Parts(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
+        return self.file.seek(offset, whence)  # `tell` goes by this too
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        try:
-            self.between()
-        except BaseException as error:  # noqa: BLE001 - raised again by `read_state`
-            self.error = error
         view = memoryview(buffer).cast("B")
-        if self.error is not None or self.left < len(view):
+        if self.left < len(view):
             return 0
         content = self.file.readinto(view)  # type: ignore[attr-defined]
         self.left -= content
@@ -190,19 +168,14 @@ class _Parts(io.RawIOBase):
 
 
 def read_state(
-    file: IO[bytes],
-    device: str = "cpu",
-    *,
-    texts: int | None = None,
-    between: Callable[[], None] = lambda: None,
+    file: IO[bytes], device: str = "cpu", *, texts: int = UNBOUNDED.texts
 ) -> dict[str, Any]:
-    """What `write_state` was given, its tensors on the CPU.
+    """What `write_state` was given, from a file that is read twice, first to hash it.
 
     Args:
-        file: at its beginning; read twice, first to hash it.
-        device: another one for the tensors: `meta` keeps none of their numbers.
-        texts: bytes that there may be beside the tensors; None for any number.
-        between: called after every part; what it raises ends the reading.
+        file: of the checkpoint.
+        device: of the tensors; `meta` keeps none of their numbers.
+        texts: bytes that there may be beside the tensors.
 
     Raises:
         DamagedError: a byte is missing or not as it was written, or it is no checkpoint.
@@ -215,19 +188,16 @@ def read_state(
     digest = hashlib.sha256()
     while part := file.read(min(_PART, size - file.tell())):
         digest.update(part)
-        between()
     if head[len(MAGIC) :] != digest.hexdigest().encode() + b"\n":
         raise DamagedError("its SHA-256 is another than was written")
-    _refuse_packed(file, len(head), size, size if texts is None else texts)
+    _refuse_packed(file, len(head), size, min(texts, size))
     file.seek(len(head))
-    parts = _Parts(file, 2 * size, between)
+    parts = cast("IO[bytes]", _Parts(file, 2 * size))
     try:
-        state = torch.load(cast("IO[bytes]", parts), map_location=device, weights_only=True)
+        state = torch.load(parts, map_location=device, weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
-        if parts.error is not None:
-            raise parts.error from None
         raise DamagedError(f"PyTorch cannot read it: {_reason(error)}") from error
     if not isinstance(state, dict):
         raise DamagedError("holds no state")
@@ -235,88 +205,65 @@ def read_state(
 
 
 def _refuse_packed(file: IO[bytes], start: int, end: int, texts: int) -> None:
-    """Refuse an archive that PyTorch did not write: it can take far more memory than its bytes.
+    """Refuse an archive, from `start` to `end`, that PyTorch did not write.
 
-    Its directory is looked for where PyTorch's reader finds it, and nowhere else.
-
-    Args:
-        file: holds it from `start` to `end`.
-        start: byte.
-        end: byte.
-        texts: bytes that its directory and its pickle may have.
-
-    Raises:
-        DamagedError: it has compressed entries, is no archive, or names what it may not.
+    It can take far more memory than its bytes. Its directory is looked for where PyTorch's reader
+    finds it, and nowhere else; it and the pickle may have `texts` bytes each.
     """
     try:
         file.seek(max(start, end - _END.size))
-        found = _END.unpack(file.read(_END.size))
-        mark, here, count, size, place, locator, at, last = (
-            found[index] for index in (0, 6, 7, 8, 9, 10, 12, 14)
-        )
-        if (mark, locator, last, found[-1]) != (b"PK\6\6", b"PK\6\7", b"PK\5\6", 0):
-            raise DamagedError("is no archive as PyTorch writes them")
-        if here != count or place + size != at or at != end - start - _END.size or size > texts:
-            raise DamagedError("its archive is no whole one")
+        *found, comment = _END.unpack(file.read(_END.size))
+        first, here, count, size, place, locator, at, last = found
+        marks = (first, locator, last, comment)
+        whole = here == count and place + size == at == end - start - _END.size
+        if marks != (b"PK\6\6", b"PK\6\7", b"PK\5\6", 0) or not whole or size > texts:
+            raise DamagedError("is no whole archive as PyTorch writes them")
         file.seek(start + place)
         directory = file.read(size)
         offset, pickles = 0, []
         for _ in range(count):
-            entry = _ENTRY.unpack_from(directory, offset)
-            method, _, _, length, *lengths, begin = entry[4:]
+            mark, method, length, *lengths, begin = _ENTRY.unpack_from(directory, offset)
             name = directory[offset + _ENTRY.size :][: lengths[0]]
-            if entry[0] != b"PK\1\2" or method != 0:
+            if mark != b"PK\1\2" or method != 0:
                 raise DamagedError("its archive is compressed, which PyTorch does not do")
             if name.lower().endswith(b"data.pkl"):
                 pickles.append((begin, length))
             offset += _ENTRY.size + sum(lengths)
-        (pickled,) = pickles
-        if offset != size or pickled[1] > texts:
-            raise DamagedError("its archive is no whole one")
-        file.seek(start + pickled[0] + 26)
+        ((begin, length),) = pickles
+        if offset != size or length > texts:
+            raise DamagedError("is no whole archive as PyTorch writes them")
+        file.seek(start + begin + 26)
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-        named = [text for code, text, _ in pickletools.genops(file.read(pickled[1]))
-                 if code.name in ("GLOBAL", "INST")]  # fmt: skip
+        for code, text, _ in pickletools.genops(file.read(length)):
+            if code.name in ("GLOBAL", "INST") and not _NAMES.fullmatch(str(text)):
+                raise DamagedError(f"PyTorch cannot read it: {_MORE}")
     except (struct.error, ValueError, OSError) as error:
         raise DamagedError("is no archive as PyTorch writes them") from error
-    unknown = [text for text in named if not _NAMES.fullmatch(str(text))]
-    if unknown:
-        raise DamagedError("PyTorch cannot read it: it holds more than tensors, numbers and texts")
 
 
 def _reason(error: Exception) -> str:
     """What the many lines of PyTorch come down to."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if "weights_only" in text:
-        return "it holds more than tensors, numbers and texts"
-    return text[:200]
+    return _MORE if "weights_only" in text else text[:200]
 
 
+@dataclass(eq=False)
 class Checkpoints:
     """The checkpoints of one run: the newest and the one before it.
 
-    Args:
-        path: of the newest.
-        before: of the one before, which is used where the newest is damaged.
-        every: epochs from one to the next; 0 for none but when the run is stopped; None for after
-            each epoch that takes its time, within the very long ones, and never for more than
-            about 2 % of the time.
-        clock: seconds.
+    `every` says how many epochs there are from one to the next: 0 for none but when the run is
+    stopped; None for after each epoch that takes its time, within the very long ones, and never for
+    more than about 2 % of the time.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        before: Path,
-        *,
-        every: int | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.path = path
-        self.before = before
-        self.every = every
-        self.clock = clock
-        self.last = clock()
+    path: Path  # of the newest
+    before: Path  # of the one before, which is used where the newest is damaged
+    _: KW_ONLY
+    every: int | None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.last = self.clock()
         self.cost = 0.0  # seconds that the last one took
         self.sound = True  # the newest, as far as is known: a damaged one is not kept
         self.proven = False  # that what is written can be read
@@ -340,8 +287,7 @@ class Checkpoints:
 
         Raises:
             StorageError: it cannot be written; those that are there stay.
-            DamagedError: it could not be read again: something in it is of a class of its own, as
-                the state of a foreign schedule may be.
+            DamagedError: it could not be read again, as the state of a foreign schedule may be.
         """
         start = self.clock()
         try:
@@ -357,23 +303,16 @@ class Checkpoints:
             self.last = self.clock()
             self.cost = self.last - start
 
-    def read(
-        self, bounds: Bounds | None = None, between: Callable[[], None] = lambda: None
-    ) -> dict[str, Any] | None:
+    def read(self, most: Bounds = UNBOUNDED) -> dict[str, Any] | None:
         """The newest state that is whole; None where there is none, see `damaged`.
-
-        Args:
-            bounds: of the run; None for any size.
-            between: called again and again; what it raises ends the reading.
 
         Raises:
             StorageError: a file is there and cannot be read, or is larger than one of this run.
         """
-        most = Bounds(2**63, 2**63) if bounds is None else bounds
         for path in (self.path, self.before):
             try:
                 with open_regular(path, most.file) as file:
-                    return read_state(file, texts=most.texts, between=between)
+                    return read_state(file, texts=most.texts)
             except FileNotFoundError:
                 continue
             except DamagedError as error:
@@ -386,11 +325,7 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Remove what is there; a completed run needs none.
-
-        Raises:
-            StorageError: one cannot be removed.
-        """
+        """Remove what is there; a completed run needs none."""
         for path in (self.path, self.before):
             remove(path)
 
@@ -409,11 +344,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Put them back where `random_states` found them.
-
-    Raises:
-        Exception: they are none.
-    """
+    """Put them back where `random_states` found them; raises anything where they are none."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
@@ -431,20 +362,12 @@ def preserved(
 ) -> Iterator[tuple[nn.Module, Any]]:
     """Steps that are only tried: at the end everything is as it was, to the bit.
 
-    What is yielded shares its parameters and buffers with the model, so that trying it costs the
-    memory of the weights once. These, their gradients, the modes (training or evaluation) and every
-    global source of random numbers are put back. What else a model keeps, such as counters, lists
-    or a generator of its own, and the state of the optimizer belong to a copy, thrown away later.
-    Of a model that cannot be copied the attributes are put back, the contents of lists and
-    dictionaries too.
-
-    Args:
-        model: on the device.
-        optimizer: over its parameters.
-        device: whose random numbers are put back too.
-
-    Yields:
-        The model to call, and the optimizer to step, None where none was given.
+    Yields a model to call, and an optimizer to step (None where none was given). The model shares
+    its parameters and buffers with the one given, so that trying it costs the memory of the weights
+    once. These, their gradients, the modes (training or evaluation) and every global source of
+    random numbers are put back. What else a model keeps, such as counters, lists or a generator of
+    its own, and the state of the optimizer belong to a copy, thrown away later. Of a model that
+    cannot be copied the attributes are put back, the contents of lists and dictionaries too.
     """
     tensors = list(dict.fromkeys([*model.parameters(), *model.buffers()]))
     data = [tensor.data for tensor in tensors]

@@ -1,7 +1,6 @@
 """What a model costs: trainable parameters and forward FLOPs, counted without running it."""
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,36 +12,22 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def count_flops(
-    model: nn.Module | Callable[[], nn.Module], shape: tuple[int, ...] = (1, 1, 28, 28)
-) -> int | None:
+def count_flops(model: nn.Module) -> int | None:
     """Count the floating-point operations of the forward pass of one image.
 
     Convolutions, matrix products and attention count, a multiply-add as two operations;
     activations, norms, pooling and biases do not, as PyTorch's counter has it. Papers that count
-    multiply-adds (MACs) print half of this. The model is in evaluation mode and on the meta device:
-    shapes are worked out, nothing is computed.
-
-    Args:
-        model: A model, left as it is and not compiled, or a function that builds one; the function
-            is called with meta as the default device.
-        shape: Shape (N, channels, height, width) of the input; the count is divided by N.
-
-    Returns:
-        FLOPs per image, or None where the model cannot be copied to the meta device or run there.
+    multiply-adds (MACs) print half of this. A copy of the model is in evaluation mode and on the
+    meta device: shapes are worked out, nothing is computed. None where it cannot be copied or run
+    there.
     """
     try:
-        if isinstance(model, nn.Module):
-            net = meta_copy(model)
-        else:
-            with torch.device("meta"):
-                net = model()
-        net.eval()
+        copied = meta_copy(model).eval()
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            net(torch.empty(shape))
+            copied(torch.empty(1, 1, 28, 28))
     except Exception:  # noqa: BLE001 - a stranger's model may fail in any way, and may still train
         return None
-    return int(counter.get_total_flops()) // shape[0]
+    return int(counter.get_total_flops())
 
 
 def meta_copy(model: nn.Module) -> nn.Module:

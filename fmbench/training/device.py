@@ -36,12 +36,12 @@ BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
 #: reproducibility).
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
+#: Bytes left by earlier runs from which a garbage collection is worth its time.
+_MUCH = 50_000_000
+
 #: How the numbers of a batch of images may lie in memory, by the names that a config has for them.
 #: In channels_last, which oneDNN and cuDNN are fastest in, the channels of a pixel lie together.
-MEMORY_FORMATS = {
-    "channels_last": torch.channels_last,
-    "contiguous": torch.contiguous_format,
-}
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 #: Messages of PyTorch's CPU allocator and the libraries, which have no exceptions of their own.
 _SAID = (
@@ -122,10 +122,7 @@ def select(
     memory_format: str = "auto",
     cuda_graphs: bool = False,
 ) -> Device:
-    """The device asked for, set up for this process.
-
-    Precision and memory format are chosen later, by `choose_precision` and
-    `fmbench.training.rehearsal`.
+    """The device asked for, set up for this process; its precision is chosen later.
 
     Raises:
         ConfigError: the device is not there, or has no CUDA graphs.
@@ -155,21 +152,14 @@ def select(
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     if deterministic:
         os.environ.setdefault(_WORKSPACE, ":4096:8")
-    return Device(
-        chosen,
-        precision="fp32",
-        threads=threads,
-        deterministic=deterministic,
-        memory_format=memory_format,
-        cuda_graphs=cuda_graphs,
-    )
+    return Device(chosen, "fp32", threads, deterministic, memory_format, cuda_graphs)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means too little memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
+    )
 
 
 _backends = torch.backends
@@ -197,8 +187,7 @@ _FLAGS: tuple[tuple[Any, str, Any], ...] = (
 def settings_kept() -> Iterator[None]:
     """PyTorch as it comes, whatever is set in the process; afterwards all is as it was.
 
-    Device, data type, gradients, autocast, what `select` sets; and where the random numbers stand,
-    PyTorch's, NumPy's and Python's.
+    The random numbers of PyTorch, NumPy and Python are put back too.
     """
     flags = [(holder, name, getattr(holder, name)) for holder, name, _ in _FLAGS]
     workspace = os.environ.get(_WORKSPACE)
@@ -220,8 +209,7 @@ def settings_kept() -> Iterator[None]:
         if _flushes_denormals():
             kept.callback(torch.set_flush_denormal, True)
             torch.set_flush_denormal(False)
-        if torch.is_anomaly_enabled():
-            kept.enter_context(torch.autograd.set_detect_anomaly(False))
+        kept.enter_context(torch.autograd.set_detect_anomaly(False))
         if torch.get_default_device().type != "cpu":
             kept.enter_context(torch.device("cpu"))
         kept.enter_context(torch.inference_mode(False))
@@ -229,8 +217,21 @@ def settings_kept() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 kept.enter_context(torch.autocast(kind, enabled=False))
-        kept.enter_context(_random_numbers_kept())
+        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        kept.callback(random.setstate, random.getstate())
+        kept.callback(np.random.set_state, np.random.get_state())
+        kept.callback(_leave_gpu, torch.cuda.current_device() if on_gpu else None)
+        gpus = range(torch.cuda.device_count()) if on_gpu else ()
+        kept.enter_context(torch.random.fork_rng(gpus))
         yield
+
+
+def _leave_gpu(current: int | None) -> None:
+    """Make a GPU the current one again; None where no GPU was used before."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if current is None:
+            torch.cuda.manual_seed_all(torch.initial_seed())
+        torch.cuda.set_device(current or 0)
 
 
 def _set_flags(flags: Sequence[tuple[Any, str, Any]]) -> None:
@@ -244,33 +245,10 @@ def _flushes_denormals() -> bool:
     return bool(np.float64(sys.float_info.min) / np.float64(2) == 0)
 
 
-@contextlib.contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    python, arrays, own = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
-    current = torch.cuda.current_device() if on_gpu else 0
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-        torch.set_rng_state(own)
-        if on_gpu:
-            torch.cuda.set_rng_state_all(gpus)
-            torch.cuda.set_device(current)
-        elif torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # by the run
-            torch.cuda.manual_seed_all(torch.initial_seed())
-            torch.cuda.set_device(current)
-
-
 def choose_precision(precision: str, device: torch.device, flops: int | None) -> str:
     """What `auto` resolves to: bf16 where the hardware has it and the model is large, else fp32.
 
-    Args:
-        precision: auto, fp32 or bf16.
-        device: where the model runs.
-        flops: of a forward pass, per image; None where they could not be counted.
+    `flops` are of a forward pass, per image; None where they could not be counted.
     """
     if precision != "auto":
         return precision
@@ -298,10 +276,6 @@ def processor() -> str:
     return str(name or platform.processor() or platform.machine())
 
 
-#: Bytes left by earlier runs from which a garbage collection is worth its time.
-_MUCH = 50_000_000
-
-
 def give_back(device: torch.device) -> None:
     """Have freed memory given back to the system, which the allocators would rather keep."""
     if device.type == "cuda":
@@ -316,9 +290,8 @@ class PeakMemory:
 
     The processes of a sweep run many models one after the other. What earlier ones have freed is
     given back and the mark set back first; what they have left (kernels that are kept for another
-    time, above all) is not counted. Where that cannot be known well enough there is no number:
-    where the system does not let the mark be set back (only Linux does), and where earlier runs
-    have left so much that the number might be wrong by more than a tenth.
+    time, above all) is not counted. There is no number where the system does not let the mark be
+    set back (only Linux does), and where the number might be wrong by more than a tenth.
 
     Args:
         device: of the run.
@@ -332,41 +305,38 @@ class PeakMemory:
 
     def __init__(self, device: torch.device, own: int = 0) -> None:
         self.device = device
-        self.marked = device.type == "cuda"
-        self.left = 0
-        if self.marked:
+        self.left: int | None = None  # by earlier runs; None where that is not known
+        if device.type == "cuda":
             gc.collect()
             torch.cuda.reset_peak_memory_stats(device)
             return
         with contextlib.suppress(OSError):
-            self._mark(own)
+            self.left = self._mark(own)
             if self.left > _MUCH:
                 gc.collect()  # takes a while, and most models are gone without
-                self._mark(own)
-            self.marked = True
+                self.left = self._mark(own)
 
-    def _mark(self, own: int) -> None:
+    def _mark(self, own: int) -> int:
         give_back(self.device)
-        beside = (_status("VmRSS") or 0) - own
+        beside = _status("VmRSS") - own
         if PeakMemory.before is None:
             PeakMemory.before = beside
-        self.left = max(0, beside - PeakMemory.before)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return max(0, beside - PeakMemory.before)
 
     @property
     def bytes(self) -> int | None:
         """Bytes, or None where they are not known."""
-        if not self.marked:
-            return None
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        peak = _status("VmHWM")
-        if peak is None or 11 * self.left > peak:
+        if self.left is None or 11 * self.left > (peak := _status("VmHWM")):
             return None
         return peak - self.left
 
 
-def _status(field: str) -> int | None:
-    """Bytes, by a field of /proc/self/status."""
+def _status(field: str) -> int:
+    """Bytes, by a field of /proc/self/status; OSError where there is no such file or field."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
-    return int(found[1]) * 1024 if found else None
+    if found is None:
+        raise OSError(f"no {field}")
+    return int(found[1]) * 1024

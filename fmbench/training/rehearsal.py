@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,7 @@ class ConvolutionWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Called by PyTorch for every operator.
-
-        Raises:
-            UnsoundConvolutionError: it is such a convolution.
-        """
+        """Called by PyTorch for every operator; an UnsoundConvolutionError stops it."""
         if func is torch.ops.aten.convolution.default:
             images, weight, _, stride, _, _, transposed = args[:7]
             channels = weight.shape[1]  # of a group
@@ -115,9 +112,9 @@ def rehearse(
         Exception: there is too little memory.
     """
     asked = device.memory_format
-    formats = tuple(MEMORY_FORMATS) if asked == "auto" else (asked,)
+    formats = list(MEMORY_FORMATS) if asked == "auto" else [asked]
     batch = next(loader.epoch(0))
-    for number, memory_format in enumerate(formats, 1):
+    for memory_format in formats:
         device = replace(device, memory_format=memory_format)
         try:
             with _reported("cannot be moved there"):
@@ -125,25 +122,25 @@ def rehearse(
             with preserved(model, device=device.torch) as (tried, _):
                 _train(model, tried, batch, device)
                 joins = _last_batch(tried, batch[0], len(loader.labels), device)
-                _evaluate(model, tried, batch[0], evaluated, device)
+                for one in (model, tried):
+                    one.eval()
+                with torch.no_grad():
+                    _sizes(tried, batch[0], evaluated, device, "evaluation")
+            break
         except ConfigError as error:
-            if number == len(formats):
-                if asked != "channels_last":
-                    raise
+            if asked == "channels_last":
                 raise ConfigError(
                     f"memory_format=channels_last: {error}; must be auto or contiguous"
                 ) from error.__cause__
-            why = str(error)
-        else:
-            if number > 1:
-                log.info("runs in %s memory, since in %s %s", memory_format, formats[0], why)
-            if joins:
-                log.info(
-                    "the last image of an epoch is joined to the batch before it: alone the "
-                    "model cannot be trained on it"
-                )
-            return device, joins
-    raise AssertionError("the last format returns or raises")
+            if memory_format == formats[-1]:
+                raise
+            log.info("runs in %s memory, since in %s %s", formats[-1], memory_format, error)
+    if joins:
+        log.info(
+            "the last image of an epoch is joined to the batch before it: alone the model cannot "
+            "be trained on it"
+        )
+    return device, joins
 
 
 def materialize(model: nn.Module) -> None:
@@ -152,7 +149,7 @@ def materialize(model: nn.Module) -> None:
     Raises:
         ConfigError: the model fails, or a lazy layer is not called in evaluation mode.
     """
-    if not any(map(is_lazy, _tensors(model))):
+    if not any(map(is_lazy, chain(model.parameters(), model.buffers()))):
         return
     modes = [(module, module.training) for module in model.modules()]
     with _reported("fails on the two images that give lazy layers their shapes"), torch.no_grad():
@@ -164,17 +161,12 @@ def materialize(model: nn.Module) -> None:
         raise ConfigError(f"the model has a lazy layer that evaluation does not call: {left[0]}")
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-
-
 def _train(
     model: nn.Module, tried: nn.Module, batch: tuple[Tensor, Tensor], device: Device
 ) -> None:
     """One step of training without the optimizer's part."""
     images, labels = batch
-    known = {name for name, _ in tried.named_parameters()}
+    known = dict(tried.named_parameters())
     for one in (model, tried):  # what a model holds as a closure leads from its copy to itself
         one.train()
     logits = _forward(tried, images, device, "training")
@@ -204,15 +196,6 @@ def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) ->
         _forward(tried, _some(images, size + 1), device, "training")
         return True
     return False
-
-
-def _evaluate(
-    model: nn.Module, tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device
-) -> None:
-    for one in (model, tried):
-        one.eval()
-    with torch.no_grad():
-        _sizes(tried, images, sizes, device, "evaluation")
 
 
 def _sizes(
@@ -262,13 +245,9 @@ def _some(images: Tensor, count: int) -> Tensor:
 
 @contextmanager
 def _reported(what: str) -> Iterator[None]:
-    """Report what a model raises in one line, with the place in its file.
+    """Report what a model raises in one line, a ConfigError with the place in its file.
 
-    Args:
-        what: the model does, such as "fails in training".
-
-    Raises:
-        ConfigError: it raised something; but not where there is too little memory.
+    `what` the model does is "fails in training", say. A lack of memory stays what it is.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Checks of a checkpoint, which may be a stranger's, before a trainer resumes from it.
 
-PyTorch's optimizers and schedulers and NumPy's random numbers do not check the state they load.
-It is checked here: it must be of the kind that they have themselves.
+PyTorch's optimizers and schedulers do not check the state they load. It is checked here: it must
+be of the kind that they have themselves.
 """
 
 import copy
@@ -26,19 +26,16 @@ _COUNTED = ("last_epoch", "_step_count", "_last_lr")
 def require_like(found: object, own: object, where: str) -> None:
     """Refuse what cannot take the place of a value: another type, shape or length.
 
-    Args:
-        found: in a checkpoint.
-        own: the value; of a list or a dictionary each part is checked.
-        where: it is, for the error.
+    Of a list or a dictionary each part is checked. `where` it is, the error says.
 
     Raises:
         DamagedError: it is of another kind.
     """
     if isinstance(own, Tensor):
-        if not isinstance(found, Tensor):
+        if type(found) is not Tensor:
             raise DamagedError(f"{where} is no tensor")
         kinds = [(one.dtype, one.layout, tuple(one.shape)) for one in (found, own)]
-        if type(found) is not Tensor or kinds[0] != kinds[1]:
+        if kinds[0] != kinds[1]:
             raise DamagedError(f"{where} is {kinds[0]}, must be {kinds[1]}")
     elif isinstance(own, Mapping):
         if not isinstance(found, Mapping) or found.keys() != own.keys():
@@ -50,7 +47,7 @@ def require_like(found: object, own: object, where: str) -> None:
             raise DamagedError(f"{where} is no list of {len(own)}")
         for index, value in enumerate(own):
             require_like(found[index], value, f"{where}.{index}")
-    elif isinstance(own, float) and not isinstance(own, bool):
+    elif isinstance(own, float):
         require_number(found, where)
     elif type(found) is not type(own):
         raise DamagedError(f"{where} is of type {type(found).__name__}, not {type(own).__name__}")
@@ -59,11 +56,7 @@ def require_like(found: object, own: object, where: str) -> None:
 def require_number(
     found: object, where: str, *, least: float = -math.inf, most: float = math.inf
 ) -> None:
-    """Refuse what is no number, or out of a range.
-
-    Raises:
-        DamagedError: it is not between the two.
-    """
+    """Refuse what is no number, or out of a range, by a DamagedError."""
     if type(found) not in (int, float) or not least <= cast("float", found) <= most:
         raise DamagedError(f"{where} is no number that it can be")
 
@@ -72,13 +65,9 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
     """Restore the state of an optimizer from a checkpoint.
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
-    has. So each tensor must be as the optimizer makes it in its first step, in memory of its own.
-    The settings are the optimizer's, but for what a schedule changes.
-
-    Args:
-        optimizer: that has not stepped yet.
-        saved: as `state_dict` gave it.
-        own_schedule: whether the schedule is the user's own, which may change any number.
+    has. So each tensor must be as the optimizer, which has not stepped yet, makes it in its first
+    step, in memory of its own. The settings are the optimizer's, but for what a schedule changes:
+    one of the user's own may change any number.
 
     Raises:
         DamagedError: it is of another optimizer, or of other parameters.
@@ -108,10 +97,7 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
 
 
 def _after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """The state that an optimizer makes in its first step: its kinds of tensors, not their numbers.
-
-    Empty of one that is the user's own and cannot be tried like that.
-    """
+    """The state that an optimizer makes in its first step; {} where that cannot be tried."""
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for device in ("meta", "cpu"):  # there it takes no memory, but not every optimizer runs there
         twins = {id(one): nn.Parameter(torch.zeros_like(one, device=device)) for one in parameters}
@@ -155,13 +141,9 @@ def _settings(
 
 
 def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
-    """A part of an optimizer's state, as the optimizer makes it, with the numbers of a checkpoint.
+    """What is found in a checkpoint, laid out in memory as `own`, what the optimizer makes.
 
-    Args:
-        found: in the checkpoint.
-        own: what the optimizer makes; None where that is not known.
-        where: it is, for errors.
-        taken: where the memory of parts begins that are filled already; is added to.
+    `taken` says where the memory of the parts begins that were filled before, and is added to.
     """
     if own is not None:
         require_like(found, own, where)
@@ -182,12 +164,7 @@ def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
 
 
 def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
-    """Restore the state of a schedule from a checkpoint.
-
-    Args:
-        schedule: that has not stepped yet.
-        saved: as `state_dict` gave it.
-        steps: that it takes in all.
+    """Restore the state of a schedule, which takes so many steps in all, from a checkpoint.
 
     Raises:
         DamagedError: it is of another schedule.

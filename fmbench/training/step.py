@@ -9,8 +9,9 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -23,7 +24,6 @@ from fmbench.training.device import Device, is_out_of_memory
 #: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the
 #: optimizer makes its state. PyTorch's notes on CUDA graphs take as many.
 WARM_UP = 3
-
 
 #: Seconds in which the number of threads is chosen, and for which one number is tried at a time:
 #: much longer than PyTorch's threads wait actively for more to do.
@@ -64,14 +64,9 @@ def faster_threads(
     gets a core, all are not tried: a step of theirs could take seconds. A step that is too long
     for trials on a machine with nothing else to do stays at `most`.
 
-    Args:
-        step: of training; called some hundred times.
-        most: threads.
-        steps: of the run; the trial takes a tenth of their time at most, and one turn.
-        trial: seconds that it takes at most, and one step more.
-        clock: seconds.
-        cpu: seconds in which this thread had a core.
-        use: sets the number of threads.
+    `step` trains, and is called some hundred times. Of the run's `steps` the trial takes a tenth of
+    their time at most, and one turn; of seconds `trial` at most, and one step more. `clock` gives
+    seconds, `cpu` those in which this thread had a core, `use` sets the number of threads.
     """
     begin, passed, worked = clock(), 0.0, 0.0  # what one thread alone took, and had a core for
 
@@ -83,25 +78,20 @@ def faster_threads(
         return clock() - begun
 
     def turn(threads: int) -> float:
-        """Seconds of a step, from as many as there is time for."""
+        """Seconds of a step, the mean of those that take up a turn."""
         nonlocal passed, worked
         start, had = clock(), cpu()
-        found = several(threads)
+        found = once(threads)
+        if found < TURN:  # that step still met the threads of the turn before
+            begun = now = clock()
+            taken = 0
+            while now < begun + TURN:
+                step()
+                taken, now = taken + 1, clock()
+            found = (now - begun) / taken
         if threads == 1:
             passed, worked = passed + clock() - start, worked + cpu() - had
         return found
-
-    def several(threads: int) -> float:
-        """Seconds of a step, the mean of those that take up a turn."""
-        found = once(threads)
-        if found >= TURN:
-            return found
-        begun = now = clock()  # the first step still met the threads of the turn before
-        taken = 0
-        while now < begun + TURN:
-            step()
-            taken, now = taken + 1, clock()
-        return (now - begun) / taken
 
     alone = turn(1)
     if trial / 3 < alone < trial * 2 / 3:  # kernel creation?
@@ -127,38 +117,20 @@ def faster_threads(
     return 1 if statistics.median(slower) > limit else most
 
 
-class Step(Protocol):
-    """Trains on a batch and adds to the running sums, which live on the device."""
-
-    loss_sum: Tensor  # over the images of the epoch, float32
-    correct: Tensor  # images, int64
-
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """(B, 1, 28, 28) float32 images and (B,) int64 labels, on the device."""
-
-    def begin_epoch(self) -> None:
-        """Reset the sums."""
-
-
+@dataclass(eq=False)
 class EagerStep:
-    """Forward pass, loss, backward pass, optimizer; each kernel asked for as Python gets to it.
+    """Forward pass, loss, backward pass, optimizer; each kernel asked for as Python gets to it."""
 
-    Args:
-        model: on the device, in training mode when called.
-        optimizer: over its parameters.
-        device: what to compute on, and in which precision.
-        label_smoothing: share of the target spread over all classes.
-    """
+    model: nn.Module  # on the device, in training mode when called
+    optimizer: Optimizer  # over its parameters
+    _: KW_ONLY
+    device: Device
+    label_smoothing: float  # share of the target spread over all classes
 
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer, *, device: Device, label_smoothing: float
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.device = device
-        self.label_smoothing = label_smoothing
-        self.loss_sum = torch.zeros((), device=device.torch)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device.torch)
+    def __post_init__(self) -> None:
+        # Running sums over the images of the epoch, on the device.
+        self.loss_sum = torch.zeros((), device=self.device.torch)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device.torch)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels."""
@@ -181,6 +153,18 @@ class EagerStep:
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
+class RecordingError(ConfigError):
+    """A step cannot be recorded as a CUDA graph."""
+
+
+class RecordingMemoryError(RecordingError, MemoryError):
+    """A recording ran out of memory.
+
+    PyTorch's allocator may take it for one that still goes on, and then gives no memory back for
+    another.
+    """
+
+
 class GraphStep:
     """Full batches by a recorded graph, all others (the last one of an epoch) as they are.
 
@@ -192,13 +176,7 @@ class GraphStep:
         step: what to record.
         batch_size: images in a full batch.
         recorder: makes the graph.
-
-    Attributes:
-        ran_out: whether a recording has run out of memory in this process. PyTorch's allocator may
-            take it for one that still goes on, and then gives no memory back for another.
     """
-
-    ran_out: ClassVar[bool] = False
 
     def __init__(
         self, step: EagerStep, *, batch_size: int, recorder: Recorder | None = None
@@ -208,9 +186,7 @@ class GraphStep:
         self.batch_size = batch_size
         self.recorder = recorder or partial(record_graph, device=step.device.torch)
         self.taken = 0
-        self.images: Tensor | None = None
-        self.labels: Tensor | None = None
-        self.replay: Callable[[], None] | None = None
+        self.replay: Callable[[Tensor, Tensor], None] | None = None
         self.rates: list[Tensor] = []
         self.recorded: list[dict[str, Any]] = []
 
@@ -222,7 +198,7 @@ class GraphStep:
         """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels.
 
         Raises:
-            ConfigError: the model or the optimizer cannot be recorded, or the schedule changes
+            RecordingError: the model or the optimizer cannot be recorded, or the schedule changes
                 another number of the optimizer than its learning rate.
         """
         groups = self.step.optimizer.param_groups
@@ -241,8 +217,9 @@ class GraphStep:
                 self._eagerly(images, labels)
         else:
             if self.replay is None:
-                self._record(images, labels)
-            self._replay(images, labels)
+                self.replay = self._record(images, labels)
+            self._refuse_changes()
+            self.replay(images, labels)
 
     def _eagerly(self, images: Tensor, labels: Tensor) -> None:
         """The same arithmetic as a replay's, the learning rate in float32 too."""
@@ -262,45 +239,43 @@ class GraphStep:
             for group, number in zip(groups, kept, strict=True):
                 group["lr"] = number
 
-    def _record(self, images: Tensor, labels: Tensor) -> None:
+    def _record(self, images: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], None]:
         static_images, static_labels = images.clone(), labels.clone()
-        self.images, self.labels = static_images, static_labels
         self.recorded = [_fixed(group) for group in self.step.optimizer.param_groups]
         try:
             with self._rates_on_device():
-                self.replay = self.recorder(lambda: self.step(static_images, static_labels))
+                graph = self.recorder(lambda: self.step(static_images, static_labels))
         except (RuntimeError, UserWarning) as error:
             if lack := _lack_of_memory(error):
-                GraphStep.ran_out = True
-                raise lack from None
-            text = str(error).splitlines()[0]
-            if GraphStep.ran_out:
-                raise ConfigError(
-                    f"cuda_graphs=true: cannot be recorded ({text}) in a process in which a "
-                    "recording ran out of memory; start it in a new one"
-                ) from error
-            raise ConfigError(
-                f"cuda_graphs=true: this model or optimizer cannot be recorded ({text}); take "
-                "cuda_graphs=false"
+                raise RecordingMemoryError(str(lack)) from None
+            raise RecordingError(
+                "cuda_graphs=true: this model or optimizer cannot be recorded "
+                f"({str(error).splitlines()[0]}); take cuda_graphs=false, or a new process where "
+                "an earlier run of this one had too little memory"
             ) from error
 
-    def _replay(self, images: Tensor, labels: Tensor) -> None:
-        assert self.replay is not None
-        assert self.images is not None
-        assert self.labels is not None
+        def replay(images: Tensor, labels: Tensor) -> None:
+            static_images.copy_(images)
+            static_labels.copy_(labels)
+            graph()
+
+        return replay
+
+    def _refuse_changes(self) -> None:
         for group, recorded in zip(self.step.optimizer.param_groups, self.recorded, strict=True):
             now = _fixed(group)
             if now != recorded:
                 changed = sorted(
                     name for name in {**now, **recorded} if now.get(name) != recorded.get(name)
                 )
-                raise ConfigError(
+                raise RecordingError(
                     f"cuda_graphs=true: the schedule changes optimizer.{changed[0]} too, a "
                     "recorded step follows the learning rate alone; take cuda_graphs=false"
                 )
-        self.images.copy_(images)
-        self.labels.copy_(labels)
-        self.replay()
+
+
+#: Trains on a batch and adds to the running sums.
+Step = EagerStep | GraphStep
 
 
 def _lack_of_memory(error: BaseException) -> BaseException | None:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -77,15 +77,8 @@ def train_epoch(
     """One pass over the training images, or the rest of one.
 
     The metrics are means over the pass, each batch measured by the weights as they were before its
-    step and with augmentation and dropout on.
-
-    Args:
-        model: on its device.
-        batches: of the pass.
-        step: trains on one.
-        schedule: stepped here after every batch.
-        seen: images of the pass that were trained on before; the step has their sums.
-        report: told after every batch.
+    step and with augmentation and dropout on. `seen` images of the pass were trained on before; the
+    step has their sums.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
@@ -172,46 +165,23 @@ class Position:
     seconds: float = 0.0  # training clock of the epoch, up to the last stop
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Fits a model, epoch after epoch; evaluates outside the training clock.
+    """Fits a model, epoch after epoch; evaluates outside the training clock."""
 
-    Args:
-        model: on the device.
-        loader: the training images.
-        validation: evaluated after every epoch, if given.
-        test: evaluated every `evaluate_every` epochs, and always after the last; None for never.
-        optimizer: over the model's parameters.
-        schedule: stepped here.
-        epochs: passes over the training images.
-        evaluate_every: epochs between evaluations on the test set; None for one at the end.
-        make_step: makes what trains a model with an optimizer on a batch.
-        device: what to compute on.
-    """
+    model: nn.Module  # on the device
+    _: KW_ONLY
+    loader: TrainLoader  # of the training images
+    validation: EvaluationLoader | None  # evaluated after every epoch, if given
+    test: EvaluationLoader | None  # evaluated after the last epoch; None for never
+    optimizer: Optimizer  # over the model's parameters
+    schedule: Schedule  # stepped here
+    epochs: int  # passes over the training images
+    evaluate_every: int | None  # epochs between evaluations on the test set before the last
+    make_step: Callable[[nn.Module, Optimizer], EagerStep]
+    device: Device
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        loader: TrainLoader,
-        validation: EvaluationLoader | None,
-        test: EvaluationLoader | None,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        epochs: int,
-        evaluate_every: int | None,
-        make_step: Callable[[nn.Module, Optimizer], EagerStep],
-        device: Device,
-    ) -> None:
-        self.model = model
-        self.loader = loader
-        self.validation = validation
-        self.test = test
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.epochs = epochs
-        self.evaluate_every = evaluate_every
-        self.make_step = make_step
-        self.device = device
+    def __post_init__(self) -> None:
         self.clocks = Clocks()
         self.position = Position()
         self.started: float | None = None  # of the epoch's training, while in progress
@@ -229,9 +199,8 @@ class Trainer:
     def faster_threads(self, flops: int | None) -> int:
         """Whether one thread or all of the device's train faster now; nothing is left of the steps.
 
-        Args:
-            flops: of a forward pass, per image; None, not known, counts as large. Steps of a
-                large model are not tried, since one alone may take as long as all trials may.
+        Those of a large model, by the FLOPs of a forward pass per image (None counts as large), are
+        not tried, since one alone may take as long as all trials may.
         """
         start = time.perf_counter()
         most, steps = self.device.threads, len(self.loader) * self.epochs
@@ -250,10 +219,9 @@ class Trainer:
     def fit(self, report: Report, between: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
         """Train from where the position is; yields each epoch as it ends.
 
-        Args:
-            report: told after every batch of training.
-            between: called after every batch, of training or evaluation: a moment at which
-                `state_dict` gives a state to resume from. What it raises ends the run.
+        `report` is told after every batch of training; `between` is called after every batch, of
+        training or evaluation, when `state_dict` gives a state to resume from. What it raises ends
+        the run.
 
         Raises:
             DivergedError: the loss is no longer a number.
@@ -286,15 +254,8 @@ class Trainer:
         position, self.position = self.position, Position(epoch + 1)
         self.clocks.train += position.seconds
         assert position.learning_rate is not None
-        return Epoch(
-            epoch,
-            position.learning_rate,
-            train,
-            validation,
-            test,
-            position.seconds,
-            answers,
-        )
+        rate, seconds = position.learning_rate, position.seconds
+        return Epoch(epoch, rate, train, validation, test, seconds, answers)
 
     def _train(self, report: Report, between: Callable[[], None]) -> Metrics:
         """The epoch's pass over the training images, or what is left of it."""
@@ -336,18 +297,14 @@ class Trainer:
         Raises:
             Exception: it is of another model, optimizer or schedule; whatever PyTorch then raises.
         """
-        batches, images = len(self.loader), len(self.loader.labels)
-        position = dataclasses.asdict(Position(learning_rate=0.0))
-        found = state["position"]
-        if found["learning_rate"] is None:  # the epoch has not begun
-            position["learning_rate"] = None
-        else:
-            require_number(found["learning_rate"], "position.learning_rate", least=0, most=1e300)
-        require_like(found, position, "position")
+        images, found = len(self.loader.labels), state["position"]
+        rate = found["learning_rate"]
+        if rate is not None:  # the epoch has begun
+            require_number(rate, "position.learning_rate", least=0, most=1e300)
+        require_like(found, dataclasses.asdict(Position(learning_rate=rate)), "position")
         require_number(found["epoch"], "position.epoch", least=0, most=self.epochs)
         require_number(found["seen"], "position.seen", least=0, most=images)
-        clocks = dataclasses.asdict(self.clocks)
-        require_like(state["clocks"], clocks, "clocks")
+        require_like(state["clocks"], dataclasses.asdict(self.clocks), "clocks")
         for seconds in (found["seconds"], *state["clocks"].values()):
             require_number(seconds, "clocks", least=0, most=1e300)
         if found["seen"] % self.loader.batch_size and found["seen"] != images:
@@ -364,7 +321,7 @@ class Trainer:
         self.model.load_state_dict(model)
         own_schedule = not is_ours(self.schedule)
         load_optimizer(self.optimizer, state["optimizer"], own_schedule=own_schedule)
-        each = batches if not own_schedule and self.schedule.interval == "batch" else 1
+        each = len(self.loader) if not own_schedule and self.schedule.interval == "batch" else 1
         load_schedule(self.schedule, state["schedule"], steps=each * self.epochs)
         for name, tensor in sums.items():
             tensor.copy_(state["sums"][name])

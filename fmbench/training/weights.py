@@ -32,11 +32,7 @@ MAX_HEADER, MAX_VALUES = 2**22, 10_000
 
 
 def refuse_unkeepable(model: nn.Module) -> None:
-    """Refuse a model whose state the format cannot hold, before hours are spent on training it.
-
-    Raises:
-        ConfigError: A part of the state is no tensor of numbers, or of an unusual type.
-    """
+    """Refuse a model whose state the format cannot hold, by a ConfigError, before training."""
     for name, value in model.state_dict().items():
         dtype = getattr(value, "dtype", type(value).__name__)
         if dtype not in DTYPES or value.layout != torch.strided:
@@ -49,14 +45,11 @@ def write_weights(model: nn.Module, file: IO[bytes], **description: Any) -> None
     The same model gives the same bytes. A tensor that stands under two names is written twice.
 
     Args:
-        model: On any device, in any memory format.
-        file: Empty.
-        description: What `read_weights` gives back: `config` and `key` of the run, `classes`, the
+        model: on any device, in any memory format.
+        file: empty.
+        description: what `read_weights` gives back: `config` and `key` of the run, `classes`, the
             names of the logits, `memory_format`, and `source`, the hash of the user's own code that
             the model is made of, or None.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     state = model.state_dict()
     # The widest come first, so that all numbers are aligned.

@@ -97,6 +97,7 @@ def test_links_neither_loop_nor_double(tmp_path):
     (record(schema=True), "schema: Expected `int`, got `bool`"),
     ({}, "lacks `schema`"),
     ({"schema": 2}, "lacks `key`"),
+    ({k: v for k, v in record().items() if k != "status"}, "lacks `status`"),
     (record(key=None), "key: Expected `str`, got `null`"),
     (record(test_accuracy=None), "lacks test_accuracy"),
     (record(status="finished"), "status: Expected `str` matching regex '\\\\A(completed|div"),

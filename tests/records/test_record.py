@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,7 @@ from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, write_whole
 from fmbench.records.folder import RunFolder
-from fmbench.records.identity import keys
-from fmbench.records.record import Record, recorded_config, recorded_overrides
+from fmbench.records.record import Record, keys, recorded_config, recorded_overrides
 
 
 def test_key_changes_with_all_that_decides_and_nothing_else():
@@ -116,6 +116,24 @@ def test_recorded_config_names_no_place_of_the_data():
 
 def test_recorded_overrides_make_one_run_and_not_the_sweep_again():
     assert recorded_overrides(["seed=1", "sweep=lr_batch"]) == ["seed=1"]
+
+
+@pytest.mark.parametrize("change", [
+    {"reference": {"source": "s" * 1_001, "device": "d" * 5_000, "accuracy": 0.9}},
+    {"trust": ",".join(["package"] * 200)},
+    {"config_dirs": [os.fsdecode(b"/r\xe9sum\xe9"), r"\udce9", "/\U0001f600"]},
+    {"config_dirs": ["\\\udce9", "\ud83d", "\U0001f600\udc80\udfff"]},
+])  # fmt: skip
+def test_what_is_written_can_be_read_again(change):
+    """Texts of any length, and names of folders that are not UTF-8."""
+    made = dataclasses.replace(Record.from_json(json.dumps(record())), **change)
+    again = Record.from_json(made.to_json())
+    assert again.to_json() == made.to_json()
+    if "config_dirs" not in change:
+        again = dataclasses.replace(again, reference=made.reference, trust=made.trust)
+        assert again == made
+    elif r"\udce9" in change["config_dirs"]:
+        assert again.config_dirs == [r"/r\udce9sum\udce9", r"\udce9", "/\U0001f600"]
 
 
 def test_published_figures_are_no_part_of_the_recorded_config():

@@ -306,9 +306,9 @@ def test_a_later_look_at_the_test_set_reads_no_tampered_checkpoint(tamper, made,
 def test_a_stop_is_heard_while_a_checkpoint_is_read(stopped_run):
     folder = stopped_run(7)
 
-    def asked(self, most, between):
+    def asked(self, most):
         os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, most, between)
+        return read(self, most)
 
     read = Checkpoints.read
     with pytest.MonkeyPatch.context() as patched:

@@ -5,6 +5,7 @@ import importlib
 import json
 import linecache
 import py_compile
+import subprocess
 import sys
 import types
 
@@ -451,3 +452,23 @@ def test_a_later_look_elsewhere_is_recorded_as_such(tmp_path, monkeypatch, caplo
     assert record.evaluated["device"].endswith("2 threads")
     assert record.evaluated["seconds"] > 0
     assert "threads, git changed since it was trained" in caplog.text
+
+
+def test_changed_plugins_make_a_checkout_dirty(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
+
+    for name in ("fmbench", "hydra_plugins", "conf", "docs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("as committed", "utf-8")
+    git("init")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "all")
+    monkeypatch.setattr(source_code, "PACKAGE", tmp_path / "fmbench")
+    states = []
+    for name in ("docs", "hydra_plugins"):
+        (tmp_path / name / "file").write_text("changed", "utf-8")
+        source_code.git_state.cache_clear()
+        states.append(source_code.git_state()["dirty"])
+    source_code.git_state.cache_clear()
+    assert states == [False, True]

@@ -1,7 +1,6 @@
 import errno
 import hashlib
 import io
-import itertools
 import os
 import random
 import struct
@@ -227,27 +226,6 @@ def test_an_archive_takes_no_more_memory_than_it_has_bytes(content):
 def test_an_archive_that_two_readers_may_take_for_two_is_damaged(content):
     with pytest.raises(DamagedError):
         from_bytes(forged(content))
-
-
-def test_reading_a_checkpoint_can_be_stopped_at_every_part():
-    class StopError(BaseException):
-        pass
-
-    content = to_bytes({str(number): torch.zeros(10_000) for number in range(20)})
-
-    def read(until):
-        calls = itertools.count(1)
-
-        def between():
-            if next(calls) == until:
-                raise StopError
-
-        return read_state(io.BytesIO(content), between=between)
-
-    for part in (1, 2, 5, 20, 40):
-        with pytest.raises(StopError):
-            read(part)
-    assert len(read(0)) == 20
 
 
 @pytest.mark.parametrize(("state", "said"), [

@@ -12,7 +12,13 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.optim.schedules import cosine, onecycle
 from fmbench.training.device import Device, is_out_of_memory, select
-from fmbench.training.step import WARM_UP, EagerStep, GraphStep, faster_threads
+from fmbench.training.step import (
+    WARM_UP,
+    EagerStep,
+    GraphStep,
+    RecordingMemoryError,
+    faster_threads,
+)
 from fmbench.training.trainer import Trainer, train_epoch
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
@@ -224,11 +230,6 @@ def test_a_schedule_that_changes_more_than_the_rate_is_refused():
         train(model, loader, step, schedule)
 
 
-@pytest.fixture
-def _nothing_ran_out(monkeypatch):
-    monkeypatch.setattr(GraphStep, "ran_out", False)
-
-
 def recording(recorder):
     """Train with recorded steps, on the CPU."""
     model, loader, optimizer, schedule = make()
@@ -251,27 +252,11 @@ def cannot_be_instantiated(_function):
     raise RuntimeError("CUDA error: out of memory\nand more")
 
 
-@pytest.mark.usefixtures("_nothing_ran_out")
 @pytest.mark.parametrize("recorder", [runs_out, runs_out_and_cannot_end, cannot_be_instantiated])
 def test_a_lack_of_memory_is_no_mistake_of_the_config(recorder):
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(RecordingMemoryError, match="out of memory") as raised:
         recording(recorder)
     assert is_out_of_memory(raised.value)
-    assert GraphStep.ran_out
-
-
-@pytest.mark.usefixtures("_nothing_ran_out")
-def test_a_recording_that_fails_after_one_that_ran_out_asks_for_a_new_process():
-    def fails(_function):
-        raise RuntimeError("captures underway")
-
-    with pytest.raises(ConfigError, match="take cuda_graphs=false"):
-        recording(fails)
-    assert not GraphStep.ran_out
-    with pytest.raises(torch.OutOfMemoryError):
-        recording(runs_out)
-    with pytest.raises(ConfigError, match=r"\(captures underway\) in a process .* a new one"):
-        recording(fails)
 
 
 def test_what_cannot_be_recorded_says_so_and_leaves_the_rate_a_number():
