@@ -200,10 +200,8 @@ def is_done(record: Record, config: Mapping[str, Any]) -> bool:
 def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Record | None:
     """The record of the run that a folder holds, if it holds this one; None where it holds none.
 
-    Args:
-        folder: of a run.
-        config: of the run that is to start there, as a record keeps it.
-        begun: whether this start has written there already, or Hydra for it.
+    `config` is that of the run that is to start there, as a record keeps it. `begun` says whether
+    this start has written there already, or Hydra for it.
 
     Raises:
         StorageError: it holds another run, links, what no run has left, or what cannot be read, or
@@ -251,14 +249,11 @@ def as_computed(record: Record, unknown: Any) -> dict[str, Any]:
 
 
 def refuse_foreign(folder: Path, *, begun: bool = False) -> None:
-    """Refuse a folder without a record that holds more than a start leaves before it has one.
+    """Refuse, by a StorageError, a folder without a record that holds more than a start leaves.
 
     It is somebody's, and files of the same names would be written over. Once this start has begun,
     handlers and callbacks of the user's own may have added any file: only what a run writes later
     is looked for then.
-
-    Raises:
-        StorageError: it does.
     """
     if (folder / RESULT_NAME).exists():
         return

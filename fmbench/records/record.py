@@ -213,9 +213,8 @@ class Record:
             UnreadableError: it is none, or of another schema, or a value is out of its bounds.
         """
         record = decode(_DECODER, text, oldest=OLDEST, newest=SCHEMA)
-        check_depth("config", record.config)
-        check_depth("restarts", record.restarts)
-        check_depth("evaluated", record.evaluated)
+        for name in ("config", "restarts", "evaluated"):
+            check_depth(name, getattr(record, name))
         for name in ("overrides", "deviations", "config_dirs"):
             if sum(map(len, getattr(record, name))) > MOST_CHARACTERS:
                 raise UnreadableError(f"{name}: more than {MOST_CHARACTERS:,} characters")
@@ -337,9 +336,6 @@ def recorded_overrides(overrides: Sequence[str]) -> list[str]:
 
     Left out are the places of data files, what makes a sweep, trackers. A record that holds
     other words was not written by fmbench: typed again, they may set Hydra's folders, say.
-
-    Args:
-        overrides: as typed, or as the sweep made them, or of a record.
     """
     today = chain.from_iterable(map(schema.renamed_override, overrides))
     return [text for text in today if _is_of_a_run(text)]

@@ -13,7 +13,6 @@ import torch
 from fmbench.core.errors import UserError
 from fmbench.runs.prepare import Inputs, make_model, make_trainer
 from fmbench.training.device import Device, give_back
-from fmbench.training.step import WARM_UP, RecordingError, RecordingMemoryError
 from fmbench.training.trainer import evaluate
 
 
@@ -36,26 +35,20 @@ def out_of_memory(
     frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     where = " in evaluation" if inspect.unwrap(evaluate).__code__ in frames else ""
     _clear_frames(error)
-    asked, tried = config["batch_size"], device
-    if isinstance(error, RecordingMemoryError):
-        tried = replace(device, cuda_graphs=False)
-    fitting, tried = largest_that_fits(config, inputs, tried, flops)
-    lost = tried != device
-    eagerly = " with cuda_graphs=false" if lost else ""
+    asked = config["batch_size"]
+    fitting = largest_that_fits(config, inputs, replace(device, cuda_graphs=False), flops)
+    eagerly = " with cuda_graphs=false" if device.cuda_graphs else ""
     if fitting is None:
         advice = (
             f"no batch_size down to 1 fits{eagerly} in training and evaluation: take a smaller "
             "model or another device"
         )
-    elif fitting == asked and not lost:
+    elif fitting == asked and not eagerly:
         advice = "a step of this size fits now: other programs may have had the memory"
     else:
         advice = f"batch_size={fitting} fits{eagerly}"
-    if lost:
-        advice += "; start others with cuda_graphs=true in a new process"
-    return OutOfMemoryError(
-        f"out of memory{where} on {device.name} with batch_size={asked}; {advice}"
-    )
+    line = f"out of memory{where} on {device.name} with batch_size={asked}; {advice}"
+    return OutOfMemoryError(line)
 
 
 def _clear_frames(error: BaseException | None) -> None:
@@ -69,46 +62,33 @@ def _clear_frames(error: BaseException | None) -> None:
 
 def largest_that_fits(
     config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int | None
-) -> tuple[int | None, Device]:
+) -> int | None:
     """The largest of the batch size, its half, its quarter... that trains and evaluates.
 
-    Tried as the run would do it; without CUDA graphs from the first step on that cannot be
-    recorded. The arguments are those of `make_trainer`.
-
-    Returns:
-        The batch size, None where not even a batch of one image fits, and the device used last.
+    Tried as the run would do it; the arguments are those of `make_trainer`. None where not even a
+    batch of one image fits.
     """
     batch_size: int = config["batch_size"]
-    while batch_size:
-        try:
-            if _fits({**config, "batch_size": batch_size}, inputs, device, flops):
-                break
-        except RecordingError:  # it may fit without
-            device = replace(device, cuda_graphs=False)
-        else:
-            batch_size //= 2
-    _give_back(device)
-    return batch_size or None, device
-
-
-def _give_back(device: Device) -> None:
+    while batch_size and not _fits({**config, "batch_size": batch_size}, inputs, device, flops):
+        batch_size //= 2
     gc.collect()
     give_back(device.torch)
+    return batch_size or None
 
 
 def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int | None) -> bool:
     """Train and evaluate on as many batches as it takes to allocate all that a run allocates.
 
-    Two steps, because the optimizer makes its state in the first; with graphs up to the second
-    that is replayed. Then the largest batch of evaluation, with all of that still allocated.
+    Two steps, because the optimizer makes its state in the first. Then the largest batch of
+    evaluation, with all of that still allocated.
     """
-    _give_back(device)
+    gc.collect()
+    give_back(device.torch)
     try:
         trainer = make_trainer(config, inputs, make_model(config), device, flops)
         trainer.model.train()
-        steps = WARM_UP + 2 if device.cuda_graphs else 2
-        epochs = (trainer.loader.epoch(epoch) for epoch in range(steps))
-        for images, labels in islice(chain.from_iterable(epochs), steps):
+        epochs = (trainer.loader.epoch(epoch) for epoch in range(2))
+        for images, labels in islice(chain.from_iterable(epochs), 2):
             trainer.step(images, labels)
         parts = [part for part in (trainer.validation, trainer.test) if part]
         if parts:  # evaluation.test=never without validation images has neither
@@ -118,10 +98,8 @@ def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int 
             with torch.no_grad(), trainer.device.autocast():
                 trainer.model(images)
         trainer.device.synchronize()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a user's model may raise any
         # Batch norm on one value per channel, say: whatever it was, this size does not work.
         _clear_frames(error)
-        if isinstance(error, RecordingError):
-            raise
         return False
     return True

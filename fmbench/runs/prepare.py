@@ -50,20 +50,13 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
     """
     configuration.check(config)
     augmentation = Augmentation.from_config(config["augmentation"])
-    device = select(
-        config["device"],
-        threads=config["threads"],
-        deterministic=config["deterministic"],
-        memory_format=config["memory_format"],
-        cuda_graphs=config["cuda_graphs"],
-    )
+    settings = ("threads", "deterministic", "memory_format", "cuda_graphs")
+    device = select(config["device"], **{name: config[name] for name in settings})
     dataset = fashion_mnist.load(config["data"], base)
     split = make_split(dataset, config["data"]["split"])
-    if config["batch_size"] > len(split.train):
-        raise ConfigError(
-            f"batch_size={config['batch_size']}: larger than the training part, "
-            f"{len(split.train)} images"
-        )
+    size, images = config["batch_size"], len(split.train)
+    if size > images:
+        raise ConfigError(f"batch_size={size}: larger than the training part, {images} images")
     normalization = Normalization(config["data"]["mean"], config["data"]["std"])
     return Inputs(dataset, split, augmentation, normalization, device)
 
@@ -89,20 +82,12 @@ def rehearse(config: Mapping[str, Any]) -> None:
 
 
 def make_trainer(
-    config: Mapping[str, Any],
-    inputs: Inputs,
-    model: nn.Module,
-    device: Device,
-    flops: int | None,
+    config: Mapping[str, Any], inputs: Inputs, model: nn.Module, device: Device, flops: int | None
 ) -> Trainer:
     """The trainer of a model, which is tried on a batch and moved to its device.
 
-    Args:
-        config: resolved.
-        inputs: what `read_inputs` gave.
-        model: on any device.
-        device: with its precision chosen; that of the trainer has its memory format chosen too.
-        flops: of the model's forward pass, per image; None, not known, counts as large.
+    The device comes with its precision chosen; that of the trainer has its memory format chosen
+    too. `flops` are of a forward pass, per image; None, not known, counts as large.
 
     Raises:
         ConfigError: the model fails on a batch; optimizer or schedule refuses its arguments.
@@ -161,16 +146,9 @@ def _tensors(
     dataset: fashion_mnist.Dataset, indices: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The images and labels at `indices` into [training set, then test set], on the device."""
-    in_train = indices < len(dataset.train_labels)
-
-    def at_indices(train: np.ndarray, test: np.ndarray) -> torch.Tensor:
-        found = np.empty((len(indices), *train.shape[1:]), train.dtype)
-        found[in_train] = train[indices[in_train]]
-        found[~in_train] = test[indices[~in_train] - len(train)]
-        return torch.from_numpy(found).to(device)
-
-    images = at_indices(dataset.train_images, dataset.test_images)
-    return images, at_indices(dataset.train_labels, dataset.test_labels).long()
+    images = np.concatenate([dataset.train_images, dataset.test_images])[indices]
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])[indices]
+    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device).long()
 
 
 def make_model(config: Mapping[str, Any]) -> nn.Module:

@@ -77,12 +77,7 @@ class Display:
                 self.bar.stop()
 
     def report(self, seen: int, loss_sum: Tensor, correct: Tensor) -> None:
-        """Show the running means, if the last look at them is long enough ago.
-
-        Args:
-            seen: images of the epoch that were trained on.
-            loss_sum: of their cross entropy, on the device.
-            correct: how many were classified correctly, on the device.
+        """Show the running means over the images seen, if the last look is long enough ago.
 
         Raises:
             DivergedError: the mean loss is NaN or infinite.

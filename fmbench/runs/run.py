@@ -82,8 +82,7 @@ def execute(
     Args:
         config: resolved, see `fmbench.config.checks`.
         folder: of the run; must not hold another one.
-        described: the fields of the record that say how the run was started, as
-            `fmbench.runs.experiment.described` gives them.
+        described: by `fmbench.runs.experiment.described`.
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         shown: whether to show the progress on standard error.
         watch: of a search.

@@ -258,13 +258,13 @@ class _Found:
             return True
         spec, path = None, None
         for part in itertools.accumulate(name.split("."), "{}.{}".format):
+            spec = None
             if part in sys.modules:
-                spec, path = None, getattr(sys.modules[part], "__dict__", {}).get("__path__")
+                path = getattr(sys.modules[part], "__dict__", {}).get("__path__")
             else:
-                spec = None
                 with suppress(Exception):  # whatever a path entry's own finder raises
                     spec = PathFinder.find_spec(part, path)
-                path = spec.submodule_search_locations if spec is not None else None
+                path = getattr(spec, "submodule_search_locations", None)
             if path is None:
                 break
         if spec is None or spec.name != name:

@@ -38,9 +38,6 @@ log = logger(__name__)
 #: Opens every checkpoint; the number is the format's.
 MAGIC = b"fmbench checkpoint 1\n"
 
-#: Bytes that are hashed at once.
-_PART = 2**20
-
 #: Seconds between checkpoints: at least so many after an epoch, and within one, where the epochs
 #: of a large model take hours.
 AFTER_EPOCH, WITHIN_EPOCH = 5.0, 300.0
@@ -170,12 +167,9 @@ class _Parts(io.RawIOBase):
 def read_state(
     file: IO[bytes], device: str = "cpu", *, texts: int = UNBOUNDED.texts
 ) -> dict[str, Any]:
-    """What `write_state` was given, from a file that is read twice, first to hash it.
+    """What `write_state` was given, the tensors on a device: `meta` keeps none of their numbers.
 
-    Args:
-        file: of the checkpoint.
-        device: of the tensors; `meta` keeps none of their numbers.
-        texts: bytes that there may be beside the tensors.
+    Beside the tensors there may be `texts` bytes. The file is read twice, first to hash it.
 
     Raises:
         DamagedError: a byte is missing or not as it was written, or it is no checkpoint.
@@ -186,7 +180,7 @@ def read_state(
     if not head.startswith(MAGIC):
         raise DamagedError("does not begin as a checkpoint does")
     digest = hashlib.sha256()
-    while part := file.read(min(_PART, size - file.tell())):
+    while part := file.read(min(2**20, size - file.tell())):
         digest.update(part)
     if head[len(MAGIC) :] != digest.hexdigest().encode() + b"\n":
         raise DamagedError("its SHA-256 is another than was written")

@@ -30,7 +30,7 @@ log = logger(__name__)
 #: two cores with AVX-512 BF16: LeNet (0.8 M) 1.0x, MobileNet V3 small (4 M) 0.5x, ResNet-18 of a
 #: quarter of its width (57 M) 1.4x, DenseNet-BC-40 (110 M) 1.6x, ResNet-18 (0.9 G) 1.9x. On a GPU
 #: it was not measured: the same number is used, and the log tells it.
-BF16_FLOPS = {"cpu": 20_000_000, "cuda": 20_000_000}
+BF16_FLOPS = 20_000_000
 
 #: Asked for by cuBLAS before its first call, where it is to give the same bits (PyTorch's notes on
 #: reproducibility).
@@ -45,13 +45,9 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 
 #: Messages of PyTorch's CPU allocator and the libraries, which have no exceptions of their own.
 _SAID = (
-    "can't allocate memory",
-    "not enough memory",
-    "could not create a primitive",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "could not create a memory object",
+    *("can't allocate memory", "not enough memory", "CUDA error: out of memory"),
+    *("could not create a primitive", "could not create a memory object"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
 )
 
 
@@ -162,24 +158,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-_backends = torch.backends
-
 #: Settings that decide how a model is computed, beside those of `select`: the holder, the name, the
 #: value during a run. Those that follow from others come later.
 _FLAGS: tuple[tuple[Any, str, Any], ...] = (
-    (_backends, "fp32_precision", "none"),
-    (_backends.cudnn, "fp32_precision", "none"),
-    (_backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
-    (_backends.cuda.matmul, "fp32_precision", "ieee"),
-    (_backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
-    (_backends.cudnn, "enabled", True),
-    (_backends.cudnn, "deterministic", False),
-    (_backends.cudnn, "benchmark", False),
-    (_backends.mkldnn, "enabled", True),
-    (_backends.mkldnn, "deterministic", False),
-    (_backends.mkldnn, "fp32_precision", "none"),
-    (_backends.mkldnn.matmul, "fp32_precision", "none"),  # type: ignore[attr-defined]
-    (_backends.mkldnn.conv, "fp32_precision", "none"),  # type: ignore[attr-defined]
+    (torch.backends, "fp32_precision", "none"),
+    (torch.backends.cudnn, "fp32_precision", "none"),
+    (torch.backends.cudnn.conv, "fp32_precision", "ieee"),  # type: ignore[attr-defined]
+    (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+    (torch.backends.cudnn, "enabled", True),
+    (torch.backends.cudnn, "deterministic", False),
+    (torch.backends.cudnn, "benchmark", False),
+    (torch.backends.mkldnn, "enabled", True),
+    (torch.backends.mkldnn, "deterministic", False),
+    (torch.backends.mkldnn, "fp32_precision", "none"),
+    (torch.backends.mkldnn.matmul, "fp32_precision", "none"),  # type: ignore[attr-defined]
+    (torch.backends.mkldnn.conv, "fp32_precision", "none"),  # type: ignore[attr-defined]
 )
 
 
@@ -259,7 +253,7 @@ def choose_precision(precision: str, device: torch.device, flops: int | None) ->
             "precision=auto: from how many FLOPs on bf16 is faster was measured on a CPU and is "
             "not known of a GPU; precision=fp32 or bf16 decides it"
         )
-    return "bf16" if (flops or 0) >= BF16_FLOPS[device.type] else "fp32"
+    return "bf16" if (flops or 0) >= BF16_FLOPS else "fp32"
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -296,11 +290,9 @@ class PeakMemory:
     Args:
         device: of the run.
         own: bytes that the run holds already, of its data and its model.
-
-    Attributes:
-        before: bytes that the process held beside its own when its first run got so far.
     """
 
+    #: Bytes that the process held beside its own when its first run got so far.
     before: ClassVar[int | None] = None
 
     def __init__(self, device: torch.device, own: int = 0) -> None:

@@ -34,9 +34,6 @@ CLASSES = 10
 #: channels_last on every CPU.
 SOUND_CHANNELS = 8
 
-#: Characters of what a model raises that are passed on.
-_LONGEST = 300
-
 
 class UnsoundConvolutionError(ConfigError):
     """A model calls a convolution that damages memory on some processors."""
@@ -89,19 +86,12 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 def rehearse(
-    model: nn.Module,
-    loader: TrainLoader,
-    *,
-    evaluated: Collection[int],
-    device: Device,
+    model: nn.Module, loader: TrainLoader, *, evaluated: Collection[int], device: Device
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
-    Args:
-        model: on any device.
-        loader: of the training images.
-        evaluated: how many images there are in the batches of evaluation.
-        device: to run on; where its memory format is `auto`, channels_last is tried first.
+    `evaluated` says how many images there are in the batches of evaluation. Where the memory format
+    of the device is `auto`, channels_last is tried first.
 
     Returns:
         The device with the memory format that the model runs in, and whether the last batch of an
@@ -183,17 +173,15 @@ def _train(
 
 def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) -> bool:
     """Whether the last batch of an epoch is one image that the model fails on."""
-    size = len(images)
-    left = count % size
-    if not left:
-        return False
+    left = count % len(images)
     if left > 1:
         _sizes(tried, images, [left], device, "training")
+    if left != 1:
         return False
     try:
         _forward(tried, images[:1], device, "training")
     except ConfigError:
-        _forward(tried, _some(images, size + 1), device, "training")
+        _forward(tried, _some(images, len(images) + 1), device, "training")
         return True
     return False
 
@@ -256,8 +244,7 @@ def _reported(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        said = described(error, _LONGEST)
-        raise ConfigError(f"the model {what}: {said}{_place(error)}") from error
+        raise ConfigError(f"the model {what}: {described(error, 300)}{_place(error)}") from error
 
 
 def _place(error: BaseException) -> str:

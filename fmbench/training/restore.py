@@ -61,12 +61,12 @@ def require_number(
         raise DamagedError(f"{where} is no number that it can be")
 
 
-def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = False) -> None:
+def load_optimizer(optimizer: Optimizer, saved: Any, schedule: Schedule) -> None:
     """Restore the state of an optimizer from a checkpoint.
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
     has. So each tensor must be as the optimizer, which has not stepped yet, makes it in its first
-    step, in memory of its own. The settings are the optimizer's, but for what a schedule changes:
+    step, in memory of its own. The settings are the optimizer's, but for what the schedule changes:
     one of the user's own may change any number.
 
     Raises:
@@ -77,7 +77,7 @@ def load_optimizer(optimizer: Optimizer, saved: Any, *, own_schedule: bool = Fal
     if len(groups) != len(own["param_groups"]) or not isinstance(state, dict):
         raise DamagedError("the optimizer has other groups of parameters")
     settings = [
-        _settings(*pair, optimizer, any_number=own_schedule)
+        _settings(*pair, optimizer, any_number=not _is_ours(schedule))
         for pair in zip(groups, own["param_groups"], strict=True)
     ]
     known = {index for group in own["param_groups"] for index in group["params"]}
@@ -163,8 +163,8 @@ def _filled(found: Any, own: Any, where: str, taken: set[int]) -> Any:
     return found
 
 
-def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
-    """Restore the state of a schedule, which takes so many steps in all, from a checkpoint.
+def load_schedule(schedule: Schedule, saved: Any, *, epochs: int, batches: int) -> None:
+    """Restore the state of a schedule, of so many epochs of so many batches, from a checkpoint.
 
     Raises:
         DamagedError: it is of another schedule.
@@ -172,7 +172,8 @@ def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
     own = schedule.state_dict()
     if type(saved) is not dict or not all(type(key) is str for key in saved):
         raise DamagedError("the schedule has no state")
-    if is_ours(schedule):
+    if _is_ours(schedule):
+        steps = epochs * (batches if schedule.interval == "batch" else 1)
         for key, value in saved.items():
             if key not in own or (key not in _COUNTED and value != own[key]):
                 raise DamagedError("the schedule is another")
@@ -182,6 +183,6 @@ def load_schedule(schedule: Schedule, saved: Any, *, steps: int) -> None:
     schedule.load_state_dict(saved)
 
 
-def is_ours(schedule: Schedule) -> bool:
+def _is_ours(schedule: Schedule) -> bool:
     """Whether a schedule is one of `fmbench.optim.schedules`, and no code of the user's."""
     return type(schedule) is Schedule and is_torchs(schedule.scheduler)

@@ -153,18 +153,6 @@ class EagerStep:
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
-class RecordingError(ConfigError):
-    """A step cannot be recorded as a CUDA graph."""
-
-
-class RecordingMemoryError(RecordingError, MemoryError):
-    """A recording ran out of memory.
-
-    PyTorch's allocator may take it for one that still goes on, and then gives no memory back for
-    another.
-    """
-
-
 class GraphStep:
     """Full batches by a recorded graph, all others (the last one of an epoch) as they are.
 
@@ -198,7 +186,7 @@ class GraphStep:
         """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels.
 
         Raises:
-            RecordingError: the model or the optimizer cannot be recorded, or the schedule changes
+            ConfigError: the model or the optimizer cannot be recorded, or the schedule changes
                 another number of the optimizer than its learning rate.
         """
         groups = self.step.optimizer.param_groups
@@ -247,8 +235,8 @@ class GraphStep:
                 graph = self.recorder(lambda: self.step(static_images, static_labels))
         except (RuntimeError, UserWarning) as error:
             if lack := _lack_of_memory(error):
-                raise RecordingMemoryError(str(lack)) from None
-            raise RecordingError(
+                raise lack from None
+            raise ConfigError(
                 "cuda_graphs=true: this model or optimizer cannot be recorded "
                 f"({str(error).splitlines()[0]}); take cuda_graphs=false, or a new process where "
                 "an earlier run of this one had too little memory"
@@ -268,7 +256,7 @@ class GraphStep:
                 changed = sorted(
                     name for name in {**now, **recorded} if now.get(name) != recorded.get(name)
                 )
-                raise RecordingError(
+                raise ConfigError(
                     f"cuda_graphs=true: the schedule changes optimizer.{changed[0]} too, a "
                     "recorded step follows the learning rate alone; take cuda_graphs=false"
                 )

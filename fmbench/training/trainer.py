@@ -23,13 +23,7 @@ from fmbench.training.checkpoint import (
     restore_random_states,
 )
 from fmbench.training.device import Device
-from fmbench.training.restore import (
-    is_ours,
-    load_optimizer,
-    load_schedule,
-    require_like,
-    require_number,
-)
+from fmbench.training.restore import load_optimizer, load_schedule, require_like, require_number
 from fmbench.training.step import (
     FLOPS_OF_A_CORE,
     TRIAL,
@@ -104,8 +98,7 @@ def evaluate(
 ) -> tuple[Metrics, Predictions]:
     """Mean loss and accuracy over a part of the split; the predictions, on the CPU.
 
-    In the precision of training; without label smoothing, so that losses compare. `between` is
-    called after every batch.
+    In the precision of training; without label smoothing, so that losses compare.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
@@ -319,10 +312,9 @@ class Trainer:
 
         model.update(state["model"])  # with what modules noted of their versions, from here
         self.model.load_state_dict(model)
-        own_schedule = not is_ours(self.schedule)
-        load_optimizer(self.optimizer, state["optimizer"], own_schedule=own_schedule)
-        each = len(self.loader) if not own_schedule and self.schedule.interval == "batch" else 1
-        load_schedule(self.schedule, state["schedule"], steps=each * self.epochs)
+        load_optimizer(self.optimizer, state["optimizer"], self.schedule)
+        batches = len(self.loader)
+        load_schedule(self.schedule, state["schedule"], epochs=self.epochs, batches=batches)
         for name, tensor in sums.items():
             tensor.copy_(state["sums"][name])
         self.position = Position(**found)

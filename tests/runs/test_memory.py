@@ -1,5 +1,4 @@
 import dataclasses
-import inspect
 import sys
 import weakref
 
@@ -13,9 +12,8 @@ from fmbench.models.lenet5 import LeNet5
 from fmbench.runs import memory
 from fmbench.runs.memory import OutOfMemoryError, largest_that_fits, out_of_memory
 from fmbench.runs.prepare import read_inputs, rehearse
-from fmbench.training import step
 from fmbench.training.device import Device, is_out_of_memory
-from fmbench.training.step import WARM_UP, EagerStep, RecordingMemoryError
+from fmbench.training.step import EagerStep
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 
@@ -67,7 +65,7 @@ def room_for(monkeypatch):
 def test_the_largest_batch_that_fits_is_tried(room_for, most, found, tried):
     sizes = room_for(most)
     config = compose(*LARGER, "batch_size=256")
-    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) == (found, CPU)
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) == found
     assert sizes == tried
 
 
@@ -87,7 +85,7 @@ ALL, LARGE = ["batch_size=400", "data.test_size=300"], 10**9
 def test_a_batch_size_that_trains_must_be_evaluated_too(room_for, overrides, flops, room, found):
     room_for(*room)
     config = compose(*LARGER, *overrides)
-    assert largest_that_fits(config, read_inputs(config), CPU, flops=flops)[0] == found
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=flops) == found
 
 
 @pytest.mark.slow
@@ -100,7 +98,7 @@ def test_a_batch_size_that_raises_something_else_is_not_advised(room_for, monkey
         raise ValueError("Expected more than 1 value per channel when training")
 
     monkeypatch.setattr(EagerStep, "__call__", refuses)
-    assert largest_that_fits(config, read_inputs(config), CPU, flops=1)[0] is None
+    assert largest_that_fits(config, read_inputs(config), CPU, flops=1) is None
 
 
 @pytest.mark.slow
@@ -126,69 +124,15 @@ def test_a_run_that_cannot_be_evaluated_says_so(room_for, tmp_path):
     assert records(tmp_path)[0]["error"] == str(raised.value)
 
 
-LACK = torch.OutOfMemoryError("CUDA out of memory")
-
-
-@pytest.fixture
-def recordings(monkeypatch):
-    """Steps of so many images can be recorded, no larger ones; the sizes that were."""
-
-    def set_up(most, lack=LACK):
-        sizes = []
-
-        def record(function, *, device):
-            sizes.append(len(inspect.getclosurevars(function).nonlocals["static_labels"]))
-            if sizes[-1] > most:
-                raise lack
-            return function
-
-        monkeypatch.setattr(step, "record_graph", record)
-        return sizes
-
-    return set_up
-
-
-WITH_GRAPHS = dataclasses.replace(CPU, cuda_graphs=True)
-
-
-def test_the_steps_that_are_tried_are_recorded_where_those_of_the_run_are(room_for, recordings):
-    tried, sizes = room_for(100), recordings(999)
-    config = compose(*LARGER, "batch_size=128")
-    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
-    assert str(error).endswith("with batch_size=128; batch_size=64 fits")
-    assert sizes == [64]
-    # Four of each epoch's full batches, all recorded; replays call the net as it is here.
-    assert tried == [128] + [64, 2, -2] + [64] * (WARM_UP + 2) + [-50]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lack", [
-    LACK,
-    RuntimeError("captures underway"),  # of the allocator, after an earlier run of the process
-])  # fmt: skip
-def test_a_step_that_cannot_be_recorded_is_tried_without(room_for, recordings, lack):
+@pytest.mark.parametrize(("asked", "advised"), [(128, 64), (64, 64)])
+def test_with_graphs_a_size_that_fits_without_is_advised(room_for, asked, advised):
     """A recording that ran out of memory may leave an allocator that cannot record again."""
     room_for(100)
-    sizes = recordings(50, lack)
-    config = compose(*LARGER, "batch_size=128")
-    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
-    assert str(error).endswith(
-        "with batch_size=128; batch_size=64 fits with cuda_graphs=false; start others with "
-        "cuda_graphs=true in a new process"
-    )
-    assert sizes == [64]
-    lost = RecordingMemoryError("CUDA out of memory")
-    again = out_of_memory(lost, config, read_inputs(config), WITH_GRAPHS, flops=1)
-    assert str(again) == str(error)
-    assert sizes == [64]  # nothing is recorded after a run that ran out in its recording
-
-
-def test_a_size_that_only_cannot_be_recorded_fits_without(room_for, recordings):
-    room_for(100)
-    recordings(50)
-    config = compose(*LARGER, "batch_size=64")
-    error = out_of_memory(MemoryError(), config, read_inputs(config), WITH_GRAPHS, flops=1)
-    assert "with batch_size=64; batch_size=64 fits with cuda_graphs=false; start" in str(error)
+    config = compose(*LARGER, f"batch_size={asked}")
+    device = dataclasses.replace(CPU, cuda_graphs=True)
+    error = out_of_memory(MemoryError(), config, read_inputs(config), device, flops=1)
+    said = f"with batch_size={asked}; batch_size={advised} fits with cuda_graphs=false"
+    assert str(error).endswith(said)
 
 
 def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
@@ -211,9 +155,7 @@ def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
         fail()
     assert held[0]() is not None
     found = []
-    monkeypatch.setattr(
-        memory, "largest_that_fits", lambda *_: found.append(held[0]()) or (None, CPU)
-    )
+    monkeypatch.setattr(memory, "largest_that_fits", lambda *_: found.append(held[0]()))
     out_of_memory(raised.value, compose(*LARGER), None, CPU, flops=1)
     assert found == [None]
 
