@@ -193,7 +193,7 @@ class RunState:
         self.folder.write_record(record)
 
     def end(self) -> None:
-        """Write the record as it is now; remove the checkpoints of a run that is at its end."""
+        """Write the record as it is now. A run that is at its end needs no checkpoints."""
         record = self.record
         record.seconds["total"] = time.perf_counter() - self.start
         if record.status == DIVERGED:
