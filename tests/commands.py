@@ -1,12 +1,13 @@
 """Running fmbench as its users do, in a process of its own or in this one."""
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ TINY = [
     "threads=1",
 ]  # fmt: skip
 
-#: A run whose net has learnt something and is kept.
+#: A run whose model has learnt something and is kept.
 KEPT = [*TINY, "data.train_size=1000", "data.test_size=100", "keep_model=true", "precision=fp32"]
 
 
@@ -55,17 +56,22 @@ def fmbench(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedP
     return python("-m", "fmbench", *arguments, cwd=cwd, **options)
 
 
+@contextlib.contextmanager
 def started(
     *arguments: str, cwd: Path, environment: dict[str, str] | None = None, **options: Any
-) -> subprocess.Popen[str]:
-    """`python -m fmbench ARGUMENTS` under way."""
+) -> Iterator[subprocess.Popen[str]]:
+    """`python -m fmbench ARGUMENTS` under way; it does not outlive the block."""
     usual = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "fmbench", *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT), **(environment or {})},
         **(usual | options),
-    )
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:

@@ -98,7 +98,7 @@ def fashion_mnist_root() -> Path:
 
 @pytest.fixture(scope="session")
 def kept_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small run in fp32 that kept its net: LeNet-5 on drawn images."""
+    """The folder of a small run in fp32 that kept its model: LeNet-5 on drawn images."""
     import fmbench
 
     folder = tmp_path_factory.mktemp("kept") / "run"

@@ -210,8 +210,8 @@ def test_on_a_gpu_the_limit_is_captured_too_and_all_contenders_run():
 
 
 def test_the_share_of_the_peak_counts_a_multiply_add_as_two_and_three_ways_forward():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    flops = count_flops(net)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    flops = count_flops(model)
     assert flops == 2 * 784 * 10
     share = throughput.share_of_peak(flops, 1e9, "NVIDIA H100 80GB HBM3")
     assert share == pytest.approx(3 * 2 * 784 * 10 * 1e9 / 989.4e12)
@@ -347,11 +347,11 @@ def test_a_measured_training_speed_is_drawn(tmp_path):
     assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_picture_has_a_row_for_each_net_and_batch_size_and_the_best_usual():
+def test_the_picture_has_a_row_for_each_model_and_batch_size_and_the_best_usual():
     rate = {"limit": 80.0, "fmbench": 76.0, "usual, 0 workers": 19.0, "usual, 2 workers": 38.0}
     results = {
-        f"{net}, batch {size}: {name}": {"median": value, "unit": "images/s"}
-        for net in ("lenet", "densenet")
+        f"{model}, batch {size}: {name}": {"median": value, "unit": "images/s"}
+        for model in ("lenet", "densenet")
         for size in (8, 64)
         for name, value in rate.items()
     }

@@ -70,8 +70,8 @@ def test_hostile_values_stay_in_their_csv_cells(tmp_path):
     assert {len(row) for row in rows} == {len(heading)}
     cells = [cell for row in rows for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
-    nets = {row[heading.index("model")].replace("'", "") for row in rows}
-    assert {one_line(value) for value in HOSTILE} <= nets
+    models = {row[heading.index("model")].replace("'", "") for row in rows}
+    assert {one_line(value) for value in HOSTILE} <= models
 
 
 def test_hostile_values_do_not_act_in_a_terminal(tmp_path):

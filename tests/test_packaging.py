@@ -10,12 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 from commands import CHECKOUT, TINY, python, records
 from packaging.requirements import Requirement
 
 from fmbench import __version__
-from fmbench.config import checks as configuration
 from fmbench.core import errors
 
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -112,20 +110,8 @@ def test_an_older_python_is_told_what_it_lacks(monkeypatch):
     assert str(raised.value) == "fmbench needs Python 3.11 or newer; this is 3.10.13"
 
 
-def test_checkout_uses_the_conf_that_stands_beside_the_package():
-    assert Path(configuration.CONFIG_DIR) == CHECKOUT / "conf"
-
-
 def test_constraints_hold_names_and_versions_only():
     lines = (CHECKOUT / "constraints.txt").read_text("utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(line.count("==") == 1 and "/" not in line and "@" not in line for line in pins)
     assert any(line.startswith("torch==") for line in pins)
-
-
-def test_folders_of_runs_are_kept_empty():
-    ignored = (CHECKOUT / ".gitignore").read_text("utf-8")
-    assert "/outputs/*" in ignored
-    assert (CHECKOUT / "multirun" / ".gitkeep").is_file()
-    hooks = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text("utf-8"))
-    assert {hook["id"] for hook in hooks["repos"][0]["hooks"]} >= {"ruff-check", "mypy"}

@@ -98,6 +98,7 @@ def check_composed(overrides):
 def test_there_are_commands_to_check():
     assert len(RUNS) >= 6
     assert ["model=densenet", "data.split=custom"] in RUNS
+    assert ["augmentation=crop_flip_cutout"] in PREVIEWS
 
 
 @pytest.mark.parametrize("arguments", commands("python -m fmbench.report"), ids=" ".join)
@@ -116,12 +117,8 @@ def test_previews_compose(arguments):
     configuration.check(config)
 
 
-def test_there_are_previews_to_check():
-    assert ["augmentation=crop_flip_cutout"] in PREVIEWS
-
-
 @pytest.mark.parametrize("arguments", commands("python -m fmbench.predict"), ids=" ".join)
-def test_predictions_parse_and_follow_a_run_that_keeps_its_net_there(arguments):
+def test_predictions_parse_and_follow_a_run_that_keeps_its_model_there(arguments):
     folder = predict_parser().parse_args(arguments).run_folder
     assert any({"keep_model=true", f"hydra.run.dir={folder}"} <= set(run) for run in RUNS)
 
@@ -186,7 +183,3 @@ def test_the_reference_of_the_keys_is_what_the_program_goes_by(monkeypatch):
     assert set(schema.defaults()) > {"epochs", "evaluation.every", "sweep.trials"}
     for name in schema.defaults():
         assert f"| `{name}` |" in page.page()
-
-
-def test_report_help_names_the_default_folders():
-    assert "outputs and multirun" in report_parser().format_help()

@@ -52,7 +52,7 @@ COSINE = {
     "augmentation": "crop_flip",
 }  # fmt: skip
 
-#: Experiment: net, its parameters, published accuracy, seconds, source, recipe.
+#: Experiment: model, its parameters, published accuracy, seconds, source, recipe.
 ROWS = {
     "lenet": ("lenet", 61_706, 0.9016, 18 * 60 + 29, CNN, LIGHT),
     "alexnet_light": ("alexnet_light", 5_945_290, 0.9219, 35 * 60 + 39, CNN, LIGHT),
@@ -102,7 +102,7 @@ ROWS = {
 }  # fmt: skip
 every_row = pytest.mark.parametrize("name", ROWS)
 
-#: What makes a two-step training of a large net fast; the structure stays.
+#: What makes a two-step training of a large model fast; the structure stays.
 NARROW = {
     "alexnet": ["model.width=9"],
     "alexnet_light": ["model.width=9"],

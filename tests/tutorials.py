@@ -1,4 +1,4 @@
-"""Nets as tutorials write them, which somebody may bring along to fmbench.
+"""Models as tutorials write them, which somebody may bring along to fmbench.
 
 export FMBENCH_TRUST=tutorials PYTHONPATH=tests
 python -m fmbench data=synthetic epochs=1 model._target_=tutorials.Blitz ~model.channels ~model.classes

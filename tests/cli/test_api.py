@@ -30,8 +30,12 @@ from fmbench.training.device import Device
 from fmbench.training.trainer import Trainer
 
 
-def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def test_run_returns_the_record_and_load_results_finds_it(capsys):
     handlers = list(logging.getLogger().handlers)
     record = fmbench.run([*TINY, "seed=4"])
     assert record.status == "completed"
@@ -45,8 +49,7 @@ def test_run_returns_the_record_and_load_results_finds_it(tmp_path, monkeypatch,
     assert logging.getLogger().handlers == handlers
 
 
-def test_mistakes_are_exceptions_and_leave_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_mistakes_are_exceptions_and_leave_nothing(tmp_path):
     raises_one_line(lambda: fmbench.run(["model=lenett"]), ConfigError, "lenett", "lenet")
     raises_one_line(lambda: fmbench.run("epochs=3"), ConfigError, "must be a list of texts")
     raises_one_line(lambda: fmbench.run(None), ConfigError, "must be a list of texts")
@@ -57,21 +60,6 @@ def test_mistakes_are_exceptions_and_leave_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
-def test_diverged_is_a_status_not_an_exception(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    record = fmbench.run([*TINY, "optimizer.lr=1e38", "scheduler=constant"])
-    assert record.status == "diverged"
-    assert "nan" in record.error or "inf" in record.error
-
-
-def test_settings_of_the_process_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    fmbench.run([*TINY, "deterministic=true", f"threads={threads + 1}"])
-    assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.get_num_threads() == threads
-
-
 #: A run of few steps: two threads that share a busy core wait for each other in each of them.
 ANY_THREADS = [text for text in TINY if text != "threads=1"] + ["data.train_size=64", "epochs=1"]
 
@@ -80,7 +68,6 @@ ANY_THREADS = [text for text in TINY if text != "threads=1"] + ["data.train_size
 def trials(monkeypatch, tmp_path):
     """Of the threads: one is always faster than the machine's two."""
     found = []
-    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(machine, "usable", lambda: machine.Usable(2, None))
     monkeypatch.setattr(Trainer, "faster_threads", lambda *_: found.append(1) or 1)
@@ -203,7 +190,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize("names", [["device"], ["inference_mode"], ["matmul"], list(SETTINGS)])
 def test_what_a_notebook_has_set_changes_no_number_and_stays(names, undisturbed, tmp_path):
-    kept_in = [*TINY, "keep_model=true", f"hydra.run.dir={tmp_path / 'here'}"]
+    where = f"hydra.run.dir={tmp_path / 'here'}"
+    kept_in = [*TINY, "keep_model=true", "deterministic=true", where]
     images = torch.full((2, 28, 28), 7, dtype=torch.uint8)
     with ExitStack() as kept:
         for name in names:
@@ -261,23 +249,22 @@ def test_runs_in_two_threads_wait_for_each_other(tmp_path, undisturbed):
 def test_a_package_that_is_trusted_after_a_refusal_is(tmp_path, monkeypatch):
 
     monkeypatch.setenv("FMBENCH_TRUST", "")
-    net = [*TINY, "model._target_=torch.nn.Identity", f"hydra.run.dir={tmp_path / 'here'}"]
-    raises_one_line(lambda: fmbench.run(net), ConfigError, "FMBENCH_TRUST")
+    model = [*TINY, "model._target_=torch.nn.Identity", f"hydra.run.dir={tmp_path / 'here'}"]
+    raises_one_line(lambda: fmbench.run(model), ConfigError, "FMBENCH_TRUST")
     monkeypatch.setenv("FMBENCH_TRUST", "torch.nn")
     with pytest.raises(Exception, match="parameter"):
-        fmbench.run(net)
+        fmbench.run(model)
 
 
-def test_a_missing_file_in_a_net_is_no_storage_error(tmp_path, monkeypatch):
+def test_a_missing_file_in_a_model_is_no_storage_error(tmp_path, monkeypatch):
     from fmbench.models.lenet5 import LeNet5
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LeNet5, "forward", lambda *_: Path("weights.pt").read_bytes())
     with pytest.raises(ConfigError, match=r"FileNotFoundError: .*weights\.pt"):
         fmbench.run(TINY)
 
 
-def test_a_net_that_raises_is_the_cause_and_says_nothing(tmp_path, monkeypatch, capsys):
+def test_a_model_that_raises_is_the_cause_and_says_nothing(tmp_path, monkeypatch, capsys):
     from fmbench.models.lenet5 import LeNet5
 
     def broken(*_):
@@ -286,7 +273,6 @@ def test_a_net_that_raises_is_the_cause_and_says_nothing(tmp_path, monkeypatch, 
         except KeyError:
             raise RuntimeError("no luck")  # noqa: B904 - the context is to be kept
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LeNet5, "forward", broken)
     with pytest.raises(ConfigError, match="RuntimeError: no luck") as raised:
         fmbench.run(TINY)

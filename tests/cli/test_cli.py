@@ -12,7 +12,7 @@ from commands import CHECKOUT, TINY, fmbench, python, raises_one_line, records, 
 import fmbench as package
 from fmbench.cli import main as cli
 from fmbench.config import schema
-from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
+from fmbench.core.errors import ConfigError, DataError, UserError
 from fmbench.core.files import LOCK_NAME
 from fmbench.search import best
 
@@ -74,13 +74,13 @@ def test_grid_leaves_records_and_a_table(command, tmp_path):
 
 
 def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
-    nets = ["-m", *TINY, "data.train_size=64", "epochs=1", "model=resnet18,resnet_light"]
-    status, _, err = command(*nets, "model.width=4")
+    models = ["-m", *TINY, "data.train_size=64", "epochs=1", "model=resnet18,resnet_light"]
+    status, _, err = command(*models, "model.width=4")
     assert status == 2
     assert err.count("\n") == 1
     assert "as ++model.width=VALUE" in err
     assert below(tmp_path) == []
-    status, _, err = command(*nets, "++model.width=4")
+    status, _, err = command(*models, "++model.width=4")
     assert status == 0, err
     assert [record["config"]["model"]["width"] for record in records(tmp_path)] == [4, 4]
     assert "++" not in command(*TINY, "model.width=4")[2]
@@ -113,7 +113,7 @@ def test_a_fault_within_a_run_is_traced_where_that_is_asked_for(command, monkeyp
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_a_net_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
+def test_a_model_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
     from fmbench.models.lenet5 import LeNet5
 
     def broken(_self, _images):
@@ -135,7 +135,7 @@ def test_a_net_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
     assert "1 of 2 runs completed" in err
 
 
-def test_a_net_that_raises_later_keeps_its_traceback(command, tmp_path, monkeypatch):
+def test_a_model_that_raises_later_keeps_its_traceback(command, tmp_path, monkeypatch):
     from fmbench.training.step import EagerStep
 
     def broken(*_):
@@ -193,7 +193,6 @@ NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
 
 
 @pytest.mark.parametrize(("error", "sweep", "expected"), [
-    (StorageError("disk full"), "seed=0,1,2", (5, ["failed"])),
     (NO_ROOM, "seed=0,1,2", (5, ["failed"])),
     (DataError("damaged"), "data.split=standard,holdout", (3, ["failed"])),
     # What only runs of other data would share.
@@ -267,7 +266,7 @@ def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp
         roots.clear()
 
 
-def test_record_says_what_the_predictions_and_the_net_say(command, tmp_path):
+def test_record_says_what_the_predictions_and_the_model_say(command, tmp_path):
     from fmbench.data import fashion_mnist
     from fmbench.data.splits import make_split
 
@@ -362,7 +361,7 @@ def test_as_a_module_in_its_own_process(tmp_path):
     assert "Warning" not in done.stderr
 
 
-def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
+def test_a_model_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").write_text(
         "import torch\n"
@@ -390,7 +389,7 @@ def test_a_net_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_options_of_ones_own_in_several_folders(command, tmp_path, monkeypatch):
-    """As the best of a search over one's own net is run; and the record makes it again."""
+    """As the best of a search over one's own model is run; and the record makes it again."""
     monkeypatch.setenv("HOME", str(tmp_path))
     # As some editors write it, and with a name that looks like a number.
     write_option("model/1e3.yaml", "\ufeff# mine\n_target_: fmbench.models.lenet5.LeNet5\n")
@@ -426,7 +425,7 @@ def test_folders_of_any_name(command, tmp_path, monkeypatch, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["module", "script", "joblib", "submitit_local"])
-def test_a_net_in_the_current_folder_is_found_however_it_is_started(tmp_path, start):
+def test_a_model_in_the_current_folder_is_found_however_it_is_started(tmp_path, start):
     (tmp_path / "mynets.py").write_text("from fmbench.models.lenet5 import LeNet5 as Mine\n")
     (tmp_path / "random.py").write_text("raise SystemExit('this is not the one')\n")
     (tmp_path / "mine" / "model").mkdir(parents=True)

@@ -1,8 +1,6 @@
-import copy
 import importlib
 import re
 from fnmatch import fnmatch
-from pathlib import Path
 
 import optuna
 import pytest
@@ -16,16 +14,6 @@ from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
 from fmbench.config.schema import renamed_override
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
-
-
-def test_defaults_pass_the_checks():
-    configuration.check(compose())
-
-
-def test_split_is_a_group_choice_inside_data():
-    config = compose("data.split=custom", "data.split.validation=7")
-    assert config["data"]["split"] == {"name": "custom", "validation": 7, "seed": 0}
-    assert config["data"]["name"] == "fashion_mnist"
 
 
 @pytest.mark.parametrize(("overrides", "changed"), [
@@ -102,10 +90,6 @@ def test_refuses(overrides, parts):
     raises_one_line(lambda: configuration.check(config), ConfigError, *parts)
 
 
-def test_dead_interpolation_is_a_config_error():
-    raises_one_line(lambda: compose("data.root=${nope}"), ConfigError, "data.root", "nope")
-
-
 def test_every_option_composes_and_opens_with_a_comment():
     """Experiments and models are composed by tests of their own."""
     for group in (*configuration.GROUPS, "logger", "sweep"):
@@ -154,7 +138,7 @@ def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
 
 
 @pytest.mark.parametrize(("group", "target"), [
-    # Makes nets that find things in pictures too, and downloads weights for them.
+    # Makes models that find things in pictures too, and downloads weights for them.
     ("model", "fmbench.models.torchvision._build"),
     ("model", "fmbench.models.torchvision.models.get_model"),
     ("model", "fmbench.models.checks.require_positive"),
@@ -183,13 +167,6 @@ def test_trust_adds_packages_to_the_whitelist(monkeypatch):
     assert not any(name.startswith("mine") for name in instantiation.around_runs())
     monkeypatch.setenv("FMBENCH_TRUST", "mine, theirs.nets")
     assert {"mine.*", "theirs.nets.*"} <= set(instantiation.around_runs())
-
-
-def test_resolve_leaves_the_config_alone_and_holds_plain_values():
-    config = compose("optimizer=adam")
-    assert type(config["optimizer"]["betas"]) is list
-    assert copy.deepcopy(config) == config
-    assert Path(configuration.CONFIG_DIR, "config.yaml").is_file()
 
 
 @pytest.mark.parametrize(

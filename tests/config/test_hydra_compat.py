@@ -159,20 +159,15 @@ def test_a_config_that_cannot_be_written_is_named(monkeypatch):
     assert (path.parent.name, path.suffix) == (".hydra", ".yaml")
 
 
-def test_overrides_become_a_space():
+def test_overrides_become_a_space_and_that_a_grid():
     """Else searches start no trial."""
     given = ["a=choice(1,2)", "b=interval(0.1,1)", "c=3", "~d"]
     space, fixed, deleted = hydra_compat.search_space(given)
     assert (fixed, deleted) == ({"c": "3"}, ["~d"])
     assert list(space) == ["a", "b"]
-
-
-def test_a_space_becomes_a_grid():
-    """Else a search over a grid starts no trial."""
     space, _, _ = hydra_compat.search_space(["a=choice(1,x)", "b=range(0,4,2)"])
-    assert {name: list(one) for name, one in hydra_compat.grid_of(space).items()} == {
-        "a": [1, "x"], "b": [0, 2],
-    }  # fmt: skip
+    grid = {name: list(one) for name, one in hydra_compat.grid_of(space).items()}
+    assert grid == {"a": [1, "x"], "b": [0, 2]}
 
 
 def test_samplers_of_several_objectives_are_made_by_functions():

@@ -109,16 +109,6 @@ def test_batch_size_changes_nothing_and_epochs_differ(images, augmentation):
         assert not torch.equal(small, through_loader(images, augmentation, epoch=1))
 
 
-def test_no_parts_leave_the_images_as_they_are(images):
-    assert torch.equal(through_loader(images, Augmentation()), images.float() - MEAN)
-
-
-def test_normalization_can_be_undone(images):
-    for numbers in [(0.286, 0.353), (0.0, 1.0), (0.9, 0.01)]:
-        normalization = Normalization(*numbers)
-        assert torch.equal(normalization.undo(normalization(images)), images)
-
-
 # --- what is drawn ----------------------------------------------------------------------------
 
 
@@ -333,13 +323,9 @@ def test_the_host_never_waits_for_a_gpu(augmentation):
     """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
     names = augmentation.draw(1, generator(0, 0, 0))
     for count in (5000, 20_000):
-        assert epoch_on_a_fake_gpu(augmentation, count).copies_to_gpu == 1 + len(names)
-
-
-def test_what_is_drawn_is_drawn_on_the_host(augmentation):
-    drawn = epoch_on_a_fake_gpu(augmentation).drawn
-    assert drawn
-    assert {tensor.device.type for tensor in drawn} == {"cpu"}
+        watch = epoch_on_a_fake_gpu(augmentation, count)
+        assert watch.copies_to_gpu == 1 + len(names)
+        assert {tensor.device.type for tensor in watch.drawn} == {"cpu"}
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -103,12 +103,11 @@ def test_reads_the_four_files_into_their_places(release):
     assert dataset.train_images.tobytes() == pixels
 
 
-@pytest.mark.parametrize("load", ["real", "synthetic"])
-def test_arrays_are_read_only(release, load):
-    dataset = fashion_mnist.load(config(release) if load == "real" else drawn())
-    for name in ("train_images", "train_labels", "test_images", "test_labels"):
-        with pytest.raises(ValueError, match="read-only"):
-            getattr(dataset, name)[0] = 1
+def test_arrays_are_read_only(release):
+    for settings in (config(release), drawn()):
+        dataset = fashion_mnist.load(settings)
+        for name in ("train_images", "train_labels", "test_images", "test_labels"):
+            assert not getattr(dataset, name).flags.writeable
 
 
 def test_archives_extracted_files_and_both_folders_are_the_same_data_set(release, tmp_path):
@@ -460,11 +459,6 @@ def test_mirror_that_sends_a_byte_now_and_then_is_given_up(
     assert names(tmp_path / "root") == names(release)
 
 
-def test_downloads_over_http(server, release, tmp_path):
-    fashion_mnist.load(config(tmp_path / "root", [f"{server}/absent", f"{server}/good"]))
-    assert names(tmp_path / "root") == names(release)
-
-
 @pytest.mark.parametrize(
     ("folder", "said"), [("absent", "404"), ("endless", "more than "), ("short", "")]
 )
@@ -488,6 +482,9 @@ def test_synthetic_set_has_the_sizes_asked_for_and_is_cached():
     assert dataset.train_images.shape == (50, 28, 28)
     assert dataset.test_labels.shape == (20,)
     assert fashion_mnist.load(drawn()) is dataset
+    for seed in range(1, 5):  # a few are kept
+        fashion_mnist.load(drawn(seed=seed))
+    assert fashion_mnist.load(drawn()) is not dataset
 
 
 def test_sha256_tells_sets_apart():
@@ -495,13 +492,6 @@ def test_sha256_tells_sets_apart():
     digests = {fashion_mnist.load(drawn(**change)).sha256 for change in changes}
     assert len(digests) == 4
     assert all(len(digest) == 64 for digest in digests)
-
-
-def test_cache_keeps_a_few_sets_only():
-    first = fashion_mnist.load(drawn())
-    for seed in range(1, 5):
-        fashion_mnist.load(drawn(seed=seed))
-    assert fashion_mnist.load(drawn()) is not first
 
 
 @pytest.mark.real_data

@@ -41,7 +41,7 @@ PATIENCE = 400
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
-#: A net of somebody's, whose runs end as their seed says.
+#: A model of somebody's, whose runs end as their seed says.
 MORTAL = """
 import os, pathlib, signal
 from fmbench.models.lenet5 import LeNet5
@@ -57,19 +57,6 @@ def net(seed, ends, marks, **options):
 
 #: The launchers, with the package that each stands on.
 LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
-
-#: How runs 1 and 2 end under each: one is killed whenever it starts; one is told to make room, or
-#: killed, but goes on when it is started again.
-ENDS = {
-    "submitit_local": "{1: always SIGKILL, 2: once SIGUSR2}",
-    "submitit_slurm": "{1: always SIGKILL, 2: once SIGUSR2}",
-    "ray": "{1: always SIGKILL, 2: once SIGKILL}",
-}
-
-
-#: How each is chosen: a Slurm of one machine may be asked often.
-OPTIONS = {name: [f"hydra/launcher={name}"] for name in LAUNCHERS}
-OPTIONS["submitit_slurm"].append("hydra.launcher.squeue_every=2")
 
 
 def installed(module):
@@ -178,11 +165,16 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     arguments = [text for text in TINY if not text.startswith("model=")]
+    # One is killed whenever it starts; one is told to make room, or killed, but goes on.
+    ends = f"{{1: always SIGKILL, 2: once {'SIGKILL' if name == 'ray' else 'SIGUSR2'}}}"
+    options = [f"hydra/launcher={name}"]
+    if name == "submitit_slurm":  # of one machine, which may be asked often
+        options.append("hydra.launcher.squeue_every=2")
     mine = {"FMBENCH_TRUST": "mortal", "PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
     with started_at_once(environment) if name == "submitit_slurm" else contextlib.nullcontext():
         done = fmbench(
             "-m", "--config-dir=mine", *arguments, "model=mortal", "seed=range(4)",
-            f"model.ends={ENDS[name]}", f"model.marks={marks}", *OPTIONS[name],
+            f"model.ends={ends}", f"model.marks={marks}", *options,
             "hydra.sweep.dir=here",
             cwd=tmp_path, environment={**environment, **mine}, timeout=PATIENCE,
         )  # fmt: skip

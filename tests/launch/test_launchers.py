@@ -37,13 +37,13 @@ def sweep(folder, *overrides, **environment):
     """A sweep by two processes; none of it outlives the block."""
     with (folder / "err").open("w") as err:
         pipes = {"stdout": subprocess.PIPE, "stderr": err, "start_new_session": True}
-        child = started(*BY_TWO, *overrides, cwd=folder, environment=environment, **pipes)
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        options = {"cwd": folder, "environment": environment, **pipes}
+        with started(*BY_TWO, *overrides, **options) as child:
+            try:
+                yield child
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
 
 
 def members(child):

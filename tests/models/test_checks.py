@@ -1,4 +1,4 @@
-"""A mistake in a net's arguments is one line that says what is allowed."""
+"""A mistake in a model's arguments is one line that says what is allowed."""
 
 import pytest
 

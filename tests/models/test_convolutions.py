@@ -1,4 +1,4 @@
-"""Each convolution of each net as the processor at hand computes it in both memory formats.
+"""Each convolution of each model as the processor at hand computes it in both memory formats.
 
 In a process of its own: code that writes beyond its memory ends the process, or spoils whatever
 lies there.
@@ -66,13 +66,13 @@ class Convolutions(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def layers():
-    """FLOPs per image of each distinct convolution of all nets, as they are trained."""
+    """FLOPs per image of each distinct convolution of all models, as they are trained."""
     seen = Convolutions()
     for path in sorted((CHECKOUT / "conf/model").glob("*.yaml")):
         option = yaml.safe_load(path.read_text("utf-8"))
-        net = prepare.model_on_meta({"model": option}).train()
+        model = prepare.model_on_meta({"model": option}).train()
         with torch.device("meta"), torch.no_grad(), seen:
-            net(torch.zeros(2, 1, 28, 28))
+            model(torch.zeros(2, 1, 28, 28))
     return seen.found
 
 

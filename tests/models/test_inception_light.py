@@ -1,7 +1,7 @@
-"""The Inception net: its module computed by hand, its pools and its sides."""
+"""The Inception model: its module computed by hand, its pools and its sides."""
 
 import torch
-from nets import images, on_meta, randomise, sides
+from small_models import images, on_meta, randomise, sides
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
@@ -9,14 +9,14 @@ from fmbench.models.inception_light import InceptionLight, InceptionModule
 
 
 def test_sides_and_features_are_those_published():
-    net = on_meta(InceptionLight)
-    assert sides(net, InceptionModule, nn.AdaptiveAvgPool2d) == [26, 16, 16, 10]
-    widths = [m.out_features for m in net.classifier if isinstance(m, nn.Linear)]
-    assert net.classifier[0].in_features == 4 * 512 * 10 * 10 == 204_800
+    model = on_meta(InceptionLight)
+    assert sides(model, InceptionModule, nn.AdaptiveAvgPool2d) == [26, 16, 16, 10]
+    widths = [m.out_features for m in model.classifier if isinstance(m, nn.Linear)]
+    assert model.classifier[0].in_features == 4 * 512 * 10 * 10 == 204_800
     assert widths == [1024, 128, 10]
-    kinds = [type(layer).__name__ for layer in net.classifier]
+    kinds = [type(layer).__name__ for layer in model.classifier]
     assert kinds == [*(2 * ["Linear", "ReLU", "Dropout"]), "Linear"]
-    assert [m.p for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
 
 def test_module_is_four_branches_side_by_side():

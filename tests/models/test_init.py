@@ -25,11 +25,11 @@ from fmbench.models.wideresnet import WideResNet
     (ShakeShake, {"depth": 8, "base_channels": 48}),
     (WideResNet, {"depth": 10, "widen_factor": 3}),
 ])  # fmt: skip
-def test_residual_and_dense_nets_start_he_normal_by_fan_out(build, settings):
+def test_residual_and_dense_models_start_he_normal_by_fan_out(build, settings):
     torch.manual_seed(0)
-    net = build(**settings)
+    model = build(**settings)
     checked = 0
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             assert module.bias is None
             if module.weight.numel() > 10_000:
@@ -37,7 +37,7 @@ def test_residual_and_dense_nets_start_he_normal_by_fan_out(build, settings):
                 assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
                 checked += 1
     assert checked > 3
-    assert not net.classifier.bias.any()
+    assert not model.classifier.bias.any()
 
 
 def test_classifier_of_dualpathnet_starts_he_normal_by_fan_in():
@@ -51,10 +51,10 @@ def test_classifier_of_dualpathnet_starts_he_normal_by_fan_in():
     ("build", "width"),
     [(AlexNet, 12), (AlexNetLight, 12), (InceptionLight, 4), (ResNetLight, 8), (VGGLight, 8)],
 )
-def test_nets_of_the_tutorials_start_as_pytorch_draws_them(build, width):
+def test_models_of_the_tutorials_start_as_pytorch_draws_them(build, width):
     torch.manual_seed(0)
-    net = build(width=width)
-    for module in net.modules():
+    model = build(width=width)
+    for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = module.weight[0].numel() ** -0.5
             assert module.weight.abs().max() <= bound

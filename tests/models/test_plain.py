@@ -1,8 +1,8 @@
-"""Nets that are one layer after another: LeNet, AlexNet, VGG."""
+"""Models that are one layer after another: LeNet, AlexNet, VGG."""
 
 import pytest
 import torch
-from nets import images, on_meta, sides
+from small_models import images, on_meta, sides
 from torch import nn
 
 from fmbench.models.alexnet import AlexNet, LocalResponseNorm
@@ -61,8 +61,8 @@ LAYERS = {
     ("build", "layers"), LAYERS.items(), ids=[build.__name__ for build in LAYERS]
 )
 def test_layers_are_those_published_in_their_order(build, layers):
-    net = on_meta(build)
-    found = [describe(layer) for layer in (*net.features, *net.classifier)]
+    model = on_meta(build)
+    found = [describe(layer) for layer in (*model.features, *model.classifier)]
     assert found == [layer.strip() for layer in layers.split(",")]
 
 

@@ -1,10 +1,7 @@
-"""Residual nets of basic blocks, and the dense one, beside torchvision's."""
-
-from functools import partial
+"""Residual models of basic blocks, and the dense one, beside torchvision's."""
 
 import pytest
-import torch
-from nets import assert_same_function, images, on_meta, sides
+from small_models import assert_same_function, images, on_meta
 from torch import nn
 from torchvision import models as tv_models
 
@@ -12,22 +9,6 @@ from fmbench.models.blocks import BasicBlock
 from fmbench.models.densenet import DenseNet
 from fmbench.models.resnet18 import ResNet18
 from fmbench.models.resnet_light import ResNetLight
-from fmbench.training.cost import count_parameters
-
-
-def test_densenet_has_the_size_the_paper_states():
-    """Table 2 of the paper, CIFAR: 0.8M for L=100 k=12, 15.3M for L=250 k=24."""
-    colour = partial(on_meta, DenseNet, channels=3)
-    assert round(count_parameters(colour()) / 1e6, 1) == 0.8
-    assert round(count_parameters(colour(depth=250, growth=24)) / 1e6, 1) == 15.3
-
-
-@pytest.mark.parametrize(
-    ("build", "expected"),
-    [(ResNet18, [28, 14, 7, 4]), (ResNetLight, [32, 17, 9, 5, 3]), (DenseNet, [28, 14, 7])],
-)
-def test_convolutions_see_the_sides_of_the_small_image_form(build, expected):
-    assert list(dict.fromkeys(sides(on_meta(build), nn.Conv2d))) == expected
 
 
 def test_resnet18_is_torchvisions_but_for_the_stem():
@@ -58,10 +39,6 @@ def test_densenet_is_torchvisions_but_for_the_stem():
 
 @pytest.mark.parametrize("depths", [[1], [1, 1], [1, 1, 1], [2, 1, 1, 1, 1], [1] * 7])
 def test_resnet_light_takes_any_number_of_stages(depths):
-    net = on_meta(ResNetLight, depths=depths, width=4)
-    assert net.eval()(images(2).to("meta")).shape == (2, 10)
-    assert sum(isinstance(module, BasicBlock) for module in net.modules()) == sum(depths)
-
-
-def test_a_basic_block_rounds_an_odd_side_up():
-    assert BasicBlock(4, 8, stride=2)(torch.zeros(2, 4, 17, 17)).shape == (2, 8, 9, 9)
+    model = on_meta(ResNetLight, depths=depths, width=4)
+    assert model.eval()(images(2).to("meta")).shape == (2, 10)
+    assert sum(isinstance(module, BasicBlock) for module in model.modules()) == sum(depths)

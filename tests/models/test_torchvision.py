@@ -1,17 +1,17 @@
-"""Any classification net of torchvision by name."""
+"""Any classification model of torchvision by name."""
 
 import socket
 
 import pytest
 import torch
-from nets import images, on_meta
+from small_models import images, on_meta
 from torch import nn
 from torchvision import models as tv_models
 
 from fmbench.core.errors import ConfigError
 from fmbench.models.torchvision import Torchvision
 
-# One net of each torchvision family: all eighty take half a minute.
+# One model of each torchvision family: all eighty take half a minute.
 FAMILIES = {
     "alexnet": 64,
     "convnext_tiny": 32,
@@ -44,7 +44,7 @@ def _no_network(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "raft_small", "deeplabv3_resnet50"])
-def test_nets_whose_makers_download_weights_are_none_of_those_allowed(name):
+def test_models_whose_makers_download_weights_are_none_of_those_allowed(name):
     with pytest.raises(ConfigError, match="is not one of torchvision's"):
         on_meta(Torchvision, name=name)
 
@@ -57,7 +57,7 @@ def test_every_family_of_torchvision_is_covered():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "smallest"), FAMILIES.items())
-def test_torchvision_net_runs_or_says_the_size_it_needs(name, smallest):
+def test_torchvision_model_runs_or_says_the_size_it_needs(name, smallest):
     if smallest is not None:
         with pytest.raises(ConfigError) as refusal:
             on_meta(Torchvision, name=name)
@@ -65,34 +65,34 @@ def test_torchvision_net_runs_or_says_the_size_it_needs(name, smallest):
             f"model.name={name} cannot take images of 28 x 28; "
             f"the smallest usual size that works is model.upsample={smallest}"
         )
-    net = on_meta(Torchvision, name=name, upsample=smallest).train()
+    model = on_meta(Torchvision, name=name, upsample=smallest).train()
     with torch.no_grad():
-        assert net(images(2).to("meta")).shape == (2, 10)
+        assert model(images(2).to("meta")).shape == (2, 10)
 
 
 @pytest.mark.parametrize(("name", "upsample"), [("googlenet", None), ("inception_v3", 96)])
 def test_auxiliary_heads_are_left_out(name, upsample):
-    net = on_meta(Torchvision, name=name, upsample=upsample).train()
-    assert isinstance(net(images(2).to("meta")), torch.Tensor)
-    assert not [name for name, _ in net.named_parameters() if "aux" in name.lower()]
+    model = on_meta(Torchvision, name=name, upsample=upsample).train()
+    assert isinstance(model(images(2).to("meta")), torch.Tensor)
+    assert not [name for name, _ in model.named_parameters() if "aux" in name.lower()]
 
 
 def test_upsampling_happens_only_when_asked():
     assert not any(isinstance(m, nn.Upsample) for m in Torchvision().modules())
-    net = Torchvision(upsample=64)
-    assert net.upsample(images()).shape == (4, 1, 64, 64)
+    model = Torchvision(upsample=64)
+    assert model.upsample(images()).shape == (4, 1, 64, 64)
 
 
 def test_dropout_of_torchvision_is_its_own_unless_given():
     def rates(**settings):
-        net = on_meta(Torchvision, **settings)
-        return {m.p for m in net.modules() if isinstance(m, nn.Dropout)}
+        model = on_meta(Torchvision, **settings)
+        return {m.p for m in model.modules() if isinstance(m, nn.Dropout)}
 
     assert rates() == {0.2}
     assert rates(dropout=0.4) == {0.4}
 
 
-def test_a_refused_net_never_gets_its_weights(monkeypatch):
+def test_a_refused_model_never_gets_its_weights(monkeypatch):
     built = []
     convolution = nn.Conv2d.__init__
 
@@ -109,8 +109,8 @@ def test_a_refused_net_never_gets_its_weights(monkeypatch):
 def test_first_convolution_of_torchvision_keeps_the_spread_of_its_responses():
     def stem(channels):
         torch.manual_seed(0)
-        net = Torchvision(name="resnet18", channels=channels)
-        return net.net.conv1.weight
+        model = Torchvision(name="resnet18", channels=channels)
+        return model.net.conv1.weight
 
     colour, grey, six = stem(3), stem(1), stem(6)
     assert (colour.shape[1], grey.shape[1], six.shape[1]) == (3, 1, 6)

@@ -36,10 +36,6 @@ def rates(make, epochs, opt=None, **options):
     return table
 
 
-def test_constant():
-    assert rates(schedules.constant, 3) == [[1.0] * BATCHES] * 3
-
-
 def test_step_decays_between_epochs():
     table = rates(schedules.step, 5, step_size=2, gamma=0.5)
     assert [row[0] for row in table] == [1, 1, 0.5, 0.5, 0.25]

@@ -5,19 +5,9 @@ import re
 from typing import Any
 
 import pytest
-from fuzz import fuzz
-from hypothesis import given
-from hypothesis import strategies as st
 from searches import content, objective, trial
 
 from fmbench.records.trials import Objective, Search, Trial
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=6,
-)
-
 
 GOAL = Objective("a", "maximize")
 
@@ -59,35 +49,20 @@ def test_the_file_says_what_the_schema_says():
 
 @pytest.mark.parametrize(("changes", "reason"), [
     ({"schema": 2}, "schema is newer than this fmbench reads (1)"),
-    ({"schema": True}, "schema: Expected `int`"),
-    ({"study": 3}, "study: Expected `str`"),
-    ({"sampler": None}, "sampler: Expected `str`"),
-    ({"pruner": []}, "pruner: Expected `str`"),
     ({"total": -1}, "total: Expected `int` >= 0"),
-    ({"total": 2.5}, "total: Expected `int`, got `float`"),
     ({"objectives": []}, "objectives: Expected `array` of length >= 1"),
     ({"objectives": [objective(f"{n}") for n in range(4)]}, "`array` of length <= 3"),
     ({"objectives": [objective("a")] * 2}, "objectives: one of them is there twice"),
     ({"objectives": [objective("a", "up")]}, "objectives[0].direction: Expected `str` matching"),
     ({"objectives": [{"name": "a"}]}, "objectives[0]: lacks `direction`"),
-    ({"objectives": ["a"]}, "objectives[0]: Expected `object`"),
-    ({"trials": {}}, "trials: Expected `array`"),
-    ({"trials": [3]}, "trials[0]: Expected `object`"),
     ({"trials": [trial(0), trial(0)]}, "trials: one of them is there twice"),
     ({"trials": [trial(-1)]}, "trials[0].number: Expected `int` >= 0"),
-    ({"trials": [trial(True)]}, "trials[0].number: Expected `int`"),
     ({"trials": [trial(0, state="done")]}, "trials[0].state: Expected `str` matching"),
     ({"trials": [trial(0, values=None)]}, "trials[0]: values: a complete trial has them"),
     ({"trials": [trial(0, values=[0.5, 0.5])]}, "trials: values are not one for each"),
-    ({"trials": [trial(0, values=[])]}, "trials: values are not one for each"),
     ({"trials": [trial(0, values=[float("nan")])]}, "not JSON"),
     ({"trials": [trial(0, values=[1e300])]}, "trials[0].values[0]: Expected `float` < 1e+300"),
-    ({"trials": [trial(0, values=["1"])]}, "trials[0].values[0]: Expected `float`"),
-    ({"trials": [trial(0, values=[True])]}, "trials[0].values[0]: Expected `float`"),
-    ({"trials": [trial(0, values=0.5)]}, "trials[0].values: Expected `array | null`"),
     ({"trials": [trial(0, state="failed")]}, "trials[0]: values: only of a trial that is"),
-    ({"trials": [trial(0, state="running")]}, "trials[0]: values: only of a trial that is"),
-    ({"trials": [trial(0, parameters=None)]}, "trials[0].parameters: Expected `object`"),
     ({"trials": [trial(0, parameters={"a": [1]})]}, "trials[0].parameters[...]: Expected"),
     ({"trials": [trial(0, parameters={"a": float("inf")})]}, "not JSON"),
     ({"trials": [trial(0, parameters={"a": 2**70})]}, "parameters[...]: Expected `int` <="),
@@ -95,17 +70,13 @@ def test_the_file_says_what_the_schema_says():
     ({"trials": [trial(0, reports={"x": 0.5})]}, "trials[0].reports: Expected `int`"),
     ({"trials": [trial(0, reports={"-1": 0.5})]}, "trials[0].reports: Expected `int` >= 0"),
     ({"trials": [trial(0, reports={"٣": 0.5})]}, "trials[0].reports: Expected `int`"),
-    ({"trials": [trial(0, reports={"1": "a"})]}, "trials[0].reports[...]: Expected `float"),
     ({"trials": [trial(0, folder="../up")]}, "trials[0]: folder: neither below"),
     ({"trials": [trial(0, folder="")]}, "trials[0].folder: Expected `str` matching"),
     ({"trials": [trial(0, folder="a\0b")]}, "trials[0].folder: Expected `str` matching"),
     ({"trials": [trial(0, seconds=-1.0)]}, "trials[0].seconds: Expected `float` >= 0.0"),
-    ({"trials": [trial(0, error=7)]}, "trials[0].error: Expected `str | null`"),
     ({"importances": {"a": 1.5}}, "importances[...]: Expected `float` <= 1.0"),
-    ({"importances": [1]}, "importances: Expected `object | null`"),
     ({"best": [1]}, "best: not numbers of complete trials"),  # it was pruned
     ({"best": [99]}, "best: not numbers of complete trials"),
-    ({"best": [False]}, "best[0]: Expected `int`"),
     ({"best": [0, 0]}, "best: one of them is there twice"),
     ({"study": "\ud800"}, "not JSON"),
 ])  # fmt: skip
@@ -121,13 +92,9 @@ def test_what_is_missing_is_named(key):
     del there[key]
     with pytest.raises(ValueError, match=f"^lacks `{key}`$"):
         Search.from_json(json.dumps(there))
-
-
-@pytest.mark.parametrize("key", ["number", "state", "parameters"])
-def test_what_is_missing_in_a_trial_is_named(key):
     there = trial(0)
-    del there[key]
-    with pytest.raises(ValueError, match=rf"^trials\[0\]: lacks `{key}`$"):
+    del there["state"]
+    with pytest.raises(ValueError, match=r"^trials\[0\]: lacks `state`$"):
         read(trials=[there], best=[])
 
 
@@ -146,31 +113,3 @@ def test_what_would_be_refused_is_not_written():
             Search("s", "r", "p", 1, (GOAL,), (bad,)).to_json()
     with pytest.raises(ValueError, match="best: not"):
         Search("s", "r", "p", 1, (GOAL,), (), best=(3,)).to_json()
-
-
-@fuzz(60)
-@given(data=st.data(), value=JSON)
-def test_nothing_but_a_value_error_comes_out(data, value):
-    """One place of a good file replaced by anything."""
-    there = content()
-    place: Any = there
-    while True:
-        keys = sorted(place) if type(place) is dict else range(len(place))
-        key = data.draw(st.sampled_from(keys))
-        if not place[key] or type(place[key]) not in (dict, list) or data.draw(st.booleans()):
-            break
-        place = place[key]
-    place[key] = value
-    text = json.dumps(there)
-    try:
-        search = Search.from_json(text)
-    except ValueError:
-        return
-    assert Search.from_json(search.to_json()) == search
-
-
-@fuzz(60)
-@given(text=st.text() | JSON.map(json.dumps))
-def test_any_text_is_refused_with_a_value_error(text):
-    with pytest.raises(ValueError, match=r"."):
-        Search.from_json(text)

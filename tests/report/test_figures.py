@@ -236,14 +236,6 @@ def test_a_difference_that_is_rounding_is_not_drawn_large(tmp_path):
 # --- curves -----------------------------------------------------------------------------------
 
 
-def test_rows_of_one_net_may_have_other_numbers_of_epochs(tmp_path):
-    put(tmp_path / "0", [0.5, 0.3, 0.2, 0.1], batch_size=64)
-    put(tmp_path / "1", [0.7, 0.5], batch_size=512)
-    figure = drawn(tmp_path)["curves_lenet"]
-    assert [len(path) for path in paths(figure, BLUE)] == [4, 4]
-    assert [len(path) for path in paths(figure, RED)] == [2, 2]
-
-
 def test_a_curve_is_the_mean_of_its_seeds_within_their_band():
     runs = [
         [{"epoch": epoch, "train_loss": loss} for epoch, loss in enumerate(losses)]
@@ -333,7 +325,7 @@ def test_more_rows_than_colours_are_said(tmp_path):
     assert "The 6 best of 8 rows" in figure.caption
 
 
-def test_more_nets_than_pictures_are_said(tmp_path, monkeypatch):
+def test_more_models_than_pictures_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "MOST_MODELS", 1)
     for n in range(2):
         put(tmp_path / str(n), [0.5, 0.4], model=f"net{n}", test_accuracy=0.8 + n / 100)
@@ -364,8 +356,8 @@ def test_the_pareto_front_is_what_nothing_else_beats():
 
 
 def test_the_front_is_drawn_and_named(tmp_path):
-    nets = [("small", 1_000, 0.8), ("good", 10_000, 0.9), ("worse", 20_000, 0.85)]
-    for net, parameters, accuracy in nets:
+    models = [("small", 1_000, 0.8), ("good", 10_000, 0.9), ("worse", 20_000, 0.85)]
+    for net, parameters, accuracy in models:
         write(tmp_path / net, model=net, parameters=parameters, test_accuracy=accuracy)
     figure = drawn(tmp_path)["accuracy_parameters"]
     assert {"small", "good", "worse", "parameters", "Test accuracy (%)", "10 k"} <= set(
@@ -465,13 +457,6 @@ def test_rows_that_differ_in_their_batch_size_alone_are_compared(tmp_path):
     across = np.diff(accuracy[:, 0])
     assert across[0] == pytest.approx(2 * across[1], abs=0.1)
     assert "batch size 64: 89.00 %" in figure.alt
-
-
-def test_sizes_that_stand_near_each_other_are_not_written_on_each_other(tmp_path):
-    for size in (64, 128, 256, 512, 1024, 2048, 4096):
-        write(tmp_path / str(size), batch_size=size, config__batch_size=size)
-    said = texts(drawn(tmp_path)["batch_size_lenet"])
-    assert [said.count(size) for size in ("64", "512", "1024", "2048", "4096")] == [3, 0, 3, 0, 3]
 
 
 # --- published --------------------------------------------------------------------------------
@@ -664,8 +649,8 @@ def test_at_most_24_mistakes_of_the_best_row(tmp_path):
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
     """All kinds of pictures of runs whose names would do harm."""
     folder = tmp_path_factory.mktemp("hostile")
-    for n, net in enumerate((HOSTILE, "B", "b", "x" * 500)):
-        names = {"model": net, "parameters": 10 ** (n + 1), "device": HOSTILE}
+    for n, model in enumerate((HOSTILE, "B", "b", "x" * 500)):
+        names = {"model": model, "parameters": 10 ** (n + 1), "device": HOSTILE}
         put(folder / f"{n}", [0.5, 0.4], **names, batch_size=64, augmentation=HOSTILE)
         put(folder / f"{n}b", [0.5, 0.4], **names, batch_size=128, optimizer="$y_{1}$")
         answer(folder / f"{n}", [0, 1], [1, 1])
@@ -701,13 +686,7 @@ def test_names_of_files_are_safe_and_none_is_there_twice(hostile):
     assert {"curves_B", "curves_b_2"} <= set(names)
 
 
-def test_the_second_data_set_says_which_it_is(tmp_path):
-    put(tmp_path / "0", [0.5, 0.4])
-    put(tmp_path / "1", [0.5, 0.4], data__name="synthetic")
-    made = drawn(tmp_path)
-    assert {name: figure.data for name, figure in made.items()} == {
-        "curves_lenet": "fashion_mnist", "curves_lenet_synthetic": "synthetic",
-    }  # fmt: skip
+def test_a_name_that_is_taken_gets_a_number():
     assert unused("../\n", {}, "x") == "figure"
     assert unused("a/b", {"a_b": "x", "A_B_2": "x"}, "x") == "a_b_3"
 

@@ -215,10 +215,10 @@ def test_rows_are_sorted_by_the_values_of_a_column(tmp_path):
     values = [0.0009, 0.5, 1e-5, 0.01, None]
     for n, value in enumerate(values):
         accuracy = 0.9 - n / 100
-        names = ["b10", "b9", "A1", "a1", "c"]
+        names = ["b10", "b9", "A1", "a1", "9" * 1_000]
         write(tmp_path / str(n), learning_rate=value, model=names[n], test_accuracy=accuracy)
     assert orders(tmp_path, "learning_rate") == [1, 3, 0, 2, -1]
-    assert orders(tmp_path, "model") == [3, 2, 0, 1, 4]
+    assert orders(tmp_path, "model") == [4, 3, 1, 2, 0]
 
 
 def test_a_value_without_a_number_is_missing_whatever_its_cell_says(tmp_path):
@@ -227,12 +227,6 @@ def test_a_value_without_a_number_is_missing_whatever_its_cell_says(tmp_path):
     write(tmp_path / "b", model="x", experiment="x", reference=reference, deviations=["epochs=9"])
     assert "recipe changed</td>" in text(tmp_path)
     assert sorted(orders(tmp_path, "difference")) == [-1, 0]
-
-
-def test_a_name_of_a_thousand_digits_is_sorted_too(tmp_path):
-    write(tmp_path / "a", model="9" * 1_000)
-    write(tmp_path / "b", model="x")
-    assert sorted(orders(tmp_path, "model")) == [0, 1]
 
 
 # --- nothing gets out, nothing gets in --------------------------------------------------------
@@ -486,7 +480,7 @@ def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_
         tab.close()
 
 
-def test_a_phone_sees_the_net_and_its_accuracy(tab):
+def test_a_phone_sees_the_model_and_its_accuracy(tab):
     tab.size(390, 800)
     tab.until(f"{HEADS}.length < 6")
     assert tab.run("document.documentElement.scrollWidth") == 390
@@ -494,9 +488,9 @@ def test_a_phone_sees_the_net_and_its_accuracy(tab):
     assert {"model", "n", TITLES["test_accuracy"]} <= set(seen)
     assert tab.run(f"{HEADS}.at(-1).getBoundingClientRect().right") <= 390
     show_all_columns(tab)
-    net = "document.querySelector('.rows tbody th').getBoundingClientRect()"
+    model = "document.querySelector('.rows tbody th').getBoundingClientRect()"
     tab.run("document.querySelector('.rows').scrollLeft = 500")
-    assert tab.run(f"{net}.left") == tab.run("document.querySelector('.rows').offsetLeft")
+    assert tab.run(f"{model}.left") == tab.run("document.querySelector('.rows').offsetLeft")
     assert tab.run("document.documentElement.scrollWidth") == 390
 
 
@@ -536,8 +530,10 @@ def test_hostile_values_do_nothing_in_a_browser(chromium, tmp_path):
     assert tab.run("document.querySelectorAll('script').length") == 1
     links = tab.run("[...document.querySelectorAll('a')].map((one) => one.href)")
     assert {link.partition(":")[0] for link in links} == {"file"}
-    nets = tab.run("[...document.querySelectorAll('tbody summary')].map((one) => one.textContent)")
-    assert {one_line(value) for value in HOSTILE} <= {net.split(" (")[0] for net in nets}
+    models = tab.run(
+        "[...document.querySelectorAll('tbody summary')].map((one) => one.textContent)"
+    )
+    assert {one_line(value) for value in HOSTILE} <= {net.split(" (")[0] for net in models}
     tab.close()
 
 

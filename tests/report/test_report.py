@@ -158,7 +158,7 @@ def test_csv_holds_raw_numbers(tmp_path):
 
 
 def several(folder: Path) -> None:
-    """Two nets of other sizes, which make pictures."""
+    """Two models of other sizes, which make pictures."""
     write(folder / "0", parameters=1000)
     seconds = {"train": 4.0, "evaluate": 0.4, "total": 5.0}
     write(folder / "1", model="other", parameters=2000, test_accuracy=0.8, seconds=seconds)

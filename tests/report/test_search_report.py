@@ -58,33 +58,24 @@ def test_trials_without_any_row(tmp_path):
     assert (real.rows, synthetic.rows, synthetic.unfinished) == ([], [], [])
 
 
-def test_a_pruned_run_is_neither_a_seed_nor_a_failure_of_its_row(tmp_path):
+def test_runs_that_did_not_complete_are_counted_by_their_kinds_and_are_no_seeds(tmp_path):
     write(tmp_path / "0")
-    write(tmp_path / "1", seed=1, status="pruned", test_accuracy=None)
-    write(tmp_path / "2", seed=2, status="failed", test_accuracy=None)
-    write(tmp_path / "3", seed=3, status="pruned", test_accuracy=0.99)
-    made = build(tmp_path)
-    (row,) = made.sections[0].rows
-    assert (row["n"], row["n_failed"], row["n_pruned"]) == (1, 1, 2)
-    assert row["test_accuracy"] == 0.9001
-    assert "| 1 of 4 (1 failed, 2 pruned) |" in made.markdown
-    assert "1 of 4 runs completed, 1 failed, 2 pruned." in printed(made)
-    assert (made.completed, made.pruned, made.failed) == (1, 2, 1)
-
-
-def test_an_interrupted_run_has_not_failed(tmp_path):
-    write(tmp_path / "0")
-    write(tmp_path / "1", seed=1, status="interrupted", test_accuracy=None)
-    write(tmp_path / "2", seed=2, status="diverged", test_accuracy=None)
-    write(tmp_path / "3", seed=3, status="running", test_accuracy=None)
+    write(tmp_path / "1", seed=1, status="pruned", test_accuracy=0.99)
+    others = ("pruned", "failed", "diverged", "interrupted", "running")
+    for seed, status in enumerate(others, 2):
+        write(tmp_path / str(seed), seed=seed, status=status, test_accuracy=None)
     made = build(tmp_path)
     (section,) = made.sections
     (row,) = section.rows
-    assert (row["n_failed"], row["n_interrupted"], row["n_unfinished"]) == (1, 1, 1)
-    assert "| 1 of 4 (1 failed, 1 interrupted, 1 unfinished) |" in made.markdown
+    kinds = ("n", "n_failed", "n_pruned", "n_interrupted", "n_unfinished")
+    assert [row[kind] for kind in kinds] == [1, 2, 2, 1, 1]
+    assert row["test_accuracy"] == 0.9001
+    assert "| 1 of 7 (2 failed, 1 interrupted, 2 pruned, 1 unfinished) |" in made.markdown
     assert section.summary == (
-        "1 of 4 runs completed, 1 diverged, 1 interrupted, 1 still running or killed."
+        "1 of 7 runs completed, 1 failed, 1 diverged, 1 interrupted, 2 pruned, "
+        "1 still running or killed."
     )
+    assert (made.completed, made.pruned, made.failed) == (1, 2, 4)
 
 
 def test_the_counts_of_a_section_add_up(tmp_path):

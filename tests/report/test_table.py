@@ -58,8 +58,8 @@ def test_best_last_epoch_first_whatever_was_best_on_test(tmp_path):
     write(tmp_path / "1", model="lucky", test_accuracy=0.91, best_test_accuracy=0.99)
     write(tmp_path / "2", model="b-tie", test_accuracy=0.915)
     write(tmp_path / "3", model="a-tie", test_accuracy=0.915)
-    nets = [row["model"] for row in build(tmp_path).sections[0].rows]
-    assert nets == ["good", "a-tie", "b-tie", "lucky"]
+    models = [row["model"] for row in build(tmp_path).sections[0].rows]
+    assert models == ["good", "a-tie", "b-tie", "lucky"]
 
 
 def test_the_same_run_again_counts_once_and_the_newest_counts(tmp_path):
@@ -73,25 +73,13 @@ def test_the_same_run_again_counts_once_and_the_newest_counts(tmp_path):
     assert section.summary == "3 of 3 runs completed (repeats of a run, which count once: 1)."
 
 
-def test_devices_and_precisions_are_rows_of_their_own(tmp_path):
-    write(tmp_path / "0")
-    write(tmp_path / "1", device="NVIDIA H100")
-    write(tmp_path / "2", fingerprint__precision="bf16")
-    made = build(tmp_path)
-    devices = {cells[-1] for cells in table_cells(made.markdown)[2:]}
-    assert devices == {
-        *("AMD EPYC, 2 threads, fp32", "NVIDIA H100, fp32", "AMD EPYC, 2 threads, bf16")
-    }
-    assert "not all measured on the same terms (device, precision)" in made.markdown
-
-
 def test_rows_that_look_the_same_say_how_they_differ(tmp_path):
     write(tmp_path / "0", config__optimizer__weight_decay=0.001, test_accuracy=0.93)
     write(tmp_path / "1", test_accuracy=0.92)
     write(tmp_path / "2", scheduler="cosine", config__scheduler={"T_max": 3}, test_accuracy=0.91)
     write(tmp_path / "3", model="resnet18", test_accuracy=0.90)
-    nets = [cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]]
-    assert nets == [
+    models = [cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]]
+    assert models == [
         "lenet (scheduler=onecycle, optimizer.weight_decay=0.001)",
         "lenet (scheduler=onecycle, optimizer.weight_decay=0.0005)",
         "lenet (scheduler=cosine, optimizer.weight_decay=0.0005)",
@@ -104,8 +92,8 @@ def test_rows_alike_in_all_but_their_hash_show_it(tmp_path):
     write(tmp_path / "1", configuration="ccccccccdd", key="2", config__threads=2)
     four = {"config__threads": 4, "fingerprint__threads": 4}
     write(tmp_path / "2", configuration="ccccccccdd", key="3", **four)
-    nets = {cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]}
-    assert nets == {
+    models = {cells[1] for cells in table_cells(build(tmp_path).markdown)[2:]}
+    assert models == {
         "lenet (threads=2, configuration aaaaaaaa)",
         "lenet (threads=2, configuration cccccccc)",
         "lenet (threads=4, configuration cccccccc)",
@@ -124,14 +112,6 @@ def test_synthetic_data_is_never_ranked_with_the_real(tmp_path):
     assert warning in tail
     assert warning not in head
     assert warning in printed(made)
-
-
-def test_mixed_splits_are_noted(tmp_path):
-    write(tmp_path / "0")
-    assert "mix splits" not in build(tmp_path).markdown
-    write(tmp_path / "1", split__name="custom")
-    said = "mix splits (custom 60,000/0/10,000; standard 60,000/0/10,000)"
-    assert said in build(tmp_path).markdown
 
 
 def test_runs_that_did_not_complete_are_counted_and_listed(tmp_path):
@@ -164,46 +144,29 @@ def test_a_running_record_is_listed_with_its_start_and_not_counted_as_completed(
     assert cell(made.markdown, "n") == "1 of 2 (1 unfinished)"
 
 
-def test_seeds_on_gpu_hosts_with_different_processors_are_one_row(tmp_path):
-    for seed, threads in enumerate((8, 64)):
-        hardware = {"fingerprint__device": "cuda", "fingerprint__threads": threads}
-        write(tmp_path / f"gpu-{seed}", device="NVIDIA H100", seed=seed, **hardware)
-        told = {"fingerprint__threads": threads, "config__threads": threads}
-        write(tmp_path / f"cpu-{seed}", seed=seed, **told)
-    rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
-    assert sorted(row["n"] for row in rows if row["device"] == "NVIDIA H100") == [2]
-    assert sorted(row["n"] for row in rows if row["device"] != "NVIDIA H100") == [1, 1]
-
-
-def test_seeds_that_chose_their_threads_are_one_row(tmp_path):
-    for seed, device in enumerate(("AMD EPYC, 1 thread", "AMD EPYC, 2 threads")):
-        threads = {"fingerprint__threads": seed + 1, "device": device}
-        write(tmp_path / f"chose-{seed}", seed=seed, **threads)
-        write(tmp_path / f"told-{seed}", seed=seed, config__threads=seed + 1, **threads)
-    rows = report.benchmark_table(load_results(tmp_path)).to_dict("records")
-    assert sorted((row["device"], row["n"]) for row in rows) == [
-        ("AMD EPYC, 1 or 2 threads", 2),
-        ("AMD EPYC, 1 thread", 1),
-        ("AMD EPYC, 2 threads", 1),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("field", "other"), [("memory_format", "contiguous"), ("deterministic", True)]
+GPU = {"device": "NVIDIA H100", "fingerprint__device": "cuda"}
+ONE, TWO = (
+    {"fingerprint__threads": n, "device": f"AMD EPYC, {n} thread{'s' * (n > 1)}"} for n in (1, 2)
 )
-def test_what_may_change_bits_or_speed_makes_a_row(tmp_path, field, other):
-    write(tmp_path / "0")
-    write(tmp_path / "1", seed=1, **{f"fingerprint__{field}": other})
+
+
+@pytest.mark.parametrize(("first", "second", "devices"), [
+    # One row: GPU hosts with different processors, threads that the runs chose, an old record.
+    (GPU | {"fingerprint__threads": 8}, GPU | {"fingerprint__threads": 64}, ["NVIDIA H100"]),
+    (ONE, TWO, ["AMD EPYC, 1 or 2 threads"]),
+    ({"fingerprint": {}, "device": None}, {"fingerprint": {}, "device": None}, [None]),
+    # Two rows: what may change bits or speed.
+    (ONE | {"config__threads": 1}, TWO | {"config__threads": 2},
+     ["AMD EPYC, 1 thread", "AMD EPYC, 2 threads"]),
+    ({}, {"fingerprint__memory_format": "contiguous"}, ["AMD EPYC, 2 threads"] * 2),
+    ({}, {"fingerprint__deterministic": True}, ["AMD EPYC, 2 threads"] * 2),
+])  # fmt: skip
+def test_which_seeds_are_those_of_one_row(tmp_path, first, second, devices):
+    for seed, changes in enumerate((first, second)):
+        write(tmp_path / str(seed), seed=seed, **changes)
     rows = build(tmp_path).sections[0].rows
-    assert [row["n"] for row in rows] == [1, 1]
-    assert {row["differs"].partition("=")[0] for row in rows} == {field}
-
-
-def test_completed_runs_without_a_fingerprint_are_kept_and_grouped(tmp_path):
-    for seed in (0, 1):
-        write(tmp_path / str(seed), seed=seed, fingerprint={}, device=None)
-    (row,) = build(tmp_path).sections[0].rows
-    assert (row["n"], row["device"]) == (2, None)
+    assert [row["n"] for row in rows] == ([2] if len(devices) == 1 else [1, 1])
+    assert sorted(row["device"] or "" for row in rows) == [device or "" for device in devices]
 
 
 def test_an_undated_repeat_counts_as_the_older(tmp_path):
@@ -246,7 +209,7 @@ def test_best_on_test_is_not_taken_from_a_repeat_with_another_result(tmp_path):
     assert build(tmp_path).sections[0].rows[0]["best_test_accuracy"] is None
 
 
-def test_the_split_and_the_net_say_what_was_trained(tmp_path):
+def test_the_split_and_the_model_say_what_was_trained(tmp_path):
     typed = ["model=torchvision", "model.name=resnet34", "+model.width=8", "model.width=16"]
     split = {"split__train": 2_500, "split__validation": 500}
     write(tmp_path, model="torchvision/resnet34", overrides=typed, **split)
@@ -279,25 +242,28 @@ def test_an_augmentation_says_what_was_typed_about_its_parts(tmp_path):
     assert first["augmentation_settings"] == "cutout={size:8}"
 
 
-def test_several_draws_of_a_split_and_several_data_are_noted(tmp_path):
-    write(tmp_path / "0")
-    write(tmp_path / "1", split__hash="77" * 32)
+DRAWN = {"data__name": "synthetic"}
+
+
+@pytest.mark.parametrize(("records", "rows", "said"), [
+    ([{"split__name": "custom"}, {}], 2,
+     "mix splits (custom 60,000/0/10,000; standard 60,000/0/10,000)"),
+    ([{}, {"split__hash": "77" * 32}], 2, "The split standard 60,000/0/10,000 was drawn in 2 ways"),
+    ([{}, {"data__sha256": "88" * 32}], 2, "2 different contents of the data set"),
+    ([{**DRAWN, "data__sha256": f"{seed:064}", "split__hash": f"{seed:064}"} for seed in (1, 2)], 2,
+     "2 different contents of the data set"),
+    ([{}, {"device": "NVIDIA H100"}, {"fingerprint__precision": "bf16"}], 3,
+     "not all measured on the same terms (device, precision)"),
+    ([{"test_accuracy": 0.91}, {"test_accuracy": 0.9101}], 1,
+     "disagree by more than 0.005 points, in rows: 1."),
+    ([{"test_accuracy": 0.95}, {"test_accuracy": 0.95004}], 1, None),
+])  # fmt: skip
+def test_what_sets_rows_or_repeats_apart_is_noted(tmp_path, records, rows, said):
+    for number, changes in enumerate(records):
+        write(tmp_path / str(number), **changes)
     (section,) = build(tmp_path).sections
-    (note,) = section.notes
-    assert {row["differs"] for row in section.rows} == {
-        *("split_hash=5a5a5a5a", "split_hash=77777777")
-    }
-    assert "The split standard 60,000/0/10,000 was drawn in 2 ways" in note
-    write(tmp_path / "2", data__sha256="88" * 32)
-    assert "2 different contents of the data set" in build(tmp_path).markdown
-
-
-def test_several_drawings_of_the_synthetic_data_are_noted(tmp_path):
-    for seed in (1, 2):
-        changes = {"data__name": "synthetic", "data__sha256": f"{seed:064}"}
-        write(tmp_path / str(seed), split__hash=f"{seed:064}", **changes)
-    _, note = build(tmp_path).sections[0].notes
-    assert "2 different contents of the data set" in note
+    assert len(section.rows) == rows
+    assert any(said in note for note in section.notes) if said else section.notes == []
 
 
 def test_versions_and_uncommitted_changes_are_noted(tmp_path):
@@ -316,16 +282,6 @@ def test_versions_and_uncommitted_changes_are_noted(tmp_path):
     assert (row["torch"], row["fmbench_version"]) == ("2.14.0 2.15.0", "0.1.0 0.2.0")
     assert (row["git_commit"], row["git_dirty"]) == (f"abc123 {'d' * 40}", "False True")
     assert (row["data_sha256"], row["split_hash"]) == ("d1" * 32, "5a" * 32)
-
-
-def test_repeats_that_disagree_are_noted(tmp_path):
-    write(tmp_path / "0", model="agrees", test_accuracy=0.95)
-    write(tmp_path / "1", model="agrees", test_accuracy=0.95004)
-    assert build(tmp_path).sections[0].notes == []
-    write(tmp_path / "2", test_accuracy=0.91)
-    write(tmp_path / "3", test_accuracy=0.9101)
-    (note,) = build(tmp_path).sections[0].notes
-    assert note.endswith("disagree by more than 0.005 points, in rows: 2.")
 
 
 def test_failures_stand_beside_n_wherever_they_happened(tmp_path):
@@ -433,7 +389,7 @@ def test_each_row_links_to_its_runs(tmp_path):
 
 @pytest.mark.parametrize("count", ["parameters", "flops"])
 def test_runs_of_other_counts_are_no_seeds_of_one_row(tmp_path, count):
-    """As of a net whose code was changed before records said so; the same seed is no repeat."""
+    """As of a model whose code was changed before records said so; the same seed is no repeat."""
     write(tmp_path / "0", **{count: 5130})
     write(tmp_path / "1", **{count: 5162})
     write(tmp_path / "2", seed=1, **{count: 5162})

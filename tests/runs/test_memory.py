@@ -140,8 +140,8 @@ def test_what_the_run_held_is_let_go_before_anything_is_tried(monkeypatch):
         pass
 
     def train():
-        net = Net()
-        held.append(weakref.ref(net))
+        model = Net()
+        held.append(weakref.ref(model))
         raise MemoryError
 
     def fail():
@@ -205,7 +205,7 @@ def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
     assert statuses == (["failed", "completed"] if sweep else ["failed"])
 
 
-def test_a_net_that_is_larger_than_the_memory_is_refused_beforehand(monkeypatch):
+def test_a_model_that_is_larger_than_the_memory_is_refused_beforehand(monkeypatch):
     monkeypatch.setattr(Device, "memory", lambda _self: 300_000)
     with pytest.raises(ConfigError, match=r"44,426 parameters and their gradients are 0\.0 GB"):
         rehearse(compose(*TINY))

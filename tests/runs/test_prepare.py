@@ -82,14 +82,14 @@ def test_images_and_labels_are_those_of_the_split(split):
         assert np.array_equal(classes.numpy(), labels[indices])
 
 
-def test_large_nets_are_evaluated_in_smaller_batches():
+def test_large_models_are_evaluated_in_smaller_batches():
     assert trainer()[0].test.batch_size == 1000
     assert trainer(flops=10**9)[0].test.batch_size == 128
     assert trainer("batch_size=150", flops=None)[0].test.batch_size == 150
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/model").glob("*.yaml")), ids=str)
-def test_every_net_can_be_started_from_its_config(path):
+def test_every_model_can_be_started_from_its_config(path):
     config = compose(*TINY, f"model={path.stem}")
     prepare.rehearse(config)
     with torch.device("meta"):  # the largest has a gigabyte of weights

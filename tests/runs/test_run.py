@@ -221,7 +221,7 @@ def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
         raise GoneError("no such folder")
 
     written = []
-    for name in ("read_inputs", "make_trainer"):  # before and after it knows its net and device
+    for name in ("read_inputs", "make_trainer"):  # before and after it knows its model and device
         with monkeypatch.context() as patched:
             patched.setattr(runs, name, gone)
             with pytest.raises(GoneError):

@@ -102,7 +102,7 @@ def test_what_is_fmbenchs_or_installed_has_no_source_of_its_own():
         assert source(model, optimizer) == source_code.Source(None)
 
 
-def test_each_file_that_a_net_is_made_of_counts_and_no_other(own):
+def test_each_file_that_a_model_is_made_of_counts_and_no_other(own):
     first = digest(own().Net())
     assert first == "a23fdd00e39e6b16b3132bf7340820a3"  # another splits the rows of users
     assert digest(own().Net()) == first
@@ -183,7 +183,7 @@ def test_all_ways_to_another_file_are_followed(own, text):
     assert digest(own(net=text, base=base + "NUMBER = 3\n").Net()) != first
 
 
-def test_a_function_that_gives_a_net_of_torchvision_counts(own):
+def test_a_function_that_gives_a_model_of_torchvision_counts(own):
     make = "from torchvision.models import get_model\ndef make():\n    return get_model('vgg11')\n"
     own(more=make)
     importlib.import_module("own.more")
@@ -242,7 +242,7 @@ CELLS = {
 
 
 def notebook(monkeypatch, *, gone=False, **changed):
-    """The net of a notebook with these cells, in a `__main__` of its own."""
+    """The model of a notebook with these cells, in a `__main__` of its own."""
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
     for name, text in CELLS.items():
@@ -276,9 +276,9 @@ def test_code_of_exec_a_compiled_file_and_a_stale_import_have_no_source(own, tmp
     made = {}
     exec("from torch import nn\nclass Net(nn.Linear):\n  def forward(self, x):\n    return x", made)
     assert source(made["Net"](1, 1)).missing == ("None.Net.forward",)
-    net = own()
+    model = own()
     (tmp_path / "own" / "net.py").write_text(NET.replace("flatten(1)", "flatten(1) / 2"), "utf-8")
-    assert source(net.Net()).missing == ("own.net.Net.forward",)  # edited, not imported again
+    assert source(model.Net()).missing == ("own.net.Net.forward",)  # edited, not imported again
     own()
     for name in ("net", "layers"):
         path = tmp_path / "own" / f"{name}.py"
@@ -291,18 +291,18 @@ def test_code_of_exec_a_compiled_file_and_a_stale_import_have_no_source(own, tmp
 
 
 def test_code_that_is_edited_between_two_runs_of_a_process_is_what_was_imported(own, tmp_path):
-    net = own()
-    first = source(net.Net())
+    model = own()
+    first = source(model.Net())
     numbers = tmp_path / "own" / "numbers.py"
     numbers.write_text("FACTOR = 3.0\n", "utf-8")
     edited = tmp_path / "own" / "net.py"
     edited.write_text(NET.replace("flatten(1)", "flatten(1) / 2"), "utf-8")
-    found = source(net.Net())
+    found = source(model.Net())
     assert (found.digest, found.missing) == (first.digest, ())
     assert found.edited == (str(edited), str(numbers))
     for name in ("numbers", "layers", "net"):
         importlib.reload(sys.modules[f"own.{name}"])
-    again = source(net.Net())
+    again = source(model.Net())
     assert (again.missing, again.edited) == ((), ())
     assert again.digest != first.digest
 
@@ -313,10 +313,10 @@ def test_what_is_installed_or_generated_is_not_searched(own, tmp_path):
         "@dataclass\nclass Settings:\n    number: int = 1\n"
         "class Pair(NamedTuple):\n    one: int\n"
     )
-    net = NET.replace("from own", "from own.base import Settings, Pair\nfrom own").replace(
+    model = NET.replace("from own", "from own.base import Settings, Pair\nfrom own").replace(
         "        self.layer =", "        self.it = Settings(), Pair(1)\n        self.layer ="
     )
-    assert digest(own(net=net, base=text).Net()) is not None
+    assert digest(own(net=model, base=text).Net()) is not None
     record = tmp_path / "own-1.0.dist-info" / "RECORD"
     record.parent.mkdir()
     record.write_text("own/layers.py,sha256=a,1\n", "utf-8")  # as by pip install --target
@@ -351,7 +351,7 @@ def rows(folder):
     return benchmark_table(load_results(folder))[["n", "n_repeats", "source", "differs"]]
 
 
-def test_a_net_that_was_edited_between_two_seeds_has_a_row_of_its_own(own, tmp_path):
+def test_a_model_that_was_edited_between_two_seeds_has_a_row_of_its_own(own, tmp_path):
     runs = tmp_path / "runs"
     own()
     first = run(runs / "0")
@@ -387,13 +387,13 @@ def test_runs_without_source_share_a_row_with_nothing(own, tmp_path, monkeypatch
 
 @pytest.fixture
 def stopped(own, tmp_path, monkeypatch):
-    """A run of one's own net that was stopped in its first epoch."""
+    """A run of one's own model that was stopped in its first epoch."""
     own()
     stop(tmp_path / "run", monkeypatch)
     return tmp_path / "run"
 
 
-def test_a_run_does_not_go_on_with_another_net(own, stopped):
+def test_a_run_does_not_go_on_with_another_model(own, stopped):
     own(numbers="FACTOR = 3.0\n")
     before = (stopped / "result.json").read_text("utf-8")
     with pytest.raises(StorageError, match=r"checkpoint\.pt: was trained with other code: .* put"):
@@ -405,7 +405,7 @@ def test_a_run_does_not_go_on_with_another_net(own, stopped):
 
 
 @pytest.mark.slow
-def test_without_a_checkpoint_it_begins_anew_with_the_net_that_there_is(own, stopped):
+def test_without_a_checkpoint_it_begins_anew_with_the_model_that_there_is(own, stopped):
     (stopped / "checkpoint.pt").unlink()
     own(numbers="FACTOR = 3.0\n")
     before = json.loads((stopped / "result.json").read_text("utf-8"))["source"]
@@ -425,7 +425,7 @@ def test_a_run_of_code_that_nobody_noted_goes_on_in_its_row(own, tmp_path, monke
     assert (record.source, record.key) == (None, then.key)
 
 
-def test_a_later_look_at_the_test_set_is_of_the_same_net(own, tmp_path):
+def test_a_later_look_at_the_test_set_is_of_the_same_model(own, tmp_path):
     own()
     folder = tmp_path / "run"
     run(folder, "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true")

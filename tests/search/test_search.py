@@ -204,7 +204,6 @@ def test_a_search_without_validation_carves_some(command, tmp_path):
 
 @pytest.mark.parametrize(("changed", "said"), [
     (["epochs=2"], "epochs is 3 there and 2 here"),
-    (["optimizer.lr=interval(0.1,0.2)"], "optimizer.lr is "),
     (["sweep.objective=validation_loss"], "objective is validation_accuracy there"),
     (["+model.width=8"], "model.width is not set there and 8 here"),
 ])  # fmt: skip
@@ -272,9 +271,8 @@ def test_several_objectives_end_in_a_front(command, tmp_path):
 def test_a_search_killed_three_times_ends_with_its_total(straight, command, tmp_path):
     folder = tmp_path / "here"
     for done in (1, 2, 4):  # trials at whose end, or soon after, it is killed
-        with started(*SEARCH, cwd=tmp_path) as process:
-            wait_for(lambda n=done: len([*folder.glob("*/history.jsonl")]) > n or process.poll())
-            process.kill()
+        with started(*SEARCH, cwd=tmp_path):
+            wait_for(lambda n=done: len([*folder.glob("*/history.jsonl")]) > n)
     status, _, err = command(*SEARCH)
     assert status == 0, err
     found, left = trials(folder), sorted_records(folder)
@@ -413,11 +411,12 @@ def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"
     shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both"]
-    both = [
-        started(*SEARCH, *shared, f"hydra.sweep.dir={name}", cwd=tmp_path, stderr=None)
-        for name in "ab"
-    ]
-    assert [process.wait(timeout=200) for process in both] == [0, 0]
+    search = [*SEARCH, *shared]
+    with (
+        started(*search, "hydra.sweep.dir=a", cwd=tmp_path, stderr=None) as one,
+        started(*search, "hydra.sweep.dir=b", cwd=tmp_path, stderr=None) as other,
+    ):
+        assert [process.wait(timeout=200) for process in (one, other)] == [0, 0]
     found = optuna.load_study(study_name="both", storage=url).get_trials()
     complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
     assert len(complete) == 6

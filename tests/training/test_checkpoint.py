@@ -311,7 +311,7 @@ def test_a_state_is_written_tensor_by_tensor():
     assert set(read_state(file)) == set(map(str, range(10)))
 
 
-#: Peak memory beyond what is there before, in sizes of the net.
+#: Peak memory beyond what is there before, in sizes of the model.
 PEAKS = r"""
 import re, sys
 from pathlib import Path
@@ -441,6 +441,8 @@ def test_the_bound_of_a_checkpoint_follows_from_the_model():
 def test_checkpoints_after_so_many_epochs(every, due, tmp_path, clock):
     kept = checkpoints(tmp_path, clock, every)
     assert [epochs for epochs in (1, 2, 3, 4) if kept.due_after(epochs)] == due
+    clock.now += 10_000
+    assert kept.due_within() == (every is None)  # within an epoch only as time allows
 
 
 def test_checkpoints_as_time_allows(tmp_path, clock, monkeypatch):
@@ -465,13 +467,6 @@ def test_checkpoints_as_time_allows(tmp_path, clock, monkeypatch):
     clock.now += 2
     assert kept.due_after(2)
     assert kept.due_within()
-
-
-@pytest.mark.parametrize("every", [0, 1, 5])
-def test_within_an_epoch_only_as_time_allows(every, tmp_path, clock):
-    kept = checkpoints(tmp_path, clock, every)
-    clock.now += 10_000
-    assert not kept.due_within()
 
 
 def test_every_source_of_random_numbers_goes_on():

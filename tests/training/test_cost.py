@@ -1,4 +1,4 @@
-"""What a net costs: parameters and FLOPs, counted without running it."""
+"""What a model costs: parameters and FLOPs, counted without running it."""
 
 import pytest
 import torch
@@ -36,21 +36,21 @@ def test_flops_match_those_torchvision_publishes(name, gigamacs):
     assert round(count_flops(Coloured(model)) / 2e9, 2) == gigamacs
 
 
-def test_counting_flops_leaves_the_net_as_it_was():
-    net = DenseNet(depth=16, growth=6).train()
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert count_flops(net) > 0
-    assert all(module.training for module in net.modules())
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+def test_counting_flops_leaves_the_model_as_it_was():
+    model = DenseNet(depth=16, growth=6).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert count_flops(model) > 0
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_flops_are_those_of_evaluation():
     # In training a batch norm refuses one value per channel, and the count would be unknown.
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.BatchNorm1d(4)).train()
-    assert count_flops(net) == 2 * 784 * 4
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.BatchNorm1d(4)).train()
+    assert count_flops(model) == 2 * 784 * 4
 
 
-def test_a_net_that_cannot_run_on_meta_has_unknown_flops():
+def test_a_model_that_cannot_run_on_meta_has_unknown_flops():
     class ReadsItsInput(nn.Module):
         def forward(self, x):
             return x * x.sum().item()
@@ -59,10 +59,10 @@ def test_a_net_that_cannot_run_on_meta_has_unknown_flops():
 
 
 def test_a_meta_copy_keeps_ties_and_frozen_weights():
-    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
-    net[1].weight = net[0].weight
-    net[0].bias.requires_grad_(False)
-    copied = meta_copy(net)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model[1].weight = model[0].weight
+    model[0].bias.requires_grad_(False)
+    copied = meta_copy(model)
     assert {tensor.device.type for tensor in copied.state_dict().values()} == {"meta"}
     assert copied[1].weight is copied[0].weight
-    assert count_parameters(copied) == count_parameters(net) == 9 + 3 + 6
+    assert count_parameters(copied) == count_parameters(model) == 9 + 3 + 6

@@ -1,4 +1,4 @@
-"""What is tried on one batch before a run: what a net dies of, and in which memory it runs."""
+"""What is tried on one batch before a run: what a model dies of, and in which memory it runs."""
 
 import random
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def own(monkeypatch, tmp_path):
-    """Runs a net of `tutorials`, which is trusted."""
+    """Runs a model of `tutorials`, which is trusted."""
     monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
 
     def run(name, *overrides):
@@ -51,7 +51,7 @@ VIEW = "view size is not compatible"
     ("Squeezed", [], "channels_last", False),
     ("Squeezed", ["batch_size=199"], "channels_last", True),
 ])  # fmt: skip
-def test_nets_of_tutorials_work(own, tmp_path, name, overrides, memory_format, joins):  # noqa: PLR0917
+def test_models_of_tutorials_work(own, tmp_path, name, overrides, memory_format, joins):  # noqa: PLR0917
     record = own(name, "keep_model=true", "precision=fp32", *overrides)
     assert record.fingerprint["memory_format"] == memory_format
     assert record.joins_last_batch is joins
@@ -77,7 +77,7 @@ def test_nets_of_tutorials_work(own, tmp_path, name, overrides, memory_format, j
     ("Grown", [], ["the model makes fc.weight in its forward pass", "make it in __init__"]),
     ("NormedMLP", ["batch_size=1"], ["the model fails in training on 1 image", "Expected more"]),
 ])  # fmt: skip
-def test_other_nets_are_refused_in_a_line(own, tmp_path, name, overrides, parts):
+def test_other_models_are_refused_in_a_line(own, tmp_path, name, overrides, parts):
     raises_one_line(lambda: own(name, *overrides), ConfigError, *parts)
     (record,) = records(tmp_path)
     assert record["status"] == "failed"
@@ -87,7 +87,7 @@ def test_other_nets_are_refused_in_a_line(own, tmp_path, name, overrides, parts)
 MUON = ["optimizer._target_=torch.optim.Muon", "~optimizer.betas", "~optimizer.fused"]
 
 
-def test_an_optimizer_is_shown_the_parameters_of_the_net(own):
+def test_an_optimizer_is_shown_the_parameters_of_the_model(own):
     """Muon takes matrices alone."""
     assert own("Matrices", "optimizer=adamw", *MUON).status == "completed"
     refused = compose(*TINY, "model=lenet5", "optimizer=adamw", *MUON)
@@ -144,7 +144,7 @@ def test_channels_last_with_such_a_convolution_is_refused():
         lambda: rehearsed(Layer(), memory_format="channels_last"),
         ConfigError, "memory_format=channels_last: the model", wanted, "must be auto or contiguous",
     )  # fmt: skip
-    for memory_format in ("auto", "contiguous"):  # a net that turns its images by itself
+    for memory_format in ("auto", "contiguous"):  # a model that turns its images by itself
         raises_one_line(
             lambda chosen=memory_format: rehearsed(Layer(turns=True), memory_format=chosen),
             ConfigError, wanted,
@@ -155,20 +155,20 @@ NARROW = ["model=resnet18", "model.width=4", "model.depths=[1,1]", "epochs=1", "
 
 
 @pytest.mark.parametrize("kept_as", ["contiguous", "channels_last"])
-def test_a_kept_net_is_loaded_into_memory_that_it_may_run_in(tmp_path, monkeypatch, kept_as):
+def test_a_kept_model_is_loaded_into_memory_that_it_may_run_in(tmp_path, monkeypatch, kept_as):
     """It may have run on a GPU, in channels_last."""
     monkeypatch.setattr(
         runs,
         "write_weights",
-        lambda *net, **texts: write_weights(*net, **texts | {"memory_format": kept_as}),
+        lambda *model, **texts: write_weights(*model, **texts | {"memory_format": kept_as}),
     )
     fmbench.run([*TINY, *NARROW, f"hydra.run.dir={tmp_path / 'run'}"])
-    net = fmbench.load_model(tmp_path / "run").model
-    assert all(weight.is_contiguous() for weight in net.parameters())
+    model = fmbench.load_model(tmp_path / "run").model
+    assert all(weight.is_contiguous() for weight in model.parameters())
 
 
 class Remembers(nn.Module):
-    """All that a net may keep, and every source of random numbers."""
+    """All that a model may keep, and every source of random numbers."""
 
     def __init__(self):
         super().__init__()
@@ -178,7 +178,7 @@ class Remembers(nn.Module):
         self.calls, self.seen, self.by_name = 0, [], {}
         self.generator = torch.Generator().manual_seed(1)
         self.aside = torch.zeros(1)
-        self.through = lambda x: self.norm(x * 1)  # leads from a copy to the net itself
+        self.through = lambda x: self.norm(x * 1)  # leads from a copy to the model itself
 
     def forward(self, x):
         self.calls += 1
@@ -191,10 +191,10 @@ class Remembers(nn.Module):
 
 
 def weight_normed():
-    net = nn.Sequential(Remembers())
-    nn.utils.weight_norm(net[0].head)
-    net[0].aside = 0
-    return net
+    model = nn.Sequential(Remembers())
+    nn.utils.weight_norm(model[0].head)
+    model[0].aside = 0
+    return model
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
@@ -261,7 +261,7 @@ def test_a_run_has_the_bits_that_it_has_without_a_rehearsal(monkeypatch):
     torch.testing.assert_close(with_it, trained(), rtol=0, atol=0)
 
 
-def test_a_net_that_takes_multiples_of_four_alone_is_not_refused():
+def test_a_model_that_takes_multiples_of_four_alone_is_not_refused():
     class Fours(nn.Linear):
         def forward(self, x):
             return super().forward(x.reshape(4, len(x) // 4, -1)).flatten(0, 1)
@@ -303,19 +303,19 @@ def test_images_that_are_joined_cross_no_chunk(monkeypatch):
         assert torch.equal(joined, apart)
 
 
-def test_lazy_weights_are_drawn_when_the_net_is_made():
+def test_lazy_weights_are_drawn_when_the_model_is_made():
     torch.manual_seed(3)
-    net = tutorials.LazyResNet()
-    rehearsal.materialize(net)
+    model = tutorials.LazyResNet()
+    rehearsal.materialize(model)
     drawn = torch.get_rng_state()
     torch.manual_seed(3)
     again = tutorials.LazyResNet()
     rehearsal.materialize(again)
-    assert all(map(torch.equal, net.state_dict().values(), again.state_dict().values()))
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
     assert torch.equal(drawn, torch.get_rng_state())
-    assert net.training
-    assert net.stem[1].num_batches_tracked == 0
-    assert torch.equal(net.stem[1].running_mean, torch.zeros(4))
+    assert model.training
+    assert model.stem[1].num_batches_tracked == 0
+    assert torch.equal(model.stem[1].running_mean, torch.zeros(4))
 
 
 def test_a_lazy_layer_that_evaluation_does_not_call_is_named():
@@ -331,7 +331,7 @@ def test_a_lazy_layer_that_evaluation_does_not_call_is_named():
 
 
 @pytest.mark.slow
-def test_a_narrow_net_trains_on_a_processor_without_avx512(tmp_path):
+def test_a_narrow_model_trains_on_a_processor_without_avx512(tmp_path):
     """Where it was trained in channels_last it died, or never ended."""
     older = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     done = run_command(*TINY, *NARROW, cwd=tmp_path, environment=older, timeout=60)

@@ -135,7 +135,7 @@ class FakeGraph:
 
 
 def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options):
-    """Net, loader (7 full batches of 16 and one of 8), optimizer, schedule over two epochs.
+    """Model, loader (7 full batches of 16 and one of 8), optimizer, schedule over two epochs.
 
     No bias before batch norm: its gradient is rounding alone, which Adam would blow up to steps.
     """
@@ -160,6 +160,15 @@ def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options
     return model, loader, optimizer, schedule(optimizer, epochs=2, batches=len(loader))
 
 
+def eager_step(model, optimizer, label_smoothing=0.0, device=CPU):
+    return EagerStep(model, optimizer, device=device, label_smoothing=label_smoothing)
+
+
+def graph_step(model, optimizer, recorder=None, label_smoothing=0.0, device=CPU):
+    step = eager_step(model, optimizer, label_smoothing, device)
+    return GraphStep(step, batch_size=16, **({"recorder": recorder} if recorder else {}))
+
+
 def train(model, loader, step, schedule):
     return [
         train_epoch(model, loader.epoch(epoch), step, schedule, report=lambda *_sums: None)
@@ -174,13 +183,10 @@ def train(model, loader, step, schedule):
 def test_recorded_steps_compute_what_eager_ones_do(optimizer_class, schedule):
     """The same numbers but for the learning rate, which a graph holds in float32."""
     model, loader, optimizer, rates = make(optimizer_class, schedule)
-    eager = train(
-        model, loader, EagerStep(model, optimizer, device=CPU, label_smoothing=0.1), rates
-    )
+    eager = train(model, loader, eager_step(model, optimizer, 0.1), rates)
     other, loader, optimizer, rates = make(optimizer_class, schedule)
     recorder = FakeGraph(optimizer)
-    step = EagerStep(other, optimizer, device=CPU, label_smoothing=0.1)
-    replayed = train(other, loader, GraphStep(step, batch_size=16, recorder=recorder), rates)
+    replayed = train(other, loader, graph_step(other, optimizer, recorder, 0.1), rates)
 
     assert (recorder.recorded, recorder.replayed) == (1, 14 - WARM_UP)
     for one, two in zip(eager, replayed, strict=True):
@@ -195,11 +201,7 @@ def test_recorded_steps_compute_what_eager_ones_do(optimizer_class, schedule):
 
 def test_the_metrics_are_means_of_each_epoch_alone():
     model, loader, optimizer, schedule = make(lr=1e-12)
-    step = GraphStep(
-        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
-        batch_size=16,
-        recorder=FakeGraph(optimizer),
-    )
+    step = graph_step(model, optimizer, FakeGraph(optimizer))
     metrics = train(model, loader, step, schedule)
     # The weights stand still: each mean is that of all 120 images, the last batch's eight too.
     for epoch, found in enumerate(metrics):
@@ -215,11 +217,7 @@ def test_the_metrics_are_means_of_each_epoch_alone():
 def test_a_schedule_that_changes_more_than_the_rate_is_refused():
     model, loader, optimizer, _ = make()
     schedule = onecycle(optimizer, epochs=2, batches=len(loader), cycle_momentum=True)
-    step = GraphStep(
-        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
-        batch_size=16,
-        recorder=FakeGraph(optimizer),
-    )
+    step = graph_step(model, optimizer, FakeGraph(optimizer))
     with pytest.raises(ConfigError, match=r"cuda_graphs=true.*optimizer\.momentum.*false"):
         train(model, loader, step, schedule)
 
@@ -227,8 +225,7 @@ def test_a_schedule_that_changes_more_than_the_rate_is_refused():
 def recording(recorder):
     """Train with recorded steps, on the CPU."""
     model, loader, optimizer, schedule = make()
-    eager = EagerStep(model, optimizer, device=CPU, label_smoothing=0.0)
-    train(model, loader, GraphStep(eager, batch_size=16, recorder=recorder), schedule)
+    train(model, loader, graph_step(model, optimizer, recorder), schedule)
 
 
 def runs_out(_function):
@@ -259,11 +256,7 @@ def test_what_cannot_be_recorded_says_so_and_leaves_the_rate_a_number():
     def recorder(_function):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    step = GraphStep(
-        EagerStep(model, optimizer, device=CPU, label_smoothing=0.0),
-        batch_size=16,
-        recorder=recorder,
-    )
+    step = graph_step(model, optimizer, recorder)
     with pytest.raises(ConfigError, match=r"cannot be recorded \(operation .* capturing\); take"):
         train(model, loader, step, schedule)
     assert isinstance(optimizer.param_groups[0]["lr"], float)
@@ -321,9 +314,10 @@ def test_a_graph_on_the_gpu_computes_what_eager_steps_do(optimizer_class, precis
     for graphs in (False, True):
         device = on_gpu(precision, graphs=graphs)
         model, loader, optimizer, schedule = make(optimizer_class, device=device)
-        step = EagerStep(model, optimizer, device=device, label_smoothing=0.1)
+        step = (graph_step if graphs else eager_step)(
+            model, optimizer, label_smoothing=0.1, device=device
+        )
         if graphs:
-            step = GraphStep(step, batch_size=16)
             counted = replays(step)
         metrics.append(train(model, loader, step, schedule))
         weights.append(copy.deepcopy(model.state_dict()))
@@ -340,9 +334,7 @@ def test_the_same_seed_gives_the_same_bits_with_graphs():
     for _ in range(2):
         device = on_gpu("fp32", graphs=True)
         model, loader, optimizer, schedule = make(device=device)
-        step = GraphStep(
-            EagerStep(model, optimizer, device=device, label_smoothing=0.0), batch_size=16
-        )
+        step = graph_step(model, optimizer, device=device)
         counted = replays(step)
         train(model, loader, step, schedule)
         assert len(counted) == 14 - WARM_UP
@@ -355,7 +347,7 @@ def test_dropout_draws_anew_in_every_replay():
     device = on_gpu("fp32", graphs=True)
     model, loader, optimizer, _schedule = make(device=device, lr=1e-12)
     model.insert(4, nn.Dropout(0.5))
-    step = GraphStep(EagerStep(model, optimizer, device=device, label_smoothing=0.0), batch_size=16)
+    step = graph_step(model, optimizer, device=device)
     images, labels = next(loader.epoch(0))
     losses = []
     for _ in range(WARM_UP + 5):

@@ -1,4 +1,4 @@
-"""What the tests of the nets share: a small form of each, and images."""
+"""What the tests of the models share: a small form of each, and images."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ from fmbench.models.torchvision import Torchvision
 from fmbench.models.vgg_light import VGGLight
 from fmbench.models.wideresnet import WideResNet
 
-# What a laptop runs in milliseconds, with the structure of the full net.
+# What a laptop runs in milliseconds, with the structure of the full model.
 SMALL = {
     "alexnet": partial(AlexNet, width=12),
     "alexnet_light": partial(AlexNetLight, width=12),
@@ -40,8 +40,8 @@ SMALL = {
 }
 OWN = {name: build for name, build in SMALL.items() if name != "torchvision"}
 
-every_net = pytest.mark.parametrize("build", SMALL.values(), ids=SMALL.keys())
-own_net = pytest.mark.parametrize("build", OWN.values(), ids=OWN.keys())
+every_model = pytest.mark.parametrize("build", SMALL.values(), ids=SMALL.keys())
+own_model = pytest.mark.parametrize("build", OWN.values(), ids=OWN.keys())
 
 
 def images(n: int = 4, channels: int = 1, side: int = 28) -> torch.Tensor:
@@ -53,32 +53,32 @@ def on_meta(build, **settings) -> nn.Module:
         return build(**settings)
 
 
-def randomise(net: nn.Module) -> nn.Module:
+def randomise(model: nn.Module) -> nn.Module:
     """Draw norms and biases too: as they start, many mistakes would not show."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for tensor in net.state_dict().values():
+        for tensor in model.state_dict().values():
             if tensor.is_floating_point() and tensor.dim() == 1:
                 tensor.copy_(torch.rand_like(tensor) - 0.3)
-    return net
+    return model
 
 
-def assert_same_function(net: nn.Module, reference: nn.Module) -> None:
-    """Give both nets the same random weights, which they hold in the same order, and compare."""
-    randomise(net)
+def assert_same_function(model: nn.Module, reference: nn.Module) -> None:
+    """Give both models the same random weights, which they hold in the same order, and compare."""
+    randomise(model)
     for mine, theirs in zip(
-        net.state_dict().values(), reference.state_dict().values(), strict=True
+        model.state_dict().values(), reference.state_dict().values(), strict=True
     ):
         theirs.copy_(mine)
     with torch.no_grad():
-        torch.testing.assert_close(net.train()(images()), reference.train()(images()))
+        torch.testing.assert_close(model.train()(images()), reference.train()(images()))
 
 
-def sides(net: nn.Module, *kinds: type[nn.Module]) -> list[int]:
+def sides(model: nn.Module, *kinds: type[nn.Module]) -> list[int]:
     """The sides of the maps that layers of these kinds give, in the order they give them."""
     seen = []
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, kinds):
             module.register_forward_hook(lambda _, __, out: seen.append(out.shape[-1]))
-    net.eval()(images(1).to(next(net.parameters()).device))
+    model.eval()(images(1).to(next(model.parameters()).device))
     return seen
