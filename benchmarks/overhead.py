@@ -41,7 +41,7 @@ main()
 IMAGES = """\
 import sys, time
 from benchmarks.throughput import compose
-from fmbench.data.fashion_mnist import load
+from fmbench.data.load import load
 chosen = compose()["data"]
 for _ in range(int(sys.argv[1])):
     start = time.perf_counter()

@@ -131,7 +131,7 @@ class Setup:
         self.config = compose("augmentation=crop_flip", "epochs=100000", *overrides)
         self.inputs = prepare.read_inputs(self.config)
         self.device = self.inputs.device
-        self.flops = count_flops(self.model())
+        self.flops = count_flops(self.model(), self.inputs.dataset.shape)
         precision = choose_precision(self.config["precision"], self.device.torch, self.flops)
         self.device = replace(self.device, precision=precision)
         self.trainer = self.make_trainer(len(self.inputs.split.train))
@@ -140,7 +140,7 @@ class Setup:
     def model(self) -> nn.Module:
         """The model, always with the same weights."""
         torch.manual_seed(0)
-        return prepare.make_model(self.config).train()
+        return prepare.make_model(self.config, self.inputs.facts).train()
 
     def make_trainer(self, images: int) -> Trainer:
         """A trainer of a new model on the first so many training images."""
@@ -178,7 +178,7 @@ def contenders(setup: Setup, seconds: float, *, usual: bool = True) -> tuple[dic
     if usual:
         few = min(count, max(FEWEST, round(seconds / PIL_SECONDS / batch_size)))
         chosen, data = setup.inputs.split.train[: few * batch_size], setup.inputs.dataset
-        pictures = PilImages(data.train_images[chosen], data.train_labels[chosen], CROP_FLIP)
+        pictures = PilImages(data.images[chosen, 0], data.labels[chosen], CROP_FLIP)
         for workers in (0, 2):
             how = {"num_workers": workers, "persistent_workers": workers > 0}
             loader = DataLoader(pictures, batch_size, shuffle=True, **how)

@@ -154,7 +154,7 @@ def answer(folder: Path, right: int, *, seed: int = 0, swap: int = 0) -> Path:
     correct[:swap], correct[images - swap :] = False, correct[images - swap :] | (swap > 0)
     predicted = np.where(correct, labels, (labels + 1) % 10).astype(np.uint8)
     nothing = mistakes(
-        predicted, labels, np.full(images, 0.5, np.float32), np.zeros((images, 28, 28), np.uint8)
+        predicted, labels, np.full(images, 0.5, np.float32), np.zeros((images, 1, 28, 28), np.uint8)
     )
     with RunFolder(folder) as held:
         held.write_predictions(predicted, labels, nothing)

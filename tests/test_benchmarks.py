@@ -258,7 +258,7 @@ def test_augment_measures_every_case(monkeypatch):
 
 @pytest.mark.parametrize("name", ["fmbench, crop_flip", "torchvision, crop_flip"])
 def test_augment_goes_through_every_image_once(name):
-    images, labels = torch.zeros(30, 28, 28, dtype=torch.uint8), torch.arange(30)
+    images, labels = torch.zeros(30, 1, 28, 28, dtype=torch.uint8), torch.arange(30)
     batches = list(augment.loaders(images, labels, batch_size=7, subset=30)[name](0))
     assert [len(pixels) for pixels, _ in batches] == [7, 7, 7, 7, 2]
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(30))
@@ -266,7 +266,7 @@ def test_augment_goes_through_every_image_once(name):
 
 def test_augment_compares_like_with_like():
     """Without parts, both ways make the same floats of the same image."""
-    images = torch.randint(0, 256, (9, 28, 28), dtype=torch.uint8)
+    images = torch.randint(0, 256, (9, 1, 28, 28), dtype=torch.uint8)
     chosen = augment.loaders(images, torch.arange(9), batch_size=4, subset=9)
     floats = []
     for name in ("fmbench, none", "torchvision, none"):

@@ -17,6 +17,9 @@ from fmbench.runs import prepare
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device
 
+#: Of Fashion-MNIST.
+IMAGES = prepare.ImageFacts((1, 28, 28), 10)
+
 FOLDER = CHECKOUT / "conf" / "experiment"
 
 CNN = "CNN Implementation for Fashion-MNIST"
@@ -177,7 +180,7 @@ def test_the_published_figures_are_those_of_the_source(name):
     devices = {CNN: "GTX 1070", CUSTOM: "GTX 1080 Ti", HYSTS: "GTX 1080 Ti"}
     assert reference["device"] == devices.get(source)
     with torch.device("meta"):
-        counted = count_parameters(prepare.make_model(config))
+        counted = count_parameters(prepare.make_model(config, IMAGES))
     assert (round(counted, -4) if source == HYSTS and parameters < 1e6 else counted) == parameters
 
 
@@ -219,7 +222,7 @@ def test_two_steps_of_training(name):
     inputs = prepare.read_inputs(config)
     device = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
     torch.manual_seed(0)
-    model = prepare.make_model(config)
+    model = prepare.make_model(config, IMAGES)
     before = [parameter.clone() for parameter in model.parameters()]
     trainer = prepare.make_trainer(config, inputs, model, device, flops=10**6)
     (epoch,) = trainer.fit(lambda *_sums: None)

@@ -14,7 +14,7 @@ from commands import CHECKOUT
 from records import write
 from searches import sweep
 
-from fmbench.data.fashion_mnist import OFFICIAL_SHA256
+from fmbench.data.known import OFFICIAL_SHA256
 from fmbench.records.reader import read_results
 from fmbench.records.record import keys
 

@@ -1,8 +1,8 @@
 """Models as tutorials write them, which somebody may bring along to fmbench.
 
 export FMBENCH_TRUST=tutorials PYTHONPATH=tests
-python -m fmbench data=synthetic epochs=1 model._target_=tutorials.Blitz ~model.channels ~model.classes
-"""  # noqa: E501 - a command to paste
+python -m fmbench data=synthetic epochs=1 model._target_=tutorials.Blitz
+"""
 
 import torch
 import torch.nn.functional as F  # noqa: N812

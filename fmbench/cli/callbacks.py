@@ -147,7 +147,7 @@ class Preflight(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every value that a sweep gives to every key, and that its folder is free."""
-        from fmbench.data.fashion_mnist import load
+        from fmbench.data.load import load
 
         with _heard():
             folder = Path(config.hydra.sweep.dir)

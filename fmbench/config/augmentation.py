@@ -11,13 +11,13 @@ from typing import Any
 
 from fmbench.core.errors import ConfigError
 
-#: Rows and columns of an image.
-SIDE = 28
+#: A side of no image is longer.
+MOST_PIXELS = 4096
 
 
 @dataclass
 class Crop:
-    """A 28 x 28 window of the image with `padding` black pixels added on each side."""
+    """A window of the image's size, out of it with `padding` black pixels added on each side."""
 
     padding: int = 4
 
@@ -41,9 +41,9 @@ class Cutout:
 
     With `inside` false its centre may be anywhere in the image, so that a part of the square can
     fall outside, as in the paper; with `inside` true the whole square lies in the image. The centre
-    of an odd square is one of the 28 x 28 pixels. That of an even one is a corner of pixels, one of
-    29 x 29: the paper leaves open how such a square lies around a pixel, and this way no side of
-    the image is blanked more often than the other.
+    of an odd square is one of the pixels. That of an even one is a corner of pixels, one more a
+    side: the paper leaves open how such a square lies around a pixel, and this way no side of the
+    image is blanked more often than the other.
     """
 
     size: int = 16
@@ -85,6 +85,21 @@ class Parts:
     flip: Flip | None = None
     cutout: Cutout | None = None
     erasing: Erasing | None = None
+
+    def check(self, side: int) -> None:
+        """Refuse what is larger than an image whose shorter side has so many pixels.
+
+        Raises:
+            ConfigError: a padding or a square is.
+        """
+        for name, pixels in (
+            ("crop.padding", self.crop.padding if self.crop else 1),
+            ("cutout.size", self.cutout.size if self.cutout else 1),
+        ):
+            if pixels > side:
+                raise ConfigError(
+                    f"augmentation.{name}={pixels}: must be at most {side}, as the images"
+                )
 
 
 _CLASSES: dict[str, type[Crop | Flip | Cutout | Erasing]] = {
@@ -131,8 +146,10 @@ def _check_probability(part: str, value: Any) -> None:
 
 
 def _check_pixels(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= SIDE:
-        raise ConfigError(f"augmentation.{name}={value}: must be a whole number, 1 to {SIDE}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_PIXELS:
+        raise ConfigError(
+            f"augmentation.{name}={value}: must be a whole number, 1 to {MOST_PIXELS}"
+        )
 
 
 def _check_range(name: str, value: Any, most: float) -> None:

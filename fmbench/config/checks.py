@@ -32,9 +32,6 @@ GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation
 #: Characters of an experiment's name.
 _LONGEST_NAME = 200
 
-#: What every image of the data sets has, and models that take it as an argument must be told.
-_SHAPE = {"channels": 1, "classes": 10}
-
 
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
@@ -115,8 +112,9 @@ def check(config: Mapping[str, Any]) -> None:
     _check_logger(config["logger"])
     check_reference(config["reference"])
     own = schema.OF_DATA.get(config["data"].get("name", ""), {})
+    own = {**own, **schema.OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
     for key, meaning in {**schema.IN_GROUPS, **own}.items():
-        _has_type(config, key, meaning.types, meaning.wanted)
+        _has_type(config, key, meaning)
     for group in TARGETS:
         target = config[group]["_target_"]
         # Hydra looks at where it leads to, once more, when it is started.
@@ -124,17 +122,26 @@ def check(config: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
             )
-    if config["data"]["std"] <= 0:
-        raise ConfigError(f"data.std={config['data']['std']}: must be above 0")
+    _check_normalization(config["data"])
     if config["optimizer"]["lr"] <= 0:
         raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")
     augmentation.read(config["augmentation"])
-    for key, value in _SHAPE.items():
-        if config["model"].get(key, value) != value:
+
+
+def _check_normalization(data: Mapping[str, Any]) -> None:
+    """Refuse a mean or a standard deviation that is no number, and no number for each channel."""
+    for key in ("mean", "std"):
+        value = data[key]
+        each = value if isinstance(value, list) else [value] * (value is not None)
+        numbers = all(type(number) in (int, float) for number in each)
+        if not numbers or value == [] or (key == "std" and any(number <= 0 for number in each)):
+            above = " above 0" if key == "std" else ""
             raise ConfigError(
-                f"model.{key}={config['model'][key]}: must be {value}, the images have {value} "
-                f"{key if value > 1 else key.removesuffix('s')}"
+                f"data.{key}={value}: must be a number{above}, a list of one for each channel, or "
+                "null, which computes it from the training part"
             )
+    if (data["mean"] is None) != (data["std"] is None):
+        raise ConfigError("data.mean and data.std: both must be null, or neither")
 
 
 def refuse_out_of_bounds(name: str, value: Any) -> None:
@@ -165,13 +172,16 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
         )
 
 
-def _has_type(config: Mapping[str, Any], key: str, types: tuple[type, ...], wanted: str) -> None:
+def _has_type(config: Mapping[str, Any], key: str, meaning: schema.Key) -> None:
+    types, wanted = meaning.types, meaning.wanted
     *path, last = key.split(".")
     node: Any = config
     for name in path:
         node = node.get(name)
         if not isinstance(node, Mapping):
             raise ConfigError(f"{'.'.join(path)}={node}: must be one of the group's options")
+    if last not in node and meaning.neutral is not ...:
+        return
     if last not in node:
         raise ConfigError(f"{key}: is not there; must be {wanted}")
     value = node[last]

@@ -1,5 +1,6 @@
 """Build what a config names, under the whitelist; what Hydra may instantiate around the runs."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,26 +57,36 @@ def around_runs() -> list[str]:
     return [*_AROUND_RUNS, *trusted_patterns()]
 
 
-def instantiate(config: Mapping[str, Any], group: str, *args: Any, **kwargs: Any) -> Any:
+def instantiate(
+    config: Mapping[str, Any],
+    group: str,
+    *args: Any,
+    offered: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
     """Call the `_target_` of a group, if it is one that a config may start.
 
     Args:
         config: of a run, resolved.
         group: `model`, `optimizer` or `scheduler`.
         args: passed on, before what the config gives.
+        offered: passed on where the target has a parameter of that name and the config gives none.
         kwargs: passed on.
 
     Raises:
         ConfigError: it may not be started, does not exist, or refuses its arguments.
     """
+    # What may be started around a run is none of its parts.
+    allowed = hydra.utils.execution_whitelist(buildable(group), reset=True)
+    option = dict(config[group])
     try:
+        if offered:
+            target = {"_target_": option["_target_"], "_partial_": True}
+            made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
+            known = inspect.signature(made.func).parameters
+            option |= {k: v for k, v in offered.items() if k in known and k not in option}
         return hydra.utils.instantiate(
-            dict(config[group]),
-            *args,
-            **kwargs,
-            _convert_="all",
-            # What may be started around a run is none of its parts.
-            _execution_whitelist_=hydra.utils.execution_whitelist(buildable(group), reset=True),
+            option, *args, **kwargs, _convert_="all", _execution_whitelist_=allowed
         )
     except (InstantiationException, *_MISFITS) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.

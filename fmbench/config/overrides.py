@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from fmbench.config import schema
 from fmbench.config.checks import GROUPS
-from fmbench.config.schema import defaults
 from fmbench.config.sources import CONFIG_DIR
 from fmbench.core.errors import ConfigError, without_password
 
@@ -112,7 +112,14 @@ def mended(overrides: Sequence[str]) -> list[str]:
             raise ConfigError(_spaces(text, rest[0], "".join([text, *rest])))
         if text and "=" not in text and not text.startswith("~"):
             raise ConfigError(_without_value(text, overrides[place + 1 :]))
-    return [_mended(text) for text in overrides]
+    today = [other for text in overrides for other in _of_models(text)]
+    return [_mended(text) for text in today]
+
+
+def _of_models(text: str) -> list[str]:
+    """The override of today for one of a key that models had once."""
+    key = text.lstrip("+~").partition("=")[0]
+    return schema.renamed_override(text) if key in schema.OF_MODELS else [text]
 
 
 def _mended(text: str) -> str:
@@ -342,7 +349,7 @@ def _options() -> dict[str, list[str]]:
 @lru_cache
 def _keys() -> dict[str, list[str]]:
     """The keys that fmbench's options have, each with the options that have it."""
-    found: dict[str, list[str]] = {path: [] for path in [*defaults(), "sweep", "evaluation"]}
+    found: dict[str, list[str]] = {path: [] for path in [*schema.defaults(), "sweep", "evaluation"]}
     for group, options in _options().items():
         if group in ("experiment", "sweep", *_INTERNAL):
             continue

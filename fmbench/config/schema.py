@@ -276,8 +276,34 @@ IN_GROUPS = {
         "the function", "result", types=(str,), wanted="the function to call"
     ),
     "data.name": Key("of the data set", "result", types=(str,), wanted=_TEXT),
-    "data.mean": Key("subtracted from each pixel", "result", types=(int, float), wanted=_NUMBER),
-    "data.std": Key("divides each pixel then", "result", types=(int, float), wanted=_NUMBER),
+    "data.mean": Key(
+        "subtracted from each pixel, 0 to 1; null: that of the training part, by channel",
+        "result",
+        types=(int, float, list, NoneType),
+        wanted=f"{_NUMBER}, a list, or null",
+    ),
+    "data.std": Key(
+        "divides each pixel then; null: the same",
+        "result",
+        types=(int, float, list, NoneType),
+        wanted=f"{_NUMBER}, a list, or null",
+    ),
+    "data.limit": Key(
+        "train on N images, in proportion of the classes",
+        "result",
+        neutral=None,
+        types=(int, NoneType),
+        wanted="a whole number, or null",
+        example="N",
+    ),
+    "data.limit_test": Key(
+        "test on N images",
+        "result",
+        neutral=None,
+        types=(int, NoneType),
+        wanted="a whole number, or null",
+        example="N",
+    ),
     "data.split.name": Key("of the split", "result", types=(str,), wanted=_TEXT),
     "data.split.validation": Key(
         "hold N training images out, stratified by class",
@@ -289,29 +315,65 @@ IN_GROUPS = {
     "data.split.seed": Key("of the split", "result", types=(int,), wanted=_WHOLE),
 }
 
+_FILES = {
+    # Where they lie says nothing about the run, and may name a person's folders.
+    "data.root": Key(
+        "where the files are, or go (default: FMBENCH_DATA, else data)",
+        "around",
+        resumes=True,
+        types=(str, NoneType),
+        wanted="a text, or null",
+        example="DIR",
+    ),
+    "data.download": Key(
+        "whether they may be downloaded", "around", types=(bool,), wanted="true or false"
+    ),
+}
+_MIRRORS = {
+    "data.mirrors": Key(
+        "where they are downloaded from", "around", types=(list,), wanted="a list of URLs"
+    )
+}
+_SUBSET = {
+    "data.subset": Key(
+        "which part of the set", "result", types=(str, NoneType), wanted="a text, or null"
+    )
+}
+
 #: Keys of one data set alone, by its name.
 OF_DATA: Mapping[str, Mapping[str, Key]] = {
-    "fashion_mnist": {
-        # Where they lie says nothing about the run, and may name a person's folders.
-        "data.root": Key(
-            "where the Fashion-MNIST files are, or go (default: FMBENCH_DATA, else data)",
-            "around",
-            resumes=True,
-            types=(str, NoneType),
-            wanted="a text, or null",
-            example="DIR",
-        ),
-        "data.mirrors": Key(
-            "where they are downloaded from", "around", types=(list,), wanted="a list of URLs"
-        ),
-        "data.download": Key(
-            "whether they may be downloaded", "around", types=(bool,), wanted="true or false"
-        ),
-    },
+    "fashion_mnist": _FILES | _MIRRORS,
+    "mnist": _FILES | _MIRRORS,
+    "kmnist": _FILES,
+    "qmnist": _FILES | _SUBSET,
+    "emnist": _FILES | _SUBSET,
+    "cifar10": _FILES,
+    "cifar100": _FILES,
+    "svhn": _FILES,
     "synthetic": {
         "data.train_size": Key("training images", "result", types=(int,), wanted=_WHOLE),
         "data.test_size": Key("test images", "result", types=(int,), wanted=_WHOLE),
         "data.seed": Key("of the images", "result", types=(int,), wanted=_WHOLE),
+    },
+}
+
+#: Keys of one split alone, by its name.
+OF_SPLIT: Mapping[str, Mapping[str, Key]] = {
+    "kfold": {
+        "data.split.folds": Key("how many folds", "result", types=(int,), wanted=_WHOLE),
+        "data.split.fold": Key(
+            "which of them is held out, from 0",
+            "result",
+            repeats=True,
+            types=(int,),
+            wanted=_WHOLE,
+        ),
+        "data.split.role": Key(
+            "what it is for: validation, or test where the set has no test part",
+            "result",
+            types=(str,),
+            wanted="validation or test",
+        ),
     },
 }
 
@@ -330,7 +392,7 @@ KEYS: Mapping[str, Key] = {
     **_of(Search, "sweep."),
     **_of(Logger, "logger."),
     **IN_GROUPS,
-    **{name: key for keys in OF_DATA.values() for name, key in keys.items()},
+    **{name: key for keys in (*OF_DATA.values(), *OF_SPLIT.values()) for name, key in keys.items()},
 }
 
 #: Keys at the top that decide what is computed, beside the groups and what repeats a row.
@@ -358,6 +420,13 @@ MAY_CHANGE = tuple(name for name, key in TOP.items() if key.resumes)
 #: Keys that older records lack, and what their runs did.
 NEUTRAL = {name: key.neutral for name, key in TOP.items() if key.neutral is not ...}
 
+#: The same of the groups.
+NEUTRAL_IN_GROUPS = {name: key.neutral for name, key in IN_GROUPS.items() if key.neutral is not ...}
+
+#: What the images decide, which a config said before it was taken from them.
+OF_IMAGES = {"channels": 1, "classes": 10}
+OF_MODELS = tuple(f"model.{name}" for name in OF_IMAGES)
+
 #: Of the hardware.
 HARDWARE = tuple(name for name, key in TOP.items() if key.role == "hardware")
 
@@ -377,9 +446,9 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of an earlier fmbench as one of today.
 
-    `evaluation` stands in the place of `test_every`, and schedules have their present path. Of both
-    keys `evaluation` wins where it is not at its defaults: a search sets it over what a user's
-    experiment says.
+    `evaluation` stands in the place of `test_every`, schedules have their present path, and models
+    take channels and classes from the images. Of both keys `evaluation` wins where it is not at its
+    defaults: a search sets it over what a user's experiment says.
 
     Args:
         config: resolved, or of a record.
@@ -395,12 +464,21 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
         module, _, name = target.rpartition(".")
         if module == "fmbench.schedule":
             others["scheduler"] = {**schedule, "_target_": f"fmbench.optim.schedules.{name}"}
+    model = config.get("model")
+    if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
+        others["model"] = {
+            key: value for key, value in model.items() if value != OF_IMAGES.get(key)
+        }
     return others | {"evaluation": there}
 
 
 def renamed_override(override: str) -> list[str]:
-    """The overrides of today for one of `test_every`; others as they are."""
+    """The overrides of today for one of an earlier fmbench; others as they are."""
     key, _, value = override.lstrip("+").partition("=")
+    if key in OF_MODELS:
+        return [f"++{key}={value}"]
+    if key.startswith("~") and key[1:] in OF_MODELS:
+        return []  # a model that does not take it is not given it
     if key != "test_every" or not (value == "null" or value.isdecimal()):
         return [override]
     if value == "null":
@@ -421,7 +499,10 @@ def defaults() -> dict[str, Any]:
 def help_text() -> str:
     """The keys as `--help` lists them: a line each with its default, or more."""
     lead = "optimizer.lr"
-    shown = {**defaults(), **dict.fromkeys(("data.root", "data.split.validation"))}
+    shown = {
+        **defaults(),
+        **dict.fromkeys(("data.root", "data.limit", "data.split.validation")),
+    }
     names = [name for name in shown if name != lead]
     names.insert(names.index("epochs") + 1, lead)
     lines = []

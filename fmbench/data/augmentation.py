@@ -15,10 +15,13 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
 from fmbench.config import augmentation
-from fmbench.config.augmentation import SIDE, Crop, Cutout, Erasing, Flip, Parts
+from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip, Parts
 
 #: What was drawn: a tensor with one row per image of the training part, by name.
 Draws = dict[str, Tensor]
+
+#: Height and width of an image.
+Size = tuple[int, int]
 
 #: Tries at a rectangle that fits in the image, as torchvision has it; then none is erased.
 ATTEMPTS = 10
@@ -50,8 +53,8 @@ class Augmentation:
         """Black pixels that the stored images need on each side."""
         return self.parts.crop.padding if self.parts.crop else 0
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """The draws of one epoch for `count` images, on the CPU.
+    def draw(self, count: int, size: Size, generator: torch.Generator) -> Draws:
+        """The draws of one epoch for `count` images of a size, on the CPU.
 
         Returns:
             `crop_top`, `crop_left`: (count,) int64, the window's corner in the padded image.
@@ -67,25 +70,26 @@ class Augmentation:
         if chosen.flip:
             draws["flip"] = torch.rand(count, generator=generator) < chosen.flip.probability
         if chosen.cutout:
-            draws["cutout"] = _draw_cutout(chosen.cutout, count, generator)
+            draws["cutout"] = _draw_cutout(chosen.cutout, count, size, generator)
         if chosen.erasing:
-            draws["erasing"] = _draw_erasing(chosen.erasing, count, generator)
+            draws["erasing"] = _draw_erasing(chosen.erasing, count, size, generator)
         return draws
 
     def windows(self, images: Tensor) -> Tensor:
         """All that crop and flip can make of the images, as a view: nothing is copied per window.
 
         Args:
-            images: (N, 28, 28).
+            images: (N, C, H, W).
 
         Returns:
-            (1, N, places, places, 28, 28), by the row and the column that a window begins at in the
-            padded image; with a flip (2, N, ...), the mirrored images second. They are stored too:
-            picking from them is half the work of mirroring what was picked.
+            (1, N, places, places, C, H, W), by the row and the column that a window begins at in
+            the padded image; with a flip (2, N, ...), the mirrored images second. They are stored
+            too: picking from them is half the work of mirroring what was picked.
         """
+        height, width = images.shape[2:]
         padded = F.pad(images, (self.padding,) * 4)
         ways = [padded, padded.flip(-1)] if self.parts.flip else [padded]
-        return torch.stack(ways).unfold(2, SIDE, 1).unfold(3, SIDE, 1)
+        return torch.stack(ways).unfold(3, height, 1).unfold(4, width, 1).movedim(2, 4)
 
     def move(self, windows: Tensor, draws: Draws, ids: Tensor) -> Tensor:
         """Crop and flip: the pixels of the images `ids`, still as they are stored.
@@ -96,7 +100,7 @@ class Augmentation:
             ids: (B,) int64, which images.
 
         Returns:
-            (B, 28, 28), a copy.
+            (B, C, H, W), a copy.
         """
         if "crop_top" in draws:
             top, left = draws["crop_top"][ids], draws["crop_left"][ids]
@@ -113,17 +117,17 @@ class Augmentation:
         """Cutout and erasing: set rectangles of the normalised images to 0, the mean, in place.
 
         Args:
-            images: (B, 28, 28) float.
+            images: (B, C, H, W) float.
             draws: the epoch's draws, on the device of `images`.
             ids: (B,) int64, which images they are.
         """
-        axis = torch.arange(SIDE, device=images.device)
+        height, width = (torch.arange(side, device=images.device) for side in images.shape[2:])
         for name in ("cutout", "erasing"):
             if name in draws:
                 top, bottom, left, right = draws[name][ids, :, None].unbind(1)
-                rows = (axis >= top) & (axis < bottom)
-                columns = (axis >= left) & (axis < right)
-                images.masked_fill_(rows[:, :, None] & columns[:, None, :], 0)
+                rows = (height >= top) & (height < bottom)
+                columns = (width >= left) & (width < right)
+                images.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0)
         return images
 
 
@@ -135,31 +139,33 @@ def _draw_crop(crop: Crop, count: int, generator: torch.Generator) -> Draws:
     }
 
 
-def _draw_cutout(cutout: Cutout, count: int, generator: torch.Generator) -> Tensor:
-    low, high = -(cutout.size // 2), SIDE - cutout.size // 2 + (cutout.size % 2 == 0)
-    if cutout.inside:
-        low, high = 0, SIDE - cutout.size + 1
-    top, left = torch.randint(low, high, (2, count), generator=generator)
+def _draw_cutout(cutout: Cutout, count: int, size: Size, generator: torch.Generator) -> Tensor:
+    square, corners = cutout.size, []
+    for side in size:
+        low, high = -(square // 2), side - square // 2 + (square % 2 == 0)
+        if cutout.inside:
+            low, high = 0, side - square + 1
+        corners.append(torch.randint(low, high, (count,), generator=generator))
     wanted = torch.rand(count, generator=generator) < cutout.probability
-    size = wanted * cutout.size
-    return torch.stack([top, top + size, left, left + size], dim=1)
+    edge, (top, left) = wanted * square, corners
+    return torch.stack([top, top + edge, left, left + edge], dim=1)
 
 
-def _draw_erasing(erasing: Erasing, count: int, generator: torch.Generator) -> Tensor:
-    tries = (count, ATTEMPTS)
-    area = SIDE**2 * torch.empty(tries).uniform_(*erasing.scale, generator=generator)
+def _draw_erasing(erasing: Erasing, count: int, size: Size, generator: torch.Generator) -> Tensor:
+    tries, (rows, columns) = (count, ATTEMPTS), size
+    area = rows * columns * torch.empty(tries).uniform_(*erasing.scale, generator=generator)
     log_ratio = torch.empty(tries).uniform_(
         math.log(erasing.ratio[0]), math.log(erasing.ratio[1]), generator=generator
     )
     heights = (area * log_ratio.exp()).sqrt().round().long()
     widths = (area / log_ratio.exp()).sqrt().round().long()
-    fits = (heights < SIDE) & (widths < SIDE)
+    fits = (heights < rows) & (widths < columns)
     first = fits.long().argmax(dim=1, keepdim=True)  # the first that fits, else the first
     wanted = torch.rand(count, generator=generator) < erasing.probability
     erase = wanted & fits.any(dim=1)
     height = heights.gather(1, first).squeeze(1) * erase
     width = widths.gather(1, first).squeeze(1) * erase
     place = torch.rand(2, count, generator=generator)
-    top = (place[0] * (SIDE - height + 1)).long()
-    left = (place[1] * (SIDE - width + 1)).long()
+    top = (place[0] * (rows - height + 1)).long()
+    left = (place[1] * (columns - width + 1)).long()
     return torch.stack([top, top + height, left, left + width], dim=1)

@@ -5,8 +5,9 @@ permutation and the augmentation are pure functions of (seed, epoch), drawn on t
 every device, batch size and restart sees the same images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,26 +30,46 @@ def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
 
 
 class Normalization:
-    """From uint8 pixels to floats of mean 0 and standard deviation 1: (x / 255 - mean) / std."""
+    """From uint8 pixels to floats of mean 0 and standard deviation 1: (x / 255 - mean) / std.
 
-    def __init__(self, mean: float, std: float) -> None:
-        self.scale = 1 / (255 * std)
-        self.shift = -mean / std
+    Args:
+        mean: of all pixels, or of those of each channel; 0 to 1.
+        std: the same.
+    """
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        self.mean, self.std = (
+            [value] if isinstance(value, (int, float)) else list(value) for value in (mean, std)
+        )
+        pairs = list(zip(self.mean, self.std, strict=True))
+        self.scale: Any = [1 / (255 * one) for _, one in pairs]
+        self.shift: Any = [-middle / one for middle, one in pairs]
+        if len(pairs) == 1:
+            (self.scale,), (self.shift,) = self.scale, self.shift
+        else:
+            self.scale, self.shift = (
+                torch.tensor(numbers)[:, None, None] for numbers in (self.scale, self.shift)
+            )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, 28, 28) uint8 -> (B, 28, 28) float32."""
-        return pixels.float().mul_(self.scale).add_(self.shift)
+        """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
+        if isinstance(self.scale, Tensor):
+            device = pixels.device  # nothing is copied where they are there already
+            self.scale, self.shift = self.scale.to(device), self.shift.to(device)
+        normalized: Tensor = pixels.float().mul_(self.scale).add_(self.shift)
+        return normalized
 
     def undo(self, images: Tensor) -> Tensor:
-        """(B, 28, 28) float32 -> (B, 28, 28) uint8, the pixels that these floats stand for."""
-        return ((images - self.shift) / self.scale).round().clamp(0, 255).byte()
+        """(B, C, H, W) float32 -> (B, C, H, W) uint8, the pixels that these floats stand for."""
+        pixels: Tensor = ((images - self.shift) / self.scale).round().clamp(0, 255).byte()
+        return pixels
 
 
 class TrainLoader:
     """The training images, shuffled and augmented anew each epoch.
 
     Args:
-        images: (N, 28, 28) uint8 on the device to train on.
+        images: (N, C, H, W) uint8 on the device to train on.
         labels: (N,) int64 on the same device.
         batch_size: images a step; the last batch of an epoch may be smaller.
         seed: of order and augmentation.
@@ -75,6 +96,7 @@ class TrainLoader:
         self.seed = seed
         self.augmentation = augmentation
         self.normalization = normalization
+        self.size = images.shape[2], images.shape[3]
         self.windows = augmentation.windows(images)
         # Beside a GPU the host has time to draw the next epoch while this one is trained on.
         self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
@@ -96,7 +118,7 @@ class TrainLoader:
         return sizes
 
     def epoch(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch: (B, 1, 28, 28) float32 images and (B,) int64 labels.
+        """The batches of an epoch: (B, C, H, W) float32 images and (B,) int64 labels.
 
         Args:
             epoch: counted from 0.
@@ -114,7 +136,7 @@ class TrainLoader:
             images = self.augmentation.blank(self.normalization(pixels), draws, ids)
             sizes = self._sizes(len(ids))
             yield from zip(
-                torch.split(images.unsqueeze(1), sizes),
+                torch.split(images, sizes),
                 torch.split(self.labels[ids], sizes),
                 strict=True,
             )
@@ -135,7 +157,8 @@ class TrainLoader:
         """The same on the CPU, where all draws are made; asks nothing of a GPU, as a thread may."""
         count = len(self.labels)
         order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER))
-        return order, self.augmentation.draw(count, generator(self.seed, epoch, AUGMENT))
+        augmenting = generator(self.seed, epoch, AUGMENT)
+        return order, self.augmentation.draw(count, self.size, augmenting)
 
     def _moved(self, drawn: Tensor) -> Tensor:
         """On the device; from pinned memory the host need not wait for the copy."""
@@ -149,7 +172,7 @@ class EvaluationLoader:
     """Images in their own order, as they are, in large batches.
 
     Args:
-        images: (N, 28, 28) uint8 on the device.
+        images: (N, C, H, W) uint8 on the device.
         labels: (N,) int64 on the same device.
         normalization: applied to every image.
         batch_size: images at once.
@@ -173,10 +196,10 @@ class EvaluationLoader:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, 1, 28, 28) float32 images and (B,) int64 labels."""
+        """(B, C, H, W) float32 images and (B,) int64 labels."""
         for images, labels in zip(
             torch.split(self.images, self.batch_size),
             torch.split(self.labels, self.batch_size),
             strict=True,
         ):
-            yield self.normalization(images).unsqueeze(1), labels
+            yield self.normalization(images), labels

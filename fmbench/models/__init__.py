@@ -3,6 +3,6 @@
 What several share stands in `blocks`, `checks` and `init`.
 
 Every model is a plain `nn.Module` (or a function returning one) with keyword arguments. It takes
-float images (N, channels, 28, 28) and returns logits (N, classes). Nothing is imported here, so
+float images (N, channels, H, W) and returns logits (N, classes). Nothing is imported here, so
 that naming a model costs nothing until it is built.
 """

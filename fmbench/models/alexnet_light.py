@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import conv_relu, linear_relu_dropout
+from fmbench.models.blocks import conv_relu, flat_size, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_multiple, require_positive
 
 
@@ -25,13 +25,20 @@ class AlexNetLight(nn.Module):
         dropout: Probability of dropping an output of the hidden linear layers.
         channels: Channels of an image.
         classes: Number of classes.
+        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If `width` is no multiple of 3, or an argument is out of range.
     """
 
     def __init__(
-        self, *, width: int = 96, dropout: float = 0.5, channels: int = 1, classes: int = 10
+        self,
+        *,
+        width: int = 96,
+        dropout: float = 0.5,
+        channels: int = 1,
+        classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
     ) -> None:
         super().__init__()
         require_multiple(3, width=width)  # the second convolution has 8/3 of it
@@ -48,13 +55,14 @@ class AlexNetLight(nn.Module):
             *conv_relu(wide, middle, 3, padding=1),
             nn.MaxPool2d(3, stride=2),
         )
+        flat = flat_size(self.features, channels, image_size)
         self.classifier = nn.Sequential(
-            *linear_relu_dropout(middle * 3 * 3, 4 * middle, dropout),
+            *linear_relu_dropout(flat, 4 * middle, dropout),
             *linear_relu_dropout(4 * middle, middle, dropout),
             nn.Linear(middle, classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

@@ -1,8 +1,38 @@
 """Blocks that more than one model is built of."""
 
+import copy
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """Return a deep copy whose parameters and buffers are shapes on the meta device.
+
+    The weights are never copied, so a model that fills half the memory can still be copied.
+    """
+    # deepcopy takes what the memo holds for an object's id in place of copying that object.
+    memo: dict[int, object] = {}
+    for parameter in model.parameters():
+        shadow = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(shadow, requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, memo)
+
+
+def flat_size(features: nn.Module, channels: int, image_size: Sequence[int]) -> int:
+    """The numbers that convolutions give for one image, as a linear layer takes them.
+
+    Worked out from shapes alone.
+
+    Raises:
+        RuntimeError: The image is too small for them.
+    """
+    image = torch.empty(1, channels, *image_size, device="meta")
+    with torch.no_grad():
+        return int(meta_copy(features).eval()(image).numel())
 
 
 def conv_relu(

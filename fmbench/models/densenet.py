@@ -115,7 +115,7 @@ class DenseNet(nn.Module):
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
         return logits
 

@@ -112,6 +112,6 @@ class DualPathNet(nn.Module):
         nn.init.kaiming_normal_(self.classifier.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.head(self.stages(self.stem(images))))
         return logits

@@ -105,6 +105,6 @@ class InceptionLight(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

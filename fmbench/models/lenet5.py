@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fmbench.models.blocks import flat_size
 from fmbench.models.checks import require_positive
 
 
@@ -20,12 +21,15 @@ class LeNet5(nn.Module):
     Args:
         channels: Channels of an image.
         classes: Number of classes.
+        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If an argument is not a positive whole number.
     """
 
-    def __init__(self, *, channels: int = 1, classes: int = 10) -> None:
+    def __init__(
+        self, *, channels: int = 1, classes: int = 10, image_size: tuple[int, int] = (28, 28)
+    ) -> None:
         super().__init__()
         require_positive(channels=channels, classes=classes)
         self.features = nn.Sequential(
@@ -38,9 +42,10 @@ class LeNet5(nn.Module):
             nn.Conv2d(16, 120, kernel_size=4),
             nn.Tanh(),
         )
-        self.classifier = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, classes))
+        flat = flat_size(self.features, channels, image_size)
+        self.classifier = nn.Sequential(nn.Linear(flat, 84), nn.Tanh(), nn.Linear(84, classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

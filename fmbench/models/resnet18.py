@@ -55,7 +55,7 @@ class ResNet18(nn.Module):
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         features = self.stages(self.stem(images))
         logits: Tensor = self.classifier(self.pool(features).flatten(1))
         return logits

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import basic_stages
+from fmbench.models.blocks import basic_stages, flat_size
 from fmbench.models.checks import require_depths, require_positive
-
-STEM_SIDE = 17  # 28 pixels padded by 3 on both sides, 3 x 3, pooled 2 x 2 with padding 1
 
 
 class ResNetLight(nn.Module):
@@ -31,6 +29,7 @@ class ResNetLight(nn.Module):
             many outputs.
         channels: Channels of an image.
         classes: Number of classes.
+        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If `depths` is empty, or a number is not whole and positive.
@@ -43,6 +42,7 @@ class ResNetLight(nn.Module):
         width: int = 64,
         channels: int = 1,
         classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
     ) -> None:
         super().__init__()
         require_positive(width=width, channels=channels, classes=classes)
@@ -54,16 +54,15 @@ class ResNetLight(nn.Module):
             nn.MaxPool2d(2, padding=1),
         )
         self.stages = basic_stages(depths, width)
-        halvings = len(depths) - 1
-        side = -(-STEM_SIDE // 2**halvings)  # each halving rounds up, and so does all of them
+        flat = flat_size(nn.Sequential(self.stem, self.stages), channels, image_size)
         self.classifier = nn.Sequential(
-            nn.Linear(width * 2**halvings * side**2, 16 * width),
+            nn.Linear(flat, 16 * width),
             nn.ReLU(inplace=True),
             nn.Linear(16 * width, classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         features = self.stages(self.stem(images))
         logits: Tensor = self.classifier(features.flatten(1))
         return logits

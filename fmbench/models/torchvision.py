@@ -13,13 +13,12 @@ from torchvision import models
 from fmbench.core.errors import ConfigError
 from fmbench.models.checks import require_dropout, require_positive
 
-NATIVE_SIZE = 28
 UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a model is refused
 MOST_UPSAMPLED = 1024  # more than any model is made for; a mistyped size would take all memory
 
 
 class Torchvision(nn.Module):
-    """A torchvision classification model for images (N, channels, 28, 28).
+    """A torchvision classification model for images (N, channels, H, W).
 
     The papers are those that torchvision names for each model. Differences: the last layer has
     `classes` outputs, the first convolution takes `channels`, the auxiliary heads of googlenet and
@@ -35,6 +34,7 @@ class Torchvision(nn.Module):
         dropout: Probability for all the model's dropout layers; None keeps torchvision's.
         channels: Channels of an image.
         classes: Number of classes.
+        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If there is no such model, it cannot take images of that size, it has no
@@ -49,6 +49,7 @@ class Torchvision(nn.Module):
         dropout: float | None = None,
         channels: int = 1,
         classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
     ) -> None:
         super().__init__()
         require_positive(channels=channels, classes=classes)
@@ -61,7 +62,7 @@ class Torchvision(nn.Module):
         if dropout is not None:
             require_dropout(dropout)
         _require_known(name)
-        size = upsample or NATIVE_SIZE
+        size = (upsample, upsample) if upsample else image_size
         # Before the real weights exist: refusing a large model takes no memory and no time.
         _require_runs(name, size)
 
@@ -76,7 +77,7 @@ class Torchvision(nn.Module):
             _set_dropout(self.net, name, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.net(self.upsample(images))
         return logits
 
@@ -92,36 +93,36 @@ def _require_known(name: str) -> None:
     )
 
 
-def _require_runs(name: str, size: int) -> None:
+def _require_runs(name: str, size: tuple[int, int]) -> None:
     if _runs(name, size):
         return
-    asked = f"model.name={name} cannot take images of {size} x {size}"
-    works = next((s for s in UPSAMPLED_SIZES if s != size and _runs(name, s)), None)
+    asked = f"model.name={name} cannot take images of {size[0]} x {size[1]}"
+    works = next((s for s in UPSAMPLED_SIZES if (s, s) != size and _runs(name, (s, s))), None)
     if works is None:
         raise ConfigError(f"{asked}, nor of any usual size up to {UPSAMPLED_SIZES[-1]}")
     raise ConfigError(f"{asked}; the smallest usual size that works is model.upsample={works}")
 
 
-def _runs(name: str, size: int) -> bool:
+def _runs(name: str, size: tuple[int, int]) -> bool:
     """Say whether the model takes images of a size, from shapes alone."""
     try:
         with torch.device("meta"), torch.no_grad():
-            _build(name, size, classes=2).eval()(torch.empty(1, 3, size, size))
+            _build(name, size, classes=2).eval()(torch.empty(1, 3, *size))
     except (AssertionError, RuntimeError, ValueError):  # as the model's code happens to object
         return False
     return True
 
 
-def _build(name: str, size: int, classes: int) -> nn.Module:
+def _build(name: str, size: tuple[int, int], classes: int) -> nn.Module:
     """Build the model for colour images of a size, on the default device."""
     options: dict[str, Any] = {"weights": None, "num_classes": classes}
     if name in {"googlenet", "inception_v3"}:
         # Left unsaid, init_weights is True with a warning.
         options |= {"aux_logits": False, "init_weights": True}
     elif name.startswith("vit_"):
-        options["image_size"] = size
+        options["image_size"] = size[0]  # an image that is not square it refuses
     elif name.startswith("maxvit_"):
-        options["input_size"] = (size, size)
+        options["input_size"] = size
     with _WidthsOnCpu() if name.startswith("regnet_") else nullcontext():
         net: nn.Module = models.get_model(name, **options)
     return net

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import conv_relu, linear_relu_dropout
+from fmbench.models.blocks import conv_relu, flat_size, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_positive
 
 
@@ -24,13 +24,20 @@ class VGGLight(nn.Module):
         dropout: Probability of dropping an output of the hidden linear layers.
         channels: Channels of an image.
         classes: Number of classes.
+        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If an argument is out of range.
     """
 
     def __init__(
-        self, *, width: int = 64, dropout: float = 0.5, channels: int = 1, classes: int = 10
+        self,
+        *,
+        width: int = 64,
+        dropout: float = 0.5,
+        channels: int = 1,
+        classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
     ) -> None:
         super().__init__()
         require_positive(width=width, channels=channels, classes=classes)
@@ -47,13 +54,14 @@ class VGGLight(nn.Module):
             *conv_relu(4 * width, 4 * width, 3, padding=1),
             nn.MaxPool2d(2),
         )
+        flat = flat_size(self.features, channels, image_size)
         self.classifier = nn.Sequential(
-            *linear_relu_dropout(4 * width * 3 * 3, 8 * width, dropout),
+            *linear_relu_dropout(flat, 8 * width, dropout),
             *linear_relu_dropout(8 * width, 2 * width, dropout),
             nn.Linear(2 * width, classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, 28, 28) to logits (N, classes)."""
+        """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.classifier(self.features(images).flatten(1))
         return logits

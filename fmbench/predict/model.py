@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError, DataError, UserError, described, one_line
 from fmbench.data.loader import Normalization
 from fmbench.records.record import MODEL_NAME
-from fmbench.runs.prepare import make_model, model_on_meta
+from fmbench.runs.prepare import ImageFacts, make_model, model_on_meta
 from fmbench.runs.source_code import own_source
 from fmbench.training.device import MEMORY_FORMATS, settings_kept
 from fmbench.training.rehearsal import ConvolutionWatch, UnsoundConvolutionError
@@ -27,25 +27,25 @@ class Classifier(nn.Module):
     """A trained model that takes images as they are stored and gives logits.
 
     It is in evaluation mode, on the CPU, in float32. Other input, such as floats that carry a
-    gradient, goes to `model` itself: images (N, 1, 28, 28) float32 as `normalization` gives them.
+    gradient, goes to `model` itself: images (N, C, H, W) float32 as `normalization` gives them.
 
     Attributes:
         model: The model that was trained.
         normalization: Maps pixels, 0 to 255, to the range that the model was trained on.
         classes: The name of each logit.
+        shape: Channels, height and width of an image.
         config: The config of the run, as in its record.
         key: The key of the run.
     """
 
-    def __init__(
-        self, model: nn.Module, *, classes: Sequence[str], config: Mapping[str, Any], key: str
-    ) -> None:
+    def __init__(self, model: nn.Module, description: Mapping[str, Any]) -> None:
         super().__init__()
         self.model = model
-        self.normalization = Normalization(config["data"]["mean"], config["data"]["std"])
-        self.classes = tuple(classes)
-        self.config = dict(config)
-        self.key = key
+        self.normalization = Normalization(description["mean"], description["std"])
+        self.classes = tuple(description["classes"])
+        self.shape = tuple(description["shape"])
+        self.config = dict(description["config"])
+        self.key = description["key"]
         self.eval()
 
     @property
@@ -54,24 +54,29 @@ class Classifier(nn.Module):
         return self.model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 28, 28) or (N, 1, 28, 28) uint8, 0 black to 255 white, to logits (N, 10).
+        """Map images (N, C, H, W) uint8, 0 black to 255 white, to logits (N, classes).
+
+        Those of one channel may be (N, H, W) too.
 
         Raises:
             DataError: The images have another type or shape.
         """
-        if images.dtype != torch.uint8 or images.shape[1:] not in ((28, 28), (1, 28, 28)):
+        grey = images.ndim == 3 and self.shape[0] == 1
+        given = tuple(images.unsqueeze(1).shape if grey else images.shape)
+        if images.dtype != torch.uint8 or given[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
             raise DataError(
                 f"images are {images.dtype} {tuple(images.shape)}; must be torch.uint8 "
-                "(N, 28, 28) or (N, 1, 28, 28)"
+                f"(N, {wanted})"
             )
-        pixels = self.normalization(images.reshape(-1, 28, 28))
+        pixels = self.normalization(images.reshape(given))
         with torch.autocast(images.device.type, enabled=False):  # whatever the caller has set
-            logits: Tensor = self.model(pixels.unsqueeze(1))
+            logits: Tensor = self.model(pixels)
         return logits
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Map images, as `forward` takes them, to probabilities (N, 10) that add up to 1 in a row.
+        """Map images, as `forward` takes them, to probabilities (N, classes) that add up to 1.
 
         Raises:
             DataError: The images have another type or shape.
@@ -116,9 +121,10 @@ def load_model(run_folder: str | Path) -> Classifier:
 def _build(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
     """Build the model that a file describes; raises whatever is wrong with it."""
     config, classes = description["config"], description["classes"]
+    images = ImageFacts(tuple(description["shape"]), len(classes))
     with bounded_by(state):
         _seed(config["seed"])
-        model = model_on_meta(config)
+        model = model_on_meta(config, images)
         if model is not None:
             shapes = {name: value.to("meta") for name, value in state.items()}
             model.load_state_dict(shapes, assign=True)  # raises where one does not fit
@@ -127,14 +133,14 @@ def _build(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Class
         # What a model draws or computes when it is built, outside of its state, must be what it
         # was in the run.
         _seed(config["seed"])
-        model = make_model(config)
+        model = make_model(config, images)
     model.load_state_dict(state)
     if description["source"] not in (None, own_source({"model": config["model"]}, model).digest):
         log.warning(
             "the code of %s has changed since it was trained: its predictions may differ",
             config["model"]["_target_"],
         )
-    classifier = Classifier(model, classes=classes, config=config, key=description["key"])
+    classifier = Classifier(model, description)
     try:
         shape = _tried(classifier, description["memory_format"])  # as in the run
     except UnsoundConvolutionError:  # the run was on a GPU, or of an older version
@@ -152,7 +158,7 @@ def _tried(classifier: Classifier, memory_format: str) -> torch.Size:
     """
     classifier.to(memory_format=MEMORY_FORMATS[memory_format])
     with ConvolutionWatch():  # type: ignore[no-untyped-call]
-        return classifier.probabilities(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
+        return classifier.probabilities(torch.zeros(1, *classifier.shape, dtype=torch.uint8)).shape
 
 
 def _seed(seed: int) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import yaml
 
-from fmbench.config.augmentation import SIDE
 from fmbench.data.loader import TrainLoader
 from fmbench.report.figures.style import matplotlib_alone
 from fmbench.runs.prepare import make_train_loader, read_inputs
@@ -33,7 +32,7 @@ class Grid(NamedTuple):
     subtitle: str  # several lines; long ones are wrapped
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    images: np.ndarray  # (rows, columns, 28, 28) uint8, 0 black to 255 white
+    images: np.ndarray  # (rows, columns, C, H, W) uint8, 0 black to 255 white
 
 
 def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) -> Grid:
@@ -54,11 +53,10 @@ def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) 
     classes = np.linspace(0, len(names) - 1, images).round().astype(int)
     labels = loader.labels.cpu().numpy()
     first = [int(np.argmax(labels == label)) for label in classes]
-    stored = np.concatenate([dataset.train_images, dataset.test_images])
-    plain = stored[inputs.split.train[first]]
+    plain = dataset.images[inputs.split.train[first]]
     return Grid(
         title=f"augmentation={option}",
-        subtitle=_describe(config),
+        subtitle=_describe(config, inputs.normalization.mean),
         rows=tuple(names[label] for label in classes),
         columns=("as it is", *(f"epoch {epoch + 1}" for epoch in range(draws))),
         images=np.concatenate([plain[:, None], _seen(loader, first, draws)], axis=1),
@@ -66,41 +64,41 @@ def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) 
 
 
 def _seen(loader: TrainLoader, wanted: Sequence[int], epochs: int) -> np.ndarray:
-    """Return the images at the wanted indices in each epoch: (wanted, epochs, 28, 28) uint8."""
+    """Return the images at the wanted indices in each epoch: (wanted, epochs, C, H, W) uint8."""
     device = loader.labels.device
     # Batches come shuffled: with its index as its label, each image can be found again.
     loader.labels = torch.arange(len(loader.labels), device=device)
     indices = torch.tensor(wanted, device=device)
-    seen = np.empty((len(wanted), epochs, SIDE, SIDE), dtype=np.uint8)
+    seen = np.empty((len(wanted), epochs, *loader.windows.shape[-3:]), dtype=np.uint8)
     for epoch in range(epochs):
         for images, labels in loader.epoch(epoch):
             for row, column in (indices[:, None] == labels).nonzero().tolist():
-                seen[row, epoch] = loader.normalization.undo(images[column])[0].cpu().numpy()
+                seen[row, epoch] = loader.normalization.undo(images[column]).cpu().numpy()
     return seen
 
 
-def _describe(config: Mapping[str, Any]) -> str:
+def _describe(config: Mapping[str, Any], mean: Sequence[float]) -> str:
     """Give every part as it stands in a config, and what else decides how the images look."""
     parts = {name: numbers for name, numbers in config["augmentation"].items() if numbers}
     given = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=math.inf)
     images = f"{config['data']['name']}, seed {config['seed']}"
     if parts.keys() & {"cutout", "erasing"}:
-        images += f"; blanked pixels have the mean, {config['data']['mean']:g}"
+        images += f"; blanked pixels have the mean, {', '.join(f'{one:.3g}' for one in mean)}"
     return f"{given[1:-2] or 'no part: every epoch sees the images as they are'}\n{images}"
 
 
 @matplotlib_alone()
 def draw(grid: Grid) -> bytes:
-    """Draw a grid as a PNG; every pixel of an image is a sharp square of its own grey."""
+    """Draw a grid as a PNG; every pixel of an image is a sharp square of its own colour."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    rows, columns, side, _ = grid.images.shape
-    edge = side * SQUARE
-    large = np.kron(grid.images, np.ones((SQUARE, SQUARE), dtype=np.uint8))
-    tiles = np.pad(large, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=255)
-    mosaic = tiles.swapaxes(1, 2).reshape(rows * (edge + GAP), columns * (edge + GAP))
-    height, width = mosaic.shape
+    rows, columns, channels, *sides = grid.images.shape
+    down, across = (side * SQUARE + GAP for side in sides)
+    large = grid.images.repeat(SQUARE, axis=3).repeat(SQUARE, axis=4)
+    tiles = np.pad(large, ((0, 0),) * 3 + ((0, GAP), (0, GAP)), constant_values=255)
+    mosaic = tiles.transpose(0, 3, 1, 4, 2).reshape(rows * down, columns * across, channels)
+    height, width, _ = mosaic.shape
     whole = max(LEFT + width + MARGIN, LEAST_WIDTH)
     letters = int((whole - 2 * MARGIN) / LETTER)
     lines = [part for line in grid.subtitle.splitlines() for part in textwrap.wrap(line, letters)]
@@ -115,11 +113,10 @@ def draw(grid: Grid) -> bytes:
         box = (LEFT / whole, MARGIN / top, width / whole, height / top)
         axes = figure.add_axes(box, frame_on=False)
         # As RGB: matplotlib's grey scale is off by one at every fourth grey.
-        axes.imshow(mosaic[..., None].repeat(3, axis=-1), interpolation="none")
+        axes.imshow(mosaic.repeat(3 // channels, axis=-1), interpolation="none")
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
-        middles = [(edge + GAP) * number + edge / 2 for number in range(max(rows, columns))]
-        axes.set_xticks(middles[:columns], grid.columns)
-        axes.set_yticks(middles[:rows], grid.rows)
+        axes.set_xticks([across * (n + 0.5) - GAP / 2 for n in range(columns)], grid.columns)
+        axes.set_yticks([down * (n + 0.5) - GAP / 2 for n in range(rows)], grid.rows)
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

@@ -115,9 +115,9 @@ class RunFolder:
     ) -> None:
         """Write the (N,) classes of the test images, in the split's order, and the mistakes."""
         # The predictions last: where they are, the rest is too.
-        write_whole(self.path / LABELS_NAME, to_bytes(labels.astype(np.uint8)))
+        write_whole(self.path / LABELS_NAME, to_bytes(labels))
         write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
-        write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted.astype(np.uint8)))
+        write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted))
 
     def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
         """Write `model.safetensors`; `write` writes into the file that it is given."""
@@ -222,7 +222,8 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
     whole = (schema.renamed(schema.NEUTRAL | dict(one)) for one in (made, config))
-    there, here = ({key: json.dumps(value) for key, value in leaves(one)} for one in whole)
+    usual = {key: json.dumps(value) for key, value in schema.NEUTRAL_IN_GROUPS.items()}
+    there, here = (usual | {key: json.dumps(value) for key, value in leaves(one)} for one in whole)
     for key in {**there, **here}:
         # A run that was not evaluated on the test set may be now.
         now = key.startswith("evaluation.") and there.get("evaluation.test") == '"never"'

@@ -6,24 +6,41 @@ larger than the test set of any split is read.
 """
 
 import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fmbench.core.files import read_regular
 from fmbench.records.record import LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
 
-#: One mistake: which test image, its right class, the class that was predicted, the probability
-#: that the model gave it, and the image as stored, 0 black to 255 white.
-MISTAKE = np.dtype([
-    ("place", "<u4"), ("label", "u1"), ("predicted", "u1"), ("confidence", "<f4"),
-    ("image", "u1", (28, 28)),
-])  # fmt: skip
 MOST_MISTAKES = 40
 
-# Fashion-MNIST has 70,000 images in all; and as many mistakes as are kept.
-_MOST_BYTES = 1_000_000
-_MOST_OF_MISTAKES = 1_000 + MOST_MISTAKES * MISTAKE.itemsize
+# A million test images, and as many mistakes as are kept, of 512 x 512 pixels in colour.
+_MOST_BYTES = 2_000_000
+_MOST_OF_MISTAKES = MOST_MISTAKES * 800_000
+
+#: The types of a class, by NumPy's names: a byte, or two for more than 256 classes.
+_CLASSES = ("|u1", "<u2")
+
+#: The shape of an image in the header of a file, which has a few hundred bytes.
+_IMAGE, _HEADER = re.compile(rb"\((?:([13]), )?(\d{1,4}), (\d{1,4})\)"), 1000
+
+
+def mistake_type(kind: Any, shape: tuple[int, ...]) -> np.dtype:
+    """The type of one mistake.
+
+    Its fields: `place`, which test image; `label`, its right class; `predicted`; `confidence`, the
+    probability that the model gave to what it predicted; `image` as stored, 0 black to 255 white.
+
+    Args:
+        kind: Of a class.
+        shape: Of an image: (H, W), or (C, H, W) where it has a colour.
+    """
+    numbers = [("place", "<u4"), ("label", kind), ("predicted", kind), ("confidence", "<f4")]
+    return np.dtype([*numbers, ("image", "u1", shape)])
 
 
 def mistakes(
@@ -33,18 +50,20 @@ def mistakes(
 
     Args:
         predicted: (N,) classes.
-        labels: (N,) the right ones.
+        labels: (N,) the right ones, uint8 or uint16.
         confidences: (N,) the probability that the model gave to what it predicted.
-        images: (N, 28, 28) uint8.
+        images: (N, C, H, W) uint8.
 
     Returns:
-        At most `MOST_MISTAKES` of dtype `MISTAKE`, the most confident first.
+        At most `MOST_MISTAKES` of `mistake_type`, the most confident first.
     """
     wrong = np.flatnonzero(predicted != labels)
     # Equally confident ones in their order, so that the same run writes the same file.
     places = wrong[np.argsort(-confidences[wrong], kind="stable")][:MOST_MISTAKES]
-    made = np.zeros(len(places), dtype=MISTAKE)
-    made["place"], made["image"] = places, images[places]
+    grey = images.shape[1] == 1
+    kept = images[places, 0] if grey else images[places]
+    made = np.zeros(len(places), dtype=mistake_type(labels.dtype, kept.shape[1:]))
+    made["place"], made["image"] = places, kept
     made["label"], made["predicted"] = labels[places], predicted[places]
     made["confidence"] = confidences[places]
     return made
@@ -58,39 +77,55 @@ def to_bytes(array: np.ndarray) -> bytes:
 
 
 def read_predictions(folder: str | Path) -> np.ndarray | None:
-    """The predicted class of every test image, uint8 (N,); None where there is no such file."""
-    return _read(Path(folder, PREDICTIONS_NAME), np.dtype("u1"), _MOST_BYTES)
+    """The predicted class of every test image, (N,); None where there is no such file."""
+    return _read_classes(Path(folder, PREDICTIONS_NAME))
 
 
 def read_labels(folder: str | Path) -> np.ndarray | None:
-    """The right class of every test image, uint8 (N,); None where there is no such file."""
-    return _read(Path(folder, LABELS_NAME), np.dtype("u1"), _MOST_BYTES)
+    """The right class of every test image, (N,); None where there is no such file."""
+    return _read_classes(Path(folder, LABELS_NAME))
 
 
 def read_mistakes(folder: str | Path) -> np.ndarray | None:
-    """The most confident mistakes, of dtype `MISTAKE`; None where there is no such file.
+    """The most confident mistakes, of `mistake_type`; None where there is no such file.
 
     Only those that a picture can be made of: with confidences from 0 to 1.
     """
-    found = _read(Path(folder, MISTAKES_NAME), MISTAKE, _MOST_OF_MISTAKES)
+    content = _read(Path(folder, MISTAKES_NAME), _MOST_OF_MISTAKES)
+    shape = _IMAGE.search(content[:_HEADER])
+    if shape is None:
+        return None
+    sides = tuple(int(side) for side in shape.groups() if side is not None)
+    types = (mistake_type(kind, sides) for kind in _CLASSES)
+    found = _array(content, types)
     if found is None:
         return None
     shares = (found["confidence"] >= 0) & (found["confidence"] <= 1)
     return found[shares][:MOST_MISTAKES]
 
 
-def _read(path: Path, dtype: np.dtype, most: int) -> np.ndarray | None:
-    """A one-dimensional array; None where the file is missing, damaged, or something else.
+def _read_classes(path: Path) -> np.ndarray | None:
+    return _array(_read(path, _MOST_BYTES), map(np.dtype, _CLASSES))
+
+
+def _read(path: Path, most: int) -> bytes:
+    """All of a file; nothing where it is missing, too large, or none."""
+    try:
+        return read_regular(path, most)
+    except OSError:
+        return b""
+
+
+def _array(content: bytes, types: Iterable[np.dtype]) -> np.ndarray | None:
+    """A one-dimensional array of one of the types; None where the file holds something else.
 
     Only what `to_bytes` writes is taken: NumPy's own reader understands more, and raises a dozen
     kinds of errors on what was made to be misunderstood.
     """
-    try:
-        content = read_regular(path, most)
-    except OSError:
-        return None
     body = content[10 + int.from_bytes(content[8:10], "little") :]
-    if len(body) % dtype.itemsize:
-        return None
-    found = np.frombuffer(body, dtype=dtype)
-    return found if to_bytes(found) == content else None
+    for dtype in types:
+        if dtype.itemsize and len(body) % dtype.itemsize == 0:
+            found = np.frombuffer(body, dtype=dtype)
+            if to_bytes(found) == content:
+                return found
+    return None

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from msgspec import Meta
 from msgspec.json import Decoder
@@ -57,6 +57,9 @@ STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
 Texts = Annotated[list[str], Meta(max_length=1_000)]
 MOST_CHARACTERS = 100_000
 
+#: Channels, height and width of an image.
+Shape = Annotated[list[Annotated[int, Meta(ge=1, le=65_536)]], Meta(min_length=3, max_length=3)]
+
 #: An override of a key of a run: its sign, its first key, the others.
 _OVERRIDE = re.compile(r"(?:\+\+?|~)?(\w+)((?:\.[\w/-]+)*)(?:=.*)?", re.DOTALL)
 
@@ -70,16 +73,26 @@ class Data(TypedDict):
 
     name: Text
     sha256: Text | None
+    shape: NotRequired[Shape]  # channels, height, width
+    classes: NotRequired[Texts]  # the name of each label
+    duplicates: NotRequired[Count]  # test images that are in the training part too, byte for byte
+    set_aside: NotRequired[bool]  # whether the test images were drawn, for want of a test part
+    rarest: NotRequired[Count]  # images of the class that has the fewest, in all parts
+    commonest: NotRequired[Count]  # and of the one that has the most
 
 
 class Split(TypedDict):
-    """Images of each part, and a hash of their indices; none as long as they were not read."""
+    """Images of each part, and a hash of their indices; none as long as they were not read.
+
+    `folds` hashes which image is in which fold: the runs of a row share it.
+    """
 
     name: Text
     train: Count
     validation: Count
     test: Count
     hash: Text | None
+    folds: NotRequired[Text]
 
 
 class Seconds(TypedDict):
@@ -247,6 +260,7 @@ class Record:
             self.data["sha256"] or data["name"],
             self.split["hash"] or json.dumps(data["split"]),
             self.source,
+            self.split.get("folds"),
         )
 
     @property
@@ -261,17 +275,25 @@ _DECODER = Decoder(Record)
 
 
 def keys(
-    config: Mapping[str, Any], data_sha256: str, split_hash: str, source: str | None = None
+    config: Mapping[str, Any],
+    data_sha256: str,
+    split_hash: str,
+    source: str | None = None,
+    folds: str | None = None,
 ) -> tuple[str, str]:
     """The key of a run and of its configuration: hashes of what is computed.
 
     Two runs with one key and one fingerprint give the same bits; runs with one configuration key
-    differ in their seed alone. A class or function is known by its name in `TARGETS`, which stays
-    when a module is moved; one of the user's by its import path and `source`, a hash of its code. A
-    key that was added later counts as absent at its neutral value, so that it splits no rows.
+    differ in their seed alone, or in the fold that is held out: `folds` hashes them all. A class or
+    function is known by its name in `TARGETS`, which stays when a module is moved; one of the
+    user's by its import path and `source`, a hash of its code. A key that was added later counts as
+    absent at its neutral value, so that it splits no rows.
     """
     deciding = schema.deciding(config)
     deciding |= {group: _called(group, config[group]) for group in TARGETS}
+    if config["model"].get("_target_") in TARGETS["model"]:
+        # The images decide them, whose hash is in the key. Older configs had these.
+        deciding["model"] |= schema.OF_IMAGES
     # A part that is left out is null, as one that a later fmbench adds is to an older config.
     parts = config["augmentation"]
     deciding["augmentation"] = {name: part for name, part in parts.items() if part is not None}
@@ -280,7 +302,7 @@ def keys(
     deciding["split"] = split_hash
     if source is not None:
         deciding["source"] = source
-    configuration = _digest(deciding)
+    configuration = _digest(deciding if folds is None else {**deciding, "split": folds})
     return _digest({**deciding, "seed": config["seed"]}), configuration
 
 

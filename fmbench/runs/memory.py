@@ -85,7 +85,7 @@ def _fits(config: Mapping[str, Any], inputs: Inputs, device: Device, flops: int 
     gc.collect()
     give_back(device.torch)
     try:
-        trainer = make_trainer(config, inputs, make_model(config), device, flops)
+        trainer = make_trainer(config, inputs, make_model(config, inputs.facts), device, flops)
         trainer.model.train()
         epochs = (trainer.loader.epoch(epoch) for epoch in range(2))
         for images, labels in islice(chain.from_iterable(epochs), 2):

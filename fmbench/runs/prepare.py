@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from torch import nn
 
 from fmbench.config import checks as configuration
 from fmbench.config.instantiation import instantiate
+from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
-from fmbench.data import fashion_mnist
 from fmbench.data.augmentation import Augmentation
+from fmbench.data.dataset import Dataset, statistics
+from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.data.splits import Split, make_split
 from fmbench.optim.schedules import Schedule
@@ -34,11 +36,16 @@ _EVALUATE_SMALL, _EVALUATE_LARGE, _LARGE_FLOPS = 1000, 128, 50_000_000
 class Inputs:
     """What a run starts from, once its config has been checked."""
 
-    dataset: fashion_mnist.Dataset
+    dataset: Dataset
     split: Split
     augmentation: Augmentation
     normalization: Normalization
     device: Device
+
+    @property
+    def facts(self) -> "ImageFacts":
+        """What the model has to know of the images."""
+        return ImageFacts(self.dataset.shape, len(self.dataset.classes))
 
 
 def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
@@ -50,28 +57,58 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
     """
     configuration.check(config)
     augmentation = Augmentation.from_config(config["augmentation"])
-    settings = ("threads", "deterministic", "memory_format", "cuda_graphs")
-    device = select(config["device"], **{name: config[name] for name in settings})
-    dataset = fashion_mnist.load(config["data"], base)
-    split = make_split(dataset, config["data"]["split"])
-    size, images = config["batch_size"], len(split.train)
-    if size > images:
-        raise ConfigError(f"batch_size={size}: larger than the training part, {images} images")
-    normalization = Normalization(config["data"]["mean"], config["data"]["std"])
+    device = select(
+        config["device"],
+        threads=config["threads"],
+        deterministic=config["deterministic"],
+        memory_format=config["memory_format"],
+        cuda_graphs=config["cuda_graphs"],
+    )
+    dataset = load(config["data"], base)
+    augmentation.parts.check(min(dataset.shape[1:]))
+    for key, here in (("channels", dataset.shape[0]), ("classes", len(dataset.classes))):
+        if config["model"].get(key, here) != here:
+            raise ConfigError(f"model.{key}={config['model'][key]}: must be {here}, as the images")
+    split = make_split(dataset, config["data"])
+    if config["batch_size"] > len(split.train):
+        raise ConfigError(
+            f"batch_size={config['batch_size']}: larger than the training part, "
+            f"{len(split.train)} images"
+        )
+    normalization = _normalization(config["data"], dataset, split)
     return Inputs(dataset, split, augmentation, normalization, device)
+
+
+def _normalization(config: Mapping[str, Any], dataset: Dataset, split: Split) -> Normalization:
+    """As the config has it; by null, of the training part, channel by channel.
+
+    Raises:
+        ConfigError: it has another number of channels than the images.
+    """
+    mean, std = config["mean"], config["std"]
+    if mean is None:
+        mean, std = statistics(dataset.images, split.train)
+    channels = dataset.shape[0]
+    for key, value in (("mean", mean), ("std", std)):
+        if isinstance(value, list) and len(value) != channels:
+            raise ConfigError(
+                f"data.{key}={value}: must be a number, or one for each of {channels} channels"
+            )
+    return Normalization(mean, std)
 
 
 def rehearse(config: Mapping[str, Any]) -> None:
     """Go through all that may be refused, by a UserError, before anything is written."""
     configuration.check(config)
-    model = model_on_meta(config)
+    inputs = read_inputs(config)
+    model = model_on_meta(config, inputs.facts)
     # The optimizer sees the shapes of the model's parameters, without the memory that they take;
     # of a model that only shows them later, a shape that every optimizer accepts.
     shapes = [(1, 1)] if model is None else [parameter.shape for parameter in model.parameters()]
     parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
     with contextlib.suppress(RuntimeError):
         _make_schedule(config, make_optimizer(config, parameters), batches=100)
-    device = read_inputs(config).device
+    device = inputs.device
     count = 0 if model is None else count_parameters(model)
     needed, there = 8 * count, device.memory()  # the weights and their gradients in float32
     if there is not None and needed > there:  # the system would kill the process without a word
@@ -106,6 +143,7 @@ def make_trainer(
     device, train.joins_last = rehearsal.rehearse(
         model,
         train,
+        classes=len(inputs.dataset.classes),
         evaluated={
             count
             for part in (validation, test)
@@ -143,45 +181,103 @@ def make_train_loader(
 
 
 def _tensors(
-    dataset: fashion_mnist.Dataset, indices: np.ndarray, device: torch.device
+    dataset: Dataset, indices: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images and labels at `indices` into [training set, then test set], on the device."""
-    images = np.concatenate([dataset.train_images, dataset.test_images])[indices]
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels])[indices]
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device).long()
+    """The images and labels at `indices`, on the device."""
+    images = torch.from_numpy(dataset.images[indices]).flatten()
+    labels = torch.from_numpy(dataset.labels[indices].astype(np.int64))
+    # With the strides that a model written for contiguous images expects, of one channel too.
+    return images.view(-1, *dataset.shape).to(device), labels.to(device)
 
 
-def make_model(config: Mapping[str, Any]) -> nn.Module:
+class ImageFacts(NamedTuple):
+    """What a model has to know of the images."""
+
+    shape: tuple[int, int, int]  # channels, height, width
+    classes: int
+
+
+def make_model(config: Mapping[str, Any], images: ImageFacts) -> nn.Module:
     """The model, its weights drawn from PyTorch's global random numbers, lazy layers' last.
 
     Raises:
-        ConfigError: it may not be built, or is no model.
+        ConfigError: it may not be built, is no model, or the images are too small for it.
     """
-    model = _build(config)
-    rehearsal.materialize(model)
+    try:
+        model = _build(config, images)
+    except RuntimeError:
+        _refuse_size(config, images)
+        raise
+    rehearsal.materialize(model, images.shape)
     return model
 
 
-def _build(config: Mapping[str, Any]) -> nn.Module:
-    model = instantiate(config, "model")
+def _build(config: Mapping[str, Any], images: ImageFacts) -> nn.Module:
+    """Call the model's target, with what the images decide where it has such parameters."""
+    channels, *size = images.shape
+    offered: dict[str, Any] = {"channels": channels, "classes": images.classes}
+    if config["model"]["_target_"] in TARGETS["model"]:
+        offered["image_size"] = tuple(size)
+    else:  # as others call them
+        offered |= {"in_channels": channels, "num_classes": images.classes}
+    model = instantiate(config, "model", offered=offered)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
     return model
 
 
-def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
+#: Sides that are tried where images are too small for a model.
+_SIDES = (*range(1, 65), 96, 128, 224, 299)
+
+
+def _refuse_size(config: Mapping[str, Any], images: ImageFacts) -> None:
+    """Refuse a model of fmbench that cannot take images of this size, where that is why it fails.
+
+    Raises:
+        ConfigError: it can take larger ones.
+    """
+    if config["model"]["_target_"] not in TARGETS["model"]:
+        return
+    channels, height, width = images.shape
+    for side in (side for side in _SIDES if side > min(height, width)):
+        square = ImageFacts((channels, side, side), images.classes)
+        try:
+            with torch.device("meta"):
+                fits = _runs_on_meta(_build(config, square), square)
+        except (ConfigError, RuntimeError):
+            continue
+        if fits:
+            raise ConfigError(
+                f"model: cannot take images of {height} x {width}; the smallest size that works is "
+                f"{side} x {side}"
+            )
+
+
+def _runs_on_meta(model: nn.Module, images: ImageFacts) -> bool:
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model.eval()(torch.empty(2, *images.shape))
+    except (RuntimeError, ValueError):
+        return False
+    finally:
+        model.train()
+    return True
+
+
+def model_on_meta(config: Mapping[str, Any], images: ImageFacts) -> nn.Module | None:
     """The model on the meta device, where it has shapes but takes no time and no memory.
 
     None where it cannot be built there: what else is wrong with it, it raises again when it is
     built for the run.
 
     Raises:
-        ConfigError: it may not be built, or is no model.
+        ConfigError: it may not be built, is no model, or the images are too small for it.
     """
     try:
         with torch.device("meta"):
-            model = _build(config)
+            model = _build(config, images)
     except RuntimeError:
+        _refuse_size(config, images)
         return None
     except ConfigError as error:
         ours = config["model"]["_target_"].startswith("fmbench.")
@@ -190,9 +286,11 @@ def model_on_meta(config: Mapping[str, Any]) -> nn.Module | None:
         return None
     try:
         with torch.device("meta"):
-            rehearsal.materialize(model)
+            rehearsal.materialize(model, images.shape)
     except ConfigError:  # not every model runs there
         return None
+    if config["model"]["_target_"] in TARGETS["model"] and not _runs_on_meta(model, images):
+        _refuse_size(config, images)
     return model
 
 

@@ -160,16 +160,18 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     record.split = Split(
         name=split.name, train=train, validation=validation, test=test, hash=split.hash
     )
-    record.data["sha256"] = dataset.sha256
+    if split.folds is not None:
+        record.split["folds"] = split.folds
+    record.data.update(dataset.described())  # type: ignore[typeddict-item]
     record.set_keys()
 
     random.seed(config["seed"])
     np.random.seed(config["seed"] % 2**32)
     torch.manual_seed(config["seed"])
-    model = make_model(config)
+    model = make_model(config, inputs.facts)
     if config["keep_model"]:
         refuse_unkeepable(model)
-    record.parameters, record.flops = count_parameters(model), count_flops(model)
+    record.parameters, record.flops = count_parameters(model), count_flops(model, dataset.shape)
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
     run.use(device := replace(inputs.device, precision=precision))
     trainer = make_trainer(config, inputs, model, device, record.flops)
@@ -179,7 +181,7 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     _note_source(run, own_source(config, model, trainer.optimizer, trainer.schedule))
     _settle_threads(run, trainer, in_sweep=in_sweep)
     # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
-    images = dataset.train_images.nbytes + dataset.test_images.nbytes
+    images = dataset.images.nbytes
     run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
     log.info(
         f"{record.model} ({record.parameters:,} parameters) on {record.data['name']}, {split.name} "
@@ -352,7 +354,8 @@ def _keep_predictions(run: RunState, answers: Predictions) -> None:
     test = run.trainer.test
     assert test is not None
     classes, confidences = (part.numpy() for part in answers)
-    labels = test.labels.cpu().numpy().astype(np.uint8)
+    kind = run.inputs.dataset.labels.dtype
+    classes, labels = classes.astype(kind), test.labels.cpu().numpy().astype(kind)
     wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
     run.folder.write_predictions(classes, labels, wrong)
 
@@ -364,6 +367,9 @@ def _keep_model(run: RunState) -> None:
             run.trainer.model,
             config=run.record.config,
             classes=run.inputs.dataset.classes,
+            shape=run.inputs.dataset.shape,
+            mean=run.inputs.normalization.mean,
+            std=run.inputs.normalization.std,
             key=run.record.key,
             source=own_source({"model": run.config["model"]}, run.trainer.model).digest,
             memory_format=run.trainer.device.memory_format,

@@ -28,7 +28,7 @@ from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
 from fmbench.core.files import FolderLock, remove
-from fmbench.data.fashion_mnist import load
+from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch.processes import ProcessLauncher
 from fmbench.records.folder import RunFolder
@@ -277,7 +277,7 @@ class Search:
 
     def _validation(self, config: Mapping[str, Any]) -> int:
         """How many training images every run must set aside; 0 where its split does so itself."""
-        split = make_split(load(config["data"]), config["data"]["split"])
+        split = make_split(load(config["data"]), config["data"])
         if len(split.validation):
             return 0
         size = len(split.train) // 10

@@ -27,9 +27,6 @@ from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 
 log = logger(__name__)
 
-#: Of the images' labels; a model gives a number for each.
-CLASSES = 10
-
 #: Input channels, of a group, from which a 1 x 1 convolution with a stride is sound in
 #: channels_last on every CPU.
 SOUND_CHANNELS = 8
@@ -86,12 +83,18 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 
 def rehearse(
-    model: nn.Module, loader: TrainLoader, *, evaluated: Collection[int], device: Device
+    model: nn.Module,
+    loader: TrainLoader,
+    *,
+    classes: int,
+    evaluated: Collection[int],
+    device: Device,
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
-    `evaluated` says how many images there are in the batches of evaluation. Where the memory format
-    of the device is `auto`, channels_last is tried first.
+    It must give a number for each of the classes. `evaluated` says how many images there are in
+    the batches of evaluation. Where the memory format of the device is `auto`, channels_last is
+    tried first.
 
     Returns:
         The device with the memory format that the model runs in, and whether the last batch of an
@@ -110,12 +113,12 @@ def rehearse(
             with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
-                _train(model, tried, batch, device)
-                joins = _last_batch(tried, batch[0], len(loader.labels), device)
+                _train(model, tried, batch, device, classes)
+                joins = _last_batch(tried, batch[0], len(loader.labels), device, classes)
                 for one in (model, tried):
                     one.eval()
                 with torch.no_grad():
-                    _sizes(tried, batch[0], evaluated, device, "evaluation")
+                    _sizes(tried, batch[0], evaluated, device, classes)
             break
         except ConfigError as error:
             if asked == "channels_last":
@@ -133,8 +136,8 @@ def rehearse(
     return device, joins
 
 
-def materialize(model: nn.Module) -> None:
-    """Give lazy layers their shapes and weights, by two black images in evaluation mode.
+def materialize(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Give lazy layers their shapes and weights, by two black images (C, H, W) in evaluation mode.
 
     Raises:
         ConfigError: the model fails, or a lazy layer is not called in evaluation mode.
@@ -143,7 +146,7 @@ def materialize(model: nn.Module) -> None:
         return
     modes = [(module, module.training) for module in model.modules()]
     with _reported("fails on the two images that give lazy layers their shapes"), torch.no_grad():
-        model.eval()(torch.zeros(2, 1, 28, 28))
+        model.eval()(torch.zeros(2, *shape))
     for module, mode in modes:
         module.training = mode
     left = [name for name, tensor in model.named_parameters() if is_lazy(tensor)]
@@ -152,14 +155,14 @@ def materialize(model: nn.Module) -> None:
 
 
 def _train(
-    model: nn.Module, tried: nn.Module, batch: tuple[Tensor, Tensor], device: Device
+    model: nn.Module, tried: nn.Module, batch: tuple[Tensor, Tensor], device: Device, classes: int
 ) -> None:
     """One step of training without the optimizer's part."""
     images, labels = batch
     known = dict(tried.named_parameters())
     for one in (model, tried):  # what a model holds as a closure leads from its copy to itself
         one.train()
-    logits = _forward(tried, images, device, "training")
+    logits = _forward(tried, images, device, classes)
     for name, _ in tried.named_parameters():
         if name not in known:
             raise ConfigError(
@@ -171,23 +174,28 @@ def _train(
         loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device) -> bool:
+def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device, classes: int) -> bool:
     """Whether the last batch of an epoch is one image that the model fails on."""
     left = count % len(images)
     if left > 1:
-        _sizes(tried, images, [left], device, "training")
+        _sizes(tried, images, [left], device, classes)
     if left != 1:
         return False
     try:
-        _forward(tried, images[:1], device, "training")
+        _forward(tried, images[:1], device, classes)
     except ConfigError:
-        _forward(tried, _some(images, len(images) + 1), device, "training")
+        _forward(tried, _some(images, len(images) + 1), device, classes)
         return True
     return False
 
 
 def _sizes(
-    tried: nn.Module, images: Tensor, sizes: Collection[int], device: Device, phase: str
+    tried: nn.Module,
+    images: Tensor,
+    sizes: Collection[int],
+    device: Device,
+    classes: int,
+    phase: str,
 ) -> None:
     """Try batches of other sizes than the first, with few images where that is enough.
 
@@ -198,14 +206,14 @@ def _sizes(
         if not set(given) & set(sizes):
             continue
         try:
-            _forward(tried, _some(images, few), device, phase)
+            _forward(tried, _some(images, few), device, classes)
         except ConfigError:
             for size in given:
-                _forward(tried, _some(images, size), device, phase)
+                _forward(tried, _some(images, size), device, classes)
 
 
-def _forward(model: nn.Module, images: Tensor, device: Device, phase: str) -> Tensor:
-    count = len(images)
+def _forward(model: nn.Module, images: Tensor, device: Device, classes: int) -> Tensor:
+    count, phase = len(images), "training" if model.training else "evaluation"
     watch = ConvolutionWatch()  # type: ignore[no-untyped-call]
     with _reported(f"fails in {phase} on {_images(count)}"), watch, device.autocast():
         logits: Any = model(images)
@@ -213,13 +221,13 @@ def _forward(model: nn.Module, images: Tensor, device: Device, phase: str) -> Te
     if not isinstance(logits, Tensor):
         given = f"a {type(logits).__name__}"
         given += f" of {len(logits)}" if isinstance(logits, (tuple, list)) else ""
-    elif tuple(logits.shape) != (count, CLASSES):
+    elif tuple(logits.shape) != (count, classes):
         given = str(tuple(logits.shape))
     elif not logits.is_floating_point():
         given = str(logits.dtype)
     else:
         return logits
-    raise ConfigError(f"the model gives {given}{where}, must be ({count}, {CLASSES})")
+    raise ConfigError(f"the model gives {given}{where}, must be ({count}, {classes})")
 
 
 def _images(count: int) -> str:

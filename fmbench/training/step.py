@@ -133,7 +133,7 @@ class EagerStep:
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device.torch)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels."""
+        """Train on (B, C, H, W) float32 images with (B,) int64 labels."""
         with self.device.autocast():
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
@@ -183,7 +183,7 @@ class GraphStep:
         self.step.begin_epoch()
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Train on (B, 1, 28, 28) float32 images with (B,) int64 labels.
+        """Train on (B, C, H, W) float32 images with (B,) int64 labels.
 
         Raises:
             ConfigError: the model or the optimizer cannot be recorded, or the schedule changes

@@ -50,7 +50,7 @@ class Metrics:
 class Predictions(NamedTuple):
     """The predicted class and its probability for each image, in the order of the images."""
 
-    classes: Tensor  # (N,) uint8, those it predicted
+    classes: Tensor  # (N,) uint8, or int32 of more than 256 classes, those it predicted
     confidences: Tensor  # (N,) float32, the probability it gave each of them
 
 
@@ -113,7 +113,8 @@ def evaluate(
         predicted = logits.argmax(1)
         loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
         correct += (predicted == labels).sum()
-        classes.append(predicted.to(torch.uint8))
+        # A byte holds 256 classes; a run writes what it needs.
+        classes.append(predicted.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
         confidences.append(logits.float().softmax(1).amax(1))
         between()
     answers = Predictions(torch.cat(classes).cpu(), torch.cat(confidences).cpu())

@@ -27,8 +27,11 @@ DTYPES = {
     torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 
-#: Bounds of a header, which has a few kilobytes: bytes, and commas of its config.
-MAX_HEADER, MAX_VALUES = 2**22, 10_000
+#: Bounds of a header, which has a few kilobytes: bytes, commas of its config, names of classes.
+MAX_HEADER, MAX_VALUES, MAX_CLASSES = 2**22, 10_000, 65_536
+
+#: Pixels of a side of an image.
+MAX_SIDE = 4096
 
 
 def refuse_unkeepable(model: nn.Module) -> None:
@@ -48,8 +51,8 @@ def write_weights(model: nn.Module, file: IO[bytes], **description: Any) -> None
         model: on any device, in any memory format.
         file: empty.
         description: what `read_weights` gives back: `config` and `key` of the run, `classes`, the
-            names of the logits, `memory_format`, and `source`, the hash of the user's own code that
-            the model is made of, or None.
+            names of the logits, `shape`, `mean` and `std` of the images, `memory_format`, and
+            `source`, the hash of the user's own code that the model is made of, or None.
     """
     state = model.state_dict()
     # The widest come first, so that all numbers are aligned.
@@ -92,12 +95,18 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         else:  # of 0.1.0, with a key for each; readable for one more release
             found |= texts | {name: json.loads(texts[name]) for name in ("config", "classes")}
         config, classes = found["config"], found["classes"]
+        # Of older files: all were of Fashion-MNIST or its twin.
+        given = {"shape": [1, 28, 28], "mean": config["data"]["mean"], "std": config["data"]["std"]}
+        found = given | found
         sound = (
-            "".join(texts.values()).count(",") <= MAX_VALUES
+            json.dumps(config).count(",") <= MAX_VALUES
+            and len(classes) <= MAX_CLASSES
             # Interpolations would be resolved when the model is built.
             and "${" not in json.dumps(config["model"])
             and 0 <= config["seed"] < 2**63
-            and math.isfinite(config["data"]["mean"] / config["data"]["std"])
+            and len(found["shape"]) == 3
+            and all(type(side) is int and 0 < side <= MAX_SIDE for side in found["shape"])
+            and _are_numbers(found["mean"], found["std"], found["shape"][0])
             and all(type(text) is str for text in (found["key"], *classes))
         )
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -105,6 +114,12 @@ def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not sound:
         raise DataError("its header is not that of a run")
     return found, state
+
+
+def _are_numbers(mean: Any, std: Any, channels: int) -> bool:
+    """Whether these normalise the images, raising a TypeError or an ArithmeticError at worst."""
+    pairs = list(zip(mean, std, strict=True)) if isinstance(mean, list) else [(mean, std)]
+    return len(pairs) in (1, channels) and all(math.isfinite(m / s) for m, s in pairs)
 
 
 @contextmanager

@@ -252,13 +252,15 @@ def test_a_config_cannot_trust_itself(command, tmp_path):
 
 
 def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp_path, monkeypatch):
-    from fmbench.data import fashion_mnist
+
+    from fmbench.data import known
+    from fmbench.data.load import load
 
     roots = []
-    drawn = fashion_mnist.load({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
-    monkeypatch.setattr(
-        fashion_mnist, "_find_and_read", lambda root, _mirrors: roots.append(root) or drawn
-    )
+    drawn = load({"name": "synthetic", "train_size": 200, "test_size": 50, "seed": 0})
+    monkeypatch.delenv("FMBENCH_DATA", raising=False)
+    monkeypatch.setattr(known, "_find", lambda _, folders: roots.append(folders[0]))
+    monkeypatch.setattr(known, "_read", lambda *_: drawn)
     for given, expected in (("data.root=somewhere", "somewhere"), ("data.root=null", "data")):
         status, _, err = command("hydra.job.chdir=true", "model=lenet5", "epochs=1", given)
         assert status == 0, err
@@ -267,16 +269,16 @@ def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp
 
 
 def test_record_says_what_the_predictions_and_the_model_say(command, tmp_path):
-    from fmbench.data import fashion_mnist
+    from fmbench.data.load import load
     from fmbench.data.splits import make_split
 
     splits = ["data.split=custom", "data.split.validation=30"]
     assert command(*TINY, *splits, "evaluation.every=1", "epochs=3", "seed=2")[0] == 0
     (record,) = records(tmp_path)
     (path,) = tmp_path.rglob("predictions.npy")
-    dataset = fashion_mnist.load(record["config"]["data"])
-    split = make_split(dataset, record["config"]["data"]["split"])
-    labels = np.concatenate([dataset.train_labels, dataset.test_labels])[split.test]
+    dataset = load(record["config"]["data"])
+    split = make_split(dataset, record["config"]["data"])
+    labels = dataset.labels[split.test]
     predictions = np.load(path)
     assert (predictions == labels).mean() == pytest.approx(record["test_accuracy"])
     lines = path.with_name("history.jsonl").read_text("utf-8").splitlines()

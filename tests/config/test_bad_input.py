@@ -13,7 +13,6 @@ from omegaconf.basecontainer import BaseContainer
 
 import fmbench as package
 from fmbench.core.errors import ConfigError
-from fmbench.data.fashion_mnist import OFFICIAL_FILES
 from fmbench.runs.prepare import make_optimizer
 
 LONG = "x" * 300
@@ -170,7 +169,7 @@ SAID = [
     # Values.
     ("seed=0,1", "To sweep over it, add --multirun to your command line"),
     ("seed=null", "seed=null: must have a value"),
-    ("optimizer=adam optimizer.betas=0.9", "optimizer.betas=0.9: must be a list, as [0.9, 0.999]"),
+    ("data=synthetic optimizer=adam optimizer.betas=0.9", "must be a list, as [0.9, 0.999]"),
     ("model='lenet5", "a quote is not closed"),
     ("data=fashion_mnist data.root=~nouser/x", "there is no user nouser"),
     ("-m seed=[0,1]", "have no brackets: -m seed=A,B"),
@@ -578,9 +577,6 @@ def test_nothing_is_started_that_is_not_listed(refused, override):
     if not override.startswith("hydra.job"):
         with pytest.raises(ConfigError):
             package.run([*TINY, override])
-
-
-IMAGES, LABELS = OFFICIAL_FILES[0], OFFICIAL_FILES[1]
 
 
 # Folders

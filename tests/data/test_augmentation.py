@@ -23,6 +23,9 @@ from fmbench.data.loader import Normalization, TrainLoader, generator
 
 OPTIONS = sorted(path.stem for path in (CHECKOUT / "conf" / "augmentation").glob("*.yaml"))
 
+#: Of an image.
+SIZE = 28, 28
+
 #: Every option as it is, and what no option has.
 AUGMENTATIONS = {
     **{option: (f"augmentation={option}",) for option in OPTIONS},
@@ -40,7 +43,7 @@ def augmentation(request):
 @pytest.fixture
 def images():
     return torch.randint(
-        0, 256, (300, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+        0, 256, (300, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
 
 
@@ -68,7 +71,7 @@ def through_loader(images, augmentation, batch_size=64, epoch=0):
 
 def rectangles(part, count):
     """The draws of Cutout or erasing alone: top, bottom, left, right."""
-    (drawn,) = Augmentation(**part).draw(count, generator(0, 0, 1)).values()
+    (drawn,) = Augmentation(**part).draw(count, SIZE, generator(0, 0, 1)).values()
     return drawn.T
 
 
@@ -76,8 +79,8 @@ def rectangles(part, count):
 
 
 def by_torchvision(image, draws, padding):
-    """One (28, 28) uint8 image through torchvision's functions, with its own numbers."""
-    out = image[None]
+    """One (1, 28, 28) uint8 image through torchvision's functions, with its own numbers."""
+    out = image
     if "crop_top" in draws:
         out = reference.pad(out, [padding])
         out = reference.crop(out, int(draws["crop_top"]), int(draws["crop_left"]), 28, 28)
@@ -93,7 +96,7 @@ def by_torchvision(image, draws, padding):
 
 
 def test_each_image_goes_through_what_torchvision_does_with_its_draws(images, augmentation):
-    draws = augmentation.draw(len(images), generator(3, 0, 1))
+    draws = augmentation.draw(len(images), SIZE, generator(3, 0, 1))
     result = through_loader(images, augmentation)
     for index, image in enumerate(images):
         own = {name: drawn[index] for name, drawn in draws.items()}
@@ -105,8 +108,18 @@ def test_batch_size_changes_nothing_and_epochs_differ(images, augmentation):
     small = through_loader(images, augmentation, batch_size=7)
     assert torch.equal(small, through_loader(images, augmentation, batch_size=300))
     # With a padding of 28 an epoch may be as black as the other.
-    if augmentation.draw(1, generator(0, 0, 0)):
+    if augmentation.draw(1, SIZE, generator(0, 0, 0)):
         assert not torch.equal(small, through_loader(images, augmentation, epoch=1))
+
+
+def test_no_parts_leave_the_images_as_they_are(images):
+    assert torch.equal(through_loader(images, Augmentation()), images[:, 0].float() - MEAN)
+
+
+def test_normalization_can_be_undone(images):
+    for numbers in [(0.286, 0.353), (0.0, 1.0), (0.9, 0.01)]:
+        normalization = Normalization(*numbers)
+        assert torch.equal(normalization.undo(normalization(images)), images)
 
 
 # --- what is drawn ----------------------------------------------------------------------------
@@ -139,7 +152,8 @@ def assert_independent(first, second):
 
 def numbers_drawn(epoch, count=40_000):
     """One list of numbers for each thing that is drawn, over all parts together."""
-    draws = Augmentation(Crop(), Flip(), Cutout(), Erasing()).draw(count, generator(0, epoch, 1))
+    every = Augmentation(Crop(), Flip(), Cutout(), Erasing())
+    draws = every.draw(count, SIZE, generator(0, epoch, 1))
     top, bottom, left, right = draws["erasing"].T
     return {
         **{name: draws[name] for name in ("crop_top", "crop_left", "flip")},
@@ -162,7 +176,7 @@ def test_draws_tell_nothing_about_each_other():
 
 @pytest.mark.parametrize("padding", [1, 4, 28])
 def test_all_windows_are_as_likely(padding):
-    draws = Augmentation(crop=Crop(padding)).draw(90_000, generator(0, 0, 1))
+    draws = Augmentation(crop=Crop(padding)).draw(90_000, SIZE, generator(0, 0, 1))
     places = 2 * padding + 1
     assert_uniform(draws["crop_top"], places)
     assert_uniform(draws["crop_left"], places)
@@ -174,7 +188,7 @@ def test_all_windows_are_as_likely(padding):
 def test_probabilities(probability):
     count = 50_000
     bound = 5 * math.sqrt(probability * (1 - probability) / count)
-    flipped = Augmentation(flip=Flip(probability)).draw(count, generator(0, 0, 1))["flip"]
+    flipped = Augmentation(flip=Flip(probability)).draw(count, SIZE, generator(0, 0, 1))["flip"]
     shares = [flipped.double().mean()]
     for part in ({"cutout": Cutout(8, probability)}, {"erasing": Erasing(probability)}):
         top, bottom, left, right = rectangles(part, count)
@@ -305,7 +319,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000):
     # Fake tensors cannot be pinned.
     with FakeTensorMode(), mock.patch.object(torch.Tensor, "pin_memory", lambda drawn: drawn):
         loader = TrainLoader(
-            torch.empty(count, 28, 28, dtype=torch.uint8, device="cuda"),
+            torch.empty(count, 1, 28, 28, dtype=torch.uint8, device="cuda"),
             torch.empty(count, dtype=torch.int64, device="cuda"),
             batch_size=500,
             seed=0,
@@ -321,7 +335,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000):
 
 def test_the_host_never_waits_for_a_gpu(augmentation):
     """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
-    names = augmentation.draw(1, generator(0, 0, 0))
+    names = augmentation.draw(1, SIZE, generator(0, 0, 0))
     for count in (5000, 20_000):
         watch = epoch_on_a_fake_gpu(augmentation, count)
         assert watch.copies_to_gpu == 1 + len(names)
@@ -333,7 +347,7 @@ def test_the_host_never_waits_for_a_gpu(augmentation):
 
 @pytest.mark.parametrize(("config", "parts"), [
     ({"crop": {"padding": 0}}, ["crop.padding=0"]),
-    ({"crop": {"padding": 29}}, ["crop.padding=29", "28"]),
+    ({"crop": {"padding": 5000}}, ["crop.padding=5000", "4096"]),
     ({"crop": {"padding": True}}, ["crop.padding=True", "whole number"]),
     ({"crop": {"padding": 2.0}}, ["crop.padding=2.0", "whole number"]),
     ({"flip": {"probability": 1.5}}, ["flip.probability=1.5", "0 to 1"]),
@@ -341,7 +355,7 @@ def test_the_host_never_waits_for_a_gpu(augmentation):
     ({"flip": {"probability": "yes"}}, ["flip.probability=yes", "a number"]),
     ({"flip": {"probability": None}}, ["flip.probability=None", "a number"]),
     ({"flip": {"probability": math.nan}}, ["flip.probability=nan"]),
-    ({"cutout": {"size": 40}}, ["cutout.size=40"]),
+    ({"cutout": {"size": 0}}, ["cutout.size=0"]),
     ({"cutout": {"size": "8"}}, ["cutout.size=8", "whole number"]),
     ({"cutout": {"probability": -1}}, ["cutout.probability=-1"]),
     ({"cutout": {"inside": 1}}, ["cutout.inside=1", "true or false"]),
@@ -359,6 +373,16 @@ def test_the_host_never_waits_for_a_gpu(augmentation):
 ])  # fmt: skip
 def test_refuses(config, parts):
     raises_one_line(lambda: Augmentation.from_config(config), ConfigError, *parts)
+
+
+@pytest.mark.parametrize(("config", "part"), [
+    ({"crop": {"padding": 29}}, "crop.padding=29: must be at most 28"),
+    ({"cutout": {"size": 40}}, "cutout.size=40: must be at most 28"),
+])  # fmt: skip
+def test_refuses_what_is_larger_than_the_images(config, part):
+    parts = Augmentation.from_config(config).parts
+    parts.check(40)
+    raises_one_line(lambda: parts.check(28), ConfigError, part)
 
 
 def test_numbers_not_given_are_the_usual_ones():

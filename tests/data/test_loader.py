@@ -10,7 +10,7 @@ from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, ge
 
 def loader(count=1000, batch_size=64, seed=0, images=None, augmentation=None):
     return TrainLoader(
-        torch.zeros(count, 28, 28, dtype=torch.uint8) if images is None else images,
+        torch.zeros(count, 1, 28, 28, dtype=torch.uint8) if images is None else images,
         torch.arange(count),
         batch_size=batch_size,
         seed=seed,
@@ -47,7 +47,7 @@ def test_draws_made_ahead_are_those_made_when_they_are_needed(monkeypatch):
     parts = read({"crop": {}, "flip": {}, "cutout": {}, "erasing": {}})
     plain, ahead = (loader(200, augmentation=Augmentation(**vars(parts))) for _ in range(2))
     plain.windows = ahead.windows = plain.augmentation.windows(
-        torch.randint(0, 256, (200, 28, 28), dtype=torch.uint8)
+        torch.randint(0, 256, (200, 1, 28, 28), dtype=torch.uint8)
     )
     before = torch.get_rng_state()
     asked = []
@@ -80,14 +80,21 @@ def test_streams_of_one_seed_and_epoch_are_apart():
 
 def test_images_stay_with_their_labels_across_chunks():
     count = 5000
-    images = torch.arange(count).remainder(251).to(torch.uint8)[:, None, None].expand(-1, 28, 28)
+    images = (
+        torch.arange(count)
+        .remainder(251)
+        .to(torch.uint8)[:, None, None, None]
+        .expand(-1, 1, 28, 28)
+    )
     for batch, labels in loader(count, images=images.contiguous()).epoch(3):
         pixels = (batch[:, 0, 13, 13] * 0.25 + 0.5) * 255
         assert torch.equal(pixels.round().long(), labels.remainder(251))
 
 
 def test_evaluation_keeps_the_order_and_gives_all():
-    images = torch.arange(25).to(torch.uint8)[:, None, None].expand(-1, 28, 28).contiguous()
+    images = (
+        torch.arange(25).to(torch.uint8)[:, None, None, None].expand(-1, 1, 28, 28).contiguous()
+    )
     evaluation = EvaluationLoader(
         images, torch.arange(25), normalization=Normalization(0.0, 1 / 255), batch_size=10
     )

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 
 from fmbench.core.errors import ConfigError
-from fmbench.data.fashion_mnist import Dataset
+from fmbench.data.dataset import Dataset
 from fmbench.data.splits import Split, make_split
 
 CLASSES = tuple(f"class {label}" for label in range(10))
 
 
 def dataset(train_labels, test_labels):
-    def images(labels):
-        return np.zeros((len(labels), 28, 28), dtype=np.uint8)
-
-    train, test = (np.array(labels, dtype=np.uint8) for labels in (train_labels, test_labels))
-    return Dataset("synthetic", CLASSES, images(train), train, images(test), test, "0" * 64)
+    labels = np.array([*train_labels, *test_labels], dtype=np.uint8)
+    images = np.zeros((len(labels), 1, 1, 1), dtype=np.uint8)
+    return Dataset("synthetic", CLASSES, images, labels, len(train_labels), 0, "0" * 64)
 
 
 def balanced(train_size, test_size):
@@ -30,7 +28,7 @@ def full_size():
 
 
 def config(name, validation=None, seed=0):
-    return {"name": name, "validation": validation, "seed": seed}
+    return {"split": {"name": name, "validation": validation, "seed": seed}}
 
 
 @pytest.mark.parametrize(("name", "validation", "sizes"), [

@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.runs import prepare
 
+#: Of Fashion-MNIST.
+IMAGES = prepare.ImageFacts((1, 28, 28), 10)
+
 #: Forward FLOPs of a layer on 64 images above which they take too long.
 HUGE = 2_000_000_000
 
@@ -70,7 +73,7 @@ def layers():
     seen = Convolutions()
     for path in sorted((CHECKOUT / "conf/model").glob("*.yaml")):
         option = yaml.safe_load(path.read_text("utf-8"))
-        model = prepare.model_on_meta({"model": option}).train()
+        model = prepare.model_on_meta({"model": option}, IMAGES).train()
         with torch.device("meta"), torch.no_grad(), seen:
             model(torch.zeros(2, 1, 28, 28))
     return seen.found

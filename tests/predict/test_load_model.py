@@ -17,7 +17,8 @@ from torch import nn
 
 import fmbench
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError
-from fmbench.data import fashion_mnist
+from fmbench.data import synthetic
+from fmbench.data.load import load
 from fmbench.models.lenet5 import LeNet5
 from fmbench.predict import model as module
 from fmbench.training.weights import write_weights
@@ -31,7 +32,7 @@ def kept(folder, *overrides):
 
 def drawn_images(folder):
     config = json.loads((folder / "result.json").read_text())["config"]
-    return torch.from_numpy(fashion_mnist.load(config["data"]).test_images.copy())
+    return torch.from_numpy(load(config["data"]).part("test")[0].copy())
 
 
 def predictions(folder):
@@ -43,7 +44,7 @@ def test_it_predicts_what_the_run_predicted(kept_run):
     images = drawn_images(kept_run)
     assert model(images).argmax(1).tolist() == predictions(kept_run)
     assert len(set(predictions(kept_run))) > 4  # it has learnt something: no guess comes to this
-    assert torch.equal(model(images), model(images.unsqueeze(1)))
+    assert torch.equal(model(images), model(images.squeeze(1)))
     probabilities = model.probabilities(images)
     assert torch.equal(probabilities, model(images).softmax(1))
     assert not probabilities.requires_grad
@@ -58,7 +59,7 @@ def test_it_comes_ready_with_what_belongs_to_it(kept_run):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.config == record["config"]
     assert model.key == record["key"]
-    assert model.classes == fashion_mnist.synthetic.CLASSES
+    assert model.classes == synthetic.CLASSES
     white = torch.full((1, 28, 28), 255, dtype=torch.uint8)
     assert model.normalization(white).max().item() == pytest.approx((1 - 0.188) / 0.281)
     assert type(model.model).__name__ == "LeNet5"
@@ -140,7 +141,7 @@ def test_the_example_of_the_readme_runs(kept_run):
     names = {}
     exec(block.replace("outputs/lenet", str(kept_run)), names)
     assert names["shares"].shape == (5, 10)
-    assert set(names["names"]) <= set(fashion_mnist.synthetic.CLASSES)
+    assert set(names["names"]) <= set(synthetic.CLASSES)
 
 
 def test_images_of_another_kind_are_refused(kept_run):
@@ -181,7 +182,7 @@ def own_model(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("FMBENCH_TRUST", "hardnet")
     # No file in conf/model is needed to name a class.
-    return ["model._target_=hardnet.Hard", "~model.channels", "~model.classes", "+model.width=16"]
+    return ["model._target_=hardnet.Hard", "+model.width=16"]
 
 
 @pytest.mark.parametrize("more", [[], ["+model.on_meta=true"]], ids=["cpu", "meta"])
@@ -237,10 +238,13 @@ def forge(folder, weights=None, **config):
         write_weights,
         weights or LeNet5(),
         config=lenet5() | config,
-        classes=fashion_mnist.synthetic.CLASSES,
+        classes=synthetic.CLASSES,
         key="k",
         memory_format="channels_last",
         source=None,
+        shape=[1, 28, 28],
+        mean=0.188,
+        std=0.281,
     )
     (folder / "model.safetensors").write_bytes(content)
     return folder
@@ -287,7 +291,7 @@ def test_a_config_that_asks_for_another_thing_is_refused(tmp_path, monkeypatch, 
 def test_no_memory_is_taken_for_a_model_that_does_not_fit(tmp_path, monkeypatch):
     made = []
     make = module.make_model
-    monkeypatch.setattr(module, "make_model", lambda config: made.append(1) or make(config))
+    monkeypatch.setattr(module, "make_model", lambda *given: made.append(1) or make(*given))
     refused(forge(tmp_path, model=RESNET | {"width": 16}), "Missing key", error=DataError)
     assert made == []
     fmbench.load_model(forge(tmp_path))

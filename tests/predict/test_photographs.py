@@ -11,11 +11,12 @@ from commands import python, raises_one_line
 from PIL import Image, ImageDraw
 
 from fmbench.core.errors import DataError
-from fmbench.data import fashion_mnist
+from fmbench.data.load import load
 from fmbench.predict import photographs
 from fmbench.predict.photographs import FORMATS, read, sheet
 
-SYNTHETIC = fashion_mnist.load({"name": "synthetic", "train_size": 10, "test_size": 50, "seed": 0})
+_DATA = load({"name": "synthetic", "train_size": 10, "test_size": 50, "seed": 0})
+SYNTHETIC = _DATA.part("test")[0][:, 0]
 
 #: What a box of 112 x 224, dark on light or light on dark, comes down to: 14 x 28, in the middle.
 #: It fills blocks of JPEG, which would blur its edges otherwise.
@@ -50,7 +51,7 @@ def alike(found, expected):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "I;16"])
 def test_a_picture_of_28_x_28_is_at_most_inverted(tmp_path, mode):
-    for image in (*SYNTHETIC.test_images[:20], SYNTHETIC.test_images[0] // 20):
+    for image in (*SYNTHETIC[:20], SYNTHETIC[0] // 20):
         for shown in (image, 255 - image):
             sixteen = mode == "I;16"
             picture = Image.fromarray(shown.astype(np.uint16) * 257 if sixteen else shown)
@@ -59,7 +60,7 @@ def test_a_picture_of_28_x_28_is_at_most_inverted(tmp_path, mode):
 
 
 def test_the_background_may_be_said(tmp_path):
-    image = SYNTHETIC.test_images[0]
+    image = SYNTHETIC[0]
     dark = saved(tmp_path, Image.fromarray(image))
     assert np.array_equal(read(dark, "dark"), image)
     assert np.array_equal(read(dark, "light"), 255 - image)
@@ -71,8 +72,8 @@ def test_the_background_may_be_said(tmp_path):
 @pytest.mark.real_data
 def test_no_image_of_fashion_mnist_is_taken_for_light(fashion_mnist_root):
     config = {"name": "fashion_mnist", "root": fashion_mnist_root, "download": False, "mirrors": []}
-    loaded = fashion_mnist.load(config)
-    for images in (loaded.train_images, loaded.test_images):
+    loaded = load(config)
+    for images in (loaded.part(part)[0][:, 0] for part in ("train", "test")):
         edges = images[:, 0], images[:, -1], images[:, 1:-1, 0], images[:, 1:-1, -1]
         assert np.concatenate(edges, axis=1).mean(axis=1).max() <= 127
 
@@ -253,7 +254,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.tif", "a.webp", "a.bmp", "a.ppm"])
 def test_a_damaged_picture_is_read_or_refused(tmp_path, name):
-    image = Image.fromarray(SYNTHETIC.test_images[0]).resize((60, 80)).convert("RGB")
+    image = Image.fromarray(SYNTHETIC[0]).resize((60, 80)).convert("RGB")
     path = saved(tmp_path, image, name)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -300,10 +301,10 @@ def test_only_formats_that_start_no_program_are_read():
 
 
 def test_a_sheet_shows_the_images_in_their_order():
-    image = Image.open(io.BytesIO(sheet(list(SYNTHETIC.test_images[:13]))))
+    image = Image.open(io.BytesIO(sheet(list(SYNTHETIC[:13]))))
     assert image.size == (10 * 30 * 6, 2 * 30 * 6)
     small = np.asarray(image)[3::6, 3::6]
-    for place, expected in enumerate(SYNTHETIC.test_images[:13]):
+    for place, expected in enumerate(SYNTHETIC[:13]):
         top, left = 30 * (place // 10) + 1, 30 * (place % 10) + 1
         assert np.array_equal(small[top : top + 28, left : left + 28], expected)
-    assert Image.open(io.BytesIO(sheet([SYNTHETIC.test_images[0]]))).size == (180, 180)
+    assert Image.open(io.BytesIO(sheet([SYNTHETIC[0]]))).size == (180, 180)

@@ -10,10 +10,11 @@ import pytest
 from commands import CHECKOUT
 from PIL import Image
 
-from fmbench.data import fashion_mnist
+from fmbench.data import synthetic
+from fmbench.data.load import load
 from fmbench.predict.__main__ import main
 
-CLASSES = fashion_mnist.synthetic.CLASSES
+CLASSES = synthetic.CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def exported(kept_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     config = json.loads((kept_run / "result.json").read_text())["config"]["data"]
     paths = []
-    for number, image in enumerate(fashion_mnist.load(config).test_images):
+    for number, image in enumerate(load(config).part("test")[0][:, 0]):
         paths.append(folder / f"{number}.png")
         Image.fromarray(image).save(paths[-1])
     return paths

@@ -87,22 +87,22 @@ def test_rows_are_the_first_image_of_each_class_as_it_is(monkeypatch):
     found = collect(*ALL, "data.split=custom")
     assert found.rows == inputs.dataset.classes
     assert found.columns == ("as it is", "epoch 1", "epoch 2", "epoch 3")
-    labels = inputs.dataset.train_labels[inputs.split.train]
-    stored = inputs.dataset.train_images[inputs.split.train]
+    labels = inputs.dataset.labels[inputs.split.train]
+    stored = inputs.dataset.images[inputs.split.train]
     for label in range(10):
         assert np.array_equal(found.images[label, 0], stored[np.argmax(labels == label)])
 
 
 def test_fewer_images_are_spread_over_the_classes():
     assert collect(rows=3, draws=1).rows == ("T-shirt/top", "Coat", "Ankle boot")
-    assert collect(rows=1, draws=1).images.shape == (1, 2, 28, 28)
+    assert collect(rows=1, draws=1).images.shape == (1, 2, 1, 28, 28)
 
 
 def test_without_parts_every_epoch_is_the_image_and_with_them_none_is():
     found = collect("augmentation=none").images
     assert (found == found[:, :1]).all()
     found = collect(*ALL, "augmentation.erasing.probability=1").images
-    assert not (found[:, 1:] == found[:, :1]).all(axis=(2, 3)).any()
+    assert not (found[:, 1:] == found[:, :1]).all(axis=(2, 3, 4)).any()
 
 
 @pytest.mark.parametrize(("part", "least"), [
@@ -111,7 +111,7 @@ def test_without_parts_every_epoch_is_the_image_and_with_them_none_is():
 ])  # fmt: skip
 def test_blanked_pixels_have_the_grey_of_the_mean(part, least):
     found = collect(f"augmentation.{part}", "data.mean=0.4", draws=1).images[:, 1]
-    assert (found == round(0.4 * 255)).mean(axis=(1, 2)).min() >= least
+    assert (found == round(0.4 * 255)).mean(axis=(1, 2, 3)).min() >= least
 
 
 def test_the_seed_and_the_numbers_act():
@@ -138,7 +138,7 @@ def test_the_title_says_the_option_and_every_number():
 
 
 def grid(rows=2, columns=3, **changes):
-    shape = (rows, columns, 28, 28)
+    shape = (rows, columns, 1, 28, 28)
     return Grid(
         title="augmentation=$none$",
         subtitle="numbers\nmore",
@@ -161,7 +161,9 @@ def test_every_pixel_is_a_sharp_square_of_its_own_grey(rows, columns):
     left = shown.shape[1] - MARGIN - columns * step if columns == 8 else LEFT
     for row, column in np.ndindex(rows, columns):
         found = shown[top + row * step :, left + column * step :][: step - GAP, : step - GAP]
-        assert np.array_equal(found, np.kron(given.images[row, column], np.ones((SQUARE, SQUARE))))
+        assert np.array_equal(
+            found, np.kron(given.images[row, column, 0], np.ones((SQUARE, SQUARE)))
+        )
 
 
 def test_names_and_long_lines_stay_within_the_margins():
@@ -189,7 +191,7 @@ DRAWS = """
 import logging, os, numpy as np
 from fmbench.preview.images import Grid, draw
 
-draw(Grid("a", "b", ("c",), ("d",), np.zeros((1, 1, 28, 28), np.uint8)))
+draw(Grid("a", "b", ("c",), ("d",), np.zeros((1, 1, 1, 28, 28), np.uint8)))
 import matplotlib
 assert logging.getLogger("matplotlib").level == logging.NOTSET
 print(os.environ["MPLBACKEND"], matplotlib.get_backend())

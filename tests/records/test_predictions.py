@@ -6,8 +6,8 @@ import pytest
 
 from fmbench.records.folder import RunFolder
 from fmbench.records.predictions import (
-    MISTAKE,
     MOST_MISTAKES,
+    mistake_type,
     mistakes,
     read_labels,
     read_mistakes,
@@ -23,14 +23,14 @@ def some(wrong=100):
     predicted = labels.copy()
     predicted[:wrong] = (labels[:wrong] + 1) % 10
     confidences = rng.permutation(count).astype(np.float32) / count
-    images = rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+    images = rng.integers(0, 256, (count, 1, 28, 28)).astype(np.uint8)
     return predicted, labels, confidences, images
 
 
 def test_what_is_written_is_read_again(tmp_path):
     predicted, labels, confidences, images = some()
     worst = mistakes(predicted, labels, confidences, images)
-    RunFolder(tmp_path).write_predictions(predicted, labels.astype(np.int64), worst)
+    RunFolder(tmp_path).write_predictions(predicted, labels, worst)
     assert np.load(tmp_path / "predictions.npy", allow_pickle=False).dtype == np.uint8
     assert np.array_equal(read_predictions(tmp_path), predicted)
     assert np.array_equal(read_labels(tmp_path), labels)
@@ -45,7 +45,7 @@ def test_mistakes_are_the_most_confident_ones_and_no_others():
     assert worst["place"].tolist() == order
     assert (worst["label"] == labels[order]).all()
     assert (worst["predicted"] == predicted[order]).all()
-    assert (worst["image"] == images[order]).all()
+    assert (worst["image"] == images[order, 0]).all()
     assert worst["confidence"].tolist() == confidences[order].tolist()
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_waited_for(tmp_path):
 
 
 def test_a_confidence_that_is_none_is_left_out(tmp_path):
-    made = np.zeros(3, dtype=MISTAKE)
+    made = np.zeros(3, dtype=mistake_type("u1", (28, 28)))
     made["confidence"] = [np.nan, 0.5, np.inf]
     (tmp_path / "mistakes.npy").write_bytes(to_bytes(made))
     assert read_mistakes(tmp_path)["confidence"].tolist() == [0.5]

@@ -24,7 +24,7 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
         {"batch_size": 32},
         {"epochs": 1},
         {"label_smoothing": 0.1},
-        {"model": {**config["model"], "classes": 9}},
+        {"model": {**config["model"], "width": 9}},
         {"optimizer": {**config["optimizer"], "lr": 0.06}},
         {"scheduler": {}},
         {"augmentation": {**config["augmentation"], "flip": {"probability": 0.5}}},
@@ -33,6 +33,9 @@ def test_key_changes_with_all_that_decides_and_nothing_else():
         other, other_row = keys({**config, **change}, "images", "split")
         assert other != key, change
         assert other_row != row, change
+    # The hash of the images says how many classes and channels they have.
+    same = {"model": {**config["model"], "classes": 9, "channels": 3}}
+    assert keys({**config, **same}, "images", "split") == (key, row)
     for arguments in [("others", "split"), ("images", "other")]:
         assert keys(config, *arguments) != (key, row)
     for change in [

@@ -17,7 +17,7 @@ from reports import contrast
 from searches import sweep
 
 from fmbench import report
-from fmbench.records.predictions import MISTAKE, read_mistakes
+from fmbench.records.predictions import mistake_type, read_mistakes
 from fmbench.report import figures as package
 from fmbench.report.figure import PAGE_COLOURS, Figure
 from fmbench.report.figures import figures, unused
@@ -101,7 +101,7 @@ def answer(folder: Path, labels: list[int], predicted: list[int]) -> None:
 
 def mistaken(folder: Path, *found: tuple[int, int, float]) -> np.ndarray:
     """Write mistakes: right class, predicted class, confidence; returns their images."""
-    made = np.zeros(len(found), MISTAKE)
+    made = np.zeros(len(found), mistake_type("u1", (28, 28)))
     made["image"] = np.random.default_rng(0).integers(0, 256, (len(found), 28, 28), np.uint8)
     for place_, (label, predicted, confidence) in enumerate(found):
         made[place_]["label"], made[place_]["predicted"] = label, predicted
@@ -192,7 +192,7 @@ def test_arrays_of_another_kind_are_no_answers(tmp_path):
     np.save(tmp_path / "mistakes.npy", np.zeros(3))
     np.save(tmp_path / "predictions.npy", np.array([[0, 1]], np.uint8))
     assert drawn(tmp_path) == {}
-    np.save(tmp_path / "mistakes.npy", np.zeros(0, MISTAKE))
+    np.save(tmp_path / "mistakes.npy", np.zeros(0, mistake_type("u1", (28, 28))))
     assert drawn(tmp_path) == {}
 
 

@@ -22,9 +22,6 @@ from fmbench.runs import checkpointing
 from fmbench.runs import run as runs
 from fmbench.training.checkpoint import Checkpoints, read_state, write_state
 
-OWN = ["~model.channels", "~model.classes"]
-
-
 CASES = {
     "lenet": ["model=lenet"],
     "densenet, dropout": ["model=densenet", "model.depth=10", "model.growth=4",
@@ -38,8 +35,8 @@ CASES = {
     "multistep": ["scheduler=multistep", "scheduler.milestones=[1,2]"],
     "cosine": ["scheduler=cosine"],
     "onecycle": ["scheduler=onecycle", "scheduler.cycle_momentum=true"],
-    "lazy layers, contiguous": ["model._target_=tutorials.LazyResNet", *OWN],
-    "a last batch that is joined": ["model._target_=tutorials.NormedMLP", *OWN,
+    "lazy layers, contiguous": ["model._target_=tutorials.LazyResNet"],
+    "a last batch that is joined": ["model._target_=tutorials.NormedMLP",
                                     "data.train_size=213"],
 }  # fmt: skip
 

@@ -13,13 +13,16 @@ from fmbench.core.errors import ConfigError
 from fmbench.runs import prepare
 from fmbench.training.device import Device
 
+#: Of Fashion-MNIST.
+IMAGES = prepare.ImageFacts((1, 28, 28), 10)
+
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
 
 
 def trainer(*overrides, flops=10**6):
     config = compose(*TINY, *overrides)
     inputs = prepare.read_inputs(config)
-    model = prepare.make_model(config)
+    model = prepare.make_model(config, IMAGES)
     return prepare.make_trainer(config, inputs, model, CPU, flops), inputs
 
 
@@ -59,7 +62,7 @@ def test_a_trainer_is_made_of_what_decides(monkeypatch):
     monkeypatch.setattr(prepare.configuration, "check", lambda _: None)  # reads all of them
     config = Read(compose(*TINY))
     inputs = prepare.read_inputs(config)
-    prepare.make_trainer(config, inputs, prepare.make_model(config), CPU, 10**6)
+    prepare.make_trainer(config, inputs, prepare.make_model(config, IMAGES), CPU, 10**6)
     assert {"model", "optimizer", "label_smoothing"} <= config.names
     for name in config.names - {"evaluation"}:
         assert schema.TOP[name].role in ("result", "hardware"), name
@@ -68,8 +71,7 @@ def test_a_trainer_is_made_of_what_decides(monkeypatch):
 @pytest.mark.parametrize("split", ["standard", "holdout", "custom"])
 def test_images_and_labels_are_those_of_the_split(split):
     built, inputs = trainer(f"data.split={split}", "data.split.validation=30")
-    images = np.concatenate([inputs.dataset.train_images, inputs.dataset.test_images])
-    labels = np.concatenate([inputs.dataset.train_labels, inputs.dataset.test_labels])
+    images, labels = inputs.dataset.images, inputs.dataset.labels
     expected = [inputs.split.train, inputs.split.validation, inputs.split.test]
     windows = built.loader.windows[0, :, 0, 0]
     found = [
@@ -93,7 +95,7 @@ def test_every_model_can_be_started_from_its_config(path):
     config = compose(*TINY, f"model={path.stem}")
     prepare.rehearse(config)
     with torch.device("meta"):  # the largest has a gigabyte of weights
-        assert isinstance(prepare.make_model(config), torch.nn.Module)
+        assert isinstance(prepare.make_model(config, IMAGES), torch.nn.Module)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -118,8 +120,8 @@ def test_every_optimizer_goes_with_every_schedule(optimizer, scheduler):
          "no momentum"),
         (["augmentation=crop_flip_erasing", "augmentation.erasing.scale=[0.1]"], "scale"),
         (["augmentation=crop_flip_erasing", "augmentation.erasing.ratio=[1,2,3]"], "ratio"),
-        (["model.channels=3"], "model.channels=3: must be 1, the images have 1 channel"),
-        (["model.classes=5"], "model.classes=5"),
+        (["++model.channels=3"], "model.channels=3: must be 1, as the images"),
+        (["++model.classes=5"], "model.classes=5"),
         (["threads=99999999999"], "threads=99999999999"),
         (["device=cuda:007"], "device=cuda:007"),
         (["device=cuda:256"], "cuda:256"),
@@ -186,5 +188,5 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
     config = compose(*TINY)
     config["model"]["classes"] = {"_target_": "optuna.samplers.RandomSampler"}
     with hydra.utils.execution_whitelist(instantiation.around_runs()), pytest.raises(ConfigError):
-        prepare.make_model(config)
+        prepare.make_model(config, IMAGES)
     assert made == []

@@ -23,6 +23,9 @@ from fmbench.training.weights import write_weights
 
 CPU = torch.device("cpu")
 
+#: Of an image.
+SHAPE = 1, 28, 28
+
 
 @pytest.fixture
 def own(monkeypatch, tmp_path):
@@ -30,7 +33,7 @@ def own(monkeypatch, tmp_path):
     monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
 
     def run(name, *overrides):
-        chosen = [f"model._target_=tutorials.{name}", "~model.channels", "~model.classes"]
+        chosen = [f"model._target_=tutorials.{name}"]
         folder = f"hydra.run.dir={tmp_path / 'run'}"
         return fmbench.run([*TINY, "epochs=1", *chosen, folder, *overrides])
 
@@ -58,7 +61,7 @@ def test_models_of_tutorials_work(own, tmp_path, name, overrides, memory_format,
     if name == "Squeezed":  # it cannot say what one picture shows
         return
     model = fmbench.load_model(tmp_path / "run")
-    images = torch.tensor(prepare.read_inputs(compose(*TINY)).dataset.test_images)
+    images = torch.tensor(prepare.read_inputs(compose(*TINY)).dataset.part("test")[0])
     said = np.load(tmp_path / "run" / "predictions.npy")
     assert model(images).argmax(1).tolist() == said.tolist()
 
@@ -306,11 +309,11 @@ def test_images_that_are_joined_cross_no_chunk(monkeypatch):
 def test_lazy_weights_are_drawn_when_the_model_is_made():
     torch.manual_seed(3)
     model = tutorials.LazyResNet()
-    rehearsal.materialize(model)
+    rehearsal.materialize(model, SHAPE)
     drawn = torch.get_rng_state()
     torch.manual_seed(3)
     again = tutorials.LazyResNet()
-    rehearsal.materialize(again)
+    rehearsal.materialize(again, SHAPE)
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
     assert torch.equal(drawn, torch.get_rng_state())
     assert model.training
@@ -327,7 +330,7 @@ def test_a_lazy_layer_that_evaluation_does_not_call_is_named():
         def forward(self, x):
             return self.used(x.flatten(1))
 
-    raises_one_line(lambda: rehearsal.materialize(Forgotten()), ConfigError, "aux.weight")
+    raises_one_line(lambda: rehearsal.materialize(Forgotten(), SHAPE), ConfigError, "aux.weight")
 
 
 @pytest.mark.slow

@@ -143,7 +143,7 @@ def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options
     layers = [nn.Conv2d(1, 4, 5, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
     model = nn.Sequential(*layers, nn.Linear(2304, 10)).to(device.torch)
     drawn = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (120, 28, 28), dtype=torch.uint8, generator=drawn)
+    images = torch.randint(0, 256, (120, 1, 28, 28), dtype=torch.uint8, generator=drawn)
     labels = torch.randint(0, 10, (120,), generator=drawn)
     loader = TrainLoader(
         images.to(device.torch),
@@ -267,7 +267,7 @@ def test_the_device_says_how_steps_are_taken(graphs, kind):
     model, loader, optimizer, schedule = make()
     device = Device(torch.device("cpu"), "fp32", 1, deterministic=False, cuda_graphs=graphs)
     evaluation = EvaluationLoader(
-        torch.zeros(4, 28, 28, dtype=torch.uint8),
+        torch.zeros(4, 1, 28, 28, dtype=torch.uint8),
         torch.zeros(4, dtype=torch.int64),
         normalization=Normalization(0.0, 1.0),
         batch_size=4,

@@ -20,9 +20,9 @@ PLAIN = Normalization(0.0, 1.0)
 def image_set():
     """200 images of two classes, light on the left or on the right."""
     labels = torch.arange(200) % 2
-    images = torch.full((200, 28, 28), 20, dtype=torch.uint8)
-    images[labels == 0, :, :14] = 220
-    images[labels == 1, :, 14:] = 220
+    images = torch.full((200, 1, 28, 28), 20, dtype=torch.uint8)
+    images[labels == 0, :, :, :14] = 220
+    images[labels == 1, :, :, 14:] = 220
     return images, labels
 
 

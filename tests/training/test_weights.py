@@ -22,7 +22,7 @@ from fmbench.training.weights import (
 CONFIG = {"seed": 3, "model": {"_target_": "x.Net"}, "data": {"mean": 0.25, "std": 0.5}}
 GIVEN = {
     "config": CONFIG, "classes": ["Bag", "Coat"], "key": "k", "memory_format": "contiguous",
-    "source": None,
+    "source": None, "shape": [1, 28, 28], "mean": 0.25, "std": 0.5,
 }  # fmt: skip
 
 
@@ -115,9 +115,10 @@ def test_a_file_of_0_1_is_read(read):
                 {"key": 1}, {"config": {}}, {"config": []}, {"classes": 1}, {"classes": [1]},
                 {"config": CONFIG | {"model": {"_target_": "${oc.env:HOME}"}}},
                 {"config": CONFIG | {"seed": -1}}, {"config": CONFIG | {"seed": "1"}},
-                {"config": CONFIG | {"data": {"mean": 0, "std": 0}}},
-                {"config": CONFIG | {"data": {"mean": float("nan"), "std": 1}}},
-                {"config": CONFIG | {"more": list(range(10_000))}},
+                {"std": 0}, {"mean": [0.5], "std": [0]}, {"mean": [0.5, 0.5], "std": [1, 1]},
+                {"shape": [1, 28]}, {"shape": [1, 28, -1]},
+                {"mean": float("nan")},
+                {"config": CONFIG | {"more": list(range(10_001))}},
             )
         ),
     ],
