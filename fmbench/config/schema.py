@@ -340,6 +340,78 @@ _SUBSET = {
     )
 }
 
+_ROOT = {
+    "data.root": Key(
+        "the file or folder of your data",
+        "around",
+        resumes=True,
+        types=(str, NoneType),
+        wanted="a text",
+        example="DIR",
+    ),
+    "data.cache": Key(
+        "auto: keep a prepared copy in FMBENCH_CACHE; null: none",
+        "around",
+        resumes=True,
+        types=(str, NoneType),
+        wanted="auto or null",
+    ),
+    "data.cache_gb": Key(
+        "gigabytes of all prepared copies",
+        "around",
+        resumes=True,
+        types=(int, float),
+        wanted=_NUMBER,
+    ),
+}
+# What they do is in the hash of the images.
+_READ = {
+    "data.size": Key(
+        "pixels a side, to which images are resized; null: as they are",
+        "kept",
+        types=(int, NoneType),
+        wanted="a whole number, or null",
+    ),
+    "data.fit": Key(
+        "what becomes of images that are not square: crop, pad, stretch",
+        "kept",
+        types=(str,),
+        wanted=_TEXT,
+    ),
+    "data.channels": Key(
+        "1: grey, 3: colour; null: as they are",
+        "kept",
+        types=(int, NoneType),
+        wanted="1, 3 or null",
+    ),
+    "data.classes": Key(
+        "the names of the classes, in the order of the labels",
+        "kept",
+        types=(list, NoneType),
+        wanted="a list of texts, or null",
+    ),
+    "data.test_fraction": Key(
+        "share of the images that test, where there is no test part",
+        "kept",
+        types=(int, float),
+        wanted=_NUMBER,
+    ),
+    "data.seed": Key("of the draw of that part", "kept", types=(int,), wanted=_WHOLE),
+}
+_TEST = {
+    "data.test": Key(
+        "the file of the test part", "around", resumes=True, types=(str, NoneType), wanted=_TEXT
+    )
+}
+_LABEL = {
+    "data.label": Key(
+        "the column of the labels; null: one that is called so",
+        "kept",
+        types=(str, NoneType),
+        wanted="a text, or null",
+    )
+}
+
 #: Keys of one data set alone, by its name.
 OF_DATA: Mapping[str, Mapping[str, Key]] = {
     "fashion_mnist": _FILES | _MIRRORS,
@@ -350,6 +422,30 @@ OF_DATA: Mapping[str, Mapping[str, Key]] = {
     "cifar10": _FILES,
     "cifar100": _FILES,
     "svhn": _FILES,
+    "arrays": _ROOT
+    | _READ
+    | {
+        "data.keys": Key(
+            "the names of the arrays: {train_images: NAME, train_labels: NAME, ...}",
+            "kept",
+            types=(dict, NoneType),
+            wanted="names by part, or null",
+        )
+    },
+    "csv": _ROOT | _READ | _TEST | _LABEL,
+    "parquet": _ROOT
+    | _READ
+    | _TEST
+    | _LABEL
+    | {
+        "data.image": Key(
+            "the column of the pictures; null: one that is called so",
+            "kept",
+            types=(str, NoneType),
+            wanted="a text, or null",
+        )
+    },
+    "folder": _ROOT | _READ,
     "synthetic": {
         "data.train_size": Key("training images", "result", types=(int,), wanted=_WHOLE),
         "data.test_size": Key("test images", "result", types=(int,), wanted=_WHOLE),

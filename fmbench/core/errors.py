@@ -32,6 +32,7 @@ PACKAGES = {
     "slurm": ("submitit>=1.5",),
     "ray": ("ray>=2.60",),
     "postgresql": ("psycopg[binary]>=3.2",),
+    "parquet": ("pyarrow>=17",),
     "tensorboard": ("tensorboard>=2.20",),
     "mlflow": ("mlflow-skinny>=3.7,<4", "alembic>=1.13", "sqlalchemy>=2.0"),
 }

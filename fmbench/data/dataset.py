@@ -99,7 +99,7 @@ def joined(
     """
     classes = tuple(classes)
     order = [part for part in ("train", "validation", "test") if part in parts]
-    images = np.concatenate([parts[part][0] for part in order])
+    images = np.ascontiguousarray(np.concatenate([parts[part][0] for part in order]))
     labels = np.concatenate([parts[part][1] for part in order])
     if images.ndim == 3:
         images = images[:, None]

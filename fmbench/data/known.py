@@ -352,8 +352,8 @@ def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
     name, subset = config["name"], config.get("subset")
     known = known_set(name, subset)
     variable = os.environ.get(VARIABLE)
-    roots = [_folder(base, root) for root in (config["root"], variable) if root]
-    roots = roots or [_folder(base, "data")]
+    roots = [folder(base, root) for root in (config["root"], variable) if root]
+    roots = roots or [folder(base, "data")]
     inner = ("", name, name.replace("_", "-"), known.folder)
     folders = list(dict.fromkeys(root / folder for root in roots for folder in inner))
     try:
@@ -370,11 +370,16 @@ def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
         # The value of a variable is in no record, nor in a log that lies beside it.
         if not variable:
             raise
-        hidden = str(_folder(base, variable))
+        hidden = str(folder(base, variable))
         raise type(error)(str(error).replace(hidden, f"${VARIABLE}")) from None
 
 
-def _folder(base: Path, root: str) -> Path:
+def folder(base: Path, root: str) -> Path:
+    """A folder that a config names, relative to `base`; `~` is the user's home.
+
+    Raises:
+        ConfigError: There is no such user.
+    """
     try:
         return (base / Path(root).expanduser()).absolute()
     except RuntimeError as error:

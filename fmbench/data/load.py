@@ -1,15 +1,27 @@
 """Load the data set that a config names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fmbench.core.errors import ConfigError
-from fmbench.data import known, synthetic
+from fmbench.core.errors import ConfigError, DataError
+from fmbench.data import cache, files, known, synthetic
 from fmbench.data.dataset import Dataset
+from fmbench.data.own import assemble
+from fmbench.data.pictures import FITS
+
+#: A user's own data, by what they lie in.
+OWN = ("arrays", "csv", "parquet", "folder")
 
 #: The data sets that there are.
-NAMES = (*known.NAMES, "synthetic")
+NAMES = (*known.NAMES, "synthetic", *OWN)
+
+#: Keys of a user's own data that decide how they are read.
+_READING = (
+    *("name", "size", "fit", "channels", "classes", "test_fraction", "seed", "keys", "image"),
+    "label",
+)
 
 
 def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
@@ -29,4 +41,94 @@ def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
         return synthetic.load(config)
     if name in known.NAMES:
         return known.load(config, base)
+    if name in OWN:
+        return _load_own(config, base)
     raise ConfigError(f"data.name={name}: unknown; allowed are {', '.join(NAMES)}")
+
+
+def _load_own(config: Mapping[str, Any], base: Path) -> Dataset:
+    _check(config)
+    kind = config["name"]
+    if not config["root"]:
+        raise ConfigError(f"data={kind}: data.root is missing; it names the data")
+    root = known.folder(base, config["root"])
+    test = known.folder(base, config["test"]) if config.get("test") else None
+    if not root.exists():
+        raise DataError(f"data.root={root}: there is no such file or folder")
+    sources, read = _sources(kind, root, test, config)
+    try:
+        stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in sources)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    reading = {key: config.get(key) for key in _READING}
+    return _prepared(_Job(cache.key(stamps, reading), kind, root.stem, read, config))
+
+
+class _Job:
+    """How a data set is read; equal to another one of the same files and the same settings."""
+
+    def __init__(
+        self,
+        key: str,
+        kind: str,
+        stem: str,
+        read: Callable[[], files.Found],
+        config: Mapping[str, Any],
+    ) -> None:
+        self.key, self.kind, self.stem, self.read, self.config = key, kind, stem, read, config
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Job) and self.key == other.key
+
+
+@lru_cache(maxsize=3)
+def _prepared(job: _Job) -> Dataset:
+    keeps = job.config["cache"] is not None
+    found = cache.read(job.key) if keeps else None
+    if found is None:
+        parts, names = job.read()
+        found = assemble(f"{job.kind} {job.stem}", parts, job.config, names)
+        if keeps:
+            cache.write(job.key, found, job.config["cache_gb"])
+    return found
+
+
+def _sources(
+    kind: str, root: Path, test: Path | None, config: Mapping[str, Any]
+) -> tuple[Iterable[Path], Callable[[], files.Found]]:
+    """The files that are read, and what reads them."""
+    if kind == "folder":
+        listed = files.pictures_of(root)
+        every = [path for pictures in listed.values() for _, path in pictures]
+        return every, lambda: files.read_folder(listed, config)
+    if kind == "arrays":
+        return [root], lambda: files.read_arrays(root, config)
+    pattern = "*.csv" if kind == "csv" else "*.parquet"
+    shards = {"train": [root]} if root.is_file() else files.shards(root, pattern)
+    if test is not None:
+        shards["test"] = [test]
+    every = [path for paths in shards.values() for path in paths]
+    if kind == "parquet":
+        return every, lambda: files.read_parquet(shards, config)
+    return every, lambda: files.read_csv({p: paths[0] for p, paths in shards.items()}, config)
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Refuse what cannot be, before anything is read."""
+    for key, least, most in (("size", 4, 1024), ("cache_gb", 0, 10_000)):
+        value = config.get(key)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"data.{key}={value}: must be {least} to {most:,}")
+    if config["fit"] not in FITS:
+        raise ConfigError(f"data.fit={config['fit']}: must be one of {', '.join(FITS)}")
+    if config["channels"] not in (None, 1, 3):
+        raise ConfigError(f"data.channels={config['channels']}: must be 1, 3 or null")
+    if not 0 < config["test_fraction"] < 1:
+        raise ConfigError(f"data.test_fraction={config['test_fraction']}: must be within 0 and 1")
+    if config["seed"] < 0:
+        raise ConfigError(f"data.seed={config['seed']}: negative; allowed are 0 and above")
+    if config["cache"] not in (None, "auto"):
+        raise ConfigError(f"data.cache={config['cache']}: must be auto or null")

@@ -137,7 +137,7 @@ def _published(dataset: Dataset, config: Mapping[str, Any]) -> _Parts:
             f"data.split.validation={size}: allowed are 0 to {len(train) - 1:,}, "
             f"the {name} split has {len(train):,} images to train on"
         )
-    held_out = _stratified(dataset.labels[train], size, len(dataset.classes), config["seed"])
+    held_out = drawn(dataset.labels[train], size, len(dataset.classes), config["seed"])
     return train[~held_out], train[held_out], test, None
 
 
@@ -193,7 +193,7 @@ def _shuffled(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.lexsort((np.random.default_rng(seed).random(len(labels)), labels))
 
 
-def _stratified(labels: np.ndarray, size: int, classes: int, seed: int) -> np.ndarray:
+def drawn(labels: np.ndarray, size: int, classes: int, seed: int) -> np.ndarray:
     """Draw `size` of the labels, each class by its share; bool (N,), True where drawn."""
     counts = np.bincount(labels, minlength=classes)
     # Whole numbers decide, so that no rounding of floats moves an image between machines.
@@ -203,10 +203,10 @@ def _stratified(labels: np.ndarray, size: int, classes: int, seed: int) -> np.nd
 
     ranking = _shuffled(labels, seed)
     starts = np.cumsum(counts) - counts
-    drawn = np.zeros(len(labels), dtype=bool)
+    chosen = np.zeros(len(labels), dtype=bool)
     for start, quota in zip(starts, quotas, strict=True):
-        drawn[ranking[start : start + quota]] = True
-    return drawn
+        chosen[ranking[start : start + quota]] = True
+    return chosen
 
 
 def _check_classes(split: Split, labels: np.ndarray, classes: tuple[str, ...]) -> None:
