@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read(name: str) -> Dataset | None:
         os.utime(path)  # the ones that are used stay longest
         about["classes"] = tuple(about["classes"])
         return Dataset(images=images, labels=labels, **about)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 

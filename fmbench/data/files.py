@@ -126,12 +126,12 @@ def _read_csv(path: Path, config: Mapping[str, Any]) -> Part:
     try:
         with open_regular(path, 2**63) as file:
             first = file.readline(10_000_000).decode("utf-8-sig").strip().split(",")
-        header = any(not _is_number(cell) for cell in first[1:])
-        names = None if header else list(map(str, range(len(first))))
         label = config["label"] or next((n for n in first if n.lower() in _LABEL_NAMES), None)
+        header = label in first or any(not _is_number(cell) for cell in first[1:])
+        names = None if header else list(map(str, range(len(first))))
         if not header:
             label = config["label"] or "0"
-        if label is None or label not in (names or first):
+        if label is None or label not in (names or first) or len(first) < 2:
             raise DataError(
                 f"{path}: has no column of labels; data.label names it, of "
                 f"{', '.join(first[:5])}..."
