@@ -1,5 +1,7 @@
 """The three protocols divide the images as published, and every part has every class."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,94 @@ def test_odd_and_small_sets_scale():
     assert (len(split.train), len(split.test)) == (50, 81)
     split = make_split(balanced(105, 30), config("holdout"))
     assert (len(split.train), len(split.validation)) == (95, 10)
+
+
+# Folds and fewer images
+
+
+def folds(data, role="validation", count=5, seed=0, **changes):
+    split = {"name": "kfold", "folds": count, "role": role, "validation": 0, "seed": seed}
+    return [make_split(data, {"split": split | {"fold": fold}, **changes}) for fold in range(count)]
+
+
+def test_each_image_is_held_out_once_and_the_test_set_stays():
+    data = balanced(1_003, 200)
+    made = folds(data)
+    held_out = np.concatenate([split.validation for split in made])
+    np.testing.assert_array_equal(np.sort(held_out), np.arange(1_003))
+    for split in made:
+        np.testing.assert_array_equal(split.test, np.arange(1_003, 1_203))
+        assert len(split.train) + len(split.validation) == 1_003
+        counts = np.bincount(data.labels[split.validation], minlength=10)
+        assert counts.max() - counts.min() <= 2  # stratified
+        assert 200 <= len(split.validation) <= 201
+    assert len({split.hash for split in made}) == 5
+    assert len({split.folds for split in made}) == 1  # what their row is known by
+    assert folds(data, seed=1)[0].folds != made[0].folds
+    assert make_split(data, config("standard")).folds is None
+
+
+def test_a_fold_tests_only_where_there_is_no_test_part():
+    data = balanced(300, 60)
+    with pytest.raises(ConfigError, match="has a test part of its own"):
+        folds(data, role="test")
+    made = folds(replace(data, set_aside=True), role="test")
+    tested = np.concatenate([split.test for split in made])
+    np.testing.assert_array_equal(np.sort(tested), np.arange(360))
+    assert all(len(split.validation) == 0 for split in made)
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"folds": 1}, "data.split.folds=1: allowed are 2 to 100"),
+    ({"folds": 101}, "data.split.folds=101"),
+    ({"fold": 5}, "data.split.fold=5: allowed are 0 to 4"),
+    ({"fold": -1}, "data.split.fold=-1"),
+    ({"role": "train"}, "data.split.role=train: must be one of validation, test"),
+])  # fmt: skip
+def test_folds_that_cannot_be(changes, said):
+    split = {"name": "kfold", "folds": 5, "fold": 0, "role": "validation", "seed": 0}
+    with pytest.raises(ConfigError, match=said):
+        make_split(balanced(1_000, 200), {"split": split | {"validation": 0} | changes})
+
+
+def test_smaller_limits_are_parts_of_larger_ones_in_proportion():
+    data = dataset(np.repeat(np.arange(10), np.arange(20, 120, 10)), np.arange(200) % 10)
+    whole = make_split(data, config("holdout", seed=3))
+    seen = np.array([], dtype=np.int64)
+    for limit in (10, 11, 30, 100, 250, len(whole.train)):
+        split = make_split(data, config("holdout", seed=3) | {"limit": limit, "limit_test": 50})
+        assert len(split.train) == limit
+        assert set(seen) <= set(split.train) <= set(whole.train)
+        np.testing.assert_array_equal(split.validation, whole.validation)
+        assert len(split.test) == 50
+        assert np.bincount(data.labels[split.test]).tolist() == [5] * 10
+        shares = np.bincount(data.labels[split.train]) / np.bincount(data.labels[whole.train])
+        if limit >= 100:
+            assert np.ptp(shares) < 12 / limit
+        seen = split.train
+    np.testing.assert_array_equal(seen, whole.train)
+    other = make_split(data, config("holdout", seed=4) | {"limit": 100})
+    assert set(other.train) != set(
+        make_split(data, config("holdout", seed=3) | {"limit": 100}).train
+    )
+
+
+@pytest.mark.parametrize(("key", "limit"), [("limit", 9), ("limit", 1_001), ("limit_test", 201)])
+def test_limits_that_cannot_be(key, limit):
+    with pytest.raises(ConfigError, match=f"data.{key}={limit}: allowed are 10, one a class, to "):
+        make_split(balanced(1_000, 200), config("standard") | {key: limit})
+
+
+def test_an_official_validation_part_is_used():
+    data = replace(balanced(1_000, 200), train=900, validation=100)
+    for given in (None, 0):
+        split = make_split(data, config("standard", given))
+        np.testing.assert_array_equal(split.validation, np.arange(900, 1_000))
+        np.testing.assert_array_equal(split.test, np.arange(1_000, 1_200))
+    with pytest.raises(ConfigError, match="has an official validation part"):
+        make_split(data, config("standard", 50))
+
+
+def test_the_custom_split_is_of_the_sets_that_published_it():
+    with pytest.raises(ConfigError, match=r"data.split=custom: is a protocol of fashion_mnist"):
+        make_split(replace(balanced(1_000, 200), name="folder x"), config("custom"))
