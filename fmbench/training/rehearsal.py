@@ -195,7 +195,6 @@ def _sizes(
     sizes: Collection[int],
     device: Device,
     classes: int,
-    phase: str,
 ) -> None:
     """Try batches of other sizes than the first, with few images where that is enough.
 
