@@ -65,7 +65,7 @@ def read(name: str) -> Dataset | None:
 
 
 def write(name: str, dataset: Dataset, most: float) -> None:
-    """Keep a copy, and remove the least recently used ones beyond `most` GB."""
+    """Keep a copy; of all copies those that were used last stay, up to `most` GB."""
     about = {field: getattr(dataset, field) for field in _FIELDS}
     about["digest"] = _digest(dataset.images, dataset.labels, about)
     content = io.BytesIO()

@@ -585,7 +585,7 @@ def test_nothing_is_started_that_is_not_listed(refused, override):
 @pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_folder_whose_name_is_too_long(refused, sweep):
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
-    refused([*sweep, *TINY, f"{key}={LONG}"], 5, LONG, ": File name too long")
+    refused([*sweep, *TINY, f"{key}={LONG}"], 5, LONG, "File name too long")
 
 
 # In processes of their own

@@ -82,7 +82,7 @@ def test_an_option_and_its_parts_put_together_by_hand_are_one_config():
     (["+logger._target_=os.system"], ["logger._target_", "name, experiment"]),
     (["logger.name=wandb"], ["logger.name=wandb", "tensorboard", "mlflow"]),
     (["logger=mlflow", "logger.experiment=' '"], ["logger.experiment=' '", "1 to 200"]),
-    (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 28"]),
+    (["augmentation.crop={padding: 0}"], ["augmentation.crop.padding=0", "1 to 4096"]),
     (["+augmentation.blur=1"], ["augmentation.blur", "crop, flip, cutout, erasing"]),
 ])  # fmt: skip
 def test_refuses(overrides, parts):
