@@ -34,6 +34,7 @@ from fmbench.core.errors import ConfigError, DataError
 from fmbench.data.known import _inflate, read_idx
 from fmbench.records import reader
 from fmbench.records.record import Record
+from fmbench.records.trials import Search
 from fmbench.records.validation import UnreadableError
 from fmbench.report.__main__ import main as report_main
 from fmbench.training.checkpoint import read_state, write_state
@@ -183,6 +184,27 @@ def test_a_record_is_read_or_is_unreadable(value):
         assert len(str(error)) < 300
     else:
         assert Record.from_json(made.to_json()) == made
+
+
+@fuzz(100)
+@given(st.data(), JSON)
+def test_a_search_is_read_or_refused(data, value):
+    """One place of a good file, or all of it, replaced by anything."""
+    made = place = {"all": searches.content()}
+    while True:
+        key = data.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
+        if not place[key] or not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    try:
+        search = Search.from_json(json.dumps(made["all"]))
+    except ValueError as error:
+        assert "\n" not in str(error)
+    else:
+        assert Search.from_json(search.to_json()) == search
 
 
 @fuzz(60)

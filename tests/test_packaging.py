@@ -6,7 +6,9 @@ import shlex
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,41 @@ def test_no_line_tells_people_to_install_what_a_stranger_has_published():
         if path.suffix in kinds and path.is_file():
             found = old.search(path.read_text("utf-8"))
             assert found is None, f"{path}: {found and found.group()}"
+
+
+def empty_wheel(folder: Path, requirement: Requirement) -> None:
+    """A wheel with nothing in it, which satisfies a requirement in pip's eyes."""
+    lowest = [one.version for one in requirement.specifier if one.operator in (">=", "==")]
+    name, version = requirement.name, [*lowest, "1"][0]
+    stem = f"{re.sub('[-_.]+', '_', name)}-{version}"
+    about = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        for file, text in about.items():
+            wheel.writestr(f"{stem}.dist-info/{file}", text)
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_the_tests_extra_has_nothing_of_the_strangers(unpacked, tmp_path):
+    """pip installs the wheel for real; what it depends on are empty wheels, a stranger's beside."""
+    extras = PROJECT["optional-dependencies"]
+    for text in (*PROJECT["dependencies"], *chain(*extras.values()), STRANGER):
+        if not text.startswith(PROJECT["name"]):
+            empty_wheel(tmp_path, Requirement(text))
+    (wheel,) = unpacked.parent.glob("*.whl")
+    venv.create(tmp_path / "venv")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", tmp_path / "venv" / "bin" / "python", "install",
+         "--no-index", "--find-links", tmp_path, "--no-cache-dir", f"{wheel}[test]"],
+        check=True,
+    )  # fmt: skip
+    found = (tmp_path / "venv").glob("lib/python*/site-packages/*.dist-info")
+    names = {path.name.partition("-")[0] for path in found}
+    assert {"fmbench_harness", "pytest", "cloudpickle", "psycopg"} <= names
+    assert STRANGER not in names
 
 
 def test_an_older_python_is_told_what_it_lacks(monkeypatch):

@@ -35,6 +35,13 @@ def test_where_one_more_run_would_land():
     assert one_more(values[:1]) is None
 
 
+def test_one_more_run_lands_there_in_95_of_100_cases():
+    drawn = np.random.default_rng(0).normal(0.9, 0.002, size=(4000, 6))
+    ends = np.array([one_more(some[:5]) for some in drawn])
+    inside = (ends[:, 0] <= drawn[:, 5]) & (drawn[:, 5] <= ends[:, 1])
+    assert inside.mean() == pytest.approx(0.95, abs=0.01)
+
+
 def models(rng, accuracy, seeds, *, images=IMAGES, hard=None, spread=0.002):
     """(n, N) answers of `seeds` models: images differ in how hard they are, seeds in how good."""
     hard = rng.normal(size=images) if hard is None else hard
@@ -322,6 +329,27 @@ def test_no_more_than_one_table_in_twenty_has_a_false_rank_whatever_the_spreads(
             assert share <= 0.05 + 3 * noise, (seeds, images)
 
 
+@pytest.mark.parametrize("spread", ["equal", "half", "one noisy"])
+@pytest.mark.parametrize("seeds", [[2] * 5, [3] * 5, [2, 3, 1, 10, 1]])
+def test_ranks_of_records_without_answers_hold_the_level(seeds, spread):
+    rng = np.random.default_rng(11)
+    spreads = SPREADS[spread](5) / 100
+    false = 0
+    for _ in range(400):
+        drawn = (0.9 + s * rng.normal(size=n) for s, n in zip(spreads, seeds, strict=True))
+        false += max(ranks([Sample(values, 10**12) for values in drawn])) > 1
+    assert false <= 0.05 * 400 + 2 * np.sqrt(400 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("noisy", [0, 4])
+def test_a_noisy_row_of_one_seed_among_quiet_rows_wins_no_rank(noisy):
+    rng = np.random.default_rng(13)
+    for _ in range(50):
+        rows = [Sample(0.9 + 0.0005 * rng.normal(size=3), 10**12) for _ in range(4)]
+        rows.insert(noisy, Sample(0.9 + 0.01 * rng.normal(size=1), 10**12))
+        assert ranks(rows)[noisy] == 1
+
+
 @pytest.mark.parametrize(("rows", "paired"), [(2, True), (2, False), (10, True), (30, False)])
 def test_models_of_one_seed_that_are_equally_good_share_a_rank(rows, paired):
     rng = np.random.default_rng(14)
@@ -334,3 +362,12 @@ def test_models_of_one_seed_that_are_equally_good_share_a_rank(rows, paired):
             samples = [Sample(one.accuracies, one.images) for one in samples]
         false += max(ranks(samples)) > 1
     assert false <= 0.05 * tables + 2 * np.sqrt(tables * 0.05 * 0.95)
+
+
+def test_rows_differ_in_rank_and_are_not_told_apart():
+    spread = np.array([-1.0, 0.0, 1.0]) / 1000
+    first, second, third = (
+        Sample(mean + width * spread, 10**12) for mean, width in ((0.92, 1), (0.91, 15), (0.9, 1))
+    )
+    assert ranks([first, second, third]) == [1, 1, 2]
+    assert difference(second, third).p > 0.05

@@ -2,13 +2,14 @@ import os
 import pickle
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import hydra
 import pytest
-from commands import TINY, python, records, started, wait_for
+from commands import CHECKOUT, TINY, python, records, started, wait_for
 from fuzz import fuzz
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -339,6 +340,32 @@ def test_a_folder_that_hydra_cannot_name_is_refused(sweep, command, tmp_path):
     said = "fmbench: a${b}: no folder may have '${' in its name; take another\n"
     assert command(*given, main=__main__.main) == (5, "", said)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("chdir", [True, False])
+def test_the_command_goes_on_when_it_is_pasted(chdir, tmp_path, monkeypatch, fashion_mnist_root):
+    """In the same place: the data are below a relative folder."""
+    (tmp_path / "my data").symlink_to(fashion_mnist_root)
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    stop = StopRequested(signal.SIGTERM, saved=True)
+    stop.folder = tmp_path / "a'b $c {d}\\"
+    data = ["data=fashion_mnist", "data.root=my data", f"hydra.job.chdir={chdir}"]
+    given = ["model=lenet5", "threads=1", "batch_size=1000", *data]
+    pasted = stopped_line(stop, given).partition("with: ")[2]
+    for begins in ("lenet5 (", "resumes in epoch 1 of 12"):
+        with subprocess.Popen(
+            f"exec {pasted}", shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        ) as child:
+            try:
+                said = next(line for line in child.stderr if begins in line)
+                child.terminate()
+                rest = child.stderr.read()
+            finally:
+                child.kill()
+        assert child.returncode == 143, said + rest
+        assert rest.splitlines()[-1].endswith(f"resume with: {pasted}")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from commands import TINY, records
+from commands import TINY, fmbench, records, started
 from stops import RUN, asked_to_stop, names, run, stopped
 
 from fmbench.cli.main import main
@@ -18,7 +18,7 @@ from fmbench.core import machine
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME
 from fmbench.core.signals import StopRequested
-from fmbench.records.folder import RunFolder
+from fmbench.records.folder import RunFolder, SweepFolder
 from fmbench.runs import run as runs
 from fmbench.runs.checkpointing import RunState
 from fmbench.training.trainer import Trainer
@@ -181,6 +181,29 @@ def test_two_processes_may_not_work_in_one_folder(tmp_path):
     ):
         run(tmp_path / "run")
     assert run(tmp_path / "run").status == "completed"
+
+
+@pytest.mark.slow
+def test_two_sweeps_may_not_share_a_folder(tmp_path):
+    lock = SweepFolder(tmp_path / "sweep")
+    arguments = ["-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
+    done = fmbench(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert done.stderr.startswith("fmbench: sweep: another process is at work there")
+    assert names(tmp_path / "sweep") == [LOCK_NAME]
+    lock.release()
+    assert fmbench(*arguments, cwd=tmp_path).returncode == 0
+    assert len(records(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_two_starts_in_one_second(tmp_path):
+    with started(*TINY, cwd=tmp_path) as one, started(*TINY, cwd=tmp_path) as other:
+        assert [child.communicate(timeout=120) and child.returncode for child in (one, other)] == [
+            0,
+            0,
+        ]
+    assert [record["status"] for record in records(tmp_path)] == ["completed", "completed"]
 
 
 def test_the_clock_is_set_back(monkeypatch, tmp_path):
