@@ -92,6 +92,16 @@ def test_nobody_is_advised_to_delete_what_fmbench_did_not_write():
     assert not any(found.values()), found
 
 
+def test_every_test_that_reliability_names_is_there():
+    named = re.findall(
+        r"(?:`|::)(test_\w+)`", (CHECKOUT / "docs/reliability.md").read_text("utf-8")
+    )
+    texts = (path.read_text("utf-8") for path in (CHECKOUT / "tests").rglob("test_*.py"))
+    there = re.findall(r"^def (test_\w+)", "\n".join(texts), re.MULTILINE)
+    assert len(named) > 50
+    assert not set(named) - set(there)
+
+
 def test_every_promise_of_security_has_its_tests():
     """What docs/security.md names is there, and each promise of SECURITY.md stands in a row."""
     table = (CHECKOUT / "docs/security.md").read_text("utf-8")

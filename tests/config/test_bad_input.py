@@ -579,6 +579,17 @@ def test_nothing_is_started_that_is_not_listed(refused, override):
             package.run([*TINY, override])
 
 
+# Data
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_data_that_are_not_the_official_ones(refused, tmp_path, sweep):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(bytes(16))
+    given = ["data=fashion_mnist", f"data.root={tmp_path}", "data.download=false", "threads=1"]
+    part = "train-images-idx3-ubyte: not the official file of Fashion-MNIST, 16 bytes where"
+    refused([*sweep, *given, "model=lenet5"], 3, part)
+
+
 # Folders
 
 

@@ -104,6 +104,28 @@ def test_each_image_goes_through_what_torchvision_does_with_its_draws(images, au
         assert torch.equal(result[index], expected), index
 
 
+def cutout_of_the_paper(image, row, column, size):
+    """DeVries and Taylor, section 3.2: a zero mask around a centre; what is outside is lost."""
+    centres = torch.arange(28) + 0.5
+    rows, columns = ((centres - middle).abs() < size / 2 for middle in (row, column))
+    return image.masked_fill(rows[:, None] & columns, 0)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 16, 28])
+def test_cutout_is_that_of_the_paper_image_by_image(images, size, inside):
+    augmentation = Augmentation(cutout=Cutout(size, probability=0.8, inside=inside))
+    images = images[:40]
+    drawn = augmentation.draw(40, SIZE, generator(3, 0, 1))["cutout"]
+    for image, result, (top, bottom, left, _) in zip(
+        images[:, 0].float() - MEAN, through_loader(images, augmentation), drawn, strict=True
+    ):
+        # The centre, in pixels from the edge: whole for an even square, a half more for an odd one.
+        cut = cutout_of_the_paper(image, top + size / 2, left + size / 2, size)
+        assert torch.equal(result, cut if bottom > top else image)
+    assert 20 < (drawn[:, 1] > drawn[:, 0]).sum() < 40
+
+
 def test_batch_size_changes_nothing_and_epochs_differ(images, augmentation):
     small = through_loader(images, augmentation, batch_size=7)
     assert torch.equal(small, through_loader(images, augmentation, batch_size=300))
@@ -172,6 +194,20 @@ def test_draws_tell_nothing_about_each_other():
         assert_independent(now[name], later[name])
         for other in names[place + 1 :]:
             assert_independent(now[name], now[other])
+
+
+@pytest.mark.parametrize(("parts", "views"), [
+    ({"crop": Crop(4)}, 9 * 9),
+    ({"flip": Flip()}, 2),
+    ({"crop": Crop(2), "flip": Flip()}, 5 * 5 * 2),
+    ({"cutout": Cutout(27, inside=True)}, 2 * 2),
+    pytest.param({"cutout": Cutout(16)}, 29 * 29, marks=pytest.mark.slow),
+    pytest.param({"cutout": Cutout(27)}, 28 * 28, marks=pytest.mark.slow),
+], ids=str)  # fmt: skip
+def test_many_copies_of_one_image_become_all_the_views_there_are(images, parts, views):
+    copies = images[:1].expand(20 * views, -1, -1, -1).contiguous()
+    result = through_loader(copies, Augmentation(**parts))
+    assert len(result.flatten(1).unique(dim=0)) == views
 
 
 @pytest.mark.parametrize("padding", [1, 4, 28])
@@ -340,6 +376,34 @@ def test_the_host_never_waits_for_a_gpu(augmentation):
         watch = epoch_on_a_fake_gpu(augmentation, count)
         assert watch.copies_to_gpu == 1 + len(names)
         assert {tensor.device.type for tensor in watch.drawn} == {"cpu"}
+
+
+FAULTS = {
+    "item": lambda images, ids: images.sum().item(),
+    "if": lambda images, ids: bool((images > 0).any()),
+    "reading through a mask": lambda images, ids: images[images > 0],
+    "writing through a mask": lambda images, ids: images.__setitem__(images > 0, images[0, 0]),
+    "nonzero": lambda images, ids: ids.nonzero(),
+    "to the host": lambda images, ids: images.cpu(),
+    "indices of the host": lambda images, ids: images[torch.arange(3)],
+    "numbers of the host": lambda images, ids: images * torch.ones(28).to(images.device),
+    "draws of the gpu": lambda images, ids: torch.rand(3, device=images.device),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("where", ["move", "blank"])
+def test_the_watch_sees_what_would_make_it_wait(monkeypatch, where, fault):
+    """That the test above can fail."""
+    original = getattr(Augmentation, where)
+
+    def faulty(self, images, draws, ids):
+        FAULTS[fault](images, ids)
+        return original(self, images, draws, ids)
+
+    monkeypatch.setattr(Augmentation, where, faulty)
+    with pytest.raises((AssertionError, RuntimeError)):  # fake tensors raise the second
+        test_the_host_never_waits_for_a_gpu(Augmentation(crop=Crop(), cutout=Cutout()))
 
 
 # --- what is refused --------------------------------------------------------------------------

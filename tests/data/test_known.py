@@ -526,3 +526,20 @@ def test_the_official_release(fashion_mnist_root):
     # docs/results.md says so.
     assert len({image.tobytes() for image in dataset.images}) == 70_000
     assert dataset.duplicates == 0
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_near_copies_in_the_official_release(fashion_mnist_root):
+    """What docs/results.md says of test images that are nearly images of the training set."""
+    dataset = load(config(fashion_mnist_root, download=False))
+    (images, labels), (test_images, test_labels) = map(dataset.part, ("train", "test"))
+    train, test = (some.reshape(-1, 784).astype(np.float32) for some in (images, test_images))
+    copies = set()
+    for start in range(0, 10_000, 500):
+        some = test[start : start + 500]
+        squares = (some**2).sum(1)[:, None] + (train**2).sum(1) - 2 * some @ train.T
+        seen, like = np.nonzero(squares < 784 * 5**2)
+        assert (test_labels[start + seen] == labels[like]).all()
+        copies |= set((start + seen).tolist())
+    assert copies == {2115, 2605, 4926, 4998, 6210, 9867}

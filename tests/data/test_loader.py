@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as reference
 
 from fmbench.config.augmentation import read
 from fmbench.data.augmentation import Augmentation
@@ -89,6 +90,14 @@ def test_images_stay_with_their_labels_across_chunks():
     for batch, labels in loader(count, images=images.contiguous()).epoch(3):
         pixels = (batch[:, 0, 13, 13] * 0.25 + 0.5) * 255
         assert torch.equal(pixels.round().long(), labels.remainder(251))
+
+
+def test_normalization_is_that_of_torchvision_and_can_be_undone():
+    pixels = torch.randint(0, 256, (5, 3, 28, 28), dtype=torch.uint8)
+    for numbers in [((0.286, 0.5, 0.9), (0.353, 0.2, 0.01)), ((0.0,) * 3, (1.0,) * 3)]:
+        ours = Normalization(*numbers)
+        torch.testing.assert_close(ours(pixels), reference.normalize(pixels / 255, *numbers))
+        assert torch.equal(ours.undo(ours(pixels)), pixels)
 
 
 def test_evaluation_keeps_the_order_and_gives_all():
