@@ -34,17 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load_model", "load_results", "run"]
 
 
+_MODULES = {"run": "cli.main", "load_results": "records.reader", "load_model": "predict.model"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "run":
-        from fmbench.cli.main import run
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fmbench' has no attribute {name!r}")
+    from importlib import import_module
 
-        return run
-    if name == "load_results":
-        from fmbench.records.reader import load_results
-
-        return load_results
-    if name == "load_model":
-        from fmbench.predict.model import load_model
-
-        return load_model
-    raise AttributeError(f"module 'fmbench' has no attribute {name!r}")
+    return getattr(import_module(f"fmbench.{_MODULES[name]}"), name)

@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,18 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode, TaskFunction
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal
-from fmbench.config.sweep import (
-    check_sweep,
-    is_search,
-    refuse_for_sweeps,
-    run_name,
-    total_runs,
-)
-from fmbench.config.trust import refuse_untrusted, typed
+from fmbench.config.sweep import check_sweep, is_search, refuse_for_sweeps, run_name, total_runs
+from fmbench.config.trust import typed
 from fmbench.core.console import LogStream, logger, printed, say
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.core.files import LOCK_NAME, append_regular, refuse_links
-from fmbench.records.folder import (
-    RunFolder,
-    SweepFolder,
-    held,
-    is_done,
-    leftovers,
-    refuse_foreign,
-)
+from fmbench.records.folder import RunFolder, SweepFolder, held, is_done, leftovers, refuse_foreign
 from fmbench.records.record import Record, recorded_config
 from fmbench.records.trials import COMPLETE, PRUNED, RUNNING, STATES, Search
 from fmbench.runs.experiment import chosen
@@ -54,33 +40,14 @@ log = logger(__name__)
 
 @dataclass
 class Command:
-    """State that callbacks and runs report to their command.
+    """State that callbacks and runs report to their command."""
 
-    Attributes:
-        sweep: the folder of its sweep, once that has begun.
-        exit_status: 4 where runs of a sweep did not complete, 5 where something was not printed.
-    """
-
-    sweep: Path | None = None
-    exit_status: int = 0
+    sweep: Path | None = None  # the folder, once it has begun
+    exit_status: int = 0  # 4: runs of a sweep did not complete, 5: something was not printed
 
 
-_command: ContextVar[Command] = ContextVar("command")
-
-
-def this_command() -> Command:
-    """The running command; in a sweep's worker process a dummy."""
-    return _command.get(Command())
-
-
-@contextmanager
-def command_begun() -> Iterator[Command]:
-    """Hydra makes the callbacks itself, so a command is known to them by its context."""
-    token = _command.set(command := Command())
-    try:
-        yield command
-    finally:
-        _command.reset(token)
+#: The running command, where its callbacks find it: Hydra makes them.
+COMMAND = Command()
 
 
 class AlreadyDone(Exception):  # noqa: N818 - no error, but what ends the command
@@ -104,37 +71,29 @@ class Preflight(Callback):
         from fmbench.runs.prepare import rehearse  # imports torch, which --help must not
 
         with _heard():
-            refuse_untrusted(config, kwargs["config_name"])
             refuse_for_sweeps(config)
             resolved = resolve(config)
             refuse_missing(resolved["logger"])
             folder = Path(config.hydra.run.dir)
             before = held(folder, recorded_config(resolved))
-            done = before is not None and is_done(before, resolved)
-            if before is None or not done:
-                rehearse(resolved)
-            else:
+            if before is not None and is_done(before, resolved):
                 if leftovers(folder, before):  # else it may be one that cannot be written to
                     with RunFolder(folder) as held_folder:
                         held_folder.tidy(before)
                 raise AlreadyDone(before, folder)
+            rehearse(resolved)
             # Before Hydra writes there what it composed; the run takes the lock over.
             self.run = RunFolder(folder)
         sweep = chosen(config.hydra, "sweep")
         if sweep is not None:
             log.warning("sweep=%s only chooses options for a single run; add -m to sweep", sweep)
 
-    def on_job_start(
-        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
-    ) -> None:
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave the folder to the run, which takes it at once."""
         self._leave()
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave the folder where no run came to take it; let an error end the program in one line.
-
-        Hydra would write a line of its own before it raises what a run has raised.
-        """
+        """Leave the folder, and let an error end the program without a line of Hydra's."""
         self._leave()
         job_return: JobReturn = kwargs["job_return"]
         error = hydra_compat.value(job_return)
@@ -166,10 +125,6 @@ class RunLog(logging.FileHandler):
     """The log of a run, which Hydra opens where the run starts, before it writes anything else.
 
     So this is where the folder of each run of a sweep is checked, whatever process it starts in.
-
-    Args:
-        filename: of the log.
-        encoding: of its text.
 
     Raises:
         ConfigError: no run is starting, or its folder is not below that of its sweep.
@@ -204,28 +159,24 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
-        this_command().sweep = Path(config.hydra.sweep.dir)
+        COMMAND.sweep = Path(config.hydra.sweep.dir)
         self.begun = True
         self.total = total_runs(config)
 
-    def on_job_start(
-        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
-    ) -> None:
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Say which run this is."""
         if config.hydra.mode == RunMode.MULTIRUN:
             number = config.hydra.job.num
             total = f" of {self.total}" if self.total else ""
+            same: set[str] = set()  # in every run, and not typed for its sake
             if is_search(config.hydra):
                 total = f" ({number + 1}{total})"
-            overrides = filter_overrides(typed(config)[1])
-            # What is the same in every run, and was not typed for its sake.
-            keys = {text: re.split("[.=]", text.lstrip("+"))[0] for text in overrides}
-            own = schema.IN_TRIALS if is_search(config.hydra) else {}
-            same = {f"{key}={schema.as_yaml(value)}" for key, value in own.items()}
+                same = {f"{key}={schema.as_yaml(one)}" for key, one in schema.IN_TRIALS.items()}
             shown = [
                 text
-                for text in overrides
-                if keys[text] not in schema.OF_SWEEPS and text not in same
+                for text in filter_overrides(typed(config)[1])
+                if text not in same
+                and re.split("[.=]", text.lstrip("+"))[0] not in schema.OF_SWEEPS
             ]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
@@ -240,9 +191,8 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         # By the sweeper, before its first run.
         refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
-        if not self.begun or refused or not folder.is_dir():
-            return
-        if all(path.name == LOCK_NAME for path in folder.iterdir()):
+        begun = self.begun and not refused and folder.is_dir()
+        if not begun or all(path.name == LOCK_NAME for path in folder.iterdir()):
             return
         with _heard():
             table = report.build([folder])
@@ -250,16 +200,14 @@ class SweepReport(Callback):
             made = report.write(table, folder)
             if sys.stdout is not None:
                 lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
-        command = this_command()
-        command.exit_status = command.exit_status or lost
+        COMMAND.exit_status = COMMAND.exit_status or lost
         if is_search(config.hydra) and table.searches:
-            status = _said_of_search(table.searches[0].search)
-            command.exit_status = status or command.exit_status
+            COMMAND.exit_status = _said_of_search(table.searches[0].search) or COMMAND.exit_status
             return
         well = table.completed + table.pruned
         total = self.total or well + table.failed
         if well < total or table.exit_status:
-            command.exit_status = PartialResultsError.exit_status
+            COMMAND.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
 
 

@@ -22,20 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import fmbench
-from fmbench.cli.callbacks import AlreadyDone, Command, command_begun, this_command
+from fmbench.cli.callbacks import COMMAND, AlreadyDone
 from fmbench.cli.summary import short_path, stopped_line, summary, sweep_line
 from fmbench.config import checks as configuration
-from fmbench.config import hydra_compat, instantiation, sources
-from fmbench.config.messages import (
-    RAISED_IN_A_RUN,
-    as_user_error,
-    half_written,
-    raised_by,
-    refusal,
-    remove_half_written,
-    sweep_hint,
-)
-from fmbench.config.overrides import for_flags, mended, refuse_passwords
+from fmbench.config import hydra_compat, messages, sources, trust
+from fmbench.config.overrides import meant, mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
 from fmbench.config.sweep import is_search, search_keys
 from fmbench.config.trust import refuse_untrusted, refuse_variables, typed
@@ -63,58 +54,57 @@ def main() -> None:
     wanted_traceback = os.environ.get(FULL_ERROR)
     # Hydra then passes every error on, where it would print many lines and exit with status 1.
     os.environ[FULL_ERROR] = "1"
+    COMMAND.sweep, COMMAND.exit_status = None, 0
     try:
-        with command_begun() as command:
-            error = raised_by(_command)
+        error = messages.raised_by(_command)
     finally:
         if wanted_traceback is None:
             os.environ.pop(FULL_ERROR, None)
         else:
             os.environ[FULL_ERROR] = wanted_traceback
-    status = _status_after(error, command, traceback_wanted=wanted_traceback == "1")
-    if status:
+    if status := _status_after(error, traceback_wanted=wanted_traceback == "1"):
         sys.exit(status)
 
 
-def _status_after(error: BaseException | None, command: Command, *, traceback_wanted: bool) -> int:
+def _status_after(error: BaseException | None, *, traceback_wanted: bool) -> int:
     """Say in a line what has ended the command; returns the exit status."""
     if error is None:
         # What --cfg job printed may still be held.
         lost = 0 if sys.stdout is None else printed("fmbench", lambda: None)
-        return command.exit_status or lost
+        return COMMAND.exit_status or lost
     if isinstance(error, BrokenPipeError):
         silence()
-        return command.exit_status
+        return COMMAND.exit_status
     if isinstance(error, AlreadyDone):
         record, folder = error.record, error.folder
         complain("fmbench", f"this run has ended already; nothing was changed in {folder}")
-        error = raised_by(lambda: _ended(record, folder, in_sweep=False))
+        error = messages.raised_by(lambda: _ended(record, folder, in_sweep=False))
         if error is None:
             return 0
     if isinstance(error, KeyboardInterrupt):
         if not isinstance(error, StopRequested):
             error = StopRequested(signal.SIGINT, saved=False)
-        line = stopped_line(error, sys.argv[1:], sweep=command.sweep)
+        line = stopped_line(error, sys.argv[1:], sweep=COMMAND.sweep)
         complain("fmbench", line, most=None)  # of a command no end is left out
         return error.exit_status
     nameless = isinstance(error, OSError) and error.errno and not error.filename
     if sys.stdout is not None and (nameless or isinstance(error, SystemExit)):
         # --help to a full disk; of what standard output took nothing is held that would tell.
         lost = printed("fmbench", lambda: say("") if nameless else None)
-        if lost and not half_written(error):
+        if lost and not messages.half_written(error):
             return lost
-    known = as_user_error(error)
+    known = messages.as_user_error(error)
     if known is None or traceback_wanted:
         raise error
-    remove_half_written(error)
-    complain("fmbench", f"{known}{sweep_hint(str(known), sys.argv)}")
+    messages.remove_half_written(error)
+    complain("fmbench", f"{known}{messages.sweep_hint(str(known), sys.argv)}")
     return known.exit_status
 
 
 def _command() -> None:
     """What the command line asks for: a run, a sweep, or a look at what there is."""
     configuration.register()
-    parser = hydra_compat.argument_parser()
+    parser = hydra_compat.get_args_parser()
     arguments = _arguments(parser)
     # Whether it shows something rather than running it.
     flags = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -122,14 +112,14 @@ def _command() -> None:
     if arguments.hydra_help:  # the same for every program and config
         arguments.overrides, arguments.config_dirs = [], []
     with (
-        hydra.utils.execution_whitelist(instantiation.around_runs()),
+        hydra.utils.execution_whitelist(trust.around_runs()),
         sources.own_folders(arguments.config_dirs),
         contextlib.ExitStack() as shown,
     ):
         # For --help too Hydra opens the log that the config names.
-        if not looks or (arguments.help and (arguments.overrides or arguments.config_dirs)):
+        if arguments.help and (arguments.overrides or arguments.config_dirs):
             with _initialize():
-                _vet(arguments.overrides)
+                _vet(_composed(arguments.overrides), arguments.overrides)
         if looks:
             if sys.stdout is None:
                 sys.exit(printed("fmbench", lambda: None))
@@ -140,7 +130,8 @@ def _command() -> None:
             logging.raiseExceptions = False
             # Names of options, and what they say.
             shown.enter_context(contextlib.redirect_stdout(Shown(sys.stdout)))
-        hydra_compat.run_command(arguments, parser, job, configuration.CONFIG_DIR)
+        with hydra_compat.checked(_vet):
+            hydra_compat.run_command(arguments, parser, job, configuration.CONFIG_DIR)
 
 
 def job(config: DictConfig, *, same_data: bool = True) -> float | None:
@@ -154,12 +145,12 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        watch = _watch(config, context) if in_sweep else None
+        watch = _watch(config, context) if in_sweep and is_search(context) else None
         record = _execute(config, context, in_sweep=in_sweep, watch=watch)
     except Exception as error:
         if not in_sweep:
             raise
-        shared = refusal(error)
+        shared = messages.refusal(error)
         if shared is not None and (same_data or not isinstance(error, DataError)):
             raise shared from error
         # A mistake in the config needs no traceback.
@@ -169,9 +160,7 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
 
 
 def _watch(config: DictConfig, context: Any) -> "Watch | None":
-    """What a run of a search tells the search after each epoch; None in a grid."""
-    if not is_search(context):
-        return None
+    """What a run of a search tells the search after each epoch."""
     from fmbench.search.pruning import watch
 
     folder = Path(context.runtime.cwd) / context.sweep.dir
@@ -184,7 +173,10 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
         if record.status == PRUNED:
             message = f"pruned: {record.error}"
         else:
-            message = f"{record.status} in epoch {_epochs_done(folder) + 1}: {record.error}"
+            from fmbench.records.reader import read_history  # imports pandas
+
+            epoch = len(read_history(folder)) + 1
+            message = f"{record.status} in epoch {epoch}: {record.error}"
         if not in_sweep:
             raise UserError(f"{message}; the record is in {short_path(folder)}")
         log.log(logging.INFO if record.status == PRUNED else logging.ERROR, message)
@@ -193,8 +185,7 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     # That of a sweep is told at its end.
     if not (in_sweep and sys.stdout is None):
         lost = printed("fmbench", lambda: say(*said.split("\n")), only_there=False)
-        command = this_command()
-        command.exit_status = command.exit_status or lost
+        COMMAND.exit_status = COMMAND.exit_status or lost
     return record.objective
 
 
@@ -238,12 +229,12 @@ def run(
         with (
             hydra_alone(),
             settings_kept(),
-            hydra.utils.execution_whitelist(instantiation.around_runs(), reset=True),
+            hydra.utils.execution_whitelist(trust.around_runs(), reset=True),
             sources.own_folders(sources.found(folders)),
+            hydra_compat.checked(_vet),
         ):
             configuration.register()
             _initialize()
-            _vet(given)
             GlobalHydra.instance().hydra.run(  # type: ignore[union-attr]
                 config_name="config",
                 task_function=task,
@@ -251,26 +242,20 @@ def run(
                 with_log_configuration=False,
             )
 
-    error = raised_by(command)
+    error = messages.raised_by(command)
     if isinstance(error, AlreadyDone):
         return error.record
     if error is not None:
-        known = as_user_error(error)
+        known = messages.as_user_error(error)
         if known is None or known is error:
             raise error
-        remove_half_written(error)
+        messages.remove_half_written(error)
         raise known from error
     return done[0]
 
 
 def _execute(config: DictConfig, context: Any, **how: Any) -> "Record":
-    """Make the run that Hydra has composed.
-
-    Args:
-        config: of the run.
-        context: its `hydra` part.
-        how: further arguments of `fmbench.runs.run.execute`.
-    """
+    """Make the run that Hydra has composed; `how` goes to `fmbench.runs.run.execute`."""
     from fmbench.runs.run import execute
 
     refuse_variables(OmegaConf.create({"hydra": context}))
@@ -283,15 +268,12 @@ def _execute(config: DictConfig, context: Any, **how: Any) -> "Record":
     try:
         return execute(resolved, Path(context.runtime.output_dir), **how)
     except Exception as error:
-        error.add_note(RAISED_IN_A_RUN)
+        error.add_note(messages.RAISED_IN_A_RUN)
         raise
 
 
 def _runs_at_once(context: Any) -> int | None:
-    """How many runs of its sweep share the machine with a run, itself included, if that is known.
-
-    A launcher that knows says so in the environment; a cluster does not.
-    """
+    """How many runs of its sweep share the machine, if its launcher says so; a cluster does not."""
     said = os.environ.get(RUNS_AT_ONCE, "")
     if said.isdecimal():
         return int(said)
@@ -300,20 +282,14 @@ def _runs_at_once(context: Any) -> int | None:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, as Hydra reads them; `config_dirs` are the folders of all `--config-dir`.
-
-    Args:
-        parser: Hydra's.
-
-    Raises:
-        ConfigError: there is no such flag, it takes the place of fmbench's own config, or there is
-            no such folder.
-    """
+    """The arguments, as Hydra reads them; `config_dirs` are the folders of all `--config-dir`."""
     refuse_passwords(sys.argv[1:])
 
     def refuse(message: str) -> NoReturn:
-        meant = for_flags(sys.argv[1:], hydra_compat.flags(parser))
-        raise ConfigError(f"{meant or message}; --help and --hydra-help explain")
+        flag = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
+        key = meant(flag.lstrip("-").partition("=")[0].replace("-", "_"))
+        did_you_mean = f"; did you mean {key}=VALUE?" if flag and key else ""
+        raise ConfigError(f"{message}{did_you_mean}; --help and --hydra-help explain")
 
     parser.error, parser.prog = refuse, "fmbench"  # type: ignore[method-assign]
     # In the place of Hydra's, which takes one.
@@ -343,16 +319,8 @@ def _initialize() -> AbstractContextManager[None]:
     return hydra.initialize_config_dir(str(configuration.CONFIG_DIR), job_name="fmbench")
 
 
-def _vet(overrides: Sequence[str]) -> None:
-    """Refuse a config that files have no right to, before Hydra opens the first log by it.
-
-    Hydra must be initialized.
-
-    Raises:
-        UserError: it may not be run.
-        HydraException: it does not compose.
-    """
-    composed = _composed(overrides)
+def _vet(composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse a config with something that is for the command line alone."""
     of_hydra, of_run = typed(composed)
     if sorted([*of_hydra, *of_run]) != sorted(overrides):
         raise ConfigError("hydra.overrides: says what was typed; it cannot be set")
@@ -363,13 +331,3 @@ def _vet(overrides: Sequence[str]) -> None:
 def _composed(overrides: Sequence[str]) -> DictConfig:
     loader = GlobalHydra.instance().config_loader()
     return loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
-
-
-def _epochs_done(folder: Path) -> int:
-    from fmbench.core.files import read_regular
-    from fmbench.records.record import HISTORY_NAME, MOST_BYTES
-
-    with contextlib.suppress(OSError):
-        content = read_regular(folder / HISTORY_NAME, MOST_BYTES[HISTORY_NAME])
-        return len(content.splitlines())
-    return 0

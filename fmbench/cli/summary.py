@@ -6,12 +6,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from fmbench.config.overrides import quoted
-from fmbench.config.published import LAST_EPOCH, comparable, in_words
+from fmbench.config.published import in_words
 from fmbench.config.whitelist import TRUST_VARIABLE, trusted
+from fmbench.core.console import typed_path
 from fmbench.core.errors import one_line
 from fmbench.core.signals import StopRequested, said_of
 from fmbench.records.record import Record
@@ -21,68 +22,41 @@ def summary(record: Record, folder: Path) -> str:
     """The end of a run, for a person."""
     split, seconds = record.split, record.seconds
     assert record.parameters is not None
-    lines = [("model", f"{record.model} on {record.data['name']}, {split['name']} split")]
+    lines = {"model": f"{record.model} on {record.data['name']}, {split['name']} split"}
     if record.test_accuracy is not None:  # None: evaluation.test=never
-        shown = f"{record.test_accuracy:.2%} on {split['test']:,} images"
-        lines.append(("test accuracy", shown))
+        lines["test accuracy"] = f"{record.test_accuracy:.2%} on {split['test']:,} images"
     if record.validation_accuracy is not None:
         shown = f"{record.validation_accuracy:.2%} on {split['validation']:,} images"
-        lines.append(("validation", shown))
-    published = record.reference and record.reference.get("accuracy") is not None
-    if published and record.test_accuracy is not None:
-        lines.append(("published", _published(record)))
-    times = (
+        lines["validation"] = shown
+    reference = record.reference or {}  # it may be a stranger's, without some of the names
+    if reference.get("accuracy") is not None:
+        protocol, source = in_words(reference.get("protocol")), reference.get("source")
+        recipe = f"; here with {', '.join(record.deviations)}" if record.deviations else ""
+        lines["published"] = f"{reference['accuracy']:.2%} ({protocol}) in {source}{recipe}"
+    lines["parameters"] = f"{record.parameters:,}"
+    lines["wall time"] = (
         f"{seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s evaluation, "
         f"{seconds['total']:.1f} s in all"
     )
-    lines += [
-        ("parameters", f"{record.parameters:,}"),
-        ("wall time", times),
-        ("folder", short_path(folder)),
-    ]
-    return "\n" + "\n".join(f"{name:<14} {one_line(value)}" for name, value in lines)
-
-
-def _published(record: Record) -> str:
-    """The published accuracy, and how far this run is from it."""
-    last = record.test_accuracy
-    # It may be a stranger's, which has the types of ours and not all the names.
-    reference: dict[str, Any] = {"protocol": None, "source": None, **(record.reference or {})}
-    assert last is not None
-    said = (
-        f"{reference['accuracy']:.2%} ({in_words(reference['protocol'])}) in {reference['source']}"
-    )
-    if record.deviations:
-        return f"{said}, with another recipe: here {', '.join(record.deviations)}"
-    ours, of = comparable(
-        reference["protocol"] or LAST_EPOCH,
-        last,
-        record.best_test_accuracy,
-        every=record.config["evaluation"]["every"],
-    )
-    return f"{said}; this run {ours:.2%} ({of}), {100 * (ours - reference['accuracy']):+.2f} points"
+    lines["folder"] = short_path(folder)
+    return "\n" + "\n".join(f"{name:<14} {one_line(value)}" for name, value in lines.items())
 
 
 def sweep_line(record: Record) -> str:
     """The end of one run of a sweep."""
-    part, accuracy = "test", record.test_accuracy
-    if accuracy is None:
-        part, accuracy = "validation", record.validation_accuracy
-    if accuracy is None:
-        part, accuracy = "training", record.train_accuracy
-    return f"{part} accuracy {accuracy:.2%} in {record.seconds['train']:.1f} s training"
+    found = {
+        "test": record.test_accuracy,
+        "validation": record.validation_accuracy,
+        "training": record.train_accuracy,
+    }
+    part = next(name for name, accuracy in found.items() if accuracy is not None)
+    return f"{part} accuracy {found[part]:.2%} in {record.seconds['train']:.1f} s training"
 
 
 def stopped_line(
     stop: StopRequested, arguments: Sequence[str], *, sweep: Path | None = None
 ) -> str:
-    """The last line of a stopped run or sweep, with the command that resumes it.
-
-    Args:
-        stop: what ended it.
-        arguments: of the command line, without the program.
-        sweep: the folder of the sweep that the run is one of.
-    """
+    """The last line of a stopped run, or of the sweep in a folder, with what resumes it."""
     if stop.folder is None and sweep is None:
         return said_of(stop.number)
     key = "hydra.run.dir=" if sweep is None else "hydra.sweep.dir="
@@ -110,19 +84,17 @@ def stopped_line(
 
 def _from_anywhere(arguments: Sequence[str]) -> list[str]:
     """Arguments whose folders are found from any other."""
-    found = []
-    before = ""
-    for text in arguments:
-        flag, equals, value = text.partition("=")
-        if flag in ("--config-dir", "-cd") and equals:
-            found.append(f"{flag}={Path(value).expanduser().absolute()}")
-        elif before in ("--config-dir", "-cd"):
-            found.append(str(Path(text).expanduser().absolute()))
-        elif flag.lstrip("+") == "data.root" and re.fullmatch(r"[\w.][\w./-]*", value):
-            found.append(f"{flag}={quoted(str(Path(value).absolute()))}")
+    flags, found = ("--config-dir", "-cd"), []
+    for before, text in pairwise(["", *arguments]):
+        key, equals, value = text.partition("=")
+        if before in flags:
+            found.append(str(typed_path(text).absolute()))
+        elif key in flags and equals:
+            found.append(f"{key}={typed_path(value).absolute()}")
+        elif key.lstrip("+") == "data.root" and re.fullmatch(r"[\w.][\w./-]*", value):
+            found.append(f"{key}={quoted(str(Path(value).absolute()))}")
         else:
             found.append(text)
-        before = text
     return found
 
 
@@ -139,7 +111,5 @@ def _program() -> str:
 
 def short_path(folder: Path) -> str:
     """The folder as short as it can be named from here."""
-    try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)

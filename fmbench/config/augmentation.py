@@ -102,12 +102,7 @@ class Parts:
                 )
 
 
-_CLASSES: dict[str, type[Crop | Flip | Cutout | Erasing]] = {
-    "crop": Crop,
-    "flip": Flip,
-    "cutout": Cutout,
-    "erasing": Erasing,
-}
+_CLASSES: dict[str, type[Any]] = {"crop": Crop, "flip": Flip, "cutout": Cutout, "erasing": Erasing}
 
 
 def read(config: Mapping[str, Any]) -> Parts:

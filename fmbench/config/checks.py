@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from fnmatch import fnmatchcase
+from types import NoneType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -29,8 +30,12 @@ PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 #: The groups whose chosen options a record keeps.
 GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
 
-#: Characters of an experiment's name.
-_LONGEST_NAME = 200
+
+#: What a key of an open group must hold.
+_IN_WORDS = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list",
+    dict: "a table", NoneType: "null",
+}  # fmt: skip
 
 
 def register() -> None:
@@ -46,11 +51,7 @@ def register() -> None:
 
 
 def _refuse_environment(name: str, *_default: Any) -> None:
-    """The resolver `oc.env`: a variable may be a secret, and records keep configs.
-
-    Raises:
-        ConfigError: Always.
-    """
+    """The resolver `oc.env`: a variable may be a secret, and records keep configs."""
     raise ConfigError(f"reads the environment variable {name}, which no config may")
 
 
@@ -145,11 +146,7 @@ def _check_normalization(data: Mapping[str, Any]) -> None:
 
 
 def refuse_out_of_bounds(name: str, value: Any) -> None:
-    """Refuse a value that the key of that name may not have.
-
-    Raises:
-        ConfigError: it is out of the key's bounds.
-    """
+    """Refuse a value that is out of the bounds of the key of that name."""
     fault = schema.KEYS[name].fault(value)
     if fault is not None:
         raise ConfigError(f"{name}={value}: {fault}")
@@ -165,15 +162,14 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
     _refuse_unknown("logger.", logger, [field.name for field in fields(schema.Logger)])
     refuse_out_of_bounds("logger.name", logger["name"])
     name = logger["experiment"]
-    if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
-        raise ConfigError(
-            f"logger.experiment={name[:_LONGEST_NAME]!r}: must be a name of 1 to {_LONGEST_NAME} "
-            "printable characters"
-        )
+    if not (name.strip() and name.isprintable() and len(name) <= 200):
+        wanted = "a name of 1 to 200 printable characters"
+        raise ConfigError(f"logger.experiment={name[:200]!r}: must be {wanted}")
 
 
 def _has_type(config: Mapping[str, Any], key: str, meaning: schema.Key) -> None:
-    types, wanted = meaning.types, meaning.wanted
+    types = meaning.types
+    wanted = " or ".join(_IN_WORDS[one] for one in types if one is not int or float not in types)
     *path, last = key.split(".")
     node: Any = config
     for name in path:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as BasicSweeper
@@ -21,7 +22,8 @@ from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource as ImportlibResourcesConfigSource,
 )
 from hydra._internal.sources_registry import SourcesRegistry
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal.utils import _run_hydra
+from hydra._internal.utils import get_args_parser as get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -31,7 +33,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, _save_config
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import TaskFunction
 from hydra.version import VersionBase
-from omegaconf import Container, Node
+from omegaconf import Container, DictConfig, Node
 from omegaconf.basecontainer import BaseContainer
 
 _SWEEPER = "hydra_plugins.hydra_optuna_sweeper._impl"
@@ -49,16 +51,6 @@ _TO_CONTENT = BaseContainer._to_content
 
 
 # The command
-
-
-def argument_parser() -> ArgumentParser:
-    """Hydra's parser of the command line."""
-    return get_args_parser()
-
-
-def flags(parser: ArgumentParser) -> list[str]:
-    """All flags that a parser knows, such as `--config-dir`."""
-    return [flag for action in parser._actions for flag in action.option_strings]
 
 
 def run_command(
@@ -87,7 +79,7 @@ def count_work(option: Callable[[int], None], cost: Callable[[int], None]) -> No
     """Report what it costs to compose a config and to resolve its interpolations.
 
     Args:
-        option: called before an option is loaded, with its number in this composition, from 1.
+        option: called with the number of each option that is loaded in a composition, from 1.
         cost: called with 5 for each interpolation, 1 more for each 20 characters of its value, and
             1 for each list or table that becomes plain Python.
     """
@@ -112,13 +104,6 @@ def count_work(option: Callable[[int], None], cost: Callable[[int], None]) -> No
     BaseContainer._to_content = to_content  # type: ignore[method-assign]
 
 
-def count_no_work() -> None:
-    """End what `count_work` began."""
-    CachingConfigRepository.load_config = _LOAD_CONFIG  # type: ignore[method-assign]
-    Container.resolve_parse_tree = _RESOLVE  # type: ignore[method-assign]
-    BaseContainer._to_content = _TO_CONTENT  # type: ignore[method-assign]
-
-
 @contextlib.contextmanager
 def separate_state() -> Iterator[None]:
     """Give the block a Hydra of its own; what the process had set up is as before afterwards."""
@@ -135,7 +120,30 @@ def separate_state() -> Iterator[None]:
         yield
     finally:
         Singleton._instances, BaseContainer._resolvers, store.repo, registry.types = before
-        count_no_work()
+        CachingConfigRepository.load_config = _LOAD_CONFIG  # type: ignore[method-assign]
+        Container.resolve_parse_tree = _RESOLVE  # type: ignore[method-assign]
+        BaseContainer._to_content = _TO_CONTENT  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def checked(check: Callable[[DictConfig, Sequence[str]], None]) -> Iterator[None]:
+    """Have the config of a run or a sweep checked, with the overrides that it was composed with.
+
+    That is before Hydra opens a log or makes a callback by it.
+    """
+    load = ConfigLoaderImpl._load_configuration
+
+    def load_and_check(loader: ConfigLoaderImpl, **options: Any) -> DictConfig:
+        config = load(loader, **options)
+        if options["activate_config_repository"]:  # of a run or a sweep, none of our own
+            check(config, options["overrides"])
+        return config
+
+    ConfigLoaderImpl._load_configuration = load_and_check  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl._load_configuration = load  # type: ignore[method-assign]
 
 
 def root(node: Node) -> Any:
@@ -180,13 +188,7 @@ def params(sweeper: BasicSweeper) -> list[str]:
 
 
 def search_space(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """What a search varies, what it sets, and what it deletes.
-
-    Args:
-        overrides: such as `optimizer.lr=interval(0.01,0.1)`.
-
-    Returns:
-        Optuna's distributions by key; values by key; the overrides that delete a key.
+    """What a search varies: Optuna's distributions by key; what it sets by key; what it deletes.
 
     Raises:
         AssertionError, NotImplementedError, ValueError: Optuna has no such distribution.
@@ -198,11 +200,7 @@ def search_space(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, An
 
 
 def grid_of(space: Mapping[str, Any]) -> dict[str, Any]:
-    """All values of each distribution.
-
-    Raises:
-        ValueError: one of them has no end.
-    """
+    """All values of each distribution; a `ValueError` where there is no end of them."""
     from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 
     return {name: OptunaSweeperImpl._to_grid_sampler_choices(one) for name, one in space.items()}

@@ -1,10 +1,11 @@
 """An exception as the one line that a person should see."""
 
 import contextlib
+import difflib
 import errno
 import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -12,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fmbench.config import hydra_compat
-from fmbench.config.overrides import close, for_key
+from fmbench.config.overrides import meant
+from fmbench.config.schema import KEYS
 from fmbench.core.errors import ConfigError, DataError, StorageError, UserError, one_line
 
 #: The note on what a run raises: a file that its model misses is none of fmbench's.
@@ -31,13 +33,17 @@ _PARSER_SAYS = {
 
 #: Parts of what OmegaConf says of a value, and what is wrong with the key.
 _OMEGACONF_SAYS = {
-    "is not a subclass of": "{key}={value}: must be null or its numbers; '{key}={{}}' takes the "
-    "usual ones",
+    "is not a subclass of": "{key}: must be null or its numbers; '{key}={{}}' takes the usual ones",
     "is not Optional": "{key}=null: must have a value",
     "is not a ListConfig": "{key}: must be a list",
     "does not support deletion": "{key}: cannot be deleted; {key}=null leaves it out",
+    "of type 'float' could not be converted to Integer": "{key}: {said}; of a search these are "
+    "{key}=int(interval(A,B))",
     "of type 'list' could not": "{key}: {said}; values of a sweep have no brackets: -m {key}=A,B",
 }
+
+#: Modules that raise what is wrong with a config, and have no exception of their own for it.
+_OF_HYDRA = ("hydra.", "logging.config")
 
 #: Options that fmbench lacks and a library has.
 _ELSEWHERE = {
@@ -81,26 +87,22 @@ def as_user_error(error: BaseException) -> UserError | None:
         return error
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _of_composition(error)
+    in_a_run = RAISED_IN_A_RUN in getattr(error, "__notes__", ())
     if isinstance(error, OSError):
-        return _of_system(error)
-    if isinstance(error, RecursionError) and not _raised_in_a_run(error):
+        return _of_system(error, in_a_run=in_a_run)
+    if isinstance(error, RecursionError) and not in_a_run:
         return ConfigError("the config is nested too deeply, or one of its files leads to itself")
     if type(error).__module__.startswith(("sqlalchemy.", "optuna.exceptions")):
         return StorageError(f"the study of the search (sweep.storage): {_words(error)}")
     return _of_hydra(error)
 
 
-def _raised_in_a_run(error: BaseException) -> bool:
-    """Whether the model or its data raised it, rather than creating a folder."""
-    return RAISED_IN_A_RUN in getattr(error, "__notes__", ())
-
-
-def _of_system(error: OSError) -> UserError | None:
+def _of_system(error: OSError, *, in_a_run: bool) -> UserError | None:
     """A file that cannot be written, or opened."""
     if error.errno in _NO_ROOM:
         name = error.filename or half_written(error) or "a file"
         return StorageError(f"{name}: cannot be written: {error.strerror}")
-    if error.filename and not _raised_in_a_run(error):
+    if error.filename and not in_a_run:
         return StorageError(f"{error.filename}: {error.strerror}")
     if "usable temporary directory" in str(error):
         return StorageError(f"{error}: is there room?")
@@ -118,7 +120,9 @@ def _of_composition(error: BaseException) -> UserError:
         return ConfigError(_no_such_option(error.missing_cfg_file, error.options))
     for cause in chain:
         if null := re.fullmatch(r"Cannot set '([^']+)' because '([^']+)' is None", str(cause)):
-            return ConfigError(_below_null(*null.groups(), override=str(error)))
+            key, parent = null.groups()
+            rest = key.removeprefix(f"{parent}.")
+            return ConfigError(f"{key}: {parent} is null; write '{parent}={{{rest}: VALUE}}'")
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return ConfigError(_of_key(cause, override=str(error)))
     if isinstance(error, OverrideParseException):
@@ -133,87 +137,65 @@ def _of_composition(error: BaseException) -> UserError:
 
 def _no_such_option(path: str, options: Sequence[str]) -> str:
     group, _, option = path.rpartition("/")
-    near = close(option, options)
-    meant = f", did you mean {near[0]}?" if near else ""
+    near = [name for name in options if len(option) > 2 and option.lower() in name]
+    near += difflib.get_close_matches(option.lower(), options, n=1)
+    did_you_mean = f", did you mean {near[0]}?" if near else ""
     own = f"; one of your own is DIR/{group}/NAME.yaml, with --config-dir DIR"
     more = _ELSEWHERE.get(group, "") + ("" if group.startswith(("hydra", "data")) else own)
-    return f"{group}={option}: no such option{meant}; there are: {', '.join(options)}{more}"
-
-
-def _below_null(key: str, parent: str, *, override: str) -> str:
-    """What to write instead: the parent whole, as OmegaConf makes no dictionary out of null.
-
-    Args:
-        key: that was to be set.
-        parent: that is null.
-        override: a message that ends in the override, `key=value`.
-    """
-    whole = override.partition("=")[2] or "..."
-    for name in reversed(key.removeprefix(f"{parent}.").split(".")):
-        whole = f"{{{name}: {whole}}}"
-    return f"{key}: {parent} is null, it has no keys; write '{parent}={whole}' instead"
+    there = f"there are: {', '.join(options)}"
+    return f"{group}={option}: no such option{did_you_mean}; {there}{more}"
 
 
 def _of_key(cause: OmegaConfBaseException, *, override: str) -> str:
-    """What is wrong with a key.
-
-    Args:
-        cause: what OmegaConf says.
-        override: a message that may hold the override, `key=value`.
-    """
+    """What is wrong with a key; `override` is a message that may hold the override."""
     key, parent = str(cause.full_key), cause.parent_node
     missing = isinstance(cause, (ConfigAttributeError, ConfigKeyError))
     if missing and isinstance(parent, DictConfig) and key.rpartition(".")[2] not in parent:
         there = ", ".join(str(name) for name in parent if name != "hydra")
-        found = re.search(rf"\+({re.escape(key)}[^=\s]*)=(.*)", override)
-        typed, value = (found[1], found[2]) if found else (key, None)
-        root = OmegaConf.to_container(hydra_compat.root(parent), resolve=False)
-        assert isinstance(root, dict)
-        near = for_key(typed, value, {str(name): node for name, node in root.items()})
-        return f"{key}: no such key{near}; there are: {there}"
+        found = re.search(rf"\+({re.escape(key)}[^=\s]*)(=.*)", override)
+        typed, value = found.groups() if found else (key, "")
+        near = meant(typed, [*KEYS, *_keys_of_groups(hydra_compat.root(parent))])
+        did_you_mean = f", did you mean {near}{value}?" if near else ""
+        return f"{key}: no such key{did_you_mean}; there are: {there}"
     if key.startswith("hydra"):
         return f"{key}: {_words(cause)}"
     said = str(cause).splitlines()[0]
     for part, line in _OMEGACONF_SAYS.items():
         if part in said:
-            return line.format(key=key, value=said.partition("value: ")[2], said=said)
+            return line.format(key=key, said=said)
     return f"{key}: {said}"
 
 
+def _keys_of_groups(config: DictConfig) -> Iterator[str]:
+    """`optimizer.momentum` and all the keys of the options that were chosen."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    for group, keys in plain.items():
+        if group != "hydra" and isinstance(keys, Mapping):
+            yield from (f"{group!s}.{key!s}" for key in keys)
+
+
 def _of_parser(error: OverrideParseException) -> str:
-    """Where and why an override cannot be read."""
+    """Why an override cannot be read."""
     said = str(error.__cause__ or error.message).partition("See https:")[0]  # a manual's address
-    where = ""
-    for cause in _chain(error):
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
-            if frame.f_code.co_name == "syntaxError":  # no exception holds the place
-                where = f", character {frame.f_locals['column'] + 1}"
     # Below the last line with a word in it the parser may draw a pointer to the place.
-    lines = [line for line in said.splitlines() if any(map(str.isalpha, line))] or [said]
-    line = next((text for part, text in _PARSER_SAYS.items() if part in lines[-1]), lines[-1])
-    if "Available:" in said:  # functions
-        line = _words(error.__cause__ or error)
-    return f"cannot read the override {error.override!r}{where}: {line.strip()}"
+    last = [line for line in said.splitlines() if any(map(str.isalpha, line))][-1:] or [said]
+    why = next((text for part, text in _PARSER_SAYS.items() if part in said), last[0].strip())
+    return f"cannot read the override {error.override!r}: {why}"
 
 
 def _of_hydra(error: BaseException) -> UserError | None:
     """A value that Hydra, or what it configures, refuses without an exception of its own."""
     cause = error.__cause__
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    if isinstance(error, ValueError) and module == "logging.config":
-        if isinstance(cause, UserError):
-            return cause
-        if isinstance(cause, OSError):  # whatever the run's folder has against a log
-            return StorageError(f"{cause.filename}: cannot be written: {cause.strerror}")
-        return ConfigError(f"hydra.job_logging, hydra.hydra_logging: {_words(error)}")
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = modules[-1] if modules else ""
     if isinstance(error, KeyError) and module == "os":
         return ConfigError(f"hydra.job.env_copy: there is no environment variable {error}")
-    if isinstance(error, TypeError) and module.startswith("hydra."):
-        return ConfigError(f"hydra.launcher, hydra.sweeper: {_words(error)}")
-    if isinstance(error, ValueError) and module.startswith("hydra."):
-        return ConfigError(_words(error))
-    return None
+    if not (isinstance(error, (TypeError, ValueError)) and module.startswith(_OF_HYDRA)):
+        return None
+    if isinstance(cause, (UserError, OSError)):  # whatever the run's folder has against a log
+        return as_user_error(cause)
+    return ConfigError(f"hydra (launcher, sweeper, logging): {_words(error)}")
 
 
 def half_written(error: BaseException) -> Path | None:
@@ -231,16 +213,11 @@ def remove_half_written(error: BaseException) -> None:
 
 
 def sweep_hint(line: str, arguments: Sequence[str]) -> str:
-    """What helps against a line that says `no such key`, if it is about a group that is swept.
-
-    Hydra composes a sweep once without its swept groups, and looks for the key in their defaults.
-    """
-    key, _, said = line.partition(": ")
-    group = key.rpartition(".")[0]
-    swept = any(text.startswith(f"{group}=") and "," in text for text in arguments)
-    if not (said.startswith("no such key") and group and swept):
-        return ""
-    return f"; where {group} is swept, its keys are written with ++, as ++{key}=VALUE"
+    """What helps where the line misses a key of a group that is swept: Hydra has not chosen yet."""
+    missing = re.match(r"(([\w.]+)\.\w+): no such key", line)
+    if missing and any(re.match(rf"{missing[2]}=.*,", text) for text in arguments):
+        return f"; where {missing[2]} is swept, write ++{missing[1]}=VALUE"
+    return ""
 
 
 def _words(error: BaseException) -> str:
@@ -250,8 +227,6 @@ def _words(error: BaseException) -> str:
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and what it came from."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -36,11 +36,8 @@ _KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 def check_reference(reference: Any) -> None:
     """Refuse a `reference` that is none.
 
-    Args:
-        reference: None, or `accuracy` (0 to 1), `parameters`, `seconds` (wall time of training) and
-            `device`, each null where the source does not say; `protocol`, one of `PROTOCOLS`;
-            `source`, where the figures stand; and `approximate`, true where the time is about so
-            much.
+    Its `seconds` are the wall time of training, `source` says where the figures stand, and
+    `approximate` that the time is about so much. Null: the source does not say.
 
     Raises:
         ConfigError: a key is missing or unknown, or its value cannot be.

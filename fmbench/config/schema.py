@@ -6,9 +6,11 @@ when a run is resumed, what is checked, `--help` and docs/configuration.md are d
 Imports nothing but the standard library: reports read it too.
 """
 
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from types import NoneType
 from typing import Any, Literal
 
@@ -52,8 +54,6 @@ class Key:
     """What fmbench knows of a key.
 
     Attributes:
-        help: one line, for people.
-        role: what it decides.
         resumes: whether it may differ when an interrupted run resumes.
         repeats: whether the runs of one row differ in it.
         in_trials: the value that a search gives it in its trials; an ellipsis where it gives none.
@@ -61,12 +61,8 @@ class Key:
             computes what it computed before there was the key. At this value it is left out of a
             run's key, so that older records stay in their rows. It never changes, whatever the
             default becomes. An ellipsis where the key is as old as the records.
-        least: the least value allowed.
-        most: the greatest value allowed.
         below: the least value that is too large.
-        allowed: the values that there are.
         types: what an open group must hold there; Hydra checks the other keys by the types below.
-        wanted: these types in words.
         example: what `--help` shows in place of the default.
     """
 
@@ -81,14 +77,10 @@ class Key:
     below: float | None = None
     allowed: tuple[str, ...] = ()
     types: tuple[type, ...] = ()
-    wanted: str = ""
     example: str = ""
 
     def fault(self, value: Any) -> str | None:
-        """What a value must be, where it is out of bounds; None stands for no fault.
-
-        A value of None is within all bounds: Hydra lets it in only where it means something.
-        """
+        """What a value must be, where it is out of bounds; None, as for a value of None."""
         if value is None:
             return None
         if self.allowed and value not in self.allowed:
@@ -102,62 +94,49 @@ class Key:
         return None
 
 
-def _key(default: Any, text: str, role: Role, **meaning: Any) -> Any:
+def _key(
+    role: Role, default: Any, text: str, *, allowed: tuple[str, ...] = (), **meaning: Any
+) -> Any:
     """A field of a config with its meaning."""
-    metadata = {_NAME: Key(text, role, **meaning)}
+    text = "; ".join([", ".join(allowed), text]) if allowed else text
+    metadata = {_NAME: Key(text, role, allowed=allowed, **meaning)}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+_result, _hardware = partial(_key, "result"), partial(_key, "hardware")
+_kept, _sweep, _around = partial(_key, "kept"), partial(_key, "sweep"), partial(_key, "around")
 
 
 @dataclass
 class Search:
     """The keys of `sweep`: of a search, the sweep that looks for the best run."""
 
-    trials: int = _key(
-        20,
-        "of a search: trials in all; a resumed search runs those that are missing",
-        "sweep",
-        resumes=True,
-        least=1,
+    trials: int = _sweep(
+        20, "trials in all; a resumed search runs those that are missing", resumes=True, least=1
     )
-    jobs: int = _key(1, "trials at once, a process each", "sweep", resumes=True, least=1)
-    pruner: str = _key(
-        "none",
-        "stops trials that promise little: none, median, halving (that of sweep=lr_batch), "
-        "hyperband",
-        "sweep",
-        resumes=True,
-        allowed=PRUNERS,
+    jobs: int = _sweep(1, "trials at once, a process each", resumes=True, least=1)
+    pruner: str = _sweep("none", "stops trials that promise little", resumes=True, allowed=PRUNERS)
+    objective: Any = _sweep(
+        "validation_accuracy", "or validation_loss, parameters, flops, train_seconds; or a list"
     )
-    objective: Any = _key(
-        "validation_accuracy",
-        "or validation_loss, parameters, flops, train_seconds; or a list of them",
-        "sweep",
+    storage: str | None = _sweep(
+        None, "URL of a database that several searches share; null: in its folder"
     )
-    storage: str | None = _key(
-        None, "URL of a database that several searches share; null: in its folder", "sweep"
-    )
-    study: str | None = _key(None, "the name of a shared search", "sweep")
+    study: str | None = _sweep(None, "the name of a shared search")
 
 
 @dataclass
 class Evaluation:
     """The keys of `evaluation`: when a run is evaluated on the test set."""
 
-    every: int | None = _key(
-        None,
-        "epochs between evaluations on the test set; null: none before the end",
-        "kept",
-        in_trials=None,
-        least=1,
-    )
-    test: str = _key(
-        "end",
-        "end: evaluate on the test set after the last epoch; never",
-        "kept",
-        in_trials="never",
-        allowed=TESTS,
+    every: int | None = _kept(
+        None, "epochs between evaluations on the test set; null: none before the end",
+        in_trials=None, least=1,
+    )  # fmt: skip
+    test: str = _kept(
+        "end", "end: on the test set, after the last epoch", in_trials="never", allowed=TESTS
     )
 
 
@@ -165,8 +144,8 @@ class Evaluation:
 class Logger:
     """The keys of `logger`: what gets a run's numbers while it runs. It decides nothing."""
 
-    name: str = _key("none", "what gets a run's numbers while it runs", "around", allowed=LOGGERS)
-    experiment: str = _key("fmbench", "the experiment of MLflow", "around")
+    name: str = _around("none", "what gets a run's numbers while it runs", allowed=LOGGERS)
+    experiment: str = _around("fmbench", "the experiment of MLflow")
 
 
 @dataclass
@@ -176,143 +155,95 @@ class Config:
     The groups are open, each option brings its own keys; `augmentation` alone is the same for all.
     """
 
-    model: dict[str, Any] = _key(dict, "what is trained", "result")
-    optimizer: dict[str, Any] = _key(dict, "what trains it", "result")
-    scheduler: dict[str, Any] = _key(dict, "the learning rate by step", "result")
-    data: dict[str, Any] = _key(dict, "the images, and how they are split", "result")
-    augmentation: Parts = _key(Parts, "what is done to the training images", "result")
-    batch_size: int = _key(64, "images a step", "result", least=1)
-    epochs: int = _key(
-        12, "passes over the training part of the split", "result", least=1, most=MOST_EPOCHS
+    model: dict[str, Any] = _result(dict, "what is trained")
+    optimizer: dict[str, Any] = _result(dict, "what trains it")
+    scheduler: dict[str, Any] = _result(dict, "the learning rate by step")
+    data: dict[str, Any] = _result(dict, "the images, and how they are split")
+    augmentation: Parts = _result(Parts, "what is done to the training images")
+    batch_size: int = _result(64, "images a step", least=1)
+    epochs: int = _result(
+        12, "passes over the training part of the split", least=1, most=MOST_EPOCHS
     )
-    seed: int = _key(
-        0,
-        "of the weights, the batches, the augmentation and dropout",
-        "result",
-        repeats=True,
-        least=0,
-        most=2**63 - 1,
+    seed: int = _result(
+        0, "of weights, batches, augmentation and dropout", repeats=True, least=0, most=2**63 - 1
     )
-    label_smoothing: float = _key(
-        0.0, "share of the target spread over all classes", "result", least=0, below=1
+    label_smoothing: float = _result(
+        0.0, "share of the target spread over all classes", least=0, below=1
     )
-    evaluation: Evaluation = _key(Evaluation, "when the test set is used", "kept")
-    test_every: Any = _key(
-        UNSET, "the former name of evaluation.every and evaluation.test", "around", least=0
+    evaluation: Evaluation = _kept(Evaluation, "when the test set is used")
+    test_every: Any = _around(UNSET, "the former name of evaluation.every and evaluation.test")
+    keep_model: bool = _kept(
+        False, "leave the trained weights in the run folder, as model.safetensors", resumes=True
     )
-    keep_model: bool = _key(
-        False,
-        "leave the trained weights in the run folder, as model.safetensors",
-        "kept",
-        resumes=True,
-    )
-    checkpoint_every: int | None = _key(
-        None,
-        "epochs between checkpoints; null: as time allows; 0: only when stopped",
-        "kept",
-        resumes=True,
-        least=0,
-    )
-    keep_checkpoint: bool = _key(
-        False,
-        "keep the last checkpoint of a run that has completed",
-        "kept",
-        resumes=True,
+    checkpoint_every: int | None = _kept(
+        None, "epochs between checkpoints; null: as time allows; 0: only when stopped",
+        resumes=True, least=0,
+    )  # fmt: skip
+    keep_checkpoint: bool = _kept(
+        False, "keep the last checkpoint of a run that has completed", resumes=True,
         in_trials=True,  # the best are evaluated on the test set with theirs
+    )  # fmt: skip
+    device: str = _hardware("auto", "auto, cpu, cuda, cuda:N", resumes=True)
+    precision: str = _hardware(
+        "auto", "auto: bf16 where the hardware has it and the model is large", allowed=PRECISIONS
     )
-    device: str = _key("auto", "auto, cpu, cuda, cuda:N", "hardware", resumes=True)
-    precision: str = _key(
-        "auto",
-        "auto, fp32, bf16; auto: bf16 where the hardware has it and the model is large",
-        "hardware",
-        allowed=PRECISIONS,
+    threads: int | None = _hardware(
+        None, "CPU threads; null: one, or all cores it may use, as is faster",
+        resumes=True, least=1, most=MOST_THREADS,
+    )  # fmt: skip
+    memory_format: str = _hardware(
+        "auto", "auto: channels_last where the model runs in it",
+        neutral="auto", allowed=MEMORY_FORMATS,
+    )  # fmt: skip
+    deterministic: bool = _hardware(False, "only operations that promise the same bits")
+    cuda_graphs: bool = _hardware(False, "record a training step once and replay it (GPU)")
+    max_runs: int = _sweep(
+        10_000, "a sweep of more runs is refused before it starts", resumes=True, least=1
     )
-    threads: int | None = _key(
-        None,
-        "CPU threads; null: one, or all cores it may use, as is faster",
-        "hardware",
-        resumes=True,
-        least=1,
-        most=MOST_THREADS,
-    )
-    memory_format: str = _key(
-        "auto",
-        "auto, contiguous, channels_last; auto: channels_last where the model runs in it",
-        "hardware",
-        neutral="auto",
-        allowed=MEMORY_FORMATS,
-    )
-    deterministic: bool = _key(False, "only operations that promise the same bits", "hardware")
-    cuda_graphs: bool = _key(False, "record a training step once and replay it (GPU)", "hardware")
-    max_runs: int = _key(
-        10_000,
-        "a sweep of more runs is refused before it starts",
-        "sweep",
-        resumes=True,
-        least=1,
-    )
-    sweep: Search = _key(Search, "the search around the runs", "sweep")
-    logger: Logger = _key(Logger, "what gets a run's numbers while it runs", "around")
+    sweep: Search = _sweep(Search, "the search around the runs")
+    logger: Logger = _around(Logger, "what gets a run's numbers while it runs")
     # Not typed: an experiment brings it, and a record has a field for it.
-    reference: dict[str, Any] | None = _key(
-        None, "the published figures of an experiment", "around"
-    )
+    reference: dict[str, Any] | None = _around(None, "the published figures of an experiment")
 
-
-_WHOLE, _TEXT, _NUMBER = "a whole number", "a text", "a number"
 
 #: Keys of the open groups that every option has.
 IN_GROUPS = {
-    "model._target_": Key("the class", "result", types=(str,), wanted="the class to call"),
-    "optimizer._target_": Key("the class", "result", types=(str,), wanted="the class to call"),
+    "model._target_": Key("the class", "result", types=(str,)),
+    "optimizer._target_": Key("the class", "result", types=(str,)),
     "optimizer.lr": Key(
         "learning rate (the peak, where the schedule has one)",
         "result",
         types=(int, float),
-        wanted="a number above 0",
         example="0.05",
     ),
-    "scheduler._target_": Key(
-        "the function", "result", types=(str,), wanted="the function to call"
-    ),
-    "data.name": Key("of the data set", "result", types=(str,), wanted=_TEXT),
+    "scheduler._target_": Key("the function", "result", types=(str,)),
+    "data.name": Key("of the data set", "result", types=(str,)),
     "data.mean": Key(
         "subtracted from each pixel, 0 to 1; null: that of the training part, by channel",
         "result",
         types=(int, float, list, NoneType),
-        wanted=f"{_NUMBER}, a list, or null",
     ),
     "data.std": Key(
-        "divides each pixel then; null: the same",
-        "result",
-        types=(int, float, list, NoneType),
-        wanted=f"{_NUMBER}, a list, or null",
+        "divides each pixel then; null: the same", "result", types=(int, float, list, NoneType)
     ),
     "data.limit": Key(
         "train on N images, in proportion of the classes",
         "result",
         neutral=None,
         types=(int, NoneType),
-        wanted="a whole number, or null",
         example="N",
     ),
     "data.limit_test": Key(
-        "test on N images",
-        "result",
-        neutral=None,
-        types=(int, NoneType),
-        wanted="a whole number, or null",
-        example="N",
+        "test on N images", "result", neutral=None, types=(int, NoneType), example="N"
     ),
-    "data.split.name": Key("of the split", "result", types=(str,), wanted=_TEXT),
+    "data.split.name": Key("of the split", "result", types=(str,)),
     "data.split.validation": Key(
         "hold N training images out, stratified by class",
         "result",
         types=(int, NoneType),
-        wanted="a whole number, or null",
         example="N",
     ),
-    "data.split.seed": Key("of the split", "result", types=(int,), wanted=_WHOLE),
+    "data.split.seed": Key("of the split", "result", types=(int,)),
 }
 
 _FILES = {
@@ -322,23 +253,12 @@ _FILES = {
         "around",
         resumes=True,
         types=(str, NoneType),
-        wanted="a text, or null",
         example="DIR",
     ),
-    "data.download": Key(
-        "whether they may be downloaded", "around", types=(bool,), wanted="true or false"
-    ),
+    "data.download": Key("whether they may be downloaded", "around", types=(bool,)),
 }
-_MIRRORS = {
-    "data.mirrors": Key(
-        "where they are downloaded from", "around", types=(list,), wanted="a list of URLs"
-    )
-}
-_SUBSET = {
-    "data.subset": Key(
-        "which part of the set", "result", types=(str, NoneType), wanted="a text, or null"
-    )
-}
+_MIRRORS = {"data.mirrors": Key("where they are downloaded from", "around", types=(list,))}
+_SUBSET = {"data.subset": Key("which part of the set", "result", types=(str, NoneType))}
 
 _ROOT = {
     "data.root": Key(
@@ -346,7 +266,6 @@ _ROOT = {
         "around",
         resumes=True,
         types=(str, NoneType),
-        wanted="a text",
         example="DIR",
     ),
     "data.cache": Key(
@@ -354,14 +273,9 @@ _ROOT = {
         "around",
         resumes=True,
         types=(str, NoneType),
-        wanted="auto or null",
     ),
     "data.cache_gb": Key(
-        "gigabytes of all prepared copies",
-        "around",
-        resumes=True,
-        types=(int, float),
-        wanted=_NUMBER,
+        "gigabytes of all prepared copies", "around", resumes=True, types=(int, float)
     ),
 }
 # What they do is in the hash of the images.
@@ -370,45 +284,25 @@ _READ = {
         "pixels a side, to which images are resized; null: as they are",
         "kept",
         types=(int, NoneType),
-        wanted="a whole number, or null",
     ),
     "data.fit": Key(
-        "what becomes of images that are not square: crop, pad, stretch",
-        "kept",
-        types=(str,),
-        wanted=_TEXT,
+        "what becomes of images that are not square: crop, pad, stretch", "kept", types=(str,)
     ),
-    "data.channels": Key(
-        "1: grey, 3: colour; null: as they are",
-        "kept",
-        types=(int, NoneType),
-        wanted="1, 3 or null",
-    ),
+    "data.channels": Key("1: grey, 3: colour; null: as they are", "kept", types=(int, NoneType)),
     "data.classes": Key(
-        "the names of the classes, in the order of the labels",
-        "kept",
-        types=(list, NoneType),
-        wanted="a list of texts, or null",
+        "the names of the classes, in the order of the labels", "kept", types=(list, NoneType)
     ),
     "data.test_fraction": Key(
-        "share of the images that test, where there is no test part",
-        "kept",
-        types=(int, float),
-        wanted=_NUMBER,
+        "share of the images that test, where there is no test part", "kept", types=(int, float)
     ),
-    "data.seed": Key("of the draw of that part", "kept", types=(int,), wanted=_WHOLE),
+    "data.seed": Key("of the draw of that part", "kept", types=(int,)),
 }
 _TEST = {
-    "data.test": Key(
-        "the file of the test part", "around", resumes=True, types=(str, NoneType), wanted=_TEXT
-    )
+    "data.test": Key("the file of the test part", "around", resumes=True, types=(str, NoneType))
 }
 _LABEL = {
     "data.label": Key(
-        "the column of the labels; null: one that is called so",
-        "kept",
-        types=(str, NoneType),
-        wanted="a text, or null",
+        "the column of the labels; null: one that is called so", "kept", types=(str, NoneType)
     )
 }
 
@@ -429,7 +323,6 @@ OF_DATA: Mapping[str, Mapping[str, Key]] = {
             "the names of the arrays: {train_images: NAME, train_labels: NAME, ...}",
             "kept",
             types=(dict, NoneType),
-            wanted="names by part, or null",
         )
     },
     "csv": _ROOT | _READ | _TEST | _LABEL,
@@ -439,36 +332,28 @@ OF_DATA: Mapping[str, Mapping[str, Key]] = {
     | _LABEL
     | {
         "data.image": Key(
-            "the column of the pictures; null: one that is called so",
-            "kept",
-            types=(str, NoneType),
-            wanted="a text, or null",
+            "the column of the pictures; null: one that is called so", "kept", types=(str, NoneType)
         )
     },
     "folder": _ROOT | _READ,
     "synthetic": {
-        "data.train_size": Key("training images", "result", types=(int,), wanted=_WHOLE),
-        "data.test_size": Key("test images", "result", types=(int,), wanted=_WHOLE),
-        "data.seed": Key("of the images", "result", types=(int,), wanted=_WHOLE),
+        "data.train_size": Key("training images", "result", types=(int,)),
+        "data.test_size": Key("test images", "result", types=(int,)),
+        "data.seed": Key("of the images", "result", types=(int,)),
     },
 }
 
 #: Keys of one split alone, by its name.
 OF_SPLIT: Mapping[str, Mapping[str, Key]] = {
     "kfold": {
-        "data.split.folds": Key("how many folds", "result", types=(int,), wanted=_WHOLE),
+        "data.split.folds": Key("how many folds", "result", types=(int,)),
         "data.split.fold": Key(
-            "which of them is held out, from 0",
-            "result",
-            repeats=True,
-            types=(int,),
-            wanted=_WHOLE,
+            "which of them is held out, from 0", "result", repeats=True, types=(int,)
         ),
         "data.split.role": Key(
             "what it is for: validation, or test where the set has no test part",
             "result",
             types=(str,),
-            wanted="validation or test",
         ),
     },
 }
@@ -545,27 +430,22 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     `evaluation` stands in the place of `test_every`, schedules have their present path, and models
     take channels and classes from the images. Of both keys `evaluation` wins where it is not at its
     defaults: a search sets it over what a user's experiment says.
-
-    Args:
-        config: resolved, or of a record.
     """
-    there = config.get("evaluation")
-    there = dict(there) if isinstance(there, Mapping) else {"every": None, "test": "end"}
-    former = config.get("test_every", UNSET)
-    if former != UNSET and there == {"every": None, "test": "end"}:
-        there = {"every": former or None, "test": "never" if former is None else "end"}
-    others = {key: value for key, value in config.items() if key != "test_every"}
+    found = {key: value for key, value in config.items() if key != "test_every"}
+    former, usual = config.get("test_every", UNSET), {"every": None, "test": "end"}
+    if not isinstance(found.get("evaluation"), Mapping):
+        found["evaluation"] = usual
+    if former != UNSET and found["evaluation"] == usual:
+        test = "never" if former is None else "end"
+        found["evaluation"] = {"every": former or None, "test": test}
     schedule = config.get("scheduler")
     if isinstance(schedule, Mapping) and isinstance(target := schedule.get("_target_"), str):
-        module, _, name = target.rpartition(".")
-        if module == "fmbench.schedule":
-            others["scheduler"] = {**schedule, "_target_": f"fmbench.optim.schedules.{name}"}
+        target = re.sub(r"^fmbench\.schedule\.", "fmbench.optim.schedules.", target)
+        found["scheduler"] = {**schedule, "_target_": target}
     model = config.get("model")
     if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
-        others["model"] = {
-            key: value for key, value in model.items() if value != OF_IMAGES.get(key)
-        }
-    return others | {"evaluation": there}
+        found["model"] = {key: value for key, value in model.items() if value != OF_IMAGES.get(key)}
+    return found
 
 
 def renamed_override(override: str) -> list[str]:
@@ -587,23 +467,17 @@ def defaults() -> dict[str, Any]:
     found = {}
     for schema, prefix in ((Config, ""), (Evaluation, "evaluation."), (Search, "sweep.")):
         for one in fields(schema):
-            if one.default is not MISSING and one.name not in ("reference", "test_every"):
+            if one.default is not MISSING and one.metadata[_NAME].role != "around":
                 found[f"{prefix}{one.name}"] = one.default
     return found
 
 
 def help_text() -> str:
     """The keys as `--help` lists them: a line each with its default, or more."""
-    lead = "optimizer.lr"
-    shown = {
-        **defaults(),
-        **dict.fromkeys(("data.root", "data.limit", "data.split.validation")),
-    }
-    names = [name for name in shown if name != lead]
-    names.insert(names.index("epochs") + 1, lead)
+    shown = {name: key.example for name, key in KEYS.items() if key.example}
+    shown |= {name: as_yaml(value) for name, value in defaults().items()}
     lines = []
-    for name in names:
-        value = KEYS[name].example or as_yaml(shown.get(name))
+    for name, value in shown.items():
         start = f"{name}={value} ".ljust(20)
         lines += textwrap.wrap(
             f"{start} {KEYS[name].help}", 94, subsequent_indent=" " * 21, break_on_hyphens=False

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path, PurePath
+from typing import Any
 
 import yaml
 from hydra.core.config_search_path import ConfigSearchPath
@@ -24,6 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import hydra_compat
 from fmbench.config.hydra_compat import FileConfigSource, ImportlibResourcesConfigSource
+from fmbench.config.schema import OF_SWEEPS
+from fmbench.core.console import typed_path
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import read_regular
 
@@ -44,6 +47,10 @@ _EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 #: Groups whose options set keys of the whole config.
 _GLOBAL = ("experiment", "sweep")
+
+#: What a ready sweep may set, and what its defaults may be; all else would be of a run.
+_OF_A_SWEEP = {"defaults", "hydra", "logger", *OF_SWEEPS}
+_CHOICE = re.compile(r"override .*|(/sweep/)?[\w.-]+")
 
 #: Options that a config may be composed of; those of fmbench take some 50. Two that each name the
 #: next one twice, and so on, would be composed for ever.
@@ -73,21 +80,13 @@ class _Below(ConfigSource):
         return False
 
     def may_have(self, config_path: str) -> bool:
-        """Whether the path of an option leads to nothing but what is below its folder.
-
-        Hydra takes two slashes at the beginning of a path in a defaults list for a path of the
-        system.
-        """
+        """Whether a path stays in the folder: Hydra takes `//` for the root of the system."""
         path = PurePath(config_path)
         return not path.is_absolute() and ".." not in path.parts
 
 
 class ConfigFiles(_Below, FileConfigSource):
-    """A folder of options.
-
-    One that is not fmbench's own cannot put anything in the place of the schema, nor bring options
-    for Hydra itself, such as a launcher.
-    """
+    """A folder of options; one of the user's has none for Hydra itself, nor another schema."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)
@@ -101,12 +100,7 @@ class ConfigFiles(_Below, FileConfigSource):
         return super().may_have(config_path) and (self.own or not hydras)
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read one file.
-
-        Raises:
-            ConfigError: it is too large, or no YAML in UTF-8, or its header is not that of its
-                group, or it is a link out of the folder.
-        """
+        """Read one file, or refuse it."""
         path = Path(self.path, self._normalize_file_name(config_path))
         try:
             # A link in a folder that was received may lead to any file of the user's, and a record
@@ -119,14 +113,18 @@ class ConfigFiles(_Below, FileConfigSource):
             if not self.own:
                 _refuse_costly(path, text)
             header = self._get_header_dict(text)
-            if config_path.partition("/")[0] in _GLOBAL and header.get("package") != "_global_":
+            group, config = config_path.partition("/")[0], OmegaConf.load(io.StringIO(text))
+            if group in _GLOBAL and header.get("package") != "_global_":
                 raise ConfigError(f"{path}: must begin with the line '# @package _global_'")
-            return ConfigResult(
-                config=OmegaConf.load(io.StringIO(text)),
-                path=f"{self.scheme()}://{self.path}",
-                provider=self.provider,
-                header=header,
-            )
+            # A record leaves a ready sweep out of its command, since that of one run must not start
+            # the sweep again. What it had set would then be missing.
+            if group == "sweep" and (keys := _of_runs(OmegaConf.to_container(config))):
+                raise ConfigError(
+                    f"{path}: sets {', '.join(keys)}; a ready sweep may choose options, set "
+                    "hydra.sweeper and the keys of sweep, no key of a run"
+                )
+            where = f"{self.scheme()}://{self.path}"
+            return ConfigResult(config=config, path=where, provider=self.provider, header=header)
         except (HydraException, OmegaConfBaseException):
             raise
         except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
@@ -169,32 +167,16 @@ def own_folders(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def found(given: Iterable[str | Path]) -> list[Path]:
-    """The folders that were given with `--config-dir`, absolute.
-
-    Raises:
-        ConfigError: one is not there.
-    """
-    paths = []
-    for name in given:
-        try:
-            path = Path(name).expanduser().absolute()
-        except RuntimeError:
-            raise ConfigError(f"--config-dir {name}: no such user") from None
+    """The folders that were given with `--config-dir`, absolute; refused where one is not there."""
+    paths = {typed_path(str(name)).absolute(): name for name in given}
+    for path, name in paths.items():
         if not path.is_dir():
             raise ConfigError(f"--config-dir {name}: no such folder")
-        paths.append(path)
-    return list(dict.fromkeys(paths))
+    return list(paths)
 
 
 def refuse_twice(choices: Mapping[str, object]) -> None:
-    """Refuse an option that two of the user's folders have: the first would be taken silently.
-
-    Args:
-        choices: the option taken from each group.
-
-    Raises:
-        ConfigError: two have it.
-    """
+    """Refuse a chosen option that two of the user's folders have: Hydra takes the first."""
     for group, option in choices.items():
         name = f"{group}/{option}.yaml"
         theirs = [str(path) for path in _folders.get() if Path(path, name).is_file()]
@@ -213,19 +195,14 @@ ConfigPackages.__name__ = ImportlibResourcesConfigSource.__name__
 _cost: ContextVar[int] = ContextVar("cost", default=0)
 
 
-def begin_cost() -> None:
-    """Let the interpolations of another config begin."""
-    _cost.set(0)
-
-
-def _begin_option(number: int) -> None:
-    """Where each option of a defaults list names the next one twice, Hydra would never end."""
-    if number > MOST_OPTIONS:
+def begin_cost(option: int = 0) -> None:
+    """Let another option be loaded, by its number in a composition, or another config resolved."""
+    if option > MOST_OPTIONS:
         raise ConfigError(
             f"the config is composed of over {MOST_OPTIONS:,} options, or one of its files leads "
             "to itself"
         )
-    begin_cost()
+    _cost.set(0)
 
 
 def _add_cost(more: int) -> None:
@@ -238,7 +215,7 @@ def _add_cost(more: int) -> None:
 def install() -> None:
     """Have Hydra read configs through this module; calling it again is harmless."""
     hydra_compat.read_with(file=ConfigFiles, pkg=ConfigPackages)
-    hydra_compat.count_work(_begin_option, _add_cost)
+    hydra_compat.count_work(begin_cost, _add_cost)
     begin_cost()
     Plugins.instance().register(OwnFolders)
 
@@ -249,43 +226,42 @@ _alone = threading.RLock()
 
 @contextlib.contextmanager
 def hydra_alone() -> Iterator[None]:
-    """Hydra for fmbench alone, in a process whose program may use it too, or be in the midst of it.
-
-    What that has initialized, stored and registered is out of the way, and afterwards as it was.
-    Other threads wait.
-    """
+    """Hydra for fmbench alone, whatever else in the process uses it; other threads wait."""
     with _alone, hydra_compat.separate_state():
         yield
 
 
+def _of_runs(sweep: Any) -> list[str]:
+    """What a ready sweep sets, or has others set, that is of a run."""
+    keys = {*map(str, sweep)} - _OF_A_SWEEP
+    defaults = sweep.get("defaults") or [] if isinstance(sweep, dict) else []
+    names = (str(next(iter(one), "") if isinstance(one, dict) else one) for one in defaults)
+    return sorted(keys.union(name for name in names if not _CHOICE.fullmatch(name)))
+
+
 def _refuse_costly(path: Path, text: str) -> None:
-    """Refuse what takes minutes to be understood, or cannot be counted with.
+    """Refuse what takes minutes to be understood.
 
     A number is read in a time that grows with the square of its length, and so is what stands in
     `${}`. In YAML 1:30 is a number too, to the base 60.
-
-    Raises:
-        ConfigError: a text, its interpolations or a number is longer than any of a config.
-        YAMLError: it is no YAML.
     """
     nodes = interpolations = 0
     for event in yaml.parse(text, Loader=_EVENTS):
         if not isinstance(event, yaml.ScalarEvent):
             continue
-        value, line = event.value, event.start_mark.line + 1
-        nodes += 1
-        interpolations += value.count("${")
+        value, here = event.value, event.value.count("${")
+        nodes, interpolations = nodes + 1, interpolations + here
         if len(value) > MOST_CHARACTERS:
             fault = f"a value of over {MOST_CHARACTERS:,} characters"
         elif len(value) > MOST_DIGITS and _NUMBER.fullmatch(value):
             fault = f"a number of over {MOST_DIGITS} characters"
-        elif max(value.count("${"), interpolations / 10) > MOST_INTERPOLATIONS:
+        elif max(here, interpolations / 10) > MOST_INTERPOLATIONS:
             fault = f"over {MOST_INTERPOLATIONS} interpolations"
         elif nodes > MOST_NODES:
             fault = f"over {MOST_NODES:,} values"
         else:
             continue
-        raise ConfigError(f"{path}, line {line}: {fault}")
+        raise ConfigError(f"{path}, line {event.start_mark.line + 1}: {fault}")
 
 
 def _fault(error: Exception) -> str:

@@ -3,9 +3,7 @@
 import copy
 import math
 import re
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import chain
 from typing import Any
@@ -17,8 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import objectives
-from fmbench.config.checks import GROUPS, check, resolve
-from fmbench.config.overrides import mended
+from fmbench.config.checks import check, resolve
 from fmbench.config.schema import OF_SWEEPS
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
@@ -27,30 +24,13 @@ from fmbench.core.errors import ConfigError
 _PLACE_OF_DATA = re.compile(r"\+*data(?!\.split\b)(\.|$)")
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One key of a sweep and the overrides that give it its values; one where it is fixed."""
-
-    key: str
-    overrides: tuple[Override, ...]
-
-
 def is_search(hydra: Any) -> bool:
-    """Whether the sweeper looks for the best run, rather than running all of a grid.
-
-    Args:
-        hydra: the `hydra` part of a config.
-    """
+    """Whether a `hydra` part looks for the best run, rather than running all of a grid."""
     return "sampler" in hydra.sweeper
 
 
 def run_name(config: DictConfig, number: int) -> str:
-    """What a run of a sweep is called in a terminal: `run 1`; in a search as its report has it.
-
-    Args:
-        config: of the sweep or of a run, with its `hydra` part.
-        number: of the run in the sweep, and of its folder, from 0.
-    """
+    """What a run of a sweep, with its number from 0, is called in a terminal."""
     if not is_search(config.hydra):
         return f"run {number + 1}"
     # A study that others share counts its trials over all their folders.
@@ -59,40 +39,36 @@ def run_name(config: DictConfig, number: int) -> str:
 
 def search_keys(config: DictConfig) -> dict[str, Any]:
     """The keys of `sweep`, resolved."""
-    keys = OmegaConf.to_container(config.sweep, resolve=True)
-    assert isinstance(keys, dict)
-    return {str(key): value for key, value in keys.items()}
+    keys: Any = OmegaConf.to_container(config.sweep, resolve=True)
+    return dict(keys)
 
 
 def has_one_data_set(config: DictConfig) -> bool:
     """Whether all runs of a sweep read the same files of images."""
-    return not any(
-        len(axis.overrides) > 1 and _PLACE_OF_DATA.match(axis.key) for axis in axes(config)
-    )
+    swept = (key for key, overrides in axes(config).items() if len(overrides) > 1)
+    return not any(map(_PLACE_OF_DATA.match, swept))
 
 
 def total_runs(config: DictConfig) -> int:
-    """How many runs a sweep has: the trials of a search, or the cells of a grid."""
-    if is_search(config.hydra):
-        return int(config.sweep.trials)
-    return _cells(axes(config))
+    """How many runs a sweep has: the trials of a search, or all combinations of its axes."""
+    return config.sweep.trials if is_search(config.hydra) else _combinations(axes(config))
 
 
-def _cells(every: Sequence[Axis]) -> int:
-    return math.prod(len(axis.overrides) for axis in every)
+def _combinations(every: Mapping[str, tuple[Override, ...]]) -> int:
+    return math.prod(map(len, every.values()))
 
 
-def axes(config: DictConfig) -> list[Axis]:
-    """The keys that a sweep sets: of `hydra.sweeper.params`, then of the command line.
+def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:
+    """The keys that a sweep sets, with the overrides that give each its values.
 
-    A key that both name is the command line's. A range of a search has no list of values: its two
-    ends stand for it.
+    The command line outranks `hydra.sweeper.params`. Of a range of a search, which has no list of
+    values, the two ends stand for it.
 
     Raises:
         ConfigError: a glob matches nothing, or a key has more values than a sweep may have runs.
     """
     parser = _parser()
-    found: dict[str, Axis] = {}
+    found: dict[str, tuple[Override, ...]] = {}
     for override in _overrides(config):
         key = override.get_key_element()
         if override.is_discrete_sweep():
@@ -100,13 +76,13 @@ def axes(config: DictConfig) -> list[Axis]:
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not values:
                 raise ConfigError(f"{override.input_line}: matches nothing")
-            found[key] = Axis(key, tuple(parser.parse_overrides(values)))
+            found[key] = tuple(parser.parse_overrides(values))
         elif isinstance(value := override.value(), IntervalSweep):
             ends = [f"{key}={value.start}", f"{key}={value.end}"]
-            found[key] = Axis(key, tuple(parser.parse_overrides(ends)))
+            found[key] = tuple(parser.parse_overrides(ends))
         else:
-            found[key] = Axis(key, (override,))
-    return list(found.values())
+            found[key] = (override,)
+    return found
 
 
 def _parser() -> OverridesParser:
@@ -125,11 +101,7 @@ _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|
 
 
 def refuse_for_sweeps(config: DictConfig) -> None:
-    """Refuse what was typed for a sweep in a single run.
-
-    Raises:
-        ConfigError: the first such override.
-    """
+    """Refuse what was typed for a sweep in a single run."""
     for text in chain(*typed(config)):
         if _FOR_SWEEPS.match(text.lstrip("+~")):
             raise ConfigError(
@@ -157,42 +129,36 @@ def _refuse_idle(config: DictConfig) -> None:
 
 
 def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
-    """Check every value that a sweep gives to every key, one key at a time.
+    """Check every value that a sweep gives to every key, one key at a time; returns the first run.
 
     Not every combination: there can be millions. One that fails only together with another ends
     its own run.
 
-    Returns:
-        The resolved config of the first run.
-
     Raises:
-        ConfigError: a value cannot be or does nothing, a search would look for the worst run, or
-            there are more runs than `max_runs`.
+        ConfigError: a value cannot be or does nothing, or there are more runs than `max_runs`.
         HydraException: a value names no option or no key.
     """
     _refuse_idle(config)
     _check_sweeper(config.hydra.sweeper)
-    search = is_search(config.hydra)
-    if search:
+    if is_search(config.hydra):
         _check_search(config)
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
-    runs = config.sweep.trials if search else _cells(every)
+    runs = config.sweep.trials if is_search(config.hydra) else _combinations(every)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
-    first = [_text(axis.overrides[0]) for axis in every]
+    first = [_text(overrides[0]) for overrides in every.values()]
     # Where keys of a run stand in the name of its folder, that is checked too.
     named = typed(config)[0] if has_keys_in_subdir(config) else []
     base = loader.load_configuration(config_name, [*named, *first], RunMode.RUN)
     refuse_untrusted(base, config_name)
     resolved = resolve(base)
     check(resolved)
-    _check_ready_sweep(base, resolved, first, config_name)
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
-    for place, axis in enumerate(every):
-        for override in axis.overrides[1:]:
-            there = OmegaConf.select(own, axis.key)
+    for place, (key, overrides) in enumerate(every.items()):
+        for override in overrides[1:]:
+            there = OmegaConf.select(own, key)
             # What is null now may become anything.
-            is_group = there is None or axis.key in base.hydra.runtime.choices
+            is_group = there is None or key in base.hydra.runtime.choices
             leads_up = bool(named) and ".." in _text(override)
             if is_group or OmegaConf.is_config(there) or leads_up:
                 changed = [*named, *first[:place], _text(override), *first[place + 1 :]]
@@ -202,7 +168,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
             else:
                 # Ten times as fast as composing, and the values of a long range are of this kind.
                 job = copy.deepcopy(own)
-                OmegaConf.update(job, axis.key, override.value())
+                OmegaConf.update(job, key, override.value())
                 check(resolve(job))
     return resolved
 
@@ -220,10 +186,7 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
     """Refuse what Hydra would write out in memory before it starts the first run."""
     if count > most:
         shown = f"{count:,}" if count < 10**15 else "over 10**15"
-        raise ConfigError(
-            f"{what}: {shown} {things}, more than max_runs={most}; give it fewer, or a larger "
-            "max_runs"
-        )
+        raise ConfigError(f"{what}: {shown} {things}, more than max_runs={most}")
 
 
 def _check_search(config: DictConfig) -> None:
@@ -236,20 +199,12 @@ def _check_search(config: DictConfig) -> None:
         if key == "seed" and override.is_sweep_override():
             raise ConfigError(
                 f"{override.input_line}: no trial is repeated over seeds yet; run the best so: "
-                f"python -m fmbench -m --config-dir ITS_FOLDER experiment=best {_seeds(override)}"
+                "python -m fmbench -m --config-dir ITS_FOLDER experiment=best seed=0,1,2"
             )
         if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every"):
             raise ConfigError(
                 f"{override.input_line}: a search uses the test set once, for the best of its runs"
             )
-        interval = override.value()
-        if isinstance(interval, IntervalSweep) and isinstance(interval.start, float):
-            there = OmegaConf.select(config, key)
-            if isinstance(there, int) and not isinstance(there, bool):
-                text = f"{key}=int({_text(override).partition('=')[2]})"
-                raise ConfigError(
-                    f"{override.input_line}: must be whole numbers; write {shlex.quote(text)}"
-                )
         if override.is_sweep_override() and key.split(".")[:2] in (["data"], ["data", "split"]):
             raise ConfigError(
                 f"{override.input_line}: cannot be searched; accuracies on other images do not "
@@ -275,41 +230,6 @@ def _check_sweeper(sweeper: DictConfig) -> None:
         if name == "data.root":
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
     OmegaConf.to_container(OmegaConf.create(params), resolve=True)
-
-
-def _check_ready_sweep(
-    base: DictConfig, resolved: dict[str, Any], overrides: list[str], config_name: str
-) -> None:
-    """Refuse a ready sweep that sets keys itself.
-
-    It may choose options and say what to sweep. A record leaves it out of its command, since that
-    of one run must not start the sweep again; what it set would then be missing.
-    """
-    name = base.hydra.runtime.choices.get("sweep")
-    if name in (None, "null"):
-        return
-    keys = [text.partition("=")[0] for text in overrides]
-    without = [text for text in overrides if not text.startswith("sweep=")]
-    chosen = base.hydra.runtime.choices
-    without += [
-        f"{group}={chosen[group]}"
-        for group in (*GROUPS, "experiment")
-        if group not in keys and chosen[group] is not None
-    ]
-    loader = GlobalHydra.instance().config_loader()
-    other = resolve(loader.load_configuration(config_name, mended(without), RunMode.RUN))
-    free = ("sweep", "logger")  # no part of a run
-    changed = [key for key in resolved if key not in free and resolved[key] != other.get(key)]
-    if changed:
-        raise ConfigError(
-            f"sweep={name}: sets {', '.join(changed)}; a ready sweep may choose options, set "
-            "hydra.sweeper and the keys of sweep, no key of a run"
-        )
-
-
-def _seeds(override: Override) -> str:
-    """The seeds as a grid takes them; of a range of real numbers there is no list."""
-    return shlex.quote(_text(override)) if override.is_discrete_sweep() else "seed=0,1,2"
 
 
 def _text(override: Override) -> str:

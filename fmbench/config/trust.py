@@ -1,4 +1,6 @@
-"""What a config file may not set, whoever wrote it.
+"""What a config may start, and what a config file may not set, whoever wrote it.
+
+A config builds what is listed in `fmbench.config.whitelist` and here, and nothing else.
 
 A file of options is somebody's text. It says what is trained; it does not say what Hydra starts,
 which folders and files are written, and where data are fetched to: those are for the user to
@@ -11,6 +13,8 @@ decide, on the command line. Three parts of a composed config are checked:
 """
 
 import copy
+import inspect
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -18,16 +22,62 @@ from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
+import hydra.utils
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench.config.instantiation import around_runs
+from fmbench.config import hydra_compat
 from fmbench.config.schema import Config
-from fmbench.config.whitelist import TRUST_VARIABLE
-from fmbench.core.errors import ConfigError
+from fmbench.config.sources import CONFIG_DIR
+from fmbench.config.whitelist import TRUST_VARIABLE, buildable, trusted_patterns
+from fmbench.core.errors import ConfigError, UserError
+
+_SAMPLERS = (
+    *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
+    *("Random", "TPE"),
+)
+_CROSSOVERS = ("BLXAlpha", "SBX", "SPX", "UNDX", "Uniform", "VSBX")
+
+#: What a search may draw its values with.
+SAMPLERS = [
+    *hydra_compat.SAMPLER_FUNCTIONS,
+    *(f"optuna.samplers.{name}Sampler" for name in _SAMPLERS),
+    *(f"optuna.samplers.nsgaii.{name}Crossover" for name in _CROSSOVERS),
+    "optuna.samplers.nsgaii.PolynomialMutation",
+]
+
+#: What Hydra may instantiate around the runs. Plugins by the name of their class: other things in
+#: their packages start programs.
+_AROUND_RUNS = [
+    *(f"fmbench.cli.callbacks.{name}" for name in ("Preflight", "RunLog", "SweepReport")),
+    *(f"fmbench.core.console.{name}" for name in ("LogStream", "OneLine")),
+    hydra_compat.BASIC_LAUNCHER,
+    hydra_compat.BASIC_SWEEPER,
+    "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
+    "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
+    "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",
+    "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
+    "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
+    "hydra_plugins.fmbench_sweepers.search.SearchSweeper",
+    *SAMPLERS,
+]
+
+#: What else the config of the logs may name.
+_OF_LOGGING = [
+    *("logging.StreamHandler", "logging.FileHandler", "colorlog.ColoredFormatter"),
+    *("sys.stdout", "sys.stderr"),
+]
+
+#: The kinds of values in an option, in words.
+_KINDS = {list: "a list", bool: "true or false", int: "a number", float: "a number"}
+
+#: What a class raises whose arguments do not fit.
+_MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
 
 #: Parts of Hydra's config that are checked one by one, or set by Hydra when it composes.
 _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
@@ -42,15 +92,62 @@ _HARMLESS = re.compile(
 #: How the name of a folder begins that may be absolute.
 _OWN_ROOT = re.compile(r"/|\$\{hydra[.:]runtime\.cwd")
 
-_OF_LOGGING = (
-    "logging.StreamHandler",
-    "logging.FileHandler",
-    "colorlog.ColoredFormatter",
-    "sys.stdout",
-    "sys.stderr",
-)
-
 _PLAIN = re.compile(r"(?!\.+$)[\w.-]{1,100}")
+
+
+def around_runs() -> list[str]:
+    """What Hydra may instantiate around the runs, as patterns of import paths."""
+    return [*_AROUND_RUNS, *trusted_patterns()]
+
+
+def instantiate(
+    config: Mapping[str, Any],
+    group: str,
+    *args: Any,
+    offered: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Call the `_target_` of a group of a run's resolved config, if it is one that may be started.
+
+    What is `offered` it gets where it has a parameter of that name and the config gives none.
+
+    Raises:
+        ConfigError: it may not be started, does not exist, or refuses its arguments.
+    """
+    # What may be started around a run is none of its parts.
+    allowed = hydra.utils.execution_whitelist(buildable(group), reset=True)
+    option = dict(config[group])
+    try:
+        if offered:
+            target = {"_target_": option["_target_"], "_partial_": True}
+            made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
+            known = inspect.signature(made.func).parameters
+            option |= {k: v for k, v in offered.items() if k in known and k not in option}
+        return hydra.utils.instantiate(
+            option, *args, **kwargs, _convert_="all", _execution_whitelist_=allowed
+        )
+    except (InstantiationException, *_MISFITS) as error:
+        # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, UserError):
+            raise cause from None
+        if cause is not None and not isinstance(cause, _MISFITS):
+            raise cause from error
+        text = _misfit(group, config[group]) or str(cause or error)
+        if cause is None and "whitelist" in text:
+            text = f"{text.partition('. ')[0]}; {TRUST_VARIABLE} names packages to trust"
+        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
+
+
+def _misfit(group: str, given: Mapping[str, Any]) -> str | None:
+    """The first value of a group that is of another kind than in its option; None if none is."""
+    for file in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
+        usual = yaml.safe_load(file.read_text("utf-8"))
+        for key, value in usual.items() if usual["_target_"] == given["_target_"] else ():
+            kind = _KINDS.get(type(value))
+            if kind and key in given and _KINDS.get(type(given[key])) != kind:
+                return f"{group}.{key}={given[key]}: must be {kind}, as {json.dumps(value)}"
+    return None
 
 
 def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> None:
@@ -67,15 +164,14 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     of_hydra, of_run = typed(config)
     # Those of the sweeper may need one that a ready sweep chooses. The folders that were typed are
     # the ones that are there; without them, the runs of a process share one composition.
-    others = tuple(
-        text
-        for text in of_hydra
-        if not text.lstrip("+~").startswith(("hydra.sweeper", "hydra/sweeper"))
-        and not any(_sets(key, [text]) for key in _FOLDERS)
-    )
+    apart = ("hydra.sweeper", "hydra/sweeper", *(f"{key}=" for key in _FOLDERS))
+    others = tuple(text for text in of_hydra if not text.lstrip("+~").startswith(apart))
     path = str(GlobalHydra.instance().config_loader().get_search_path())
     wanted, found = _wanted(config_name, others, path), _plain(config)
-    _check_hydra(config, found, wanted, of_hydra)
+    _check_hydra(config, found, wanted)
+    key = "hydra.sweeper.custom_search_space"
+    if (found["sweeper"] or {}).get("custom_search_space") is not None and not _sets(key, of_hydra):
+        raise _not_by_a_file(key)
     for folder in _FOLDERS:
         _, part, key = folder.split(".")
         there = found[part][key]
@@ -87,12 +183,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
 def refuse_untrusted_runs(
     loader: ConfigLoader, config: DictConfig, runs: Iterable[Sequence[str]]
 ) -> None:
-    """Refuse runs of a sweep whose options set together what none of them sets alone.
-
-    Args:
-        loader: Hydra's.
-        config: of the sweep.
-        runs: the overrides of each run.
+    """Refuse runs of a sweep, by their overrides, that set together what none of them sets alone.
 
     Raises:
         ConfigError: as `refuse_untrusted`.
@@ -104,17 +195,9 @@ def refuse_untrusted_runs(
 
 
 def typed(config: Any) -> tuple[list[str], list[str]]:
-    """The overrides of a command line, of Hydra and of the run, as they were typed.
-
-    Taken one by one, their interpolations would be resolved.
-
-    Args:
-        config: with a `hydra` part.
-    """
-    given = OmegaConf.to_container(config.hydra.overrides, resolve=False)
-    assert isinstance(given, dict)
-    of_hydra, of_run = ([str(text) for text in given[part]] for part in ("hydra", "task"))
-    return of_hydra, of_run
+    """The overrides of a command line, of Hydra and of the run, as they were typed."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    return [str(text) for text in given["hydra"]], [str(text) for text in given["task"]]
 
 
 def _sets(key: str, overrides: Sequence[str]) -> bool:
@@ -129,11 +212,7 @@ def _not_by_a_file(key: str) -> ConfigError:
 
 
 def refuse_variables(config: DictConfig) -> None:
-    """Refuse a config that sets environment variables: they can make programs run other programs.
-
-    Raises:
-        ConfigError: `hydra.job.env_set` is not empty.
-    """
+    """Refuse a config that sets environment variables, which can start other programs."""
     for name in config.hydra.job.env_set:
         raise ConfigError(
             f"hydra.job.env_set.{name}: a config may not set environment variables; "
@@ -150,14 +229,11 @@ def _wanted(config_name: str | None, overrides: tuple[str, ...], _path: str) -> 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     """The `hydra` part as it was written, interpolations not followed."""
-    plain = OmegaConf.to_container(config.hydra, resolve=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    plain: dict[str, Any] = OmegaConf.to_container(config.hydra, resolve=False)  # type: ignore[assignment]
+    return plain
 
 
-def _check_hydra(
-    config: DictConfig, found: dict[str, Any], wanted: dict[str, Any], of_hydra: Sequence[str]
-) -> None:
+def _check_hydra(config: DictConfig, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, value in found.items():
         if key not in _APART:
             _same(f"hydra.{key}", value, wanted.get(key))
@@ -179,14 +255,9 @@ def _check_hydra(
         raise ConfigError(f"hydra.verbose={found['verbose']}: must be true, false or logger names")
     for part in ("job_logging", "hydra_logging"):
         _check_logging(f"hydra.{part}", found[part])
-    _check_started(found)
-    n_jobs = (found["launcher"] or {}).get("n_jobs")
-    of_another_key = isinstance(n_jobs, str) and n_jobs.startswith("${")
-    if n_jobs is not None and not of_another_key and (type(n_jobs) is not int or n_jobs == 0):
-        raise ConfigError(f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores")
-    key = "hydra.sweeper.custom_search_space"
-    if (found["sweeper"] or {}).get("custom_search_space") is not None and not _sets(key, of_hydra):
-        raise _not_by_a_file(key)
+    _check_started("launcher", found["launcher"])
+    _check_started("sweeper", found["sweeper"])
+    _check_started("sweeper.sampler", (found["sweeper"] or {}).get("sampler"))
 
 
 def _same(key: str, found: Any, wanted: Any) -> None:
@@ -199,28 +270,23 @@ def _same(key: str, found: Any, wanted: Any) -> None:
 
 def _check_logging(path: str, node: Any) -> None:
     """Refuse what Python's logging would import or call: `()`, `class`, and `ext://`."""
-    if not isinstance(node, (Mapping, list)):
-        text = str(node)
-        if path.endswith((".()", ".class")) or text.startswith("ext://"):
-            _may_start(path, text.removeprefix("ext://"), _OF_LOGGING)
-        return
-    for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
-        _check_logging(f"{path}.{key}", value)
+    if isinstance(node, (Mapping, list)):
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            _check_logging(f"{path}.{key}", value)
+    elif path.endswith((".()", ".class")) or str(node).startswith("ext://"):
+        _may_start(path, str(node).removeprefix("ext://"), _OF_LOGGING)
 
 
-def _check_started(hydra: Mapping[str, Any]) -> None:
+def _check_started(part: str, option: Any) -> None:
     """Refuse a launcher, a sweeper or a sampler that is not listed."""
-    for part in ("launcher", "sweeper", "sweeper.sampler"):
-        first, _, second = part.partition(".")
-        option = (hydra[first] or {}).get(second) if second else hydra[first]
-        if option == MISSING:
-            raise ConfigError(f"hydra/{part}: cannot be taken out")
-        if isinstance(option, str):  # a dot typed for a slash
-            write = f"hydra/{part.replace('.', '/')}={option}"
-            raise ConfigError(f"hydra.{part}={option}: is no option's content; write {write}")
-        target = (option or {}).get("_target_")
-        if target is not None:
-            _may_start(f"hydra.{part}._target_", str(target))
+    if option == MISSING:
+        raise ConfigError(f"hydra/{part}: cannot be taken out")
+    if isinstance(option, str):  # a dot typed for a slash
+        write = f"hydra/{part.replace('.', '/')}={option}"
+        raise ConfigError(f"hydra.{part}={option}: is no option's content; write {write}")
+    target = (option or {}).get("_target_")
+    if target is not None:
+        _may_start(f"hydra.{part}._target_", str(target))
 
 
 def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
@@ -231,9 +297,9 @@ def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
 # Folders
 
 
-def _leaves(path: PurePath) -> bool:
+def _leaves(text: str) -> bool:
     """Whether a path leads out of the folder that it is taken from."""
-    return path.is_absolute() or ".." in path.parts
+    return text.startswith(("/", "~")) or ".." in PurePath(text).parts
 
 
 def _check_folder(key: str, found: Any, config: DictConfig, *, by_file: bool) -> None:
@@ -241,14 +307,13 @@ def _check_folder(key: str, found: Any, config: DictConfig, *, by_file: bool) ->
     if not text.strip() or not text.isprintable():
         raise ConfigError(f"{key}={text}: must be the name of a folder, of printable characters")
     rest = _HARMLESS.sub("x", text)
-    leaves = _leaves(PurePath(rest))
     roundabout = PurePath(rest).as_posix() != rest  # ./ would give a second name to a run's folder
-    if key == "hydra.sweep.subdir" and ("${" not in text or leaves or roundabout):
+    if key == "hydra.sweep.subdir" and ("${" not in text or _leaves(rest) or roundabout):
         raise ConfigError(
             f"{key}={text}: must be below the sweep's folder and another for each run, such as "
             "${hydra.job.num}"
         )
-    if by_file and ("${" in rest or rest.startswith("~") or leaves):
+    if by_file and ("${" in rest or _leaves(rest)):
         raise ConfigError(
             f"{key}={text}: a config file may name a folder below the current one; any other can "
             "be given on the command line"
@@ -283,26 +348,17 @@ def _leads_out(key: str, text: str, config: DictConfig) -> str | None:
 
 
 def _check_data(config: DictConfig, of_run: Sequence[str]) -> None:
-    """Refuse a folder of data outside the current one, to which files would be fetched.
-
-    And the database of a search, and a number of runs: a sweep that is somebody's would say itself
-    how much it may take.
-    """
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
+    """Refuse a folder of data outside the current one, a database of a search, a number of runs."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     data = plain.get("data")
     root = data.get("root") if isinstance(data, Mapping) else None
-    text = str(root)
-    outside = "${" in text or text.startswith("~") or _leaves(PurePath(text))
-    if root is not None and outside and not _sets("data.root", of_run):
+    outside = root is not None and ("${" in str(root) or _leaves(str(root)))
+    if outside and not _sets("data.root", of_run):
         raise ConfigError(
             f"data.root={root}: a config file may name a folder in the current one; any other can "
             "be given on the command line, or by FMBENCH_DATA"
         )
-    for key, usual in {
-        "sweep.storage": None,
-        "sweep.study": None,
-        "max_runs": Config.max_runs,
-    }.items():
+    usual_of = {"sweep.storage": None, "sweep.study": None, "max_runs": Config.max_runs}
+    for key, usual in usual_of.items():
         if OmegaConf.select(config, key, default=usual) != usual and not _sets(key, of_run):
             raise _not_by_a_file(key)

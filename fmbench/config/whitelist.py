@@ -5,7 +5,6 @@ Imports nothing but the standard library: reports read it too.
 
 import os
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 #: Names one's own packages, comma-separated, whose classes a config may instantiate.
@@ -48,13 +47,10 @@ TARGETS: Mapping[str, Mapping[str, str]] = {
 
 
 def buildable(group: str) -> list[str]:
-    """What a run may be built from, as patterns of import paths.
+    """What a group of a run may be built from, as patterns of import paths.
 
     Hydra asks for the class of a result too. So a function of a trusted package that returns a
     model of another one's class needs that other package trusted as well.
-
-    Args:
-        group: `model`, `optimizer` or `scheduler`.
     """
     return [*TARGETS[group], *trusted_patterns()]
 
@@ -71,13 +67,6 @@ def trusted() -> list[str]:
 
 
 def trust_needed(config: Mapping[str, Any]) -> str | None:
-    """What `FMBENCH_TRUST` names, where a run needs it; None where it does not.
-
-    Args:
-        config: of the run, resolved.
-    """
-    listed = all(
-        any(fnmatchcase(str(config[group].get("_target_")), pattern) for pattern in patterns)
-        for group, patterns in TARGETS.items()
-    )
+    """What `FMBENCH_TRUST` names, where a run needs it; None where it does not."""
+    listed = all(config[group].get("_target_") in TARGETS[group] for group in TARGETS)
     return None if listed else ",".join(trusted()) or None

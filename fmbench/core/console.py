@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fmbench.core.errors import ConfigError, StorageError, one_line, visible
+from fmbench.core.errors import ConfigError, StorageError, UserError, one_line, visible
 
 _format_warning = warnings.formatwarning
 
@@ -142,11 +142,38 @@ def complain(program: str, line: str, *, most: int | None = MOST_CHARACTERS) -> 
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as for all other mistakes."""
+    """Says what is wrong in one line, as for all other mistakes; examples keep their layout."""
+
+    def __init__(self, program: str, description: str, examples: str) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(
+            program, None, description, examples, formatter_class=layout, allow_abbrev=False
+        )
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
         raise ConfigError(f"{message}; --help explains")
+
+
+def run_command(program: str, work: Callable[[], int], *, typed: bool) -> NoReturn:
+    """Do the work of a command, and exit with the status that it returns or that its error has.
+
+    Args:
+        program: stands in front of the line that says a mistake.
+        work: all of the command, with the reading of its arguments.
+        typed: whether the arguments are those of the command line.
+    """
+    open_all()
+    try:
+        if typed:
+            import_from_here()
+        status = work()
+    except UserError as error:
+        complain(program, str(error))
+        status = error.exit_status
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
 
 
 def typed_path(text: str) -> Path:

@@ -66,6 +66,10 @@ class ProcessLauncher(OtherProcesses):
     ) -> None:
         """Keep what Hydra gives; ConfigError where a number of threads cannot be."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs == 0):
+            raise ConfigError(
+                f"hydra.launcher.n_jobs={self.n_jobs}: must be 1 or more, or -1 for all cores"
+            )
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise ConfigError(
                 f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"

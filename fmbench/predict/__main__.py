@@ -1,20 +1,11 @@
 """`python -m fmbench.predict`: classify pictures with a trained model."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 
-from fmbench.core.console import (
-    Parser,
-    complain,
-    import_from_here,
-    open_all,
-    printed,
-    say,
-    typed_path,
-)
-from fmbench.core.errors import ConfigError, DataError, UserError, one_line
+from fmbench.core.console import Parser, complain, printed, run_command, say, typed_path
+from fmbench.core.errors import ConfigError, DataError, one_line
 from fmbench.core.files import write_whole
 from fmbench.predict import photographs
 
@@ -38,17 +29,7 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Classify pictures, then exit with the status that `--help` explains."""
-    open_all()
-    try:
-        if argv is None:
-            import_from_here()
-        status = _predict(_parser().parse_args(argv))
-    except UserError as error:
-        complain(PROGRAM, str(error))
-        status = error.exit_status
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    run_command(PROGRAM, lambda: _predict(_parser().parse_args(argv)), typed=argv is None)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -85,12 +66,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fmbench.predict",
-        description="Classify pictures with a trained model: the likeliest classes, best first.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    described = "Classify pictures with a trained model: the likeliest classes, best first."
+    parser = Parser("python -m fmbench.predict", described, EXAMPLES)
     add = parser.add_argument
     folder_help = "of a run that was made with keep_model=true"
     add("run_folder", type=typed_path, metavar="RUN_FOLDER", help=folder_help)

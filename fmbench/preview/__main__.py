@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,11 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fmbench.config import checks as configuration
-from fmbench.config import instantiation, sources
+from fmbench.config import sources, trust
 from fmbench.config.messages import as_user_error
 from fmbench.config.overrides import mended, refuse_passwords
 from fmbench.config.trust import refuse_untrusted
-from fmbench.core.console import (
-    Parser,
-    complain,
-    import_from_here,
-    open_all,
-    printed,
-    say,
-    typed_path,
-)
+from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import write_whole
 
@@ -43,13 +34,13 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture and print its path, then exit with the status that `--help` explains."""
-    open_all()
+    run_command(PROGRAM, lambda: _preview(_arguments(argv)), typed=argv is None)
+
+
+def _preview(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("fmbench").setLevel(logging.INFO)  # downloads are logged
     try:
-        if argv is None:
-            import_from_here()
-        arguments = _arguments(argv)
         config, option = compose(arguments.overrides, arguments.config_dir)
         from fmbench.preview.images import collect, draw
         from fmbench.training.device import settings_kept  # torch, which --help must not import
@@ -57,15 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         with settings_kept():
             grid = collect(config, option, images=arguments.images, draws=arguments.draws)
         write_whole(arguments.output, draw(grid))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
-        known = as_user_error(error)
-        if known is None:
-            raise
-        complain(PROGRAM, str(known))
-        sys.exit(known.exit_status)
-    sys.exit(printed(PROGRAM, lambda: say(str(arguments.output)), only_there=False))
+        if known := as_user_error(error):
+            raise known from None
+        raise
+    return printed(PROGRAM, lambda: say(str(arguments.output)), only_there=False)
 
 
 def compose(
@@ -86,7 +73,7 @@ def compose(
             )
     with (
         sources.hydra_alone(),
-        hydra.utils.execution_whitelist(instantiation.around_runs(), reset=True),
+        hydra.utils.execution_whitelist(trust.around_runs(), reset=True),
         sources.own_folders(sources.found(folders)),
     ):
         configuration.register()
@@ -99,14 +86,10 @@ def compose(
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
-        prog="python -m fmbench.preview",
-        description=(
-            "Show what an augmentation does: a picture with an image of each class as it is, and\n"
-            "as a run with the same settings sees it in its first epochs."
-        ),
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "python -m fmbench.preview",
+        "Show what an augmentation does: a picture with an image of each class as it is, and\n"
+        "as a run with the same settings sees it in its first epochs.",
+        EXAMPLES,
     )
     add = parser.add_argument
     overrides_help = "as for a run, such as augmentation=crop_flip data=synthetic seed=3"

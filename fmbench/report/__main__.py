@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fmbench import report
-from fmbench.core.console import (
-    Parser,
-    complain,
-    import_from_here,
-    open_all,
-    printed,
-    say,
-    typed_path,
-)
-from fmbench.core.errors import PartialResultsError, UserError
+from fmbench.core.console import Parser, printed, run_command, say, typed_path
+from fmbench.core.errors import PartialResultsError
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -64,24 +56,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: The arguments; those of the command line by default.
     """
-    open_all()
     words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if argv is None:
-            import_from_here()
-            # Of 100,000 records nearly everything is kept to the end: looking through it again and
-            # again for cycles to free costs a tenth of the time and frees next to nothing.
-            gc.disable()
+    if argv is None:
+        # Of 100,000 records nearly everything is kept to the end: looking through it again and
+        # again for cycles to free costs a tenth of the time and frees next to nothing.
+        gc.disable()
+
+    def work() -> int:
         if words[:1] == ["compare"]:
-            status = _compare(_compare_parser().parse_args(words[1:]))
-        else:
-            status = _report(_parser().parse_args(words))
-    except UserError as error:
-        complain("fmbench.report", str(error))
-        status = error.exit_status
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+            return _compare(_compare_parser().parse_args(words[1:]))
+        return _report(_parser().parse_args(words))
+
+    run_command("fmbench.report", work, typed=argv is None)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -158,12 +144,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fmbench.report",
-        description=MAKES,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m fmbench.report", MAKES, EXAMPLES)
     what = (
         "run folders, sweep folders, or whatever holds them (default: outputs and multirun, those "
         "that exist)"
@@ -195,12 +176,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m fmbench.report compare",
-        description=COMPARES,
-        epilog=COMPARE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m fmbench.report compare", COMPARES, COMPARE_EXAMPLES)
     row = (
         "the number of a row, a run or sweep folder (./1 if it is called so), or conditions as "
         "--filter takes them"

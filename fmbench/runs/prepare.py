@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fmbench.config import checks as configuration
-from fmbench.config.instantiation import instantiate
+from fmbench.config.trust import instantiate
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation

@@ -15,7 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, QMCSampler
 
 from fmbench.config import hydra_compat
-from fmbench.config.instantiation import SAMPLERS
+from fmbench.config.trust import SAMPLERS
 
 #: The seed of these is one of a whole design, not of a stream of random numbers.
 _OF_A_DESIGN = (GridSampler, QMCSampler)

@@ -78,7 +78,7 @@ def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
     status, _, err = command(*models, "model.width=4")
     assert status == 2
     assert err.count("\n") == 1
-    assert "as ++model.width=VALUE" in err
+    assert "write ++model.width=VALUE" in err
     assert below(tmp_path) == []
     status, _, err = command(*models, "++model.width=4")
     assert status == 0, err
@@ -312,12 +312,16 @@ def test_precision_and_rate_asked_for_are_those_recorded(command, tmp_path):
     assert record["test_loss"] == history[-1]["test_loss"] != record["train_loss"]
 
 
-def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, tmp_path):
-    text = "# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {seed: '0,1'}}}\n"
-    write_option("sweep/short.yaml", text)
+@pytest.mark.parametrize(
+    ("text", "said"), [("epochs: 1", "epochs"), ("defaults: [/more/epochs]", "/more/epochs")]
+)
+def test_a_ready_sweep_may_not_set_a_knob_that_its_records_would_lose(command, text, said):
+    params = "hydra: {sweeper: {params: {seed: '0,1'}}}"
+    write_option("sweep/short.yaml", f"# @package _global_\n{text}\n{params}\n")
+    write_option("more/epochs.yaml", "# @package _global_\nepochs: 1\n")
     status, _, err = command("-m", "--config-dir", "mine", *TINY[:-2], "sweep=short")
     assert status == 2
-    assert "sweep=short: sets epochs" in err
+    assert f"mine/sweep/short.yaml: sets {said};" in err
 
 
 def test_help_is_our_own_page_and_names_every_knob_and_option(command):

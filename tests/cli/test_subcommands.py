@@ -5,8 +5,7 @@ from importlib import import_module, metadata
 import pytest
 from records import write
 
-from fmbench.__main__ import main
-from fmbench.cli.subcommands import SUBCOMMANDS
+from fmbench.__main__ import SUBCOMMANDS, main
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

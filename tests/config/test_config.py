@@ -9,7 +9,7 @@ import yaml
 from commands import CHECKOUT, compose, raises_one_line
 
 from fmbench.config import checks as configuration
-from fmbench.config import instantiation, schema, whitelist
+from fmbench.config import schema, trust, whitelist
 from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
 from fmbench.config.schema import renamed_override
 from fmbench.config.whitelist import TARGETS
@@ -128,7 +128,7 @@ def test_the_whitelist_names_what_there_is_and_nothing_private(monkeypatch):
         if isinstance(value, type) and name != "Optimizer"
     }
     assert {name for name in listed["optimizer"] if name.startswith("torch.")} == optimizers
-    samplers = [name.rpartition(".") for name in instantiation.SAMPLERS]
+    samplers = [name.rpartition(".") for name in trust.SAMPLERS]
     for module, _, name in samplers:
         assert callable(getattr(importlib.import_module(module), name))
     assert {name for module, _, name in samplers if module == "optuna.samplers"} == {
@@ -154,7 +154,7 @@ def test_what_else_a_module_holds_is_not_started(group, target):
 
 def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
     of_runs = (whitelist.buildable(group) for group in TARGETS)
-    for patterns in (instantiation.around_runs(), *of_runs):
+    for patterns in (trust.around_runs(), *of_runs):
         for pattern in patterns:
             assert not fnmatch(
                 "hydra_plugins.hydra_ray_launcher._launcher_util._run_command", pattern
@@ -164,9 +164,9 @@ def test_nothing_in_a_plugins_package_may_be_started_but_its_class():
 
 
 def test_trust_adds_packages_to_the_whitelist(monkeypatch):
-    assert not any(name.startswith("mine") for name in instantiation.around_runs())
+    assert not any(name.startswith("mine") for name in trust.around_runs())
     monkeypatch.setenv("FMBENCH_TRUST", "mine, theirs.nets")
-    assert {"mine.*", "theirs.nets.*"} <= set(instantiation.around_runs())
+    assert {"mine.*", "theirs.nets.*"} <= set(trust.around_runs())
 
 
 @pytest.mark.parametrize(

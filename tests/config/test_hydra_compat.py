@@ -15,7 +15,8 @@ from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from fmbench.config import hydra_compat, instantiation
+from fmbench.config import hydra_compat, trust
+from fmbench.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +24,10 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_parser_tells_its_flags():
-    """Else a mistyped flag is not answered with the one that was meant."""
-    found = hydra_compat.flags(hydra_compat.argument_parser())
-    assert {"--config-dir", "--multirun", "--cfg"} <= set(found)
-
-
 def test_command_runs_a_task(tmp_path):
     """Else the command starts nothing."""
     Path("config.yaml").write_text("x: 1\n")
-    parser, seen = hydra_compat.argument_parser(), []
+    parser, seen = hydra_compat.get_args_parser(), []
     arguments = parser.parse_args(["x=2", "hydra.run.dir=out"])
     hydra_compat.run_command(arguments, parser, lambda config: seen.append(config.x), tmp_path)
     assert seen == [2]
@@ -105,6 +100,20 @@ def test_state_of_the_process_is_set_aside():
     OmegaConf.clear_resolver("mine")
 
 
+def test_the_config_of_a_run_is_checked_before_its_log_is_opened():
+    """Else a file sets any part of Hydra."""
+    Path("config.yaml").write_text("hydra: {job_logging: {version: 5}}\nx: 1\n")
+
+    def refuse(config, overrides):
+        assert (config.x, overrides) == (2, ["x=2"])
+        raise ConfigError("no")
+
+    with hydra_compat.checked(refuse), hydra.initialize_config_dir(str(Path.cwd())):
+        assert hydra.compose("config").x == 1
+        with pytest.raises(ConfigError, match="no"):
+            GlobalHydra.instance().hydra.run("config", lambda _: None, ["x=2"])
+
+
 def test_a_node_knows_its_root():
     """Else a mistyped key is not answered with the one that was meant."""
     config = OmegaConf.create({"a": {"b": {}}})
@@ -149,7 +158,7 @@ def test_a_config_that_cannot_be_written_is_named(monkeypatch):
 
     monkeypatch.setattr(OmegaConf, "to_yaml", fail)
     Path("config.yaml").write_text("x: 1\n")
-    parser = hydra_compat.argument_parser()
+    parser = hydra_compat.get_args_parser()
     arguments = parser.parse_args(["hydra.run.dir=out"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(OSError, match="No space") as raised:
@@ -172,5 +181,5 @@ def test_overrides_become_a_space_and_that_a_grid():
 
 def test_samplers_of_several_objectives_are_made_by_functions():
     """Else sampler=nsgaii and nsgaiii are refused."""
-    assert set(hydra_compat.SAMPLER_FUNCTIONS) < set(instantiation.SAMPLERS)
+    assert set(hydra_compat.SAMPLER_FUNCTIONS) < set(trust.SAMPLERS)
     assert all(callable(get_method(name)) for name in hydra_compat.SAMPLER_FUNCTIONS)

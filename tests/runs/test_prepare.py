@@ -7,7 +7,7 @@ import pytest
 import torch
 from commands import CHECKOUT, TINY, compose, raises_one_line
 
-from fmbench.config import instantiation, schema
+from fmbench.config import schema, trust
 from fmbench.config.augmentation import Crop, Flip, Parts
 from fmbench.core.errors import ConfigError
 from fmbench.runs import prepare
@@ -187,6 +187,6 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
     monkeypatch.setattr(optuna.samplers.RandomSampler, "__init__", lambda _: made.append(1))
     config = compose(*TINY)
     config["model"]["classes"] = {"_target_": "optuna.samplers.RandomSampler"}
-    with hydra.utils.execution_whitelist(instantiation.around_runs()), pytest.raises(ConfigError):
+    with hydra.utils.execution_whitelist(trust.around_runs()), pytest.raises(ConfigError):
         prepare.make_model(config, IMAGES)
     assert made == []
