@@ -85,7 +85,7 @@ def _type(of: type, name: str) -> Any:
 DTYPES = {
     **{column: _dtype(part, name) for column, part, name in _COLUMNS},
     **dict.fromkeys(("overrides", "deviations", "config_dirs"), "object"),
-    **dict.fromkeys(("config", "folder"), "str"),
+    **dict.fromkeys(("about_data", "config", "folder"), "str"),
 }
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -127,9 +127,9 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
     Returns:
         One row a run. Accuracies are shares from 0 to 1, `seconds_*` are seconds,
         `peak_memory` is bytes, `flops` counts the forward pass of one image (a multiply-add
-        as two), `started` is a UTC time, `config` is JSON text, `overrides` and `deviations` are
-        tuples of texts, `published_*` are the figures of the run's experiment, `folder` is where
-        the run lies. What a record does not know is missing in pandas' sense.
+        as two), `started` is a UTC time, `config` and `about_data` are JSON texts, `overrides` and
+        `deviations` are tuples of texts, `published_*` are the figures of the run's experiment,
+        `folder` is where the run lies. What a record does not know is missing in pandas' sense.
         A `status` of "running" says that the run is still under way, or was killed. A completed
         run without a `test_accuracy` is a trial of a search, which looks at its best trial alone
         on the test set.
@@ -261,7 +261,9 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
     for _, part, name in _COLUMNS:
         yield parts[part].get(name) if part else getattr(run, name)
     yield from (tuple(run.overrides), tuple(run.deviations), tuple(run.config_dirs))
-    yield from (_compact(run.config), folder)
+    # In one column: classes, shape and the like are looked at, not computed with.
+    about = {key: value for key, value in run.data.items() if key not in ("name", "sha256")}
+    yield from (_compact(about), _compact(run.config), folder)
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

@@ -14,10 +14,10 @@ from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import count, percent
 from fmbench.report.table.rows import class_names
 
-# More cannot be read in a table as wide as a page.
-MOST_CLASSES = 50
-# Of more classes the numbers would not fit into the cells.
-MOST_NUMBERED = 12
+# More cannot be told apart in a table as wide as a page.
+MOST_CLASSES = 256
+# Of more classes the names would not fit beside the cells, or the numbers into them.
+MOST_WRITTEN, MOST_NUMBERED = 50, 12
 LONGEST_CLASS = 14
 
 MOST_IMAGES, COLUMNS = 24, 8
@@ -68,7 +68,7 @@ def confusion_figure(
     if found is None:
         return None
     counts, seeds = found
-    names = [one_line(text, LONGEST_CLASS) for text in class_names(data, len(counts))]
+    names = [one_line(text, LONGEST_CLASS) for text in class_names(row, len(counts))]
     # A class that nobody predicted and no image has is there all the same.
     counts = np.pad(counts, (0, len(names) - len(counts)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -81,7 +81,10 @@ def confusion_figure(
     wrong = np.argwhere(counts * (1 - np.eye(len(names), dtype=int)) > 0).tolist()
     wrong.sort(key=lambda pair: -shares[tuple(pair)])
     most = [f"{names[a]} as {names[b]} {100 * shares[a, b]:.1f} %" for a, b in wrong[:MOST_SAID]]
-    alt += f" Most frequent mistakes: {'; '.join(most)}." if most else ""
+    mistaken = f" Most frequent mistakes: {'; '.join(most)}." if most else ""
+    alt += mistaken
+    if len(names) > MOST_WRITTEN:
+        caption += f" Classes are numbered from 0.{mistaken}"
     title = f"{one_line(model, style.LONGEST)}: confusion matrix"
     with style.drawing(name, 5.5) as figure:
         _matrix(figure.subplots(), shares, names)
@@ -97,14 +100,16 @@ def _matrix(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> Non
     # By opacity, on light and on dark paper; no cell is too red for the number on it.
     ends = [to_rgba(style.RED, alpha) for alpha in (0, 0.72)]
     reds = LinearSegmentedColormap.from_list("mistakes", ends)
-    axes.pcolormesh(seen, cmap=reds, vmin=0, vmax=1, edgecolors=style.PAPER, lw=2 if few else 0.5)
+    lines = 2 if few else 0.5 if len(names) <= MOST_WRITTEN else 0
+    axes.pcolormesh(seen, cmap=reds, vmin=0, vmax=1, edgecolors=style.PAPER, lw=lines)
     axes.grid(visible=False)
     axes.set(xlabel="predicted class", ylabel="true class", ylim=(len(names), 0))
-    middles = np.arange(len(names)) + 0.5
-    turned: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(middles, names, rotation=30 if few else 90, **turned)
-    axes.set_yticks(middles, names)
-    axes.tick_params(labelsize=10 if few else 6)
+    if len(names) <= MOST_WRITTEN:
+        middles = np.arange(len(names)) + 0.5
+        turned: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(middles, names, rotation=30 if few else 90, **turned)
+        axes.set_yticks(middles, names)
+        axes.tick_params(labelsize=10 if few else 6)
     for true, predicted in np.argwhere(shares > 0).tolist() if few else ():
         share = shares[true, predicted]
         said = f"{100 * share:.1f}" if share >= 0.0005 else "<0.1"
@@ -122,7 +127,7 @@ def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
     if found is None:
         return None
     found = found[:MOST_IMAGES]
-    classes = class_names(data, 1 + int(max(found["label"].max(), found["predicted"].max())))
+    classes = class_names(row, 1 + int(max(found["label"].max(), found["predicted"].max())))
     said = [
         (classes[one["label"]], classes[one["predicted"]], _percent(float(one["confidence"])))
         for one in found
@@ -144,7 +149,8 @@ def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
             left, bottom = PLACE[0] * (column + 0.09), PLACE[1] * (line + 1) - 0.08
             edges = (left, left + SIDE, bottom, bottom - SIDE)
             # Red, green and blue: matplotlib's grey scale is off by one at every fourth grey.
-            shades = image[..., None].repeat(3, axis=-1)
+            shades = np.atleast_3d(image) if image.ndim == 2 else image.transpose(1, 2, 0)
+            shades = shades.repeat(3 // shades.shape[2], axis=2)
             axes.imshow(shades, interpolation="none", extent=edges, aspect="auto")
             label, predicted, sure = (one_line(text, LONGEST_CLASS) for text in texts)
             text = f"{label}\n\u2192 {predicted}\n{sure}"

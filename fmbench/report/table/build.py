@@ -29,7 +29,7 @@ _THREADS = r", \d+ threads?$"
 #: Keys of a row behind the columns: its runs.
 BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_seconds"),
-    *("n_dirty", "mixes", "config"),
+    *("n_dirty", "mixes", "config", "about_data"),
 )
 
 

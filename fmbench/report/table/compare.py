@@ -141,7 +141,7 @@ def compare(
     classes: list[ClassPair] = []
     if a_known is not None and b_known is not None:
         seeds = _seeds(a_known, b_known) if found.paired else []
-        classes = _classes(one["data"], a_known, b_known)
+        classes = _classes(one, a_known, b_known)
     listed = sorted(problems.values(), key=lambda problem: problem.path)
     return Comparison(_names(one, two), rows, found, seeds, classes, *_times(one, two), listed)
 
@@ -198,13 +198,13 @@ def _seeds(one: Evidence, two: Evidence) -> list[SeedPair]:
     return pairs
 
 
-def _classes(data: str, one: Evidence, two: Evidence) -> list[ClassPair]:
+def _classes(row: Row, one: Evidence, two: Evidence) -> list[ClassPair]:
     numbers = sorted(set(one.labels.tolist()) & set(two.labels.tolist()))
     parts = [[found.of_class(number) for found in (one, two)] for number in numbers]
     each = np.array([stats.difference(a, b).p for a, b in parts])
     # One seed against several: no test.
     corrected = each if np.isnan(each).any() else stats.holm(each)
-    names = class_names(data, 1 + max(numbers, default=0))
+    names = class_names(row, 1 + max(numbers, default=0))
     return [
         ClassPair(names[number], a.accuracies.mean(), b.accuracies.mean(), p)
         for number, (a, b), p in zip(numbers, parts, corrected.tolist(), strict=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ _SAME = (
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
     *("epochs", "split_train", "split_validation", "split_test"),
     *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
+    "about_data",
     *("config_dirs", "trust"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
@@ -56,10 +57,18 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in cells]
 
 
-def class_names(data: str, classes: int) -> list[str]:
-    """The names of a data set's classes; their numbers where nothing else is known."""
-    known = CLASSES if data in (REAL, SYNTHETIC) else ()
+def class_names(row: Mapping[str, Any], classes: int) -> list[str]:
+    """The names of the classes of a row's data set; their numbers where nothing else is known."""
+    known = about_data(row).get("classes") or ()
+    if not known and row["data"] in (REAL, SYNTHETIC):  # of a record that does not say
+        known = CLASSES
     return list(known) if classes <= len(known) else list(map(str, range(classes)))
+
+
+def about_data(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the records of a row say of its data: `fmbench.records.record.Data`."""
+    found: dict[str, Any] = json.loads(row["about_data"] or "{}")
+    return found
 
 
 def with_repeats(completed: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

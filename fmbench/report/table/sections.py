@@ -14,7 +14,7 @@ from fmbench.core.errors import one_line
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
-from fmbench.report.table.rows import REAL, SYNTHETIC, plain_rows
+from fmbench.report.table.rows import REAL, SYNTHETIC, about_data, plain_rows
 from fmbench.report.table.view import TEST_ACCURACY, counted
 from fmbench.stats import MODELS
 
@@ -38,6 +38,18 @@ _VERSIONS = {
 
 # Names in a note.
 MOST_NAMED = 5
+
+
+#: As their authors write them; the option's name is the key.
+_TITLES = {
+    "mnist": "MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+    "qmnist": "QMNIST",
+    "emnist": "EMNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "svhn": "SVHN",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class Section:
     @property
     def title(self) -> str:
         """The heading of the section."""
-        names = {REAL: "Fashion-MNIST", SYNTHETIC: "Synthetic data"}
+        names = {REAL: "Fashion-MNIST", SYNTHETIC: "Synthetic data", **_TITLES}
         return names.get(self.data, f"Data: {self.data}")
 
     @property
@@ -124,7 +136,7 @@ class Section:
         """Notes for the reader who compares the rows."""
         drawn = "Synthetic images, drawn by a program: "
         drawn += "these accuracies say nothing about Fashion-MNIST."
-        return [*[drawn] * (self.data == SYNTHETIC), *_notes(self.rows)]
+        return [*[drawn] * (self.data == SYNTHETIC), *_about(self.rows), *_notes(self.rows)]
 
 
 def sections(
@@ -168,6 +180,25 @@ def published(row: Row) -> str:
         changes = one_line(", ".join(row["deviations"]), LONGEST_REASON)
         said += f" Otherwise than published: {changes}."
     return said
+
+
+def _about(rows: Sequence[Row]) -> Iterator[str]:
+    """What must be known of the images to judge the accuracies."""
+    said = {row["about_data"]: about_data(row) for row in rows}.values()
+    if any(about.get("set_aside") for about in said):
+        yield (
+            "The data have no test part of their own: the test images were drawn from all images, "
+            "class by class, before training."
+        )
+    if copies := max((about.get("duplicates", 0) for about in said), default=0):
+        yield f"{copies:,} test images are in the training part too, byte for byte."
+    for about in said:
+        rarest, commonest = about.get("rarest", 0), about.get("commonest", 0)
+        if commonest > 2 * rarest:
+            yield (
+                f"The classes have {rarest:,} to {commonest:,} images: the accuracy is mostly that "
+                "of the common ones."
+            )
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
