@@ -228,7 +228,7 @@ def test_classes_and_pictures_are_text(kept_run, command, monkeypatch, tmp_path)
 
     monkeypatch.setattr(loading, "load_model", lambda _: model)
     monkeypatch.setattr(
-        photographs, "read", lambda *_: __import__("numpy").zeros((28, 28), "uint8")
+        photographs, "prepared", lambda *_: __import__("numpy").zeros((1, 28, 28), "uint8")
     )
     status, out, _ = command(main=lambda: predict(["run", f"{EVIL}.png"]))
     assert status == 0

@@ -326,7 +326,8 @@ def _decoded(jobs: Sequence[tuple[Callable[..., Any], Any, str]], config: Mappin
     Raises:
         DataError: One is damaged: it is named, and how many others are.
     """
-    size, fit, channels = config["size"], config["fit"], config["channels"]
+    fit, channels = config["fit"], config["channels"]
+    size = None if config["size"] is None else (config["size"],) * 2
 
     def decode(job: tuple[Callable[..., Any], Any, str]) -> np.ndarray | DataError:
         make, source, where = job

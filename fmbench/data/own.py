@@ -160,7 +160,9 @@ def _grey(image: np.ndarray) -> np.ndarray:
 def _resized(image: np.ndarray, size: int, fit: str) -> np.ndarray:
     """One image, (C, H, W) to (C, size, size)."""
     grey = len(image) == 1
-    made = fitted(Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)), size, fit)
+    made = fitted(
+        Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)), (size, size), fit
+    )
     return made[None] if grey else made.transpose(2, 0, 1)
 
 

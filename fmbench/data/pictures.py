@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Literal
 
 import numpy as np
@@ -65,23 +65,23 @@ def plain(image: Image.Image, background: Literal["white", "black"] = "white") -
     return Image.alpha_composite(canvas, image.convert("RGBA")).convert(mode)
 
 
-def fitted(image: Image.Image, size: int | None, fit: str) -> np.ndarray:
-    """The pixels of a plain picture as a square of a size, resized with antialiasing.
+def fitted(image: Image.Image, size: Sequence[int] | None, fit: str) -> np.ndarray:
+    """The pixels of a plain picture in a size, resized with antialiasing.
 
     Args:
         image: Of mode L or RGB.
-        size: Pixels a side; None leaves the picture as it is.
+        size: Height and width; None leaves the picture as it is.
         fit: `crop` takes the middle, `pad` adds black, `stretch` changes the proportions.
 
     Returns:
         uint8 (H, W) or (H, W, 3).
     """
-    if size is not None and image.size != (size, size):
-        square, method = (size, size), Image.Resampling.BILINEAR
+    if size is not None and image.size != (wanted := (size[1], size[0])):
+        method = Image.Resampling.BILINEAR
         if fit == "crop":
-            image = ImageOps.fit(image, square, method)
+            image = ImageOps.fit(image, wanted, method)
         elif fit == "pad":
-            image = ImageOps.pad(image, square, method, color=0)
+            image = ImageOps.pad(image, wanted, method, color=0)
         else:
-            image = image.resize(square, method)
+            image = image.resize(wanted, method)
     return np.asarray(image)

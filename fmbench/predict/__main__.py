@@ -13,7 +13,7 @@ PROGRAM = "fmbench.predict"
 
 EXAMPLES = f"""\
 {photographs.__doc__}
-Use pictures of one piece of clothing on a plain background; --seen shows the result.
+Of clothing use pictures of one piece on a plain background; --seen shows the result.
 
 examples:
   python -m fmbench model=lenet keep_model=true hydra.run.dir=outputs/lenet
@@ -48,7 +48,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     seen, status = [], 0
     for path, name in zip(arguments.pictures, names, strict=True):
         try:
-            image = photographs.read(path, arguments.background)
+            image = photographs.prepared(
+                path, model.config["data"], model.shape, arguments.background
+            )
         except DataError as error:
             complain(PROGRAM, str(error))
             status = error.exit_status

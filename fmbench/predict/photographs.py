@@ -1,4 +1,6 @@
-"""How a picture becomes 28 x 28 grey pixels on black, as a model of Fashion-MNIST takes them.
+"""How a picture becomes what a model takes.
+
+A model of Fashion-MNIST, or of another set of 28 x 28 grey images on black, gets one like those:
 
 1. It is made grey and upright. A transparent background counts as white, or as black if the
    background is said to be dark.
@@ -9,31 +11,34 @@
 
 The images of the data set were made in a similar way (Xiao, Rasul and Vollgraf 2017,
 arXiv:1708.07747, section 2).
+
+A model of your own pictures gets them as in training: upright, transparency on white, resized by
+data.size and data.fit.
 """
 
+import contextlib
 import io
-import logging
 import math
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from fmbench.core.errors import DataError, UserError, described
+from fmbench.core.errors import DataError
 from fmbench.core.files import open_regular
+from fmbench.data.pictures import FORMATS, MAX_BYTES, fitted, opened, plain
+
+__all__ = ["BACKGROUNDS", "FORMATS", "prepared", "read", "sheet"]
 
 SIDE = 28
 
-#: What is read. Not every format that Pillow knows: some start other programs.
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+#: Sets whose images are things on black, in the middle.
+_ON_BLACK = ("fashion_mnist", "synthetic", "mnist", "kmnist", "qmnist", "emnist")
 
 BACKGROUNDS = ("auto", "light", "dark")
-
-#: Bytes of a file; its pixels are bounded by Pillow.
-MAX_BYTES = 2**28
 
 #: Pictures are first reduced to this many pixels a side, which averages noise out.
 _WORKING_SIDE = 128
@@ -42,8 +47,30 @@ _WORKING_SIDE = 128
 #: largest difference: light from one side makes a background uneven.
 _LEAST, _SHARE = 0.05 * 255, 0.2
 
-# Without a handler Python prints what Pillow logs about odd files.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+def prepared(
+    path: Path, config: Mapping[str, Any], shape: tuple[int, ...], background: str = "auto"
+) -> np.ndarray:
+    """Read a picture as the model of a run takes it.
+
+    Args:
+        path: A picture of any size, mode and orientation. Of several frames the first counts.
+        config: The `data` group of the run.
+        shape: Channels, height and width of an image.
+        background: See `read`.
+
+    Returns:
+        uint8 of that shape.
+
+    Raises:
+        DataError: See `read`.
+    """
+    if config["name"] in _ON_BLACK:
+        return read(path, background)[None]
+    with _picture(path) as picture:
+        image = plain(picture).convert("L" if shape[0] == 1 else "RGB")
+        pixels = fitted(image, shape[1:], config.get("fit", "crop"))
+    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
 
 
 def read(path: Path, background: str = "auto") -> np.ndarray:
@@ -94,54 +121,35 @@ def _decode(path: Path, *, dark: bool) -> Image.Image:
     Raises:
         DataError: as `read`.
     """
+    with _picture(path) as picture:
+        grey = plain(picture, "black" if dark else "white").convert("L")
+        grey.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX, reducing_gap=None)
+        return grey
+
+
+@contextlib.contextmanager
+def _picture(path: Path) -> Iterator[Image.Image]:
+    """A picture as `fmbench.data.pictures.opened` gives it; an error names its file."""
     # Opening a pipe would wait for ever. Not by Path, which raises on a long name.
     if not os.path.isfile(path):  # noqa: PTH113
         what = "is a folder" if os.path.isdir(path) else "no such file"  # noqa: PTH112
         raise DataError(f"{path}: {what}; give pictures")
     try:
-        with warnings.catch_warnings(), open_regular(path, MAX_BYTES) as content:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(content, formats=FORMATS) as file:
-                ImageOps.exif_transpose(file, in_place=True)
-                return _grey(file, dark=dark)
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: larger than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: no picture; allowed are {', '.join(FORMATS)}") from error
-    # No contract says what a damaged file makes a decoder raise.
-    except Exception as error:
-        said = described(error, 100)
-        raise DataError(f"{path}: a damaged picture, or an unusual one ({said})") from error
-
-
-def _grey(image: Image.Image, *, dark: bool) -> Image.Image:
-    if image.mode in {"1", "P", "PA"}:  # which cannot be averaged
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    # Without `reducing_gap`, which Pillow lacks for 16 bits.
-    image.thumbnail((_WORKING_SIDE, _WORKING_SIDE), Image.Resampling.BOX, reducing_gap=None)
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        # Floats have no agreed white: the lightest pixel is taken for it.
-        low, high = (values.min(), values.max()) if image.mode == "F" else (0, 65535)
-        scaled = (values - low) * (255 / max(high - low, 1e-9))
-        image = Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("L")
-    canvas = Image.new("RGBA", image.size, "black" if dark else "white")
-    return Image.alpha_composite(canvas, image.convert("RGBA")).convert("L")
+        with open_regular(path, MAX_BYTES) as content, opened(content) as picture:
+            yield picture
+    except (DataError, OSError) as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def sheet(images: Sequence[np.ndarray]) -> bytes:
-    """Draw images (28, 28) uint8 as one PNG, enlarged six times, row by row in their order."""
+    """Draw images (C, H, W) uint8 as one PNG, enlarged six times, row by row in their order."""
     columns = min(len(images), max(10, math.isqrt(len(images))))
     # A frame keeps black backgrounds apart; the last row may have places left.
-    missing = -len(images) % columns
-    framed = np.pad(images, ((0, missing), (1, 1), (1, 1)), constant_values=96)
-    tiles = framed.reshape(-1, columns, SIDE + 2, SIDE + 2).swapaxes(1, 2)
-    mosaic = tiles.reshape(-1, columns * (SIDE + 2))
+    missing, frame = -len(images) % columns, ((1, 1), (1, 1))
+    framed = np.pad(images, ((0, missing), (0, 0), *frame), constant_values=96)
+    channels, height, width = framed.shape[1:]
+    tiles = framed.reshape(-1, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    mosaic = tiles.reshape(-1, columns * width, channels).repeat(6, axis=0).repeat(6, axis=1)
     file = io.BytesIO()
-    Image.fromarray(mosaic.repeat(6, axis=0).repeat(6, axis=1)).save(file, "PNG")
+    Image.fromarray(mosaic[..., 0] if channels == 1 else mosaic).save(file, "PNG")
     return file.getvalue()
