@@ -49,7 +49,7 @@ def loaders(
 ) -> dict[str, Callable[[int], Any]]:
     """By name, what gives the batches of an epoch: (B, 1, 28, 28) float32 images and (B,) labels.
 
-    They are of (N, 28, 28) uint8 images and (N,) int64 labels, of which torchvision gets a subset.
+    They are of (N, 1, 28, 28) uint8 images and (N,) int64 labels; torchvision gets a subset.
     """
     found: dict[str, Callable[[int], Any]] = {}
     for name, overrides in OPTIONS.items():
@@ -58,7 +58,9 @@ def loaders(
         loader = TrainLoader(images, labels, batch_size=batch_size, seed=0, **options)
         found[f"fmbench, {name}"] = loader.epoch
     for name, transforms in PER_IMAGE.items():
-        data = PilImages(images[:subset].numpy(), labels[:subset].numpy(), v2.Compose(transforms))
+        data = PilImages(
+            images[:subset, 0].numpy(), labels[:subset].numpy(), v2.Compose(transforms)
+        )
         batches = DataLoader(data, batch_size, shuffle=True)
         found[f"torchvision, {name}"] = lambda _epoch, batches=batches: batches
     return found
@@ -69,7 +71,7 @@ def measure(
 ) -> Iterator[Results]:
     """Images per second of every way by one thread, and fmbench's over torchvision's."""
     torch.set_num_threads(1)
-    pixels = torch.randint(0, 256, (images, 28, 28), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (images, 1, 28, 28), dtype=torch.uint8)
     labels = torch.randint(0, 10, (images,))
 
     def copy() -> int:

@@ -65,6 +65,7 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         cuda_graphs=config["cuda_graphs"],
     )
     dataset = load(config["data"], base)
+    _refuse_too_large(dataset, augmentation, device)
     augmentation.parts.check(min(dataset.shape[1:]))
     for key, here in (("channels", dataset.shape[0]), ("classes", len(dataset.classes))):
         if config["model"].get(key, here) != here:
@@ -77,6 +78,25 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         )
     normalization = _normalization(config["data"], dataset, split)
     return Inputs(dataset, split, augmentation, normalization, device)
+
+
+def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Device) -> None:
+    """Refuse images that, with their mirrored and padded copies, do not fit on the device.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    channels, height, width = dataset.shape
+    edge = 2 * augmentation.padding
+    padded = channels * (height + edge) * (width + edge)
+    each = padded * (2 if augmentation.parts.flip else 1) + channels * height * width
+    needed, there = len(dataset.labels) * each, device.memory()
+    if there is not None and needed > there:
+        fits = int(min(height, width) * (there / needed) ** 0.5)
+        raise ConfigError(
+            f"data: {len(dataset.labels):,} images of {height} x {width} take {needed:,} bytes, "
+            f"{device.torch} has {there:,}; data.size={fits} would fit"
+        )
 
 
 def _normalization(config: Mapping[str, Any], dataset: Dataset, split: Split) -> Normalization:

@@ -190,3 +190,15 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
     with hydra.utils.execution_whitelist(trust.around_runs()), pytest.raises(ConfigError):
         prepare.make_model(config, IMAGES)
     assert made == []
+
+
+def test_images_that_do_not_fit_on_the_device_are_refused_with_the_size_that_would(monkeypatch):
+    monkeypatch.setattr(Device, "memory", lambda _: 500_000)
+    raises_one_line(
+        lambda: prepare.read_inputs(
+            compose(*TINY, "augmentation=crop_flip", "data.train_size=300")
+        ),
+        ConfigError,
+        "350 images of 28 x 28 take ",
+        "; data.size=",
+    )
