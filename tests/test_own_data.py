@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from commands import CHECKOUT, records
+from commands import CHECKOUT, records, write_option
 from PIL import Image
 
 import fmbench
@@ -154,3 +154,30 @@ def test_a_key_of_older_commands_does_no_harm(tmp_path):
     }
     with pytest.raises(ConfigError, match=r"model\.classes=9: must be 10, as the images"):
         fmbench.run([*tiny, "model.classes=9"])
+
+
+def test_the_function_of_the_page_is_called_where_it_is_trusted(tmp_path, monkeypatch):
+    page = (CHECKOUT / "docs" / "data.md").read_text("utf-8").partition("## Anything else")[2]
+    code, option, line, *_ = (block.partition("\n")[2] for block in page.split("```")[1::2])
+    Path("mine.py").write_text(code, "utf-8")
+    write_option("data/moons.yaml", option, folder="options")
+    monkeypatch.syspath_prepend(tmp_path)
+    overrides = shlex.split(line)[6:]
+    given = {"overrides": [*overrides, "threads=1", "hydra.run.dir=run"], "config_dir": "options"}
+    with pytest.raises(ConfigError, match=r"data\._target_=mine\.moons: not allowed"):
+        fmbench.run(**given)
+    monkeypatch.setenv("FMBENCH_TRUST", "mine")
+    record = fmbench.run(**given)
+    assert record.data["name"] == "moons"
+    assert record.data["classes"] == ["whole", "half"]
+    assert (record.split["train"], record.split["test"]) == (400, 100)
+    assert record.trust == "mine"
+    assert record.test_accuracy > 0.9
+
+
+def test_a_file_names_no_test_part_outside_the_current_folder(command, tmp_path):
+    text = (CHECKOUT / "conf" / "data" / "csv.yaml").read_text("utf-8")
+    write_option("data/evil.yaml", text.replace("test: null", "test: /etc/passwd"))
+    status, _, err = command("--config-dir", "mine", "data=evil", "data.root=x.csv")
+    assert status == 2
+    assert "data.test=/etc/passwd: a config file may name a folder in the current one" in err

@@ -25,7 +25,7 @@ from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import Refusal
 from fmbench.config.sweep import check_sweep, is_search, refuse_for_sweeps, run_name, total_runs
-from fmbench.config.trust import typed
+from fmbench.config.trust import call_data, typed
 from fmbench.core.console import LogStream, logger, printed, say
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.core.files import LOCK_NAME, append_regular, refuse_links
@@ -112,7 +112,9 @@ class Preflight(Callback):
             folder = Path(config.hydra.sweep.dir)
             first = check_sweep(config, kwargs["config_name"])
             refuse_missing(first["logger"])
-            load(first["data"])  # data that are missing would end every run, one after the other
+            load(
+                first["data"], call=call_data
+            )  # data that are missing would end every run, one after the other
             self.folder = SweepFolder(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

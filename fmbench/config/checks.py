@@ -116,8 +116,8 @@ def check(config: Mapping[str, Any]) -> None:
     own = {**own, **schema.OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
     for key, meaning in {**schema.IN_GROUPS, **own}.items():
         _has_type(config, key, meaning)
-    for group in TARGETS:
-        target = config[group]["_target_"]
+    for group in (*TARGETS, *["data"] * ("_target_" in config["data"])):
+        target = str(config[group]["_target_"])
         # Hydra looks at where it leads to, once more, when it is started.
         if not any(fnmatchcase(target, pattern) for pattern in buildable(group)):
             raise ConfigError(

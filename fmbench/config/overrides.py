@@ -21,8 +21,8 @@ _GROUPS = (*GROUPS, "experiment", "sweep", "logger")
 
 #: Keys that name a folder or a file.
 _PLACES = (
-    *("data.root", "hydra.run.dir", "hydra.sweep.dir", "hydra.searchpath", "sweep.storage"),
-    "hydra.launcher.submitit_folder",
+    *("data.root", "data.test", "hydra.run.dir", "hydra.sweep.dir", "hydra.searchpath"),
+    *("sweep.storage", "hydra.launcher.submitit_folder"),
 )
 
 #: What Hydra's grammar takes outside quotes, as one text.

@@ -246,10 +246,15 @@ IN_GROUPS = {
     "data.split.seed": Key("of the split", "result", types=(int,)),
 }
 
+_WHERE = (
+    "your file or folder; of a public set where its files are, or go (default: FMBENCH_DATA, else "
+    "data)"
+)
+
 _FILES = {
     # Where they lie says nothing about the run, and may name a person's folders.
     "data.root": Key(
-        "where the files are, or go (default: FMBENCH_DATA, else data)",
+        _WHERE,
         "around",
         resumes=True,
         types=(str, NoneType),
@@ -262,7 +267,7 @@ _SUBSET = {"data.subset": Key("which part of the set", "result", types=(str, Non
 
 _ROOT = {
     "data.root": Key(
-        "the file or folder of your data",
+        _WHERE,
         "around",
         resumes=True,
         types=(str, NoneType),

@@ -227,7 +227,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
         name = key.lstrip("+~").partition("@")[0]
         if name.startswith("hydra") or name.partition(".")[0] in OF_SWEEPS:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
-        if name == "data.root":
+        if name in ("data.root", "data.test"):
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
     OmegaConf.to_container(OmegaConf.create(params), resolve=True)
 

@@ -139,6 +139,11 @@ def instantiate(
         raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
 
 
+def call_data(arguments: Mapping[str, Any]) -> Any:
+    """What the function that `data._target_` names returns; see `instantiate`."""
+    return instantiate({"data": arguments}, "data")
+
+
 def _misfit(group: str, given: Mapping[str, Any]) -> str | None:
     """The first value of a group that is of another kind than in its option; None if none is."""
     for file in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
@@ -351,13 +356,14 @@ def _check_data(config: DictConfig, of_run: Sequence[str]) -> None:
     """Refuse a folder of data outside the current one, a database of a search, a number of runs."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     data = plain.get("data")
-    root = data.get("root") if isinstance(data, Mapping) else None
-    outside = root is not None and ("${" in str(root) or _leaves(str(root)))
-    if outside and not _sets("data.root", of_run):
-        raise ConfigError(
-            f"data.root={root}: a config file may name a folder in the current one; any other can "
-            "be given on the command line, or by FMBENCH_DATA"
-        )
+    for key in ("root", "test"):
+        place = data.get(key) if isinstance(data, Mapping) else None
+        outside = place is not None and ("${" in str(place) or _leaves(str(place)))
+        if outside and not _sets(f"data.{key}", of_run):
+            raise ConfigError(
+                f"data.{key}={place}: a config file may name a folder in the current one; any "
+                "other can be given on the command line, or by FMBENCH_DATA"
+            )
     usual_of = {"sweep.storage": None, "sweep.study": None, "max_runs": Config.max_runs}
     for key, usual in usual_of.items():
         if OmegaConf.select(config, key, default=usual) != usual and not _sets(key, of_run):

@@ -52,7 +52,7 @@ def buildable(group: str) -> list[str]:
     Hydra asks for the class of a result too. So a function of a trusted package that returns a
     model of another one's class needs that other package trusted as well.
     """
-    return [*TARGETS[group], *trusted_patterns()]
+    return [*TARGETS.get(group, ()), *trusted_patterns()]
 
 
 def trusted_patterns() -> list[str]:
@@ -69,4 +69,5 @@ def trusted() -> list[str]:
 def trust_needed(config: Mapping[str, Any]) -> str | None:
     """What `FMBENCH_TRUST` names, where a run needs it; None where it does not."""
     listed = all(config[group].get("_target_") in TARGETS[group] for group in TARGETS)
+    listed = listed and "_target_" not in config["data"]
     return None if listed else ",".join(trusted()) or None

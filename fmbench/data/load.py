@@ -1,14 +1,17 @@
 """Load the data set that a config names."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fmbench.core.errors import ConfigError, DataError
 from fmbench.data import cache, files, known, synthetic
 from fmbench.data.dataset import Dataset
-from fmbench.data.own import assemble
+from fmbench.data.own import PARTS, Part, assemble
 from fmbench.data.pictures import FITS
 
 #: A user's own data, by what they lie in.
@@ -24,12 +27,26 @@ _READING = (
 )
 
 
-def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
+#: Of which a function of the user's need not say anything.
+_USUAL = {
+    "size": None, "fit": "crop", "channels": None, "classes": None, "test_fraction": 0.2, "seed": 0
+}  # fmt: skip
+
+#: Keys of every data set that say nothing of how it is read.
+_OURS = ("mean", "std", "split", "limit", "limit_test")
+
+
+#: Calls the `_target_` of a config with the rest of it.
+Call = Callable[[Mapping[str, Any]], Any]
+
+
+def load(config: Mapping[str, Any], base: Path = Path(), call: Call | None = None) -> Dataset:
     """Load a data set; again in the same process it costs a look at the file system.
 
     Args:
         config: The `data` group.
         base: The folder that relative paths start from.
+        call: What calls a user's function, `data._target_`.
 
     Raises:
         ConfigError: The name is unknown, or a value of the group is not allowed.
@@ -37,6 +54,8 @@ def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
         StorageError: A file that was fetched cannot be written.
     """
     name = config["name"]
+    if call is not None and "_target_" in config:
+        return _call(config, call)
     if name == "synthetic":
         return synthetic.load(config)
     if name in known.NAMES:
@@ -44,6 +63,35 @@ def load(config: Mapping[str, Any], base: Path = Path()) -> Dataset:
     if name in OWN:
         return _load_own(config, base)
     raise ConfigError(f"data.name={name}: unknown; allowed are {', '.join(NAMES)}")
+
+
+def _call(config: Mapping[str, Any], call: Call) -> Dataset:
+    """The data set that a function of a trusted package returns.
+
+    It gets the keys of the group that are none of fmbench's, and returns a mapping: from `train`,
+    `test` and perhaps `validation` to images and labels, and perhaps from `classes` to their names.
+    """
+    reading = _USUAL | {key: value for key, value in config.items() if key in _READING}
+    _check(reading | {"cache": None})
+    arguments = {key: value for key, value in config.items() if key not in (*_READING, *_OURS)}
+    return _called(config["name"], json.dumps(arguments), json.dumps(reading), call)
+
+
+@lru_cache(maxsize=3)
+def _called(name: str, arguments: str, reading: str, call: Call) -> Dataset:
+    found = call(json.loads(arguments))
+    if not isinstance(found, Mapping) or not {*found} <= {*PARTS, "classes"}:
+        raise DataError(
+            f"data.name={name}: its function must return images and labels by {', '.join(PARTS)}"
+        )
+    parts = {}
+    for part in (part for part in PARTS if part in found):
+        try:
+            images, labels = (np.asarray(array) for array in found[part])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"data.name={name}: {part} must be images and labels") from error
+        parts[part] = Part(images, labels, f"{name}, {part}")
+    return assemble(name, parts, json.loads(reading), found.get("classes"))
 
 
 def _load_own(config: Mapping[str, Any], base: Path) -> Dataset:

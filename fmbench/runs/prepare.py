@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fmbench.config import checks as configuration
-from fmbench.config.trust import instantiate
+from fmbench.config.trust import call_data, instantiate
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation
@@ -64,7 +64,7 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         memory_format=config["memory_format"],
         cuda_graphs=config["cuda_graphs"],
     )
-    dataset = load(config["data"], base)
+    dataset = load(config["data"], base, call_data)
     _refuse_too_large(dataset, augmentation, device)
     augmentation.parts.check(min(dataset.shape[1:]))
     for key, here in (("channels", dataset.shape[0]), ("classes", len(dataset.classes))):

@@ -24,7 +24,7 @@ from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import as_user_error
 from fmbench.config.sweep import search_keys
-from fmbench.config.trust import refuse_untrusted_runs
+from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
 from fmbench.core.files import FolderLock, remove
@@ -277,7 +277,7 @@ class Search:
 
     def _validation(self, config: Mapping[str, Any]) -> int:
         """How many training images every run must set aside; 0 where its split does so itself."""
-        split = make_split(load(config["data"]), config["data"])
+        split = make_split(load(config["data"], call=call_data), config["data"])
         if len(split.validation):
             return 0
         size = len(split.train) // 10
