@@ -36,6 +36,10 @@ def rates(make, epochs, opt=None, **options):
     return table
 
 
+def test_constant():
+    assert rates(schedules.constant, 3) == [[1.0] * BATCHES] * 3
+
+
 def test_step_decays_between_epochs():
     table = rates(schedules.step, 5, step_size=2, gamma=0.5)
     assert [row[0] for row in table] == [1, 1, 0.5, 0.5, 0.25]
@@ -105,6 +109,7 @@ def test_state_goes_on_where_it_was():
 
 @pytest.mark.parametrize(("make", "options", "part"), [
     (schedules.step, {"step_size": 0}, "scheduler.step_size=0"),
+    (schedules.step, {"step_size": 1, "gamma": 0}, "scheduler.gamma=0"),
     (schedules.multistep, {"milestones": [3, 3]}, "scheduler.milestones=[3, 3]"),
     (schedules.multistep, {"milestones": [0]}, "scheduler.milestones=[0]"),
     (schedules.cosine, {"min_lr": -1}, "scheduler.min_lr=-1"),
