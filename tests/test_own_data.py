@@ -17,6 +17,7 @@ from fmbench.core.errors import ConfigError, StorageError
 from fmbench.data import load as module
 from fmbench.data import synthetic
 from fmbench.predict import photographs
+from fmbench.report.table.compare import compare
 
 SMALL = ["model=lenet5", "epochs=1", "batch_size=16", "threads=1", "data.cache=null"]
 COMMANDS = [
@@ -181,3 +182,22 @@ def test_a_file_names_no_test_part_outside_the_current_folder(command, tmp_path)
     status, _, err = command("--config-dir", "mine", "data=evil", "data.root=x.csv")
     assert status == 2
     assert "data.test=/etc/passwd: a config file may name a folder in the current one" in err
+
+
+def test_folds_are_one_row_without_rank_and_interval(tmp_path):
+    tiny = ["data=synthetic", "data.train_size=120", "data.test_size=50", *SMALL[:4]]
+    folds = [*tiny, "data.split=kfold", "data.split.folds=3"]
+    for fold in range(3):
+        record = fmbench.run([*folds, f"data.split.fold={fold}", f"hydra.run.dir=folds/{fold}"])
+        assert (record.split["train"], record.split["validation"]) == (80, 40)
+    for seed in range(3):
+        fmbench.run([*tiny, "data.split=holdout", f"seed={seed}", f"hydra.run.dir=seeds/{seed}"])
+    table = report.benchmark_table(fmbench.load_results("folds", "seeds")).set_index("split")
+    assert table["n"].to_dict() == {"kfold": 3, "holdout": 3}
+    assert table["test_accuracy_low"].notna().to_dict() == {"kfold": False, "holdout": True}
+    assert table.loc["kfold", "test_accuracy_sd"] >= 0
+    report.build(["folds", "seeds"], output=tmp_path / "report")
+    said = (tmp_path / "report" / "benchmark.md").read_text("utf-8")
+    assert "n counts folds, not seeds" in said
+    with pytest.raises(ConfigError, match="are folds, which share training images"):
+        compare("folds", "seeds")

@@ -187,7 +187,8 @@ def test_arrays_of_another_kind_are_no_answers(tmp_path):
     assert drawn(tmp_path) == {}
     answer(tmp_path, [], [])
     assert drawn(tmp_path) == {}
-    answer(tmp_path, [0, 255], [0, 1])  # no table of 256 classes
+    answer(tmp_path, [0, 1], [0, 1])
+    np.save(tmp_path / "labels.npy", np.array([0, 256], np.uint16))  # no table of 257 classes
     assert drawn(tmp_path) == {}
     np.save(tmp_path / "mistakes.npy", np.zeros(3))
     np.save(tmp_path / "predictions.npy", np.array([[0, 1]], np.uint8))

@@ -125,7 +125,8 @@ def test_a_row_alone_has_no_rank_and_the_column_is_not_shown(tmp_path):
 
 
 def test_rows_far_behind_are_not_tested():
-    row = {"data": "x", "data_sha256": "y", "split_test": 10_000, "folders": ("nowhere",)}
+    row = {"data": "x", "data_sha256": "y", "split": "standard", "split_test": 10_000}
+    row["folders"] = ("nowhere",)
     rows = [
         {**row, "test_accuracy": 0.9 - 0.001 * place, "accuracies": (0.9 - 0.001 * place,)}
         for place in range(MOST_RANKED + 2)

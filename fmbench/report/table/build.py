@@ -12,6 +12,7 @@ from fmbench.report.table import describe
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.table.ranks import ranked
 from fmbench.report.table.rows import (
+    FOLDS,
     REAL,
     ROW,
     SYNTHETIC,
@@ -78,6 +79,9 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     runs = made.drop_duplicates(["row", "key", *HARDWARE], keep="last")
     intervals = not view.group_by and not view.by_luck
     table = aggregate(runs, mixed=bool(view.group_by), intervals=intervals)
+    if not view.group_by:
+        ends = [name for name in table.columns if str(name).endswith(("_low", "_high"))]
+        table.loc[table["split"] == FOLDS, ends] = float("nan")
     table["n_repeats"] = made.groupby("row").size() - table["n"]
     others = not_completed(runs, frame[~completed], keys, grouped=bool(view.group_by))
     for name, statuses in (

@@ -17,7 +17,7 @@ from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.columns import MODEL, Row, differing
 from fmbench.report.table.formats import at_once, duration, probability
 from fmbench.report.table.ranks import Evidence, evidence, sample
-from fmbench.report.table.rows import class_names, plain_rows
+from fmbench.report.table.rows import FOLDS, class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
 from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
 
@@ -132,6 +132,11 @@ def compare(
             "accuracies compare on one data set alone"
         )
     for said, row in ((a, one), (b, two)):
+        if row["split"] == FOLDS:
+            raise ConfigError(
+                f"compare: the runs of {said!r} are folds, which share training images: no test of "
+                "independent runs fits them"
+            )
         if not row["split_test"]:
             raise ConfigError(f"compare: {said!r} does not say how many images it was tested on")
     known = [evidence(row) for row in rows]

@@ -10,6 +10,7 @@ import numpy as np
 
 from fmbench.records.predictions import read_labels, read_predictions
 from fmbench.report.table.formats import Row
+from fmbench.report.table.rows import FOLDS
 from fmbench.stats import Sample, ranks
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.
@@ -28,14 +29,15 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
     Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
     rows of one seed are, as trained models. See `fmbench.stats.ranks`.
 
-    None for a row that no other is compared with, or whose test set is not known, and for those
-    behind the first `MOST_RANKED` of a test set, or behind fewer where it has many images.
+    None for a row that no other is compared with, or whose test set is not known, for one of folds,
+    whose runs are not independent, and for those behind the first `MOST_RANKED` of a test set, or
+    behind fewer where it has many images.
     """
     left = MOST_PREDICTIONS
     placed: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        if row["split_test"] and row["data_sha256"]:
+        if row["split_test"] and row["data_sha256"] and row["split"] != FOLDS:
             groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
     for (_, _, images), places in groups.items():
         several = [place for place in places if len(rows[place]["accuracies"]) > 1]

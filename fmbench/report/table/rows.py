@@ -17,6 +17,9 @@ from fmbench.stats import t_half_width
 REAL = "fashion_mnist"
 SYNTHETIC = "synthetic"
 
+#: The split whose runs share training images, so that a row of them is no row of seeds.
+FOLDS = "kfold"
+
 #: What the runs of a row have in common, but for their seed. The counts in case that records which
 #: say nothing of a user's own code are of several models.
 ROW = ("configuration", "data", "parameters", "flops", *HARDWARE)

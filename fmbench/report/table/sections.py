@@ -14,7 +14,7 @@ from fmbench.core.errors import one_line
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
-from fmbench.report.table.rows import REAL, SYNTHETIC, about_data, plain_rows
+from fmbench.report.table.rows import FOLDS, REAL, SYNTHETIC, about_data, plain_rows
 from fmbench.report.table.view import TEST_ACCURACY, counted
 from fmbench.stats import MODELS
 
@@ -202,6 +202,11 @@ def _about(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    if any(row["split"] == FOLDS for row in rows):
+        yield (
+            "Rows of the split kfold: n counts folds, not seeds. Their runs share training images, "
+            "so that these rows have no interval and no rank."
+        )
     mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
     if mixed:
         yield (
