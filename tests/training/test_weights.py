@@ -13,6 +13,7 @@ from torch import nn
 from fmbench.core.errors import ConfigError, DataError
 from fmbench.training.weights import (
     DTYPES,
+    MAX_HEADER,
     bounded_by,
     read_weights,
     refuse_unkeepable,
@@ -127,6 +128,14 @@ def test_a_file_of_0_1_is_read(read):
 def test_a_header_that_is_none_is_refused(read, text):
     content = with_texts(written(nn.Linear(1, 1)), {"fmbench": text})
     raises_one_line(lambda: read(content), DataError, "header is not that of a run")
+
+
+@pytest.mark.parametrize(("length", "said"), [
+    (MAX_HEADER + 8, "at most 4,194,304"), (200, "not a whole safetensors file"),
+])  # fmt: skip
+def test_a_header_too_long_is_refused(read, length, said):
+    content = struct.pack("<Q", length) + b" " * 100
+    raises_one_line(lambda: read(content), DataError, said)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
