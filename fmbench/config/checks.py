@@ -116,6 +116,11 @@ def check(config: Mapping[str, Any]) -> None:
     own = {**own, **schema.OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
     for key, meaning in {**schema.IN_GROUPS, **own}.items():
         _has_type(config, key, meaning)
+    if isinstance(name := config["data"].get("name"), str) and name in schema.OF_DATA:
+        inner = [key.partition(".")[2] for key in schema.KEYS if key.startswith("data.")]
+        others = {key for keys in schema.OF_DATA.values() for key in keys} - {*own}
+        known = [key for key in inner if f"data.{key}" not in others and "." not in key]
+        _refuse_unknown("data.", config["data"], [*known, "split"])
     for group in (*TARGETS, *["data"] * ("_target_" in config["data"])):
         target = str(config[group]["_target_"])
         # Hydra looks at where it leads to, once more, when it is started.

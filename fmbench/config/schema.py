@@ -432,9 +432,9 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config of an earlier fmbench as one of today.
 
-    `evaluation` stands in the place of `test_every`, schedules have their present path, and models
-    take channels and classes from the images. Of both keys `evaluation` wins where it is not at its
-    defaults: a search sets it over what a user's experiment says.
+    `evaluation` stands in the place of `test_every`, and schedules have their present path. Of both
+    keys `evaluation` wins where it is not at its defaults: a search sets it over what a user's
+    experiment says.
     """
     found = {key: value for key, value in config.items() if key != "test_every"}
     former, usual = config.get("test_every", UNSET), {"every": None, "test": "end"}
@@ -447,9 +447,16 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(schedule, Mapping) and isinstance(target := schedule.get("_target_"), str):
         target = re.sub(r"^fmbench\.schedule\.", "fmbench.optim.schedules.", target)
         found["scheduler"] = {**schedule, "_target_": target}
+    return found
+
+
+def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as a record keeps it: without what models take from the images by now."""
+    found = renamed(config)
     model = config.get("model")
     if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
-        found["model"] = {key: value for key, value in model.items() if value != OF_IMAGES.get(key)}
+        said = [key for key, value in OF_IMAGES.items() if model.get(key) == value]
+        found["model"] = {key: value for key, value in model.items() if key not in said}
     return found
 
 

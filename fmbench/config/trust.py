@@ -122,7 +122,11 @@ def instantiate(
             target = {"_target_": option["_target_"], "_partial_": True}
             made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
             known = inspect.signature(made.func).parameters
-            option |= {k: v for k, v in offered.items() if k in known and k not in option}
+            option |= {
+                key: value
+                for key, value in offered.items()
+                if key in known and key not in option and not _is_width(known[key])
+            }
         return hydra.utils.instantiate(
             option, *args, **kwargs, _convert_="all", _execution_whitelist_=allowed
         )
@@ -139,6 +143,12 @@ def instantiate(
         raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
 
 
+def _is_width(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter called `channels` is the model's own: no image has so many."""
+    usual = parameter.default
+    return parameter.name in ("channels", "in_channels") and usual not in (parameter.empty, 1, 3)
+
+
 def call_data(arguments: Mapping[str, Any]) -> Any:
     """What the function that `data._target_` names returns; see `instantiate`."""
     return instantiate({"data": arguments}, "data")
@@ -148,7 +158,7 @@ def _misfit(group: str, given: Mapping[str, Any]) -> str | None:
     """The first value of a group that is of another kind than in its option; None if none is."""
     for file in sorted(CONFIG_DIR.glob(f"{group}/*.yaml")):
         usual = yaml.safe_load(file.read_text("utf-8"))
-        for key, value in usual.items() if usual["_target_"] == given["_target_"] else ():
+        for key, value in usual.items() if usual.get("_target_") == given["_target_"] else ():
             kind = _KINDS.get(type(value))
             if kind and key in given and _KINDS.get(type(given[key])) != kind:
                 return f"{group}.{key}={given[key]}: must be {kind}, as {json.dumps(value)}"

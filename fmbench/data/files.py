@@ -3,10 +3,12 @@
 Each reader returns the parts as they were found; `fmbench.data.own` makes them a data set.
 """
 
+import csv
 import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ from fmbench.core.errors import ConfigError, DataError, installs
 from fmbench.core.files import open_regular
 from fmbench.core.machine import usable
 from fmbench.data.own import Part, natural
-from fmbench.data.pictures import MAX_BYTES, fitted, opened, plain
+from fmbench.data.pictures import MAX_BYTES, fitted, opened, plain, quiet
 
 #: The parts, and the names of the classes where the files have them.
 Found = tuple[dict[str, Part], Sequence[str] | None]
@@ -45,6 +47,10 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", 
              ".pgm", ".pbm", ".pnm"}  # fmt: skip
 
 
+#: What a damaged archive makes its readers raise.
+_DAMAGED = (OSError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
 # NumPy archives
 
 
@@ -59,6 +65,14 @@ def read_arrays(path: Path, config: Mapping[str, Any]) -> Found:
         DataError: It is no such file, holds objects, or is far larger than the memory.
     """
     given = dict(config["keys"] or {})
+    known = {f"{part}_{what}" for part in _ARRAYS for what in ("images", "labels")}
+    strange = [str(key) for key in given if key not in known]
+    half = [part for part in _ARRAYS if (f"{part}_images" in given) != (f"{part}_labels" in given)]
+    if strange or half:
+        raise ConfigError(
+            f"data.keys: {strange[0] if strange else half[0]}: must name images and labels of a "
+            f"part: {', '.join(sorted(known))}"
+        )
     with _archive(path) as archive:
         names = archive.files
         parts = {}
@@ -82,7 +96,8 @@ def _array(path: Path, archive: Any, name: str) -> np.ndarray:
         raise DataError(f"{path}: has no array {name}; there are {', '.join(archive.files)}")
     try:
         array: np.ndarray = archive[name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    # Of a damaged archive, one with a password, a shape that no memory holds.
+    except (*_DAMAGED, RuntimeError, MemoryError) as error:
         raise DataError(f"{path}: array {name} cannot be read ({error})") from error
     return array
 
@@ -125,9 +140,16 @@ def _read_csv(path: Path, config: Mapping[str, Any]) -> Part:
 
     try:
         with open_regular(path, 2**63) as file:
-            first = file.readline(10_000_000).decode("utf-8-sig").strip().split(",")
+            lines = [file.readline(10_000_000).decode("utf-8-sig") for _ in range(2)]
+        first, second = ([*csv.reader([line])] or [[]] for line in lines)
+        first, second = first[0] or [""], second[0]
+        if second and len(second) != len(first):
+            raise DataError(
+                f"{path}: its first line has {len(first)} values, the second {len(second)}"
+            )
         label = config["label"] or next((n for n in first if n.lower() in _LABEL_NAMES), None)
-        header = label in first or any(not _is_number(cell) for cell in first[1:])
+        above = bool(second) and not _is_number(first[0]) and _is_number(second[0])
+        header = label in first or above or any(not _is_number(cell) for cell in first[1:])
         names = None if header else list(map(str, range(len(first))))
         if not header:
             label = config["label"] or "0"
@@ -143,7 +165,7 @@ def _read_csv(path: Path, config: Mapping[str, Any]) -> Part:
             frame = pd.read_csv(path, **options)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no text in UTF-8") from error
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path}: no table ({' '.join(str(error).split())})") from error
     gaps = frame.isna().to_numpy()
     if gaps.any():
@@ -183,7 +205,7 @@ def shards(folder: Path, pattern: str) -> dict[str, list[Path]]:
         DataError: There are none for training.
     """
     found = {
-        part: sorted(path for name in names for path in folder.glob(f"{name}{pattern}"))
+        part: sorted({path for name in names for path in folder.glob(f"{name}{pattern}")})
         for part, names in _PART_NAMES.items()
     }
     if not found["train"]:
@@ -224,7 +246,8 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
             pictures += [one.get("bytes") if isinstance(one, dict) else one for one in cells]
             labels += table[label].to_pylist()
         where = [f"{part}, row {row + 1}" for row in range(len(pictures))]
-        if None in labels or not all(isinstance(one, bytes) for one in pictures):
+        ragged = any(isinstance(label, (list, dict)) for label in labels)
+        if ragged or None in labels or not all(isinstance(one, bytes) for one in pictures):
             raise DataError(f"{files[0]}: a row has no label, or no bytes of a picture")
         images = _decoded([(io.BytesIO, one, at) for one, at in zip(pictures, where, strict=True)],
                           config)  # fmt: skip
@@ -268,6 +291,8 @@ def pictures_of(root: Path) -> dict[str, list[tuple[str, Path]]]:
              for part, names in _PART_NAMES.items()}  # fmt: skip
     parts = {part: folder for part, folder in found.items() if folder is not None}
     if "train" not in parts:
+        if parts:
+            raise DataError(f"{root}: has a folder {next(iter(parts.values())).name}, and no train")
         parts = {"train": root}
     listed = {}
     real = root.resolve()
@@ -279,8 +304,9 @@ def pictures_of(root: Path) -> dict[str, list[tuple[str, Path]]]:
         ]
         if not listed[part]:
             raise DataError(f"{folder}: no pictures in class folders ({folder.name}/CLASS/*.png)")
-        for _, path in listed[part]:
-            if path.is_symlink() and real not in path.resolve().parents:
+        linked = [folder, *_folders(folder), *(path for _, path in listed[part])]
+        for path in (path for path in linked if path.is_symlink()):
+            if real not in path.resolve().parents:
                 raise DataError(f"{path}: is a link out of {root}")
     return listed
 
@@ -294,7 +320,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     found = []
-    for place, _, names in os.walk(folder):
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if name[0] != "."]
         found += [Path(place, name) for name in names
                   if name[0] != "." and Path(name).suffix.lower() in _SUFFIXES]  # fmt: skip
     return found
@@ -329,10 +356,16 @@ def _decoded(jobs: Sequence[tuple[Callable[..., Any], Any, str]], config: Mappin
     fit, channels = config["fit"], config["channels"]
     size = None if config["size"] is None else (config["size"],) * 2
 
+    first: list[tuple[int, int]] = []
+
     def decode(job: tuple[Callable[..., Any], Any, str]) -> np.ndarray | DataError:
         make, source, where = job
         try:
             with make(source) as content, opened(content) as picture:
+                first.append(picture.size)
+                if size is None and picture.size != first[0]:
+                    several = f"{picture.size} and {first[0]}; data.size=32 makes them one"
+                    return DataError(f"{where}: the pictures have several sizes, {several}")
                 image = plain(picture)
                 if channels is not None:
                     image = image.convert("L" if channels == 1 else "RGB")
@@ -340,18 +373,13 @@ def _decoded(jobs: Sequence[tuple[Callable[..., Any], Any, str]], config: Mappin
         except (DataError, OSError) as error:
             return DataError(f"{where}: {error}")
 
-    with ThreadPoolExecutor(usable().cores) as pool:
+    with quiet(), ThreadPoolExecutor(usable().cores) as pool:
         made = list(pool.map(decode, jobs, chunksize=16))
     images = [one for one in made if isinstance(one, np.ndarray)]
     faults = [one for one in made if isinstance(one, DataError)]
     if faults:
         more = f" (and {len(faults) - 1:,} others)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}")
-    sizes = {image.shape[:2] for image in images}
-    if len(sizes) > 1:
-        raise DataError(
-            f"{jobs[0][2]} and others have {len(sizes)} sizes; data.size=32 makes them one"
-        )
     if any(image.ndim == 3 for image in images):
         images = [i if i.ndim == 3 else i[..., None].repeat(3, axis=2) for i in images]
     return np.stack(images)

@@ -1,7 +1,8 @@
 """Load the data set that a config names."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,16 @@ def _call(config: Mapping[str, Any], call: Call) -> Dataset:
     It gets the keys of the group that are none of fmbench's, and returns a mapping: from `train`,
     `test` and perhaps `validation` to images and labels, and perhaps from `classes` to their names.
     """
+    name = config["name"]
+    if name in NAMES:
+        raise ConfigError(f"data.name={name}: is another set's; name yours otherwise")
     reading = _USUAL | {key: value for key, value in config.items() if key in _READING}
-    _check(reading | {"cache": None})
+    try:
+        _check(reading | {"cache": None})
+    except TypeError as error:
+        raise ConfigError(f"data.name={name}: a value of the group has the wrong type") from error
     arguments = {key: value for key, value in config.items() if key not in (*_READING, *_OURS)}
-    return _called(config["name"], json.dumps(arguments), json.dumps(reading), call)
+    return _called(name, json.dumps(arguments), json.dumps(reading), call)
 
 
 @lru_cache(maxsize=3)
@@ -101,15 +108,15 @@ def _load_own(config: Mapping[str, Any], base: Path) -> Dataset:
         raise ConfigError(f"data={kind}: data.root is missing; it names the data")
     root = known.folder(base, config["root"])
     test = known.folder(base, config["test"]) if config.get("test") else None
-    if not root.exists():
+    if not os.path.exists(root):  # noqa: PTH110 - Path.exists raises on a long name
         raise DataError(f"data.root={root}: there is no such file or folder")
     sources, read = _sources(kind, root, test, config)
+    reading = {key: config.get(key) for key in _READING}
     try:
-        stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in sources)
+        key = cache.key(sources, reading | {"stem": root.stem})
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    reading = {key: config.get(key) for key in _READING}
-    return _prepared(_Job(cache.key(stamps, reading), kind, root.stem, read, config))
+    return _prepared(_Job(key, kind, root.stem, read, config))
 
 
 class _Job:
@@ -146,22 +153,24 @@ def _prepared(job: _Job) -> Dataset:
 
 def _sources(
     kind: str, root: Path, test: Path | None, config: Mapping[str, Any]
-) -> tuple[Iterable[Path], Callable[[], files.Found]]:
-    """The files that are read, and what reads them."""
+) -> tuple[Mapping[str, Sequence[Path]], Callable[[], files.Found]]:
+    """The files that are read, by part, and what reads them."""
     if kind == "folder":
         listed = files.pictures_of(root)
-        every = [path for pictures in listed.values() for _, path in pictures]
+        every = {part: [path for _, path in pictures] for part, pictures in listed.items()}
         return every, lambda: files.read_folder(listed, config)
     if kind == "arrays":
-        return [root], lambda: files.read_arrays(root, config)
+        return {"": [root]}, lambda: files.read_arrays(root, config)
     pattern = "*.csv" if kind == "csv" else "*.parquet"
     shards = {"train": [root]} if root.is_file() else files.shards(root, pattern)
     if test is not None:
         shards["test"] = [test]
-    every = [path for paths in shards.values() for path in paths]
     if kind == "parquet":
-        return every, lambda: files.read_parquet(shards, config)
-    return every, lambda: files.read_csv({p: paths[0] for p, paths in shards.items()}, config)
+        return shards, lambda: files.read_parquet(shards, config)
+    for part, paths in shards.items():
+        if len(paths) > 1:
+            raise DataError(f"{root}: has {len(paths)} CSV files for {part}; must be one")
+    return shards, lambda: files.read_csv({p: paths[0] for p, paths in shards.items()}, config)
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -41,6 +41,10 @@ class Normalization:
         self.mean, self.std = (
             [value] if isinstance(value, (int, float)) else list(value) for value in (mean, std)
         )
+        channels = max(len(self.mean), len(self.std))  # one number stands for all
+        self.mean, self.std = (
+            values * (channels if len(values) == 1 else 1) for values in (self.mean, self.std)
+        )
         pairs = list(zip(self.mean, self.std, strict=True))
         self.scale: Any = [1 / (255 * one) for _, one in pairs]
         self.shift: Any = [-middle / one for middle, one in pairs]

@@ -4,6 +4,7 @@ What is accepted is documented in docs/data.md. Everything else is refused in on
 model is built.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from PIL import Image
 
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, DataError
-from fmbench.data.dataset import Dataset, joined
+from fmbench.data.dataset import Dataset, combined, joined
 from fmbench.data.pictures import fitted
 from fmbench.data.splits import drawn
 
@@ -24,6 +25,9 @@ PARTS = ("train", "validation", "test")
 
 #: Classes that a prediction of two bytes can tell apart.
 MOST_CLASSES = 65_535
+
+#: Letters of the name of one.
+LONGEST_NAME = 200
 
 
 class Part(NamedTuple):
@@ -85,6 +89,8 @@ def _set_aside(dataset: Dataset, config: Mapping[str, Any]) -> Dataset:
         images=dataset.images[order],
         labels=dataset.labels[order],
         train=int((~test).sum()),
+        # Another draw is another test set, of the same images.
+        sha256=combined([dataset.sha256, hashlib.sha256(order.astype("<i8").data).hexdigest()]),
         set_aside=True,
     )
 
@@ -121,14 +127,19 @@ def _alike(
     low = min(float(images.min()) for images in parts.values())
     if low < 0:
         raise DataError(f"{name}: a pixel is negative ({low:g}); must be 0 to 255, or 0 to 1")
+    deep = all(images.dtype == np.uint16 for images in parts.values())
     if floats and high <= 1:
         scale = 255.0
         log.info("%s: pixels are 0 to 1, taken as 0 to 255", name)
-    elif high > 255:
-        if high > 65_535 or floats:
-            raise DataError(f"{name}: a pixel is {high:g}; must be 0 to 255, or 0 to 1")
+    elif any((images != np.rint(images)).any() for images in floats):
+        raise DataError(f"{name}: pixels are fractions up to {high:g}; must be 0 to 1, or 0 to 255")
+    elif deep and high > 4095:  # of 12 bits nobody could tell
         scale = 255 / 65_535
         log.info("%s: pixels have 16 bits, taken as 8", name)
+    elif high > 255:
+        raise DataError(
+            f"{name}: a pixel is {high:g}; must be 0 to 255, 0 to 1, or 16 bits of unsigned numbers"
+        )
 
     def alike(images: np.ndarray) -> np.ndarray:
         if images.dtype == bool:
@@ -188,6 +199,8 @@ def _classes(
     strange = next((value for value in values if value not in places), None)
     if strange is not None:
         raise DataError(f"{name}: label {strange!r} is none of the {len(classes)} in data.classes")
+    if long := next((one for one in classes if len(one) > LONGEST_NAME), None):
+        raise DataError(f"{name}: a class is called {long[:40]}...; at most {LONGEST_NAME} letters")
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise DataError(f"{name}: {len(classes):,} classes; there must be 2 to {MOST_CLASSES:,}")
     numbers = {}
@@ -226,5 +239,7 @@ def natural(value: str | int) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts numbers in texts as numbers: `image2` before `image10`."""
     pieces = re.split(r"(\d+)", str(value))
     return tuple(
-        (0, int(text), text) if text.isdecimal() else (1, 0, text) for text in pieces if text
+        (0, len(text.lstrip("0")), text.lstrip("0")) if text.isdecimal() else (1, 0, text)
+        for text in pieces
+        if text
     )

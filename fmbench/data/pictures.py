@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import IO, Literal
@@ -25,6 +26,14 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that Pillow warns of is shown; around all threads, which share the filters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def opened(content: IO[bytes]) -> Iterator[Image.Image]:
     """A picture, upright; of several frames the first.
 
@@ -32,12 +41,10 @@ def opened(content: IO[bytes]) -> Iterator[Image.Image]:
         DataError: It cannot be decoded, or is too large; without its name.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(content, formats=FORMATS) as file:
-                ImageOps.exif_transpose(file, in_place=True)
-                yield file
+        with Image.open(content, formats=FORMATS) as file:
+            _refuse_large(file)
+            ImageOps.exif_transpose(file, in_place=True)
+            yield file
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -48,6 +55,11 @@ def opened(content: IO[bytes]) -> Iterator[Image.Image]:
     except Exception as error:
         said = described(error, 100)
         raise DataError(f"a damaged picture, or an unusual one ({said})") from error
+
+
+def _refuse_large(image: Image.Image) -> None:
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
 
 
 def plain(image: Image.Image, background: Literal["white", "black"] = "white") -> Image.Image:

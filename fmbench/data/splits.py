@@ -56,6 +56,11 @@ class Split:
         """SHA-256 in hex of which image plays which part, whatever the split is called."""
         return _hash(self.train, self.validation, self.test)
 
+    @property
+    def tested(self) -> str:
+        """The same of which images test."""
+        return _hash(self.test)
+
 
 def _hash(*parts: np.ndarray) -> str:
     digest = hashlib.sha256()
@@ -104,6 +109,9 @@ def make_split(dataset: Dataset, config: Mapping[str, Any]) -> Split:
         train = np.sort(train[_order(labels[train], seed)[: config["limit"]]])
     if config.get("limit_test") is not None:
         test = np.sort(test[_order(labels[test], seed)[: config["limit_test"]]])
+    limits = [config.get("limit"), config.get("limit_test")]
+    if folds is not None and limits != [None, None]:  # other images: another row
+        folds = hashlib.sha256(f"{folds} {limits}".encode()).hexdigest()
     made = Split(name, train, validation, test, folds)
     _check_classes(made, labels, dataset.classes)
     return made

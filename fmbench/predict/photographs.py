@@ -29,7 +29,7 @@ from PIL import Image
 
 from fmbench.core.errors import DataError
 from fmbench.core.files import open_regular
-from fmbench.data.pictures import FORMATS, MAX_BYTES, fitted, opened, plain
+from fmbench.data.pictures import FORMATS, MAX_BYTES, fitted, opened, plain, quiet
 
 __all__ = ["BACKGROUNDS", "FORMATS", "prepared", "read", "sheet"]
 
@@ -65,7 +65,7 @@ def prepared(
     Raises:
         DataError: See `read`.
     """
-    if config["name"] in _ON_BLACK:
+    if config.get("name") in _ON_BLACK:
         return read(path, background)[None]
     with _picture(path) as picture:
         image = plain(picture).convert("L" if shape[0] == 1 else "RGB")
@@ -135,7 +135,7 @@ def _picture(path: Path) -> Iterator[Image.Image]:
         what = "is a folder" if os.path.isdir(path) else "no such file"  # noqa: PTH112
         raise DataError(f"{path}: {what}; give pictures")
     try:
-        with open_regular(path, MAX_BYTES) as content, opened(content) as picture:
+        with quiet(), open_regular(path, MAX_BYTES) as content, opened(content) as picture:
             yield picture
     except (DataError, OSError) as error:
         raise DataError(f"{path}: {error}") from error

@@ -221,7 +221,7 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
         ) from error
     precision = config.get("precision")
     made = record.config if precision == "auto" else as_computed(record, precision)
-    whole = (schema.renamed(schema.NEUTRAL | dict(one)) for one in (made, config))
+    whole = (schema.as_recorded(schema.NEUTRAL | dict(one)) for one in (made, config))
     usual = {key: json.dumps(value) for key, value in schema.NEUTRAL_IN_GROUPS.items()}
     there, here = (usual | {key: json.dumps(value) for key, value in leaves(one)} for one in whole)
     for key in {**there, **here}:

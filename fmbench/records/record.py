@@ -76,6 +76,7 @@ class Data(TypedDict):
     shape: NotRequired[Shape]  # channels, height, width
     classes: NotRequired[Texts]  # the name of each label
     duplicates: NotRequired[Count]  # test images that are in the training part too, byte for byte
+    tested: NotRequired[Text]  # hash of which images test, where not all of the part do
     set_aside: NotRequired[bool]  # whether the test images were drawn, for want of a test part
     rarest: NotRequired[Count]  # images of the class that has the fewest, in all parts
     commonest: NotRequired[Count]  # and of the one that has the most
@@ -234,7 +235,7 @@ class Record:
         required = ["parameters", "train_accuracy"] if record.status == COMPLETED else []
         # Of the trials of a search only the best is evaluated on the test set, once; and a run may
         # be told not to.
-        record.config = schema.renamed(record.config)
+        record.config = schema.as_recorded(record.config)
         evaluated = record.config["evaluation"].get("test") != "never"
         if required and evaluated and record.validation_accuracy is None:
             required.append("test_accuracy")
@@ -334,6 +335,7 @@ def recorded_config(config: Mapping[str, Any]) -> dict[str, Any]:
     And without the published figures, which decide nothing and have a field of their own, the limit
     of a sweep, and the trackers of the run.
     """
+    config = schema.as_recorded(config)
     kept = {key: value for key, value in config.items() if key not in schema.UNRECORDED}
     return kept | {
         "data": {

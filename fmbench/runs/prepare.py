@@ -92,10 +92,10 @@ def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Devi
     each = padded * (2 if augmentation.parts.flip else 1) + channels * height * width
     needed, there = len(dataset.labels) * each, device.memory()
     if there is not None and needed > there:
-        fits = int(min(height, width) * (there / needed) ** 0.5)
+        fits = max(4, int(min(height, width) * (there / needed) ** 0.5))
         raise ConfigError(
             f"data: {len(dataset.labels):,} images of {height} x {width} take {needed:,} bytes, "
-            f"{device.torch} has {there:,}; data.size={fits} would fit"
+            f"{device.torch} has {there:,}; images of your own would fit with data.size={fits}"
         )
 
 

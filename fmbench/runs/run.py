@@ -163,6 +163,8 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     if split.folds is not None:
         record.split["folds"] = split.folds
     record.data.update(dataset.described())  # type: ignore[typeddict-item]
+    if config["data"].get("limit_test") is not None:
+        record.data["tested"] = split.tested
     record.set_keys()
 
     random.seed(config["seed"])

@@ -186,8 +186,9 @@ def test_names_of_arrays_that_are_given(tmp_path):
     (lambda some: some / 255.0, lambda some: some),
     (lambda some: some.astype(np.int64), lambda some: some),
     (lambda some: some.astype(np.uint16) * 257, lambda some: some),
+    (lambda some: some.astype(np.float32), lambda some: some),
     (lambda some: some > 127, lambda some: (some > 127) * 255),
-], ids=["0 to 1", "whole", "16 bits", "bool"])  # fmt: skip
+], ids=["0 to 1", "whole", "16 bits", "floats", "bool"])  # fmt: skip
 def test_pixels_of_other_types(tmp_path, made, expected):
     some, labels = images()
     dataset = load(config("arrays", npz(tmp_path / "a.npz", x=made(some), y=labels)))
@@ -218,7 +219,7 @@ def test_a_test_part_is_set_aside_by_class_and_seed(tmp_path):
     assert np.bincount(dataset.part("test")[1]).tolist() in ([3, 3, 2, 2], [2, 3, 2, 3])
     assert dataset.described()["set_aside"]
     other = load(config("arrays", path, seed=1))
-    assert other.sha256 == dataset.sha256  # which images train is in the hash of the split
+    assert other.sha256 != dataset.sha256  # another test set
     assert not np.array_equal(other.images, dataset.images)
 
 
@@ -247,6 +248,9 @@ def bad_arrays():
         "NaN": ({"x": nan, "y": labels}, "NaN"),
         "negative": ({"x": some.astype(int) - 9, "y": labels}, "a pixel is negative"),
         "large": ({"x": some * 1000.0, "y": labels}, "must be 0 to 255"),
+        "a little": ({"x": some / 254.0, "y": labels}, "pixels are fractions up to 1.00394"),
+        "12 bits": ({"x": some.astype(np.uint16) * 16, "y": labels}, "a pixel is 4080"),
+        "long name": ({"x": some, "y": np.where(labels, "a" * 201, "b")}, "a class is called aaa"),
         "objects": ({"x": some.astype(object), "y": labels}, "cannot be read"),
         "flat": ({"x": some.reshape(40, 64), "y": labels}, "must be (N, H, W)"),
         "channels": ({"x": np.zeros((40, 8, 8, 4)), "y": labels}, "neither 1 nor 3 channels"),
@@ -314,12 +318,15 @@ def test_a_damaged_array(tmp_path):
 @pytest.mark.parametrize(("text", "said"), [
     ("label,a,b,c,d\n0,1,2,3,4\n1,1,2,3\n", "row 2 has no value in column d"),
     ("label,a,b,c,d\n0,1,2,3,4\n1,1,2,3,4,5\n", "no table"),
+    ("label,a,b,c,d\n0,1,2,3,4,5\n1,1,2,3,4,5\n", "first line has 5 values, the second 6"),
+    ('"label","a","b","c","d"\n0,1,2,3,4\n1,1,2,3,4\n', None),
+    ("digit,0,1,2,3\n0,1,2,3,4\n1,1,2,3,4\n", "has no column of labels"),
     ("label,a,b,c,d\n0,1,2,,4\n1,1,2,3,4\n", "row 1 has no value in column c"),
     ("x,a,b,c,d\n0,1,2,3,4\n1,1,2,3,4\n", "has no column of labels"),
     ("label,a,b,c,d\n0,1,2,x,4\n1,1,2,3,4\n", "column c holds no pixels"),
     ("label,a,b,c\n0,1,2,3\n1,1,2,3\n", None),
     ("label,a,b\n0,1,2\n1,1,2\n", "2 pixels a row are no square image"),
-    ("label,a,b,c,d\n0,1,2,300,4\n1,1,2,3,4\n", None),
+    ("label,a,b,c,d\n0,1,2,300,4\n1,1,2,3,4\n", "a pixel is 300"),
     ("label,a,b,c,d\n0,1,2,-3,4\n1,1,2,3,4\n", "a pixel is negative (-3)"),
     ("", "has no column of labels"),
     ("label,a,b,c,d\n", "images must be"),
@@ -446,7 +453,7 @@ def test_bad_folders(tmp_path):
     refused(config("folder", tmp_path / "one"), "1 classes")
     pictures(tmp_path / "sizes")
     Image.new("L", (9, 9)).save(tmp_path / "sizes" / "cat" / "a.png")
-    refused(config("folder", tmp_path / "sizes"), "2 sizes; data.size=32 makes them one")
+    refused(config("folder", tmp_path / "sizes"), "several sizes", "data.size=32 makes them one")
     pictures(tmp_path / "damaged")
     for name in ("0.png", "4.png"):
         path = tmp_path / "damaged" / "cat" / name
@@ -471,7 +478,7 @@ def test_a_second_start_reads_the_copy(tmp_path, monkeypatch):
     pictures(tmp_path / "set")
     given = config("folder", tmp_path / "set")
     first = load(given)
-    assert len(list((tmp_path / "cache").glob("*.npz"))) == 1
+    assert len(list((tmp_path / "cache").glob("*.fmbench.npz"))) == 1
     module._prepared.cache_clear()
     monkeypatch.setattr(module.files, "read_folder", lambda *_: pytest.fail("decoded again"))
     again = load(given)
@@ -486,7 +493,7 @@ def test_a_copy_of_other_data_is_not_used(tmp_path, change):
     pictures(tmp_path / "set")
     given = config("folder", tmp_path / "set")
     first = load(given)
-    (copy,) = (tmp_path / "cache").glob("*.npz")
+    (copy,) = (tmp_path / "cache").glob("*.fmbench.npz")
     module._prepared.cache_clear()
     if change == "file":
         Image.new("L", (8, 8)).save(tmp_path / "set" / "cat" / "0.png")
@@ -515,7 +522,7 @@ def test_copies_are_bounded_and_the_oldest_go(tmp_path, monkeypatch):
     for number in range(4):
         pictures(tmp_path / f"set{number}", count=16, shape=(30, 30))
         load(config("folder", tmp_path / f"set{number}", cache_gb=40_000 / 1e9))
-        copies = list((tmp_path / "cache").glob("*.npz"))
+        copies = list((tmp_path / "cache").glob("*.fmbench.npz"))
         sizes.append(len(copies))
         for path in copies:
             os.utime(path, ns=(number, path.stat().st_mtime_ns - 10**12))
@@ -526,9 +533,9 @@ def test_copies_are_bounded_and_the_oldest_go(tmp_path, monkeypatch):
 def test_a_stranger_cannot_put_objects_into_a_copy(tmp_path):
     pictures(tmp_path / "set")
     load(config("folder", tmp_path / "set"))
-    (copy,) = (tmp_path / "cache").glob("*.npz")
+    (copy,) = (tmp_path / "cache").glob("*.fmbench.npz")
     np.savez(copy, images=np.array([{}], dtype=object))
-    assert cache.read(copy.stem) is None
+    assert cache.read(copy.name.partition(".")[0]) is None
 
 
 # Numbers of the pixels
@@ -541,3 +548,40 @@ def test_statistics_are_those_of_numpy():
     np.testing.assert_allclose(mean, some[chosen].mean(axis=(0, 2, 3)) / 255)
     np.testing.assert_allclose(std, some[chosen].std(axis=(0, 2, 3)) / 255)
     assert statistics(np.full((4, 1, 2, 2), 7, np.uint8), np.arange(4))[1] == [1 / 255]
+
+
+def test_files_of_other_names_are_neither_read_twice_nor_removed(tmp_path):
+    some, labels = images(shape=(2, 2))
+    frame = pd.DataFrame(some.reshape(40, 4), columns=list("abcd"))
+    frame.insert(0, "label", labels)
+    for name in ("train", "validation", "test"):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "mine.npz").write_bytes(bytes(10**6))
+    dataset = load(config("csv", tmp_path, cache_gb=1e-5))
+    assert [len(part) for part in dataset.parts.values()] == [40, 40, 40]
+    assert (tmp_path / "cache" / "mine.npz").exists()
+    # The same files in other parts are another data set.
+    two = config("csv", tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
+    assert [len(part) for part in load(two).parts.values()] == [40, 0, 40]
+    frame.to_csv(tmp_path / "train-2.csv", index=False)
+    refused(config("csv", tmp_path), "2 CSV files for train")
+
+
+@pytest.mark.parametrize("keys", [{"train_image": "a"}, {"train_labels": "fine"}, {1: "a"}])
+def test_keys_that_name_no_pair_are_refused(tmp_path, keys):
+    some, labels = images()
+    path = npz(tmp_path / "a.npz", train_images=some, train_labels=labels, fine=labels)
+    refused(config("arrays", path, keys=keys), "data.keys: ", error=ConfigError)
+
+
+def test_folders_that_would_mix_parts(tmp_path):
+    pictures(tmp_path / "a" / "test")
+    pictures(tmp_path / "a")
+    refused(config("folder", tmp_path / "a"), "has a folder test, and no train")
+    pictures(tmp_path / "b")
+    (tmp_path / "b" / "cat" / ".checkpoints").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "b" / "cat" / ".checkpoints" / "x.png")
+    assert len(load(config("folder", tmp_path / "b")).labels) == 12
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a" / "cat")
+    refused(config("folder", tmp_path / "b"), "other: is a link out of")

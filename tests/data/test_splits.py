@@ -170,6 +170,12 @@ def test_each_image_is_held_out_once_and_the_test_set_stays():
     assert make_split(data, config("standard")).folds is None
 
 
+def test_folds_of_fewer_images_are_another_row():
+    data = balanced(1_000, 200)
+    rows = [folds(data, limit=limit)[0].folds for limit in (None, 100, 200)]
+    assert len({*rows, folds(data, limit_test=100)[0].folds}) == 4
+
+
 def test_a_fold_tests_only_where_there_is_no_test_part():
     data = balanced(300, 60)
     with pytest.raises(ConfigError, match="has a test part of its own"):

@@ -200,5 +200,5 @@ def test_images_that_do_not_fit_on_the_device_are_refused_with_the_size_that_wou
         ),
         ConfigError,
         "350 images of 28 x 28 take ",
-        "; data.size=",
+        "would fit with data.size=",
     )

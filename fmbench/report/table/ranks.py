@@ -10,7 +10,7 @@ import numpy as np
 
 from fmbench.records.predictions import read_labels, read_predictions
 from fmbench.report.table.formats import Row
-from fmbench.report.table.rows import FOLDS
+from fmbench.report.table.rows import FOLDS, about_data
 from fmbench.stats import Sample, ranks
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.
@@ -93,6 +93,7 @@ def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
             return None
     assert known is not None
     test_set = f"{row['data_sha256']} {hashlib.sha256(known.tobytes()).hexdigest()}"
+    test_set += f" {about_data(row).get('tested', '')}"
     return Evidence(known, correct, row["run_seeds"], test_set)
 
 

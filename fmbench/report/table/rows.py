@@ -70,7 +70,7 @@ def class_names(row: Mapping[str, Any], classes: int) -> list[str]:
 
 def about_data(row: Mapping[str, Any]) -> dict[str, Any]:
     """What the records of a row say of its data: `fmbench.records.record.Data`."""
-    found: dict[str, Any] = json.loads(row["about_data"] or "{}")
+    found: dict[str, Any] = json.loads(row.get("about_data") or "{}")
     return found
 
 
