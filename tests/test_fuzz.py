@@ -31,7 +31,8 @@ from fmbench.config import checks as configuration
 from fmbench.config.messages import as_user_error
 from fmbench.config.trust import refuse_untrusted
 from fmbench.core.errors import ConfigError, DataError
-from fmbench.data.known import _inflate, read_idx
+from fmbench.data.idx import read_idx
+from fmbench.data.known import _inflate
 from fmbench.records import reader
 from fmbench.records.record import Record
 from fmbench.records.trials import Search

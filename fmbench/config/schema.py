@@ -251,28 +251,24 @@ _WHERE = (
     "data)"
 )
 
+_PLACE = Key(
+    _WHERE,
+    "around",
+    resumes=True,
+    types=(str, NoneType),
+    example="DIR",
+)
+
 _FILES = {
     # Where they lie says nothing about the run, and may name a person's folders.
-    "data.root": Key(
-        _WHERE,
-        "around",
-        resumes=True,
-        types=(str, NoneType),
-        example="DIR",
-    ),
+    "data.root": _PLACE,
     "data.download": Key("whether they may be downloaded", "around", types=(bool,)),
 }
 _MIRRORS = {"data.mirrors": Key("where they are downloaded from", "around", types=(list,))}
 _SUBSET = {"data.subset": Key("which part of the set", "result", types=(str, NoneType))}
 
 _ROOT = {
-    "data.root": Key(
-        _WHERE,
-        "around",
-        resumes=True,
-        types=(str, NoneType),
-        example="DIR",
-    ),
+    "data.root": _PLACE,
     "data.cache": Key(
         "auto: keep a prepared copy in FMBENCH_CACHE; null: none",
         "around",

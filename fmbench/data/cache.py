@@ -57,7 +57,7 @@ def key(sources: Mapping[str, Sequence[Path]], reading: Mapping[str, Any]) -> st
             status = path.stat()
             times = status.st_mtime_ns, status.st_ctime_ns
             files.append([part, str(path), status.st_size, *times])
-    text = json.dumps([_VERSION, files, dict(reading)], sort_keys=True, default=str)
+    text = json.dumps([_VERSION, files, sorted(map(repr, reading.items()))])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

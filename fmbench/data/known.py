@@ -13,7 +13,6 @@ import io
 import math
 import os
 import pickle
-import struct
 import tarfile
 import threading
 import urllib.error
@@ -34,17 +33,12 @@ from fmbench.core.errors import ConfigError, DataError, UserError
 from fmbench.core.files import storage_error, write_whole
 from fmbench.data import synthetic
 from fmbench.data.dataset import Dataset, combined, joined
+from fmbench.data.idx import read_idx
 
 log = logger(__name__)
 
 #: Names the folder of the files, where `data.root` does not.
 VARIABLE = "FMBENCH_DATA"
-
-#: The types of IDX by their codes.
-_IDX_TYPES = {
-    code: np.dtype(name)
-    for code, name in ((8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8"))
-}
 
 #: Seconds without a byte, and in all for each started 50 MB, before the next address gets its turn.
 _TIMEOUT, _LONGEST = 30, 600
@@ -286,32 +280,6 @@ def _of_idx(contents: Sequence[bytes]) -> Parts:
     # The labels of QMNIST are a table, whose first column is the class.
     images, labels = arrays[::2], [a[:, 0] if a.ndim == 2 else a for a in arrays[1::2]]
     return {"train": (images[0], labels[0]), "test": (images[1], labels[1])}
-
-
-def read_idx(data: bytes) -> np.ndarray:
-    """Read a file in IDX, the format of the MNIST family.
-
-    A header of two zero bytes, a type, the number of dimensions and each size as 32 bits, then the
-    values, all big-endian ("THE IDX FILE FORMAT", http://yann.lecun.com/exdb/mnist/).
-
-    Args:
-        data: The whole file, not compressed.
-
-    Returns:
-        An array of the type and the shape that the header gives: a read-only view of `data`.
-
-    Raises:
-        DataError: The header is wrong, or the file is shorter or longer than it tells.
-    """
-    begins = len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _IDX_TYPES and data[3] <= 4
-    if not begins or len(data) < (start := 4 + 4 * data[3]):
-        raise DataError(f"not an IDX file, it begins with {data[:12]!r}")
-    dtype = _IDX_TYPES[data[2]]
-    shape = struct.unpack_from(f">{data[3]}I", data, 4)
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise DataError(f"{len(data):,} bytes; {expected:,} expected of {shape}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
 # Finding and verifying

@@ -568,7 +568,9 @@ def test_files_of_other_names_are_neither_read_twice_nor_removed(tmp_path):
     refused(config("csv", tmp_path), "2 CSV files for train")
 
 
-@pytest.mark.parametrize("keys", [{"train_image": "a"}, {"train_labels": "fine"}, {1: "a"}])
+@pytest.mark.parametrize(
+    "keys", [{"train_image": "a"}, {"train_labels": "fine"}, {1: "a", "b": "c"}]
+)
 def test_keys_that_name_no_pair_are_refused(tmp_path, keys):
     some, labels = images()
     path = npz(tmp_path / "a.npz", train_images=some, train_labels=labels, fine=labels)
