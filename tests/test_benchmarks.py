@@ -17,7 +17,17 @@ from fmbench.training.cost import count_flops
 
 sys.path.insert(0, str(CHECKOUT))
 
-from benchmarks import accuracy, augment, frame, overhead, picture, report, threads, throughput
+from benchmarks import (
+    accuracy,
+    augment,
+    frame,
+    overhead,
+    picture,
+    report,
+    surface,
+    threads,
+    throughput,
+)
 from benchmarks.frame import Spread, Timed
 from benchmarks.throughput import Setup
 
@@ -330,6 +340,55 @@ def test_report_tells_how_time_and_memory_grow(monkeypatch):
     assert found["100 records: s"].median == 1
     assert found["1 to 100 records: s by tenfold"].median == pytest.approx(10)
     assert found["1 to 100 records: MB by tenfold"].median == pytest.approx(1)
+
+
+# --- surfaces ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _small_grid(monkeypatch):
+    monkeypatch.setattr(surface, "LEARNING_RATES", (1e-3, 0.1))
+    monkeypatch.setattr(surface, "BATCH_SIZES", (64,))
+    monkeypatch.setattr(surface, "WEIGHT_DECAYS", (1e-4,))
+
+
+@pytest.mark.usefixtures("_small_grid")
+def test_a_surface_goes_on_with_the_points_that_its_file_lacks(tmp_path, monkeypatch):
+    def small(lr, *others):
+        assert others == (64, 1e-4, 7)
+        run = ("model=lenet5", "epochs=1", "data.split=holdout", *SMALL)
+        return [*run, f"optimizer.lr={lr}"]
+
+    monkeypatch.setattr(surface, "overrides", small)
+    path = tmp_path / "found.csv"
+    path.write_text(f"{','.join(surface.COLUMNS)}\n0.001,64,0.0001,0.25,7,1.5\n", "utf-8")
+    surface.compute(path, 7)
+    before = path.read_text("utf-8")
+    surface.compute(path, 7)  # has all of it
+    assert path.read_text("utf-8") == before
+    found = surface.Surface(path)
+    assert found.rates == [0.001, 0.1]
+    assert found.at(1e-3, 64, 1e-4) == pytest.approx((0.25, 1.5))
+    assert 0 < found.at(0.1, 64, 1e-4).accuracy <= 1
+
+
+def test_a_surface_is_linear_in_logarithms_and_diverges_beside_what_did(tmp_path):
+    path = tmp_path / "found.csv"
+    corners = {(1e-3, 1e-4): 0.2, (1e-3, 1e-2): 0.4, (0.1, 1e-4): 0.6, (0.1, 1e-2): ""}
+    lines = [
+        f"{lr},{size},{decay},{accuracy},0,2"
+        for size in (8, 64)
+        for (lr, decay), accuracy in corners.items()
+    ]
+    path.write_text("\n".join([",".join(surface.COLUMNS), *lines]), "utf-8")
+    found = surface.Surface(path)
+    assert found.best == 0.6
+    assert found.at(1e-3, 8, 1e-3).accuracy == pytest.approx(0.3)
+    assert found.at(1e-2, 64, 1e-4).accuracy == pytest.approx(0.4)
+    assert found.at(1e-2, 64, 1e-3) == (None, pytest.approx(2))
+    path.write_text("\n".join([",".join(surface.COLUMNS), *lines[1:]]), "utf-8")
+    with pytest.raises(ValueError, match="7 points are no whole grid"):
+        surface.Surface(path)
 
 
 # --- the picture ----------------------------------------------------------------------------------
