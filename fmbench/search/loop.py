@@ -137,9 +137,10 @@ class Search:
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }
-        if self.study.agree(said):
+        if self.study.agree(said, sampler.choices(self.sampler_config)):
             done = sum(trial.state.is_finished() for trial in self.study.trials())
             log.info("resumes the search: %d of %d trials are done", done, self.total)
+        self.sampler_config = sampler.settled(self.sampler_config, self.study.sampler)
 
     # Trials
 

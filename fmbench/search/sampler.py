@@ -20,6 +20,32 @@ from fmbench.config.trust import SAMPLERS
 #: The seed of these is one of a whole design, not of a stream of random numbers.
 _OF_A_DESIGN = (GridSampler, QMCSampler)
 
+#: What a config leaves to the search, of a new one and of one that began before Optuna's defaults
+#: were taken; null is what Optuna has for the number of objectives.
+_NEW: Mapping[str, bool | None] = {"multivariate": None, "constant_liar": True}
+_OLD: Mapping[str, bool | None] = {"multivariate": False, "constant_liar": False}
+
+
+def choices(
+    config: DictConfig, before: Mapping[str, bool | None] | None = _NEW
+) -> dict[str, bool | None]:
+    """What a sampler's config says of these, or leaves to the search by null.
+
+    Args:
+        config: of the sampler.
+        before: what the study keeps of them; None where it is older than that.
+    """
+    usual = _OLD if before is None else {**_NEW, **before}
+    said = {key: config[key] for key in usual if key in config}
+    return {key: usual[key] if value is None else value for key, value in said.items()}
+
+
+def settled(config: DictConfig, before: Mapping[str, bool | None] | None) -> DictConfig:
+    """The config of a sampler with what its study keeps where it leaves that to the search."""
+    merged = OmegaConf.merge(config, choices(config, before))
+    assert isinstance(merged, DictConfig)
+    return merged
+
 
 def make(
     config: DictConfig, space: Mapping[str, BaseDistribution], stream: Sequence[int]

@@ -42,8 +42,8 @@ OWN_STUDY = "search"
 FOLDER, JOB = "fmbench.folder", "fmbench.job"
 OVERRIDES, SECONDS, ERROR = "fmbench.overrides", "fmbench.seconds", "fmbench.error"
 
-#: A study's attribute naming its search.
-_SEARCH = "fmbench"
+#: A study's attributes: one naming its search, and what its sampler has of what configs leave open.
+_SEARCH, _SAMPLER = "fmbench", "fmbench.sampler"
 
 #: To open a database that others may be opening for the first time, before it is given up.
 _TRIES = 4
@@ -176,14 +176,18 @@ class SearchStudy:
         if used and not self.mine():
             raise foreign
 
-    def agree(self, said: Mapping[str, str]) -> bool:
+    def agree(self, said: Mapping[str, str], sampler: Mapping[str, Any]) -> bool:
         """Whether a search is resumed of which the same is said; else the study is new.
+
+        A new study keeps what its `sampler` has by defaults that may change.
 
         Raises:
             StorageError: the study is of another search.
         """
         before = self.study.user_attrs.get(_SEARCH)
         if before is None:
+            # First: another search that shares the study reads it where the name is there.
+            self.study.set_user_attr(_SAMPLER, dict(sampler))
             self.study.set_user_attr(_SEARCH, dict(said))
             return False
         for key in [*before, *said]:
@@ -199,6 +203,11 @@ class SearchStudy:
                 if FOLDER not in trial.user_attrs:
                     self._adopt(optuna_compat.live(self.study, trial), self.next_job())
         return True
+
+    @property
+    def sampler(self) -> dict[str, Any] | None:
+        """What the sampler has by the defaults of when the study was begun; None in older ones."""
+        return self.study.user_attrs.get(_SAMPLER)
 
     # Trials
 
