@@ -11,9 +11,10 @@ from fmbench.core.errors import ConfigError
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 
-#: Of a run, after its last epoch. The first two are known after each epoch as well.
+#: Of a run, after its last epoch. The first three are known after each epoch as well.
 DIRECTIONS = {
     "validation_accuracy": MAXIMIZE,
+    "balanced_accuracy": MAXIMIZE,  # on the validation part: the mean recall of the classes
     "validation_loss": MINIMIZE,
     "train_seconds": MINIMIZE,
     "parameters": MINIMIZE,
@@ -21,7 +22,7 @@ DIRECTIONS = {
 }
 
 #: Those that say after an epoch how the last one may be.
-OF_AN_EPOCH = ("validation_accuracy", "validation_loss")
+OF_AN_EPOCH = ("validation_accuracy", "balanced_accuracy", "validation_loss")
 
 #: Most objectives allowed.
 MOST = 3

@@ -119,7 +119,8 @@ class Search:
     jobs: int = _sweep(1, "trials at once, a process each", resumes=True, least=1)
     pruner: str = _sweep("none", "stops trials that promise little", resumes=True, allowed=PRUNERS)
     objective: Any = _sweep(
-        "validation_accuracy", "or validation_loss, parameters, flops, train_seconds; or a list"
+        "validation_accuracy",
+        "or balanced_accuracy, validation_loss, parameters, flops, train_seconds; or a list",
     )
     storage: str | None = _sweep(
         None, "URL of a database that several searches share; null: in its folder"

@@ -51,7 +51,8 @@ _COLUMNS = (
     *_of("split", "train validation test hash", prefix="split_"),
     *_of("", "parameters flops batch_size epochs best_test_epoch peak_memory"),
     *_of("", "seed learning_rate images_per_second runs_at_once"),
-    *_of("", "train_accuracy validation_accuracy test_accuracy best_test_accuracy"),
+    *_of("", "train_accuracy validation_accuracy balanced_accuracy"),
+    *_of("", "test_accuracy best_test_accuracy"),
     *_of("", "train_loss validation_loss test_loss"),
     *_of("seconds", "train evaluate total", prefix="seconds_"),
     ("device_type", "fingerprint", "device"),
@@ -179,10 +180,10 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
 
     Returns:
         A dict for each line of `history.jsonl`, with `epoch` (counted from 0) and whichever of
-        `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy` and the same of
-        `validation_` and `test_` it has. A line that is half-written, or has no epoch, is left
-        out, and so is a value that is not a finite number. Of a file that is longer than any run
-        the first `MOST_EPOCHS` lines count.
+        `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy`, the same of
+        `validation_` and `test_`, and `balanced_accuracy` (on the validation part) it has. A line
+        that is half-written, or has no epoch, is left out, and so is a value that is not a finite
+        number. Of a file that is longer than any run the first `MOST_EPOCHS` lines count.
     """
     return counted_history(folder)[0]
 

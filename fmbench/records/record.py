@@ -183,6 +183,7 @@ class Record:
     train_accuracy: Share | None = None
     validation_loss: Number | None = None
     validation_accuracy: Share | None = None
+    balanced_accuracy: Share | None = None  # on the validation part: the mean recall of the classes
     test_loss: Number | None = None
     test_accuracy: Share | None = None  # after the last epoch
     best_test_accuracy: Share | None = None  # optimistic: chosen on the test set

@@ -42,7 +42,7 @@ Epoch = Annotated[int, Meta(ge=0, lt=10**9)]
 class Objective:
     """What is searched for."""
 
-    name: Text  # `validation_accuracy`, `parameters`, `flops` or `train_seconds`
+    name: Text  # as `sweep.objective` has it
     direction: Annotated[str, one_of(*DIRECTIONS)]
 
     @property

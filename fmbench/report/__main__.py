@@ -166,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--group-by", default="", metavar="KEYS", help=keys)
     metric = (
         "what is shown with its spread and orders the rows: test_accuracy (default), "
-        "validation_accuracy, train_accuracy, test_loss, seconds_train, seconds_evaluate, "
+        "validation_accuracy, balanced_accuracy (of the classes, on the validation images), "
+        "train_accuracy, test_loss, seconds_train, seconds_evaluate, "
         "seconds_total, images_per_second, peak_memory, parameters, flops"
     )
     view.add_argument("--metric", default="test_accuracy", metavar="NAME", help=metric)

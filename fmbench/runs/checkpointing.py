@@ -27,7 +27,7 @@ log = logger(__name__)
 #: The metrics of an epoch, by the names that they have in a history and in a record.
 METRICS = {
     f"{part}_{what}" for part in ("train", "validation", "test") for what in ("loss", "accuracy")
-}
+} | {"balanced_accuracy"}
 
 #: What a line of history holds.
 _OF_A_LINE = {"epoch", "learning_rate", "seconds", *METRICS}

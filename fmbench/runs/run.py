@@ -435,4 +435,6 @@ def _history(epoch: Epoch) -> dict[str, Any]:
     for part in ("train", "validation", "test"):
         if metrics := getattr(epoch, part):
             line |= {f"{part}_loss": metrics.loss, f"{part}_accuracy": metrics.accuracy}
+    if epoch.validation:
+        line["balanced_accuracy"] = epoch.validation.balanced_accuracy
     return line | {"seconds": epoch.seconds}

@@ -45,6 +45,7 @@ class Metrics:
 
     loss: float  # mean cross entropy per image
     accuracy: float  # 0 to 1
+    balanced_accuracy: float | None = None  # mean recall of the classes; of evaluations alone
 
 
 class Predictions(NamedTuple):
@@ -96,7 +97,7 @@ def evaluate(
     device: Device,
     between: Callable[[], None] = lambda: None,
 ) -> tuple[Metrics, Predictions]:
-    """Mean loss and accuracy over a part of the split; the predictions, on the CPU.
+    """Mean loss and accuracies over a part of the split; the predictions, on the CPU.
 
     In the precision of training; without label smoothing, so that losses compare.
 
@@ -117,8 +118,18 @@ def evaluate(
         classes.append(predicted.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
         confidences.append(logits.float().softmax(1).amax(1))
         between()
-    answers = Predictions(torch.cat(classes).cpu(), torch.cat(confidences).cpu())
-    return _metrics(loss_sum, correct, len(loader)), answers
+    found = torch.cat(classes)
+    metrics = _metrics(loss_sum, correct, len(loader))
+    metrics = dataclasses.replace(metrics, balanced_accuracy=_mean_recall(found, loader.labels))
+    return metrics, Predictions(found.cpu(), torch.cat(confidences).cpu())
+
+
+def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
+    """Balanced accuracy (Brodersen et al. 2010): the mean recall of the classes that occur."""
+    images = torch.bincount(labels)
+    correct = torch.bincount(labels[predicted == labels], minlength=len(images))
+    correct, images = torch.stack([correct, images]).cpu().double()
+    return float((correct / images)[images > 0].mean())
 
 
 def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:

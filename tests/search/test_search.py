@@ -12,14 +12,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 import yaml
-from commands import TINY, compose, records, started, wait_for
+from commands import TINY, compose, records, started, wait_for, write_option
 from optuna.trial import TrialState
 
 from fmbench.cli import main as cli
 from fmbench.core.files import LOCK_NAME
+from fmbench.records.reader import read_history
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
 from fmbench.report import benchmark
@@ -137,6 +139,60 @@ def test_overrides_of_every_kind_reach_the_file_of_the_best_run():
     assert loaded["augmentation"] == {"crop": {"padding": 2}}
     assert "evaluation" not in loaded
     assert "keep_checkpoint" not in loaded
+
+
+#: Calls an image light from a threshold on, and learns nothing.
+THRESHOLD = """
+import torch
+
+class Threshold(torch.nn.Module):
+    def __init__(self, *, threshold):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.tensor(float(threshold)))
+
+    def forward(self, images):
+        light = 10 * (images.mean((1, 2, 3)) - self.threshold)
+        return torch.stack([-light, light], 1)
+"""
+
+
+def test_a_search_by_balanced_accuracy_chooses_otherwise_than_one_by_accuracy(
+    command, tmp_path, monkeypatch
+):
+    """Nine images in ten are of one class, and a tenth of these as light as all of the other.
+
+    The threshold 0.5 has the recalls 0.9 and 1, of few images about so; 0.9 has 1 and 0.
+    """
+    monkeypatch.setenv("FMBENCH_TRUST", "unfair")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "unfair.py").write_text(THRESHOLD)
+    write_option("model/threshold.yaml", "_target_: unfair.Threshold\nthreshold: 0.5\n")
+    labels = np.arange(400) % 10 == 0
+    light = labels | (np.arange(400) // 10 % 10 == 1)  # a tenth of the others, and the class
+    images = np.repeat(light * np.uint8(200), 64).reshape(-1, 8, 8)
+    np.savez("unfair.npz", images=images, labels=labels.astype(np.uint8))
+    chosen = {}
+    for objective in ("validation_accuracy", "balanced_accuracy"):
+        status, _, err = command(
+            *("--config-dir", "mine", "-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"),
+            *("data=arrays", "data.root=unfair.npz", "data.cache=null", "data.split=holdout"),
+            *("data.mean=0", "data.std=1", "model=threshold", "optimizer.lr=1e-9", "epochs=2"),
+            *("batch_size=16", "threads=1", "device=cpu", "model.threshold=choice(0.5,0.9)"),
+            *(f"sweep.objective={objective}", "sweep.pruner=median", "sweep.trials=2"),
+            f"hydra.sweep.dir={objective}",
+        )
+        assert status == 0, err
+        left = sorted_records(tmp_path / objective)
+        by = {record["config"]["model"]["threshold"]: record for record in left}
+        assert by[0.9]["balanced_accuracy"] == 0.5
+        assert by[0.5]["balanced_accuracy"] > 0.9
+        assert by[0.9]["validation_accuracy"] == pytest.approx(0.9, abs=0.02)
+        for trial, record in zip(trials(tmp_path / objective), left, strict=True):
+            assert trial.value == trial.intermediate_values[1] == record[objective]
+        (chosen[objective],) = (t for t, r in by.items() if r["test_accuracy"] is not None)
+    assert chosen == {"validation_accuracy": 0.9, "balanced_accuracy": 0.5}
+    history = read_history(tmp_path / "balanced_accuracy" / "0")
+    assert [line["balanced_accuracy"] for line in history] == [left[0]["balanced_accuracy"]] * 2
 
 
 @pytest.mark.slow

@@ -151,6 +151,25 @@ def test_evaluation_runs_without_dropout_or_gradients():
     torch.testing.assert_close(answers.confidences, shares.amax(1))
 
 
+def test_balanced_accuracy_is_the_mean_of_the_recalls_of_the_classes_there_are():
+    """Of this confusion matrix, a row a label: 6 2 0 0 / 1 1 0 0 / 0 3 0 1 / no image of the last.
+
+    The recalls are 6/8, 1/2 and 0/4; 7 of 14 images are right.
+    """
+    confusion = [[6, 2, 0, 0], [1, 1, 0, 0], [0, 3, 0, 1], [0, 0, 0, 0]]
+    cells = [(label, guess) for label in range(4) for guess in range(4)
+             for _ in range(confusion[label][guess])]  # fmt: skip
+    labels, guesses = torch.tensor(cells).T
+    model = nn.Sequential(nn.Flatten(), nn.Embedding.from_pretrained(torch.eye(4)), nn.Flatten())
+    loader = EvaluationLoader(
+        guesses.byte().view(-1, 1, 1, 1), labels, normalization=lambda x: x.long(), batch_size=4
+    )
+    metrics, answers = evaluate(model, loader, device=CPU)
+    assert torch.equal(answers.classes.long(), guesses)
+    assert metrics.accuracy == 7 / 14
+    assert metrics.balanced_accuracy == pytest.approx((6 / 8 + 1 / 2 + 0 / 4) / 3)
+
+
 def test_clock_of_training_excludes_evaluation(monkeypatch):
     fit = trainer(epochs=2, evaluate_every=1)
     ticks = iter([0.0, 10.0, 11.0, 20.0, 25.0, 26.0])

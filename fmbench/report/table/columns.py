@@ -89,6 +89,7 @@ class Metric:
 METRICS = {
     "test_accuracy": Metric("test accuracy", formats.percent, "last epoch, %"),
     "validation_accuracy": Metric("validation accuracy", formats.percent, "%"),
+    "balanced_accuracy": Metric("balanced accuracy", formats.percent, "validation, %"),
     "train_accuracy": Metric("training accuracy", formats.percent, "%"),
     "test_loss": Metric("test loss", formats.loss, ascending=True),
     "seconds_train": Metric("training time", formats.duration, ascending=True),
@@ -185,7 +186,7 @@ _KEYS = (
     *("published_parameters", "published_device", "published_approximate", "published_source"),
     *("model_settings", "augmentation_settings", "differs", "scheduler", "precision", "threads"),
     *("memory_format", "deterministic", "cuda_graphs", "seeds", "rank_of"),
-    *("train_accuracy", "test_loss"),
+    *("balanced_accuracy", "train_accuracy", "test_loss"),
     *(f"{name}_sd" for name in SPREAD),
     *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
     *(f"{name}_high" for name in SPREAD),
