@@ -163,8 +163,10 @@ def _watch(config: DictConfig, context: Any) -> "Watch | None":
     """What a run of a search tells the search after each epoch."""
     from fmbench.search.pruning import watch
 
-    folder = Path(context.runtime.cwd) / context.sweep.dir
-    return watch(search_keys(config), folder, context.job.num, config.epochs)
+    base = Path(context.runtime.cwd)
+    return watch(
+        search_keys(config, base), base / context.sweep.dir, context.job.num, config.epochs
+    )
 
 
 def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:

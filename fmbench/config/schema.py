@@ -123,7 +123,7 @@ class Search:
         "or balanced_accuracy, validation_loss, parameters, flops, train_seconds; or a list",
     )
     storage: str | None = _sweep(
-        None, "URL of a database that several searches share; null: in its folder"
+        None, "URL of a database, or journal:FILE, that several searches share; null: in its folder"
     )
     study: str | None = _sweep(None, "the name of a shared search")
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -19,6 +20,9 @@ from fmbench.config.checks import check, resolve
 from fmbench.config.schema import OF_SWEEPS
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
+
+#: What the URL of a journal begins with; a path follows.
+JOURNAL = "journal:"
 
 #: The keys that say which images are read, rather than which of them train.
 _PLACE_OF_DATA = re.compile(r"\+*data(?!\.split\b)(\.|$)")
@@ -37,9 +41,22 @@ def run_name(config: DictConfig, number: int) -> str:
     return f"trial {number}" if config.sweep.storage is None else f"the trial in {number}/"
 
 
-def search_keys(config: DictConfig) -> dict[str, Any]:
-    """The keys of `sweep`, resolved."""
+def search_keys(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
+    """The keys of `sweep`, resolved.
+
+    The path of a journal is absolute then; it starts from `base`, where the program was started,
+    which is the current folder unless given.
+
+    Raises:
+        ConfigError: a journal has no path.
+    """
     keys: Any = OmegaConf.to_container(config.sweep, resolve=True)
+    scheme, colon, name = str(keys["storage"] or "").partition(":")
+    if scheme + colon == JOURNAL:
+        path = re.sub("^//(?=/)", "", name)
+        if not path or path.startswith("//") or path.endswith("/"):
+            raise ConfigError(f"sweep.storage={keys['storage']}: must be journal:FILE")
+        keys["storage"] = f"{JOURNAL}{(base or Path.cwd()) / Path(path).expanduser()}"
     return dict(keys)
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import optuna
 from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -27,6 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from fmbench.config import objectives
 from fmbench.config.overrides import refuse_password
+from fmbench.config.sweep import JOURNAL
 from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.files import write_whole
 from fmbench.records import trials as search_json
@@ -76,8 +78,8 @@ def name(sweep: Mapping[str, Any], folder: Path) -> str:
     return "/".join(folder.absolute().parts[-2:])
 
 
-def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
-    """The database of a search; one connection for a whole process.
+def open_storage(sweep: Mapping[str, Any], folder: Path) -> BaseStorage:
+    """The database or the journal of a search; one connection for a whole process.
 
     Raises:
         ConfigError: its URL is none, or needs a driver that is not installed.
@@ -88,6 +90,8 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> RDBStorage:
     url = sweep["storage"]
     refuse_password("sweep.storage", str(url))
     try:
+        if str(url).startswith(JOURNAL):
+            return _journal(str(url).removeprefix(JOURNAL))
         if url is not None:
             return _shared(str(url))
         return _own(folder.absolute() / search_json.DATABASE_NAME)
@@ -111,6 +115,17 @@ def _shared(url: str) -> RDBStorage:
             return connect()
         time.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that they do not meet again
     return connect()
+
+
+@lru_cache
+def _journal(path: str) -> JournalStorage:
+    # By a file that only one process can make: file locks are local to a machine on many disks.
+    try:
+        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+    except OSError:
+        raise
+    except Exception as error:  # whatever Optuna makes of lines that are no journal's
+        raise StorageError(f"{path}: is no journal of Optuna's: {described(error, 300)}") from error
 
 
 @lru_cache
