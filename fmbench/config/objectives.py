@@ -44,7 +44,7 @@ def names(objective: Any) -> tuple[str, ...]:
 
 def check(sweep: Mapping[str, Any]) -> None:
     """Refuse the first of the keys of `sweep`, resolved, that no search can be made of."""
-    for key in ("trials", "jobs", "pruner"):
+    for key in ("trials", "pruner"):
         refuse_out_of_bounds(f"sweep.{key}", sweep[key])
     of_search = names(sweep["objective"])
     if sweep["pruner"] != "none" and (len(of_search) > 1 or of_search[0] not in OF_AN_EPOCH):

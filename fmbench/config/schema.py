@@ -116,7 +116,10 @@ class Search:
     trials: int = _sweep(
         20, "trials in all; a resumed search runs those that are missing", resumes=True, least=1
     )
-    jobs: int = _sweep(1, "trials at once, a process each", resumes=True, least=1)
+    jobs: Any = _sweep(
+        1, "runs at once, a process each; auto: as many as the machine bears", resumes=True, least=1
+    )
+    jobs_per_gpu: int = _sweep(1, "of sweep.jobs=auto, on each GPU", resumes=True, least=1)
     pruner: str = _sweep("none", "stops trials that promise little", resumes=True, allowed=PRUNERS)
     objective: Any = _sweep(
         "validation_accuracy",

@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import objectives
-from fmbench.config.checks import check, resolve
+from fmbench.config.checks import check, refuse_out_of_bounds, resolve
+from fmbench.config.hydra_compat import runs_in_turn
 from fmbench.config.schema import OF_SWEEPS
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
@@ -117,6 +118,10 @@ def _overrides(config: DictConfig) -> list[Override]:
 _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
 
 
+#: Keys of `sweep` that mean something in a grid too.
+_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu")
+
+
 def refuse_for_sweeps(config: DictConfig) -> None:
     """Refuse what was typed for a sweep in a single run."""
     for text in chain(*typed(config)):
@@ -134,7 +139,7 @@ def _refuse_idle(config: DictConfig) -> None:
             raise ConfigError(
                 f"{text}: names the folder of a single run; of a sweep hydra.sweep.dir={value}"
             )
-        if key.startswith("sweep.") and not is_search(config.hydra):
+        if key.startswith("sweep.") and key not in _OF_GRIDS and not is_search(config.hydra):
             raise ConfigError(
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
@@ -156,6 +161,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         HydraException: a value names no option or no key.
     """
     _refuse_idle(config)
+    _check_jobs(config)
     _check_sweeper(config.hydra.sweeper)
     if is_search(config.hydra):
         _check_search(config)
@@ -188,6 +194,22 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
                 OmegaConf.update(job, key, override.value())
                 check(resolve(job))
     return resolved
+
+
+def _check_jobs(config: DictConfig) -> None:
+    """Refuse a number of runs at once that cannot be, or that does nothing."""
+    jobs = config.sweep.jobs
+    if jobs != "auto":
+        if type(jobs) is not int:
+            raise ConfigError(f"sweep.jobs={jobs}: must be 1 or more, or auto")
+        refuse_out_of_bounds("sweep.jobs", jobs)
+    refuse_out_of_bounds("sweep.jobs_per_gpu", config.sweep.jobs_per_gpu)
+    if jobs != 1 and not is_search(config.hydra) and not runs_in_turn(config.hydra.launcher):
+        option = config.hydra.runtime.choices["hydra/launcher"]
+        raise ConfigError(
+            f"sweep.jobs={jobs}: is for runs on this machine; hydra/launcher={option} has keys of "
+            "its own for how many are at work"
+        )
 
 
 def _count(override: Override) -> int:

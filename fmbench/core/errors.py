@@ -28,7 +28,6 @@ _BLANK = re.compile(
 #: What the extras of `pyproject.toml` bring, by their names. Messages name the packages themselves:
 #: on PyPI the name `fmbench` belongs to another project.
 PACKAGES = {
-    "joblib": ("cloudpickle>=3",),
     "slurm": ("submitit>=1.5",),
     "ray": ("ray>=2.60",),
     "postgresql": ("psycopg[binary]>=3.2",),

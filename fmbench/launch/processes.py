@@ -13,16 +13,15 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from functools import partial
 from multiprocessing import resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
 
+import cloudpickle
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, env_override
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from fmbench.config import hydra_compat
@@ -30,106 +29,88 @@ from fmbench.config.sweep import run_name
 from fmbench.core import machine
 from fmbench.core.errors import ConfigError, RunDiedError, StorageError
 from fmbench.core.signals import SIGNALS, Listener, StopRequested, heeded
-from fmbench.launch.gather import OtherProcesses, Runs, composed, failed, gather, log
+from fmbench.launch.executor import Executor, Job, Runs, Sweep, composed, failed, log
 from fmbench.records.record import FAILED, INTERRUPTED
 
 #: Sent to a process in the place of a run.
 STOP = b"stop"
 
+#: Bytes of memory that a run is taken to need: Python, PyTorch, the images, a small model.
+_MEMORY = 1_500_000_000
+
 #: Seconds that a process has to leave in when there is nothing left to do.
 _PATIENCE = 10.0
 
 
-class ProcessLauncher(OtherProcesses):
+class Processes(Executor):
     """Several processes of this machine, and nothing is lost.
 
     A process that dies, killed or for want of memory, ends its own run, and another takes its
     place. Asked to stop, the sweep has its runs saved; where it is killed itself, they are too.
-    Cores and GPUs are shared out.
+    Cores and GPUs are shared out, among as many as the sweep can use: its runs compare only with
+    the same threads.
 
     Args:
         n_jobs: runs at once; -1 or None as many as there are cores, -2 one less.
         inner_max_num_threads: of a run that says none; None: the cores, shared out.
     """
 
-    packages, extra = ("cloudpickle",), "joblib"
+    shown = False
 
-    def __init__(self, n_jobs: int | None = -1, inner_max_num_threads: int | None = None) -> None:
-        self.n_jobs = -1 if n_jobs is None else n_jobs
-        self.threads = inner_max_num_threads
-        self.lanes: list[Lane] = []
-        #: The most runs that a sweep has at once, over all that it launches; 0: not known.
-        self.at_once = 0
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    def __init__(
+        self,
+        sweep: Sweep,
+        at_once: int,
+        n_jobs: int | None = -1,
+        inner_max_num_threads: int | None = None,
     ) -> None:
-        """Keep what Hydra gives; ConfigError where a number of threads cannot be."""
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if self.n_jobs is not None and (type(self.n_jobs) is not int or self.n_jobs == 0):
+        super().__init__(sweep, at_once)
+        n_jobs, self.threads = -1 if n_jobs is None else n_jobs, inner_max_num_threads
+        if type(n_jobs) is not int or n_jobs == 0:
             raise ConfigError(
-                f"hydra.launcher.n_jobs={self.n_jobs}: must be 1 or more, or -1 for all cores"
+                f"hydra.launcher.n_jobs={n_jobs}: must be 1 or more, or -1 for all cores"
             )
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise ConfigError(
                 f"hydra.launcher.inner_max_num_threads={self.threads}: must be 1 or more, or null"
             )
+        most = n_jobs if n_jobs > 0 else max(1, machine.usable().cores + 1 + n_jobs)
+        self.capacity: int = min(most, at_once)
+        self.lanes: list[Lane] = []
 
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises. Asked to stop at once, kill the processes."""
-        import cloudpickle
-
-        lanes = self.lanes_for(job_overrides)
-        shared = cloudpickle.dumps(
-            Runs(self.hydra_context, self.config, self.task_function, 0, at_once=len(lanes))
-        )
-
-        def start(place: int) -> Lane:
-            lane = next(lane for lane in lanes if not lane.busy)
-            lane.give(shared, initial_job_idx + place, job_overrides[place])
-            return lane
-
-        for lane in lanes[: len(job_overrides)]:
+    def submit(self, jobs: Sequence[Job]) -> Iterator["Lane"]:
+        """Hand runs over to processes that have none."""
+        if not self.lanes:
+            self._begin(jobs)
+        free = [lane for lane in self.lanes if not lane.busy][: len(jobs)]
+        for lane in free:
             lane.start()  # side by side
-        try:
-            return gather(
-                start,
-                job_overrides,
-                initial_job_idx,
-                len(lanes),
-                config=self.config,
-                shown=False,
-                wait=partial(_wait_for_any, lanes),
-            )
-        except BaseException as error:
-            for lane in lanes:
-                if lane.busy:
-                    lane.kill()
-                    said = str(error) or "stopped from the keyboard"
-                    self.mark(lane.number, lane.overrides, INTERRUPTED, said)
-            raise
+        for lane, (number, overrides) in zip(free, jobs, strict=True):
+            lane.give(self.shared, number, overrides)
+            yield lane
 
-    def lanes_for(self, job_overrides: Sequence[Sequence[str]]) -> "list[Lane]":
-        """As many lanes as the sweep can use, so that its runs share all of the machine.
+    def _begin(self, jobs: Sequence[Job]) -> None:
+        self.shared = cloudpickle.dumps(Runs(self.sweep, 0, at_once=self.capacity))
+        # A run that names its GPU could not have it, were they shared out.
+        given = (text.lstrip("+") for _, overrides in jobs for text in overrides)
+        named = [f"device={self.sweep.config.device}", *given]
+        share = self.capacity > 1 and not any(text.startswith("device=cuda:") for text in named)
+        shares = _shares(self.capacity, self.threads, visible_gpus() if share else [])
+        self.lanes = [Lane(each, self, alone=self.capacity == 1) for each in shares]
+        # Before multiprocessing waits for its children.
+        util.Finalize(self.lanes[0], _close, args=(self.lanes,), exitpriority=10)
 
-        A launch may be smaller, the last one or what is left after a stop: the runs of a sweep
-        compare only with the same threads.
-        """
-        most = self.n_jobs if self.n_jobs > 0 else max(1, machine.usable().cores + 1 + self.n_jobs)
-        count = min(most, max(self.at_once, len(job_overrides)))
-        if len(self.lanes) < count:
-            _close(self.lanes)
-            # A run that names its GPU could not have it, were they shared out.
-            given = (text.lstrip("+") for overrides in job_overrides for text in overrides)
-            named = [f"device={self.config.device}", *given]
-            share = count > 1 and not any(text.startswith("device=cuda:") for text in named)
-            environments = _shares(count, self.threads, visible_gpus() if share else [])
-            self.lanes = [Lane(each, self, alone=count == 1) for each in environments]
-            # Before multiprocessing waits for its children.
-            util.Finalize(self.lanes[0], _close, args=(self.lanes,), exitpriority=10)
-        return self.lanes
+    def wait(self, seconds: float) -> None:
+        """Wait until a run at work has ended, or for so many seconds."""
+        busy = [lane.connection for lane in self.lanes if lane.busy and lane.connection]
+        wait(busy, seconds)
+
+    def abandon(self, said: str) -> None:
+        """Kill the processes."""
+        for lane in self.lanes:
+            if lane.busy:
+                lane.kill()
+                self.mark(lane.number, lane.overrides, INTERRUPTED, said)
 
     def mark(self, number: int, overrides: Sequence[str], status: str, said: str) -> None:
         """Write into the record of a run whose process is gone how it has ended."""
@@ -139,14 +120,14 @@ class ProcessLauncher(OtherProcesses):
         try:
             folder = self._folder(number, overrides)
             mark_ended(folder, status, said)
-            tracking.settle(folder, Path(self.config.hydra.runtime.cwd))
+            tracking.settle(folder, Path(self.sweep.config.hydra.runtime.cwd))
         except (StorageError, ValueError, OSError) as error:
-            name = run_name(self.config, number)
+            name = run_name(self.sweep.config, number)
             log.warning("%s: its record stays as it is: %s", name, error)
 
     def _folder(self, number: int, overrides: Sequence[str]) -> Path:
         """The folder of a run, as Hydra makes it out where the run starts."""
-        config = composed(self.hydra_context, self.config, number, overrides)
+        config = composed(self.sweep, number, overrides)
         hydra = HydraConfig.instance()
         before = hydra.cfg
         hydra.set_config(config)
@@ -157,15 +138,13 @@ class ProcessLauncher(OtherProcesses):
 
 
 class Lane:
-    """One process, replaced by a fresh one where it has died; a `Process` of `gather`.
+    """One process, replaced by a fresh one where it has died; a `Process` of an executor.
 
     With an environment that differs in these variables. `alone`: it is the only lane.
     """
 
-    def __init__(
-        self, environment: dict[str, str], launcher: ProcessLauncher, *, alone: bool
-    ) -> None:
-        self.environment, self.launcher, self.alone = environment, launcher, alone
+    def __init__(self, environment: dict[str, str], executor: Processes, *, alone: bool) -> None:
+        self.environment, self.executor, self.alone = environment, executor, alone
         self.process: BaseProcess | None = None
         self.connection: Connection | None = None
         self.busy = self.asked = False  # whether a run is at work, and was asked to stop
@@ -191,7 +170,7 @@ class Lane:
         self.send(self.run)
 
     def outcome(self) -> JobReturn | None:
-        """As `gather.Process` has it."""
+        """As `executor.Process` has it."""
         assert self.connection is not None
         if not self.connection.poll():
             return None
@@ -200,7 +179,7 @@ class Lane:
         except (EOFError, OSError):
             self.busy = False
             said = f"its process {self._end()}"
-            self.launcher.mark(self.number, self.overrides, FAILED, said)
+            self.executor.mark(self.number, self.overrides, FAILED, said)
             if self.asked:
                 return failed(self.overrides, StopRequested(signal.SIGTERM, saved=False))
             raise RunDiedError(said) from None
@@ -270,11 +249,6 @@ def _close(lanes: Sequence[Lane]) -> None:
         lane.close()
 
 
-def _wait_for_any(lanes: Sequence[Lane], seconds: float) -> None:
-    """Wait until a run at work has ended, or for so many seconds."""
-    wait([lane.connection for lane in lanes if lane.busy and lane.connection], seconds)
-
-
 def _shares(count: int, threads: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
     """The variables of each of so many processes: its share of the cores and of these GPUs."""
     if threads is None and count > 1:
@@ -284,6 +258,19 @@ def _shares(count: int, threads: int | None, gpus: Sequence[str]) -> list[dict[s
         for number, each in enumerate(shares):
             each["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     return shares
+
+
+def fitting(config: DictConfig) -> int:
+    """How many runs this machine bears at once: `sweep.jobs=auto`.
+
+    On GPUs `sweep.jobs_per_gpu` for each; else as many as there are cores, a thread each, and as
+    there is memory for.
+    """
+    gpus = visible_gpus() if config.device in ("auto", "cuda") else []
+    if gpus:
+        return len(gpus) * int(config.sweep.jobs_per_gpu)
+    cores, memory = machine.usable()
+    return max(1, min(cores, (memory or sys.maxsize) // _MEMORY))
 
 
 def visible_gpus() -> list[str]:
@@ -362,8 +349,6 @@ def _receive(connection: Connection, runs: "SimpleQueue[bytes | None]") -> None:
 
 def _result(run: bytes, listener: Listener) -> bytes:
     """The JobReturn of a run, pickled."""
-    import cloudpickle
-
     try:
         shared, number, overrides = pickle.loads(run)
         if listener.asked is not None:

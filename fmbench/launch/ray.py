@@ -1,7 +1,7 @@
 """Sweeps whose runs are tasks of Ray."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -9,21 +9,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmbench.core.errors import RunDiedError
 from fmbench.core.machine import usable
-from fmbench.launch.gather import OtherProcesses, Runs, as_before, gather
+from fmbench.launch.executor import Executor, Job, Runs, Sweep, as_before
 
 
-class RayLauncher(OtherProcesses):
+class Ray(Executor):
     """Each run a task of Ray, by the arguments of `ray.init` and of `ray.remote`."""
 
     packages, extra = ("ray",), "ray"
 
-    def __init__(self, ray: DictConfig) -> None:
+    def __init__(self, sweep: Sweep, at_once: int, ray: DictConfig) -> None:
+        super().__init__(sweep, at_once)
         self.init, self.remote = _given(ray.init), _given(ray.remote)
+        self.call: Any = None  # what Ray is to call
 
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises."""
+    def submit(self, jobs: Sequence[Job]) -> Iterator["RayProcess"]:
+        """Hand runs over to Ray."""
+        if self.call is None:
+            self._begin()
+        for number, overrides in jobs:
+            yield RayProcess(self.call.remote(self.shared, number, list(overrides)))
+
+    def _begin(self) -> None:
         import ray
 
         if not ray.is_initialized():
@@ -34,18 +40,8 @@ class RayLauncher(OtherProcesses):
                 except ValueError:  # there is a Ray already, which knows its own
                     ray.init(**self.init)
         cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
-        runs = Runs(self.hydra_context, self.config, self.task_function, max(1, int(cores or 1)))
-        remote, shared = ray.remote(**self.remote)(Runs.__call__), ray.put(runs)
-        tasks = [
-            remote.remote(shared, number, list(overrides))
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        ]
-        return gather(
-            lambda place: RayProcess(tasks[place]),
-            job_overrides,
-            initial_job_idx,
-            config=self.config,
-        )
+        self.shared = ray.put(Runs(self.sweep, max(1, int(cores or 1))))
+        self.call = ray.remote(**self.remote)(Runs.__call__)
 
 
 def _given(options: DictConfig) -> dict[str, Any]:
@@ -61,7 +57,7 @@ class RayProcess:
         self.task = task
 
     def outcome(self) -> JobReturn | None:
-        """As `gather.Process` has it."""
+        """As `executor.Process` has it."""
         import ray
 
         ready, _ = ray.wait([self.task], timeout=0)

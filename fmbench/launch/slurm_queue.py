@@ -43,20 +43,30 @@ class Queue:
     """The jobs of one sweep in the queue of Slurm.
 
     Args:
-        results: of each job, by its number, `12` or `12_0` of an array: the file that it leaves.
         interval: seconds between two questions to the controller.
     """
 
-    def __init__(self, results: Mapping[str, Path], interval: float = INTERVAL) -> None:
-        self.results = dict(results)  # that are not there yet
-        self.submitted = list(dict.fromkeys(job.partition("_")[0] for job in results))
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self.results: dict[str, Path] = {}  # that are not there yet
+        self.submitted: list[str] = []  # arrays and single jobs that may be at work
         self.interval = self.wait = interval
         self.ended: dict[str, float] = {}  # without a result, and since when
         self.endings: dict[str, str] = {}  # for good
         self.grace = GRACE
-        now = time.monotonic()
-        # Asked early at first: jobs may die at once.
-        self.scan_at, self.ask_at, self.stop_at = now, now + min(GRACE, interval), now
+        self.scan_at = self.ask_at = self.stop_at = time.monotonic()
+
+    def add(self, results: Mapping[str, Path]) -> None:
+        """Watch jobs that were submitted together.
+
+        Args:
+            results: of each job, by its number, `12` or `12_0` of an array: the file that it
+                leaves.
+        """
+        at_work = {job.partition("_")[0] for job in self.results.keys() - self.endings.keys()}
+        self.submitted = sorted(at_work | {job.partition("_")[0] for job in results})
+        if not at_work:  # asked early at first: jobs may die at once
+            self.ask_at = time.monotonic() + min(GRACE, self.interval)
+        self.results |= results
 
     def has_result(self, job: str) -> bool:
         """Whether a job has left its result."""

@@ -1,12 +1,11 @@
-"""Sweeps whose runs are processes of submitit, on this machine or on Slurm."""
+"""Sweeps whose runs are jobs of Slurm, submitted by submitit."""
 
-import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -14,10 +13,9 @@ from omegaconf import OmegaConf
 
 from fmbench.config import hydra_compat
 from fmbench.core.errors import ConfigError, RunDiedError
-from fmbench.core.machine import usable
 from fmbench.core.signals import StopRequested
 from fmbench.launch import slurm_queue
-from fmbench.launch.gather import OtherProcesses, Process, Runs, as_before, gather, log
+from fmbench.launch.executor import Executor, Job, Process, Runs, Sweep, log
 
 
 class SubmititRuns(Runs):
@@ -62,129 +60,57 @@ def _guard_requeue(handler: Any) -> None:
         signal.signal(signal.SIGUSR2, guarded)
 
 
-class SubmititLauncher(OtherProcesses):
-    """What runs on this machine and on Slurm have in common."""
+class Slurm(Executor):
+    """Each run a job of Slurm; those that are submitted together are an array.
+
+    Args:
+        params: of submitit's executor, `submitit_folder` and `squeue_every`.
+    """
 
     packages, extra = ("submitit",), "slurm"
-    cluster: str  # of submitit's executors
-    own: tuple[str, ...]  # options that submitit does not know
-    cores: int | None = None  # of a run for which nothing is asked; None: as Slurm has it
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, sweep: Sweep, at_once: int, **params: Any) -> None:
+        super().__init__(sweep, at_once)
         plain = OmegaConf.to_container(OmegaConf.create(params), resolve=True)
         assert isinstance(plain, dict)
         self.params = {str(key): value for key, value in plain.items()}
+        if None in map(shutil.which, ("sbatch", "srun", "squeue")):
+            raise ConfigError(
+                "hydra/launcher=submitit_slurm: Slurm is not here (sbatch, srun, squeue); "
+                "hydra/launcher=processes starts the same runs on this machine"
+            )
+        self.queue = slurm_queue.Queue(
+            max(1.0, float(self.params.get("squeue_every") or slurm_queue.INTERVAL))
+        )
+        threads = self.params.get("cpus_per_task")
+        self.call = SubmititRuns(sweep, threads)
 
+    @cached_property
     def executor(self) -> Any:
         """Of submitit, as the options have it."""
         import submitit
 
-        options = {
-            f"{self.cluster}_{key}": value
-            for key, value in self.params.items()
-            if key not in self.own
-        }
-        at_first = (f"{self.cluster}_max_num_timeout", f"{self.cluster}_python")
+        own = ("submitit_folder", "squeue_every")
+        options = {f"slurm_{key}": value for key, value in self.params.items() if key not in own}
+        at_first = ("slurm_max_num_timeout", "slurm_python")
         first = {key: options.pop(key) for key in at_first if key in options}
-        executor = submitit.AutoExecutor(self.params["submitit_folder"], self.cluster, **first)
+        executor = submitit.AutoExecutor(self.params["submitit_folder"], "slurm", **first)
         executor.update_parameters(**options)
         return executor
 
-    def runs(self, **options: Any) -> SubmititRuns:
-        """What submitit is to call for each run."""
-        threads = self.params.get("cpus_per_task") or self.cores
-        return SubmititRuns(self.hydra_context, self.config, self.task_function, threads, **options)
-
-
-class LocalLauncher(SubmititLauncher):
-    """Each run a process on this machine, as many at once as there are cores for them."""
-
-    cluster = "local"
-    own = ("submitit_folder", "array_parallelism")
-    cores = 1
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises."""
-        each = self.params.get("cpus_per_task") or self.cores
-        at_once = int(self.params.get("array_parallelism") or max(1, usable().cores // each))
-        # submitit hides all GPUs from a run that asks for none; here it sees what a run without a
-        # launcher would.
-        asked = self.params.get("gpus_per_node") is not None
-        visible = () if asked else (os.environ.get("CUDA_VISIBLE_DEVICES"),)
-        executor = self.executor()
-        runs = self.runs(at_once=min(at_once, len(job_overrides)), visible_gpus=visible)
-
-        def start(place: int) -> Process:
-            with as_before(signal.SIGINT):
-                signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes by way of the sweep
-                job = executor.submit(runs, initial_job_idx + place, list(job_overrides[place]))
-            return LocalProcess(job)
-
-        return gather(start, job_overrides, initial_job_idx, at_once, config=self.config)
-
-
-class LocalProcess:
-    """A run in a process of submitit on this machine."""
-
-    def __init__(self, job: Any) -> None:
-        self.job = job
-
-    def outcome(self) -> JobReturn | None:
-        """As `gather.Process` has it."""
-        if not self.job.done():
-            return None
-        if self.job.paths.result_pickle.exists():
-            return _result(self.job)
-        raise RunDiedError(
-            f"process {self.job.job_id} ended without a result: killed, out of time or memory, or "
-            f"the disk is full; its log is {self.job.paths.stderr}"
-        )
-
-    def ask_to_stop(self) -> None:
-        """Have the run save itself and leave."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(self.job.job_id), signal.SIGTERM)
-
-
-class SlurmLauncher(SubmititLauncher):
-    """Each run a job of Slurm; those of one launch are an array."""
-
-    cluster = "slurm"
-    own = ("submitit_folder", "squeue_every")
-
-    def setup(self, **given: Any) -> None:
-        """Keep what Hydra gives; ConfigError where submitit or Slurm is not here."""
-        super().setup(**given)
-        if None in map(shutil.which, ("sbatch", "srun", "squeue")):
-            raise ConfigError(
-                "hydra/launcher=submitit_slurm: Slurm is not here (sbatch, srun, squeue); "
-                "hydra/launcher=submitit_local starts the same runs on this machine"
-            )
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Run them all; `gather` says what it raises. ConfigError: Slurm does not take the jobs."""
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Process]:
+        """Submit runs; ConfigError where Slurm does not take them."""
         import submitit
 
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        numbers, overrides = zip(*jobs, strict=True)
         try:
-            squeue_every = max(1.0, float(self.params["squeue_every"] or slurm_queue.INTERVAL))
-            jobs = self.executor().map_array(self.runs(), numbers, map(list, job_overrides))
+            submitted = self.executor.map_array(self.call, numbers, map(list, overrides))
         except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
-        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
-        results = {job.job_id: job.paths.result_pickle for job in jobs}
-        queue = slurm_queue.Queue(results, squeue_every)
-        return gather(
-            lambda place: SlurmProcess(jobs[place], queue),
-            job_overrides,
-            initial_job_idx,
-            config=self.config,
-        )
+        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in submitted))
+        self.queue.add({job.job_id: job.paths.result_pickle for job in submitted})
+        return [SlurmProcess(job, self.queue) for job in submitted]
 
 
 class SlurmProcess:
@@ -195,7 +121,7 @@ class SlurmProcess:
         self.queue = queue
 
     def outcome(self) -> JobReturn | None:
-        """As `gather.Process` has it."""
+        """As `executor.Process` has it."""
         if self.queue.has_result(self.job.job_id):
             return _result(self.job)
         ending = self.queue.ending(self.job.job_id)

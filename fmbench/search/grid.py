@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, count, groupby
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,8 @@ from fmbench.config.sweep import has_one_data_set
 from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError
-from fmbench.launch.processes import ProcessLauncher
+from fmbench.launch import make_executor
+from fmbench.launch.executor import Executor, run_all
 from fmbench.records.folder import as_computed, is_done, read_record
 from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
 from fmbench.records.trials import DATABASE_NAME
@@ -49,13 +50,20 @@ class GridSweeper(hydra_compat.BasicSweeper):
         if not has_one_data_set(config):
             task_function = partial(task_function, same_data=False)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.task_function = task_function
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, or what is left of it."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*hydra_compat.params(self), *arguments])
         grid = list(chain.from_iterable(self.split_arguments(overrides, None)))
-        self.launcher = Resumed(self.launcher, self.hydra_context, self.config, grid)
+        executor = make_executor(
+            config=self.config,
+            hydra_context=self.hydra_context,
+            task_function=self.task_function,
+            runs=len(grid),
+        )
+        self.launcher = Resumed(executor, grid)
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -72,7 +80,7 @@ class GridSweeper(hydra_compat.BasicSweeper):
 
 
 class Resumed(Launcher):
-    """A launcher that has another one start what is left of a grid: the overrides of each run.
+    """A launcher that has an executor run what is left of a grid: the overrides of each run.
 
     A run is known by its config, not by its place: a grid may have got longer since.
 
@@ -80,16 +88,9 @@ class Resumed(Launcher):
         StorageError: the folder holds runs that are none of this grid.
     """
 
-    def __init__(
-        self,
-        launcher: Launcher,
-        context: HydraContext,
-        config: DictConfig,
-        grid: Sequence[Sequence[str]],
-    ) -> None:
-        self.launcher = launcher
-        if isinstance(launcher, ProcessLauncher):
-            launcher.at_once = len(grid)
+    def __init__(self, executor: Executor, grid: Sequence[Sequence[str]]) -> None:
+        self.executor = executor
+        context, _, config = executor.sweep
         self.folder = Path(config.hydra.sweep.dir)
         if (self.folder / DATABASE_NAME).exists():
             raise StorageError(f"{self.folder}: holds a search; take another folder")
@@ -101,7 +102,7 @@ class Resumed(Launcher):
             self._match([_wanted(resolve(one)) for one in composed], there)
 
     def setup(self, **_: Any) -> None:
-        """Nothing: the launcher within has been set up."""
+        """Nothing: the executor has been set up."""
 
     def _match(self, wanted: Sequence["_Wanted"], there: dict[int, "_Held"]) -> None:
         """Find the run of each config, by all of it or by all that decides."""
@@ -138,12 +139,9 @@ class Resumed(Launcher):
             for place in places
             if place in self.done
         }
-        left = enumerate(place for place in places if place not in self.done)
-        for _, stretch in groupby(left, key=lambda pair: self.numbers[pair[1]] - pair[0]):
-            together = [place for _, place in stretch]
-            overrides = [job_overrides[place - initial_job_idx] for place in together]
-            launched = self.launcher.launch(overrides, initial_job_idx=self.numbers[together[0]])
-            returns.update(zip(together, launched, strict=True))
+        left = [place for place in places if place not in self.done]
+        jobs = [(self.numbers[place], job_overrides[place - initial_job_idx]) for place in left]
+        returns.update(zip(left, run_all(self.executor, jobs), strict=True))
         return [_alone(returns[place]) for place in places]
 
 
@@ -205,7 +203,7 @@ def _alone(returned: JobReturn) -> JobReturn:
     """A run whose process died ends itself alone; Hydra's sweeper would end with it."""
     if returned.status == JobStatus.FAILED:
         error = hydra_compat.value(returned)
-        if not isinstance(error, PartialResultsError):  # gather logs processes that died
+        if not isinstance(error, PartialResultsError):  # drive logs processes that died
             log.error("failed: %s", error, exc_info=error if isinstance(error, Exception) else None)
         returned.status, returned.return_value = JobStatus.COMPLETED, float("nan")
     return returned

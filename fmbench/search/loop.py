@@ -1,20 +1,18 @@
 """The loop of a search: ask Optuna for trials, run them, report their results.
 
-A trial's result is read from its run's record alone, whatever became of a worker, of its launcher
-or of an earlier start of this search.
+The executor takes a trial whenever it has room for one: no trial waits for another. The result of a
+trial is read from its run's record alone, whatever became of a worker, of its launcher or of an
+earlier start of this search.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, InstantiationException
-from hydra.plugins.launcher import Launcher
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json
@@ -30,7 +28,8 @@ from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, 
 from fmbench.core.files import FolderLock, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
-from fmbench.launch.processes import ProcessLauncher
+from fmbench.launch import jobs_at_once, make_executor
+from fmbench.launch.executor import Job, drive, failed, run_all
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import SEARCH_NAME
@@ -66,14 +65,9 @@ class Search:
         self.loader = given["hydra_context"].config_loader
         self.keys = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
-        self.launcher: Launcher
-        if self.keys["jobs"] > 1 and hydra_compat.runs_in_turn(config.hydra.launcher):
-            self.launcher = ProcessLauncher(n_jobs=self.keys["jobs"])
-            self.launcher.setup(config=config, **given)
-        else:
-            self.launcher = Plugins.instance().instantiate_launcher(config=config, **given)
-        if isinstance(self.launcher, ProcessLauncher):
-            self.launcher.at_once = self.keys["jobs"]
+        self.looked: dict[int, tuple[float, bool]] = {}  # at runs of an earlier start, and when
+        self.jobs = jobs_at_once(config)
+        self.executor = make_executor(config=config, runs=self.jobs, **given)
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are as many as were asked for, then evaluate the best.
@@ -105,11 +99,10 @@ class Search:
             raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
         try:
-            chosen = {job_of(trial) for trial in self.study.mine()}
-            for trials, first in self._batches():
-                self._run(trials, first)
-                chosen = self._tidy({*chosen, *range(first, first + len(trials))})
-                self._write()
+            self.left = self.study.mine(TrialState.RUNNING)  # of an earlier start
+            self.at_work: dict[int, Trial] = {}
+            self.chosen = {job_of(trial) for trial in self.study.mine()}
+            drive(self.executor, self)
             self._conclude()
         except BaseException:
             with contextlib.suppress(UserError, *study.FAULTS):
@@ -144,27 +137,41 @@ class Search:
 
     # Trials
 
-    def _batches(self) -> Iterator[tuple[list[Drawn], int]]:
-        """Trials to run at once with their overrides, and the number of the first one's run.
+    def take(self, room: int) -> Sequence[Job] | None:
+        """The next trials; None where there are no more.
 
         First those that an earlier start did not bring to an end, then new ones.
         """
-        at_once = self.keys["jobs"]
-        left = list(enumerate(self.study.mine(TrialState.RUNNING)))
-        for _, stretch in groupby(left, key=lambda pair: job_of(pair[1]) - pair[0]):
-            trials = [trial for _, trial in stretch]
-            for start in range(0, len(trials), at_once):
-                batch = trials[start : start + at_once]
-                for trial in batch:
-                    self._wait_for(job_of(trial))
-                yield [self._drawn_before(trial) for trial in batch], job_of(batch[0])
-        while (room := self.total - self.study.drawn()) > 0:
-            first = self.study.next_job()
-            asked = [self._ask(first + place) for place in range(min(room, at_once))]
-            drawn = [trial for trial in asked if trial is not None]
-            if not drawn:
-                return
-            yield drawn, first
+        jobs: list[Job] = []
+        room = min(room, self.jobs - len(self.at_work))
+        while room > len(jobs):
+            drawn = self._left() or self._new()
+            if drawn is None:
+                break
+            trial, overrides = drawn
+            job = int(trial.user_attrs[study.JOB])
+            self.at_work[job] = trial
+            try:
+                refuse_untrusted_runs(self.loader, self.config, [overrides])
+            except HydraException as error:  # values that cannot be together end their own trial
+                self.ended(job, failed(overrides, error))
+                continue
+            jobs.append((job, [*overrides, *self._extra(evaluated=False)]))
+        return jobs or (None if room and not self.left else [])
+
+    def _left(self) -> Drawn | None:
+        """A trial that an earlier start has left, and whose run is no longer at work."""
+        for place, trial in enumerate(self.left):
+            if not self._is_at_work(job_of(trial)):
+                del self.left[place]
+                return self._drawn_before(trial)
+        return None
+
+    def _new(self) -> Drawn | None:
+        """A new trial; None where there are enough."""
+        if self.total <= self.study.drawn():
+            return None
+        return self._ask(self.study.next_job())
 
     def _ask(self, job: int) -> Drawn | None:
         self._seed(len(self.study.trials()))
@@ -192,43 +199,37 @@ class Search:
         trial.set_user_attr(study.OVERRIDES, overrides)
         return overrides
 
-    def _wait_for(self, job: int) -> None:
-        """Wait for a run that a killed start has left at work: on a cluster runs outlive it."""
-        folder = self.folder / str(job)
-        said = False
-        while folder.is_dir():
+    def _is_at_work(self, job: int) -> bool:
+        """Whether a start that was killed has left this run at work: on a cluster it goes on."""
+        folder, now = self.folder / str(job), time.monotonic()
+        looked, found = self.looked.get(job, (float("-inf"), False))
+        if now < looked + _LOOK:
+            return found
+        found = folder.is_dir()
+        if found:
             with contextlib.suppress(StorageError):
                 FolderLock(folder).release()
-                return
-            if not said:
-                log.info("waits for %s/, where an earlier start has left a run at work", job)
-            said = True
-            time.sleep(_LOOK)
+                found = False
+        if found and job not in self.looked:
+            log.info("waits for %s/, where an earlier start has left a run at work", job)
+        self.looked[job] = now, found
+        return found
 
-    def _run(self, trials: Sequence[Drawn], first: int) -> None:
-        """Run trials and report their results to the study."""
-        returns: Sequence[JobReturn | None] = [None] * len(trials)
-        said: str | None = None
-        try:
-            extra = self._extra(evaluated=False)
-            returns = self._launch([[*overrides, *extra] for _, overrides in trials], first)
-        except HydraException as error:  # values that cannot be together end their own trial
-            said = str(as_user_error(error) or error)
-        for job, ((trial, _), returned) in enumerate(zip(trials, returns, strict=True), first):
-            value = said if returned is None else hydra_compat.value(returned)
-            failure = self.study.tell(trial, job, value)
-            if failure is not None:
-                log.warning("failed: %s", failure)
+    def ended(self, number: int, returned: JobReturn) -> None:
+        """Report the result of a trial to the study."""
+        value = hydra_compat.value(returned)
+        error = as_user_error(value) if isinstance(value, BaseException) else None
+        failure = self.study.tell(self.at_work.pop(number), number, error or value)
+        if failure is not None:
+            log.warning("failed: %s", failure)
         best_ones = self.study.best()
         if len(self.study.objectives) == 1 and best_ones:
             (leader,) = best_ones
             where = "" if self.study.best_here() else " of another search"
             name = self.study.objectives[0]
             log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
-
-    def _launch(self, overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
-        refuse_untrusted_runs(self.loader, self.config, overrides)
-        return self.launcher.launch(overrides, initial_job_idx=first)
+        self.chosen = self._tidy({*self.chosen, number})
+        self._write()
 
     # The end
 
@@ -246,17 +247,21 @@ class Search:
 
     def _conclude(self) -> None:
         """Evaluate the best on the test set, once, and write down how to run it again."""
-        for trial in self.study.best_here():
-            job = job_of(trial)
+        best_ones = {job_of(trial): trial for trial in self.study.best_here()}
+        left = []
+        for job, trial in best_ones.items():
             record = self.study.record(job)
             if record is None or record.test_accuracy is None:
                 log.info("trial %d is among the best: evaluated on the test set", trial.number)
-                overrides = [*trial.user_attrs[study.OVERRIDES], *self._extra(evaluated=True)]
-                self._launch([overrides], job)
-                record = self.study.record(job)
+                left.append(
+                    (job, [*trial.user_attrs[study.OVERRIDES], *self._extra(evaluated=True)])
+                )
             elif "keep_checkpoint" not in self.fixed:
                 with RunFolder(self.folder / str(job)) as folder:
                     folder.tidy(record)  # a start that was killed did not come to it
+        run_all(self.executor, left)
+        for job, _ in left:
+            record = self.study.record(job)
             if record is None or record.test_accuracy is None:
                 raise PartialResultsError(
                     f"{self.folder / str(job)}: could not be evaluated on the test set; the same "

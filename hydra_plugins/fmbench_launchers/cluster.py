@@ -1,11 +1,10 @@
-"""`hydra/launcher=submitit_local` and `submitit_slurm`, where Hydra discovers them."""
+"""`hydra/launcher=submitit_slurm`, where Hydra discovers it."""
 
-from fmbench.launch import submitit
-
-
-class LocalLauncher(submitit.LocalLauncher):
-    """Processes of this machine, started by submitit."""
+from fmbench.launch.executor import ExecutorLauncher
+from fmbench.launch.submitit import Slurm
 
 
-class SlurmLauncher(submitit.SlurmLauncher):
+class SlurmLauncher(ExecutorLauncher):
     """Jobs of Slurm, submitted by submitit."""
+
+    executor_type = Slurm

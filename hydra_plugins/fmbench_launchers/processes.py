@@ -1,7 +1,10 @@
-"""`hydra/launcher=joblib`, where Hydra discovers it."""
+"""`hydra/launcher=processes`, also called `joblib`, where Hydra discovers it."""
 
-from fmbench.launch import processes
+from fmbench.launch.executor import ExecutorLauncher
+from fmbench.launch.processes import Processes
 
 
-class ProcessLauncher(processes.ProcessLauncher):
+class ProcessLauncher(ExecutorLauncher):
     """Several processes of this machine."""
+
+    executor_type = Processes

@@ -1,7 +1,10 @@
 """`hydra/launcher=ray`, where Hydra discovers it."""
 
-from fmbench.launch import ray
+from fmbench.launch.executor import ExecutorLauncher
+from fmbench.launch.ray import Ray
 
 
-class RayLauncher(ray.RayLauncher):
+class RayLauncher(ExecutorLauncher):
     """Tasks of Ray."""
+
+    executor_type = Ray

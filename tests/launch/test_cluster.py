@@ -29,12 +29,12 @@ from fmbench.config.messages import Refusal, as_user_error
 from fmbench.core import machine
 from fmbench.core.errors import ConfigError, DataError, PartialResultsError, StorageError, installs
 from fmbench.core.signals import StopRequested
-from fmbench.launch import gather as of_gather
-from fmbench.launch import ray as ray_tasks
+from fmbench.launch import executor as of_executor
 from fmbench.launch import slurm_queue as of_slurm
 from fmbench.launch import submitit as cluster
-from fmbench.launch.gather import ASK, LOOK, RunDiedError, failed, gather
-from fmbench.launch.processes import ProcessLauncher
+from fmbench.launch.executor import ASK, LOOK, Executor, RunDiedError, Sweep, drive, failed
+from hydra_plugins.fmbench_launchers.cluster import SlurmLauncher
+from hydra_plugins.fmbench_launchers.ray_tasks import RayLauncher
 
 #: Seconds that a command may take on a machine that has much else to do.
 PATIENCE = 400
@@ -56,7 +56,7 @@ def net(seed, ends, marks, **options):
 """
 
 #: The launchers, with the package that each stands on.
-LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
+LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray"}
 
 
 def installed(module):
@@ -101,7 +101,6 @@ def postgresql():
 
 @pytest.fixture(
     params=[
-        pytest.param("submitit_local", marks=pytest.mark.submitit),
         pytest.param("submitit_slurm", marks=[pytest.mark.submitit, pytest.mark.slurm]),
         pytest.param("ray", marks=pytest.mark.ray),
     ]
@@ -194,7 +193,7 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
 
 @needs_linux
 @pytest.mark.slow
-def test_a_search_in_two_batches(launcher, tmp_path):
+def test_a_search_of_two_at_once(launcher, tmp_path):
     name, environment = launcher
     done = fmbench(
         "-m", *SEARCH, "sweep.trials=4", "sweep.jobs=2", f"hydra/launcher={name}",
@@ -225,16 +224,13 @@ def test_a_search_of_eight_in_postgresql(postgresql, tmp_path):
     assert not any(postgresql["PGPASSWORD"].encode() in path.read_bytes() for path in files)
 
 
-@pytest.mark.parametrize("launcher", [
-    cluster.LocalLauncher(), ProcessLauncher(),
-    ray_tasks.RayLauncher(OmegaConf.create({"init": {}, "remote": {}})),
-])  # fmt: skip
+@pytest.mark.parametrize("launcher", [SlurmLauncher(), RayLauncher()])
 def test_a_launcher_that_is_not_installed_is_named_with_what_brings_it(launcher, monkeypatch):
-    monkeypatch.setattr(of_gather, "find_spec", lambda _: None)
+    monkeypatch.setattr(of_executor, "find_spec", lambda _: None)
     config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": "x"}}}})
     with pytest.raises(ConfigError) as raised:
         launcher.setup(hydra_context=None, task_function=None, config=config)
-    brings = installs(launcher.extra)
+    brings = installs(launcher.executor_type.extra)
     assert str(raised.value) == f"hydra/launcher=x: is not installed; {brings} brings it"
 
 
@@ -252,22 +248,8 @@ def test_a_run_elsewhere_takes_its_share_of_the_cores(monkeypatch, given, share,
     if asked:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     monkeypatch.setenv("FMBENCH_TRUST", "")
-    runs = of_gather.Runs(None, None, lambda config: config.threads, share)
+    runs = of_executor.Runs(Sweep(None, lambda config: config.threads, None), share)
     assert runs.task(OmegaConf.create({"threads": given})) == expected
-
-
-@pytest.mark.parametrize(("asked", "seen"), [(None, ("0,1",)), (0, ()), (1, ())])
-def test_on_this_machine_a_run_sees_all_gpus_unless_it_asks_for_some(monkeypatch, asked, seen):
-    """submitit hides all GPUs from a run that asks for none."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    submitted = []
-    launcher = cluster.LocalLauncher(gpus_per_node=asked)
-    launcher.hydra_context = launcher.config = launcher.task_function = None
-    executor = SimpleNamespace(submit=lambda runs, *_: submitted.append(runs))
-    monkeypatch.setattr(launcher, "executor", lambda: executor)
-    monkeypatch.setattr(cluster, "gather", lambda start, *_, **__: start(0))
-    launcher.launch([["seed=1"]], 0)
-    assert submitted[0].visible_gpus == seen
 
 
 @pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
@@ -286,10 +268,10 @@ def test_a_job_whose_request_for_the_queue_has_no_answer_leaves_no_result(monkey
         signal.raise_signal(signal.SIGUSR2)
 
     context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=warned))
-    runs = cluster.SubmititRuns(context, None, None, 1)
+    runs = cluster.SubmititRuns(Sweep(context, None, None), 1)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
-    with of_gather.as_before(signal.SIGUSR2), hydra_compat.separate_state():
+    with of_executor.as_before(signal.SIGUSR2), hydra_compat.separate_state():
         signal.signal(signal.SIGUSR2, requeue)
         with pytest.raises(SystemExit):
             runs(0, ["seed=1"])
@@ -323,13 +305,29 @@ def well(value=0.5):
     return hydra_compat.job_return(JobStatus.COMPLETED, value)
 
 
+class Elsewhere(Executor):
+    """Runs elsewhere, by their places."""
+
+    def __init__(self, start, capacity=None):
+        super().__init__(Sweep(None, None, GRID), 0)
+        self.start, self.capacity = start, capacity
+
+    def submit(self, jobs):
+        return (self.start(number) for number, _ in jobs)
+
+
+def run_all(start, overrides, at_once=None):
+    """The results of runs that `start` starts by their places."""
+    return of_executor.run_all(Elsewhere(start, at_once), list(enumerate(overrides)))
+
+
 def test_what_dies_is_a_failed_run_and_order_is_kept():
     runs = [Run(3, well(0.1)), Run(1, RunDiedError("killed")), Run(2, well(0.3))]
-    returns = gather(runs.__getitem__, [["a"], ["b"], ["c"]], first=4, config=GRID)
+    returns = run_all(runs.__getitem__, [["a"], ["b"], ["c"]])
     assert [each.status for each in returns] == [
         JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.COMPLETED
     ]  # fmt: skip
-    assert str(hydra_compat.value(returns[1])) == "run 6: killed"
+    assert str(hydra_compat.value(returns[1])) == "run 2: killed"
     assert returns[1].overrides == ["b"]
     assert returns[2].return_value == 0.3
 
@@ -342,14 +340,60 @@ def test_no_more_are_started_than_may_run_at_once():
         most.append(sum(run.looks > 0 for run in started))
         return started[-1]
 
-    gather(start, [[]] * 5, first=0, at_once=2, config=GRID)
+    run_all(start, [[]] * 5, at_once=2)
     assert len(started) == 5
     assert max(most) == 2
 
 
+class Simulated(Executor):
+    """Runs that take so many ticks of a clock of the test's own."""
+
+    def __init__(self, capacity, ticks):
+        super().__init__(Sweep(None, None, GRID), 0)
+        self.capacity, self.ticks, self.now = capacity, ticks, 0
+        self.spans = []  # of each run: its beginning and its end
+
+    def submit(self, jobs):
+        for number, _ in jobs:
+            end = self.now + self.ticks[number]
+            self.spans.append((self.now, end))
+            done = lambda end=end: well() if self.now >= end else None  # noqa: E731
+            yield SimpleNamespace(outcome=done)
+
+    def wait(self, seconds):
+        self.now += 1
+
+
+class Trials:
+    """A search that asks for a trial whenever there is room."""
+
+    def __init__(self, total):
+        self.total, self.asked, self.results = total, 0, []
+
+    def take(self, room):
+        numbers = range(self.asked, min(self.total, self.asked + room))
+        self.asked += len(numbers)
+        return [(number, []) for number in numbers] or None
+
+    def ended(self, number, returned):
+        self.results.append(number)
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_a_worker_that_is_free_gets_the_next_trial_at_once(workers):
+    """200 trials, some four times as long as others: nobody waits until the last is handed out."""
+    ticks = [(100, 400, 150, 250)[number % 4] for number in range(200)]
+    executor, trials = Simulated(workers, ticks), Trials(200)
+    drive(executor, trials)
+    assert sorted(trials.results) == list(range(200))
+    last = max(start for start, _ in executor.spans)
+    worked = sum(min(end, last) - start for start, end in executor.spans)
+    assert 1 - worked / (workers * last) < 0.03
+
+
 def test_a_run_that_was_stopped_alone_does_not_stop_the_sweep():
     stop = failed(["a"], StopRequested(signal.SIGTERM, saved=True))
-    (returned,) = gather(lambda _: Run(1, stop), [["a"]], first=0, config=GRID)
+    (returned,) = run_all(lambda _: Run(1, stop), [["a"]])
     assert str(hydra_compat.value(returned)) == "run 1: stopped by SIGTERM, saved"
     assert isinstance(hydra_compat.value(returned), RunDiedError)
 
@@ -366,7 +410,7 @@ def test_after_a_fault_that_all_runs_share_none_is_started(error):
     arrived = pickle.loads(pickle.dumps(failed(["a"], error)))
     runs = [Run(1, arrived), at_work, queued]
     with pytest.raises(Refusal) as raised:
-        gather(runs.__getitem__, [[]] * 4, first=0, at_once=3, config=GRID)
+        run_all(runs.__getitem__, [[]] * 4, at_once=3)
     assert as_user_error(raised.value).exit_status in (3, 5)
     assert (at_work.asked, queued.asked) == (1, 1)
 
@@ -381,16 +425,33 @@ def test_where_a_run_cannot_be_started_those_at_work_save_themselves():
         return at_work
 
     with pytest.raises(Refusal) as raised:
-        gather(start, [[]] * 3, first=0, config=GRID)
+        run_all(start, [[]] * 3)
+    assert as_user_error(raised.value).exit_status == 5
+    assert at_work.asked == 1
+
+
+@pytest.mark.parametrize("method", ["take", "ended"])
+def test_where_the_study_is_gone_those_at_work_save_themselves(method):
+    """The storage of a search fails when it asks for a trial, or reports one."""
+    at_work = Run(10**9, None, stop=failed(["a"], StopRequested(signal.SIGTERM, saved=True)))
+    runs, trials = [at_work, Run(2, well())], Trials(5)
+    usual = getattr(trials, method)
+
+    def gone(*arguments):
+        if method == "ended" or trials.asked >= 2:
+            raise StorageError("sweep.storage: cannot be reached")
+        return usual(*arguments)
+
+    setattr(trials, method, gone)
+    with pytest.raises(Refusal) as raised:
+        drive(Elsewhere(runs.__getitem__, 2), trials)
     assert as_user_error(raised.value).exit_status == 5
     assert at_work.asked == 1
 
 
 @pytest.mark.parametrize("error", [ConfigError("no such net"), ValueError("no"), OSError("no")])
 def test_a_fault_of_one_run_is_its_own(error):
-    returns = gather(
-        [Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []], first=0, config=GRID
-    )
+    returns = run_all([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []])
     assert hydra_compat.value(returns[0]) is error
     assert returns[1].return_value == 0.5
 
@@ -402,7 +463,7 @@ def test_asked_to_stop_the_runs_are_asked_and_none_is_begun(saved):
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
     signal.setitimer(signal.ITIMER_REAL, 3 * LOOK)
     with pytest.raises(StopRequested) as raised:
-        gather(runs.__getitem__, [[]] * 3, first=0, at_once=2, config=GRID)
+        run_all(runs.__getitem__, [[]] * 3, at_once=2)
     assert (raised.value.number, raised.value.saved) == (signal.SIGTERM, saved)
     assert [run.asked for run in runs] == [1, 1]
 
@@ -450,7 +511,9 @@ def looked_at(queue, controller, seconds, jobs=("7_0",)):
 def queue(controller, tmp_path):
     """Fifty jobs of an array, all at work."""
     del controller
-    return of_slurm.Queue({f"7_{task}": tmp_path / f"7_{task}_0_result.pkl" for task in range(50)})
+    made = of_slurm.Queue()
+    made.add({f"7_{task}": tmp_path / f"7_{task}_0_result.pkl" for task in range(50)})
+    return made
 
 
 def test_a_cluster_and_a_shared_disk_are_asked_for_all_jobs_at_once_and_seldom(
@@ -520,7 +583,7 @@ def test_a_result_that_a_network_disk_shows_late_is_found(queue, controller, tmp
 
 def test_jobs_are_asked_to_stop_all_at_once(queue, controller):
     controller.answers["squeue"] = "".join(f"7_{task} RUNNING 0\n" for task in range(50))
-    for _ in range(40):  # as `gather` does while they save themselves
+    for _ in range(40):  # as `drive` does while they save themselves
         for task in range(50):
             cluster.SlurmProcess(SimpleNamespace(job_id=f"7_{task}"), queue).ask_to_stop()
         looked_at(queue, controller, ASK)
@@ -542,6 +605,7 @@ def test_jobs_are_asked_to_stop_all_at_once(queue, controller):
     ("", "unknown to Slurm by now"),
 ])  # fmt: skip
 def test_how_a_job_ended(controller, tmp_path, told, said):
-    queue = of_slurm.Queue({"7": tmp_path / "7_0_result.pkl"})
+    queue = of_slurm.Queue()
+    queue.add({"7": tmp_path / "7_0_result.pkl"})
     controller.answers["squeue"] = told
     assert looked_at(queue, controller, 60, ["7"]) == {"7": said}

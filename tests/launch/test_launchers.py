@@ -19,12 +19,11 @@ from fmbench.core.errors import RunDiedError
 from fmbench.core.files import LOCK_NAME
 from fmbench.core.signals import StopRequested
 from fmbench.launch import processes
-from fmbench.launch.gather import failed
-from fmbench.launch.processes import Lane, ProcessLauncher
+from fmbench.launch.executor import Sweep, failed, run_all
+from fmbench.launch.processes import Lane, Processes
 from fmbench.records.folder import RunFolder, mark_ended
 from fmbench.records.record import FAILED, INTERRUPTED, Record
 
-pytest.importorskip("cloudpickle", reason="needs the extra joblib")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
@@ -223,20 +222,19 @@ class FakeLane(Lane):
 
 
 @pytest.fixture
-def computed(monkeypatch):
+def computed():
     """Compute as many runs in lanes; what became of them, and what was written into records."""
     marks = []
 
     def compute(number, *lanes):
-        launcher = ProcessLauncher(n_jobs=len(lanes))
-        launcher.hydra_context = launcher.task_function = None
-        launcher.config = OmegaConf.create({"hydra": {"sweeper": {}}})
+        sweep = Sweep(None, None, OmegaConf.create({"hydra": {"sweeper": {}}}))
+        executor = Processes(sweep, len(lanes), n_jobs=len(lanes))
         for lane in lanes:
-            lane.launcher = launcher
-        launcher.lanes_for = lambda _: lanes
-        launcher.mark = lambda number, overrides, *said: marks.append((number, *said))
-        monkeypatch.setattr(processes, "_wait_for_any", lambda *_: None)
-        return launcher.launch([["seed=1"]] * number, 0)
+            lane.executor = executor
+        executor.lanes, executor.shared = list(lanes), b""
+        executor.mark = lambda number, overrides, *said: marks.append((number, *said))
+        executor.wait = lambda _: None
+        return run_all(executor, [(place, ["seed=1"]) for place in range(number)])
 
     compute.marks = marks
     return compute
@@ -337,9 +335,7 @@ def test_cores_and_gpus_are_shared_out(monkeypatch, share):
 ])  # fmt: skip
 def test_as_many_processes_as_the_process_may_use_cores(monkeypatch, asked, cores, expected):
     monkeypatch.setattr(machine, "usable", lambda: machine.Usable(cores, None))
-    launcher = ProcessLauncher(n_jobs=asked)
-    launcher.config = OmegaConf.create({"device": "auto"})
-    assert len(launcher.lanes_for([["seed=1"]] * 9)) == expected
+    assert Processes(None, 9, n_jobs=asked).capacity == expected
 
 
 @pytest.mark.parametrize(("listed", "expected"), [
@@ -365,20 +361,24 @@ def test_the_gpus_that_may_be_used(monkeypatch, listed, expected):
 ])  # fmt: skip
 def test_gpus_that_runs_name_are_not_hidden_from_them(monkeypatch, overrides, shared):
     monkeypatch.setattr(processes, "visible_gpus", lambda: ["0", "1"])
-    launcher = ProcessLauncher(n_jobs=2)
-    launcher.config = OmegaConf.create({"device": "auto"})
-    first, second = launcher.lanes_for([overrides] * 5)
+    sweep = Sweep(None, None, OmegaConf.create({"device": "auto"}))
+    executor = Processes(sweep, 5, n_jobs=2)
+    executor._begin([(0, overrides)])
+    first, second = executor.lanes
     assert (first.environment.get("CUDA_VISIBLE_DEVICES") == "0") == shared
     assert (second.environment.get("CUDA_VISIBLE_DEVICES") == "1") == shared
 
 
-def test_the_lanes_outlive_a_launch_and_grow_with_the_next():
-    launcher = ProcessLauncher(n_jobs=3)
-    launcher.config = OmegaConf.create({"device": "auto"})
-    made = launcher.lanes_for([["seed=1"]] * 2)
-    assert len(made) == 2
-    assert launcher.lanes_for([["seed=1"]]) is made
-    assert len(launcher.lanes_for([["seed=1"]] * 9)) == 3
+@pytest.mark.parametrize(("cores", "memory", "gpus", "expected"), [
+    (8, None, [], 8), (8, 4_500_000_000, [], 3), (2, 10**9, [], 1), (64, None, ["0", "1"], 6),
+])  # fmt: skip
+def test_auto_is_as_many_as_the_machine_bears(monkeypatch, cores, memory, gpus, expected):
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(cores, memory))
+    monkeypatch.setattr(processes, "visible_gpus", lambda: gpus)
+    config = OmegaConf.create({"device": "auto", "sweep": {"jobs_per_gpu": 3}})
+    assert processes.fitting(config) == expected
+    if gpus:
+        assert processes.fitting(OmegaConf.merge(config, {"device": "cpu"})) == cores
 
 
 def test_the_option_is_ours_and_keeps_its_keys(command):
