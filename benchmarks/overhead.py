@@ -22,7 +22,7 @@ TINY = [
     "threads=1",
 ]  # fmt: skip
 LENETS = ["-m", "model=lenet", "epochs=2", "seed=range(8)"]
-BY_TWO = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+BY_TWO = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
 
 #: A run as the command starts it, until an optimizer has made its first step.
 FIRST_STEP = """\

@@ -58,7 +58,6 @@ _AROUND_RUNS = [
     *(f"fmbench.core.console.{name}" for name in ("LogStream", "OneLine")),
     hydra_compat.BASIC_LAUNCHER,
     hydra_compat.BASIC_SWEEPER,
-    "hydra_plugins.fmbench_launchers.cluster.LocalLauncher",
     "hydra_plugins.fmbench_launchers.cluster.SlurmLauncher",
     "hydra_plugins.fmbench_launchers.processes.ProcessLauncher",
     "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",

@@ -29,7 +29,7 @@ from fmbench.config.sweep import run_name
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core import machine
 from fmbench.core.console import logger, show_traceback
-from fmbench.core.errors import ConfigError, RunDiedError, installs
+from fmbench.core.errors import ConfigError, RunDiedError, described, installs
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import Listener, StopRequested, listening
 from fmbench.tracking import mlflow_defaults
@@ -225,7 +225,10 @@ class ExecutorLauncher(Launcher):
                 f"{installs(self.executor_type.extra)} brings it"
             )
         self.sweep = Sweep(hydra_context, task_function, config)
-        self.executor(1)
+        try:
+            self.executor(1)
+        except TypeError as error:  # a key that it does not know
+            raise ConfigError(f"hydra.launcher: {described(error)}") from error
 
     def executor(self, at_once: int) -> Executor:
         """The executor of a sweep that can have so many runs at work."""

@@ -49,8 +49,7 @@ class GridSweeper(hydra_compat.BasicSweeper):
         """Take what Hydra gives; where runs differ in their data, faults of those are their own."""
         if not has_one_data_set(config):
             task_function = partial(task_function, same_data=False)
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.task_function = task_function
+        self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid, or what is left of it."""

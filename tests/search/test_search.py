@@ -438,7 +438,6 @@ def owner(folder: Path) -> int | None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_killed_process_fails_its_own_trial(tmp_path):
-    pytest.importorskip("cloudpickle", reason="needs the extra joblib")
     with started(*SEARCH, "sweep.jobs=2", "sweep.trials=4", "epochs=30", cwd=tmp_path) as process:
         wait_for((tmp_path / "here" / "1" / "history.jsonl").exists, 100)
         os.kill(wait_for(lambda: owner(tmp_path / "here" / "1")), signal.SIGKILL)
@@ -453,7 +452,6 @@ def test_a_killed_process_fails_its_own_trial(tmp_path):
 
 @pytest.mark.slow
 def test_one_process_draws_the_trials_of_none(straight, command, tmp_path):
-    pytest.importorskip("cloudpickle", reason="needs the extra joblib")
     one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
     assert command(*SEARCH, *one)[0] == 0
     ours, theirs = trials(tmp_path / "here"), trials(straight.folder / "here")
