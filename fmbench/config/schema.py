@@ -120,6 +120,9 @@ class Search:
         1, "runs at once, a process each; auto: as many as the machine bears", resumes=True, least=1
     )
     jobs_per_gpu: int = _sweep(1, "of sweep.jobs=auto, on each GPU", resumes=True, least=1)
+    zip: Any = _sweep(
+        None, "keys of a grid whose values are paired, as [model,batch_size]; or several such lists"
+    )
     pruner: str = _sweep("none", "stops trials that promise little", resumes=True, allowed=PRUNERS)
     objective: Any = _sweep(
         "validation_accuracy",

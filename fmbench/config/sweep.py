@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -69,11 +69,50 @@ def has_one_data_set(config: DictConfig) -> bool:
 
 def total_runs(config: DictConfig) -> int:
     """How many runs a sweep has: the trials of a search, or all combinations of its axes."""
-    return config.sweep.trials if is_search(config.hydra) else _combinations(axes(config))
+    return config.sweep.trials if is_search(config.hydra) else _combinations(config, axes(config))
 
 
-def _combinations(every: Mapping[str, tuple[Override, ...]]) -> int:
-    return math.prod(map(len, every.values()))
+def _combinations(config: DictConfig, every: Mapping[str, Sequence[object]]) -> int:
+    return math.prod(len(every[keys[0]]) for keys in paired(config, every))
+
+
+def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:
+    """The axes of a grid, which multiply: of one key each, or of those that `sweep.zip` pairs.
+
+    Args:
+        config: of the sweep.
+        every: the values of each key.
+
+    Raises:
+        ConfigError: `sweep.zip` is no list of keys, or names one that is not swept, one twice, or
+            keys that do not have as many values each.
+    """
+    given = OmegaConf.to_container(OmegaConf.create({"zip": config.sweep.zip}), resolve=True)
+    assert isinstance(given, dict)
+    zips = given["zip"] or []
+    if not isinstance(zips, list):
+        zips = None
+    elif zips and not any(isinstance(keys, list) for keys in zips):
+        zips = [zips]
+    if zips is None or not all(
+        isinstance(k, list) and all(isinstance(t, str) for t in k) for k in zips
+    ):
+        raise ConfigError(
+            f"sweep.zip={given['zip']}: must be a list of keys, as [model,batch_size], or several"
+        )
+    names = {key.lstrip("+").partition("@")[0]: key for key in every}
+    seen: dict[str, tuple[str, ...]] = {}
+    for keys in zips:
+        if unknown := [key for key in keys if key not in names or key in seen]:
+            why = "is in it twice" if unknown[0] in seen else "is not swept"
+            raise ConfigError(f"sweep.zip={given['zip']}: {unknown[0]} {why}")
+        lengths = {key: len(every[names[key]]) for key in keys}
+        if len({*lengths.values()}) > 1 or len(lengths) < len(keys):
+            said = ", ".join(f"{key} has {count}" for key, count in lengths.items())
+            raise ConfigError(f"sweep.zip={given['zip']}: needs as many values of each: {said}")
+        seen |= dict.fromkeys(keys, tuple(names[key] for key in keys))
+    of_key = {key: axis for axis in seen.values() for key in axis}
+    return list(dict.fromkeys(of_key.get(key, (key,)) for key in every))
 
 
 def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:
@@ -119,7 +158,7 @@ _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|
 
 
 #: Keys of `sweep` that mean something in a grid too.
-_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu")
+_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip")
 
 
 def refuse_for_sweeps(config: DictConfig) -> None:
@@ -167,7 +206,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         _check_search(config)
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
-    runs = config.sweep.trials if is_search(config.hydra) else _combinations(every)
+    runs = config.sweep.trials if is_search(config.hydra) else _combinations(config, every)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(overrides[0]) for overrides in every.values()]
     # Where keys of a run stand in the name of its folder, that is checked too.
@@ -177,21 +216,27 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     resolved = resolve(base)
     check(resolved)
     own = OmegaConf.masked_copy(base, [str(key) for key in base if key != "hydra"])
-    for place, (key, overrides) in enumerate(every.items()):
-        for override in overrides[1:]:
-            there = OmegaConf.select(own, key)
+    for keys in [(key,) for key in every] if is_search(config.hydra) else paired(config, every):
+        for values in list(zip(*(every[key] for key in keys), strict=True))[1:]:
+            there = [OmegaConf.select(own, key) for key in keys]
             # What is null now may become anything.
-            is_group = there is None or key in base.hydra.runtime.choices
-            leads_up = bool(named) and ".." in _text(override)
-            if is_group or OmegaConf.is_config(there) or leads_up:
-                changed = [*named, *first[:place], _text(override), *first[place + 1 :]]
+            composes = any(
+                value is None or key in base.hydra.runtime.choices or OmegaConf.is_config(value)
+                for key, value in zip(keys, there, strict=True)
+            )
+            leads_up = bool(named) and any(".." in _text(value) for value in values)
+            if composes or leads_up:
+                texts = dict(zip(every, first, strict=True))
+                texts |= {key: _text(value) for key, value in zip(keys, values, strict=True)}
+                changed = [*named, *texts.values()]
                 composed = loader.load_configuration(config_name, changed, RunMode.RUN)
                 refuse_untrusted(composed, config_name)
                 check(resolve(composed))
             else:
                 # Ten times as fast as composing, and the values of a long range are of this kind.
                 job = copy.deepcopy(own)
-                OmegaConf.update(job, key, override.value())
+                for key, value in zip(keys, values, strict=True):
+                    OmegaConf.update(job, key, value.value())
                 check(resolve(job))
     return resolved
 
@@ -231,6 +276,8 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
 def _check_search(config: DictConfig) -> None:
     """Refuse a search that could not choose, or that would choose by the test set."""
     objectives.check(search_keys(config))
+    if config.sweep.zip is not None:
+        raise ConfigError(f"sweep.zip={config.sweep.zip}: is for grids, and this is a search")
     if config.hydra.sweeper.sampler is None:
         raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
     for override in _overrides(config):

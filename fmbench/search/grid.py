@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench.config import hydra_compat
 from fmbench.config.checks import resolve
 from fmbench.config.schema import MAY_CHANGE
-from fmbench.config.sweep import has_one_data_set
+from fmbench.config.sweep import has_one_data_set, paired
 from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError
@@ -64,6 +65,20 @@ class GridSweeper(hydra_compat.BasicSweeper):
         )
         self.launcher = Resumed(executor, grid)
         return super().sweep(arguments)
+
+    def split_arguments(  # type: ignore[override]
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The overrides of each run: all combinations of the axes, of which some are paired."""
+        split = super().split_arguments  # of one key: its values
+        every = {one.get_key_element(): split([one], None)[0] for one in overrides}
+        axes: list[list[list[str]]] = [
+            [list(chain(*values)) for values in zip(*(every[key] for key in keys), strict=True)]
+            for keys in paired(self.config, every)
+        ]
+        runs = [list(chain(*parts)) for parts in product(*axes)]
+        size = max_batch_size or max(1, len(runs))
+        return [runs[start : start + size] for start in range(0, len(runs), size)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose one run of each combination of options, to find those that cannot be."""

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from fmbench.cli import main as cli
 from fmbench.config import checks as configuration
+from fmbench.config.sweep import paired
 from fmbench.search.grid import Resumed
 from hydra_plugins.fmbench_sweepers.grid import GridSweeper
 
@@ -125,3 +126,31 @@ def test_a_grid_never_imports_optuna(tmp_path):
     )
     done = python("-c", probe, "-m", *TINY, "epochs=1", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_keys_of_a_zip_are_paired_and_others_multiply(command, tmp_path):
+    """Each model with its own batch size, whatever would not go together."""
+    given = [text for text in TINY if not text.startswith(("model=", "batch_size="))]
+    grid = [
+        *("-m", *given, "epochs=1", "seed=0,1", "model=lenet5,lenet", "hydra.sweep.dir=here"),
+        "sweep.zip=[model,batch_size]",
+    ]
+    status, _, err = command(*grid, "batch_size=20,30")
+    assert status == 0, err
+    assert "run 4 of 4: " in err
+    found = {(r["model"], r["batch_size"], r["seed"]) for r in records(tmp_path)}
+    assert found == {(m, b, s) for m, b in (("lenet5", 20), ("lenet", 30)) for s in (0, 1)}
+    # It may get longer.
+    longer = [text.replace("lenet5,lenet", "lenet5,lenet,lenet") for text in grid]
+    status, _, err = command(*longer, "batch_size=20,30,60")
+    assert status == 0, err
+    assert "resumes the sweep: 4 of 6 runs are done" in err
+    assert len(records(tmp_path)) == 6
+
+
+def test_keys_of_a_zip_may_be_added_ones():
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        composed = hydra.compose("config", ["sweep.zip=[model,model.width]"])
+        every = {"model": ["lenet", "resnet18"], "+model.width": ["4", "8"], "seed": ["0"]}
+        assert paired(composed, every) == [("model", "+model.width"), ("seed",)]
