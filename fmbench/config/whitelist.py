@@ -22,6 +22,7 @@ _MODELS = {
     "resnet18": "ResNet18",
     "resnet_light": "ResNetLight",
     "shakeshake": "ShakeShake",
+    "timm": "Timm",
     "torchvision": "Torchvision",
     "vgg_light": "VGGLight",
     "wideresnet": "WideResNet",

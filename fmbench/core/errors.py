@@ -33,6 +33,7 @@ PACKAGES = {
     "postgresql": ("psycopg[binary]>=3.2",),
     "parquet": ("pyarrow>=17",),
     "tensorboard": ("tensorboard>=2.20",),
+    "timm": ("timm>=1",),
     "mlflow": ("mlflow-skinny>=3.7,<4", "alembic>=1.13", "sqlalchemy>=2.0"),
 }
 

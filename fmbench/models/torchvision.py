@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,7 @@ from torchvision import models
 
 from fmbench.core.errors import ConfigError
 from fmbench.models.checks import require_dropout, require_positive
-
-UPSAMPLED_SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a model is refused
-MOST_UPSAMPLED = 1024  # more than any model is made for; a mistyped size would take all memory
+from fmbench.models.upsample import require_runs, resizing
 
 
 class Torchvision(nn.Module):
@@ -53,24 +52,13 @@ class Torchvision(nn.Module):
     ) -> None:
         super().__init__()
         require_positive(channels=channels, classes=classes)
-        if upsample is not None:
-            require_positive(upsample=upsample)
-            if upsample > MOST_UPSAMPLED:
-                raise ConfigError(
-                    f"model.upsample={upsample} is not allowed: at most {MOST_UPSAMPLED}"
-                )
         if dropout is not None:
             require_dropout(dropout)
         _require_known(name)
+        self.upsample = resizing(upsample)
         size = (upsample, upsample) if upsample else image_size
         # Before the real weights exist: refusing a large model takes no memory and no time.
-        _require_runs(name, size)
-
-        self.upsample = (
-            nn.Identity()
-            if upsample is None
-            else nn.Upsample(size=(upsample, upsample), mode="bilinear", align_corners=False)
-        )
+        require_runs(name, partial(_build, name, classes=2), size, channels=3)
         self.net = _build(name, size, classes)
         _adapt_first_convolution(self.net, channels)
         if dropout is not None:
@@ -91,26 +79,6 @@ def _require_known(name: str) -> None:
         f"model.name={name} is not one of torchvision's {len(names)} classification models; "
         f"the closest are {', '.join(closest)}"
     )
-
-
-def _require_runs(name: str, size: tuple[int, int]) -> None:
-    if _runs(name, size):
-        return
-    asked = f"model.name={name} cannot take images of {size[0]} x {size[1]}"
-    works = next((s for s in UPSAMPLED_SIZES if (s, s) != size and _runs(name, (s, s))), None)
-    if works is None:
-        raise ConfigError(f"{asked}, nor of any usual size up to {UPSAMPLED_SIZES[-1]}")
-    raise ConfigError(f"{asked}; the smallest usual size that works is model.upsample={works}")
-
-
-def _runs(name: str, size: tuple[int, int]) -> bool:
-    """Say whether the model takes images of a size, from shapes alone."""
-    try:
-        with torch.device("meta"), torch.no_grad():
-            _build(name, size, classes=2).eval()(torch.empty(1, 3, *size))
-    except (AssertionError, RuntimeError, ValueError):  # as the model's code happens to object
-        return False
-    return True
 
 
 def _build(name: str, size: tuple[int, int], classes: int) -> nn.Module:

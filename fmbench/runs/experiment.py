@@ -28,7 +28,7 @@ def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     The Hydra program that composed it must still be running.
     """
     names = labels(config, hydra)
-    if "name" in config["model"]:  # one option that stands for many models: torchvision
+    if "name" in config["model"]:  # one option that stands for many models: torchvision, timm
         names["model"] += f"/{config['model']['name']}"
     sources = hydra.runtime.config_sources
     return {

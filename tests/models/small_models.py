@@ -1,6 +1,7 @@
 """What the tests of the models share: a small form of each, and images."""
 
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from fmbench.models.preact_resnet20 import PreActResNet20
 from fmbench.models.resnet18 import ResNet18
 from fmbench.models.resnet_light import ResNetLight
 from fmbench.models.shakeshake import ShakeShake
+from fmbench.models.timm import Timm
 from fmbench.models.torchvision import Torchvision
 from fmbench.models.vgg_light import VGGLight
 from fmbench.models.wideresnet import WideResNet
@@ -34,13 +36,26 @@ SMALL = {
     "resnet18": partial(ResNet18, depths=(1, 2, 1), width=8),
     "resnet_light": partial(ResNetLight, depths=(1, 2, 1), width=8),
     "shakeshake": partial(ShakeShake, depth=8, base_channels=8),
+    "timm": partial(Timm, name="test_efficientnet"),
     "torchvision": partial(Torchvision, name="shufflenet_v2_x0_5", upsample=32),
     "vgg_light": partial(VGGLight, width=8),
     "wideresnet": partial(WideResNet, depth=10, widen_factor=1),
 }
-OWN = {name: build for name, build in SMALL.items() if name != "torchvision"}
+OWN = {name: build for name, build in SMALL.items() if name not in ("timm", "torchvision")}
 
-every_model = pytest.mark.parametrize("build", SMALL.values(), ids=SMALL.keys())
+NO_TIMM = "timm is not installed (the extra timm)"
+_OF_TIMM = [pytest.mark.timm, pytest.mark.skipif(find_spec("timm") is None, reason=NO_TIMM)]
+
+
+def of_each(values):
+    """The parameters of a test, by the option of each; those of timm need the package."""
+    return [
+        pytest.param(value, id=name, marks=_OF_TIMM if name == "timm" else ())
+        for name, value in values.items()
+    ]
+
+
+every_model = pytest.mark.parametrize("build", of_each(SMALL))
 own_model = pytest.mark.parametrize("build", OWN.values(), ids=OWN.keys())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_models import SMALL, on_meta, sides
+from small_models import SMALL, of_each, on_meta, sides
 from torch import nn
 
 import fmbench
@@ -20,7 +20,7 @@ from fmbench.models.wideresnet import WideResNet
 from fmbench.training.cost import count_parameters
 
 OPTIONS = sorted((Path(fmbench.__file__).parent.parent / "conf" / "model").glob("*.yaml"))
-every_option = pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)
+every_option = pytest.mark.parametrize("path", of_each({path.stem: path for path in OPTIONS}))
 
 # Exact, counted from the published definitions; preact_resnet20 is published as 0.27 million.
 PARAMETERS = {
@@ -35,6 +35,7 @@ PARAMETERS = {
     "resnet18": 11_172_810,
     "resnet_light": 15_897_546,
     "shakeshake": 26_330_026,
+    "timm": 1_527_818,
     "torchvision": 1_527_818,
     "vgg_light": 2_981_450,
     "wideresnet": 36_478_906,

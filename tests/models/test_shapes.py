@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 from commands import CHECKOUT, compose
-from small_models import SMALL
+from small_models import SMALL, of_each
 from torch.nn import functional
 
 from fmbench.core.errors import ConfigError
@@ -23,7 +23,7 @@ def facts(shape, classes):
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", of_each({name: name for name in OPTIONS}))
 def test_every_option_is_built_for_every_shape(option, classes):
     config = compose(f"model={option}")
     for shape in SHAPES:
@@ -35,7 +35,7 @@ def test_every_option_is_built_for_every_shape(option, classes):
 
 
 @pytest.mark.parametrize("shape", SHAPES[1:])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", of_each({name: name for name in SMALL}))
 def test_every_model_trains_two_steps(name, shape):
     channels, *size = shape
     options = {"channels": channels, "classes": 7}
