@@ -6,6 +6,10 @@ compared image by image, which removes what is hard or easy for both (the paired
 McNemar 1947; for classifiers, Dietterich 1998, section 3.1). Where there are several seeds, their
 spread comes on top (Bouthillier et al. 2021, "Accounting for Variance in Machine Learning
 Benchmarks", section 2).
+
+Runs over the folds of one data set share training images and are no independent measurements: rows
+of them are compared by the corrected resampled t-test of Nadeau and Bengio (2003, "Inference for
+the Generalization Error", Machine Learning 52, 239-281).
 """
 
 from collections.abc import Sequence
@@ -42,9 +46,22 @@ class Sample:
         return self.test_set is not None and self.test_set == other.test_set
 
 
+@dataclass(frozen=True)
+class Folds:
+    """The accuracies of one row over folds, each on the images that the fold held out.
+
+    Rows that are compared have the same folds, in one order.
+    """
+
+    accuracies: np.ndarray = field(repr=False)  # (J,) shares from 0 to 1, mean over a fold's seeds
+    images: int  # that a fold holds out
+    ratio: float  # how many that is for each training image
+
+
 #: What a difference of two rows may be about. Recipes vary with their seeds, so that each needs
-#: several. Of one seed each it is about two trained models. One against several is about neither.
-RECIPES, MODELS, NEITHER = "recipes", "models", "neither"
+#: several, or the same folds. Of one seed each it is about two trained models. One against several
+#: is about neither.
+RECIPES, MODELS, NEITHER, OVER_FOLDS = "recipes", "models", "neither", "folds"
 
 
 @dataclass(frozen=True)
@@ -56,17 +73,21 @@ class Difference:
     high: float
     p: float  # of the hypothesis that there is no difference, two-sided
     paired: bool  # predictions were compared image by image
-    about: str  # RECIPES, MODELS or NEITHER
+    about: str  # RECIPES, MODELS, NEITHER or OVER_FOLDS
 
 
-def t_half_width(deviation: np.ndarray | float, n: np.ndarray | float) -> np.ndarray:
+def t_half_width(
+    deviation: np.ndarray | float, n: np.ndarray | float, ratio: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Half the 95 % interval of a mean of n values, by Student's t with n - 1 degrees of freedom.
 
-    The standard deviation has n - 1 in the denominator. NaN where n is 1.
+    The standard deviation has n - 1 in the denominator. NaN where n is 1. Of folds `ratio` is how
+    many images they hold out for each training image: the variance of the mean is 1/n + ratio of
+    that of one (Nadeau and Bengio 2003), not 1/n.
     """
     n = np.asarray(n, dtype=float)
     quantile = special.stdtrit(np.maximum(n - 1, 1), (1 + CONFIDENCE) / 2)
-    width = quantile * np.asarray(deviation, dtype=float) / np.sqrt(n)
+    width = quantile * np.asarray(deviation, dtype=float) * np.sqrt(1 / n + ratio)
     return np.where(n > 1, width, np.nan)
 
 
@@ -125,6 +146,15 @@ def difference(a: Sample, b: Sample) -> Difference:
     return Difference(mean, max(low, -1.0), min(high, 1.0), pair.p(), paired, about)
 
 
+def difference_of_folds(a: Folds, b: Folds) -> Difference:
+    """Compare two rows over the same folds, by the corrected resampled t-test."""
+    pair = _pairs_of_folds([a, b])
+    mean = float(pair.mean[0])
+    half = float(half_width(pair.variances, pair.freedom, 1 - CONFIDENCE)[0])
+    low, high = max(mean - half, -1.0), min(mean + half, 1.0)
+    return Difference(mean, low, high, pair.p(), paired=True, about=OVER_FOLDS)
+
+
 def ranks(samples: Sequence[Sample]) -> list[int]:
     """The rank of each row: 1, and one more for each row that is better beyond doubt.
 
@@ -134,7 +164,15 @@ def ranks(samples: Sequence[Sample]) -> list[int]:
     seed are, as trained models. The others have rank 1, for nothing is known against them. The
     chance that any two rows without a difference are told apart is at most 5 %.
     """
-    pairs = _pairs(samples)
+    return _ranked(_pairs(samples), len(samples))
+
+
+def ranks_of_folds(rows: Sequence[Folds]) -> list[int]:
+    """The same of rows over the same folds, each pair by the corrected resampled t-test."""
+    return _ranked(_pairs_of_folds(rows), len(rows))
+
+
+def _ranked(pairs: "_Pairs", rows: int) -> list[int]:
     tested, rejected = int(pairs.tested.sum()), 0
     apart = np.zeros(len(pairs.mean), dtype=bool)
     # Holm's steps, all pairs that pass one at once: those that are left need less correction.
@@ -143,9 +181,9 @@ def ranks(samples: Sequence[Sample]) -> list[int]:
         if apart.sum() == rejected:
             break
         rejected = int(apart.sum())
-    first, second = np.triu_indices(len(samples), 1)
+    first, second = np.triu_indices(rows, 1)
     worse = np.where(pairs.mean > 0, second, first)[apart]
-    return [1 + int(better) for better in np.bincount(worse, minlength=len(samples))]
+    return [1 + int(better) for better in np.bincount(worse, minlength=rows)]
 
 
 def half_width(variances: np.ndarray, freedom: np.ndarray, level: np.ndarray | float) -> np.ndarray:
@@ -170,8 +208,9 @@ class _Pairs:
     """All k pairs of some rows, in the order of `numpy.triu_indices`."""
 
     mean: np.ndarray  # (k,) differences of the means
-    variances: np.ndarray  # (3, k) of them: over the images, over the seeds of either row
-    freedom: np.ndarray  # (3, k) degrees of freedom of these
+    # (3, k) of them: over the images, over the seeds of either row; of folds (1, k), over these
+    variances: np.ndarray
+    freedom: np.ndarray  # of the same shape, degrees of freedom of these
     least: np.ndarray  # (k,) by an exact test, what p is at least
     exact: np.ndarray  # (k,) the exact test is all there is: two single models
     tested: np.ndarray  # (k,) both have several seeds; or both have one, and no two have several
@@ -242,6 +281,33 @@ def _pairs(samples: Sequence[Sample]) -> _Pairs:
         least=least,
         exact=exact,
         tested=several if several.any() else one_each,
+    )
+
+
+def _pairs_of_folds(rows: Sequence[Folds]) -> _Pairs:
+    """What is known of the difference of each pair of rows over the same J folds.
+
+    The variance of its mean is that over the folds times 1/J + ratio (Nadeau and Bengio 2003): with
+    1/J alone, folds that share training images would count as independent. Differences are whole
+    images, so that a few folds can agree by chance: they are never known better than to one image.
+    """
+    first, second = np.triu_indices(len(rows), 1)
+    accuracies = np.stack([row.accuracies for row in rows])
+    folds = accuracies.shape[1]
+    ratios = np.array([row.ratio for row in rows])
+    images = np.array([row.images for row in rows], dtype=float)
+    apart = accuracies[first] - accuracies[second]
+    least = 1 / np.minimum(images[first], images[second]) ** 2
+    spread = np.maximum(np.var(apart, axis=1, ddof=1), least)
+    factor = 1 / folds + np.maximum(ratios[first], ratios[second])
+    pairs = len(first)
+    return _Pairs(
+        mean=apart.mean(axis=1),
+        variances=(factor * spread)[None],
+        freedom=np.full((1, pairs), folds - 1.0),
+        least=np.zeros(pairs),
+        exact=np.zeros(pairs, dtype=bool),
+        tested=np.ones(pairs, dtype=bool),
     )
 
 

@@ -184,20 +184,41 @@ def test_a_file_names_no_test_part_outside_the_current_folder(command, tmp_path)
     assert "data.test=/etc/passwd: a config file may name a folder in the current one" in err
 
 
-def test_folds_are_one_row_without_rank_and_interval(tmp_path):
+def test_folds_are_one_row_with_an_interval_of_what_they_held_out(tmp_path):
     tiny = ["data=synthetic", "data.train_size=120", "data.test_size=50", *SMALL[:4]]
     folds = [*tiny, "data.split=kfold", "data.split.folds=3"]
     for fold in range(3):
         record = fmbench.run([*folds, f"data.split.fold={fold}", f"hydra.run.dir=folds/{fold}"])
         assert (record.split["train"], record.split["validation"]) == (80, 40)
+        assert record.split["fold"] == fold
+        other = [*folds, f"data.split.fold={fold}", "optimizer.lr=0.01"]
+        fmbench.run([*other, f"hydra.run.dir=slow/{fold}"])
     for seed in range(3):
         fmbench.run([*tiny, "data.split=holdout", f"seed={seed}", f"hydra.run.dir=seeds/{seed}"])
     table = report.benchmark_table(fmbench.load_results("folds", "seeds")).set_index("split")
     assert table["n"].to_dict() == {"kfold": 3, "holdout": 3}
     assert table["test_accuracy_low"].notna().to_dict() == {"kfold": False, "holdout": True}
+    assert table["validation_accuracy_low"].notna().all()
+    assert table["rank"].isna().all()
     assert table.loc["kfold", "test_accuracy_sd"] >= 0
+    both = report.benchmark_table(fmbench.load_results("folds", "slow"))
+    assert both["rank"].notna().all()
     report.build(["folds", "seeds"], output=tmp_path / "report")
     said = (tmp_path / "report" / "benchmark.md").read_text("utf-8")
     assert "n counts folds, not seeds" in said
+    assert "data.split.fold=0,1,2" in said
+    assert len(compare("folds", "slow").folds) == 3
     with pytest.raises(ConfigError, match="are folds, which share training images"):
         compare("folds", "seeds")
+
+
+def test_a_fold_that_tests_gives_test_accuracy_an_interval(data):
+    given = ["data=arrays", "data.root=mine.npz", "data.keys={train_images: a, train_labels: b}"]
+    given += [*SMALL, "data.split=kfold", "data.split.folds=4", "data.split.role=test"]
+    for fold in range(4):
+        record = fmbench.run([*given, f"data.split.fold={fold}", f"hydra.run.dir=folds/{fold}"])
+        assert (record.split["train"], record.split["test"]) == (30, 10)
+    (row,) = report.benchmark_table(fmbench.load_results("folds")).to_dict("records")
+    assert row["folds"] == (0, 1, 2, 3)
+    assert row["held_out"] == "test_accuracy"
+    assert row["test_accuracy_low"] <= row["test_accuracy"] <= row["test_accuracy_high"]

@@ -1,20 +1,27 @@
 """Against scipy and statsmodels on fixed data, and against drawn models whose truth is known."""
 
+import importlib
+
 import numpy as np
 import pytest
+from commands import CHECKOUT
 from scipy import stats as reference
 
 from fmbench.stats import (
     MODELS,
     NEITHER,
+    OVER_FOLDS,
     RECIPES,
+    Folds,
     Sample,
     difference,
+    difference_of_folds,
     half_width,
     holm,
     mcnemar,
     one_more,
     ranks,
+    ranks_of_folds,
     t_half_width,
 )
 
@@ -371,3 +378,72 @@ def test_rows_differ_in_rank_and_are_not_told_apart():
     )
     assert ranks([first, second, third]) == [1, 1, 2]
     assert difference(second, third).p > 0.05
+
+
+# Rows over the same folds
+
+
+@pytest.fixture
+def simulation(monkeypatch):
+    """`scripts/folds.py`: cross-validation of classifiers that do not differ."""
+    monkeypatch.syspath_prepend(CHECKOUT / "scripts")
+    return importlib.import_module("folds")
+
+
+def test_the_corrected_t_test_is_that_of_the_paper():
+    a, b = np.array([0.91, 0.92, 0.9, 0.93, 0.915]), np.array([0.9, 0.905, 0.902, 0.91, 0.901])
+    found = difference_of_folds(Folds(a, 10**9, 0.25), Folds(b, 10**9, 0.25))
+    apart = a - b
+    error = np.sqrt((1 / 5 + 1 / 4) * apart.var(ddof=1))
+    assert found.p == pytest.approx(2 * reference.t.sf(apart.mean() / error, 4), rel=1e-9)
+    ends = reference.t.interval(0.95, 4, apart.mean(), error)
+    assert (found.low, found.high) == pytest.approx(ends)
+    assert found.about == OVER_FOLDS
+    # Without the correction it is the paired t-test.
+    naive = difference_of_folds(Folds(a, 10**9, 0.0), Folds(b, 10**9, 0.0))
+    assert naive.p == pytest.approx(reference.ttest_rel(a, b).pvalue, rel=1e-9)
+    assert naive.p < 0.05 < found.p
+    half = t_half_width(a.std(ddof=1), 5, 0.25)
+    assert half == pytest.approx(reference.t.ppf(0.975, 4) * a.std(ddof=1) * np.sqrt(0.45))
+
+
+def test_folds_that_agree_by_chance_are_known_to_one_image():
+    # Three images of 100 in both folds: their spread is nothing, and so it would be certain.
+    a, b = (Folds(np.array(values), 100, 1.0) for values in ([0.9, 0.85], [0.87, 0.82]))
+    assert difference_of_folds(a, b).p > 0.2
+    assert ranks_of_folds([a, b]) == [1, 1]
+    far = Folds(np.array([0.5, 0.45]), 100, 1.0)
+    assert ranks_of_folds([far, a]) == [2, 1]
+
+
+def test_ranks_over_folds_are_corrected_for_the_number_of_rows():
+    noise = np.array([-0.002, -0.001, 0.0, 0.001, 0.002])
+    best, next_ = Folds(0.9 + noise, 10**6, 0.25), Folds(0.893 + noise[::-1], 10**6, 0.25)
+    assert 0.05 / 4 < difference_of_folds(best, next_).p < 0.05
+    assert ranks_of_folds([next_, best]) == [2, 1]
+    same = [next_] * 4
+    assert set(ranks_of_folds([best, *same])) == {1}
+    assert ranks_of_folds([best]) == [1]
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+@pytest.mark.parametrize("folds", [5, 10])
+def test_over_folds_one_table_in_twenty_has_a_false_rank_at_most(simulation, rows, folds):
+    """And as if the folds were independent, many more have one: the correction is what holds it."""
+    tables = 600
+    corrected, naive = simulation.false(rows, folds, 200, tables=tables)
+    noise = np.sqrt(0.05 * 0.95 / tables)
+    assert corrected <= 0.05 + 2 * noise
+    assert naive > 0.05 + 2 * noise
+
+
+@pytest.mark.parametrize(("rows", "folds", "images"), [(2, 2, 60), (5, 2, 200), (5, 3, 60)])
+def test_few_folds_of_few_images_have_no_more_false_ranks(simulation, rows, folds, images):
+    """Where the spread over the folds is nothing by chance, two tables in five would have one."""
+    assert simulation.false(rows, folds, images, tables=300)[0] <= 0.05
+
+
+def test_a_row_that_is_better_over_folds_is_found(simulation):
+    points, corrected, naive, at_its_level = simulation.found(0.6, 5, 200, tables=300)
+    assert points == pytest.approx(20, abs=1)
+    assert 50 < corrected < at_its_level < naive

@@ -85,7 +85,7 @@ class Data(TypedDict):
 class Split(TypedDict):
     """Images of each part, and a hash of their indices; none as long as they were not read.
 
-    `folds` hashes which image is in which fold: the runs of a row share it.
+    `folds` hashes which image is in which fold: the runs of a row share it, and differ in `fold`.
     """
 
     name: Text
@@ -94,6 +94,7 @@ class Split(TypedDict):
     test: Count
     hash: Text | None
     folds: NotRequired[Text]
+    fold: NotRequired[Count]
 
 
 class Seconds(TypedDict):

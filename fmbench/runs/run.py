@@ -161,7 +161,7 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
         name=split.name, train=train, validation=validation, test=test, hash=split.hash
     )
     if split.folds is not None:
-        record.split["folds"] = split.folds
+        record.split |= {"folds": split.folds, "fold": config["data"]["split"]["fold"]}
     record.data.update(dataset.described())  # type: ignore[typeddict-item]
     if config["data"].get("limit_test") is not None:
         record.data["tested"] = split.tested

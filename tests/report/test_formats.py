@@ -46,7 +46,7 @@ def test_formats(text, expected):
 
 def test_a_command_survives_the_shell():
     def line_of(overrides, seeds):
-        others = dict.fromkeys(("trust", "difference_in", "config_dirs", "config_dir"))
+        others = dict.fromkeys(("trust", "difference_in", "config_dirs", "config_dir", "folds"))
         return command({**others, "overrides": tuple(overrides), "seeds": seeds})[0]
 
     words = ["model=a b", "model.x='y'", "+model.z=$(reboot) `id`"]

@@ -113,14 +113,20 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
                 "command": row["command"],
                 "published": row["published_source"] and published(row),
                 "runs": [
-                    (seed, places.run(folder))
-                    for seed, folder in zip(row["run_seeds"], row["folders"], strict=True)
+                    (_run(seed, fold), places.run(folder))
+                    for seed, fold, folder in zip(
+                        row["run_seeds"], row["run_folds"], row["folders"], strict=True
+                    )
                 ],
                 "details": details(place),
             }
             for place, row in enumerate(rows)
         ],
     }
+
+
+def _run(seed: int, fold: int | None) -> str:
+    return f"seed {seed}" if fold is None else f"fold {fold}, seed {seed}"
 
 
 @functools.lru_cache(maxsize=100_000)

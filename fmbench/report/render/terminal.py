@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fmbench.core.console import say
 from fmbench.core.errors import one_line
-from fmbench.report.table.columns import SHOWN, Column
+from fmbench.report.table.columns import SHOWN, Column, shown
 from fmbench.report.table.compare import Comparison
 from fmbench.report.table.formats import MISSING, count, percent, probability
 from fmbench.report.table.sections import Section
@@ -201,8 +201,12 @@ def _comparison(found: Comparison) -> Iterator[str]:
         yield f"{letter}: {one_line(name)} (runs: {len(row['folders'])}, in {one_line(where)})"
     yield ""
     seeds = ["seeds", *(", ".join(map(str, row["seeds"])) for row in found.rows)]
-    shown = [column for column in SHOWN if column.key in _COMPARED]
-    cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in shown]
+    compared = [column for column in SHOWN if column.key in _COMPARED]
+    if found.folds:
+        held_out = found.rows[0]["held_out"]
+        keys = ("n", held_out, f"{held_out}_low", *_COMPARED)
+        compared = [column for column in shown(found.rows) if column.key in keys]
+    cells = [[c.title, *(one_line(c.cell(row)) for row in found.rows)] for c in compared]
     yield from aligned([["", "A", "B"], seeds, *cells], [False, True, True])
     yield ""
     lead = f"Difference, A less B: {100 * found.difference.mean:+.2f} points"
@@ -211,6 +215,14 @@ def _comparison(found: Comparison) -> Iterator[str]:
     else:
         yield f"{lead}, {found.interval(signed=True)}"
         yield "The ranks of a table are of the same test, corrected for all its pairs."
+    if found.folds:
+        yield from ("", "By fold, on the images that it held out")
+        lines = [["fold", "A (%)", "B (%)", "difference (points)"]]
+        lines += [
+            [str(fold), percent(a), percent(b), f"{100 * (a - b):+.2f}"]
+            for fold, a, b in found.folds
+        ]
+        yield from aligned(lines, [True] * 4)
     if found.seeds:
         yield from ("", "McNemar's test, runs of one seed")
         lines = [["seed", "A (%)", "B (%)", "A alone right", "B alone right", "p"]]

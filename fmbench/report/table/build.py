@@ -12,25 +12,34 @@ from fmbench.report.table import describe
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
 from fmbench.report.table.ranks import ranked
 from fmbench.report.table.rows import (
-    FOLDS,
     REAL,
     ROW,
     SYNTHETIC,
     aggregate,
     not_completed,
+    over_folds,
     plain_rows,
     with_repeats,
 )
-from fmbench.report.table.view import PLAIN, View, check, chosen, column_of, counted, values_of
-from fmbench.stats import MODELS, RECIPES
+from fmbench.report.table.view import (
+    PLAIN,
+    TEST_ACCURACY,
+    View,
+    check,
+    chosen,
+    column_of,
+    counted,
+    values_of,
+)
+from fmbench.stats import MODELS, OVER_FOLDS, RECIPES
 
 #: How many threads a run had, as it stands behind the name of its processor.
 _THREADS = r", \d+ threads?$"
 
 #: Keys of a row behind the columns: its runs.
 BEHIND = (
-    *("folders", "accuracies", "best_accuracies", "run_seeds", "run_seconds"),
-    *("n_dirty", "mixes", "config", "about_data"),
+    *("folders", "accuracies", "best_accuracies", "run_seeds", "run_folds", "run_seconds"),
+    *("n_dirty", "mixes", "config", "about_data", "held_out", "fold_accuracies"),
 )
 
 
@@ -50,13 +59,14 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     Returns:
         The columns of `columns.COLUMNS`, then those of `BEHIND`, as raw values: means over the `n`
         seeds, `*_sd` with n - 1 in the denominator, `*_low` and `*_high` of the 95 % interval by
-        Student's t (missing for one seed), `rank` by paired tests (`ranks.ranked`),
-        `best_test_accuracy` only where all n have it, `images_per_second` over all their training,
-        `difference` ours less the published accuracy (missing where `deviations` says what was done
-        otherwise), `n_repeats` the runs that were left out as repeats, `repeats_spread` the most
-        that the test accuracies of one run made again differ by, `n_failed` the runs of the same
-        config that failed or diverged. Fashion-MNIST comes first and synthetic data last; within
-        one data set the best mean test accuracy.
+        Student's t (missing for one seed), of folds as `rows.over_folds` says, `rank` by paired
+        tests (`ranks.ranked`), `best_test_accuracy` only where all n have it, `images_per_second`
+        over all their training, `difference` ours less the published accuracy (missing where
+        `deviations` says what was done otherwise), `n_repeats` the runs that were left out as
+        repeats, `repeats_spread` the most that the test accuracies of one run made again differ by,
+        `n_failed` the runs of the same config that failed or diverged. Fashion-MNIST comes first
+        and synthetic data last; within one data set the best mean test accuracy, of folds the
+        accuracy that ranks them.
 
     Raises:
         ConfigError: There is nothing to view in such a way.
@@ -80,8 +90,7 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     intervals = not view.group_by and not view.by_luck
     table = aggregate(runs, mixed=bool(view.group_by), intervals=intervals)
     if not view.group_by:
-        ends = [name for name in table.columns if str(name).endswith(("_low", "_high"))]
-        table.loc[table["split"] == FOLDS, ends] = float("nan")
+        over_folds(table, runs, intervals=intervals)
     table["n_repeats"] = made.groupby("row").size() - table["n"]
     others = not_completed(runs, frame[~completed], keys, grouped=bool(view.group_by))
     for name, statuses in (
@@ -102,12 +111,13 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     ranks = ranked(rows) if rank and view.ranks else [None] * len(rows)
     table["rank"] = pd.array(ranks, dtype="Int64")
     for row, place in zip(rows, ranks, strict=True):
-        row["rank_of"] = None if place is None else MODELS if row["n"] == 1 else RECIPES
-    for column in COLUMNS:
-        if column.key not in table:
-            values = [row.get(column.key) for row in rows]
-            table[column.key] = pd.Series(values, table.index, dtype=object)
-    return _ordered(table, view)[[*(column.key for column in COLUMNS), *BEHIND]]
+        of = OVER_FOLDS if row.get("folds") else MODELS if row["n"] == 1 else RECIPES
+        row["rank_of"] = None if place is None else of
+    columns = [*(column.key for column in COLUMNS), *BEHIND]
+    for key in columns:
+        if key not in table:
+            table[key] = pd.Series([row.get(key) for row in rows], table.index, dtype=object)
+    return _ordered(table, view)[columns]
 
 
 def _without_own_threads(frame: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
@@ -171,6 +181,9 @@ def _ordered(table: pd.DataFrame, view: View) -> pd.DataFrame:
     by, ascending = view.order()
     # Names, numbers and tuples of names each have an order; together they have none.
     values = table[by].map(str, "ignore") if table[by].dtype == object else table[by]
+    if view.sort is None and by == TEST_ACCURACY:  # rows of folds by what they are ranked by
+        validated = table["held_out"] == "validation_accuracy"
+        values = values.mask(validated, table["validation_accuracy"])
     order = table["data"].map({REAL: 0, SYNTHETIC: 2}).fillna(1)
     # Among equals the metric decides, then the name.
     directions = {"order": True, "data": True, "by": ascending}

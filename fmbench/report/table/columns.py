@@ -133,7 +133,7 @@ _PUBLISHED = ("published_accuracy", "published_protocol")
 _OURS = ("difference", "difference_of", *_PUBLISHED, "deviations", "difference_in")
 _TIMES = ("published_seconds", "published_approximate", "published_device")
 _AUGMENTATION = ("augmentation", "augmentation_settings")
-_COUNTS = ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted")
+_COUNTS = ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted", "folds")
 
 #: What people read, from left to right, ...
 SHOWN = (
@@ -185,7 +185,7 @@ _KEYS = (
     *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
     *("published_parameters", "published_device", "published_approximate", "published_source"),
     *("model_settings", "augmentation_settings", "differs", "scheduler", "precision", "threads"),
-    *("memory_format", "deterministic", "cuda_graphs", "seeds", "rank_of"),
+    *("memory_format", "deterministic", "cuda_graphs", "seeds", "folds", "rank_of"),
     *("balanced_accuracy", "train_accuracy", "test_loss"),
     *(f"{name}_sd" for name in SPREAD),
     *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
@@ -201,7 +201,8 @@ COLUMNS = (*SHOWN, *map(Column, _KEYS))
 READING = {
     "Split": "names the images to train, validate and test on.",
     "n": (
-        "counts seeds, or all runs of a row where they were grouped otherwise. 3 of 5 says that "
+        "counts seeds, folds where it says so, or all runs of a row where they were grouped "
+        "otherwise. 3 of 5 says that "
         "runs of the same config did not complete: they failed, were interrupted and can resume, "
         "were pruned by a search, or are unfinished: still running, or killed. Trials of a search "
         "that were not evaluated on the test set are no rows."
@@ -264,13 +265,19 @@ def differing(rows: Sequence[Row]) -> list[Column]:
 def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
     """The columns that people read of some rows: without the optional ones that no row fills.
 
-    What the rows are ordered by comes behind n, with its spread.
+    What the rows are ordered by comes behind n, with its spread; the validation accuracy by which
+    rows of folds are ranked behind the rank.
     """
-    columns = list(SHOWN)
+    columns, before = list(SHOWN), "n"
+    theirs: tuple[str, ...] = ()
     if metric != "test_accuracy":
         theirs = ("rank", "test_accuracy_low", metric)
+    elif any(row["held_out"] == "validation_accuracy" for row in rows):
+        metric, before = "validation_accuracy", "rank"
+        theirs = (metric,)
+    if theirs:
         columns = [column for column in columns if column.key not in theirs]
-        place = [column.key for column in columns].index("n") + 1
+        place = [column.key for column in columns].index(before) + 1
         columns.insert(place, _metric(metric, spread=True))
         if METRICS[metric].spread:
             columns.insert(place + 1, _interval(metric))

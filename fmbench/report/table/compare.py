@@ -16,10 +16,10 @@ from fmbench.records.reader import Problem, Progress, read_results
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.columns import MODEL, Row, differing
 from fmbench.report.table.formats import at_once, duration, probability
-from fmbench.report.table.ranks import Evidence, evidence, sample
+from fmbench.report.table.ranks import Evidence, evidence, folds, same_folds, sample
 from fmbench.report.table.rows import FOLDS, class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
-from fmbench.stats import CONFIDENCE, MODELS, NEITHER, Difference
+from fmbench.stats import CONFIDENCE, MODELS, NEITHER, OVER_FOLDS, Difference
 
 # Rows that a message names.
 MOST_NAMED = 5
@@ -34,6 +34,14 @@ class SeedPair(NamedTuple):
     only_a: int  # images that A alone has right
     only_b: int
     p: float
+
+
+class FoldPair(NamedTuple):
+    """Accuracies on the images that one fold held out, the means of its seeds."""
+
+    fold: int
+    a: float
+    b: float
 
 
 class ClassPair(NamedTuple):
@@ -52,6 +60,7 @@ class Comparison:
     names: tuple[str, str]
     rows: tuple[Row, Row]  # of `benchmark_table`, as plain values
     difference: Difference  # A less B
+    folds: list[FoldPair]  # of rows over folds, which have no seeds and classes here
     seeds: list[SeedPair]  # where both predicted the same images
     classes: list[ClassPair]  # where the predictions of both are known
     time_ratio: float | None  # training time of A over that of B; None where they do not compare
@@ -92,6 +101,12 @@ class Comparison:
         else:
             said = f"{first} is more accurate than {second} by {points}"
         said += f" ({self.interval()})"
+        if found.about == OVER_FOLDS:
+            measure = self.rows[0]["held_out"].replace("_", " ")
+            said += (
+                f"; this is {measure} over {len(self.folds)} folds, by the corrected resampled "
+                "t-test"
+            )
         if models:
             said += (
                 "; with one seed each this is about these two trained models, not about their "
@@ -111,7 +126,8 @@ def compare(
     conditions that leave one row of that table.
 
     Raises:
-        ConfigError: One is no row, or more than one; or the two are the same, or of different data.
+        ConfigError: One is no row, or more than one; or the two are the same, or of different data
+            or different folds.
     """
     read = functools.cache(functools.partial(read_results, progress=progress))
     problems: dict[Path, Problem] = {}
@@ -132,23 +148,31 @@ def compare(
             "accuracies compare on one data set alone"
         )
     for said, row in ((a, one), (b, two)):
-        if row["split"] == FOLDS:
+        if row["split"] == FOLDS and (
+            same_folds(one) is None or same_folds(one) != same_folds(two)
+        ):
             raise ConfigError(
-                f"compare: the runs of {said!r} are folds, which share training images: no test of "
-                "independent runs fits them"
+                f"compare: the runs of {said!r} are folds, which share training images: they "
+                "compare only with a row over the very same folds, at least two"
             )
         if not row["split_test"]:
             raise ConfigError(f"compare: {said!r} does not say how many images it was tested on")
-    known = [evidence(row) for row in rows]
-    samples = [sample(row, found) for row, found in zip(rows, known, strict=True)]
-    found, (a_known, b_known) = stats.difference(*samples), known
+    over: list[FoldPair] = []
     seeds: list[SeedPair] = []
     classes: list[ClassPair] = []
-    if a_known is not None and b_known is not None:
-        seeds = _seeds(a_known, b_known) if found.paired else []
-        classes = _classes(one, a_known, b_known)
+    if one["split"] == FOLDS:
+        found = stats.difference_of_folds(folds(one), folds(two))
+        each = zip(one["folds"], one["fold_accuracies"], two["fold_accuracies"], strict=True)
+        over = [FoldPair(*pair) for pair in each]
+    else:
+        a_known, b_known = evidence(one), evidence(two)
+        found = stats.difference(sample(one, a_known), sample(two, b_known))
+        if a_known is not None and b_known is not None:
+            seeds = _seeds(a_known, b_known) if found.paired else []
+            classes = _classes(one, a_known, b_known)
     listed = sorted(problems.values(), key=lambda problem: problem.path)
-    return Comparison(_names(one, two), rows, found, seeds, classes, *_times(one, two), listed)
+    times = _times(one, two)
+    return Comparison(_names(one, two), rows, found, over, seeds, classes, *times, listed)
 
 
 def _row(said: str, folders: Sequence[Path], rows_of: Callable[..., list[dict[str, Any]]]) -> Row:

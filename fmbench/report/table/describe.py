@@ -20,6 +20,9 @@ from fmbench.report.table.rows import SYNTHETIC, plain_rows
 #: Packages whose classes a config may instantiate; see `fmbench.config.checks`.
 _TRUST = "FMBENCH_TRUST"
 
+#: The key that the runs of a row of folds differ in.
+FOLD = "data.split.fold"
+
 #: In place of a folder that an old record does not name.
 ANY_FOLDER = "DIR"
 
@@ -60,7 +63,8 @@ def command(row: Row) -> tuple[str, tuple[str, ...]]:
         overrides = (*overrides, f"precision={row['difference_in']}")
     kept = recorded_overrides(overrides)
     left = [without_password(word) for word in overrides if word not in kept]
-    start = ["python", "-m", "fmbench", *(["-m"] if len(seeds) > 1 else [])]
+    folds = row["folds"] or ()
+    start = ["python", "-m", "fmbench", *(["-m"] if max(len(seeds), len(folds)) > 1 else [])]
     for folder in row["config_dirs"] or ((ANY_FOLDER,) if row["config_dir"] else ()):
         if folder == ANY_FOLDER or PurePath(folder).is_absolute():
             start += ["--config-dir", folder]
@@ -71,8 +75,9 @@ def command(row: Row) -> tuple[str, tuple[str, ...]]:
         before = f"{_TRUST}={shell_word(trust)} "
     elif trust:
         left.append(f"{_TRUST}={trust}")
-    words = [word for word in kept if not word.lstrip("+").startswith("seed=")]
-    words += [f"seed={','.join(map(str, seeds))}"] if seeds else []
+    several = {key: values for key, values in ((FOLD, folds), ("seed", seeds)) if values}
+    words = [word for word in kept if word.lstrip("+").partition("=")[0] not in several]
+    words += [f"{key}={','.join(map(str, values))}" for key, values in several.items()]
     return before + " ".join(map(shell_word, [*start, *words])), tuple(left)
 
 
@@ -250,7 +255,7 @@ def settings_of(row: Row) -> dict[str, str]:
     settings |= {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in leaves(json.loads(row["config"] or "{}"))
-        if key != "data.name" and ("." in key or key in schema.DECIDING)
+        if key not in ("data.name", FOLD) and ("." in key or key in schema.DECIDING)
     }
     settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}

@@ -49,13 +49,24 @@ def split(name: str | None, *images: float | None) -> str:
     return option(name, "/".join(map(count, images)) if any(images) else None)
 
 
-def seeds(n: int, failed: int, unfinished: int, pruned: int, interrupted: int) -> str:
-    """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed)."""
+def seeds(  # noqa: PLR0917 - of a row's keys
+    n: int,
+    failed: int,
+    unfinished: int,
+    pruned: int,
+    interrupted: int,
+    folds: tuple[int, ...] | None = None,
+) -> str:
+    """How many seeds a row has, of how many runs if not all completed: 3 of 4 (1 failed).
+
+    Or how many folds, and of several seeds each how many runs: 5 folds, 10 in 5 folds.
+    """
+    of = f" {'' if n == len(folds) else f'in {len(folds):,} '}folds" if folds else ""
     others = {
         "failed": failed, "interrupted": interrupted, "pruned": pruned, "unfinished": unfinished
     }  # fmt: skip
     said = ", ".join(f"{number:,} {word}" for word, number in others.items() if number)
-    return f"{n:,} of {n + sum(others.values()):,} ({said})" if said else f"{n:,}"
+    return f"{n:,} of {n + sum(others.values()):,}{of} ({said})" if said else f"{n:,}{of}"
 
 
 def rank(value: float | None, of: str | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from fmbench.records.predictions import read_labels, read_predictions
 from fmbench.report.table.formats import Row
 from fmbench.report.table.rows import FOLDS, about_data
-from fmbench.stats import Sample, ranks
+from fmbench.stats import Folds, Sample, ranks, ranks_of_folds
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.
 MOST_RANKED = 500
@@ -27,17 +27,21 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
     """Rank the rows within each test set: 1, and one more for each row that is better beyond doubt.
 
     Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
-    rows of one seed are, as trained models. See `fmbench.stats.ranks`.
+    rows of one seed are, as trained models. See `fmbench.stats.ranks`. Rows over folds are ranked
+    among those on the very same folds.
 
-    None for a row that no other is compared with, or whose test set is not known, for one of folds,
-    whose runs are not independent, and for those behind the first `MOST_RANKED` of a test set, or
-    behind fewer where it has many images.
+    None for a row that no other is compared with, or whose test set is not known, and for those
+    behind the first `MOST_RANKED` of a test set, or behind fewer where it has many images.
     """
     left = MOST_PREDICTIONS
     placed: list[int | None] = [None] * len(rows)
     groups: dict[Any, list[int]] = defaultdict(list)
+    of_folds: dict[Any, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        if row["split_test"] and row["data_sha256"] and row["split"] != FOLDS:
+        if row["split"] == FOLDS:
+            if (same := same_folds(row)) is not None:
+                of_folds[same].append(place)
+        elif row["split_test"] and row["data_sha256"]:
             groups[row["data"], row["data_sha256"], row["split_test"]].append(place)
     for (_, _, images), places in groups.items():
         several = [place for place in places if len(rows[place]["accuracies"]) > 1]
@@ -52,7 +56,28 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
             left -= 0 if found.correct is None else len(found.accuracies) * images
         for place, rank in zip(first, ranks(samples), strict=True):
             placed[place] = rank
+    for places in of_folds.values():
+        if len(places) > 1:
+            first = sorted(places, key=lambda place: -rows[place][rows[place]["held_out"]])
+            first = first[:MOST_RANKED]
+            over = ranks_of_folds([folds(rows[place]) for place in first])
+            for place, rank in zip(first, over, strict=True):
+                placed[place] = rank
     return placed
+
+
+def same_folds(row: Row) -> tuple[Any, ...] | None:
+    """What rows over the very same folds share; None where a row has not two folds to compare."""
+    if len(row["fold_accuracies"] or ()) < 2 or not row["data_sha256"]:
+        return None
+    return row["data"], row["data_sha256"], row["split_hash"], row["folds"]
+
+
+def folds(row: Row) -> Folds:
+    """The accuracies of a row on the images that each of its folds held out."""
+    held_out = row["split_validation"] or row["split_test"]
+    accuracies = np.array(row["fold_accuracies"], dtype=float)
+    return Folds(accuracies, int(held_out), held_out / row["split_train"])
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _SAME = (
     *ROW,
     *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
     *("epochs", "split_train", "split_validation", "split_test"),
-    *("split_hash", "data_sha256", "source", "overrides", "config", "config_dir"),
+    *("split_hash", "split_folds", "data_sha256", "source", "overrides", "config", "config_dir"),
     "about_data",
     *("config_dirs", "trust"),
 )
@@ -45,8 +45,11 @@ _EACH = {
     "accuracies": "test_accuracy",
     "best_accuracies": "best_test_accuracy",
     "run_seeds": "seed",
+    "run_folds": "fold",
     "run_seconds": "seconds_train",
 }
+# Of a row whose runs are no folds, or of ones that are not known.
+_NO_FOLDS: dict[str, Any] = {"folds": (), "held_out": None, "fold_accuracies": ()}
 # A mean over different machines means nothing.
 _TIMES = ("seconds_train", "seconds_evaluate", "seconds_total")
 _TEST_SET = ("data_sha256", "split_hash", "split_test")
@@ -137,13 +140,57 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
             ends = [ends[0].clip(lower=0.0), ends[1].clip(upper=1.0)]
         for end, values in zip(("low", "high"), ends, strict=True):
             table[f"{name}_{end}"] = values if intervals else np.nan
-    by_seed = runs.sort_values("seed", kind="stable")
+    by_seed = runs.sort_values(["fold", "seed"], kind="stable")
     for name in _SEVERAL:
         each = _each(by_seed, name, len(table))
         table[name] = [tuple(sorted({*values} - {None})) for values in each]
     for name, column in _EACH.items():
         table[name] = [tuple(values) for values in _each(by_seed, column, len(table))]
     return table.rename(columns={"seed": "seeds"})
+
+
+def over_folds(table: pd.DataFrame, runs: pd.DataFrame, *, intervals: bool = True) -> None:
+    """Turn rows of folds, in place, into means and spreads over folds.
+
+    The seeds of one fold are one measurement of it: their mean. The interval is of the accuracy on
+    the images that the folds held out, by the variance for folds, which share training images
+    (`fmbench.stats.t_half_width`). No other measure has one.
+
+    Args:
+        table: As `aggregate` gives it. Gets `folds`, the numbers of the folds; `held_out`, which
+            accuracy is the one on the held-out images; `fold_accuracies`, that of each fold. Rows
+            of seeds, and of folds that are not known, have (), None and ().
+        runs: Those that count, with the number of their `row`.
+        intervals: As in `aggregate`.
+    """
+    of_folds = table["split"].eq(FOLDS).fillna(False)
+    table.loc[of_folds, [f"{name}_{end}" for name in SPREAD for end in ("low", "high")]] = np.nan
+    unknown = runs.loc[runs["fold"].isna() | runs["split_folds"].isna(), "row"]
+    places = table.index[of_folds & ~table.index.isin(unknown)]
+    each = runs[runs["row"].isin(places)].groupby(["row", "fold"])[list(SPREAD)].mean()
+    means, deviations = (each.groupby(level="row").agg(how) for how in ("mean", "std"))
+    for name in SPREAD:
+        known = table.loc[places, name].notna()
+        table.loc[places, name] = means[name].where(known)
+        table.loc[places, f"{name}_sd"] = deviations[name].where(known)
+    table.loc[places, "split_hash"] = table.loc[places, "split_folds"]  # not that of one fold
+    found = {key: dict.fromkeys(table.index, none) for key, none in _NO_FOLDS.items()}
+    for place, row in zip(places, plain_rows(table.loc[places]), strict=True):
+        part = "validation" if row["split_validation"] else "test"
+        name = f"{part}_accuracy"
+        accuracies = each[name].loc[place]
+        found["folds"][place] = tuple(accuracies.index.tolist())
+        if row[name] is None or not row["split_train"] or not row[f"split_{part}"]:
+            continue
+        found["held_out"][place] = name
+        found["fold_accuracies"][place] = tuple(accuracies.tolist())
+        if intervals and len(accuracies) > 1:
+            ratio = row[f"split_{part}"] / row["split_train"]
+            half = float(t_half_width(row[f"{name}_sd"], len(accuracies), ratio))
+            table.at[place, f"{name}_low"] = max(row[name] - half, 0.0)
+            table.at[place, f"{name}_high"] = min(row[name] + half, 1.0)
+    for key, values in found.items():
+        table[key] = pd.Series(values, table.index, dtype=object)
 
 
 def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from fmbench.core.errors import one_line
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
+from fmbench.report.table.ranks import same_folds
 from fmbench.report.table.rows import FOLDS, REAL, SYNTHETIC, about_data, plain_rows
 from fmbench.report.table.view import TEST_ACCURACY, counted
 from fmbench.stats import MODELS
@@ -202,11 +203,8 @@ def _about(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    if any(row["split"] == FOLDS for row in rows):
-        yield (
-            "Rows of the split kfold: n counts folds, not seeds. Their runs share training images, "
-            "so that these rows have no interval and no rank."
-        )
+    if of_folds := [row for row in rows if row["split"] == FOLDS]:
+        yield from _about_folds(of_folds)
     mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
     if mixed:
         yield (
@@ -219,7 +217,12 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
             f"The rows come from {len(contents)} different contents of the data set: compare "
             "accuracies within one (data_sha256 in the CSV file)."
         )
-    tested = {(row["data_sha256"], row["split_test"]) for row in rows if row["rank"] is not None}
+    # Rows of folds are ranked within these, which have a note of their own.
+    tested = {
+        (row["data_sha256"], row["split_test"])
+        for row in rows
+        if row["rank"] is not None and row["split"] != FOLDS
+    }
     if len(tested) > 1:
         yield "Ranks count within one test set."
     # Where the contents differ, so do the draws of a split from them.
@@ -264,6 +267,26 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
             "Repeats of one run (same settings, same seed) disagree by more than "
             f"{100 * REPEATS_AGREE:g} points, in rows: {_listed(apart)}."
         )
+
+
+def _about_folds(rows: Sequence[Row]) -> Iterator[str]:
+    """What is over folds in rows of folds, and by what they are ranked, among which."""
+    yield (
+        "Rows of the split kfold: n counts folds, not seeds; a mean and its ± are over the folds, "
+        "of which each is the mean of its seeds. Their runs share training images, so that "
+        "interval and rank are by the corrected resampled t-test (Nadeau and Bengio 2003): of the "
+        "accuracy on the images that a fold held out, among rows on the very same folds."
+    )
+    if any(row["held_out"] == "validation_accuracy" for row in rows):
+        yield (
+            "Where the fold that is held out validates, rows are ranked and ordered by validation "
+            "accuracy. Their test accuracy is of the same images in each fold, and has no interval."
+        )
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for row in rows:
+        groups[same_folds(row) or row["number"]].append(row["number"])
+    if len(groups) > 1:
+        yield f"Rows on the very same folds: {'; '.join(map(_listed, groups.values()))}."
 
 
 def _listed(names: Sequence[Any]) -> str:
