@@ -31,7 +31,7 @@ from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.core.files import LOCK_NAME, append_regular, refuse_links
 from fmbench.records.folder import RunFolder, SweepFolder, held, is_done, leftovers, refuse_foreign
 from fmbench.records.record import Record, recorded_config
-from fmbench.records.trials import COMPLETE, PRUNED, RUNNING, STATES, Search
+from fmbench.records.trials import COMPLETE, INFEASIBLE, PRUNED, RUNNING, STATES, Search
 from fmbench.runs.experiment import chosen
 from fmbench.tracking import refuse_missing
 
@@ -206,7 +206,7 @@ class SweepReport(Callback):
         if is_search(config.hydra) and table.searches:
             COMMAND.exit_status = _said_of_search(table.searches[0].search) or COMMAND.exit_status
             return
-        well = table.completed + table.pruned
+        well = table.completed + table.pruned + table.infeasible
         total = self.total or well + table.failed
         if well < total or table.exit_status:
             COMMAND.exit_status = PartialResultsError.exit_status
@@ -216,7 +216,7 @@ class SweepReport(Callback):
 def _said_of_search(search: Search) -> int:
     """Say how many trials of a search ended well; returns the exit status."""
     counts = Counter(trial.state for trial in search.trials)
-    well = counts[COMPLETE] + counts[PRUNED]
+    well = counts[COMPLETE] + counts[PRUNED] + counts[INFEASIBLE]
     detail = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     # Of a study that is shared others may still be at work on theirs.
     elsewhere = sum(

@@ -34,7 +34,7 @@ from fmbench.core.console import Shown, complain, logger, printed, say, show_as_
 from fmbench.core.errors import ConfigError, DataError, UserError, described
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested
-from fmbench.records.record import PRUNED
+from fmbench.records.record import INFEASIBLE, PRUNED
 from fmbench.runs import experiment
 
 if TYPE_CHECKING:
@@ -145,8 +145,10 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
-        watch = _watch(config, context) if in_sweep and is_search(context) else None
-        record = _execute(config, context, in_sweep=in_sweep, watch=watch)
+        watched = in_sweep and is_search(context)
+        watch = _watch(config, context) if watched else None
+        at_most = search_keys(config)["at_most"] if watched else None
+        record = _execute(config, context, in_sweep=in_sweep, watch=watch, at_most=at_most)
     except Exception as error:
         if not in_sweep:
             raise
@@ -172,8 +174,8 @@ def _watch(config: DictConfig, context: Any) -> "Watch | None":
 def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
     """Say how a run has ended; returns what a search maximises."""
     if record.status != "completed":
-        if record.status == PRUNED:
-            message = f"pruned: {record.error}"
+        if record.status in (INFEASIBLE, PRUNED):
+            message = f"{record.status}: {record.error}"
         else:
             from fmbench.records.reader import read_history  # imports pandas
 
@@ -181,7 +183,7 @@ def _ended(record: "Record", folder: Path, *, in_sweep: bool) -> float | None:
             message = f"{record.status} in epoch {epoch}: {record.error}"
         if not in_sweep:
             raise UserError(f"{message}; the record is in {short_path(folder)}")
-        log.log(logging.INFO if record.status == PRUNED else logging.ERROR, message)
+        log.log(logging.INFO if record.status in (INFEASIBLE, PRUNED) else logging.ERROR, message)
         return float("nan")
     said = sweep_line(record) if in_sweep else summary(record, folder)
     # That of a sweep is told at its end.

@@ -3,6 +3,7 @@
 Never test accuracy: the test set is used once, after the search.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ DIRECTIONS = {
 
 #: Those that say after an epoch how the last one may be.
 OF_AN_EPOCH = ("validation_accuracy", "balanced_accuracy", "validation_loss")
+
+#: What `sweep.at_most` may limit: what is known of a model before it is trained.
+OF_A_MODEL = ("parameters", "flops")
 
 #: Most objectives allowed.
 MOST = 3
@@ -46,6 +50,14 @@ def check(sweep: Mapping[str, Any]) -> None:
     """Refuse the first of the keys of `sweep`, resolved, that no search can be made of."""
     for key in ("trials", "pruner"):
         refuse_out_of_bounds(f"sweep.{key}", sweep[key])
+    limits = {} if sweep["at_most"] is None else sweep["at_most"]
+    if not isinstance(limits, Mapping):
+        raise ConfigError(f"sweep.at_most={limits}: must be {{parameters: N, flops: N}}")
+    for name, most in limits.items():
+        if name not in OF_A_MODEL:
+            raise ConfigError(f"sweep.at_most.{name}: must be {' or '.join(OF_A_MODEL)}")
+        if not isinstance(most, (int, float)) or isinstance(most, bool) or not 0 < most < math.inf:
+            raise ConfigError(f"sweep.at_most.{name}={most}: must be a number above 0")
     of_search = names(sweep["objective"])
     if sweep["pruner"] != "none" and (len(of_search) > 1 or of_search[0] not in OF_AN_EPOCH):
         raise ConfigError(

@@ -128,6 +128,9 @@ class Search:
         "validation_accuracy",
         "or balanced_accuracy, validation_loss, parameters, flops, train_seconds; or a list",
     )
+    at_most: Any = _sweep(
+        None, "{parameters: N, flops: N}: trials whose model is larger are not trained"
+    )
     storage: str | None = _sweep(
         None, "URL of a database, or journal:FILE, that several searches share; null: in its folder"
     )

@@ -46,12 +46,13 @@ MOST_BYTES = {RESULT_NAME: 2**20, HISTORY_NAME: 2**24}
 #: killed outright still stands in the table.
 RUNNING, COMPLETED = "running", "completed"
 DIVERGED, FAILED, INTERRUPTED, PRUNED = "diverged", "failed", "interrupted", "pruned"
+INFEASIBLE = "infeasible"  # larger than its search allows, and so not trained
 
 #: Of runs that are at their end: started again they would do the same once more, or, where a
 #: pruner stopped them, what is not needed.
-FINAL = (COMPLETED, DIVERGED, PRUNED)
+FINAL = (COMPLETED, DIVERGED, INFEASIBLE, PRUNED)
 
-STATUSES = (COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING)
+STATUSES = (COMPLETED, DIVERGED, FAILED, INFEASIBLE, INTERRUPTED, PRUNED, RUNNING)
 
 #: Of a list of texts, such as the overrides of a run: how many, and their characters together.
 Texts = Annotated[list[str], Meta(max_length=1_000)]

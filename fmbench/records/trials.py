@@ -27,7 +27,8 @@ DATABASE_NAME = "study.db"
 
 #: What became of a trial. One that is `running` may have been killed.
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
-STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
+INFEASIBLE = "infeasible"  # above `sweep.at_most`, and so not trained
+STATES = (COMPLETE, PRUNED, INFEASIBLE, FAILED, RUNNING)
 
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 DIRECTIONS = (MAXIMIZE, MINIMIZE)
@@ -71,7 +72,7 @@ class Trial:
     def __post_init__(self) -> None:
         if self.values is None and self.state == COMPLETE:
             raise ValueError("values: a complete trial has them")
-        if self.values is not None and self.state in (FAILED, RUNNING):
+        if self.values is not None and self.state not in (COMPLETE, PRUNED):
             raise ValueError("values: only of a trial that is complete or pruned")
         path = PurePosixPath(self.folder or "")
         absolute = path.is_absolute() or PureWindowsPath(self.folder or "").is_absolute()

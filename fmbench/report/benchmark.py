@@ -59,9 +59,15 @@ class Report:
         return sum(section.pruned for section in self.sections)
 
     @property
+    def infeasible(self) -> int:
+        """How many runs were not trained, larger than their search allows: no failure either."""
+        return sum(section.infeasible for section in self.sections)
+
+    @property
     def failed(self) -> int:
         """How many runs did not complete: diverged, failed, interrupted, or still running."""
-        return sum(section.total for section in self.sections) - self.completed - self.pruned
+        total = sum(section.total for section in self.sections)
+        return total - self.completed - self.pruned - self.infeasible
 
     @property
     def exit_status(self) -> int:

@@ -15,7 +15,7 @@ from fmbench.core.console import logger
 from fmbench.core.errors import StorageError, UserError
 from fmbench.core.signals import Listener, StopRequested
 from fmbench.records.folder import RunFolder
-from fmbench.records.record import DIVERGED, FINAL, PRUNED, Fingerprint, Record
+from fmbench.records.record import DIVERGED, FINAL, INFEASIBLE, PRUNED, Fingerprint, Record
 from fmbench.records.validation import UnreadableError
 from fmbench.runs.prepare import Inputs
 from fmbench.training.checkpoint import Checkpoints, DamagedError, bounds
@@ -199,7 +199,7 @@ class RunState:
         if record.status == DIVERGED:
             record.seconds["train"] = self.trainer.clocks.train  # that of its last epoch too
         self.write_record()
-        kept = self.config["keep_checkpoint"] and record.status != PRUNED
+        kept = self.config["keep_checkpoint"] and record.status not in (INFEASIBLE, PRUNED)
         if record.status in FINAL and not kept:
             self.checkpoints.remove()
 

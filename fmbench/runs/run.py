@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from fmbench.config.whitelist import trust_needed
 from fmbench.core.console import logger
-from fmbench.core.errors import StorageError, described
+from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
@@ -25,6 +26,7 @@ from fmbench.records.record import (
     DIVERGED,
     FAILED,
     FINAL,
+    INFEASIBLE,
     INTERRUPTED,
     PRUNED,
     RUNNING,
@@ -64,6 +66,10 @@ class PrunedError(Exception):
     """The pruner stopped the run."""
 
 
+class InfeasibleError(Exception):
+    """The model is larger than the search allows."""
+
+
 def execute(
     config: Mapping[str, Any],
     folder: Path,
@@ -72,6 +78,7 @@ def execute(
     in_sweep: bool = False,
     shown: bool = True,
     watch: Watch | None = None,
+    at_most: Mapping[str, float] | None = None,
     base: Path = Path(),
 ) -> Record:
     """Train one model and leave its record in `folder`, however it ends.
@@ -86,10 +93,11 @@ def execute(
         in_sweep: whether a signal that comes too late to stop this run is to stop what follows.
         shown: whether to show the progress on standard error.
         watch: of a search.
+        at_most: of a search: how many parameters, or FLOPs, a model that is trained may have.
         base: where the program was started, which relative paths start from.
 
     Returns:
-        The record; its status is completed, diverged or pruned.
+        The record; its status is completed, diverged, infeasible or pruned.
 
     Raises:
         UserError: the config, the data or the folder is at fault.
@@ -120,7 +128,7 @@ def execute(
             record.started, record.restarts = before.started, list(before.restarts)
         run = RunState(config, record, run_folder, listener, before=before)
         with recorded(run, tracking), memory_advice(run):
-            prepare(run, tracking, base, in_sweep=in_sweep)
+            prepare(run, tracking, base, in_sweep=in_sweep, at_most=at_most or {})
             fit(run, tracking, watch, shown=shown)
     return record
 
@@ -146,8 +154,19 @@ def _new_record(config: Mapping[str, Any], described: Mapping[str, Any]) -> Reco
     return record
 
 
-def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = False) -> None:
-    """Read the data, build the model and all around it, read a checkpoint if there is one."""
+def prepare(
+    run: RunState,
+    tracking: Tracking,
+    base: Path,
+    *,
+    in_sweep: bool = False,
+    at_most: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Read the data, build the model and all around it, read a checkpoint if there is one.
+
+    Raises:
+        InfeasibleError: the model is larger than `at_most`.
+    """
     config, record = run.config, run.record
     if run.before is None:
         tracking.begin(record, [])
@@ -174,6 +193,7 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
     if config["keep_model"]:
         refuse_unkeepable(model)
     record.parameters, record.flops = count_parameters(model), count_flops(model, dataset.shape)
+    _refuse_larger(record, at_most)
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
     run.use(device := replace(inputs.device, precision=precision))
     trainer = make_trainer(config, inputs, model, device, record.flops)
@@ -190,6 +210,16 @@ def prepare(run: RunState, tracking: Tracking, base: Path, *, in_sweep: bool = F
         f"split: {train:,} train, {validation:,} validation, {test:,} test; {record.device}, "
         f"{precision}"
     )
+
+
+def _refuse_larger(record: Record, at_most: Mapping[str, float]) -> None:
+    """Refuse a model that is larger than a search allows, before it is trained."""
+    for name, most in at_most.items():
+        size = getattr(record, name)
+        if size is None:
+            raise ConfigError(f"sweep.at_most.{name}: cannot be counted of {record.model}")
+        if size > most:
+            raise InfeasibleError(f"{size:,} {name}, more than sweep.at_most.{name}={most:,}")
 
 
 def _note_source(run: RunState, source: Source) -> None:
@@ -390,6 +420,8 @@ def recorded(run: RunState, tracking: Tracking) -> Iterator[None]:
         record.status = COMPLETED
     except PrunedError as error:
         record.status, record.error = PRUNED, str(error)
+    except InfeasibleError as error:
+        record.status, record.error = INFEASIBLE, str(error)
     except DivergedError as error:
         record.status, record.error = DIVERGED, str(error)
     except KeyboardInterrupt as error:

@@ -33,7 +33,14 @@ from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.files import write_whole
 from fmbench.records import trials as search_json
 from fmbench.records.folder import read_record
-from fmbench.records.record import COMPLETED, DIVERGED, PRUNED, RESULT_NAME, Record
+from fmbench.records.record import (
+    COMPLETED,
+    DIVERGED,
+    INFEASIBLE,
+    PRUNED,
+    RESULT_NAME,
+    Record,
+)
 from fmbench.search import optuna_compat
 
 #: Its only study; a database that is shared holds many.
@@ -169,6 +176,7 @@ class SearchStudy:
     def __init__(self, keys: Mapping[str, Any], folder: Path, pruner: BasePruner) -> None:
         self.folder = folder
         self.objectives = objectives.names(keys["objective"])
+        self.at_most: Mapping[str, float] = keys["at_most"] or {}
         #: Where this search's runs are; its own database may be moved together with them.
         self.label = str(folder.absolute()) if keys["storage"] else ""
         used = any(folder.glob(f"*/{RESULT_NAME}"))
@@ -199,6 +207,7 @@ class SearchStudy:
         Raises:
             StorageError: the study is of another search.
         """
+        said = {**said, **{f"sweep.at_most.{key}": str(at) for key, at in self.at_most.items()}}
         before = self.study.user_attrs.get(_SEARCH)
         if before is None:
             # First: another search that shares the study reads it where the name is there.
@@ -270,7 +279,8 @@ class SearchStudy:
         """Report a trial's result to the study, by the record of its run.
 
         A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
-        look where the loss is no number again and again.
+        look where the loss is no number again and again. So is one that is infeasible; by how much
+        is told for each run, since samplers learn from those that are within the limits too.
 
         Returns:
             Why it failed, perhaps by what its launcher `returned`; None where it did not.
@@ -282,10 +292,13 @@ class SearchStudy:
             known = [each for each in found if each is not None]
             if len(known) == len(found):
                 state, values = TrialState.COMPLETE, known
-        elif record is not None and record.status == PRUNED:
+        elif record is not None and record.status in (INFEASIBLE, PRUNED):
             state = TrialState.PRUNED
         if record is not None:
             trial.set_user_attr(SECONDS, record.seconds["train"])
+            for key in self.at_most.keys() - trial.constraints:
+                if (size := getattr(record, key)) is not None:
+                    trial.set_constraint(key, size - self.at_most[key])
         if state == TrialState.FAIL:
             said = record.error if record is not None else None
             failure = said or " ".join(str(returned or "it left no record").split())
@@ -336,6 +349,8 @@ class SearchStudy:
     def _written(self, trial: FrozenTrial) -> search_json.Trial:
         told, job = trial.user_attrs, str(trial.user_attrs[JOB])
         state = _STATES.get(trial.state, search_json.RUNNING)
+        if state == search_json.PRUNED and any(above > 0 for above in trial.constraints.values()):
+            state = search_json.INFEASIBLE
         return search_json.Trial(
             number=trial.number,
             # One that diverged is pruned to Optuna.

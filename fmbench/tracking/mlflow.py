@@ -19,6 +19,7 @@ from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
     FAILED,
+    INFEASIBLE,
     INTERRUPTED,
     MLFLOW_NAME,
     PRUNED,
@@ -40,6 +41,7 @@ _STATUS = {
     COMPLETED: "FINISHED",
     DIVERGED: "FAILED",
     FAILED: "FAILED",
+    INFEASIBLE: "KILLED",
     INTERRUPTED: "KILLED",
     PRUNED: "KILLED",
 }

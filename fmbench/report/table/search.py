@@ -18,8 +18,10 @@ from fmbench.core.errors import one_line
 from fmbench.records.trials import (
     COMPLETE,
     FAILED,
+    INFEASIBLE,
     MAXIMIZE,
     PRUNED,
+    RUNNING,
     Objective,
     Parameter,
     Search,
@@ -213,8 +215,9 @@ def counts(search: Search) -> str:
     said = [f"{states[COMPLETE]:,} of {max(search.total, made):,} trials completed"]
     others = {
         "pruned": states[PRUNED],
+        "infeasible": states[INFEASIBLE],
         "failed": states[FAILED],
-        "still running, or killed": made - states[COMPLETE] - states[PRUNED] - states[FAILED],
+        "still running, or killed": states[RUNNING],
         "not begun": max(search.total - made, 0),
     }
     return ", ".join([*said, *(f"{number:,} {word}" for word, number in others.items() if number)])

@@ -11,7 +11,15 @@ import pandas as pd
 from fmbench.config.published import in_words
 from fmbench.config.schema import HARDWARE
 from fmbench.core.errors import one_line
-from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
+from fmbench.records.record import (
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    INFEASIBLE,
+    INTERRUPTED,
+    PRUNED,
+    RUNNING,
+)
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.ranks import same_folds
@@ -59,10 +67,11 @@ class Section:
 
     data: str
     rows: list[dict[str, Any]]  # of `benchmark_table`, best first, as plain values
-    unfinished: list[dict[str, Any]]  # runs that failed first, then pruned ones that no search has
+    unfinished: list[dict[str, Any]]  # runs that failed first, then those that no search has
     completed: int  # repeats and trials of searches included
     total: int
     pruned: int
+    infeasible: int
     trials: int  # completed without a test accuracy, of a search in this report
     untested: int  # the same of searches that this report does not know
     metric: str  # what the rows are ordered by
@@ -95,10 +104,11 @@ class Section:
             "without a test accuracy, so no row here": self.untested,
         }
         statuses = Counter(run["status"] for run in self.unfinished)
-        statuses[PRUNED] = self.pruned  # those of searches are not listed
+        # Those of searches are not listed.
+        statuses |= {PRUNED: self.pruned, INFEASIBLE: self.infeasible}
         others = [
             f"{statuses[status]:,} {'still running or killed' if status == RUNNING else status}"
-            for status in (FAILED, DIVERGED, INTERRUPTED, PRUNED, RUNNING)
+            for status in (FAILED, DIVERGED, INTERRUPTED, PRUNED, INFEASIBLE, RUNNING)
             if statuses[status]
         ]
         named = "; ".join(f"{name}: {number:,}" for name, number in parts.items() if number)
@@ -152,12 +162,14 @@ def sections(
         rows[row["data"]].append(row)
     made = []
     for name, runs in frame.groupby(frame["data"].fillna("unknown")):
-        done, pruned = (runs["status"] == status for status in (COMPLETED, PRUNED))
+        statuses = (COMPLETED, PRUNED, INFEASIBLE)
+        done, pruned, infeasible = (runs["status"] == status for status in statuses)
         in_search = runs["folder"].isin(searched)
         untested = done & runs[counted(runs, metric)].isna()
-        # The search lists those that its pruner stopped; here they would hide what failed.
-        unfinished = plain_rows(runs.loc[~done & ~(pruned & in_search), UNFINISHED_KEYS])
-        unfinished.sort(key=lambda run: run["status"] == PRUNED)
+        # The search counts those that it stopped; here they would hide what failed.
+        stopped = (pruned | infeasible) & in_search
+        unfinished = plain_rows(runs.loc[~done & ~stopped, UNFINISHED_KEYS])
+        unfinished.sort(key=lambda run: run["status"] in (PRUNED, INFEASIBLE))
         section = Section(
             data=str(name),
             rows=rows[name],
@@ -165,6 +177,7 @@ def sections(
             completed=int(done.sum()),
             total=len(runs),
             pruned=int(pruned.sum()),
+            infeasible=int(infeasible.sum()),
             trials=int((untested & in_search).sum()),
             untested=int((untested & ~in_search).sum()),
             metric=metric,
