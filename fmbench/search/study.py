@@ -20,7 +20,6 @@ import optuna
 from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -128,7 +127,7 @@ def _shared(url: str) -> RDBStorage:
 def _journal(path: str) -> JournalStorage:
     # By a file that only one process can make: file locks are local to a machine on many disks.
     try:
-        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+        return JournalStorage(optuna_compat.Journal(path))
     except OSError:
         raise
     except Exception as error:  # whatever Optuna makes of lines that are no journal's

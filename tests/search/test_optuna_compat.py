@@ -19,6 +19,22 @@ def test_a_trial_that_another_process_asked_for_can_be_told_things():
     )  # fmt: skip
 
 
+def test_a_journal_goes_on_behind_its_last_whole_line(tmp_path):
+    """Else one full disk makes a journal unreadable for ever."""
+    path = tmp_path / "journal"
+    for number in range(2):
+        name = f"study {number}"
+        storage = optuna.storages.JournalStorage(optuna_compat.Journal(str(path)))
+        optuna.create_study(study_name=name, storage=storage)
+        with path.open("ab") as file:
+            file.write(b'{"op_code": 5, "wor')
+    storage.set_study_user_attr(storage.get_study_id_from_name(name), "x", 1)
+    again = optuna.storages.JournalStorage(optuna_compat.Journal(str(path)))
+    assert [study.study_name for study in again.get_all_studies()] == ["study 0", "study 1"]
+    assert again.get_study_user_attrs(again.get_study_id_from_name(name)) == {"x": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["journal"]
+
+
 def test_a_value_of_any_distribution_is_drawn():
     """Else searches start no trial."""
     study = optuna.create_study()
