@@ -32,7 +32,7 @@ COLUMNS = ("lr", "batch_size", "weight_decay", "validation_accuracy", "seed", "s
 
 
 class Point(NamedTuple):
-    """What is known of a place: no accuracy where the run diverged; seconds of training."""
+    """What is known of a place: no accuracy where a run diverges; seconds of training."""
 
     accuracy: float | None
     seconds: float
@@ -74,24 +74,22 @@ class Surface:
     """What a file of points says of any place within their grid.
 
     Linear in the logarithms of learning rate and weight decay; batch sizes are those of the grid.
-    A place beside a point that diverged has diverged.
+    A place beside a point that diverged has diverged. The seconds of a place are the median of its
+    batch size: those of one run tell what else the machine was doing then.
 
     Raises:
         ValueError: a point of the grid is missing.
     """
 
     def __init__(self, path: Path) -> None:
-        frame = (
-            pd.read_csv(path)
-            .groupby(list(COLUMNS[:3]))
-            .agg({"validation_accuracy": lambda found: found.mean(skipna=False), "seconds": "mean"})
-        )
-        axes = [sorted(level) for level in frame.index.levels]
-        self.rates, self.sizes, self.decays = axes
-        if len(frame) != math.prod(map(len, axes)):
-            raise ValueError(f"{path}: {len(frame)} points are no whole grid")
-        cube = frame.to_numpy().reshape(*map(len, axes), 2)
-        self.accuracy, self.seconds = cube[..., 0], cube[..., 1]
+        frame = pd.read_csv(path)
+        mean = frame.groupby(list(COLUMNS[:3]))["validation_accuracy"].mean(skipna=False)
+        self.rates, self.sizes, self.decays = axes = [sorted(level) for level in mean.index.levels]
+        if len(mean) != math.prod(map(len, axes)):
+            raise ValueError(f"{path}: {len(mean)} points are no whole grid")
+        self.accuracy = mean.to_numpy().reshape(*map(len, axes))
+        ended = frame[frame["validation_accuracy"].notna()]
+        self.seconds = dict(ended.groupby("batch_size")["seconds"].median())
 
     @property
     def best(self) -> float:
@@ -104,8 +102,8 @@ class Surface:
         weights = np.outer(_weights(self.rates, lr), _weights(self.decays, weight_decay))
         used = weights > 0
         found = (weights[used] * self.accuracy[:, size][used]).sum()
-        seconds = (weights[used] * self.seconds[:, size][used]).sum()
-        return Point(None if math.isnan(found) else float(found), float(seconds))
+        accuracy = None if math.isnan(found) else float(found)
+        return Point(accuracy, float(self.seconds[batch_size]))
 
 
 def _weights(values: list[float], place: float) -> np.ndarray:

@@ -24,6 +24,7 @@ from benchmarks import (
     overhead,
     picture,
     report,
+    samplers,
     surface,
     threads,
     throughput,
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.slow
 FOLDER = CHECKOUT / "benchmarks"
 START = 'if __name__ == "__main__":'
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if START in path.read_text("utf-8"))
-MEASURES = (accuracy, augment, overhead, report, threads, throughput)
+MEASURES = (accuracy, augment, overhead, report, samplers, threads, throughput)
 
 SMALL = ("data=synthetic", "data.train_size=200", "data.test_size=50", "threads=1")
 CONTEST = ("model=lenet5", "batch_size=8", "epochs=9", *SMALL)
@@ -368,7 +369,7 @@ def test_a_surface_goes_on_with_the_points_that_its_file_lacks(tmp_path, monkeyp
     assert path.read_text("utf-8") == before
     found = surface.Surface(path)
     assert found.rates == [0.001, 0.1]
-    assert found.at(1e-3, 64, 1e-4) == pytest.approx((0.25, 1.5))
+    assert found.at(1e-3, 64, 1e-4).accuracy == pytest.approx(0.25)
     assert 0 < found.at(0.1, 64, 1e-4).accuracy <= 1
 
 
@@ -389,6 +390,49 @@ def test_a_surface_is_linear_in_logarithms_and_diverges_beside_what_did(tmp_path
     path.write_text("\n".join([",".join(surface.COLUMNS), *lines[1:]]), "utf-8")
     with pytest.raises(ValueError, match="7 points are no whole grid"):
         surface.Surface(path)
+
+
+@pytest.fixture
+def hill(tmp_path):
+    """A surface with its top in the middle, where trials of small batches last longest."""
+    lines = [
+        f"{lr},{size},{decay},{0.9 - 0.1 * abs(rate - 2) - 0.05 * abs(place - 1)},0,{64 / size}"
+        for rate, lr in enumerate([1e-3, 1e-2, 0.1, 0.5])
+        for size in (8, 64)
+        for place, decay in enumerate([1e-5, 1e-3, 0.1])
+    ]
+    path = tmp_path / "hill.csv"
+    path.write_text("\n".join([",".join(surface.COLUMNS), *lines]), "utf-8")
+    return path
+
+
+def test_samplers_are_those_of_a_search():
+    before, now = (samplers.config(name, 3) for name in ("tpe, before", "tpe"))
+    assert (before.multivariate, before.constant_liar, before.seed) == (False, False, 3)
+    assert (now.multivariate, now.constant_liar, now.seed) == (None, True, 3)
+    assert samplers.config("gp", 0)._target_ == "optuna.samplers.GPSampler"
+
+
+def test_simulated_workers_get_the_next_trial_when_theirs_has_ended(hill):
+    found, random = surface.Surface(hill), samplers.config("random", 0)
+    alone, *several = (samplers.search(found, random, workers, 12) for workers in (1, 3, 12))
+    for ends in several:  # the same trials, which end in another order
+        assert ends != alone
+        assert sorted(ends) == sorted(alone)
+    # Twelve at once are of 1 s or of 8 s, and twelve workers wait for no short one.
+    seconds = [found.at(*place).seconds for place in [(0.1, 64, 1e-3), (0.1, 8, 1e-3)]]
+    assert seconds == pytest.approx([1, 8])
+
+
+def test_samplers_are_compared_by_the_best_of_the_first_trials(hill):
+    given = {"contenders": ["tpe, before", "random"], "workers": [1, 2], "trials": [1, 12]}
+    found = frame.gather(samplers.measure(hill, **given, seeds=2))
+    assert found["best of the surface"] == "90.00 %"
+    first, last = (found[f"1 worker, {n}: random"] for n in ("1 trial", "12 trials"))
+    assert first.median <= last.median <= 90
+    assert first.count == 2
+    # The first trial is drawn at random in both.
+    assert found["2 workers, 1 trial: random over tpe, before"] == "+0.00 +- 0.00"
 
 
 # --- the picture ----------------------------------------------------------------------------------
