@@ -75,6 +75,13 @@ class Augmentation:
             draws["erasing"] = _draw_erasing(chosen.erasing, count, size, generator)
         return draws
 
+    def stored(self, images: int, shape: tuple[int, int, int]) -> int:
+        """Bytes that `windows` of so many images of a shape (C, H, W) takes: one a pixel."""
+        channels, height, width = shape
+        edge = 2 * self.padding
+        ways = 2 if self.parts.flip else 1
+        return images * channels * (height + edge) * (width + edge) * ways
+
     def windows(self, images: Tensor) -> Tensor:
         """All that crop and flip can make of the images, as a view: nothing is copied per window.
 
@@ -87,9 +94,9 @@ class Augmentation:
             too: picking from them is half the work of mirroring what was picked.
         """
         height, width = images.shape[2:]
-        padded = F.pad(images, (self.padding,) * 4)
-        ways = [padded, padded.flip(-1)] if self.parts.flip else [padded]
-        return torch.stack(ways).unfold(3, height, 1).unfold(4, width, 1).movedim(2, 4)
+        padded = F.pad(images, (self.padding,) * 4) if self.padding else images
+        ways = torch.stack([padded, padded.flip(-1)]) if self.parts.flip else padded[None]
+        return ways.unfold(3, height, 1).unfold(4, width, 1).movedim(2, 4)
 
     def move(self, windows: Tensor, draws: Draws, ids: Tensor) -> Tensor:
         """Crop and flip: the pixels of the images `ids`, still as they are stored.

@@ -5,6 +5,7 @@ permutation and the augmentation are pure functions of (seed, epoch), drawn on t
 every device, batch size and restart sees the same images.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -69,6 +70,18 @@ class Normalization:
         return pixels
 
 
+def keeps_windows(
+    augmentation: Augmentation, images: int, shape: tuple[int, int, int], memory: int | None
+) -> bool:
+    """Whether padded and mirrored images are kept: where they take a quarter of the memory.
+
+    Or less; and where nothing is padded or mirrored, since they are the images then.
+    """
+    stored = augmentation.stored(images, shape)
+    same = stored == images * math.prod(shape)
+    return memory is None or same or 4 * stored <= memory
+
+
 class TrainLoader:
     """The training images, shuffled and augmented anew each epoch.
 
@@ -79,6 +92,9 @@ class TrainLoader:
         seed: of order and augmentation.
         augmentation: what each image goes through.
         normalization: applied to every image.
+        memory: bytes that there are on that device; None: enough. The images are padded and
+            mirrored once, where that takes at most a quarter of it, else a group at a time: the
+            same images, more slowly.
 
     Attributes:
         joins_last: whether the last image of an epoch, where it would be a batch of its own, is
@@ -94,14 +110,18 @@ class TrainLoader:
         seed: int,
         augmentation: Augmentation,
         normalization: Normalization,
+        memory: int | None = None,
     ) -> None:
         self.labels = labels
         self.batch_size = batch_size
         self.seed = seed
         self.augmentation = augmentation
         self.normalization = normalization
-        self.size = images.shape[2], images.shape[3]
-        self.windows = augmentation.windows(images)
+        self.shape = images.shape[1], images.shape[2], images.shape[3]
+        kept = keeps_windows(augmentation, len(images), self.shape, memory)
+        # One of the two: what crop and flip can make of all images, or the images as they are.
+        self.windows = augmentation.windows(images) if kept else None
+        self.images = None if kept else images
         # Beside a GPU the host has time to draw the next epoch while this one is trained on.
         self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
         self.coming: tuple[int, Future[tuple[Tensor, Draws]]] | None = None
@@ -136,7 +156,7 @@ class TrainLoader:
             end = seen + chunk if seen + chunk + 1 < count else count
             ids = order[seen:end]
             seen = end
-            pixels = self.augmentation.move(self.windows, draws, ids)
+            pixels = self._moved_by(draws, ids)
             images = self.augmentation.blank(self.normalization(pixels), draws, ids)
             sizes = self._sizes(len(ids))
             yield from zip(
@@ -144,6 +164,15 @@ class TrainLoader:
                 torch.split(self.labels[ids], sizes),
                 strict=True,
             )
+
+    def _moved_by(self, draws: Draws, ids: Tensor) -> Tensor:
+        """Cropped and flipped: (B, C, H, W) uint8."""
+        if self.windows is not None:
+            return self.augmentation.move(self.windows, draws, ids)
+        assert self.images is not None
+        windows = self.augmentation.windows(self.images[ids])
+        of_group = {name: drawn[ids] for name, drawn in draws.items()}
+        return self.augmentation.move(windows, of_group, torch.arange(len(ids), device=ids.device))
 
     def _drawn(self, epoch: int) -> tuple[Tensor, Draws]:
         """An epoch's order, and what augmentation draws for its images, on the device."""
@@ -162,7 +191,7 @@ class TrainLoader:
         count = len(self.labels)
         order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER))
         augmenting = generator(self.seed, epoch, AUGMENT)
-        return order, self.augmentation.draw(count, self.size, augmenting)
+        return order, self.augmentation.draw(count, self.shape[1:], augmenting)
 
     def _moved(self, drawn: Tensor) -> Tensor:
         """On the device; from pinned memory the host need not wait for the copy."""

@@ -69,7 +69,7 @@ def _seen(loader: TrainLoader, wanted: Sequence[int], epochs: int) -> np.ndarray
     # Batches come shuffled: with its index as its label, each image can be found again.
     loader.labels = torch.arange(len(loader.labels), device=device)
     indices = torch.tensor(wanted, device=device)
-    seen = np.empty((len(wanted), epochs, *loader.windows.shape[-3:]), dtype=np.uint8)
+    seen = np.empty((len(wanted), epochs, *loader.shape), dtype=np.uint8)
     for epoch in range(epochs):
         for images, labels in loader.epoch(epoch):
             for row, column in (indices[:, None] == labels).nonzero().tolist():

@@ -1,6 +1,7 @@
 """From a config to the parts of a run: data, split, device, model, optimizer, trainer."""
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
-from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
+from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
 from fmbench.data.splits import Split, make_split
 from fmbench.optim.schedules import Schedule
 from fmbench.training import rehearsal
@@ -81,16 +82,15 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
 
 
 def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Device) -> None:
-    """Refuse images that, with their mirrored and padded copies, do not fit on the device.
+    """Refuse images that, with the copy that is trained on, do not fit on the device.
 
     Raises:
         ConfigError: they do not.
     """
-    channels, height, width = dataset.shape
-    edge = 2 * augmentation.padding
-    padded = channels * (height + edge) * (width + edge)
-    each = padded * (2 if augmentation.parts.flip else 1) + channels * height * width
-    needed, there = len(dataset.labels) * each, device.memory()
+    count, (_, height, width) = len(dataset.labels), dataset.shape
+    there, images = device.memory(), count * math.prod(dataset.shape)
+    kept = keeps_windows(augmentation, count, dataset.shape, there)
+    needed = images + (augmentation.stored(count, dataset.shape) if kept else images)
     if there is not None and needed > there:
         fits = max(4, int(min(height, width) * (there / needed) ** 0.5))
         raise ConfigError(
@@ -197,6 +197,7 @@ def make_train_loader(
         seed=config["seed"],
         augmentation=inputs.augmentation,
         normalization=inputs.normalization,
+        memory=inputs.device.memory(),
     )
 
 

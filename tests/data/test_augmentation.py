@@ -53,7 +53,7 @@ MEAN = 64
 WHOLE_NUMBERS = Normalization(mean=MEAN / 255, std=1 / 255)
 
 
-def through_loader(images, augmentation, batch_size=64, epoch=0):
+def through_loader(images, augmentation, batch_size=64, epoch=0, memory=None):
     """Every image as the loader gives it, back in the order of the set; pixels as floats."""
     loader = TrainLoader(
         images,
@@ -62,11 +62,17 @@ def through_loader(images, augmentation, batch_size=64, epoch=0):
         seed=3,
         augmentation=augmentation,
         normalization=WHOLE_NUMBERS,
+        memory=memory,
     )
     batches = list(loader.epoch(epoch))
     out = torch.cat([batch for batch, _ in batches])
     order = torch.cat([labels for _, labels in batches])
     return out[order.argsort()].squeeze(1)
+
+
+def test_images_are_the_same_where_no_copy_of_them_is_kept(images, augmentation):
+    kept = through_loader(images, augmentation)
+    assert torch.equal(through_loader(images, augmentation, memory=1), kept)
 
 
 def rectangles(part, count):
@@ -350,7 +356,7 @@ class Watch(TorchDispatchMode):
         return result
 
 
-def epoch_on_a_fake_gpu(augmentation, count=5000):
+def epoch_on_a_fake_gpu(augmentation, count=5000, memory=None):
     """Go through an epoch without a GPU and without a value; returns what was watched."""
     # Fake tensors cannot be pinned.
     with FakeTensorMode(), mock.patch.object(torch.Tensor, "pin_memory", lambda drawn: drawn):
@@ -361,6 +367,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000):
             seed=0,
             augmentation=augmentation,
             normalization=Normalization(0.5, 0.25),
+            memory=memory,
         )
         with Watch() as watch:
             for images, labels in loader.epoch(0):
@@ -372,8 +379,8 @@ def epoch_on_a_fake_gpu(augmentation, count=5000):
 def test_the_host_never_waits_for_a_gpu(augmentation):
     """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
     names = augmentation.draw(1, SIZE, generator(0, 0, 0))
-    for count in (5000, 20_000):
-        watch = epoch_on_a_fake_gpu(augmentation, count)
+    for count, memory in ((5000, None), (20_000, None), (20_000, 1)):
+        watch = epoch_on_a_fake_gpu(augmentation, count, memory)
         assert watch.copies_to_gpu == 1 + len(names)
         assert {tensor.device.type for tensor in watch.drawn} == {"cpu"}
 

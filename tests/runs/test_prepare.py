@@ -192,6 +192,29 @@ def test_what_may_be_started_around_a_run_is_no_part_of_it(monkeypatch):
     assert made == []
 
 
+@pytest.mark.parametrize(("augmentation", "stored"), [
+    ("none", 200 * 28 * 28), ("flip", 2 * 200 * 28 * 28), ("crop_flip", 2 * 200 * 36 * 36),
+])  # fmt: skip
+def test_padded_and_mirrored_images_are_kept_in_a_quarter_of_the_memory(
+    monkeypatch, augmentation, stored
+):
+    given = compose(*TINY, f"augmentation={augmentation}")
+    loaders = []
+    for memory in (4 * stored, 4 * stored - 1):
+        monkeypatch.setattr(Device, "memory", lambda _, memory=memory: memory)
+        inputs = prepare.read_inputs(given)
+        loaders.append(prepare.make_train_loader(given, inputs, inputs.device.torch))
+    kept, grouped = loaders
+    assert kept.windows.untyped_storage().nbytes() == stored
+    if augmentation == "none":  # what is kept is no second copy
+        assert grouped.windows.untyped_storage().nbytes() == stored
+    else:
+        assert grouped.windows is None
+        assert grouped.images.untyped_storage().nbytes() == 200 * 28 * 28
+    for one, other in zip(kept.epoch(1), grouped.epoch(1), strict=True):
+        assert all(map(torch.equal, one, other))
+
+
 def test_images_that_do_not_fit_on_the_device_are_refused_with_the_size_that_would(monkeypatch):
     monkeypatch.setattr(Device, "memory", lambda _: 500_000)
     raises_one_line(
