@@ -40,8 +40,8 @@ BASE = "tpe, before"
 
 
 def measure(
-    file: Path = CHECKOUT / "benchmarks" / "surface_lenet.csv",
     *,
+    file: Path = CHECKOUT / "benchmarks" / "surface_lenet.csv",
     contenders: Sequence[str] = tuple(CONTENDERS),
     workers: Sequence[int] = (1, 8),
     trials: Sequence[int] = (20, 50),

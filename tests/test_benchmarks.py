@@ -85,6 +85,14 @@ def test_each_measurement_explains_its_options(module, capsys):
     assert "--json" in said
 
 
+@pytest.mark.parametrize("module", MEASURES)
+def test_each_measurement_needs_no_options(module, monkeypatch):
+    begun = []
+    monkeypatch.setattr(frame, "gather", lambda pieces, *_: begun.append(pieces))
+    frame.main(module.measure, [])
+    assert len(begun) == 1
+
+
 def test_options_are_the_parameters_of_a_measurement(tmp_path, capsys):
     def measure(
         words: list[str] = ("a", "b"),
@@ -426,7 +434,7 @@ def test_simulated_workers_get_the_next_trial_when_theirs_has_ended(hill):
 
 def test_samplers_are_compared_by_the_best_of_the_first_trials(hill):
     given = {"contenders": ["tpe, before", "random"], "workers": [1, 2], "trials": [1, 12]}
-    found = frame.gather(samplers.measure(hill, **given, seeds=2))
+    found = frame.gather(samplers.measure(file=hill, **given, seeds=2))
     assert found["best of the surface"] == "90.00 %"
     first, last = (found[f"1 worker, {n}: random"] for n in ("1 trial", "12 trials"))
     assert first.median <= last.median <= 90
