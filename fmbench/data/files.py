@@ -103,18 +103,27 @@ def _array(path: Path, archive: Any, name: str) -> np.ndarray:
 
 
 def _archive(path: Path) -> Any:
-    memory = usable().memory
     try:
         with zipfile.ZipFile(path) as package:
             size = sum(member.file_size for member in package.infolist())
-        if memory is not None and size > memory / 2:
-            raise DataError(
-                f"{path}: its arrays take {size:,} bytes; they may take half of the memory, "
-                f"{memory // 2:,}"
-            )
+        _refuse_large(path, "arrays", size)
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: no .npz file ({error})") from error
+
+
+def _refuse_large(path: Path, what: str, size: int) -> None:
+    """Refuse what would fill the memory, where images are there twice or more, before it is read.
+
+    Raises:
+        DataError: it has more bytes than half of the memory.
+    """
+    memory = usable().memory
+    if memory is not None and size > memory // 2:
+        raise DataError(
+            f"{path}: its {what} take {size:,} bytes; they may take half of the memory, "
+            f"{memory // 2:,}"
+        )
 
 
 # Tables
@@ -130,8 +139,13 @@ def read_csv(paths: Mapping[str, Path], config: Mapping[str, Any]) -> Found:
             channel by channel, from one channel.
 
     Raises:
-        DataError: A row is shorter or longer, a value is missing, or there is no such column.
+        DataError: A row is shorter or longer, a value is missing, there is no such column, or the
+            files are far larger than the memory.
     """
+    size = 0
+    for path in paths.values():
+        size += path.stat().st_size
+        _refuse_large(path, "rows", size)
     return {part: _read_csv(path, config) for part, path in paths.items()}, None
 
 
@@ -222,14 +236,15 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
 
     Raises:
         ConfigError: PyArrow is not installed.
-        DataError: There are no such columns, or a picture cannot be read.
+        DataError: There are no such columns, a picture cannot be read, or the files are far larger
+            than the memory.
     """
     if find_spec("pyarrow") is None:
         raise ConfigError(f"data=parquet: needs PyArrow; {installs('parquet')} brings it")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts, names = {}, None
+    parts, names, size = {}, None, 0
     for part, files in paths.items():
         pictures: list[Any] = []
         labels: list[Any] = []
@@ -238,6 +253,8 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
                 schema = pq.read_schema(path)
                 image = _column(path, schema.names, config["image"], _IMAGE_NAMES, "image")
                 label = _column(path, schema.names, config["label"], _LABEL_NAMES, "label")
+                size += _unpacked(pq.read_metadata(path), (image, label))
+                _refuse_large(path, "pictures", size)
                 table = pq.read_table(path, columns=[image, label])
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path}: no Parquet file ({error})") from error
@@ -253,6 +270,17 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
                           config)  # fmt: skip
         parts[part] = Part(images, np.array(labels), str(files[0]))
     return parts, names
+
+
+def _unpacked(metadata: Any, names: Sequence[str]) -> int:
+    """Bytes of some columns of a Parquet file as it says in its footer."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    columns = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(
+        column.total_uncompressed_size
+        for column in columns
+        if column.path_in_schema.partition(".")[0] in names
+    )
 
 
 def _column(

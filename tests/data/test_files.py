@@ -296,6 +296,36 @@ def test_an_archive_that_would_fill_the_memory(tmp_path, monkeypatch):
     refused(config("arrays", path), "they may take half of the memory, 500,000")
 
 
+@pytest.mark.parametrize(("kind", "least", "what"), [
+    ("csv", 2 * 40 * (2 + 49 * 4), "rows"),  # of both files
+    ("parquet", 40 * 200, "pictures"),  # without the other column
+])  # fmt: skip
+def test_tables_that_would_fill_the_memory_are_not_read(tmp_path, monkeypatch, kind, least, what):
+    label = np.arange(40) % 4
+    for part in ("train", "test"):
+        if kind == "csv":
+            rows = [f"{one}," + ",".join(["100"] * 49) + "\n" for one in label]
+            (tmp_path / f"{part}.csv").write_text("".join(rows))
+        else:
+            columns = {"image": [{"bytes": bytes(200)}] * 40, "other": [bytes(9_999)] * 40}
+            table = pa.table({**columns, "label": label})
+            path = tmp_path / f"{part}.parquet"
+            pq.write_table(table, path, compression=None, use_dictionary=False)
+
+    def reads(*_, **__):
+        raise OSError("reads")
+
+    monkeypatch.setattr(pd, "read_csv", reads)
+    monkeypatch.setattr(pq, "read_table", reads)
+    usable = module.files.usable()
+    for memory, said in ((2 * least - 2, f"{kind}: its {what} take "), (3 * least, "reads")):
+        monkeypatch.setattr(module.files, "usable", lambda m=memory: usable._replace(memory=m))
+        refused(config(kind, tmp_path), said)
+    refused_in = f"bytes; they may take half of the memory, {least - 1:,}"
+    monkeypatch.setattr(module.files, "usable", lambda: usable._replace(memory=2 * least - 2))
+    refused(config(kind, tmp_path), refused_in)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
 def test_no_archive_at_all(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
