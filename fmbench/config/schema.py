@@ -41,7 +41,8 @@ LOGGERS = ("none", "tensorboard", "mlflow")
 TESTS = ("end", "never")
 
 #: What can stop trials of a search before their last epoch.
-PRUNERS = ("none", "median", "halving", "hyperband")
+WILCOXON = "wilcoxon"
+PRUNERS = ("none", "median", "halving", "hyperband", WILCOXON)
 
 #: What `test_every` is where nobody sets it.
 UNSET = "unset"
@@ -120,6 +121,9 @@ class Search:
         1, "runs at once, a process each; auto: as many as the machine bears", resumes=True, least=1
     )
     jobs_per_gpu: int = _sweep(1, "of sweep.jobs=auto, on each GPU", resumes=True, least=1)
+    seeds: int = _sweep(
+        1, "runs of each trial, from the seed on; its value is their mean", least=1, most=1000
+    )
     zip: Any = _sweep(
         None, "keys of a grid whose values are paired, as [model,batch_size]; or several such lists"
     )

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench.config import objectives
 from fmbench.config.checks import check, refuse_out_of_bounds, resolve
 from fmbench.config.hydra_compat import runs_in_turn
-from fmbench.config.schema import OF_SWEEPS
+from fmbench.config.schema import KEYS, OF_SWEEPS, WILCOXON
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
 
@@ -38,8 +38,45 @@ def run_name(config: DictConfig, number: int) -> str:
     """What a run of a sweep, with its number from 0, is called in a terminal."""
     if not is_search(config.hydra):
         return f"run {number + 1}"
+    trial, place = divmod(number, config.sweep.get("seeds", 1))
     # A study that others share counts its trials over all their folders.
-    return f"trial {number}" if config.sweep.storage is None else f"the trial in {number}/"
+    name = f"trial {trial}" if config.sweep.storage is None else f"the trial in {number - place}/"
+    runs = config.sweep.get("seeds", 1)
+    return name if runs == 1 else f"{name}, run {place + 1} of {runs}"
+
+
+#: Keys by which the runs of a trial differ.
+REPEATING = tuple(name for name, key in KEYS.items() if key.repeats)
+
+
+def repeats(config: DictConfig, overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The runs of each trial of a search: what each sets; and the overrides that are left.
+
+    They are the combinations of the seeds and folds that are listed beside the search; or, from the
+    seed on, as many seeds as `sweep.seeds` says.
+
+    Raises:
+        ConfigError: both are said, or a range of seeds has no list of values.
+    """
+    listed: dict[str, list[str]] = {}
+    left, seed, seeds = [], int(config.seed), int(config.sweep.seeds)
+    for text, override in zip(overrides, _parser().parse_overrides(list(overrides)), strict=True):
+        key = override.get_key_element().lstrip("+")
+        if key not in REPEATING:
+            left.append(text)
+        elif override.is_discrete_sweep():
+            listed[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif override.is_sweep_override():
+            raise ConfigError(f"{text}: is no list; the runs of a trial are seed=0,1,2")
+        elif key == "seed" and seeds > 1:
+            seed = int(override.get_value_element_as_str())
+        else:
+            left.append(text)
+    if seeds > 1:
+        if "seed" in listed:
+            raise ConfigError(f"sweep.seeds={seeds}: the seeds are listed already; leave out one")
+        listed["seed"] = [f"seed={number}" for number in range(seed, seed + seeds)]
+    return [list(runs) for runs in product(*listed.values())], left
 
 
 def search_keys(config: DictConfig, base: Path | None = None) -> dict[str, Any]:
@@ -69,7 +106,13 @@ def has_one_data_set(config: DictConfig) -> bool:
 
 def total_runs(config: DictConfig) -> int:
     """How many runs a sweep has: the trials of a search, or all combinations of its axes."""
-    return config.sweep.trials if is_search(config.hydra) else _combinations(config, axes(config))
+    if is_search(config.hydra):
+        return int(config.sweep.trials) * _runs_of_a_trial(config)
+    return _combinations(config, axes(config))
+
+
+def _runs_of_a_trial(config: DictConfig) -> int:
+    return len(repeats(config, [str(override.input_line) for override in _overrides(config)])[0])
 
 
 def _combinations(config: DictConfig, every: Mapping[str, Sequence[object]]) -> int:
@@ -206,7 +249,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
         _check_search(config)
     loader = GlobalHydra.instance().config_loader()
     every = axes(config)
-    runs = config.sweep.trials if is_search(config.hydra) else _combinations(config, every)
+    runs = total_runs(config)
     _refuse_many(runs, config.max_runs, "this sweep", "runs")
     first = [_text(overrides[0]) for overrides in every.values()]
     # Where keys of a run stand in the name of its folder, that is checked too.
@@ -275,6 +318,19 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
 
 def _check_search(config: DictConfig) -> None:
     """Refuse a search that could not choose, or that would choose by the test set."""
+    refuse_out_of_bounds("sweep.seeds", config.sweep.seeds)
+    runs = _runs_of_a_trial(config)
+    pruner = config.sweep.pruner
+    if runs > 1 and pruner not in ("none", WILCOXON):
+        raise ConfigError(
+            f"sweep.pruner={pruner}: prunes one run by its epochs, and a trial here has {runs}; "
+            f"allowed are none and {WILCOXON}"
+        )
+    if runs == 1 and pruner == WILCOXON:
+        raise ConfigError(
+            f"sweep.pruner={WILCOXON}: prunes a trial by its runs, and here it has one; "
+            "sweep.seeds=5 gives it five"
+        )
     objectives.check(search_keys(config))
     if config.sweep.zip is not None:
         raise ConfigError(f"sweep.zip={config.sweep.zip}: is for grids, and this is a search")
@@ -282,16 +338,12 @@ def _check_search(config: DictConfig) -> None:
         raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
     for override in _overrides(config):
         key = override.get_key_element().lstrip("+~")
-        if key == "seed" and override.is_sweep_override():
-            raise ConfigError(
-                f"{override.input_line}: no trial is repeated over seeds yet; run the best so: "
-                "python -m fmbench -m --config-dir ITS_FOLDER experiment=best seed=0,1,2"
-            )
         if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every"):
             raise ConfigError(
                 f"{override.input_line}: a search uses the test set once, for the best of its runs"
             )
-        if override.is_sweep_override() and key.split(".")[:2] in (["data"], ["data", "split"]):
+        of_data = key.split(".")[:2] in (["data"], ["data", "split"]) and key not in REPEATING
+        if override.is_sweep_override() and of_data:
             raise ConfigError(
                 f"{override.input_line}: cannot be searched; accuracies on other images do not "
                 "compare"

@@ -54,19 +54,22 @@ class Objective:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a search."""
+    """One run of a search, or several that differ in their seeds or folds."""
 
     number: Count  # from 0
     state: Annotated[str, one_of(*STATES)]
     parameters: dict[Text, Parameter]  # the values that were tried, by key of the config
     # One for each objective; every complete trial has them, a pruned one may.
     values: tuple[Number, ...] | None = None
-    # The first objective by epoch, as far as it was reported; None where it was not finite.
+    # The first objective by epoch, or by run where there are several, as far as it was reported;
+    # None where it was not finite.
     reports: dict[Epoch, Number | None] = field(default_factory=dict)
-    # Of the run, below the sweep's folder, or the absolute path of another driver's; None where
-    # the trial came to no folder.
+    # Of the first run, below the sweep's folder, or the absolute path of another driver's; None
+    # where the trial came to no folder.
     folder: Annotated[Text, Meta(pattern=r"\A[^\0]+\Z")] | None = None
-    seconds: Amount | None = None  # of training
+    seconds: Amount | None = None  # of training, of all runs
+    # How many runs; the values are their means. They are in the folder and those numbered next.
+    runs: Annotated[int, Meta(ge=1, le=1000)] = 1
     error: str | None = None  # why it failed
 
     def __post_init__(self) -> None:

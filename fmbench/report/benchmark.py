@@ -136,7 +136,8 @@ def build(
     searches = tuple(search_parts(results.searches, results.frame))
     if not view.group_by:
         table["chosen"] = chosen_by(table, searches)
-    searched = {run["folder"] for part in searches for run in part.runs.values()}
+    every = (run for part in searches for runs in part.runs.values() for run in runs)
+    searched = {run["folder"] for run in every}
     parts = sections(frame, table, searched, view.metric)
     report = Report(
         table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view

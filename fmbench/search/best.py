@@ -2,6 +2,7 @@
 
 import copy
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fmbench.config.checks import GROUPS
 from fmbench.config.overrides import mended
 from fmbench.config.schema import IN_TRIALS
 from fmbench.config.sources import MAX_BYTES
+from fmbench.config.sweep import REPEATING
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core.files import make_folder, read_regular, write_whole
 from fmbench.records.record import Record, recorded_overrides
@@ -22,14 +24,20 @@ from fmbench.records.record import Record, recorded_overrides
 BEST_NAME = Path("experiment") / "best.yaml"
 
 
-def write(folder: Path, record: Record, number: int) -> None:
-    """Write the file of options of the best trial into the sweep's folder."""
-    path = folder / BEST_NAME
+def write(folder: Path, records: Sequence[Record], number: int) -> None:
+    """Write the file of options of the best trial, by its runs, into the sweep's folder."""
+    path, record = folder / BEST_NAME, records[0]
     make_folder(path.parent)
+    found = [each.validation_accuracy for each in records]
+    known = [accuracy for accuracy in found if accuracy is not None]
+    # Where there are several runs, it says what they have in common.
+    repeating = REPEATING if len(records) > 1 else ()
+    kept = [o for o in record.overrides if o.lstrip("+").partition("=")[0] not in repeating]
     content = text(
-        record.overrides,
+        kept,
         number=number,
-        accuracy=record.validation_accuracy,
+        accuracy=statistics.fmean(known) if known else None,
+        runs=len(records),
         base=_base(record),
         command=_command([*record.config_dirs, str(folder.absolute())], record.trust),
     )
@@ -60,6 +68,7 @@ def text(
     *,
     number: int,
     accuracy: float | None,
+    runs: int = 1,
     base: Mapping[str, Any] | None = None,
     command: str = "",
 ) -> str:
@@ -82,9 +91,10 @@ def text(
             options[f"override /{key}"] = str(override.value())
         elif key not in IN_TRIALS:
             _set(values, key.split("."), override.value())
+    mean = f", the mean of {runs} runs" if runs > 1 else ""
     lines = [
         "# @package _global_",
-        f"# Trial {number}, the best of its search; validation accuracy {accuracy:.4f}:"
+        f"# Trial {number}, the best of its search; validation accuracy {accuracy:.4f}{mean}:"
         if accuracy is not None
         else f"# Trial {number}, among the best of its search:",
         f"#   {command}",

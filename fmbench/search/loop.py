@@ -7,7 +7,9 @@ earlier start of this search.
 
 import contextlib
 import time
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import as_user_error
-from fmbench.config.sweep import search_keys
+from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
@@ -29,13 +31,13 @@ from fmbench.core.files import FolderLock, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.executor import Job, drive, failed, run_all
+from fmbench.launch.executor import Job, drive, run_all
 from fmbench.records.folder import RunFolder
-from fmbench.records.record import CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME
+from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import SEARCH_NAME
 from fmbench.search import best, optuna_compat, sampler, study
 from fmbench.search.pruning import make_pruner
-from fmbench.search.study import SearchStudy, job_of
+from fmbench.search.study import SearchStudy, jobs_of
 
 log = logger("fmbench.sweep")
 
@@ -44,6 +46,17 @@ Drawn = tuple[Trial, list[str]]
 
 #: Seconds between looks at a run that an earlier start has left at work.
 _LOOK = 1.0
+
+
+@dataclass(eq=False)
+class _Begun:
+    """A trial whose runs have begun."""
+
+    trial: Trial
+    overrides: list[str]
+    jobs: range
+    ended: list[int] = field(default_factory=list)
+    pruned: bool = False  # runs of it were given up
 
 
 class Search:
@@ -76,8 +89,10 @@ class Search:
             UserError: the search cannot be, or its storage cannot be reached.
             StopRequested: the search was asked to stop; started again, it resumes.
         """
+        self.repeats, searched = repeats(self.config, [*self.params, *arguments])
+        self.config.sweep.seeds = len(self.repeats)  # by which runs are named
         try:
-            space = hydra_compat.search_space([*self.params, *arguments])
+            space = hydra_compat.search_space(searched)
         except (AssertionError, NotImplementedError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.params: {described(error, 300)}") from error
         self.space, self.fixed, self.deleted = space
@@ -100,8 +115,9 @@ class Search:
         self._begin()
         try:
             self.left = self.study.mine(TrialState.RUNNING)  # of an earlier start
-            self.at_work: dict[int, Trial] = {}
-            self.chosen = {job_of(trial) for trial in self.study.mine()}
+            self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
+            self.at_work: dict[int, _Begun] = {}  # the trial of each run
+            self.chosen = {job for trial in self.study.mine() for job in jobs_of(trial)}
             drive(self.executor, self)
             self._conclude()
         except BaseException:
@@ -115,7 +131,7 @@ class Search:
         config = resolve(self.loader.load_sweep_config(self.config, self.given))
         trials = int(self.keys["trials"])
         pruner = make_pruner(self.keys["pruner"], epochs=int(config["epochs"]), trials=trials)
-        self.study = SearchStudy(self.keys, self.folder, pruner)
+        self.study = SearchStudy(self.keys, self.folder, pruner, runs=len(self.repeats))
         self.validation = self._validation(config)
         cells = sampler.cells(self.sampler_config, self.space)
         self.total = trials if cells is None else min(cells, trials)
@@ -130,6 +146,8 @@ class Search:
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }
+        if len(self.repeats) > 1:
+            said["runs of a trial"] = "; ".join(map(" ".join, self.repeats))
         if self.study.agree(said, sampler.choices(self.sampler_config)):
             done = sum(trial.state.is_finished() for trial in self.study.trials())
             log.info("resumes the search: %d of %d trials are done", done, self.total)
@@ -138,31 +156,40 @@ class Search:
     # Trials
 
     def take(self, room: int) -> Sequence[Job] | None:
-        """The next trials; None where there are no more.
+        """The next runs; None where there are no more.
 
-        First those that an earlier start did not bring to an end, then new ones.
+        First those of trials that have begun, or that an earlier start did not bring to an end.
         """
         jobs: list[Job] = []
         room = min(room, self.jobs - len(self.at_work))
         while room > len(jobs):
-            drawn = self._left() or self._new()
-            if drawn is None:
-                break
-            trial, overrides = drawn
-            job = int(trial.user_attrs[study.JOB])
-            self.at_work[job] = trial
-            try:
-                refuse_untrusted_runs(self.loader, self.config, [overrides])
-            except HydraException as error:  # values that cannot be together end their own trial
-                self.ended(job, failed(overrides, error))
-                continue
-            jobs.append((job, [*overrides, *self._extra(evaluated=False)]))
-        return jobs or (None if room and not self.left else [])
+            if not self.waiting:
+                drawn = self._left() or self._new()
+                if drawn is None:
+                    break
+                self._begin_trial(*drawn)
+            while self.waiting and room > len(jobs):
+                job, begun = self.waiting.pop(0)
+                self.at_work[job] = begun
+                repeat = self.repeats[job - begun.jobs[0]]
+                jobs.append((job, [*begun.overrides, *repeat, *self._extra(evaluated=False)]))
+        return jobs or (None if room and not (self.left or self.waiting) else [])
+
+    def _begin_trial(self, trial: Trial, overrides: list[str]) -> None:
+        """Have the runs of a trial wait for their turn."""
+        begun = _Begun(trial, overrides, jobs_of(trial))
+        try:
+            for repeat in self.repeats:
+                refuse_untrusted_runs(self.loader, self.config, [[*overrides, *repeat]])
+        except HydraException as error:  # values that cannot be together end their own trial
+            self._end_trial(begun, as_user_error(error) or error)
+        else:
+            self.waiting += [(job, begun) for job in begun.jobs]
 
     def _left(self) -> Drawn | None:
         """A trial that an earlier start has left, and whose run is no longer at work."""
         for place, trial in enumerate(self.left):
-            if not self._is_at_work(job_of(trial)):
+            if not any(map(self._is_at_work, jobs_of(trial))):
                 del self.left[place]
                 return self._drawn_before(trial)
         return None
@@ -216,10 +243,33 @@ class Search:
         return found
 
     def ended(self, number: int, returned: JobReturn) -> None:
-        """Report the result of a trial to the study."""
-        value = hydra_compat.value(returned)
-        error = as_user_error(value) if isinstance(value, BaseException) else None
-        failure = self.study.tell(self.at_work.pop(number), number, error or value)
+        """Take the result of a run; report its trial to the study with the last one."""
+        begun, value = self.at_work.pop(number), hydra_compat.value(returned)
+        begun.ended.append(number)
+        if len(begun.jobs) > 1:
+            self._judge(begun, number)
+        if begun not in [trial for _, trial in self.waiting] + [*self.at_work.values()]:
+            error = as_user_error(value) if isinstance(value, BaseException) else None
+            self._end_trial(begun, error or value)
+
+    def _judge(self, begun: "_Begun", number: int) -> None:
+        """Give up the runs of a trial that wait, where one has failed or the pruner says so."""
+        record = self.study.record(number)
+        goes_on = record is not None and record.status == COMPLETED
+        if record is not None and goes_on and self.keys["pruner"] == schema.WILCOXON:
+            value = study.reached(record, self.study.objectives[0])
+            if value is not None:
+                with warnings.catch_warnings(action="ignore"):  # of a run that was reported before
+                    begun.trial.report(value, number - begun.jobs[0])
+                    goes_on = not begun.trial.should_prune()
+        left = [(job, other) for job, other in self.waiting if other is not begun]
+        if not goes_on and len(left) < len(self.waiting):
+            self.waiting, begun.pruned = left, True
+
+    def _end_trial(self, begun: "_Begun", returned: object) -> None:
+        """Report a trial to the study."""
+        jobs = sorted(begun.ended)
+        failure = self.study.tell(begun.trial, jobs, returned, pruned=begun.pruned)
         if failure is not None:
             log.warning("failed: %s", failure)
         best_ones = self.study.best()
@@ -228,15 +278,16 @@ class Search:
             where = "" if self.study.best_here() else " of another search"
             name = self.study.objectives[0]
             log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
-        self.chosen = self._tidy({*self.chosen, number})
+        self.chosen = self._tidy({*self.chosen, *jobs})
         self._write()
 
     # The end
 
     def _tidy(self, jobs: set[int]) -> set[int]:
         """Remove checkpoints of these runs, but for the best, which are to be evaluated: these."""
-        chosen = {job_of(trial) for trial in self.study.best_here()}
-        over = {job_of(trial) for trial in self.study.mine() if trial.state.is_finished()}
+        chosen = {job for trial in self.study.best_here() for job in jobs_of(trial)}
+        finished = (trial for trial in self.study.mine() if trial.state.is_finished())
+        over = {job for trial in finished for job in jobs_of(trial)}
         for job in (jobs & over) - chosen if "keep_checkpoint" not in self.fixed else ():
             folder = self.folder / str(job)
             if any((folder / name).exists() for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)):
@@ -247,30 +298,35 @@ class Search:
 
     def _conclude(self) -> None:
         """Evaluate the best on the test set, once, and write down how to run it again."""
-        best_ones = {job_of(trial): trial for trial in self.study.best_here()}
-        left = []
-        for job, trial in best_ones.items():
-            record = self.study.record(job)
-            if record is None or record.test_accuracy is None:
+        best_ones, left = self.study.best_here(), []
+        for trial in best_ones:
+            unseen = [job for job in jobs_of(trial) if not self._is_evaluated(job)]
+            if unseen:
                 log.info("trial %d is among the best: evaluated on the test set", trial.number)
-                left.append(
-                    (job, [*trial.user_attrs[study.OVERRIDES], *self._extra(evaluated=True)])
-                )
-            elif "keep_checkpoint" not in self.fixed:
-                with RunFolder(self.folder / str(job)) as folder:
-                    folder.tidy(record)  # a start that was killed did not come to it
+            for job in unseen:
+                repeat = self.repeats[job - jobs_of(trial)[0]]
+                overrides = [*trial.user_attrs[study.OVERRIDES], *repeat]
+                left.append((job, [*overrides, *self._extra(evaluated=True)]))
         run_all(self.executor, left)
         for job, _ in left:
-            record = self.study.record(job)
-            if record is None or record.test_accuracy is None:
+            if not self._is_evaluated(job):
                 raise PartialResultsError(
                     f"{self.folder / str(job)}: could not be evaluated on the test set; the same "
                     "command with this sweep's folder tries again"
                 )
-        for trial in self.study.best_here()[:1]:
-            record = self.study.record(job_of(trial))
-            assert record is not None
-            best.write(self.folder, record, trial.number)
+        for trial in best_ones[:1]:
+            records = [self.study.record(job) for job in jobs_of(trial)]
+            best.write(self.folder, [r for r in records if r is not None], trial.number)
+
+    def _is_evaluated(self, job: int) -> bool:
+        """Whether a run was evaluated on the test set; one that was is left as it ends."""
+        record = self.study.record(job)
+        if record is None or record.test_accuracy is None:
+            return False
+        if "keep_checkpoint" not in self.fixed:
+            with RunFolder(self.folder / str(job)) as folder:
+                folder.tidy(record)  # a start that was killed did not come to it
+        return True
 
     def _write(self) -> None:
         name = str(self.sampler_config._target_).rpartition(".")[2]
@@ -294,6 +350,8 @@ class Search:
     def _extra(self, *, evaluated: bool) -> list[str]:
         """Overrides of every trial: images to validate on, trackers, whether to test."""
         found = [f"data.split.validation={self.validation}"] if self.validation else []
+        if len(self.repeats) > 1 and "sweep.seeds" not in self.fixed:
+            found.append(f"sweep.seeds={len(self.repeats)}")
         # One that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         own = {} if evaluated else schema.IN_TRIALS
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]

@@ -11,6 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
 from fmbench.config import objectives
+from fmbench.config.schema import WILCOXON
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError, described
 from fmbench.records.record import Record
@@ -35,6 +36,9 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
       last trial is not stopped where none has gone to its end, so that there is a best one.
     - `hyperband`: the same in brackets, some of which begin later, and of which the best third goes
       on (Li et al., "Hyperband", 2018).
+    - `wilcoxon`: of a trial of several runs, asked after each of them: those that are left are not
+      begun where it is worse than the best trial on the same seeds or folds (Wilcoxon's signed-rank
+      test, p below 0.1, so from four runs on).
 
     Args:
         kind: one of `fmbench.config.schema.PRUNERS`.
@@ -50,6 +54,9 @@ def make_pruner(kind: str, *, epochs: int, trials: int) -> BasePruner:
             return optuna.pruners.HyperbandPruner(
                 min_resource=1, max_resource=epochs, reduction_factor=3
             )
+    if kind == WILCOXON:
+        with warnings.catch_warnings(category=ExperimentalWarning, action="ignore"):
+            return optuna.pruners.WilcoxonPruner(p_threshold=0.1)
     return optuna.pruners.NopPruner()
 
 
@@ -107,7 +114,7 @@ def watch(sweep: Mapping[str, Any], folder: Path, job: int, epochs: int) -> Watc
     By the keys of `sweep`, the folder of the sweep, and the run's number in it.
     """
     of_search = objectives.names(sweep["objective"])
-    if len(of_search) > 1 or of_search[0] not in objectives.OF_AN_EPOCH:
+    if len(of_search) > 1 or of_search[0] not in objectives.OF_AN_EPOCH or sweep["seeds"] > 1:
         return None
     try:
         found = optuna.load_study(

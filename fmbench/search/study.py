@@ -8,9 +8,10 @@ import contextlib
 import math
 import random
 import sqlite3
+import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -45,9 +46,9 @@ from fmbench.search import optuna_compat
 #: Its only study; a database that is shared holds many.
 OWN_STUDY = "search"
 
-#: A trial's attributes: the sweep's folder, the run's number in it, its overrides, the seconds of
-#: its training clock, and why it failed.
-FOLDER, JOB = "fmbench.folder", "fmbench.job"
+#: A trial's attributes: the sweep's folder, the number of its first run there, how many runs it has
+#: (1 unless said), their overrides, the seconds of their training clocks, and why it failed.
+FOLDER, JOB, RUNS = "fmbench.folder", "fmbench.job", "fmbench.runs"
 OVERRIDES, SECONDS, ERROR = "fmbench.overrides", "fmbench.seconds", "fmbench.error"
 
 #: A study's attributes: one naming its search, and what its sampler has of what configs leave open.
@@ -146,9 +147,10 @@ def is_of(trial: FrozenTrial, folder: Path) -> bool:
     return trial.user_attrs.get(FOLDER) in ("", str(folder.absolute()))
 
 
-def job_of(trial: FrozenTrial) -> int:
-    """The number of a trial's run in its folder."""
-    return int(trial.user_attrs[JOB])
+def jobs_of(trial: FrozenTrial | Trial) -> range:
+    """The numbers of a trial's runs in its folder."""
+    attributes = trial.user_attrs
+    return range(attributes[JOB], attributes[JOB] + attributes.get(RUNS, 1))
 
 
 def reached(record: Record, objective: str) -> float | None:
@@ -167,13 +169,17 @@ def _is_fresh(trial: FrozenTrial) -> bool:
 class SearchStudy:
     """The study of a search, by the keys of `sweep`, in the folder of the sweep; and its trials.
 
+    `runs` is how many runs each trial has.
+
     Raises:
         ConfigError: the storage's URL is none.
         StorageError: the storage cannot be reached, or the folder holds another sweep.
     """
 
-    def __init__(self, keys: Mapping[str, Any], folder: Path, pruner: BasePruner) -> None:
-        self.folder = folder
+    def __init__(
+        self, keys: Mapping[str, Any], folder: Path, pruner: BasePruner, *, runs: int = 1
+    ) -> None:
+        self.folder, self.runs = folder, runs
         self.objectives = objectives.names(keys["objective"])
         self.at_most: Mapping[str, float] = keys["at_most"] or {}
         #: Where this search's runs are; its own database may be moved together with them.
@@ -241,7 +247,7 @@ class SearchStudy:
     def mine(self, *states: TrialState) -> list[FrozenTrial]:
         """Those whose runs are in this folder, by their numbers there."""
         found = [trial for trial in self.trials(*states) if is_of(trial, self.folder)]
-        return sorted(found, key=job_of)
+        return sorted(found, key=lambda trial: jobs_of(trial)[0])
 
     def drawn(self) -> int:
         """How many trials there are, but for those whose search was killed as it asked for them."""
@@ -250,7 +256,7 @@ class SearchStudy:
     def next_job(self) -> int:
         """The number of the next run in this folder."""
         mine = self.mine()
-        return job_of(mine[-1]) + 1 if mine else 0
+        return jobs_of(mine[-1]).stop if mine else 0
 
     def ask(self, job: int, total: int) -> Trial | None:
         """A new trial; None where other searches have just drawn the last ones."""
@@ -264,6 +270,8 @@ class SearchStudy:
         return trial
 
     def _adopt(self, trial: Trial, job: int) -> None:
+        if self.runs > 1:
+            trial.set_user_attr(RUNS, self.runs)
         trial.set_user_attr(JOB, job)
         trial.set_user_attr(FOLDER, self.label)
 
@@ -274,40 +282,59 @@ class SearchStudy:
         except (OSError, ValueError):
             return None
 
-    def tell(self, trial: Trial, job: int, returned: object) -> str | None:
-        """Report a trial's result to the study, by the record of its run.
+    def tell(
+        self, trial: Trial, jobs: Sequence[int], returned: object, *, pruned: bool = False
+    ) -> str | None:
+        """Report a trial's result to the study, by the records of its runs: their mean.
 
-        A run that diverged is pruned to Optuna: its samplers forget trials that fail, and would
-        look where the loss is no number again and again. So is one that is infeasible; by how much
-        is told for each run, since samplers learn from those that are within the limits too.
+        A trial of which a run diverged is pruned to Optuna: its samplers forget trials that fail,
+        and would look where the loss is no number again and again. So is one that is infeasible; by
+        how much is told for each trial, since samplers learn from those within the limits too.
+
+        Args:
+            trial: that has ended.
+            jobs: the numbers of those of its runs that were begun.
+            returned: what the last one's launcher returned.
+            pruned: whether its other runs were given up.
 
         Returns:
-            Why it failed, perhaps by what its launcher `returned`; None where it did not.
+            Why it failed; None where it did not.
         """
-        record, failure = self.record(job), None
-        state, values = TrialState.FAIL, None
-        if record is not None and record.status == COMPLETED:
-            found = [reached(record, name) for name in self.objectives]
-            known = [each for each in found if each is not None]
+        records = [self.record(job) for job in jobs]
+        there = [record for record in records if record is not None]
+        statuses = {None if record is None else record.status for record in records}
+        values: list[float] | None = None
+        state, failure = TrialState.FAIL, None
+        if statuses == {COMPLETED}:
+            found = [self.value(there, name) for name in self.objectives]
+            known = [value for value in found if value is not None]
             if len(known) == len(found):
                 state, values = TrialState.COMPLETE, known
-        elif record is not None and record.status in (INFEASIBLE, PRUNED):
+            if pruned:
+                state, values = TrialState.PRUNED, None
+        elif statuses and statuses <= {COMPLETED, PRUNED, INFEASIBLE}:
             state = TrialState.PRUNED
-        if record is not None:
-            trial.set_user_attr(SECONDS, record.seconds["train"])
+        if there:
+            trial.set_user_attr(SECONDS, sum(record.seconds["train"] for record in there))
             for key in self.at_most.keys() - trial.constraints:
-                if (size := getattr(record, key)) is not None:
+                if (size := getattr(there[0], key)) is not None:
                     trial.set_constraint(key, size - self.at_most[key])
         if state == TrialState.FAIL:
-            said = record.error if record is not None else None
+            said = next((record.error for record in there if record.error), None)
             failure = said or " ".join(str(returned or "it left no record").split())
             trial.set_user_attr(ERROR, failure)
-            if record is not None and record.status == DIVERGED and len(self.objectives) == 1:
+            if DIVERGED in statuses and len(self.objectives) == 1:
                 state = TrialState.PRUNED
         # Optuna's sampler of a grid stops the study when all is drawn, which it may not do here.
         with contextlib.suppress(RuntimeError):
             self.study.tell(trial, values=values, state=state)
         return failure
+
+    def value(self, records: Sequence[Record], objective: str) -> float | None:
+        """The mean of an objective over runs; None where one has no value."""
+        found = [reached(record, objective) for record in records]
+        known = [value for value in found if value is not None]
+        return statistics.fmean(known) if known and len(known) == len(found) else None
 
     def best(self) -> list[FrozenTrial]:
         """The best trial, or the Pareto front; empty where none has completed."""
@@ -360,6 +387,7 @@ class SearchStudy:
             folder=job if is_of(trial, self.folder) else str(Path(told[FOLDER], job)),
             seconds=told.get(SECONDS),
             error=told.get(ERROR),
+            runs=told.get(RUNS, 1),
         )
 
     def _importances(self) -> dict[str, float] | None:

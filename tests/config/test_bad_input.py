@@ -175,7 +175,6 @@ SAID = [
     ("-m sweep=lr_batch hydra.sweeper.sampler=random", "write hydra/sweeper/sampler=random"),
     ("-m sweep=lr_batch batch_size=interval(16,64)", "batch_size=int(interval(A,B))"),
     ("-m sweep=lr_batch optimizer.lr=loguniform(1,2)", "Available: "),
-    ("-m sweep=lr_batch seed=0,1,2", "no trial is repeated over seeds yet; run the best so"),
     ("-m hydra/launcher=joblib seed=0,1 n_jobs=2", "did you mean hydra.launcher.n_jobs=2?"),
 ]  # fmt: skip
 
@@ -260,6 +259,14 @@ def test_a_flag_that_cannot_be(refused, arguments):
     (["seed=0,1", "epochs=1,2", "sweep.zip=[[seed],[epochs,seed]]"], ["seed is in it twice"]),
     (["seed=0,1", "sweep.zip=seed"], ["must be a list of keys"]),
     (["sweep=lr_batch", "sweep.zip=[batch_size,optimizer.lr]"], ["is for grids"]),
+    (["sweep=lr_batch", "sweep.seeds=3"], ["sweep.pruner=halving: prunes one run by its epochs"]),
+    (["sweep=lr_batch", "sweep.pruner=wilcoxon"], ["here it has one; sweep.seeds=5 gives it five"]),
+    (
+        ["sweep=lr_batch", "sweep.pruner=none", "sweep.seeds=3", "seed=0,1"],
+        ["sweep.seeds=3: the seeds are listed already"],
+    ),
+    (["sweep=lr_batch", "seed=interval(0,3)"], ["is no list; the runs of a trial are seed=0,1,2"]),
+    (["sweep=lr_batch", "sweep.seeds=0"], ["sweep.seeds=0: must be 1 or more"]),
     (["sweep=lr_batch", "sweep.pruner=mean"], ["sweep.pruner=mean: must be one of none, med"]),
     (["sweep=lr_batch", "sweep.objective=test_accuracy"], ["must be one of validation_acc"]),
     (["sweep=lr_batch", "sweep.objective=[flops,flops]"], ["sweep.objective=", "one of"]),

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -55,7 +56,8 @@ class SearchPart:
     """A search, and its runs as far as the report knows them."""
 
     search: Search
-    runs: Mapping[int, Mapping[str, Any]]  # by the number of the trial, as plain values
+    # Of each trial by its number, as plain values; several where they differ in seed or fold.
+    runs: Mapping[int, Sequence[Mapping[str, Any]]]
     folder: str = ""  # of its file
     apart: str = ""  # the same for people, where another search of the report has its name
 
@@ -88,7 +90,8 @@ class SearchPart:
             )
         else:
             said += self._best_sentences(self.best[0])
-        sources = {run["source"] for run in self.runs.values() if run.get("source")}
+        every = (run for runs in self.runs.values() for run in runs)
+        sources = {run["source"] for run in every if run.get("source")}
         if len(sources) > 1:
             said.append(
                 f"The user's own code was changed between trials: they are of {len(sources)} "
@@ -140,20 +143,28 @@ class SearchPart:
 
     def _best_sentences(self, best: Trial) -> Iterator[str]:
         assert best.values is not None
-        metric, run = self._objective, self.runs.get(best.number)
+        metric, tested = self._objective, self._tested(best)
         named = f" ({settings(best)})" if best.parameters else ""
         value = f"{metric.heading} {metric.with_unit(best.values[0])}"
+        of = f", each the mean of {best.runs} runs" if best.runs > 1 else ""
         said = f"Best is trial {best.number}{named}: {value}"
-        if run and run["test_accuracy"] is not None:
-            yield f"{said}, test accuracy {formats.percent(run['test_accuracy'])} %."
+        if tested is not None:
+            yield f"{said}, test accuracy {formats.percent(tested)} %{of}."
             yield (
                 f"It was chosen by its {metric.heading}, which is therefore likely too high; the "
                 "test set had no part in the choice."
             )
         else:
             yield f"{said}."
-            why = "was not evaluated on the test set" if run else "is not in this report"
+            here = self.runs.get(best.number)
+            why = "was not evaluated on the test set" if here else "is not in this report"
             yield f"Of its test accuracy nothing is known: its run {why}."
+
+    def _tested(self, trial: Trial) -> float | None:
+        """The mean test accuracy of a trial's runs; None where one has none, or is not here."""
+        found = [run["test_accuracy"] for run in self.runs.get(trial.number, ())]
+        known = [accuracy for accuracy in found if accuracy is not None]
+        return fmean(known) if len(known) == trial.runs else None
 
     def _trials(self, title: str, trials: Sequence[Trial]) -> Table:
         columns = [("trial", True, [str(trial.number) for trial in trials])]
@@ -161,7 +172,9 @@ class SearchPart:
         for objective, values in zip(self.search.objectives, reached, strict=True):
             metric = metric_of(objective)
             columns.append((metric.title, True, list(map(metric.show, values))))
-        tested = [self.runs.get(trial.number, {}).get("test_accuracy") for trial in trials]
+        if any(trial.runs > 1 for trial in trials):
+            columns.insert(1, ("n", True, [str(trial.runs) for trial in trials]))
+        tested = [self._tested(trial) for trial in trials]
         if any(value is not None for value in tested):
             columns.append(("test accuracy (%)", True, list(map(formats.percent, tested))))
         for key in dict.fromkeys(key for trial in trials for key in trial.parameters):
@@ -183,15 +196,24 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
     parts = []
     names = Counter(_cut(search.study) for search in searches.values())
     for folder, search in searches.items():
-        places = {
-            trial.number: os.path.abspath(os.path.join(folder, trial.folder))  # noqa: PTH100, PTH118
-            for trial in search.trials
-            if trial.folder is not None
-        }
-        found = {number: runs[place] for number, place in places.items() if place in runs}
+        found = {}
+        for trial in search.trials:
+            places = (os.path.abspath(os.path.join(folder, name)) for name in _folders(trial))  # noqa: PTH100, PTH118
+            if here := [runs[place] for place in places if place in runs]:
+                found[trial.number] = here
         apart = os.path.relpath(folder) if names[_cut(search.study)] > 1 else ""
         parts.append(SearchPart(search, found, folder, apart))
     return parts
+
+
+def _folders(trial: Trial) -> list[str]:
+    """The folders of a trial's runs: the first, and those numbered next."""
+    if trial.folder is None:
+        return []
+    parent, name = os.path.split(trial.folder)
+    if trial.runs == 1 or not name.isdecimal():
+        return [trial.folder]
+    return [os.path.join(parent, str(int(name) + place)) for place in range(trial.runs)]  # noqa: PTH118
 
 
 def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str | None]:
@@ -200,8 +222,8 @@ def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str |
     for part in searches:
         goals = " and ".join(metric_of(one).heading for one in part.search.objectives)
         how = f"best of {len(part.search.trials):,} trials by {goals}"
-        best = (part.runs[number] for number in part.search.best if number in part.runs)
-        said |= {run["folder"]: how for run in best}
+        best = (part.runs.get(number, ()) for number in part.search.best)
+        said |= {run["folder"]: how for runs in best for run in runs}
     return [
         next((said[folder] for folder in folders if folder in said), None)
         for folders in table["folders"]
