@@ -3,10 +3,11 @@
     python -m benchmarks.report
     python -m benchmarks.report --page
 
-The whole process `python -m fmbench.report`, over 100, 10,000 and 100,000 records, those of a tiny
-run with other seeds and learning rates, five seeds a row, in a temporary folder. Growth is by ten
-times as many records. With `--page` also the size of benchmark.html, and how long a headless
-Chromium on PATH takes to open, sort and filter it, until what that changes is drawn.
+The whole process `python -m fmbench.report`, and the seconds of `fmbench status`, over 100, 10,000
+and 100,000 records, those of a tiny run with other seeds and learning rates, five seeds a row, in a
+temporary folder. Growth is by ten times as many records. With `--page` also the size of
+benchmark.html, and how long a headless Chromium on PATH takes to open, sort and filter it, until
+what that changes is drawn.
 """
 
 import itertools
@@ -81,6 +82,13 @@ def report(folder: Path, output: Path) -> tuple[float, float]:
     return taken, int(found[1]) * 1024 / 1e6 if found else math.nan
 
 
+def status(folder: Path, output: Path) -> float:
+    """Seconds that `fmbench status` takes to say how far each run is."""
+    said, taken = python("-m", "fmbench", "status", str(folder), folder=output)
+    assert said.count(" completed ") >= len(list(folder.glob("*/*")))
+    return taken
+
+
 def measure(
     *, sizes: Sequence[int] = (100, 10_000, 100_000), repeats: int = 3, page: bool = False
 ) -> Iterator[Results]:
@@ -92,8 +100,9 @@ def measure(
             write_records(folder, size)
         os.sync()  # else the report's own files wait for these to get to the disk
         for _, (size, folder) in itertools.product(range(repeats), folders.items()):
-            values = report(folder, folder.with_suffix(".report"))
-            for unit, value in zip(("s", "MB"), values, strict=True):
+            output = folder.with_suffix(".report")
+            values = (*report(folder, output), status(folder, output))
+            for unit, value in zip(("s", "MB", "s of status"), values, strict=True):
                 found[size][unit].append(value)
         results: Results = {
             f"{size:,} records: {unit}": Spread.of(values, unit)

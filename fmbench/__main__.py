@@ -10,6 +10,7 @@ from fmbench.core.signals import stop_in_order
 SUBCOMMANDS = {
     "report": "fmbench.report.__main__",
     "compare": "fmbench.report.__main__",
+    "status": "fmbench.cli.status",
     "preview": "fmbench.preview.__main__",
     "predict": "fmbench.predict.__main__",
 }

@@ -340,13 +340,16 @@ def test_report_measures_a_report_of_all_its_records(tmp_path):
     assert held != held or 10 < held < 1000  # noqa: PLR0124 - not every system tells
     page = (tmp_path / "benchmark.md").read_text("utf-8")
     assert "12 of 12 runs completed" in page
+    assert report.status(tmp_path / "runs", tmp_path) > 0
 
 
 def test_report_tells_how_time_and_memory_grow(monkeypatch):
     monkeypatch.setattr(report, "write_records", lambda folder, size: None)
     monkeypatch.setattr(report, "report", lambda folder, _: (int(folder.name) / 100, 50.0))
+    monkeypatch.setattr(report, "status", lambda folder, _: 0.5)
     found = frame.gather(report.measure(sizes=[1, 100], repeats=2))
     assert found["100 records: s"].median == 1
+    assert found["100 records: s of status"].median == 0.5
     assert found["1 to 100 records: s by tenfold"].median == pytest.approx(10)
     assert found["1 to 100 records: MB by tenfold"].median == pytest.approx(1)
 

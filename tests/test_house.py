@@ -13,6 +13,8 @@ PACKAGE = CHECKOUT / "fmbench"
 #: What one process does, step by step, and what it must not have imported by then.
 STEPS = [
     ("import fmbench", "hydra numpy omegaconf pandas torch"),
+    ("call('cli.status', '--help')", "hydra numpy omegaconf pandas torch"),
+    ("call('cli.status', 'runs')", "hydra numpy omegaconf pandas torch"),
     ("call('cli.main', '--version')", "matplotlib optuna pandas torch torchvision"),
     ("call('cli.main', '--help')", "matplotlib optuna pandas torch torchvision"),
     ("call('cli.main', '--cfg', 'job')", "matplotlib optuna pandas torch torchvision"),

@@ -11,7 +11,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -156,6 +157,22 @@ def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tu
         seen |= dict.fromkeys(keys, tuple(names[key] for key in keys))
     of_key = {key: axis for axis in seen.values() for key in axis}
     return list(dict.fromkeys(of_key.get(key, (key,)) for key in every))
+
+
+def grid_size(texts: Sequence[str]) -> int | None:
+    """How many runs a grid of these overrides has, where nothing is known but their texts.
+
+    They may be a stranger's: nothing is composed. None where they do not tell, as a glob does not.
+    """
+    counts: dict[str, int] = {}
+    try:
+        for override in OverridesParser.create().parse_overrides(list(texts)):
+            if isinstance(override.value(), Glob):
+                return None
+            counts[override.get_key_element()] = _count(override)
+    except (HydraException, OverflowError, RecursionError, ValueError):
+        return None
+    return math.prod(counts.values())
 
 
 def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:

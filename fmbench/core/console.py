@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,6 +103,21 @@ def logger(name: str) -> logging.Logger:
 def say(*lines: str) -> None:
     """Write lines to standard output, white space as it is; `printed` sees to what may go wrong."""
     sys.stdout.write("".join(f"{visible(line)}\n" for line in lines))
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
+    """Lines of equally many cells below each other; says which columns are flush `right`."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
+    made = []
+    for line in lines:
+        padded = []
+        for cell, width, flush in zip(line, widths, right, strict=True):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if flush else cell + space)
+        made.append("  ".join(padded).rstrip())
+    return made
 
 
 def printed(program: str, write: Callable[[], object], *, only_there: bool = True) -> int:

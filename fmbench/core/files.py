@@ -8,7 +8,9 @@ import re
 import secrets
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +19,9 @@ from typing import IO, TYPE_CHECKING, Any
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -24,6 +29,9 @@ log = logger(__name__)
 
 #: The file in a folder that its lock is on.
 LOCK_NAME = ".fmbench.lock"
+
+#: Seconds within which a folder's lock must come free: longer than a look at it takes (`lock_of`).
+_A_LOOK = 0.2
 
 #: What a file system without locks says.
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -271,15 +279,63 @@ def _sign(lock: int, *, mode: int) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Who is at work, as a lock file says; it may be a stranger's, and say anything."""
-    try:
-        said = json.loads(read_regular(path, 1000))
-        host, process, since = (said[name] for name in ("host", "process", "since"))
-    except (LookupError, OSError, TypeError, ValueError, RecursionError):
+    """Who is at work, in words."""
+    lock = lock_of(path.parent)
+    if lock.host is None:
         return "another process is at work there"
-    if (host, process) == (socket.gethostname(), os.getpid()):
-        return f"this process is at work there already (since {since})"
-    return f"another process is at work there (process {process} on {host}, since {since})"
+    if (lock.host, lock.process) == (socket.gethostname(), os.getpid()):
+        return f"this process is at work there already (since {lock.since})"
+    who = f"process {lock.process} on {lock.host}, since {lock.since}"
+    return f"another process is at work there ({who})"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock of a folder, as a look at it shows; the names are those of who took it last."""
+
+    held: bool | None  # None where that cannot be told from here
+    host: str | None = None
+    process: int | None = None
+    since: str | None = None  # UTC, ISO 8601
+
+
+def lock_of(folder: str | Path) -> Lock:
+    """Look at the lock of a folder, which may be a stranger's; nothing is written.
+
+    Where it is free it is shared for an instant, which `FolderLock` waits out. A file system may
+    keep the locks of each machine to itself: one that another machine took and that is free here
+    may be held there.
+    """
+    try:
+        opened, _ = _open(os.path.join(folder, LOCK_NAME), os.O_RDONLY | _NO_LINK)  # noqa: PTH118
+    except FileNotFoundError:
+        return Lock(held=False)
+    except OSError:
+        return Lock(held=None)
+    try:
+        who = _signature(os.read(opened, 1000))
+        if sys.platform == "win32":
+            return Lock(None, *who)
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        here = who[0] in (None, socket.gethostname())
+        return Lock(False if here else None, *who)
+    except BlockingIOError:
+        return Lock(True, *who)
+    except OSError:
+        return Lock(None, *who)
+    finally:
+        os.close(opened)
+
+
+def _signature(text: bytes) -> tuple[str, int, str] | tuple[None, None, None]:
+    """Host, process and time that `_sign` wrote; None where a file says anything else."""
+    try:
+        said = json.loads(text)
+        host, process, since = (said[name] for name in ("host", "process", "since"))
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None, None, None
+    known = type(host) is str and type(process) is int and type(since) is str
+    return (host, process, since) if known else (None, None, None)
 
 
 class FolderLock:
@@ -295,7 +351,7 @@ class FolderLock:
         from filelock import Timeout
 
         self.path = folder / LOCK_NAME
-        self.lock: BaseFileLock | None = file_lock(self.path)
+        self.lock: BaseFileLock | None = file_lock(self.path, seconds=_A_LOOK)
         try:
             self.lock.acquire()
         except Timeout:

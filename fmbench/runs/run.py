@@ -298,6 +298,8 @@ def fit(
     if run.before is not None:
         run.resume()
         tracking.begin(record, run.history)
+    else:
+        run.write_record()  # with the images and the device: who looks at the run counts by them
     epochs, images = config["epochs"], len(trainer.loader.labels)
     seen = trainer.position.epoch * images + trainer.position.seen
     tick = GPU_TICK if trainer.device.torch.type == "cuda" else CPU_TICK

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fmbench.core.console import say
+from fmbench.core.console import aligned, say
 from fmbench.core.errors import one_line
 from fmbench.report.table.columns import SHOWN, Column, shown
 from fmbench.report.table.compare import Comparison
@@ -172,19 +172,6 @@ def _write(console: Console, text: Text) -> None:
 def _cells(section: Section) -> list[list[str]]:
     """For each column its cells."""
     return [[one_line(text) for text in texts] for texts in zip(*section.cells, strict=True)]
-
-
-def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[str]:
-    """Lines of equally many cells below each other; says which columns are flush `right`."""
-    widths = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)]
-    made = []
-    for line in lines:
-        padded = []
-        for cell, width, flush in zip(line, widths, right, strict=True):
-            space = " " * (width - cell_len(cell))
-            padded.append(space + cell if flush else cell + space)
-        made.append("  ".join(padded).rstrip())
-    return made
 
 
 def print_comparison(found: Comparison) -> None:
