@@ -46,7 +46,8 @@ states:
                        machine, "wrote ... ago" where only its last write tells
   waiting              not begun yet
   dead                 killed: the same command goes on with it, as with "interrupted"
-  completed, pruned, diverged, failed as the record says; unreadable: half-written or damaged
+  unreadable           half-written, or damaged
+  completed, pruned, infeasible, diverged, failed: as the record says
 
 exit status:
   0  shown                            2  a DIR does not exist, or a wrong option

@@ -133,7 +133,11 @@ def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tu
     """
     given = OmegaConf.to_container(OmegaConf.create({"zip": config.sweep.zip}), resolve=True)
     assert isinstance(given, dict)
-    zips = given["zip"] or []
+    return _pairs(given["zip"], every)
+
+
+def _pairs(given: Any, every: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:
+    zips = given or []
     if not isinstance(zips, list):
         zips = None
     elif zips and not any(isinstance(keys, list) for keys in zips):
@@ -142,37 +146,37 @@ def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tu
         isinstance(k, list) and all(isinstance(t, str) for t in k) for k in zips
     ):
         raise ConfigError(
-            f"sweep.zip={given['zip']}: must be a list of keys, as [model,batch_size], or several"
+            f"sweep.zip={given}: must be a list of keys, as [model,batch_size], or several"
         )
     names = {key.lstrip("+").partition("@")[0]: key for key in every}
     seen: dict[str, tuple[str, ...]] = {}
     for keys in zips:
         if unknown := [key for key in keys if key not in names or key in seen]:
             why = "is in it twice" if unknown[0] in seen else "is not swept"
-            raise ConfigError(f"sweep.zip={given['zip']}: {unknown[0]} {why}")
+            raise ConfigError(f"sweep.zip={given}: {unknown[0]} {why}")
         lengths = {key: len(every[names[key]]) for key in keys}
         if len({*lengths.values()}) > 1 or len(lengths) < len(keys):
             said = ", ".join(f"{key} has {count}" for key, count in lengths.items())
-            raise ConfigError(f"sweep.zip={given['zip']}: needs as many values of each: {said}")
+            raise ConfigError(f"sweep.zip={given}: needs as many values of each: {said}")
         seen |= dict.fromkeys(keys, tuple(names[key] for key in keys))
     of_key = {key: axis for axis in seen.values() for key in axis}
     return list(dict.fromkeys(of_key.get(key, (key,)) for key in every))
 
 
-def grid_size(texts: Sequence[str]) -> int | None:
-    """How many runs a grid of these overrides has, where nothing is known but their texts.
+def grid_size(texts: Sequence[str], zips: Any = None) -> int | None:
+    """How many runs a grid of these overrides, and of this `sweep.zip`, has.
 
     They may be a stranger's: nothing is composed. None where they do not tell, as a glob does not.
     """
-    counts: dict[str, int] = {}
+    counts: dict[str, range] = {}
     try:
         for override in OverridesParser.create().parse_overrides(list(texts)):
             if isinstance(override.value(), Glob):
                 return None
-            counts[override.get_key_element()] = _count(override)
-    except (HydraException, OverflowError, RecursionError, ValueError):
+            counts[override.get_key_element()] = range(_count(override))
+        return math.prod(len(counts[keys[0]]) for keys in _pairs(zips, counts))
+    except (ConfigError, HydraException, OverflowError, RecursionError, ValueError):
         return None
-    return math.prod(counts.values())
 
 
 def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:

@@ -28,6 +28,7 @@ from fmbench.records.record import (
     DIVERGED,
     FAILED,
     HISTORY_NAME,
+    INFEASIBLE,
     INTERRUPTED,
     MOST_BYTES,
     MOST_CHARACTERS,
@@ -58,8 +59,8 @@ STARTING, DEAD, UNREADABLE, WAITING = "starting", "dead", "unreadable", "waiting
 
 #: In the order in which they are counted.
 STATES = (
-    *(COMPLETED, RUNNING, STARTING, WAITING, PRUNED, DIVERGED, FAILED, INTERRUPTED, DEAD),
-    UNREADABLE,
+    *(COMPLETED, RUNNING, STARTING, WAITING, PRUNED, INFEASIBLE),
+    *(DIVERGED, FAILED, INTERRUPTED, DEAD, UNREADABLE),
 )
 AT_WORK = (RUNNING, STARTING)
 
@@ -393,14 +394,15 @@ def _size_of_plan(content: bytes) -> int | None:
 
     try:
         # Not libyaml's, which a deeply nested text crashes.
-        plan = yaml.load(content.decode(), yaml.SafeLoader)["hydra"]
+        whole = yaml.load(content.decode(), yaml.SafeLoader)
+        plan, zips = whole["hydra"], whole.get("sweep", {}).get("zip")
         typed, params = plan["overrides"]["task"], plan["sweeper"].get("params") or {}
         texts = [*(f"{key}={value}" for key, value in params.items()), *typed]
         if not all(type(text) is str for text in texts) or sum(map(len, texts)) > _MOST_TYPED:
             return None
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError):
         return None
-    size = grid_size(texts)
+    size = grid_size(texts, zips)
     return size if size is not None and size <= 2**53 else None
 
 

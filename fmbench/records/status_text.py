@@ -8,7 +8,14 @@ from typing import NamedTuple
 
 from fmbench.core.console import aligned
 from fmbench.core.errors import one_line
-from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
+from fmbench.records.record import (
+    COMPLETED,
+    DIVERGED,
+    FAILED,
+    INTERRUPTED,
+    PRUNED,
+    RUNNING,
+)
 from fmbench.records.status import AT_WORK, DEAD, STARTING, UNREADABLE, WAITING, Run, Sweep
 from fmbench.records.trials import Search
 

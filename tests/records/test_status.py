@@ -71,7 +71,7 @@ def test_a_run_at_work_says_epoch_accuracy_speed_and_time_left(tmp_path):
 
 
 @pytest.mark.parametrize("status", [
-    "completed", "pruned", "diverged", "failed", "interrupted"
+    "completed", "pruned", "infeasible", "diverged", "failed", "interrupted"
 ])  # fmt: skip
 def test_a_run_that_has_ended_is_what_its_record_says(tmp_path, status):
     lines = epochs(0.1, 0.2, part="test")
@@ -202,8 +202,9 @@ def test_what_a_stranger_says_is_shown_and_does_not_act(tmp_path):
 # Sweeps
 
 
-def planned(folder, *overrides, params=None):
+def planned(folder, *overrides, params=None, zips=None):
     plan = {"hydra": {"overrides": {"task": list(overrides)}, "sweeper": {"params": params}}}
+    plan["sweep"] = {"zip": zips}
     (folder / "multirun.yaml").write_text(json.dumps(plan))
 
 
@@ -228,6 +229,11 @@ def test_params_of_a_grid_count_too_and_a_shorter_command_takes_no_runs_away(tmp
     assert total(only(tmp_path)) == "3 of 4 completed, 1 waiting"
     planned(tmp_path, "seed=0,1")
     assert total(only(tmp_path)) == "3 of 3 completed"
+    paired = ["model=lenet,resnet18,vgg_light", "batch_size=1,2,3", "seed=0,1"]
+    planned(tmp_path, *paired, zips=["model", "batch_size"])
+    assert total(only(tmp_path)) == "3 of 6 completed, 3 waiting"
+    planned(tmp_path, *paired, zips=["model", "seed"])
+    assert only(tmp_path).total is None
 
 
 @pytest.mark.parametrize("content", [
