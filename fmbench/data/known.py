@@ -34,6 +34,7 @@ from fmbench.core.files import storage_error, write_whole
 from fmbench.data import synthetic
 from fmbench.data.dataset import Dataset, combined, joined
 from fmbench.data.idx import read_idx
+from fmbench.data.titles import TITLES
 
 log = logger(__name__)
 
@@ -78,7 +79,7 @@ class KnownSet:
 
     Attributes:
         name: Of the option.
-        title: As its authors write it.
+        title: As its authors write it, with the subset.
         files: All that are read.
         folder: Where torchvision puts them, below a root.
         read: From the contents of the files to the parts, and the name of each label.
@@ -121,7 +122,7 @@ _IDX_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
 OFFICIAL_SHA256 = combined(_SHA256["fashion_mnist"])
 
 #: Sets whose files have the same names and sizes.
-_TITLES = {"Fashion-MNIST": _SHA256["fashion_mnist"], "MNIST": _SHA256["mnist"]}
+_TITLES = {TITLES[name]: digests for name, digests in _SHA256.items()}
 
 _DIGITS = tuple("0123456789")
 
@@ -151,7 +152,7 @@ def known_set(name: str, subset: str | None = None) -> KnownSet:
 
 
 #: The options of `data` that are read here.
-NAMES = (*_SHA256, "kmnist", "qmnist", "emnist", "cifar10", "cifar100", "svhn")
+NAMES = tuple(TITLES)
 
 
 def _published(name: str) -> Any:
@@ -162,14 +163,13 @@ def _published(name: str) -> Any:
 
 
 def _of_mnist(name: str) -> KnownSet:
-    fashion = name == "fashion_mnist"
-    title, folder = ("Fashion-MNIST", "FashionMNIST") if fashion else ("MNIST", "MNIST")
+    title, classes = TITLES[name], synthetic.CLASSES if name == "fashion_mnist" else _DIGITS
     files = tuple(
         File(file, f"{file}.gz", f"sha256:{digest}", size=size)
         for file, digest, size in zip(_IDX_NAMES, _SHA256[name], _IDX_SIZES, strict=True)
     )
-    classes = synthetic.CLASSES if fashion else _DIGITS
-    return KnownSet(name, title, files, f"{folder}/raw", lambda found: (_of_idx(found), classes))
+    folder = f"{title.replace('-', '')}/raw"
+    return KnownSet(name, title, files, folder, lambda found: (_of_idx(found), classes))
 
 
 def _kmnist() -> KnownSet:
@@ -181,7 +181,7 @@ def _kmnist() -> KnownSet:
     )
     classes = published.classes
     return KnownSet(
-        "kmnist", "Kuzushiji-MNIST", files, "KMNIST/raw", lambda found: (_of_idx(found), classes)
+        "kmnist", TITLES["kmnist"], files, "KMNIST/raw", lambda found: (_of_idx(found), classes)
     )
 
 
@@ -201,7 +201,7 @@ def _qmnist(subset: str | None) -> KnownSet:
         parts["test"] = parts["test"][0][:end], parts["test"][1][:end]
         return parts, _DIGITS
 
-    return KnownSet("qmnist", "QMNIST", files, "QMNIST/raw", read)
+    return KnownSet("qmnist", TITLES["qmnist"], files, "QMNIST/raw", read)
 
 
 def _emnist(subset: str | None) -> KnownSet:
@@ -226,7 +226,7 @@ def _emnist(subset: str | None) -> KnownSet:
         }
         return parts, [name for name in published.classes_split_dict[subset] if name != "N/A"]
 
-    return KnownSet("emnist", f"EMNIST {subset}", files, "EMNIST/raw", read)
+    return KnownSet("emnist", f"{TITLES['emnist']} {subset}", files, "EMNIST/raw", read)
 
 
 def _cifar(name: str, published: Any) -> KnownSet:
@@ -249,7 +249,7 @@ def _cifar(name: str, published: Any) -> KnownSet:
         parts = {"train": _of_batches(found[:batches]), "test": _of_batches(found[batches:])}
         return parts, names[meta["key"]]
 
-    return KnownSet(name, name.upper().replace("R", "R-"), files, "", read)
+    return KnownSet(name, TITLES[name], files, "", read)
 
 
 def _of_batches(batches: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +261,7 @@ def _of_batches(batches: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
 def _svhn() -> KnownSet:
     listed = [_published("SVHN").split_list[part] for part in ("train", "test")]
     files = tuple(File(name, name, f"md5:{md5}", urls=(url,)) for url, name, md5 in listed)
-    return KnownSet("svhn", "SVHN", files, "SVHN", _read_svhn)
+    return KnownSet("svhn", TITLES["svhn"], files, "SVHN", _read_svhn)
 
 
 def _read_svhn(contents: Sequence[bytes]) -> tuple[Parts, Sequence[str]]:

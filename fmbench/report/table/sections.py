@@ -11,6 +11,7 @@ import pandas as pd
 from fmbench.config.published import in_words
 from fmbench.config.schema import HARDWARE
 from fmbench.core.errors import one_line
+from fmbench.data.titles import TITLES
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -49,18 +50,6 @@ _VERSIONS = {
 MOST_NAMED = 5
 
 
-#: As their authors write them; the option's name is the key.
-_TITLES = {
-    "mnist": "MNIST",
-    "kmnist": "Kuzushiji-MNIST",
-    "qmnist": "QMNIST",
-    "emnist": "EMNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "svhn": "SVHN",
-}
-
-
 @dataclass(frozen=True)
 class Section:
     """The rows of one data set, never ranked together with those of another; and its runs."""
@@ -89,7 +78,7 @@ class Section:
     @property
     def title(self) -> str:
         """The heading of the section."""
-        names = {REAL: "Fashion-MNIST", SYNTHETIC: "Synthetic data", **_TITLES}
+        names = {SYNTHETIC: "Synthetic data", **TITLES}
         return names.get(self.data, f"Data: {self.data}")
 
     @property
