@@ -10,6 +10,7 @@ import re
 import statistics
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from msgspec import Meta
 from fmbench.config import schema
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import LOCK_NAME, Lock, entries_below, lock_of, open_regular, read_regular
+from fmbench.records import trials
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -41,7 +43,6 @@ from fmbench.records.record import (
     Texts,
     recorded_overrides,
 )
-from fmbench.records.trials import MOST_BYTES as MOST_OF_SEARCH
 from fmbench.records.trials import SEARCH_NAME, Search
 from fmbench.records.validation import (
     Amount,
@@ -236,7 +237,7 @@ class Sweep:
     total: int | None  # of runs; None where it is not known
     driven: bool  # whether a process that starts its runs is at work
     search: Search | None = None
-    elsewhere: int = 0  # trials of its study in folders of other drivers
+    elsewhere: int = 0  # runs of its study in folders of other drivers
     problem: str | None = None  # why what it says of its search cannot be read
 
     @cached_property
@@ -334,14 +335,13 @@ class Reader:
         driven = bool(names) and lock_of(path).held is True
         if SEARCH_NAME in names:
             try:
-                search = Search.from_json(read_regular(f"{path}/{SEARCH_NAME}", MOST_OF_SEARCH))
+                search = Search.from_json(read_regular(f"{path}/{SEARCH_NAME}", trials.MOST_BYTES))
             except FileNotFoundError:
                 pass
             except (OSError, UnreadableError) as error:
                 problem = f"{SEARCH_NAME}: {getattr(error, 'strerror', None) or error}"
             else:
-                elsewhere = sum(Path(trial.folder or "").is_absolute() for trial in search.trials)
-                total = search.total
+                total, elsewhere = _runs_of(search, runs)
         elif PLAN_NAME in names:
             total = self._planned(path)
             total = None if total is None else max(total, len(runs))
@@ -385,6 +385,30 @@ def _sweep_of(path: str, sweeps: Set[str]) -> str:
         if above == before:
             return parent
     return above
+
+
+def _runs_of(search: Search, runs: Iterable[Run]) -> tuple[int, int]:
+    """How many runs a search has in all, and how many of those in folders of other drivers.
+
+    A trial may have several, and a trial that has ended has no more than it had by then.
+    """
+    each = max((trial.runs for trial in search.trials), default=1)
+    names = (os.path.basename(run.folder) for run in runs)  # noqa: PTH119
+    there = sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+    left, ended, elsewhere = search.total, 0, 0
+    for trial in search.trials:
+        folder = trial.folder or ""
+        if Path(folder).is_absolute():
+            elsewhere += trial.runs
+        elif trial.state == trials.RUNNING:
+            continue
+        elif trial.runs == 1:
+            ended += 1
+        elif _NUMBER.fullmatch(folder):
+            first = int(folder)
+            ended += bisect_left(there, first + trial.runs) - bisect_left(there, first)
+        left -= 1
+    return max(0, left) * each + ended + elsewhere, elsewhere
 
 
 def _size_of_plan(content: bytes) -> int | None:

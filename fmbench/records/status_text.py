@@ -3,7 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fmbench.core.console import aligned
@@ -130,12 +130,16 @@ def heading(sweep: Sweep) -> Line:
 
 def total(sweep: Sweep) -> str:
     """How many runs have completed, and what the others do: `3 of 8 completed, 2 running`."""
-    counts = dict(sweep.counts)
-    done, of = counts.pop(COMPLETED, 0), "" if sweep.total is None else f" of {sweep.total:,}"
-    said = [f"{done:,}{of} completed", *(f"{number:,} {state}" for state, number in counts.items())]
-    if sweep.elsewhere:
-        said.append(f"{sweep.elsewhere:,} in other folders")
-    return ", ".join(said)
+    said = counted(sweep.counts, sweep.total)
+    return f"{said}, {sweep.elsewhere:,} in other folders" if sweep.elsewhere else said
+
+
+def counted(counts: Mapping[str, int], of: int | None) -> str:
+    """The same, of so many runs; None where that is not known."""
+    left = dict(counts)
+    done, among = left.pop(COMPLETED, 0), "" if of is None else f" of {of:,}"
+    others = [f"{number:,} {state}" for state, number in left.items() if number]
+    return ", ".join([f"{done:,}{among} completed", *others])
 
 
 def best(search: Search) -> str | None:
@@ -150,6 +154,8 @@ def best(search: Search) -> str | None:
     where = f"trial {trial.number}"
     if trial.folder != str(trial.number):
         where += f" in {trial.folder}"
+    if trial.runs > 1:
+        where += f", the mean of {trial.runs}"
     tried = " ".join(f"{key}={_plain(value)}" for key, value in trial.parameters.items())
     return f"best so far: {search.objectives[0].name} {trial.values[0]:.4g} of {where} ({tried})"
 

@@ -263,6 +263,20 @@ def test_a_search_says_how_many_trials_and_the_best_so_far(tmp_path):
     assert "search.json: half-written" in text_of(sweep)
 
 
+def test_a_trial_of_several_runs_counts_as_many(tmp_path):
+    """Of the first three runs two were needed: the others of a trial that failed are not begun."""
+    several = [trial(0, state="failed", values=None, runs=3), trial(1, folder="3", runs=3)]
+    running = [trial(2, state="running", values=None, folder="6", runs=3)]
+    for number, state in enumerate(["completed", "failed", None, *["completed"] * 3, "running"]):
+        if state:
+            write(tmp_path / str(number), status=state)
+    put(tmp_path, trials=[*several, *running], total=5, best=[1])
+    sweep = only(tmp_path)
+    assert sweep.total == 2 + 3 + 3 + 2 * 3
+    assert sweep.counts["waiting"] == 8  # of a trial that is at work two, and of two others all
+    assert "of trial 1 in 3, the mean of 3 (" in text_of(sweep)
+
+
 def test_runs_belong_to_the_nearest_sweep_above_them(tmp_path):
     write(tmp_path / "sweep" / "model=lenet" / "0", status="failed")
     write(tmp_path / "sweep" / "10")
