@@ -66,11 +66,14 @@ def test_a_model_above_the_limit_is_not_trained_and_is_no_failure(command, tmp_p
     assert command(*SEARCH)[0] == 5
 
 
-def test_where_no_model_is_small_enough_the_search_has_found_nothing(command, tmp_path):
-    status, _, err = command(*SEARCH, "sweep.trials=2", "sweep.at_most={flops: 1}")
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_where_no_model_is_small_enough_the_search_has_found_nothing(seeds, command, tmp_path):
+    few = ["sweep.trials=2", f"sweep.seeds={seeds}", "sweep.at_most={flops: 1}"]
+    status, _, err = command(*SEARCH, *few)
     assert status == 4
     assert "2 of 2 trials ended well: 2 infeasible" in err
-    assert {record["status"] for record in records(tmp_path)} == {"infeasible"}
+    # The other run of a trial is not begun.
+    assert [record["status"] for record in records(tmp_path)] == ["infeasible"] * 2
 
 
 def test_a_front_has_no_model_above_the_limit(command, tmp_path):
