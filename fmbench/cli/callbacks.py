@@ -7,6 +7,7 @@ travels as a `Refusal`, which Hydra lets through and `fmbench.cli.main` takes ap
 import logging
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -194,6 +195,12 @@ class SweepReport(Callback):
         # By the sweeper, before its first run.
         refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
         begun = self.begun and not refused and folder.is_dir()
+        if begun and config.sweep.detach:
+            if sys.exc_info()[1] is None and sys.stdout is not None:
+                where = shlex.quote(str(folder))
+                lines = (f"fmbench status {where}", f"fmbench report {where}")
+                COMMAND.exit_status = printed("fmbench", lambda: say(*lines))
+            return
         if not begun or all(path.name == LOCK_NAME for path in folder.iterdir()):
             return
         with _heard():

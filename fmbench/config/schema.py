@@ -121,6 +121,10 @@ class Search:
         1, "runs at once, a process each; auto: as many as the machine bears", resumes=True, least=1
     )
     jobs_per_gpu: int = _sweep(1, "of sweep.jobs=auto, on each GPU", resumes=True, least=1)
+    detach: bool = _sweep(
+        False, "submit the runs to Slurm and return; nothing of this process is needed after",
+        resumes=True,
+    )  # fmt: skip
     seeds: int = _sweep(
         1, "runs of each trial, from the seed on; its value is their mean", least=1, most=1000
     )

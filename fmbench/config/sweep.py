@@ -40,10 +40,8 @@ def run_name(config: DictConfig, number: int) -> str:
     if not is_search(config.hydra):
         return f"run {number + 1}"
     trial, place = divmod(number, config.sweep.get("seeds", 1))
-    # A study that others share counts its trials over all their folders.
-    name = f"trial {trial}" if config.sweep.storage is None else f"the trial in {number - place}/"
     runs = config.sweep.get("seeds", 1)
-    return name if runs == 1 else f"{name}, run {place + 1} of {runs}"
+    return f"trial {trial}" + (f", run {place + 1} of {runs}" if runs > 1 else "")
 
 
 #: Keys by which the runs of a trial differ.
@@ -222,7 +220,7 @@ _FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|
 
 
 #: Keys of `sweep` that mean something in a grid too.
-_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip")
+_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip", "sweep.detach")
 
 
 def refuse_for_sweeps(config: DictConfig) -> None:

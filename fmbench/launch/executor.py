@@ -93,10 +93,7 @@ class Runs:
     def __call__(self, number: int, overrides: Sequence[str], job_id: str = "") -> JobReturn:
         """Run one; an error is returned, since a traceback does not travel."""
         try:
-            Singleton.set_state(self.state)
-            setup_globals()
-            configuration.register()
-            mlflow_defaults()
+            self.begin()
             config = composed(self.sweep, number, overrides, job_id)
             HydraConfig.instance().set_config(config)
             return run_job(
@@ -108,6 +105,13 @@ class Runs:
             )
         except (Exception, Refusal, KeyboardInterrupt) as error:
             return failed(overrides, error)
+
+    def begin(self) -> None:
+        """Set up Hydra in this process as it was in the one that handed the runs over."""
+        Singleton.set_state(self.state)
+        setup_globals()
+        configuration.register()
+        mlflow_defaults()
 
     def task(self, config: DictConfig) -> Any:
         """The function of the run, with its share of the machine."""
@@ -133,6 +137,13 @@ def composed(sweep: Sweep, number: int, overrides: Sequence[str], job_id: str = 
     return of_run
 
 
+class Worker(Protocol):
+    """What takes runs by itself in a process of its own."""
+
+    def __call__(self, runs: Runs) -> None:
+        """Take runs until there are no more; `runs` runs one in that process."""
+
+
 class Executor:
     """Where the runs of a sweep run: this process, others of this machine, Slurm, Ray.
 
@@ -144,6 +155,7 @@ class Executor:
         capacity: how many runs may be at work; None: they queue elsewhere, as many as there are.
         apart: whether runs are other processes, which the driver asks to stop.
         shown: whether the driver says that a run has ended; not where runs say so themselves.
+        detachable: whether runs may go on without this process.
     """
 
     #: The packages that it needs, and the extra that brings these.
@@ -152,12 +164,21 @@ class Executor:
 
     capacity: int | None = None
     apart = shown = True
+    detachable = False
 
     def __init__(self, sweep: Sweep, at_once: int) -> None:
         self.sweep, self.at_once = sweep, at_once
 
     def submit(self, jobs: Sequence[Job]) -> Iterable[Process]:
         """Hand runs over; gives the process of each, in their order, as soon as it has begun."""
+        raise NotImplementedError
+
+    def leave(self, jobs: Sequence[Job]) -> None:
+        """Hand runs over that go on without this process, where it is `detachable`."""
+        raise NotImplementedError
+
+    def leave_workers(self, worker: Worker, count: int) -> None:
+        """Start so many workers that go on without this process."""
         raise NotImplementedError
 
     def wait(self, seconds: float) -> None:
@@ -240,6 +261,25 @@ class ExecutorLauncher(Launcher):
         """Run them all; `drive` says what it raises."""
         executor = self.executor(len(job_overrides))
         return run_all(executor, list(enumerate(job_overrides, initial_job_idx)))
+
+
+class Here(Executor):
+    """Runs one after the other in this process, which is one that an executor has started."""
+
+    apart = shown = False
+    capacity = 1
+
+    def __init__(self, runs: Runs) -> None:
+        super().__init__(runs.sweep, 1)
+        self.call = runs
+
+    def submit(self, jobs: Sequence[Job]) -> Iterable[Process]:
+        """Run them; StopRequested where this process is asked to stop."""
+        for number, overrides in jobs:
+            returned = self.call(number, overrides)
+            if isinstance(stop := hydra_compat.value(returned), KeyboardInterrupt):
+                raise stop
+            yield _Ended(returned)
 
 
 @contextlib.contextmanager

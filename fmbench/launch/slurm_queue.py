@@ -9,10 +9,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fmbench.core.console import logger
+from fmbench.core.errors import StorageError
+from fmbench.core.files import read_regular, write_whole
 
 log = logger("fmbench.launchers")
 
@@ -37,6 +39,30 @@ ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("PREEMPTED", "REVOKED", "TIMEOUT"),
 }
+
+
+#: The numbers of jobs that nobody waits for, in the sweep's folder.
+DETACHED_NAME = ".detached"
+
+
+def note(folder: Path, jobs: Iterable[str]) -> None:
+    """Keep the numbers of jobs that nobody waits for."""
+    write_whole(folder / DETACHED_NAME, "".join(f"{job}\n" for job in sorted(jobs)).encode())
+
+
+def refuse_detached(folder: Path) -> None:
+    """Refuse to start a sweep beside its jobs, by a StorageError, as far as Slurm knows of them."""
+    try:
+        text = read_regular(folder / DETACHED_NAME, 100_000).decode("ascii")
+    except (OSError, ValueError):
+        return
+    jobs = [job for job in text.split() if job.isdecimal()]
+    told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}") if jobs else None
+    if told and told.split():
+        raise StorageError(
+            f"{folder}: jobs of this sweep are in Slurm's queue; fmbench status {folder} shows how "
+            f"far they are, and scancel {' '.join(jobs)} ends them"
+        )
 
 
 class Queue:

@@ -4,18 +4,22 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from fmbench.config import hydra_compat
+from fmbench.config.messages import as_user_error, raised_by
+from fmbench.core.console import complain
 from fmbench.core.errors import ConfigError, RunDiedError
 from fmbench.core.signals import StopRequested
 from fmbench.launch import slurm_queue
-from fmbench.launch.executor import Executor, Job, Process, Runs, Sweep, log
+from fmbench.launch.executor import Executor, Job, Process, Runs, Sweep, Worker, log
 
 
 class SubmititRuns(Runs):
@@ -40,6 +44,31 @@ class SubmititRuns(Runs):
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
+
+
+@dataclass
+class SubmititWorker:
+    """A worker as submitit calls it; a job that is out of time goes back into the queue."""
+
+    worker: Worker
+    runs: SubmititRuns
+
+    def __call__(self, place: int) -> None:
+        """Work; SystemExit where Slurm cancels the job, or soon starts it again."""
+        del place  # of the array
+        self.runs.begin()
+        _guard_requeue(signal.getsignal(signal.SIGUSR2))
+        error = raised_by(lambda: self.worker(self.runs))
+        if isinstance(error, StopRequested):
+            sys.exit(error.exit_status)
+        if error is not None:
+            known = as_user_error(error)
+            if known is None:
+                raise error
+            complain("fmbench", str(known))
+            sys.exit(known.exit_status)
+
+    checkpoint = SubmititRuns.checkpoint
 
 
 def _guard_requeue(handler: Any) -> None:
@@ -68,6 +97,7 @@ class Slurm(Executor):
     """
 
     packages, extra = ("submitit",), "slurm"
+    detachable = True
 
     def __init__(self, sweep: Sweep, at_once: int, **params: Any) -> None:
         super().__init__(sweep, at_once)
@@ -100,17 +130,36 @@ class Slurm(Executor):
 
     def submit(self, jobs: Sequence[Job]) -> Sequence[Process]:
         """Submit runs; ConfigError where Slurm does not take them."""
+        numbers, overrides = zip(*jobs, strict=True)
+        submitted = self._submitted(self.call, numbers, map(list, overrides))
+        self.queue.add({job.job_id: job.paths.result_pickle for job in submitted})
+        return [SlurmProcess(job, self.queue) for job in submitted]
+
+    def leave(self, jobs: Sequence[Job]) -> None:
+        """Submit runs that nobody waits for."""
+        numbers, overrides = zip(*jobs, strict=True)
+        self._note(self._submitted(self.call, numbers, map(list, overrides)))
+
+    def leave_workers(self, worker: Worker, count: int) -> None:
+        """Submit workers that nobody waits for."""
+        self._note(self._submitted(SubmititWorker(worker, self.call), range(count)))
+
+    def _note(self, jobs: Sequence[Any]) -> None:
+        """Keep their numbers, so that the sweep is not started again beside them."""
+        numbers = {job.job_id.partition("_")[0] for job in jobs}
+        slurm_queue.note(Path(self.sweep.config.hydra.sweep.dir), numbers)
+
+    def _submitted(self, call: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        """Jobs of one array."""
         import submitit
 
-        numbers, overrides = zip(*jobs, strict=True)
         try:
-            submitted = self.executor.map_array(self.call, numbers, map(list, overrides))
+            jobs: list[Any] = self.executor.map_array(call, *arguments)
         except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
             words = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher=submitit_slurm: {words}") from error
-        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in submitted))
-        self.queue.add({job.job_id: job.paths.result_pickle for job in submitted})
-        return [SlurmProcess(job, self.queue) for job in submitted]
+        log.info("submitted to Slurm: %s", ", ".join(job.job_id for job in jobs))
+        return jobs
 
 
 class SlurmProcess:

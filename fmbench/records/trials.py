@@ -8,7 +8,7 @@ where they are shown.
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 from msgspec import Meta
@@ -22,8 +22,9 @@ SEARCH_NAME = "search.json"
 #: Of such a file; a trial has some hundred.
 MOST_BYTES = 2**24
 
-#: The database of a search that has none of its own, in the sweep's folder.
-DATABASE_NAME = "study.db"
+#: The study of a search whose storage is not named, in the sweep's folder: a database, or a journal
+#: where workers on several machines write to it.
+DATABASE_NAME, JOURNAL_NAME = "study.db", "study.journal"
 
 #: What became of a trial. One that is `running` may have been killed.
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
@@ -134,6 +135,11 @@ class Search:
                 contradicts the rest.
         """
         return decode(_DECODER, text, oldest=SCHEMA, newest=SCHEMA)
+
+
+def has_study(folder: Path) -> bool:
+    """Whether a sweep's folder holds the study of a search."""
+    return any((folder / name).exists() for name in (DATABASE_NAME, JOURNAL_NAME))
 
 
 _DECODER = Decoder(Search)

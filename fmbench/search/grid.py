@@ -27,7 +27,7 @@ from fmbench.launch import make_executor
 from fmbench.launch.executor import Executor, run_all
 from fmbench.records.folder import as_computed, is_done, read_record
 from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
-from fmbench.records.trials import DATABASE_NAME
+from fmbench.records.trials import has_study
 
 log = logger("fmbench.sweep")
 
@@ -105,8 +105,8 @@ class Resumed(Launcher):
     def __init__(self, executor: Executor, grid: Sequence[Sequence[str]]) -> None:
         self.executor = executor
         context, _, config = executor.sweep
-        self.folder = Path(config.hydra.sweep.dir)
-        if (self.folder / DATABASE_NAME).exists():
+        self.folder, self.detach = Path(config.hydra.sweep.dir), bool(config.sweep.detach)
+        if has_study(self.folder):
             raise StorageError(f"{self.folder}: holds a search; take another folder")
         there = dict(_records(self.folder)) if _numbered(config) else {}
         self.done: dict[int, float] = {}  # what it gave, by the place in the grid
@@ -155,6 +155,11 @@ class Resumed(Launcher):
         }
         left = [place for place in places if place not in self.done]
         jobs = [(self.numbers[place], job_overrides[place - initial_job_idx]) for place in left]
+        if self.detach:  # what they give is known later
+            if jobs:
+                self.executor.leave(jobs)
+            gone = hydra_compat.job_return(JobStatus.COMPLETED, float("nan"))
+            return [returns.get(place, gone) for place in places]
         returns.update(zip(left, run_all(self.executor, jobs), strict=True))
         return [_alone(returns[place]) for place in places]
 

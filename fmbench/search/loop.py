@@ -27,11 +27,11 @@ from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
-from fmbench.core.files import FolderLock, remove
+from fmbench.core.files import FolderLock, make_folder, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.executor import Job, drive, run_all
+from fmbench.launch.executor import Executor, Here, Job, Runs, drive, run_all
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import SEARCH_NAME
@@ -46,6 +46,32 @@ Drawn = tuple[Trial, list[str]]
 
 #: Seconds between looks at a run that an earlier start has left at work.
 _LOOK = 1.0
+
+#: A folder for each trial that a worker has, in the sweep's folder.
+_CLAIMS = ".workers"
+
+
+@dataclass
+class SearchWorker:
+    """One of the workers of a detached search, in a process of its own.
+
+    Args:
+        options: of the search's sweeper.
+        arguments: of its command line.
+        seeds: `sweep.seeds` as it was typed.
+    """
+
+    options: dict[str, Any]
+    arguments: list[str]
+    seeds: int
+
+    def __call__(self, runs: Runs) -> None:
+        """Take trials until there are as many as were asked for; the last worker concludes."""
+        context, function, config = runs.sweep
+        config.sweep.seeds = self.seeds
+        given: dict[str, Any] = {"hydra_context": context, "task_function": function}
+        search = Search(**self.options, config=config, executor=Here(runs), **given)
+        search.sweep(self.arguments)
 
 
 @dataclass(eq=False)
@@ -69,8 +95,14 @@ class Search:
         params: DictConfig | None,
         custom_search_space: str | None,
         config: DictConfig,
+        executor: Executor | None = None,
         **given: Any,
     ) -> None:
+        self.options = {
+            "sampler": sampler,
+            "params": params,
+            "custom_search_space": custom_search_space,
+        }
         self.sampler_config, self.config = sampler, config
         self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
         target = {"_target_": custom_search_space, "_partial_": True}
@@ -79,8 +111,11 @@ class Search:
         self.keys = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
         self.looked: dict[int, tuple[float, bool]] = {}  # at runs of an earlier start, and when
-        self.jobs = jobs_at_once(config)
-        self.executor = make_executor(config=config, runs=self.jobs, **given)
+        #: Whether this is one of several workers, and no driver.
+        self.is_worker = executor is not None
+        self.jobs = 1 if self.is_worker else jobs_at_once(config)
+        self.executor = executor or make_executor(config=config, runs=self.jobs, **given)
+        self.claims: dict[int, FolderLock] = {}  # of trials, by their numbers
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are as many as were asked for, then evaluate the best.
@@ -89,6 +124,7 @@ class Search:
             UserError: the search cannot be, or its storage cannot be reached.
             StopRequested: the search was asked to stop; started again, it resumes.
         """
+        seeds = self.config.sweep.seeds
         self.repeats, searched = repeats(self.config, [*self.params, *arguments])
         self.config.sweep.seeds = len(self.repeats)  # by which runs are named
         try:
@@ -113,13 +149,20 @@ class Search:
             cause = error.__cause__ or error  # Hydra's own text says where it called what
             raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
+        if self.config.sweep.detach and not self.is_worker:
+            self._write()
+            left = self.total - sum(trial.state.is_finished() for trial in self.study.mine())
+            worker = SearchWorker(self.options, list(arguments), seeds)
+            self.executor.leave_workers(worker, max(1, min(self.jobs, left)))
+            return
         try:
             self.left = self.study.mine(TrialState.RUNNING)  # of an earlier start
             self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
             self.at_work: dict[int, _Begun] = {}  # the trial of each run
             self.chosen = {job for trial in self.study.mine() for job in jobs_of(trial)}
             drive(self.executor, self)
-            self._conclude()
+            if not self.is_worker or self._is_last():
+                self._conclude()
         except BaseException:
             with contextlib.suppress(UserError, *study.FAULTS):
                 self._write()
@@ -173,7 +216,9 @@ class Search:
                 self.at_work[job] = begun
                 repeat = self.repeats[job - begun.jobs[0]]
                 jobs.append((job, [*begun.overrides, *repeat, *self._extra(evaluated=False)]))
-        return jobs or (None if room and not (self.left or self.waiting) else [])
+        # A worker leaves to others what they have.
+        more = self.waiting or (self.left and not self.is_worker)
+        return jobs or ([] if more or not room else None)
 
     def _begin_trial(self, trial: Trial, overrides: list[str]) -> None:
         """Have the runs of a trial wait for their turn."""
@@ -187,9 +232,13 @@ class Search:
             self.waiting += [(job, begun) for job in begun.jobs]
 
     def _left(self) -> Drawn | None:
-        """A trial that an earlier start has left, and whose run is no longer at work."""
+        """A trial that an earlier start has left, or a worker that is gone, and that nobody has."""
+        if self.is_worker:
+            ours = {begun.trial.number for begun in self.at_work.values()}
+            left = self.study.mine(TrialState.RUNNING)
+            self.left = [trial for trial in left if trial.number not in ours]
         for place, trial in enumerate(self.left):
-            if not any(map(self._is_at_work, jobs_of(trial))):
+            if not any(map(self._is_at_work, jobs_of(trial))) and self._claim(trial.number):
                 del self.left[place]
                 return self._drawn_before(trial)
         return None
@@ -198,12 +247,25 @@ class Search:
         """A new trial; None where there are enough."""
         if self.total <= self.study.drawn():
             return None
-        return self._ask(self.study.next_job())
-
-    def _ask(self, job: int) -> Drawn | None:
         self._seed(len(self.study.trials()))
-        trial = self.study.ask(job, self.total)
+        trial = self.study.ask(self.total, self._claim)
         return None if trial is None else (trial, self._draw(trial))
+
+    def _claim(self, number: int) -> bool:
+        """Take a trial, where others may; whether nobody has it, and it has not ended."""
+        if not self.study.in_journal:
+            return True
+        folder = self.folder / _CLAIMS / str(number)
+        make_folder(folder.parent)
+        make_folder(folder)
+        try:
+            self.claims[number] = FolderLock(folder)
+        except StorageError:
+            return False
+        if any(t.number == number and t.state.is_finished() for t in self.study.trials()):
+            self.claims.pop(number).release()
+            return False
+        return True
 
     def _drawn_before(self, trial: FrozenTrial) -> Drawn:
         """A trial that an earlier start has asked for, and drawn unless it was killed before."""
@@ -270,6 +332,8 @@ class Search:
         """Report a trial to the study."""
         jobs = sorted(begun.ended)
         failure = self.study.tell(begun.trial, jobs, returned, pruned=begun.pruned)
+        if begun.trial.number in self.claims:
+            self.claims.pop(begun.trial.number).release()
         if failure is not None:
             log.warning("failed: %s", failure)
         best_ones = self.study.best()
@@ -295,6 +359,17 @@ class Search:
                     for path in run_folder.checkpoints:
                         remove(path)
         return chosen
+
+    def _is_last(self) -> bool:
+        """Whether no other worker has a trial, nor evaluates the best."""
+        if self.study.mine(TrialState.RUNNING):
+            return False
+        make_folder(self.folder / _CLAIMS)
+        try:
+            self.claims[-1] = FolderLock(self.folder / _CLAIMS)
+        except StorageError:
+            return False
+        return True
 
     def _conclude(self) -> None:
         """Evaluate the best on the test set, once, and write down how to run it again."""

@@ -11,7 +11,7 @@ import sqlite3
 import statistics
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -101,6 +101,9 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> BaseStorage:
             return _journal(str(url).removeprefix(JOURNAL))
         if url is not None:
             return _shared(str(url))
+        journal = folder.absolute() / search_json.JOURNAL_NAME
+        if sweep["detach"] or journal.exists():
+            return _journal(str(journal))
         return _own(folder.absolute() / search_json.DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:
         hidden = "@" in str(url) and "://" not in str(url)  # no URL, and a password perhaps
@@ -187,9 +190,12 @@ class SearchStudy:
         used = any(folder.glob(f"*/{RESULT_NAME}"))
         foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
         # Before a database is made there, by which it would be taken for a search.
-        if used and not self.label and not (folder / search_json.DATABASE_NAME).exists():
+        if used and not self.label and not search_json.has_study(folder):
             raise foreign
         storage = open_storage(keys, folder)
+        #: Whether workers of this search may draw trials too; or any others.
+        self.in_journal = not self.label and isinstance(storage, JournalStorage)
+        self.shared = bool(self.label) or self.in_journal
         directions = [objectives.DIRECTIONS[name] for name in self.objectives]
         try:
             self.study = optuna.create_study(
@@ -226,11 +232,11 @@ class SearchStudy:
                     f"{self.folder}: holds another search ({key} is {there} there and {here} "
                     "here); take another folder, or another sweep.study"
                 )
-        if not self.label:
+        if not self.shared:
             # Asked for when the process was killed, before it could say whose the trial is.
             for trial in self.trials(TrialState.RUNNING):
                 if FOLDER not in trial.user_attrs:
-                    self._adopt(optuna_compat.live(self.study, trial), self.next_job())
+                    self._adopt(optuna_compat.live(self.study, trial))
         return True
 
     @property
@@ -253,26 +259,26 @@ class SearchStudy:
         """How many trials there are, but for those whose search was killed as it asked for them."""
         return sum(FOLDER in trial.user_attrs for trial in self.trials())
 
-    def next_job(self) -> int:
-        """The number of the next run in this folder."""
-        mine = self.mine()
-        return jobs_of(mine[-1]).stop if mine else 0
+    def ask(self, total: int, claim: Callable[[int], object] = lambda _: None) -> Trial | None:
+        """A new trial; None where others have just drawn the last ones.
 
-    def ask(self, job: int, total: int) -> Trial | None:
-        """A new trial; None where other searches have just drawn the last ones."""
+        `claim` is called with its number before others can see whose it is.
+        """
         trial = self.study.ask()
-        if self.label:
+        if self.shared:
             others = [other for other in self.trials() if other.number < trial.number]
             if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) >= total:
                 self.study.tell(trial, state=TrialState.FAIL)
                 return None
-        self._adopt(trial, job)
+        claim(trial.number)
+        self._adopt(trial)
         return trial
 
-    def _adopt(self, trial: Trial, job: int) -> None:
+    def _adopt(self, trial: Trial) -> None:
         if self.runs > 1:
             trial.set_user_attr(RUNS, self.runs)
-        trial.set_user_attr(JOB, job)
+        # Numbers of the study alone: several processes may be asking.
+        trial.set_user_attr(JOB, trial.number * self.runs)
         trial.set_user_attr(FOLDER, self.label)
 
     def record(self, job: int) -> Record | None:
