@@ -26,8 +26,8 @@ def make_executor(
     executor = _executor(Sweep(hydra_context, task_function, config), runs)
     if config.sweep.detach and not executor.detachable:
         raise ConfigError(
-            "sweep.detach=true: these runs end with the command; hydra/launcher=submitit_slurm "
-            "submits runs that do not"
+            "sweep.detach=true: these runs end with the command; those of Slurm go on, or of a "
+            "Ray that is there already (hydra.launcher.ray.init.address)"
         )
     return executor
 

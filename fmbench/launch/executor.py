@@ -155,7 +155,6 @@ class Executor:
         capacity: how many runs may be at work; None: they queue elsewhere, as many as there are.
         apart: whether runs are other processes, which the driver asks to stop.
         shown: whether the driver says that a run has ended; not where runs say so themselves.
-        detachable: whether runs may go on without this process.
     """
 
     #: The packages that it needs, and the extra that brings these.
@@ -164,7 +163,6 @@ class Executor:
 
     capacity: int | None = None
     apart = shown = True
-    detachable = False
 
     def __init__(self, sweep: Sweep, at_once: int) -> None:
         self.sweep, self.at_once = sweep, at_once
@@ -172,6 +170,11 @@ class Executor:
     def submit(self, jobs: Sequence[Job]) -> Iterable[Process]:
         """Hand runs over; gives the process of each, in their order, as soon as it has begun."""
         raise NotImplementedError
+
+    @property
+    def detachable(self) -> bool:
+        """Whether runs may go on without this process."""
+        return False
 
     def leave(self, jobs: Sequence[Job]) -> None:
         """Hand runs over that go on without this process, where it is `detachable`."""

@@ -1,7 +1,11 @@
 """Sweeps whose runs are tasks of Ray."""
 
+import os
+import secrets
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -9,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmbench.core.errors import RunDiedError
 from fmbench.core.machine import usable
-from fmbench.launch.executor import Executor, Job, Runs, Sweep, as_before
+from fmbench.launch.executor import Executor, Job, Runs, Sweep, Worker, as_before, log
 
 
 class Ray(Executor):
@@ -21,6 +25,29 @@ class Ray(Executor):
         super().__init__(sweep, at_once)
         self.init, self.remote = _given(ray.init), _given(ray.remote)
         self.call: Any = None  # what Ray is to call
+
+    @property
+    def detachable(self) -> bool:
+        """Whether the Ray was there before, and stays."""
+        return bool(self.init.get("address") or os.environ.get("RAY_ADDRESS"))
+
+    def leave(self, jobs: Sequence[Job]) -> None:
+        """Hand runs over that nobody waits for."""
+        self._leave(Runs.__call__, [(number, list(overrides)) for number, overrides in jobs])
+
+    def leave_workers(self, worker: Worker, count: int) -> None:
+        """Start workers that nobody waits for."""
+        self._leave(partial(_work, worker), [()] * count)
+
+    def _leave(self, call: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> None:
+        """Have an actor that outlives this process start and look after tasks."""
+        import ray
+
+        self._begin()
+        name = f"fmbench-{secrets.token_hex(4)}"
+        actor = ray.remote(num_cpus=0)(_Detached).options(name=name, lifetime="detached").remote()
+        ray.get(actor.begin.remote(name, call, self.runs, arguments, self.remote))
+        log.info("handed over to Ray: %d tasks, by the actor %s", len(arguments), name)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator["RayProcess"]:
         """Hand runs over to Ray."""
@@ -40,8 +67,44 @@ class Ray(Executor):
                 except ValueError:  # there is a Ray already, which knows its own
                     ray.init(**self.init)
         cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
-        self.shared = ray.put(Runs(self.sweep, max(1, int(cores or 1))))
+        self.runs = Runs(self.sweep, max(1, int(cores or 1)))
+        self.shared = ray.put(self.runs)
         self.call = ray.remote(**self.remote)(Runs.__call__)
+
+
+def _called(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call: Ray makes tasks of functions alone."""
+    return call(*arguments)
+
+
+def _work(worker: Worker, runs: Runs) -> None:
+    """Have a worker work, in a task."""
+    runs.begin()
+    worker(runs)
+
+
+class _Detached:
+    """An actor that owns the tasks of a detached sweep: Ray ends tasks whose owner is gone."""
+
+    def begin(
+        self,
+        name: str,
+        call: Callable[..., Any],
+        runs: Runs,
+        arguments: Sequence[tuple[Any, ...]],
+        options: dict[str, Any],
+    ) -> None:
+        """Start the tasks, and end once all have."""
+        import ray
+
+        shared, task = ray.put(runs), ray.remote(**options)(_called)
+        tasks = [task.remote(call, shared, *each) for each in arguments]
+
+        def watch() -> None:
+            ray.wait(tasks, num_returns=len(tasks))
+            ray.kill(ray.get_actor(name))
+
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _given(options: DictConfig) -> dict[str, Any]:

@@ -97,7 +97,6 @@ class Slurm(Executor):
     """
 
     packages, extra = ("submitit",), "slurm"
-    detachable = True
 
     def __init__(self, sweep: Sweep, at_once: int, **params: Any) -> None:
         super().__init__(sweep, at_once)
@@ -134,6 +133,11 @@ class Slurm(Executor):
         submitted = self._submitted(self.call, numbers, map(list, overrides))
         self.queue.add({job.job_id: job.paths.result_pickle for job in submitted})
         return [SlurmProcess(job, self.queue) for job in submitted]
+
+    @property
+    def detachable(self) -> bool:
+        """Slurm needs no driver."""
+        return True
 
     def leave(self, jobs: Sequence[Job]) -> None:
         """Submit runs that nobody waits for."""

@@ -1,0 +1,212 @@
+"""Sweeps that go on without their command: runs and workers that nobody waits for."""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cloudpickle
+import optuna
+import pytest
+import yaml
+from commands import TINY, fmbench, records, started, wait_for
+from launch.test_cluster import PATIENCE, daemons_for, installed
+from optuna.trial import TrialState
+
+from fmbench.launch import Executor, slurm_queue
+from fmbench.launch.executor import Runs, Sweep
+from fmbench.search import loop, study
+
+#: A search whose trials take about a second.
+SEARCH = [
+    *("-m", "sweep=lr_batch", *TINY, "epochs=8", "sweep.trials=6", "device=cpu"),
+    *("batch_size=choice(16,32)", "sweep.pruner=none"),
+]
+
+
+def trials(folder):
+    storage = study.open_storage({"storage": None, "detach": False}, folder)
+    return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    yield from daemons_for("slurm")
+
+
+class Left(Executor):
+    """Keeps what is left to go on, as a file that another process reads."""
+
+    detachable = True
+
+    def leave_workers(self, worker, count):
+        call = cloudpickle.dumps((worker, Runs(self.sweep, 1), count))
+        Path("workers.pkl").write_bytes(call)
+
+
+@pytest.fixture
+def workers(tmp_path, command, monkeypatch):
+    """Starts a worker of a detached search, as a job of a cluster would."""
+
+    def make(*, config, hydra_context, task_function, runs):
+        return Left(Sweep(hydra_context, task_function, config), runs)
+
+    monkeypatch.setattr(loop, "make_executor", make)
+    begun = [*SEARCH, "sweep.jobs=3", "sweep.detach=true", "hydra.sweep.dir=here"]
+    status, out, err = command(*begun)
+    assert status == 0, err
+    assert out == "fmbench status here\nfmbench report here\n"
+    assert pickle.loads((tmp_path / "workers.pkl").read_bytes())[2] == 3
+    code = (
+        "import pathlib, pickle, sys; sys.argv = ['fmbench']\n"
+        "worker, runs, _ = pickle.loads(pathlib.Path('workers.pkl').read_bytes())\n"
+        "runs.begin(); worker(runs)\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            err = stack.enter_context((tmp_path / "workers.log").open("a"))
+            given = [sys.executable, "-c", code]
+            process = subprocess.Popen(given, cwd=tmp_path, env=environment, stderr=err)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.mark.slow
+def test_workers_take_trials_and_what_a_dead_one_had_is_taken_over(workers, tmp_path, command):
+    folder = tmp_path / "here"
+    first, second = workers(), workers()
+    # Beyond its first epoch, so that the other goes on from there or begins anew.
+    wait_for(lambda: len([*folder.glob("*/history.jsonl")]) >= 2, 100)
+    first.kill()
+    first.wait()
+    assert second.wait(PATIENCE) == 0, (tmp_path / "workers.log").read_text()
+    found = trials(folder)
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 6
+    assert len({trial.params["optimizer.lr"] for trial in found}) == 6
+    made = records(folder)
+    assert sorted(record["validation_accuracy"] for record in made) == sorted(
+        trial.value for trial in found
+    )
+    assert sum(record["test_accuracy"] is not None for record in made) == 1
+    assert (folder / "experiment" / "best.yaml").exists()
+    # The command goes on with it, attached now.
+    assert workers().wait(PATIENCE) == 0
+    assert len(records(folder)) == 6
+
+
+@pytest.mark.slow
+def test_no_worker_has_two_trials_of_another(workers, tmp_path):
+    folder = tmp_path / "here"
+    three = [workers() for _ in range(3)]
+    assert [process.wait(PATIENCE) for process in three] == [0, 0, 0]
+    assert [trial.state for trial in trials(folder)] == [TrialState.COMPLETE] * 6
+    assert all(record["restarts"] == [] for record in records(folder))
+    assert sum(record["test_accuracy"] is not None for record in records(folder)) == 1
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=processes"], ["sweep.jobs=2"]])
+def test_runs_that_end_with_the_command_cannot_be_left(command, tmp_path, launcher):
+    status, _, err = command("-m", *TINY, "seed=0,1", "sweep.detach=true", *launcher)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("fmbench: sweep.detach=true: these runs end with the command; those of")
+    assert not [*tmp_path.rglob("result.json")]
+
+
+@pytest.mark.parametrize(("told", "refused"), [("12\n", True), ("", False), (None, False)])
+def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, refused):
+    monkeypatch.setattr(slurm_queue, "_run", lambda *_: told)
+    slurm_queue.refuse_detached(tmp_path)  # nothing was left there
+    slurm_queue.note(tmp_path, {"12", "9"})
+    if refused:
+        with pytest.raises(slurm_queue.StorageError, match=r"are in Slurm's queue.*scancel 12 9 "):
+            slurm_queue.refuse_detached(tmp_path)
+    else:
+        slurm_queue.refuse_detached(tmp_path)
+
+
+def in_queue(environment):
+    told = subprocess.run(
+        ["squeue", "-h"], env={**os.environ, **environment}, capture_output=True, check=True
+    )
+    return told.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.submitit
+@pytest.mark.slurm
+@pytest.mark.skipif(not installed("submitit"), reason="extra slurm")
+def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_path):
+    """The process group of the command is killed as soon as it has answered."""
+    grid = ["-m", *TINY, "epochs=2", "seed=range(3)"]
+    for folder, arguments in (("grid", grid), ("search", [*SEARCH, "epochs=1"])):
+        given = [*arguments, "hydra/launcher=submitit_slurm", f"hydra.sweep.dir={folder}"]
+        options = {"cwd": tmp_path, "environment": slurm, "start_new_session": True, "stdout": -1}
+        with started(*given, "sweep.detach=true", **options) as process:
+            out, err = process.communicate(timeout=PATIENCE)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, err
+        assert out == f"fmbench status {folder}\nfmbench report {folder}\n"
+    end = time.monotonic() + PATIENCE
+    while in_queue(slurm) and time.monotonic() < end:
+        time.sleep(1)
+    attached = fmbench(*SEARCH, "epochs=1", "hydra.sweep.dir=attached", cwd=tmp_path)
+    assert attached.returncode == 0, attached.stderr
+    fmbench(*grid, "hydra.sweep.dir=there", cwd=tmp_path)
+    for here, there in (("grid", "there"), ("search", "attached")):
+        ours, theirs = records(tmp_path / here), records(tmp_path / there)
+        assert [record["status"] for record in ours] == ["completed"] * len(theirs)
+        for name in ("key", "train_loss", "validation_accuracy", "test_accuracy"):
+            assert [one[name] for one in ours] == [one[name] for one in theirs], name
+    best = [(tmp_path / name / "experiment" / "best.yaml") for name in ("search", "attached")]
+    ours, theirs = (yaml.safe_load(path.read_text()) for path in best)
+    assert ours == theirs
+
+
+@pytest.fixture
+def ray_address(tmp_path):
+    """A Ray of the test's own, which stays while commands come and go."""
+    code = (
+        "import ray; ray.init(num_cpus=2, include_dashboard=False)\n"
+        "print('address', ray.get_runtime_context().gcs_address, flush=True); input()\n"
+    )
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    given = [sys.executable, "-c", code]
+    with subprocess.Popen(given, cwd=tmp_path, env=environment, **pipes) as process:
+        yield next(line.split()[1] for line in process.stdout if line.startswith("address "))
+        process.communicate("over\n", timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.skipif(not installed("ray"), reason="extra ray")
+def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray_address, tmp_path):
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    left = [
+        *("hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray_address}"),
+        "sweep.detach=true",
+    ]
+    for folder, given in (
+        ("grid", ["-m", *TINY, "epochs=1", "seed=range(3)"]),
+        ("search", [*SEARCH, "epochs=1", "sweep.jobs=2"]),
+    ):
+        done = fmbench(
+            *given, *left, f"hydra.sweep.dir={folder}",
+            cwd=tmp_path, environment=environment, timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"fmbench status {folder}\nfmbench report {folder}\n"
+    wait_for(lambda: len([*tmp_path.glob("grid/*/predictions.npy")]) == 3, PATIENCE)
+    wait_for((tmp_path / "search" / "experiment" / "best.yaml").exists, PATIENCE)
+    assert [trial.state for trial in trials(tmp_path / "search")] == [TrialState.COMPLETE] * 6
+    assert len(records(tmp_path / "search")) == 6
