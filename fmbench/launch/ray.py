@@ -45,7 +45,8 @@ class Ray(Executor):
 
         self._begin()
         name = f"fmbench-{secrets.token_hex(4)}"
-        actor = ray.remote(num_cpus=0)(_Detached).options(name=name, lifetime="detached").remote()
+        lives = {"name": name, "namespace": "fmbench", "lifetime": "detached"}
+        actor = ray.remote(num_cpus=0)(_Detached).options(**lives).remote()
         ray.get(actor.begin.remote(name, call, self.runs, arguments, self.remote))
         log.info("handed over to Ray: %d tasks, by the actor %s", len(arguments), name)
 
@@ -102,7 +103,7 @@ class _Detached:
 
         def watch() -> None:
             ray.wait(tasks, num_returns=len(tasks))
-            ray.kill(ray.get_actor(name))
+            ray.kill(ray.get_actor(name, "fmbench"))
 
         threading.Thread(target=watch, daemon=True).start()
 
