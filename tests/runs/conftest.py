@@ -7,13 +7,18 @@ import pytest
 from stops import run, stopped
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch, caplog):
-    monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO", logger="fmbench")
+@pytest.fixture
+def _trusted():
     with pytest.MonkeyPatch.context() as trust:  # which tests do not undo
         trust.setenv("FMBENCH_TRUST", "tutorials")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _here(_trusted, tmp_path, monkeypatch, caplog):
+    """`_trusted` comes first: what a test sets is undone before it, to the value that it gave."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="fmbench")
 
 
 @pytest.fixture(scope="session")
