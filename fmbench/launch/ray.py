@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmbench.core.errors import RunDiedError
 from fmbench.core.machine import usable
+from fmbench.launch import slurm_queue
 from fmbench.launch.executor import Executor, Job, Runs, Sweep, Worker, as_before, log
 
 
@@ -48,6 +50,7 @@ class Ray(Executor):
         lives = {"name": name, "namespace": "fmbench", "lifetime": "detached"}
         actor = ray.remote(num_cpus=0)(_Detached).options(**lives).remote()
         ray.get(actor.begin.remote(name, call, self.runs, arguments, self.remote))
+        slurm_queue.note(Path(self.sweep.config.hydra.sweep.dir), [name])
         log.info("handed over to Ray: %d tasks, by the actor %s", len(arguments), name)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator["RayProcess"]:

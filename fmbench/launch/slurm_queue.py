@@ -14,7 +14,8 @@ from pathlib import Path
 
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError
-from fmbench.core.files import read_regular, write_whole
+from fmbench.core.files import read_regular, remove, write_whole
+from fmbench.records.status import DETACHED_NAME
 
 log = logger("fmbench.launchers")
 
@@ -41,28 +42,30 @@ ENDED = {
 }
 
 
-#: The numbers of jobs that nobody waits for, in the sweep's folder.
-DETACHED_NAME = ".detached"
-
-
 def note(folder: Path, jobs: Iterable[str]) -> None:
-    """Keep the numbers of jobs that nobody waits for."""
+    """Keep in the sweep's folder what jobs are called that nobody waits for: numbers of Slurm's."""
     write_whole(folder / DETACHED_NAME, "".join(f"{job}\n" for job in sorted(jobs)).encode())
 
 
 def refuse_detached(folder: Path) -> None:
-    """Refuse to start a sweep beside its jobs, by a StorageError, as far as Slurm knows of them."""
+    """Refuse to start a sweep beside its jobs, by a StorageError, as far as Slurm knows of them.
+
+    Where it says that they are gone, the sweep is no longer left to it.
+    """
     try:
         text = read_regular(folder / DETACHED_NAME, 100_000).decode("ascii")
     except (OSError, ValueError):
         return
     jobs = [job for job in text.split() if job.isdecimal()]
-    told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}") if jobs else None
-    if told and told.split():
+    told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}") if jobs else ""
+    if told is None:  # there is no Slurm here, or it gives no answer
+        return
+    if told.split():
         raise StorageError(
             f"{folder}: jobs of this sweep are in Slurm's queue; fmbench status {folder} shows how "
             f"far they are, and scancel {' '.join(jobs)} ends them"
         )
+    remove(folder / DETACHED_NAME)
 
 
 class Queue:

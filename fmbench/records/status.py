@@ -68,6 +68,9 @@ AT_WORK = (RUNNING, STARTING)
 #: What Hydra writes into the folder of a grid, as the last command to start it was.
 PLAN_NAME = "multirun.yaml"
 
+#: What a sweep leaves that goes on without its command: what its jobs are called, a line each.
+DETACHED_NAME = ".detached"
+
 #: A plan has 7 kilobytes; and what its overrides, parsed one by one, may have of characters.
 _MOST_OF_PLAN, _MOST_TYPED = 2**17, 20_000
 
@@ -239,6 +242,7 @@ class Sweep:
     search: Search | None = None
     elsewhere: int = 0  # runs of its study in folders of other drivers
     problem: str | None = None  # why what it says of its search cannot be read
+    detached: bool = False  # whether it was left to a cluster
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -271,7 +275,16 @@ class Sweep:
     @property
     def at_work(self) -> bool:
         """Whether anything may still change by itself."""
-        return self.driven or any(run.state in AT_WORK for run in self.runs)
+        return self.driven or any(run.state in AT_WORK for run in self.runs) or self.queued
+
+    @property
+    def queued(self) -> bool:
+        """Whether a cluster may have jobs in its queue that begin runs, or go on with them.
+
+        Those that it starts again, after preemption or a time limit, are interrupted. What is dead
+        was mostly killed for good: it keeps nobody waiting.
+        """
+        return self.detached and not self.counts.keys().isdisjoint((WAITING, INTERRUPTED))
 
 
 @dataclass
@@ -347,7 +360,8 @@ class Reader:
             total = None if total is None else max(total, len(runs))
         elif not names:
             total = len(runs)
-        return Sweep(path, tuple(runs), total, driven, search, elsewhere, problem)
+        detached = DETACHED_NAME in names
+        return Sweep(path, tuple(runs), total, driven, search, elsewhere, problem, detached)
 
     def _planned(self, path: str) -> int | None:
         """How many runs a grid is of, by what was typed for it."""
@@ -364,7 +378,7 @@ class Reader:
 
 def _files(top: str) -> Iterator[tuple[str, str]]:
     """The folder and the name of each file below `top`, and in it, that tells of runs."""
-    names = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, PLAN_NAME}
+    names = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, PLAN_NAME, DETACHED_NAME}
     for entry in entries_below(top, lambda _error: None, without=".hydra"):
         if entry.name in names:
             yield os.path.dirname(entry.path), entry.name  # noqa: PTH120
@@ -392,7 +406,7 @@ def _runs_of(search: Search, runs: Iterable[Run]) -> tuple[int, int]:
 
     A trial may have several, and a trial that has ended has no more than it had by then.
     """
-    each = max((trial.runs for trial in search.trials), default=1)
+    each = max([search.runs, *(trial.runs for trial in search.trials)])
     names = (os.path.basename(run.folder) for run in runs)  # noqa: PTH119
     there = sorted(int(name) for name in names if _NUMBER.fullmatch(name))
     left, ended, elsewhere = search.total, 0, 0

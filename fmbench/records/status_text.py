@@ -114,6 +114,12 @@ def of_sweep(sweep: Sweep, *, most: int | None = None) -> Iterator[Line]:
         yield from rows([(run, _cells(sweep, run)) for run in runs])
     if hidden := len(sweep.runs) - len(runs):
         yield Line(f"and {hidden:,} more", "dim")
+    if sweep.queued and not sweep.driven and not sweep.counts.keys() & AT_WORK:
+        yield Line(
+            "its jobs may wait in the cluster's queue; where they are gone, the command that "
+            "began it goes on with it",
+            "yellow",
+        )
     if not sweep.at_work and {DEAD, INTERRUPTED, WAITING} & sweep.counts.keys():
         yield Line("nothing is at work there; the command that began it goes on with it", "yellow")
 

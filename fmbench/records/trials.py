@@ -104,6 +104,7 @@ class Search:
     # The share of each parameter in what moves the first objective; None where it is not known.
     importances: dict[Text, Share] | None = None
     best: tuple[int, ...] = ()  # numbers of the best trial, or of the Pareto front
+    runs: Annotated[int, Meta(ge=1, le=1000)] = 1  # of each trial that is to come
 
     def __post_init__(self) -> None:
         _refuse_twice("objectives", [one.name for one in self.objectives])

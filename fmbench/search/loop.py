@@ -149,8 +149,9 @@ class Search:
             cause = error.__cause__ or error  # Hydra's own text says where it called what
             raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
+        if not self.is_worker:
+            self._write()  # at once, for those who ask how many trials there will be
         if self.config.sweep.detach and not self.is_worker:
-            self._write()
             left = self.total - sum(trial.state.is_finished() for trial in self.study.mine())
             worker = SearchWorker(self.options, list(arguments), seeds)
             self.executor.leave_workers(worker, max(1, min(self.jobs, left)))

@@ -375,6 +375,7 @@ class SearchStudy:
             trials=tuple(self._written(trial) for trial in found),
             importances=self._importances(),
             best=tuple(trial.number for trial in self.best() if trial.number in complete),
+            runs=self.runs,
         )
         write_whole(self.folder / search_json.SEARCH_NAME, search.to_json().encode())
 

@@ -131,6 +131,8 @@ def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, ref
             slurm_queue.refuse_detached(tmp_path)
     else:
         slurm_queue.refuse_detached(tmp_path)
+    # Only where Slurm says that they are gone is the sweep no longer left to it.
+    assert (tmp_path / slurm_queue.DETACHED_NAME).exists() == (told != "")
 
 
 def in_queue(environment):
@@ -206,6 +208,7 @@ def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray_address, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"fmbench status {folder}\nfmbench report {folder}\n"
+        assert (tmp_path / folder / slurm_queue.DETACHED_NAME).read_text().startswith("fmbench-")
     wait_for(lambda: len([*tmp_path.glob("grid/*/predictions.npy")]) == 3, PATIENCE)
     wait_for((tmp_path / "search" / "experiment" / "best.yaml").exists, PATIENCE)
     assert [trial.state for trial in trials(tmp_path / "search")] == [TrialState.COMPLETE] * 6

@@ -16,7 +16,7 @@ from searches import put, trial
 
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import LOCK_NAME, FolderLock, lock_of
-from fmbench.records.status import Reader, newest, read_run
+from fmbench.records.status import DETACHED_NAME, Reader, newest, read_run
 from fmbench.records.status_text import duration, of_sweep, total
 
 
@@ -275,6 +275,28 @@ def test_a_trial_of_several_runs_counts_as_many(tmp_path):
     assert sweep.total == 2 + 3 + 3 + 2 * 3
     assert sweep.counts["waiting"] == 8  # of a trial that is at work two, and of two others all
     assert "of trial 1 in 3, the mean of 3 (" in text_of(sweep)
+
+
+def test_a_search_that_has_just_begun_says_how_many_runs_there_will_be(tmp_path):
+    put(tmp_path, trials=[], total=5, best=[], runs=3)
+    assert only(tmp_path).counts == {"waiting": 15}
+
+
+@pytest.mark.parametrize(("states", "at_work"), [
+    (["completed"], True),  # the other waits
+    (["completed", "interrupted"], True),
+    (["completed", "failed"], False),
+    (["completed", "running"], False),  # dead
+])  # fmt: skip
+def test_a_detached_sweep_is_at_work_while_jobs_may_be_in_the_queue(tmp_path, states, at_work):
+    planned(tmp_path, "seed=0,1")
+    for number, state in enumerate(states):
+        write(tmp_path / str(number), status=state)
+    assert not only(tmp_path).at_work
+    (tmp_path / DETACHED_NAME).write_text("12\n")
+    sweep = only(tmp_path)
+    assert sweep.at_work == at_work
+    assert ("may wait in the cluster's queue" in text_of(sweep)) == at_work
 
 
 def test_runs_belong_to_the_nearest_sweep_above_them(tmp_path):

@@ -20,12 +20,13 @@ from commands import TINY, compose, records, started, wait_for, write_option
 from optuna.trial import TrialState
 
 from fmbench.cli import main as cli
+from fmbench.core.errors import ConfigError
 from fmbench.core.files import LOCK_NAME
 from fmbench.records.reader import read_history
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
 from fmbench.report import benchmark
-from fmbench.search import best, pruning, study
+from fmbench.search import best, loop, pruning, study
 from fmbench.search import best as best_file
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -280,6 +281,18 @@ def test_grids_and_searches_keep_out_of_each_others_folders(begun, command, tmp_
     status, _, err = command(*SEARCH, "hydra.sweep.dir=grid")
     assert (status, "grid: holds the runs of another sweep" in err) == (5, True)
     assert not (tmp_path / "grid" / DATABASE_NAME).exists()
+
+
+def test_how_many_trials_there_will_be_is_written_before_the_first(command, tmp_path, monkeypatch):
+    found = []
+
+    def ends(*_):
+        found.append(Search.from_json((tmp_path / "here" / "search.json").read_text()))
+        raise ConfigError("here")
+
+    monkeypatch.setattr(loop, "drive", ends)
+    assert command(*SEARCH, "sweep.seeds=3")[0] == 2
+    assert [(one.total, one.runs, one.trials) for one in found] == [(6, 3, ())]
 
 
 def test_trials_that_fail_end_themselves_alone(command, tmp_path):
