@@ -102,7 +102,7 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> BaseStorage:
         if url is not None:
             return _shared(str(url))
         journal = folder.absolute() / search_json.JOURNAL_NAME
-        if sweep["detach"] or journal.exists():
+        if sweep.get("detach") or journal.exists():
             return _journal(str(journal))
         return _own(folder.absolute() / search_json.DATABASE_NAME)
     except (ArgumentError, ImportError, ValueError) as error:

@@ -121,7 +121,7 @@ def test_a_run_finds_its_trial_in_the_journal_of_its_search(tmp_path, monkeypatc
     found = study.SearchStudy(
         here, tmp_path / "sweep", pruning.make_pruner("none", epochs=3, trials=2)
     )
-    trial = found.ask(0, 2)
+    trial = found.ask(2)
     elsewhere = keys("journal:a.journal", tmp_path) | {"study": "both"}
     monkeypatch.chdir("/")
     watch = pruning.watch(elsewhere, tmp_path / "sweep", 0, 3)
