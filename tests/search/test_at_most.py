@@ -26,7 +26,7 @@ LIMIT = "sweep.at_most={parameters: 50000}"
 
 
 def trials(folder):
-    storage = study.open_storage({"storage": None}, folder)
+    storage = study.open_storage({"storage": None, "detach": False}, folder)
     return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
 
 

@@ -44,7 +44,7 @@ def tpe():
 
 def found(folder):
     """What the study in a folder keeps of its sampler, and the parameters of its trials."""
-    storage = study.open_storage({"storage": None}, folder)
+    storage = study.open_storage({"storage": None, "detach": False}, folder)
     its = optuna.load_study(study_name=study.OWN_STUDY, storage=storage)
     return its.user_attrs.get("fmbench.sampler"), [(*t.params.values(),) for t in its.get_trials()]
 

@@ -63,7 +63,7 @@ def begun(straight, tmp_path):
 
 def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     """The trials of the search in a folder, by their numbers."""
-    storage = study.open_storage({"storage": None}, folder)
+    storage = study.open_storage({"storage": None, "detach": False}, folder)
     return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
 
 
