@@ -195,17 +195,35 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
 
 
 def refuse_untrusted_runs(
-    loader: ConfigLoader, config: DictConfig, runs: Iterable[Sequence[str]]
+    loader: ConfigLoader,
+    config: DictConfig,
+    runs: Iterable[Sequence[str]],
+    seen: set[tuple[str, ...]] | None = None,
 ) -> None:
-    """Refuse runs of a sweep, by their overrides, that set together what none of them sets alone.
+    """Refuse runs of a sweep that set together what none of them sets alone.
+
+    One of each combination of options is composed.
+
+    Args:
+        loader: of the sweep.
+        config: of the sweep.
+        runs: the overrides of each.
+        seen: combinations that were composed before; those of these runs are added.
 
     Raises:
         ConfigError: as `refuse_untrusted`.
         HydraException: one cannot be composed.
     """
+    seen = set() if seen is None else seen
+    groups = {*config.hydra.runtime.choices, *loader.list_groups("")}
     for overrides in runs:
-        composed = loader.load_sweep_config(config, list(overrides))
-        refuse_untrusted(composed, config.hydra.job.config_name)
+        # `data.split` of `+data.split@package=custom`.
+        keys = (re.split("[=@/]", text.lstrip("+~"))[0] for text in overrides)
+        chosen = tuple(t for t, key in zip(overrides, keys, strict=True) if key in groups)
+        if chosen not in seen:
+            composed = loader.load_sweep_config(config, list(overrides))
+            refuse_untrusted(composed, config.hydra.job.config_name)
+            seen.add(chosen)
 
 
 def typed(config: Any) -> tuple[list[str], list[str]]:

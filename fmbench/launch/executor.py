@@ -317,6 +317,9 @@ class Source(Protocol):
     def ended(self, number: int, returned: JobReturn) -> None:
         """Take the result of a run; of one that died its `RunDiedError`."""
 
+    def rest(self) -> None:
+        """Do what can wait until all workers are busy; called often."""
+
 
 class _Batch:
     """Runs that are known beforehand."""
@@ -331,6 +334,9 @@ class _Batch:
 
     def ended(self, number: int, returned: JobReturn) -> None:
         self.returns[number] = returned
+
+    def rest(self) -> None:
+        pass
 
 
 def run_all(executor: Executor, jobs: Sequence[Job]) -> list[JobReturn]:
@@ -365,7 +371,10 @@ def drive(executor: Executor, source: Source) -> None:
                     driven.ask_to_stop()
                 if not driven.running and (stopping or not driven.more):
                     break
-                if not driven.collect(stopping=stopping):
+                ended = driven.collect(stopping=stopping)
+                if not ended or not executor.apart:
+                    driven.rest()
+                if not ended:
                     executor.wait(LOOK)
         except BaseException as error:
             executor.abandon(str(error) or "stopped from the keyboard")
@@ -400,6 +409,13 @@ class _Driven:
                     self.running[job[0]] = job[1], process
         except Exception as error:
             self.fault = Refusal(error)
+
+    def rest(self) -> None:
+        """Let the source do what can wait."""
+        try:
+            self.source.rest()
+        except Exception as error:
+            self.fault = self.fault or Refusal(error)
 
     def ask_to_stop(self) -> None:
         """Ask all to save themselves and leave."""

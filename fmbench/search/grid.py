@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, count, product
@@ -82,15 +81,7 @@ class GridSweeper(hydra_compat.BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose one run of each combination of options, to find those that cannot be."""
-        loader = self.hydra_context.config_loader
-        groups = {*self.config.hydra.runtime.choices, *loader.list_groups("")}
-        runs: dict[tuple[str, ...], Sequence[str]] = {}
-        for overrides in batch:
-            # `data.split` of `+data.split@package=custom`.
-            keys = (re.split("[=@/]", text.lstrip("+~"))[0] for text in overrides)
-            chosen = (text for text, key in zip(overrides, keys, strict=True) if key in groups)
-            runs.setdefault(tuple(chosen), overrides)
-        refuse_untrusted_runs(loader, self.config, runs.values())
+        refuse_untrusted_runs(self.hydra_context.config_loader, self.config, batch)
 
 
 class Resumed(Launcher):

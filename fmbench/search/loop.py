@@ -37,7 +37,7 @@ from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_
 from fmbench.records.trials import SEARCH_NAME
 from fmbench.search import best, optuna_compat, sampler, study
 from fmbench.search.pruning import make_pruner
-from fmbench.search.study import SearchStudy, jobs_of
+from fmbench.search.study import SearchStudy, is_of, jobs_of
 
 log = logger("fmbench.sweep")
 
@@ -116,6 +116,9 @@ class Search:
         self.jobs = 1 if self.is_worker else jobs_at_once(config)
         self.executor = executor or make_executor(config=config, runs=self.jobs, **given)
         self.claims: dict[int, FolderLock] = {}  # of trials, by their numbers
+        self.vetted: set[tuple[str, ...]] = set()  # combinations of options
+        self.untidy: set[int] = set()  # runs that are over, and may have a checkpoint
+        self.unwritten, self.write_at = False, 0.0
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are as many as were asked for, then evaluate the best.
@@ -160,8 +163,11 @@ class Search:
             self.left = self.study.mine(TrialState.RUNNING)  # of an earlier start
             self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
             self.at_work: dict[int, _Begun] = {}  # the trial of each run
-            self.chosen = {job for trial in self.study.mine() for job in jobs_of(trial)}
+            self._note_untidy()
             drive(self.executor, self)
+            if self.is_worker:  # others may have left one that was the best for a while
+                self._note_untidy()
+            self._tidy()
             if not self.is_worker or self._is_last():
                 self._conclude()
         except BaseException:
@@ -226,7 +232,8 @@ class Search:
         begun = _Begun(trial, overrides, jobs_of(trial))
         try:
             for repeat in self.repeats:
-                refuse_untrusted_runs(self.loader, self.config, [[*overrides, *repeat]])
+                whole = [*overrides, *repeat]
+                refuse_untrusted_runs(self.loader, self.config, [whole], self.vetted)
         except HydraException as error:  # values that cannot be together end their own trial
             self._end_trial(begun, as_user_error(error) or error)
         else:
@@ -337,29 +344,39 @@ class Search:
             self.claims.pop(begun.trial.number).release()
         if failure is not None:
             log.warning("failed: %s", failure)
-        best_ones = self.study.best()
-        if len(self.study.objectives) == 1 and best_ones:
+        if len(self.study.objectives) == 1 and (best_ones := self.study.best()):
             (leader,) = best_ones
-            where = "" if self.study.best_here() else " of another search"
+            where = "" if is_of(leader, self.folder) else " of another search"
             name = self.study.objectives[0]
             log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
-        self.chosen = self._tidy({*self.chosen, *jobs})
-        self._write()
+        self.untidy.update(jobs)
+        self.unwritten = True
+
+    def rest(self) -> None:
+        """Remove checkpoints, and write `search.json`, for a twentieth of the time at most."""
+        now = time.monotonic()
+        if self.unwritten and now >= self.write_at:
+            self._tidy()
+            self._write()
+            self.unwritten, end = False, time.monotonic()
+            self.write_at = end + 20 * (end - now)
 
     # The end
 
-    def _tidy(self, jobs: set[int]) -> set[int]:
-        """Remove checkpoints of these runs, but for the best, which are to be evaluated: these."""
+    def _note_untidy(self) -> None:
+        over = (trial for trial in self.study.mine() if trial.state.is_finished())
+        self.untidy = {job for trial in over for job in jobs_of(trial)}
+
+    def _tidy(self) -> None:
+        """Remove the checkpoints of trials that are over, but for the best, to be evaluated."""
         chosen = {job for trial in self.study.best_here() for job in jobs_of(trial)}
-        finished = (trial for trial in self.study.mine() if trial.state.is_finished())
-        over = {job for trial in finished for job in jobs_of(trial)}
-        for job in (jobs & over) - chosen if "keep_checkpoint" not in self.fixed else ():
+        for job in self.untidy - chosen if "keep_checkpoint" not in self.fixed else ():
             folder = self.folder / str(job)
             if any((folder / name).exists() for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)):
                 with RunFolder(folder) as run_folder:
                     for path in run_folder.checkpoints:
                         remove(path)
-        return chosen
+        self.untidy &= chosen
 
     def _is_last(self) -> bool:
         """Whether no other worker has a trial, nor evaluates the best."""
