@@ -25,9 +25,28 @@ for _number in SIGNALS:
 Said = tuple[int, str, str]
 
 
+#: How many modules there were when garbage was last looked for among what they hold.
+_looked_through = 0
+
+
 def pytest_collection_finish() -> None:
     """Have garbage looked for less often: what was imported alone makes that take a while."""
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def _imports_are_no_garbage() -> None:
+    """A run looks for garbage where the process holds much; in what was imported there is none."""
+    global _looked_through  # noqa: PLW0603 - of the process, as what is imported
+    if len(sys.modules) > _looked_through + 100:
+        _looked_through = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Have what was imported taken apart as it would be, which some of it complains without."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -114,4 +133,5 @@ def _torch_as_it_was() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
+    if torch.are_deterministic_algorithms_enabled():  # to set it imports torch._inductor
+        torch.use_deterministic_algorithms(mode=False)

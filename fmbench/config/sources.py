@@ -5,6 +5,7 @@ its code; and a file in a folder of somebody's can be anything. Both are checked
 """
 
 import contextlib
+import copy
 import errno
 import io
 import re
@@ -85,6 +86,10 @@ class _Below(ConfigSource):
         return not path.is_absolute() and ".." not in path.parts
 
 
+#: Of fmbench's own files, by path and state.
+_parsed_files: dict[tuple[Path, int, int, int], tuple[Any, dict[str, str]]] = {}
+
+
 class ConfigFiles(_Below, FileConfigSource):
     """A folder of options; one of the user's has none for Hydra itself, nor another schema."""
 
@@ -107,13 +112,8 @@ class ConfigFiles(_Below, FileConfigSource):
             # would hold that. Those of fmbench's own options are an installer's.
             if not self.own and not path.resolve().is_relative_to(Path(self.path).resolve()):
                 raise ConfigError(f"{path}: is a link out of {self.path}, and is not followed")
-            # Some editors begin a file with a byte-order mark, which would hide its first line.
-            content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
-            text = io.StringIO(content, newline=None).getvalue()
-            if not self.own:
-                _refuse_costly(path, text)
-            header = self._get_header_dict(text)
-            group, config = config_path.partition("/")[0], OmegaConf.load(io.StringIO(text))
+            config, header = self._parsed_once(path) if self.own else self._parsed(path)
+            group = config_path.partition("/")[0]
             if group in _GLOBAL and header.get("package") != "_global_":
                 raise ConfigError(f"{path}: must begin with the line '# @package _global_'")
             # A record leaves a ready sweep out of its command, since that of one run must not start
@@ -129,6 +129,23 @@ class ConfigFiles(_Below, FileConfigSource):
             raise
         except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}{_fault(error)}") from error
+
+    def _parsed(self, path: Path) -> tuple[Any, dict[str, str]]:
+        """What a file holds, and the keys of its header."""
+        # Some editors begin a file with a byte-order mark, which would hide its first line.
+        content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
+        text = io.StringIO(content, newline=None).getvalue()
+        if not self.own:
+            _refuse_costly(path, text)
+        return OmegaConf.load(io.StringIO(text)), self._get_header_dict(text)
+
+    def _parsed_once(self, path: Path) -> tuple[Any, dict[str, str]]:
+        """The same of one of fmbench's own, which a sweep reads again for each of its runs."""
+        state = path.stat()
+        key = (path, state.st_mtime_ns, state.st_size, state.st_ino)
+        if key not in _parsed_files:
+            _parsed_files[key] = self._parsed(path)
+        return copy.deepcopy(_parsed_files[key])  # Hydra takes the list of defaults out of it
 
 
 class ConfigPackages(_Below, ImportlibResourcesConfigSource):

@@ -1,5 +1,6 @@
 import importlib
 import re
+import shutil
 from fnmatch import fnmatch
 
 import optuna
@@ -9,7 +10,7 @@ import yaml
 from commands import CHECKOUT, compose, raises_one_line
 
 from fmbench.config import checks as configuration
-from fmbench.config import schema, trust, whitelist
+from fmbench.config import schema, sources, trust, whitelist
 from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
 from fmbench.config.schema import renamed_override
 from fmbench.config.whitelist import TARGETS
@@ -197,3 +198,28 @@ def test_the_overrides_in_the_place_of_a_former_one_compose():
     config = compose("experiment=lenet", *today)
     configuration.check(config)
     assert config["evaluation"] == {"every": None, "test": "never"}
+
+
+def test_options_of_fmbench_are_parsed_once_and_each_config_has_its_own(monkeypatch, tmp_path):
+    """A sweep composes a config for each of its runs, several times."""
+    folder = shutil.copytree(configuration.CONFIG_DIR, tmp_path / "conf")
+    for module in (configuration, sources):
+        monkeypatch.setattr(module, "CONFIG_DIR", folder)
+    parsed = []
+    parse = sources.ConfigFiles._parsed
+
+    def counted(source, path):
+        parsed.append(path)
+        return parse(source, path)
+
+    monkeypatch.setattr(sources.ConfigFiles, "_parsed", counted)
+    first = compose("model=lenet5")
+    assert len(parsed) == len({*parsed}) > 5
+    parsed.clear()
+    assert compose("model=lenet5") == first
+    assert parsed == []
+    # One that was edited meanwhile, as while a notebook is open, is read again.
+    file = folder / "model" / "lenet5.yaml"
+    file.write_text(file.read_text() + "classes: 7\n")
+    assert compose("model=lenet5")["model"] == {**first["model"], "classes": 7}
+    assert parsed == [file]

@@ -6,6 +6,8 @@ from records import answer, write
 
 from fmbench.core.errors import ConfigError
 from fmbench.report.__main__ import main
+from fmbench.report.table import compare as module
+from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.compare import compare
 from fmbench.stats import mcnemar
 
@@ -147,6 +149,18 @@ def test_rows_by_number_and_by_conditions(rows):
     for pair in (("1", "2"), ("model=good", "model=fast"), ("1", "net=fast")):
         found = compare(*pair, [rows])
         assert found.sentence == expected.sentence
+
+
+def test_two_rows_of_one_table_make_it_once(rows, monkeypatch):
+    made = []
+
+    def table(*given, **options):
+        made.append(given)
+        return benchmark_table(*given, **options)
+
+    monkeypatch.setattr(module, "benchmark_table", table)
+    compare("1", "2", [rows])
+    assert len(made) == 1
 
 
 def test_rows_of_one_model_are_called_by_what_sets_them_apart(tmp_path):

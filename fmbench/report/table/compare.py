@@ -132,13 +132,15 @@ def compare(
     read = functools.cache(functools.partial(read_results, progress=progress))
     problems: dict[Path, Problem] = {}
 
-    def rows_of(places: Sequence[Path], condition: str = "") -> list[dict[str, Any]]:
+    @functools.cache
+    def rows_of(places: tuple[Path, ...], condition: str = "") -> list[dict[str, Any]]:
         results = read(*places)
         problems.update({problem.path: problem for problem in results.problems})
         table = benchmark_table(results.frame, View(condition=condition), rank=False)
         return plain_rows(table)
 
-    one, two = rows = (_row(a, folders, rows_of), _row(b, folders, rows_of))
+    given = tuple(folders)
+    one, two = rows = (_row(a, given, rows_of), _row(b, given, rows_of))
     places = [{os.path.realpath(folder) for folder in row["folders"]} for row in rows]
     if places[0] & places[1]:
         raise ConfigError(f"compare: {a!r} and {b!r} are the same row")
@@ -175,7 +177,7 @@ def compare(
     return Comparison(_names(one, two), rows, found, over, seeds, classes, *times, listed)
 
 
-def _row(said: str, folders: Sequence[Path], rows_of: Callable[..., list[dict[str, Any]]]) -> Row:
+def _row(said: str, folders: tuple[Path, ...], rows_of: Callable[..., list[dict[str, Any]]]) -> Row:
     """The row that a number, a folder or conditions name."""
     if said.isdecimal():  # a folder of such a name, as a sweep's are, is ./1
         numbered = {str(row["number"]): row for row in rows_of(folders)}
@@ -184,7 +186,7 @@ def _row(said: str, folders: Sequence[Path], rows_of: Callable[..., list[dict[st
             raise ConfigError(f"compare: there is no row {said}: {where} hold {len(numbered):,}")
         return numbered[said]
     if os.path.isdir(said):  # noqa: PTH112 - Path.is_dir raises on too long a name
-        rows = rows_of([Path(said)])
+        rows = rows_of((Path(said),))
     elif is_condition(said):
         rows = rows_of(folders, said)
     else:

@@ -57,8 +57,7 @@ _TEST_SET = ("data_sha256", "split_hash", "split_test")
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None where a value is missing."""
-    objects = table.astype(object)  # numbers become Python's, and faster than by `to_dict`
-    cells = objects.where(objects.notna(), None).to_numpy().tolist()
+    cells = table.to_numpy(dtype=object, na_value=None).tolist()  # faster than by `to_dict`
     names = list(table.columns)  # an index is slow to walk, and would be again for every row
     return [dict(zip(names, row, strict=True)) for row in cells]
 
@@ -163,7 +162,11 @@ def over_folds(table: pd.DataFrame, runs: pd.DataFrame, *, intervals: bool = Tru
         runs: Those that count, with the number of their `row`.
         intervals: As in `aggregate`.
     """
+    for key, none in _NO_FOLDS.items():
+        table[key] = pd.Series([none] * len(table), table.index, dtype=object)
     of_folds = table["split"].eq(FOLDS).fillna(False)
+    if not of_folds.any():
+        return
     table.loc[of_folds, [f"{name}_{end}" for name in SPREAD for end in ("low", "high")]] = np.nan
     unknown = runs.loc[runs["fold"].isna() | runs["split_folds"].isna(), "row"]
     places = table.index[of_folds & ~table.index.isin(unknown)]
@@ -174,23 +177,20 @@ def over_folds(table: pd.DataFrame, runs: pd.DataFrame, *, intervals: bool = Tru
         table.loc[places, name] = means[name].where(known)
         table.loc[places, f"{name}_sd"] = deviations[name].where(known)
     table.loc[places, "split_hash"] = table.loc[places, "split_folds"]  # not that of one fold
-    found = {key: dict.fromkeys(table.index, none) for key, none in _NO_FOLDS.items()}
     for place, row in zip(places, plain_rows(table.loc[places]), strict=True):
         part = "validation" if row["split_validation"] else "test"
         name = f"{part}_accuracy"
         accuracies = each[name].loc[place]
-        found["folds"][place] = tuple(accuracies.index.tolist())
+        table.at[place, "folds"] = tuple(accuracies.index.tolist())
         if row[name] is None or not row["split_train"] or not row[f"split_{part}"]:
             continue
-        found["held_out"][place] = name
-        found["fold_accuracies"][place] = tuple(accuracies.tolist())
+        table.at[place, "held_out"] = name
+        table.at[place, "fold_accuracies"] = tuple(accuracies.tolist())
         if intervals and len(accuracies) > 1:
             ratio = row[f"split_{part}"] / row["split_train"]
             half = float(t_half_width(row[f"{name}_sd"], len(accuracies), ratio))
             table.at[place, f"{name}_low"] = max(row[name] - half, 0.0)
             table.at[place, f"{name}_high"] = min(row[name] + half, 1.0)
-    for key, values in found.items():
-        table[key] = pd.Series(values, table.index, dtype=object)
 
 
 def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
@@ -207,9 +207,9 @@ def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
 
 def _each(runs: pd.DataFrame, name: str, rows: int) -> list[list[Any]]:
     """For each row the values of its runs, in their order, None where one is missing."""
-    values = runs[name].astype(object)
+    values = runs[name].to_numpy(dtype=object, na_value=None)
     each: list[list[Any]] = [[] for _ in range(rows)]
-    for row, value in zip(runs["row"], values.where(values.notna(), None), strict=True):
+    for row, value in zip(runs["row"], values.tolist(), strict=True):
         each[row].append(value)
     return each
 
