@@ -87,7 +87,7 @@ class _Below(ConfigSource):
 
 
 #: Of fmbench's own files, by path and state.
-_parsed_files: dict[tuple[Path, int, int, int], tuple[Any, dict[str, str]]] = {}
+_parsed_files: dict[tuple[Path, int, int, int], tuple[Any, dict[str, str | None]]] = {}
 
 
 class ConfigFiles(_Below, FileConfigSource):
@@ -130,7 +130,7 @@ class ConfigFiles(_Below, FileConfigSource):
         except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}{_fault(error)}") from error
 
-    def _parsed(self, path: Path) -> tuple[Any, dict[str, str]]:
+    def _parsed(self, path: Path) -> tuple[Any, dict[str, str | None]]:
         """What a file holds, and the keys of its header."""
         # Some editors begin a file with a byte-order mark, which would hide its first line.
         content = read_regular(path, MAX_BYTES).decode("utf-8-sig")
@@ -139,7 +139,7 @@ class ConfigFiles(_Below, FileConfigSource):
             _refuse_costly(path, text)
         return OmegaConf.load(io.StringIO(text)), self._get_header_dict(text)
 
-    def _parsed_once(self, path: Path) -> tuple[Any, dict[str, str]]:
+    def _parsed_once(self, path: Path) -> tuple[Any, dict[str, str | None]]:
         """The same of one of fmbench's own, which a sweep reads again for each of its runs."""
         state = path.stat()
         key = (path, state.st_mtime_ns, state.st_size, state.st_ino)

@@ -50,6 +50,9 @@ _EACH = {
 }
 # Of a row whose runs are no folds, or of ones that are not known.
 _NO_FOLDS: dict[str, Any] = {"folds": (), "held_out": None, "fold_accuracies": ()}
+#: In place of a missing value; the stubs of pandas do not know that it may be.
+_NONE: Any = None
+
 # A mean over different machines means nothing.
 _TIMES = ("seconds_train", "seconds_evaluate", "seconds_total")
 _TEST_SET = ("data_sha256", "split_hash", "split_test")
@@ -57,7 +60,7 @@ _TEST_SET = ("data_sha256", "split_hash", "split_test")
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None where a value is missing."""
-    cells = table.to_numpy(dtype=object, na_value=None).tolist()  # faster than by `to_dict`
+    cells = table.to_numpy(dtype=object, na_value=_NONE).tolist()  # faster than by `to_dict`
     names = list(table.columns)  # an index is slow to walk, and would be again for every row
     return [dict(zip(names, row, strict=True)) for row in cells]
 
@@ -162,11 +165,22 @@ def over_folds(table: pd.DataFrame, runs: pd.DataFrame, *, intervals: bool = Tru
         runs: Those that count, with the number of their `row`.
         intervals: As in `aggregate`.
     """
-    for key, none in _NO_FOLDS.items():
-        table[key] = pd.Series([none] * len(table), table.index, dtype=object)
+    found = {key: dict.fromkeys(table.index, none) for key, none in _NO_FOLDS.items()}
     of_folds = table["split"].eq(FOLDS).fillna(False)
-    if not of_folds.any():
-        return
+    if of_folds.any():
+        _measure_folds(table, runs, of_folds, found, intervals=intervals)
+    for key, values in found.items():
+        table[key] = pd.Series(values, table.index, dtype=object)
+
+
+def _measure_folds(
+    table: pd.DataFrame,
+    runs: pd.DataFrame,
+    of_folds: pd.Series,
+    found: dict[str, dict[Any, Any]],
+    *,
+    intervals: bool,
+) -> None:
     table.loc[of_folds, [f"{name}_{end}" for name in SPREAD for end in ("low", "high")]] = np.nan
     unknown = runs.loc[runs["fold"].isna() | runs["split_folds"].isna(), "row"]
     places = table.index[of_folds & ~table.index.isin(unknown)]
@@ -181,11 +195,11 @@ def over_folds(table: pd.DataFrame, runs: pd.DataFrame, *, intervals: bool = Tru
         part = "validation" if row["split_validation"] else "test"
         name = f"{part}_accuracy"
         accuracies = each[name].loc[place]
-        table.at[place, "folds"] = tuple(accuracies.index.tolist())
+        found["folds"][place] = tuple(accuracies.index.tolist())
         if row[name] is None or not row["split_train"] or not row[f"split_{part}"]:
             continue
-        table.at[place, "held_out"] = name
-        table.at[place, "fold_accuracies"] = tuple(accuracies.tolist())
+        found["held_out"][place] = name
+        found["fold_accuracies"][place] = tuple(accuracies.tolist())
         if intervals and len(accuracies) > 1:
             ratio = row[f"split_{part}"] / row["split_train"]
             half = float(t_half_width(row[f"{name}_sd"], len(accuracies), ratio))
@@ -207,7 +221,7 @@ def _leave_out(table: pd.DataFrame, groups: Any) -> list[tuple[str, ...]]:
 
 def _each(runs: pd.DataFrame, name: str, rows: int) -> list[list[Any]]:
     """For each row the values of its runs, in their order, None where one is missing."""
-    values = runs[name].to_numpy(dtype=object, na_value=None)
+    values = runs[name].to_numpy(dtype=object, na_value=_NONE)
     each: list[list[Any]] = [[] for _ in range(rows)]
     for row, value in zip(runs["row"], values.tolist(), strict=True):
         each[row].append(value)
