@@ -69,6 +69,20 @@ class Shown:
         return getattr(self.stream, name)
 
 
+class SharedStream(io.TextIOWrapper):
+    """Standard error of a process on which others write too: no line may be drawn anew.
+
+    Attributes:
+        progress: whether it takes lines on how far a run is; not where these are shown already.
+    """
+
+    progress = True
+
+    def isatty(self) -> bool:
+        """No."""
+        return False
+
+
 class OneLine(logging.Filter):
     """Makes one visible line of whatever is logged; the lines of a traceback are marked as such."""
 

@@ -24,6 +24,9 @@ SIGNALS = tuple(
     if hasattr(signal, name)
 )
 
+#: What is said after the first Ctrl-C.
+SAVING = "saving; Ctrl-C again stops at once"
+
 
 def said_of(number: int) -> str:
     """How a program ended by a signal has stopped, in words."""
@@ -66,6 +69,7 @@ class Listener:
     def __init__(self) -> None:
         self.asked: int | None = None  # by this signal
         self.waits = True
+        self.speaks = True  # not where a line would damage what is drawn
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -83,9 +87,9 @@ class Listener:
             raise StopRequested(number, saved=False)
         if number == signal.SIGINT and self.asked == signal.SIGINT:
             raise KeyboardInterrupt
-        if number == signal.SIGINT and self.asked is None:
+        if number == signal.SIGINT and self.asked is None and self.speaks:
             with contextlib.suppress(OSError):
-                os.write(2, b"\nsaving; Ctrl-C again stops at once\n")
+                os.write(2, f"\n{SAVING}\n".encode())
         self.asked = number
 
 

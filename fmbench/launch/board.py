@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,18 +28,27 @@ EVERY, _REST = 1.0, 10
 _OTHERS = 4
 
 
+def drawable() -> bool:
+    """Whether standard error is a terminal on which lines can be drawn anew."""
+    # Elsewhere what other processes write there cannot be led above the board.
+    if os.name != "posix" or sys.stderr is None or not sys.stderr.isatty():
+        return False
+    return Console(stderr=True).is_interactive
+
+
 class Board:
     """Shows a line a run at work, and the total; a context manager around a sweep.
 
-    It reads the folders of the runs, whatever process or machine computes them. Where standard
-    error is no terminal nothing is shown: the runs write lines of their own. A terminal that is
-    gone ends no run. While it is shown, what is logged stands above it.
+    It reads the folders of the runs, whatever process or machine computes them. Where it cannot be
+    drawn nothing is shown: the runs write lines of their own. A terminal that is gone ends no run.
+    While it is shown, what is logged stands above it, and what is written to standard error.
 
     Args:
         total: runs of the sweep; None where it is not known.
-        folder: of the run of this number.
+        folder: of the run of this number, asked for once, when the run is seen at work.
         name: what the run of this number is called.
-        completed: runs that had completed before this sweep began.
+        before: how many runs had ended before this sweep began, by their states.
+        shown: False: nothing is.
     """
 
     def __init__(
@@ -47,15 +57,17 @@ class Board:
         folder: Callable[[int], Path],
         name: Callable[[int], str] = str,
         *,
-        completed: int = 0,
+        before: Mapping[str, int] | None = None,
+        shown: bool = True,
     ) -> None:
         self.total, self.folder, self.name = total, folder, name
-        self.ended = Counter(completed=completed)
-        self.at_work: frozenset[int] = frozenset()
+        self.ended = Counter(before)
+        self.at_work: dict[int, Path] = {}
+        self.seen: Run | None = None  # what one run has that all have is told by another
         self.next_look = 0.0
         self.handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
         self.live: Live | None = None
-        if sys.stderr is not None and sys.stderr.isatty():
+        if shown and drawable():
             self.live = Live(
                 console=Console(stderr=True),
                 auto_refresh=False,
@@ -85,10 +97,11 @@ class Board:
         """
         if self.live is None:
             return
-        for number in sorted(self.at_work - {*numbers}):
-            run = read_run(self.folder(number))
+        for number in sorted(self.at_work.keys() - {*numbers}):
+            run = read_run(self.at_work[number])
+            self.seen = run or self.seen
             self.ended[DEAD if run is None or run.state in AT_WORK else run.state] += 1
-        self.at_work = frozenset(numbers)
+        self.at_work = {one: self.at_work.get(one) or self.folder(one) for one in numbers}
         start = time.monotonic()
         if start < self.next_look:
             return
@@ -100,7 +113,8 @@ class Board:
     def _texts(self, height: int) -> Iterator[Text]:
         shown = sorted(self.at_work)[: max(1, height - _OTHERS)]
         runs = [self._run(number) for number in shown]
-        varying = Sweep("", tuple(runs), self.total, driven=True).varying
+        known = [*runs, self.seen] if self.seen else runs
+        varying = Sweep("", tuple(known), self.total, driven=True).varying
         named = [
             (run, cells(run, self.name(number), varying[run.folder]))
             for number, run in zip(shown, runs, strict=True)
@@ -115,7 +129,7 @@ class Board:
             yield Text(text, style, no_wrap=True, overflow="ellipsis")
 
     def _run(self, number: int) -> Run:
-        folder = self.folder(number)
+        folder = self.at_work[number]
         return read_run(folder) or Run(str(folder), STARTING)
 
     def _lead_logs(self, old: Any, new: Any) -> None:

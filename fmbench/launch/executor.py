@@ -8,10 +8,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat
@@ -31,7 +33,9 @@ from fmbench.core import machine
 from fmbench.core.console import logger, show_traceback
 from fmbench.core.errors import ConfigError, RunDiedError, described, installs
 from fmbench.core.machine import RUNS_AT_ONCE
-from fmbench.core.signals import Listener, StopRequested, listening
+from fmbench.core.signals import SAVING, Listener, StopRequested, listening
+from fmbench.launch.board import Board, drawable
+from fmbench.records.status import read_run
 from fmbench.tracking import mlflow_defaults
 
 log = logger("fmbench.launchers")
@@ -135,6 +139,22 @@ def composed(sweep: Sweep, number: int, overrides: Sequence[str], job_id: str = 
         of_run.hydra.job.num = number
         of_run.hydra.job.id = job_id or f"{of_run.hydra.job.name}_{number}"
     return of_run
+
+
+def run_folder(sweep: Sweep, number: int, overrides: Sequence[str]) -> Path:
+    """The folder of a run of a sweep, as Hydra makes it out where the run starts."""
+    folders = OmegaConf.to_container(sweep.config.hydra.sweep, resolve=False)
+    assert isinstance(folders, dict)
+    if folders["subdir"] == "${hydra.job.num}":  # composing takes a while
+        return Path(sweep.config.hydra.sweep.dir, str(number)).absolute()
+    config = composed(sweep, number, overrides)
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(config)
+    try:
+        return Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
+    finally:
+        hydra.cfg = before
 
 
 class Worker(Protocol):
@@ -320,12 +340,15 @@ class Source(Protocol):
     def rest(self) -> None:
         """Do what can wait until all workers are busy; called often."""
 
+    def size(self) -> tuple[int | None, Mapping[str, int]]:
+        """How many runs the sweep has, if that is known, and how many ended before, by state."""
+
 
 class _Batch:
     """Runs that are known beforehand."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.left = list(jobs)
+    def __init__(self, jobs: Sequence[Job], total: int, over: Iterable[Path]) -> None:
+        self.left, self.total, self.over = list(jobs), total, over
         self.returns: dict[int, JobReturn] = {}
 
     def take(self, room: int) -> Sequence[Job] | None:
@@ -338,16 +361,42 @@ class _Batch:
     def rest(self) -> None:
         pass
 
+    def size(self) -> tuple[int, Mapping[str, int]]:
+        return self.total, how_ended(self.over)
 
-def run_all(executor: Executor, jobs: Sequence[Job]) -> list[JobReturn]:
-    """Run these; returns the result of each, in their order. `drive` says what it raises."""
-    batch = _Batch(jobs)
+
+def how_ended(folders: Iterable[Path]) -> Mapping[str, int]:
+    """How many runs in these folders have ended, by their states."""
+    return Counter(run.state for run in map(read_run, folders) if run is not None)
+
+
+def run_all(
+    executor: Executor,
+    jobs: Sequence[Job],
+    *,
+    total: int | None = None,
+    over: Iterable[Path] = (),
+) -> list[JobReturn]:
+    """Run these.
+
+    Args:
+        executor: runs them.
+        jobs: the runs.
+        total: of the sweep, where it has others.
+        over: the folders of those of its runs that have ended, looked at where a board is shown.
+
+    Returns:
+        The result of each, in their order. `drive` says what is raised.
+    """
+    batch = _Batch(jobs, len(jobs) if total is None else total, over)
     drive(executor, batch)
     return [batch.returns[number] for number, _ in jobs]
 
 
 def drive(executor: Executor, source: Source) -> None:
     """Hand out runs as there is room for them, until there are no more and all have ended.
+
+    Where several may be at work at once, a terminal shows them on a board.
 
     After a request to stop, a fault that all runs share, or a run that cannot be started, none is
     handed out any more, and those at work save themselves.
@@ -360,15 +409,20 @@ def drive(executor: Executor, source: Source) -> None:
     driven, asked_at = _Driven(executor, source), float("-inf")
     # In this process each run listens itself.
     listen = listening() if executor.apart else contextlib.nullcontext(Listener())
-    with listen as listener:
+    with listen as listener, driven.board() as board:
+        listener.speaks = board.live is None
         try:
             while True:
                 stopping = listener.asked is not None or driven.fault is not None
                 if not stopping:
                     driven.hand_out()
                 elif time.monotonic() > asked_at + ASK:
+                    if not listener.speaks and listener.asked == signal.SIGINT:
+                        log.info(SAVING)
+                        listener.speaks = True
                     asked_at = time.monotonic()
                     driven.ask_to_stop()
+                board.show(driven.running)
                 if not driven.running and (stopping or not driven.more):
                     break
                 ended = driven.collect(stopping=stopping)
@@ -376,6 +430,7 @@ def drive(executor: Executor, source: Source) -> None:
                     driven.rest()
                 if not ended:
                     executor.wait(LOOK)
+            executor.wait(0)  # hears what the last ones have said
         except BaseException as error:
             executor.abandon(str(error) or "stopped from the keyboard")
             raise
@@ -395,6 +450,20 @@ class _Driven:
     more: bool = True  # whether there may be more to come
     fault: Refusal | None = None  # that all runs share
     saved: bool = True  # whether all that were stopped were saved
+
+    def board(self) -> Board:
+        """The live display of those at work, where there may be several."""
+        sweep, shown = self.executor.sweep, False
+        if self.executor.apart and self.executor.capacity != 1:
+            shown = drawable()
+        total, before = self.source.size() if shown else (None, {})
+        return Board(
+            total,
+            lambda number: run_folder(sweep, number, self.running[number][0]),
+            lambda number: run_name(sweep.config, number),
+            before=before,
+            shown=shown,
+        )
 
     def hand_out(self) -> None:
         """Hand out as many runs as there is room for."""

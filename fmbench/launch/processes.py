@@ -5,7 +5,6 @@ run after the other: torch is imported once in each.
 """
 
 import contextlib
-import io
 import multiprocessing
 import os
 import pickle
@@ -20,16 +19,17 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import cloudpickle
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, env_override
 from omegaconf import DictConfig
 
 from fmbench.config import hydra_compat
 from fmbench.config.sweep import run_name
 from fmbench.core import machine
+from fmbench.core.console import SharedStream
 from fmbench.core.errors import ConfigError, RunDiedError, StorageError
 from fmbench.core.signals import SIGNALS, Listener, StopRequested, heeded
-from fmbench.launch.executor import Executor, Job, Runs, Sweep, composed, failed, log
+from fmbench.launch.board import drawable
+from fmbench.launch.executor import Executor, Job, Runs, Sweep, failed, log, run_folder
 from fmbench.records.record import FAILED, INTERRUPTED
 
 #: Sent to a process in the place of a run.
@@ -77,6 +77,7 @@ class Processes(Executor):
         most = n_jobs if n_jobs > 0 else max(1, machine.usable().cores + 1 + n_jobs)
         self.capacity: int = min(most, at_once)
         self.lanes: list[Lane] = []
+        self.said: _Said | None = None  # where standard error is drawn upon
 
     def submit(self, jobs: Sequence[Job]) -> Iterator["Lane"]:
         """Hand runs over to processes that have none."""
@@ -96,14 +97,20 @@ class Processes(Executor):
         named = [f"device={self.sweep.config.device}", *given]
         share = self.capacity > 1 and not any(text.startswith("device=cuda:") for text in named)
         shares = _shares(self.capacity, self.threads, visible_gpus() if share else [])
+        if self.capacity > 1 and drawable():
+            self.said = _Said()
         self.lanes = [Lane(each, self, alone=self.capacity == 1) for each in shares]
         # Before multiprocessing waits for its children.
-        util.Finalize(self.lanes[0], _close, args=(self.lanes,), exitpriority=10)
+        util.Finalize(self.lanes[0], _close, args=(self.lanes, self.said), exitpriority=10)
 
     def wait(self, seconds: float) -> None:
-        """Wait until a run at work has ended, or for so many seconds."""
+        """Wait until a run at work has ended or said something, or for so many seconds."""
         busy = [lane.connection for lane in self.lanes if lane.busy and lane.connection]
+        if self.said is not None:
+            busy.append(self.said.reader)
         wait(busy, seconds)
+        if self.said is not None:
+            self.said.pass_on()
 
     def abandon(self, said: str) -> None:
         """Kill the processes."""
@@ -111,6 +118,8 @@ class Processes(Executor):
             if lane.busy:
                 lane.kill()
                 self.mark(lane.number, lane.overrides, INTERRUPTED, said)
+        if self.said is not None:
+            self.said.pass_on()
 
     def mark(self, number: int, overrides: Sequence[str], status: str, said: str) -> None:
         """Write into the record of a run whose process is gone how it has ended."""
@@ -118,23 +127,34 @@ class Processes(Executor):
         from fmbench.records.folder import mark_ended
 
         try:
-            folder = self._folder(number, overrides)
+            folder = run_folder(self.sweep, number, overrides)
             mark_ended(folder, status, said)
             tracking.settle(folder, Path(self.sweep.config.hydra.runtime.cwd))
         except (StorageError, ValueError, OSError) as error:
             name = run_name(self.sweep.config, number)
             log.warning("%s: its record stays as it is: %s", name, error)
 
-    def _folder(self, number: int, overrides: Sequence[str]) -> Path:
-        """The folder of a run, as Hydra makes it out where the run starts."""
-        config = composed(self.sweep, number, overrides)
-        hydra = HydraConfig.instance()
-        before = hydra.cfg
-        hydra.set_config(config)
-        try:
-            return Path(config.hydra.sweep.dir, config.hydra.sweep.subdir).absolute()
-        finally:
-            hydra.cfg = before
+
+class _Said:
+    """A pipe in the place of the terminal of all processes of a sweep, where a board is drawn.
+
+    What they write there would damage the picture: this process writes it above.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self.writer = multiprocessing.Pipe(duplex=False)
+        os.set_blocking(self.reader.fileno(), False)
+
+    def pass_on(self) -> None:
+        """Write to standard error what has come by now."""
+        parts = []
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self.reader.fileno(), 65_536):
+                parts.append(part)
+        if parts and sys.stderr is not None:
+            with contextlib.suppress(OSError):  # the terminal is gone
+                sys.stderr.write(b"".join(parts).decode(errors="replace"))
+                sys.stderr.flush()
 
 
 class Lane:
@@ -156,7 +176,8 @@ class Lane:
         self.close()
         self.connection, theirs = multiprocessing.Pipe()
         spawn = multiprocessing.get_context("spawn")
-        self.process = spawn.Process(target=work, args=(theirs,), kwargs={"alone": self.alone})
+        given = {"alone": self.alone, "said": self.executor.said and self.executor.said.writer}
+        self.process = spawn.Process(target=work, args=(theirs,), kwargs=given)
         with _signals_blocked(), env_override(self.environment):
             self.process.start()
         theirs.close()
@@ -240,13 +261,15 @@ class Lane:
         return killed.get(status, f"ended with exit status {status}")
 
 
-def _close(lanes: Sequence[Lane]) -> None:
+def _close(lanes: Sequence[Lane], said: _Said | None) -> None:
     """Have all processes leave, side by side."""
     for lane in lanes:
         if lane.connection is not None:
             lane.connection.close()
     for lane in lanes:
         lane.close()
+    if said is not None:
+        said.pass_on()
 
 
 def _shares(count: int, threads: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
@@ -304,8 +327,10 @@ def _signals_blocked() -> Iterator[None]:
 # In the process of a lane
 
 
-def work(connection: Connection, *, alone: bool) -> None:
+def work(connection: Connection, *, alone: bool, said: Connection | None = None) -> None:
     """Compute runs from a connection until it closes; the caller blocks signals.
+
+    With `said`, what goes to a terminal goes there, without lines on how far runs are.
 
     The pipe ends with the process that gives the work, however that ended: then the run at work is
     saved and left.
@@ -318,21 +343,20 @@ def work(connection: Connection, *, alone: bool) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(SIGNALS) - {signal.SIGINT})
     if not alone and sys.stderr is not None:  # closed
-        sys.stderr = _Shared(
+        sys.stderr = SharedStream(
             sys.stderr.buffer, sys.stderr.encoding, sys.stderr.errors, write_through=True
         )
+        if said is not None:
+            os.dup2(said.fileno(), sys.stderr.fileno())
+            if sys.stdout is not None and sys.stdout.isatty():
+                os.dup2(said.fileno(), sys.stdout.fileno())
+            said.close()
+            sys.stderr.progress = False
     runs: SimpleQueue[bytes | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, runs), daemon=True).start()
     while (run := runs.get()) is not None:
         with contextlib.suppress(OSError):  # nobody is left to hear it
             connection.send_bytes(_result(run, listener))
-
-
-class _Shared(io.TextIOWrapper):
-    """A terminal on which others write too, so that no line may be drawn anew."""
-
-    def isatty(self) -> bool:
-        return False
 
 
 def _receive(connection: Connection, runs: "SimpleQueue[bytes | None]") -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fmbench.core.console import logger
+from fmbench.core.console import SharedStream, logger
 from fmbench.training.trainer import DivergedError, Epoch
 
 log = logger(__name__)
@@ -28,7 +28,8 @@ class Display:
     """Shows how far a run is; a context manager around its epochs.
 
     On a terminal a live bar with the time left, elsewhere a line per epoch and one now and then
-    within a long epoch. A terminal that is gone, or a full disk below a log, ends no run.
+    within a long epoch, and nothing where a sweep shows it. A terminal that is gone, or a full disk
+    below a log, ends no run.
 
     Args:
         epochs: of the run.
@@ -43,7 +44,8 @@ class Display:
     ) -> None:
         self.epochs, self.images = epochs, images
         self.epoch = done // images
-        self.shown = shown and sys.stderr is not None
+        shared = isinstance(sys.stderr, SharedStream) and not sys.stderr.progress
+        self.shown = shown and sys.stderr is not None and not shared
         self.tick, self.next_tick = tick, time.perf_counter() + tick
         self.next_line = time.perf_counter() + LINE_EVERY
         self.bar: Progress | None = None

@@ -151,7 +151,10 @@ class Resumed(Launcher):
                 self.executor.leave(jobs)
             gone = hydra_compat.job_return(JobStatus.COMPLETED, float("nan"))
             return [returns.get(place, gone) for place in places]
-        returns.update(zip(left, run_all(self.executor, jobs), strict=True))
+        over = {*self.done, *range(initial_job_idx)}  # in batches of `max_batch_size`
+        folders = (self.folder / str(self.numbers[place]) for place in over)
+        ran = run_all(self.executor, jobs, total=len(self.numbers), over=folders)
+        returns.update(zip(left, ran, strict=True))
         return [_alone(returns[place]) for place in places]
 
 

@@ -31,7 +31,7 @@ from fmbench.core.files import FolderLock, make_folder, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.executor import Executor, Here, Job, Runs, drive, run_all
+from fmbench.launch.executor import Executor, Here, Job, Runs, drive, how_ended, run_all
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import SEARCH_NAME
@@ -321,6 +321,12 @@ class Search:
         if begun not in [trial for _, trial in self.waiting] + [*self.at_work.values()]:
             error = as_user_error(value) if isinstance(value, BaseException) else None
             self._end_trial(begun, error or value)
+
+    def size(self) -> tuple[int | None, Mapping[str, int]]:
+        """As `executor.Source` has it; not known where other searches have trials too."""
+        mine = [trial for trial in self.study.mine() if trial.state.is_finished()]
+        total = None if self.study.shared else self.total * len(self.repeats)
+        return total, how_ended(self.folder / str(job) for trial in mine for job in jobs_of(trial))
 
     def _judge(self, begun: "_Begun", number: int) -> None:
         """Give up the runs of a trial that wait, where one has failed or the pruner says so."""

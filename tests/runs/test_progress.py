@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from fmbench.core.console import SharedStream
 from fmbench.runs import progress
 from fmbench.runs.progress import Display
 from fmbench.training.trainer import DivergedError, Epoch, Metrics
@@ -124,3 +125,14 @@ def test_the_means_are_read_only_now_and_then(stderr, monkeypatch):
 def test_a_run_that_diverged_is_stopped(loss):
     with pytest.raises(DivergedError, match=f"the loss is {loss}"):
         report(Display(1, 100, shown=False, tick=0.0), loss=loss)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_process_beside_others_draws_nothing_and_may_say_nothing(monkeypatch, takes):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", stream := SharedStream(written, "utf-8", write_through=True))
+    stream.progress = takes
+    with Display(2, 100, tick=0.0) as display:
+        report(display)
+        display.ended("epoch 1/2")
+    assert written.getvalue() == (b"epoch 1/2\n" if takes else b"")
