@@ -119,6 +119,15 @@ def test_every_kind_of_entry_that_leads_elsewhere_is_refused(outside, tmp_path):
     assert not (folder / LOCK_NAME).exists()
 
 
+@pytest.mark.parametrize("name", ["study.db", "study.journal", "study.journal.lock"])
+def test_a_study_of_another_name_elsewhere_is_refused(outside, tmp_path, name):
+    """They are written where they are."""
+    (tmp_path / "received").mkdir()
+    (tmp_path / "received" / name).hardlink_to(outside / "precious")
+    with pytest.raises(StorageError, match=f"{name}: is a hard link"):
+        refuse_links(tmp_path / "received")
+
+
 def _socket(path):
     here = Path.cwd()
     os.chdir(path.parent)  # the name of a socket may have 100 characters

@@ -122,7 +122,7 @@ class Search:
     )
     jobs_per_gpu: int = _sweep(1, "of sweep.jobs=auto, on each GPU", resumes=True, least=1)
     detach: bool = _sweep(
-        False, "submit the runs to Slurm and return; nothing of this process is needed after",
+        False, "hand the runs over to Slurm or Ray and return; they need nothing of this process",
         resumes=True,
     )  # fmt: skip
     seeds: int = _sweep(

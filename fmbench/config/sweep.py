@@ -64,7 +64,10 @@ def repeats(config: DictConfig, overrides: Sequence[str]) -> tuple[list[list[str
         if key not in REPEATING:
             left.append(text)
         elif override.is_discrete_sweep():
+            _refuse_many(_count(override), config.max_runs, text, "runs of each trial")
             listed[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if len({*listed[key]}) < len(listed[key]):
+                raise ConfigError(f"{text}: has one twice, which would be the same run twice")
         elif override.is_sweep_override():
             raise ConfigError(f"{text}: is no list; the runs of a trial are seed=0,1,2")
         elif key == "seed" and seeds > 1:
@@ -311,7 +314,8 @@ def _check_jobs(config: DictConfig) -> None:
             raise ConfigError(f"sweep.jobs={jobs}: must be 1 or more, or auto")
         refuse_out_of_bounds("sweep.jobs", jobs)
     refuse_out_of_bounds("sweep.jobs_per_gpu", config.sweep.jobs_per_gpu)
-    if jobs != 1 and not is_search(config.hydra) and not runs_in_turn(config.hydra.launcher):
+    here = runs_in_turn(config.hydra.launcher)
+    if not here and (jobs == "auto" or (jobs != 1 and not is_search(config.hydra))):
         option = config.hydra.runtime.choices["hydra/launcher"]
         raise ConfigError(
             f"sweep.jobs={jobs}: is for runs on this machine; hydra/launcher={option} has keys of "
@@ -345,10 +349,10 @@ def _check_search(config: DictConfig) -> None:
             f"sweep.pruner={pruner}: prunes one run by its epochs, and a trial here has {runs}; "
             f"allowed are none and {WILCOXON}"
         )
-    if runs == 1 and pruner == WILCOXON:
+    if runs < 4 and pruner == WILCOXON:
         raise ConfigError(
-            f"sweep.pruner={WILCOXON}: prunes a trial by its runs, and here it has one; "
-            "sweep.seeds=5 gives it five"
+            f"sweep.pruner={WILCOXON}: prunes a trial by its runs, from the fourth on, and here it "
+            f"has {runs}; sweep.seeds=5 gives it five"
         )
     objectives.check(search_keys(config))
     if config.sweep.zip is not None:

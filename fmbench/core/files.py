@@ -39,7 +39,7 @@ _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSU
 #: Files of a run or a sweep that are written where they are: locks, logs, Hydra's own, databases.
 #: All others are written anew and renamed, which harms no other name that the old ones have.
 _IN_PLACE = re.compile(
-    r"\.fmbench\.lock|.*\.log|(config|hydra|overrides|multirun)\.yaml|study\.db.*"
+    r"\.fmbench\.lock|.*\.log|(config|hydra|overrides|multirun)\.yaml|study\.(db|journal).*"
 )
 
 #: What submitit leaves for each job: a link under a random name, which is never opened again.
@@ -368,6 +368,11 @@ class FolderLock:
     def __getstate__(self) -> dict[str, Any]:
         """Nothing is held by a copy, which a launcher sends to another process."""
         return vars(self) | {"lock": None}
+
+    @property
+    def is_held(self) -> bool:
+        """Whether others are kept out; not where the file system has no locks."""
+        return self.lock is not None and self.lock.is_locked
 
     def release(self, *, remove_file: bool = False) -> None:
         """Let others in; calling it again is harmless. `remove_file` of a folder that goes too."""

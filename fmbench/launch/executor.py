@@ -6,6 +6,7 @@ busy: a grid gives it its runs, a search asks for a trial whenever there is room
 
 import contextlib
 import os
+import platform
 import signal
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from fmbench.config.sweep import run_name
 from fmbench.config.whitelist import TRUST_VARIABLE
 from fmbench.core import machine
 from fmbench.core.console import logger, show_traceback
-from fmbench.core.errors import ConfigError, RunDiedError, described, installs
+from fmbench.core.errors import ConfigError, RunDiedError, StorageError, described, installs
 from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import SAVING, Listener, StopRequested, listening
 from fmbench.launch.board import Board, drawable
@@ -111,7 +112,16 @@ class Runs:
             return failed(overrides, error)
 
     def begin(self) -> None:
-        """Set up Hydra in this process as it was in the one that handed the runs over."""
+        """Set up this process as the one was that handed the runs over: its folder, and Hydra.
+
+        Raises:
+            StorageError: this machine does not have that folder.
+        """
+        folder = str(self.sweep.config.hydra.runtime.cwd)
+        try:
+            os.chdir(folder)  # processes of Ray start elsewhere
+        except OSError as error:
+            raise StorageError(f"{folder}: {error.strerror} on {platform.node()}") from error
         Singleton.set_state(self.state)
         setup_globals()
         configuration.register()
@@ -495,10 +505,14 @@ class _Driven:
         """Take the results of those that have ended; returns whether there were any."""
         before = len(self.running)
         for number, (overrides, process) in list(self.running.items()):
-            name = run_name(self.executor.sweep.config, number)
-            returned = _outcome(process, overrides, name, quiet=stopping)
+            try:
+                returned = process.outcome()
+            except RunDiedError as error:
+                returned = hydra_compat.job_return(JobStatus.FAILED, error)
             if returned is None:
                 continue
+            name = run_name(self.executor.sweep.config, number)
+            returned = _alone(returned, overrides, name, quiet=stopping)
             del self.running[number]
             well, value = returned.status == JobStatus.COMPLETED, hydra_compat.value(returned)
             if well and self.executor.shown:
@@ -516,16 +530,8 @@ class _Driven:
         return len(self.running) < before
 
 
-def _outcome(
-    process: Process, overrides: Sequence[str], name: str, *, quiet: bool
-) -> JobReturn | None:
-    """The result of a run that has ended, or None; one that ended by itself is logged."""
-    try:
-        ended = process.outcome()
-    except RunDiedError as error:
-        ended = hydra_compat.job_return(JobStatus.FAILED, error)
-    if ended is None:
-        return None
+def _alone(ended: JobReturn, overrides: Sequence[str], name: str, *, quiet: bool) -> JobReturn:
+    """The result of a run; one that died, or was stopped alone, is logged and is its own."""
     value = hydra_compat.value(ended)
     said = str(value)
     if isinstance(value, StopRequested):

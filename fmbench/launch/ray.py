@@ -1,10 +1,12 @@
 """Sweeps whose runs are tasks of Ray."""
 
+import contextlib
 import os
 import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.core.errors import RunDiedError
+from fmbench.core.errors import ConfigError, RunDiedError, StorageError, described
 from fmbench.core.machine import usable
 from fmbench.launch import slurm_queue
 from fmbench.launch.executor import Executor, Job, Runs, Sweep, Worker, as_before, log
@@ -27,11 +29,13 @@ class Ray(Executor):
         super().__init__(sweep, at_once)
         self.init, self.remote = _given(ray.init), _given(ray.remote)
         self.call: Any = None  # what Ray is to call
+        self.tasks: list[Any] = []  # at work
+        self.ready: set[Any] = set()  # ended since
 
     @property
     def detachable(self) -> bool:
         """Whether the Ray was there before, and stays."""
-        return bool(self.init.get("address") or os.environ.get("RAY_ADDRESS"))
+        return (self.init.get("address") or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
     def leave(self, jobs: Sequence[Job]) -> None:
         """Hand runs over that nobody waits for."""
@@ -46,11 +50,20 @@ class Ray(Executor):
         import ray
 
         self._begin()
+        folder = Path(self.sweep.config.hydra.sweep.dir)
+        for left in slurm_queue.noted(folder):
+            with contextlib.suppress(ValueError):  # gone
+                ray.get_actor(left, "fmbench")
+                raise StorageError(
+                    f"{folder}: runs of this sweep are at work on Ray, or wait there; "
+                    f"fmbench status {folder} shows how far they are"
+                )
         name = f"fmbench-{secrets.token_hex(4)}"
         lives = {"name": name, "namespace": "fmbench", "lifetime": "detached"}
         actor = ray.remote(num_cpus=0)(_Detached).options(**lives).remote()
         ray.get(actor.begin.remote(name, call, self.runs, arguments, self.remote))
         slurm_queue.note(Path(self.sweep.config.hydra.sweep.dir), [name])
+        slurm_queue.note(folder, [name])
         log.info("handed over to Ray: %d tasks, by the actor %s", len(arguments), name)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator["RayProcess"]:
@@ -58,7 +71,18 @@ class Ray(Executor):
         if self.call is None:
             self._begin()
         for number, overrides in jobs:
-            yield RayProcess(self.call.remote(self.shared, number, list(overrides)))
+            task = self.call.remote(self.shared, number, list(overrides))
+            self.tasks.append(task)
+            yield RayProcess(task, self)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a task has ended, or for so many seconds."""
+        import ray
+
+        if self.tasks:
+            ray.wait(self.tasks, timeout=seconds)
+            ready, self.tasks = ray.wait(self.tasks, num_returns=len(self.tasks), timeout=0)
+            self.ready.update(ready)
 
     def _begin(self) -> None:
         import ray
@@ -70,6 +94,8 @@ class Ray(Executor):
                     ray.init(**(own | self.init))
                 except ValueError:  # there is a Ray already, which knows its own
                     ray.init(**self.init)
+                except ConnectionError as error:
+                    raise ConfigError(f"hydra/launcher=ray: {described(error, 300)}") from error
         cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
         self.runs = Runs(self.sweep, max(1, int(cores or 1)))
         self.shared = ray.put(self.runs)
@@ -103,9 +129,16 @@ class _Detached:
 
         shared, task = ray.put(runs), ray.remote(**options)(_called)
         tasks = [task.remote(call, shared, *each) for each in arguments]
+        config = runs.sweep.config.hydra
+        path = Path(config.runtime.cwd, config.sweep.dir, "detached.log")
 
         def watch() -> None:
-            ray.wait(tasks, num_returns=len(tasks))
+            for each in tasks:
+                try:
+                    ray.get(each)
+                except Exception as error:
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write(f"{datetime.now(UTC).isoformat()} {error}\n")
             ray.kill(ray.get_actor(name, "fmbench"))
 
         threading.Thread(target=watch, daemon=True).start()
@@ -120,16 +153,16 @@ def _given(options: DictConfig) -> dict[str, Any]:
 class RayProcess:
     """A run that is a task of Ray."""
 
-    def __init__(self, task: Any) -> None:
-        self.task = task
+    def __init__(self, task: Any, executor: Ray) -> None:
+        self.task, self.executor = task, executor
 
     def outcome(self) -> JobReturn | None:
         """As `executor.Process` has it."""
         import ray
 
-        ready, _ = ray.wait([self.task], timeout=0)
-        if not ready:
+        if self.task not in self.executor.ready:
             return None
+        self.executor.ready.discard(self.task)
         try:
             return ray.get(self.task)  # type: ignore[no-any-return]
         except ray.exceptions.RayError as error:

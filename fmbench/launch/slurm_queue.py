@@ -6,6 +6,7 @@ a sweep at once, and a failing controller less often.
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -43,27 +44,39 @@ ENDED = {
 
 
 def note(folder: Path, jobs: Iterable[str]) -> None:
-    """Keep in the sweep's folder what jobs are called that nobody waits for: numbers of Slurm's."""
+    """Keep the names of jobs that nobody waits for: numbers of Slurm, actors of Ray."""
     write_whole(folder / DETACHED_NAME, "".join(f"{job}\n" for job in sorted(jobs)).encode())
 
 
-def refuse_detached(folder: Path) -> None:
-    """Refuse to start a sweep beside its jobs, by a StorageError, as far as Slurm knows of them.
-
-    Where it says that they are gone, the sweep is no longer left to it.
-    """
+def noted(folder: Path) -> list[str]:
+    """The names that `note` kept."""
     try:
         text = read_regular(folder / DETACHED_NAME, 100_000).decode("ascii")
     except (OSError, ValueError):
+        return []
+    return [name for name in text.split() if re.fullmatch(r"\d{1,20}|fmbench-[0-9a-f]{8}", name)]
+
+
+def refuse_detached(folder: Path) -> None:
+    """Refuse to start a sweep beside its jobs in Slurm's queue; where they are gone it is attached.
+
+    Raises:
+        StorageError: they are there, or Slurm does not say.
+    """
+    jobs = [job for job in noted(folder) if job.isdecimal()]
+    if not jobs:
         return
-    jobs = [job for job in text.split() if job.isdecimal()]
-    told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}") if jobs else ""
-    if told is None:  # there is no Slurm here, or it gives no answer
-        return
+    shows = f"fmbench status {folder} shows how far they are"
+    told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}")
+    if told is None:
+        raise StorageError(
+            f"{folder}: jobs of this sweep may be in Slurm's queue, which does not answer: "
+            f"squeue --jobs={','.join(jobs)}; {shows}"
+        )
     if told.split():
         raise StorageError(
-            f"{folder}: jobs of this sweep are in Slurm's queue; fmbench status {folder} shows how "
-            f"far they are, and scancel {' '.join(jobs)} ends them"
+            f"{folder}: jobs of this sweep are in Slurm's queue; {shows}, and "
+            f"scancel {' '.join(jobs)} ends them"
         )
     remove(folder / DETACHED_NAME)
 

@@ -85,7 +85,8 @@ def _guard_requeue(handler: Any) -> None:
             # answer in time. Slurm knows what became of the job.
             sys.exit(128 + number)
 
-    if callable(handler):
+    guarded.is_guarded = True  # type: ignore[attr-defined]
+    if callable(handler) and not hasattr(handler, "is_guarded"):
         signal.signal(signal.SIGUSR2, guarded)
 
 

@@ -43,7 +43,7 @@ from fmbench.records.record import (
     Texts,
     recorded_overrides,
 )
-from fmbench.records.trials import SEARCH_NAME, Search
+from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME, Search
 from fmbench.records.validation import (
     Amount,
     Count,
@@ -380,7 +380,7 @@ def _files(top: str) -> Iterator[tuple[str, str]]:
     """The folder and the name of each file below `top`, and in it, that tells of runs."""
     names = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, PLAN_NAME, DETACHED_NAME}
     for entry in entries_below(top, lambda _error: None, without=".hydra"):
-        if entry.name in names:
+        if entry.name in names and CLAIMS_NAME not in Path(entry.path).parts:
             yield os.path.dirname(entry.path), entry.name  # noqa: PTH120
 
 

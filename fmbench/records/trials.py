@@ -26,6 +26,9 @@ MOST_BYTES = 2**24
 #: where workers on several machines write to it.
 DATABASE_NAME, JOURNAL_NAME = "study.db", "study.journal"
 
+#: A folder there with a lock for each trial that a worker has.
+CLAIMS_NAME = ".workers"
+
 #: What became of a trial. One that is `running` may have been killed.
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
 INFEASIBLE = "infeasible"  # above `sweep.at_most`, and so not trained
@@ -70,7 +73,7 @@ class Trial:
     folder: Annotated[Text, Meta(pattern=r"\A[^\0]+\Z")] | None = None
     seconds: Amount | None = None  # of training, of all runs
     # How many runs; the values are their means. They are in the folder and those numbered next.
-    runs: Annotated[int, Meta(ge=1, le=1000)] = 1
+    runs: Annotated[int, Meta(ge=1, le=10**6)] = 1
     error: str | None = None  # why it failed
 
     def __post_init__(self) -> None:

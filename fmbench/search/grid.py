@@ -127,8 +127,13 @@ class Resumed(Launcher):
                 f"{self.folder}: holds runs that are not of this sweep, such as {foreign[0]} "
                 f"({' '.join(recorded_overrides(record.overrides))}); take another folder"
             )
-        fresh = count(max(there) + 1)
-        self.numbers = [found[place] if place in found else next(fresh) for place in self.numbers]
+        # A run that has none yet gets the number of its place, where no other has it.
+        own = {*self.numbers} - {*there}
+        free = (number for number in count() if number not in there and number not in own)
+        self.numbers = [
+            found[place] if place in found else place if place in own else next(free)
+            for place in self.numbers
+        ]
         for place, number in found.items():
             if there[number].done[wanted[place].looks]:
                 self.done[place] = there[number].value

@@ -27,15 +27,16 @@ from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
-from fmbench.core.files import FolderLock, make_folder, remove
+from fmbench.core.files import FolderLock, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
 from fmbench.launch.executor import Executor, Here, Job, Runs, drive, how_ended, run_all
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
-from fmbench.records.trials import SEARCH_NAME
+from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME
 from fmbench.search import best, optuna_compat, sampler, study
+from fmbench.search.claims import Claims
 from fmbench.search.pruning import make_pruner
 from fmbench.search.study import SearchStudy, is_of, jobs_of
 
@@ -46,9 +47,6 @@ Drawn = tuple[Trial, list[str]]
 
 #: Seconds between looks at a run that an earlier start has left at work.
 _LOOK = 1.0
-
-#: A folder for each trial that a worker has, in the sweep's folder.
-_CLAIMS = ".workers"
 
 
 @dataclass
@@ -115,7 +113,10 @@ class Search:
         self.is_worker = executor is not None
         self.jobs = 1 if self.is_worker else jobs_at_once(config)
         self.executor = executor or make_executor(config=config, runs=self.jobs, **given)
-        self.claims: dict[int, FolderLock] = {}  # of trials, by their numbers
+        #: Where other processes may be at work on this search in this folder.
+        self.claims: Claims | None = None
+        if config.sweep.detach or (self.folder / CLAIMS_NAME).is_dir():
+            self.claims = Claims(self.folder)
         self.vetted: set[tuple[str, ...]] = set()  # combinations of options
         self.untidy: set[int] = set()  # runs that are over, and may have a checkpoint
         self.unwritten, self.write_at = False, 0.0
@@ -165,15 +166,15 @@ class Search:
             self.at_work: dict[int, _Begun] = {}  # the trial of each run
             self._note_untidy()
             drive(self.executor, self)
-            if self.is_worker:  # others may have left one that was the best for a while
-                self._note_untidy()
             self._tidy()
-            if not self.is_worker or self._is_last():
-                self._conclude()
+            self._end()
         except BaseException:
             with contextlib.suppress(UserError, *study.FAULTS):
                 self._write()
             raise
+        finally:
+            if self.claims is not None:
+                self.claims.release_all()
         self._write()
 
     def _begin(self) -> None:
@@ -241,7 +242,7 @@ class Search:
 
     def _left(self) -> Drawn | None:
         """A trial that an earlier start has left, or a worker that is gone, and that nobody has."""
-        if self.is_worker:
+        if self.claims is not None:
             ours = {begun.trial.number for begun in self.at_work.values()}
             left = self.study.mine(TrialState.RUNNING)
             self.left = [trial for trial in left if trial.number not in ours]
@@ -253,27 +254,30 @@ class Search:
 
     def _new(self) -> Drawn | None:
         """A new trial; None where there are enough."""
+        if self.claims is None:
+            return self._ask()
+        with self.claims.turn("ask"):
+            if not self.study.shared:  # of a process that was killed as it asked
+                self.study.adopt()
+            return self._left() or self._ask()
+
+    def _claim(self, number: int) -> bool:
+        """Take a trial, where others may; whether nobody has it, and it has not ended."""
+        if self.claims is None:
+            return True
+        if not self.claims.take(number):
+            return False
+        if all(trial.number != number for trial in self.study.trials(TrialState.RUNNING)):
+            self.claims.release(number)
+            return False
+        return True
+
+    def _ask(self) -> Drawn | None:
         if self.total <= self.study.drawn():
             return None
         self._seed(len(self.study.trials()))
         trial = self.study.ask(self.total, self._claim)
         return None if trial is None else (trial, self._draw(trial))
-
-    def _claim(self, number: int) -> bool:
-        """Take a trial, where others may; whether nobody has it, and it has not ended."""
-        if not self.study.in_journal:
-            return True
-        folder = self.folder / _CLAIMS / str(number)
-        make_folder(folder.parent)
-        make_folder(folder)
-        try:
-            self.claims[number] = FolderLock(folder)
-        except StorageError:
-            return False
-        if any(t.number == number and t.state.is_finished() for t in self.study.trials()):
-            self.claims.pop(number).release()
-            return False
-        return True
 
     def _drawn_before(self, trial: FrozenTrial) -> Drawn:
         """A trial that an earlier start has asked for, and drawn unless it was killed before."""
@@ -307,7 +311,7 @@ class Search:
             with contextlib.suppress(StorageError):
                 FolderLock(folder).release()
                 found = False
-        if found and job not in self.looked:
+        if found and job not in self.looked and not self.is_worker:
             log.info("waits for %s/, where an earlier start has left a run at work", job)
         self.looked[job] = now, found
         return found
@@ -346,8 +350,8 @@ class Search:
         """Report a trial to the study."""
         jobs = sorted(begun.ended)
         failure = self.study.tell(begun.trial, jobs, returned, pruned=begun.pruned)
-        if begun.trial.number in self.claims:
-            self.claims.pop(begun.trial.number).release()
+        if self.claims is not None:
+            self.claims.release(begun.trial.number)
         if failure is not None:
             log.warning("failed: %s", failure)
         if len(self.study.objectives) == 1 and (best_ones := self.study.best()):
@@ -379,21 +383,23 @@ class Search:
         for job in self.untidy - chosen if "keep_checkpoint" not in self.fixed else ():
             folder = self.folder / str(job)
             if any((folder / name).exists() for name in (CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME)):
-                with RunFolder(folder) as run_folder:
+                # Where another worker is at it, that one removes them.
+                with contextlib.suppress(StorageError), RunFolder(folder) as run_folder:
                     for path in run_folder.checkpoints:
                         remove(path)
         self.untidy &= chosen
 
-    def _is_last(self) -> bool:
-        """Whether no other worker has a trial, nor evaluates the best."""
-        if self.study.mine(TrialState.RUNNING):
-            return False
-        make_folder(self.folder / _CLAIMS)
-        try:
-            self.claims[-1] = FolderLock(self.folder / _CLAIMS)
-        except StorageError:
-            return False
-        return True
+    def _end(self) -> None:
+        """Conclude, unless another worker has a trial, and will."""
+        if self.claims is None:
+            self._conclude()
+            return
+        if self.is_worker and self.study.trials(TrialState.RUNNING):
+            return
+        with self.claims.turn("end"):
+            self._note_untidy()  # others may have left one that was the best for a while
+            self._tidy()
+            self._conclude()
 
     def _conclude(self) -> None:
         """Evaluate the best on the test set, once, and write down how to run it again."""

@@ -43,9 +43,11 @@ class Journal(JournalFileBackend):
         try:
             with Path(self._file_path).open("rb+") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL))
-                tail = file.read()
-                file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+                file.seek(max(0, size - 1))
+                if file.read() not in (b"", b"\n"):
+                    file.seek(max(0, size - _TAIL))
+                    tail = file.read()
+                    file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
         finally:
             self._lock.release()
         super().append_logs(logs)

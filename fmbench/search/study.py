@@ -111,7 +111,7 @@ def open_storage(sweep: Mapping[str, Any], folder: Path) -> BaseStorage:
             f"sweep.storage{'' if hidden else f'={url}'}: {described(error, 300)}"
         ) from error
     except FAULTS as error:
-        where = folder / search_json.DATABASE_NAME if url is None else "sweep.storage"
+        where = folder / "the study" if url is None else "sweep.storage"
         raise StorageError(f"{where}: cannot be opened: {described(error, 300)}") from error
 
 
@@ -187,15 +187,19 @@ class SearchStudy:
         self.at_most: Mapping[str, float] = keys["at_most"] or {}
         #: Where this search's runs are; its own database may be moved together with them.
         self.label = str(folder.absolute()) if keys["storage"] else ""
+        if keys.get("detach") and not self.label and (folder / search_json.DATABASE_NAME).exists():
+            raise StorageError(
+                f"{folder}: holds a search that was begun without sweep.detach, in a database of "
+                "one machine; go on without it, or take another folder"
+            )
         used = any(folder.glob(f"*/{RESULT_NAME}"))
         foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
         # Before a database is made there, by which it would be taken for a search.
         if used and not self.label and not search_json.has_study(folder):
             raise foreign
         storage = open_storage(keys, folder)
-        #: Whether workers of this search may draw trials too; or any others.
-        self.in_journal = not self.label and isinstance(storage, JournalStorage)
-        self.shared = bool(self.label) or self.in_journal
+        #: Whether other searches may draw trials too.
+        self.shared = bool(self.label)
         directions = [objectives.DIRECTIONS[name] for name in self.objectives]
         try:
             self.study = optuna.create_study(
@@ -233,10 +237,7 @@ class SearchStudy:
                     "here); take another folder, or another sweep.study"
                 )
         if not self.shared:
-            # Asked for when the process was killed, before it could say whose the trial is.
-            for trial in self.trials(TrialState.RUNNING):
-                if FOLDER not in trial.user_attrs:
-                    self._adopt(optuna_compat.live(self.study, trial))
+            self.adopt()
         return True
 
     @property
@@ -262,7 +263,7 @@ class SearchStudy:
     def ask(self, total: int, claim: Callable[[int], object] = lambda _: None) -> Trial | None:
         """A new trial; None where others have just drawn the last ones.
 
-        `claim` is called with its number before others can see whose it is.
+        `claim` is called with its number before others can see that it is one of ours.
         """
         trial = self.study.ask()
         if self.shared:
@@ -273,6 +274,12 @@ class SearchStudy:
         claim(trial.number)
         self._adopt(trial)
         return trial
+
+    def adopt(self) -> None:
+        """Make trials ours that were asked for by a process that was killed right then."""
+        for trial in self.trials(TrialState.RUNNING):
+            if FOLDER not in trial.user_attrs:
+                self._adopt(optuna_compat.live(self.study, trial))
 
     def _adopt(self, trial: Trial) -> None:
         if self.runs > 1:

@@ -260,10 +260,22 @@ def test_a_flag_that_cannot_be(refused, arguments):
     (["seed=0,1", "sweep.zip=seed"], ["must be a list of keys"]),
     (["sweep=lr_batch", "sweep.zip=[batch_size,optimizer.lr]"], ["is for grids"]),
     (["sweep=lr_batch", "sweep.seeds=3"], ["sweep.pruner=halving: prunes one run by its epochs"]),
-    (["sweep=lr_batch", "sweep.pruner=wilcoxon"], ["here it has one; sweep.seeds=5 gives it five"]),
+    (
+        ["sweep=lr_batch", "sweep.pruner=wilcoxon"],
+        ["from the fourth on, and here it has 1; sweep.seeds=5 gives it five"],
+    ),
     (
         ["sweep=lr_batch", "sweep.pruner=none", "sweep.seeds=3", "seed=0,1"],
         ["sweep.seeds=3: the seeds are listed already"],
+    ),
+    (["sweep=lr_batch", "sweep.pruner=none", "seed=0,1,0"], ["seed=0,1,0: has one twice"]),
+    (
+        ["sweep=lr_batch", "sweep.pruner=none", "seed=range(100000000)"],
+        ["100,000,000 runs of each trial, more than max_runs=10000"],
+    ),
+    (
+        ["sweep=lr_batch", "sweep.jobs=auto", "hydra/launcher=ray"],
+        ["sweep.jobs=auto: is for runs on this machine"],
     ),
     (["sweep=lr_batch", "seed=interval(0,3)"], ["is no list; the runs of a trial are seed=0,1,2"]),
     (["sweep=lr_batch", "sweep.seeds=0"], ["sweep.seeds=0: must be 1 or more"]),

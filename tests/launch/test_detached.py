@@ -17,9 +17,13 @@ from commands import TINY, fmbench, records, started, wait_for
 from launch.test_cluster import PATIENCE, daemons_for, installed
 from optuna.trial import TrialState
 
-from fmbench.launch import Executor, slurm_queue
+from fmbench.core.errors import StorageError
+from fmbench.core.files import FolderLock
+from fmbench.launch import Executor, make_executor, slurm_queue
 from fmbench.launch.executor import Runs, Sweep
+from fmbench.records.status import Reader
 from fmbench.search import loop, study
+from fmbench.search.claims import Claims
 
 #: A search whose trials take about a second.
 SEARCH = [
@@ -98,19 +102,55 @@ def test_workers_take_trials_and_what_a_dead_one_had_is_taken_over(workers, tmp_
     )
     assert sum(record["test_accuracy"] is not None for record in made) == 1
     assert (folder / "experiment" / "best.yaml").exists()
+    (sweep,) = Reader([folder]).read()  # the claims are no sweeps
+    assert (sweep.total, len(sweep.runs)) == (6, 6)
     # The command goes on with it, attached now.
     assert workers().wait(PATIENCE) == 0
     assert len(records(folder)) == 6
 
 
 @pytest.mark.slow
-def test_no_worker_has_two_trials_of_another(workers, tmp_path):
+def test_workers_draw_other_trials_and_an_attached_search_waits_for_theirs(workers, tmp_path):
+    """All of them ask at the same moment, and one was killed right as it asked, long ago."""
     folder = tmp_path / "here"
+    storage = study.open_storage({"storage": None, "detach": True}, folder)
+    optuna.load_study(study_name=study.OWN_STUDY, storage=storage).ask()
     three = [workers() for _ in range(3)]
+    wait_for(lambda: [*folder.glob("*/history.jsonl")], 100)
+    attached = fmbench(*SEARCH, "hydra.sweep.dir=here", cwd=tmp_path, timeout=PATIENCE)
+    assert attached.returncode == 0, attached.stderr
+    assert "6 of 6 trials ended well: 6 complete" in attached.stderr
     assert [process.wait(PATIENCE) for process in three] == [0, 0, 0]
-    assert [trial.state for trial in trials(folder)] == [TrialState.COMPLETE] * 6
+    found = trials(folder)
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 6
+    assert len({trial.params["optimizer.lr"] for trial in found}) == 6
     assert all(record["restarts"] == [] for record in records(folder))
     assert sum(record["test_accuracy"] is not None for record in records(folder)) == 1
+
+
+@pytest.mark.slow
+def test_a_search_in_a_database_is_not_detached(workers, command, tmp_path, monkeypatch):
+    del workers  # whose executor can be left
+    small = [*SEARCH, "epochs=1", "sweep.trials=1", "hydra.sweep.dir=there"]
+    monkeypatch.setattr(loop, "make_executor", make_executor)
+    assert command(*small)[0] == 0
+    left = {"hydra/launcher=submitit_slurm", "sweep.detach=true"}
+    monkeypatch.setattr(loop, "make_executor", lambda **_: None)
+    status, _, err = command(*small, "sweep.trials=2", *left)
+    assert (status, "there: holds a search that was begun without sweep.detach" in err) == (5, True)
+    monkeypatch.setattr(loop, "make_executor", make_executor)
+    assert command(*small, "sweep.trials=2")[0] == 0
+
+
+def test_without_locks_no_trial_is_claimed(tmp_path, monkeypatch):
+    claims = Claims(tmp_path)
+    assert claims.take(3)
+    assert not Claims(tmp_path).take(3)
+    claims.release_all()
+    assert claims.take(3)
+    monkeypatch.setattr(FolderLock, "is_held", False)
+    with pytest.raises(StorageError, match="has no locks, without which workers"):
+        claims.take(4)
 
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=processes"], ["sweep.jobs=2"]])
@@ -121,18 +161,32 @@ def test_runs_that_end_with_the_command_cannot_be_left(command, tmp_path, launch
     assert not [*tmp_path.rglob("result.json")]
 
 
-@pytest.mark.parametrize(("told", "refused"), [("12\n", True), ("", False), (None, False)])
-def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, refused):
+@pytest.mark.parametrize(("told", "refusal"), [
+    ("12\n", r"are in Slurm's queue.*scancel 12 9 ends them"),
+    (None, r"may be in Slurm's queue, which does not answer"),
+    ("", None),
+])  # fmt: skip
+def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, refusal):
     monkeypatch.setattr(slurm_queue, "_run", lambda *_: told)
     slurm_queue.refuse_detached(tmp_path)  # nothing was left there
-    slurm_queue.note(tmp_path, {"12", "9"})
-    if refused:
-        with pytest.raises(slurm_queue.StorageError, match=r"are in Slurm's queue.*scancel 12 9 "):
+    slurm_queue.note(tmp_path, {"12", "9", "fmbench-0123abcd"})
+    if refusal:
+        with pytest.raises(slurm_queue.StorageError, match=refusal):
             slurm_queue.refuse_detached(tmp_path)
     else:
         slurm_queue.refuse_detached(tmp_path)
     # Only where Slurm says that they are gone is the sweep no longer left to it.
     assert (tmp_path / slurm_queue.DETACHED_NAME).exists() == (told != "")
+
+
+def test_what_was_noted_is_read_as_a_strangers(tmp_path):
+    slurm_queue.note(tmp_path, ["12"])
+    path = tmp_path / slurm_queue.DETACHED_NAME
+    path.write_text("12\n--all\n;rm\nfmbench-0123abcd\n../x\n")
+    assert slurm_queue.noted(tmp_path) == ["12", "fmbench-0123abcd"]
+    path.unlink()
+    path.symlink_to("elsewhere")
+    assert slurm_queue.noted(tmp_path) == []
 
 
 def in_queue(environment):

@@ -1,6 +1,8 @@
 """The sweepers in `hydra_plugins/`, as Hydra starts them."""
 
+import json
 import pickle
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -154,3 +156,21 @@ def test_keys_of_a_zip_may_be_added_ones():
         composed = hydra.compose("config", ["sweep.zip=[model,model.width]"])
         every = {"model": ["lenet", "resnet18"], "+model.width": ["4", "8"], "seed": ["0"]}
         assert paired(composed, every) == [("model", "+model.width"), ("seed",)]
+
+
+@pytest.mark.slow
+def test_a_run_that_has_no_record_gets_the_number_of_its_place(command, tmp_path):
+    """Of a grid that was left to a cluster any run may be missing."""
+    grid = ["-m", *TINY, "epochs=1", "seed=0,1,2", "hydra.sweep.dir=here"]
+    assert command(*grid)[0] == 0
+    for place in "01":
+        shutil.rmtree(tmp_path / "here" / place)
+    status, _, err = command(*grid)
+    assert status == 0, err
+    assert "run 1 of 3: " in err
+    assert "run 2 of 3: " in err
+    found = {
+        path.parent.name: json.loads(path.read_text())["seed"]
+        for path in tmp_path.glob("here/*/result.json")
+    }
+    assert found == {"0": 0, "1": 1, "2": 2}
