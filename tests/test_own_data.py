@@ -19,6 +19,8 @@ from fmbench.data import synthetic
 from fmbench.predict import photographs
 from fmbench.report.table.compare import compare
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SMALL = ["model=lenet5", "epochs=1", "batch_size=16", "threads=1", "data.cache=null"]
 COMMANDS = [
     shlex.split(line)[3:]

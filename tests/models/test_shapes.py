@@ -1,5 +1,6 @@
 """Every model takes images of other sizes, channels and classes, or says which it needs."""
 
+import functools
 import inspect
 
 import pytest
@@ -17,6 +18,8 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (3, 64, 64)]
 #: The smallest square images that a model takes, where `prepare` works it out.
 LEAST = {"alexnet": 15, "alexnet_light": 12, "lenet": 12, "lenet5": 28, "vgg_light": 8}
 
+composed = functools.cache(lambda option: compose(f"model={option}"))
+
 
 def facts(shape, classes):
     return prepare.ImageFacts(shape, classes)
@@ -25,7 +28,7 @@ def facts(shape, classes):
 @pytest.mark.parametrize("classes", [2, 10, 100])
 @pytest.mark.parametrize("option", of_each({name: name for name in OPTIONS}))
 def test_every_option_is_built_for_every_shape(option, classes):
-    config = compose(f"model={option}")
+    config = composed(option)
     for shape in SHAPES:
         if (option, shape) == ("torchvision", (1, 28, 28)):
             continue  # its own tests have it
@@ -55,7 +58,7 @@ def test_every_model_trains_two_steps(name, shape):
 
 @pytest.mark.parametrize(("option", "least"), LEAST.items())
 def test_a_model_says_the_smallest_size_that_it_takes(option, least):
-    config = compose(f"model={option}")
+    config = composed(option)
     said = rf"cannot take images of 3 x 3; the smallest size that works is {least} x {least}"
     with pytest.raises(ConfigError, match=said):
         prepare.model_on_meta(config, facts((1, 3, 3), 10))
@@ -63,6 +66,6 @@ def test_a_model_says_the_smallest_size_that_it_takes(option, least):
 
 
 def test_images_need_not_be_square():
-    model = prepare.model_on_meta(compose("model=lenet"), facts((1, 20, 36), 4))
+    model = prepare.model_on_meta(composed("lenet"), facts((1, 20, 36), 4))
     with torch.device("meta"):
         assert model(torch.empty(2, 1, 20, 36)).shape == (2, 4)
