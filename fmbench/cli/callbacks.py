@@ -24,13 +24,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
+from fmbench.config.hydra_compat import runs_in_turn
 from fmbench.config.messages import Refusal
 from fmbench.config.sweep import check_sweep, is_search, refuse_for_sweeps, run_name, total_runs
 from fmbench.config.trust import call_data, typed
+from fmbench.core import machine
 from fmbench.core.console import LogStream, logger, printed, say
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError
 from fmbench.core.files import LOCK_NAME, append_regular, refuse_links
-from fmbench.records.folder import RunFolder, SweepFolder, held, is_done, leftovers, refuse_foreign
+from fmbench.records.folder import (
+    RunFolder,
+    SweepFolder,
+    held,
+    is_done,
+    leftovers,
+    read_record,
+    refuse_foreign,
+)
 from fmbench.records.record import Record, recorded_config
 from fmbench.records.trials import COMPLETE, INFEASIBLE, PRUNED, RUNNING, STATES, Search
 from fmbench.runs.experiment import chosen
@@ -159,6 +169,7 @@ class SweepReport(Callback):
     def __init__(self) -> None:
         self.total: int | None = None
         self.begun = False  # Hydra ends a sweep also where its start was refused
+        self.idle_said = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the runs to come."""
@@ -184,8 +195,17 @@ class SweepReport(Callback):
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Let go of the run's configs, of which a sweep would hold 0.2 MB a run to its end."""
+        """Say once where cores are idle while runs wait for each other.
+
+        And let go of the run's configs, of which a sweep would hold 0.2 MB a run to its end.
+        """
         job_return.cfg = job_return.hydra_cfg = None
+        more = self.total is not None and config.hydra.job.num + 1 < self.total
+        if more and not self.idle_said and job_return.status == JobStatus.COMPLETED:
+            said = _idle(config)
+            if said is not None:
+                self.idle_said = True
+                log.info(said)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the report (`benchmark.md` and others) into the sweep's folder; print the table."""
@@ -218,6 +238,32 @@ class SweepReport(Callback):
         if well < total or table.exit_status:
             COMMAND.exit_status = PartialResultsError.exit_status
             log.warning("%d of %d runs completed", table.completed, total)
+
+
+def _idle(config: DictConfig) -> str | None:
+    """That the run of a sweep that has just ended used a part of the cores alone, or None.
+
+    Only where nobody chose so, and where `sweep.jobs=auto` would have several at work.
+    """
+    from fmbench.launch.processes import fitting
+
+    chosen = [text for text in typed(config)[1] if text.startswith("sweep.jobs=")]
+    in_turn = runs_in_turn(config.hydra.launcher) and config.sweep.jobs == 1 and not chosen
+    if not in_turn or config.threads is not None:
+        return None
+    try:
+        fingerprint = read_record(Path(config.hydra.runtime.output_dir)).fingerprint
+    except (OSError, ValueError):
+        return None
+    threads, cores = fingerprint.get("threads"), machine.usable().cores
+    if fingerprint.get("device") != "cpu" or not threads or threads >= cores:
+        return None
+    if fitting(config) < 2:
+        return None
+    return (
+        f"{cores} cores, of which a run uses {'one' if threads == 1 else threads}: sweep.jobs=auto "
+        "runs several at once; their times are then of a shared machine"
+    )
 
 
 def _said_of_search(search: Search) -> int:

@@ -329,7 +329,7 @@ class Search:
     def size(self) -> tuple[int | None, Mapping[str, int]]:
         """As `executor.Source` has it; not known where other searches have trials too."""
         mine = [trial for trial in self.study.mine() if trial.state.is_finished()]
-        total = None if self.study.shared else self.total * len(self.repeats)
+        total = None if self.study.label else self.total * len(self.repeats)
         return total, how_ended(self.folder / str(job) for trial in mine for job in jobs_of(trial))
 
     def _judge(self, begun: "_Begun", number: int) -> None:

@@ -418,3 +418,29 @@ def test_only_a_running_record_is_mended(tmp_path, kept_run):
     assert (found["completed"].status, found["completed"].error) == ("completed", None)
     assert set(found) == {"running", "completed"}
     assert not (tmp_path / "none").exists()
+
+
+#: Runs of which each chooses its threads: as many as OMP_NUM_THREADS says.
+ANY_THREADS = ["-m", *(text for text in TINY if not text.startswith("threads=")), "epochs=1"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("usable", "given", "times"), [
+    ((2, None), ["seed=0,1,2"], 1),
+    ((2, None), ["sweep=lr_batch", "sweep.trials=3", "batch_size=16,32"], 1),
+    ((1, None), ["seed=0,1"], 0),
+    ((2, 2 * 10**9), ["seed=0,1"], 0),  # there is memory for one
+    ((2, None), ["seed=0"], 0),
+    ((2, None), ["seed=0,1", "threads=1"], 0),
+    ((2, None), ["seed=0,1", "sweep.jobs=1"], 0),
+])  # fmt: skip
+def test_a_sweep_that_leaves_cores_idle_says_so_once(command, monkeypatch, usable, given, times):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(machine, "usable", lambda: machine.Usable(*usable))
+    status, _, err = command(*ANY_THREADS, "device=cpu", *given)
+    assert status == 0, err
+    said = (
+        "2 cores, of which a run uses one: sweep.jobs=auto runs several at once; their times are "
+        "then of a shared machine\n"
+    )
+    assert err.count(said) == err.count("sweep.jobs=auto") == times
