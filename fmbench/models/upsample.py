@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, DataError
 from fmbench.models.checks import require_positive
 
 SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a model is refused
@@ -45,10 +45,16 @@ def require_runs(name: str, build: Build, size: tuple[int, int], channels: int) 
 
 
 def _runs(build: Build, size: tuple[int, int], channels: int) -> bool:
-    """Say whether the model takes images of a size, from shapes alone."""
+    """Say whether the model takes images of a size, from shapes alone.
+
+    Raises:
+        DataError: it has more weights than may be built now (`training.weights.bounded_by`).
+    """
     try:
         with torch.device("meta"), torch.no_grad():
             build(size).eval()(torch.empty(1, channels, *size))
+    except DataError:  # of a file whose weights are far fewer than this model has
+        raise
     except Exception:  # noqa: BLE001 - as the model's code happens to object
         return False
     return True
