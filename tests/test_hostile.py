@@ -23,8 +23,9 @@ from fmbench.cli import summary
 from fmbench.core import console
 from fmbench.core.errors import UserError, one_line
 from fmbench.predict.__main__ import main as predict
-from fmbench.records import record
-from fmbench.records.record import Record
+from fmbench.records import record, status_text
+from fmbench.records.record import RUNNING, Record
+from fmbench.records.status import Run, Sweep
 from fmbench.report import escape
 from fmbench.report.table import columns
 from fmbench.search import best
@@ -241,7 +242,22 @@ _SINKS = {
     "report/render/terminal.py": {"Console"},
     "report/__main__.py": {"sys.stderr.write"},  # how many records were read
     "runs/progress.py": {"Console", "sys.stderr.write"},  # of an epoch's numbers
+    # Lines of `records.status_text`, made inert there.
+    "cli/status.py": {"Console"},
+    "launch/board.py": {"Console"},
+    # Passes on what other processes wrote to their standard error, made inert by them.
+    "launch/processes.py": {"sys.stderr.write"},
 }
+
+
+def test_the_lines_of_runs_at_work_are_text():
+    run = Run(EVIL, RUNNING, error=EVIL)
+    sweep = Sweep(EVIL, (run,), None, driven=False, problem=EVIL)
+    of_board = status_text.rows([(run, status_text.cells(run, EVIL, [EVIL]))], headings=False)
+    for lines in (of_board, status_text.of_sweep(sweep), status_text.at_work(sweep)):
+        said = [line.text for line in lines]
+        assert all(text.isprintable() and not text.startswith("ssh") for text in said)
+        assert "x1b]0;title" in " ".join(said)
 
 
 def test_all_text_goes_by_way_of_streams():
