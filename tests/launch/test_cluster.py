@@ -268,7 +268,8 @@ def test_a_job_whose_request_for_the_queue_has_no_answer_leaves_no_result(monkey
         signal.raise_signal(signal.SIGUSR2)
 
     context = SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=warned))
-    runs = cluster.SubmititRuns(Sweep(context, None, None), 1)
+    config = OmegaConf.create({"hydra": {"runtime": {"cwd": str(Path.cwd())}}})
+    runs = cluster.SubmititRuns(Sweep(context, None, config), 1)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
     with of_executor.as_before(signal.SIGUSR2), hydra_compat.separate_state():
