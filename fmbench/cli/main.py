@@ -30,9 +30,9 @@ from fmbench.config.overrides import meant, mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
 from fmbench.config.sweep import is_search, search_keys
 from fmbench.config.trust import refuse_untrusted, refuse_variables, typed
+from fmbench.core import machine
 from fmbench.core.console import Shown, complain, logger, printed, say, show_as_text, silence
 from fmbench.core.errors import ConfigError, DataError, UserError, described
-from fmbench.core.machine import RUNS_AT_ONCE
 from fmbench.core.signals import StopRequested
 from fmbench.records.record import INFEASIBLE, PRUNED
 from fmbench.runs import experiment
@@ -278,9 +278,9 @@ def _execute(config: DictConfig, context: Any, **how: Any) -> "Record":
 
 def _runs_at_once(context: Any) -> int | None:
     """How many runs of its sweep share the machine, if its launcher says so; a cluster does not."""
-    said = os.environ.get(RUNS_AT_ONCE, "")
-    if said.isdecimal():
-        return int(said)
+    said = machine.runs_at_once()
+    if said is not None:
+        return said
     in_turn = hydra_compat.runs_in_turn(context.launcher)
     return 1 if context.mode != RunMode.MULTIRUN or in_turn else None
 

@@ -338,6 +338,10 @@ def _signature(text: bytes) -> tuple[str, int, str] | tuple[None, None, None]:
     return (host, process, since) if known else (None, None, None)
 
 
+class HeldError(StorageError):
+    """Another process, or this one, has the lock of a folder."""
+
+
 class FolderLock:
     """Keeps others out of a folder while this process lives, by a lock on a file in it.
 
@@ -355,7 +359,7 @@ class FolderLock:
         try:
             self.lock.acquire()
         except Timeout:
-            raise StorageError(
+            raise HeldError(
                 f"{folder}: {_holder(self.path)}; take another folder, or wait"
             ) from None
         except OSError as error:

@@ -67,6 +67,12 @@ def share(count: int) -> int:
     return min(threads(), max(1, usable().cores // count))
 
 
+def runs_at_once() -> int | None:
+    """How many runs of a sweep share this machine, where its launcher says so."""
+    said = os.environ.get(RUNS_AT_ONCE, "")
+    return int(said) if said.isdecimal() and int(said) > 0 else None
+
+
 def _groups(root: Path) -> Iterator[Path]:
     """The folders of this process's control groups, and those of the groups around them.
 

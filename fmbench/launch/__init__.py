@@ -22,7 +22,8 @@ def make_executor(
         ConfigError: its launcher is not installed, an option cannot be, or it cannot be detached.
         StorageError: jobs of a detached sweep are still at work in its folder.
     """
-    refuse_detached(Path(config.hydra.sweep.dir))
+    on_ray = str(config.hydra.launcher.get("_target_")).endswith(".RayLauncher")
+    refuse_detached(Path(config.hydra.sweep.dir), asks_ray=on_ray)
     executor = _executor(Sweep(hydra_context, task_function, config), runs)
     if config.sweep.detach and not executor.detachable:
         raise ConfigError(

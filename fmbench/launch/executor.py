@@ -122,6 +122,7 @@ class Runs:
             os.chdir(folder)  # processes of Ray start elsewhere
         except OSError as error:
             raise StorageError(f"{folder}: {error.strerror} on {platform.node()}") from error
+        os.environ[TRUST_VARIABLE] = self.trusted
         Singleton.set_state(self.state)
         setup_globals()
         configuration.register()
@@ -129,7 +130,6 @@ class Runs:
 
     def task(self, config: DictConfig) -> Any:
         """The function of the run, with its share of the machine."""
-        os.environ[TRUST_VARIABLE] = self.trusted
         if self.at_once is not None:
             os.environ[RUNS_AT_ONCE] = str(self.at_once)
         for devices in self.visible_gpus:

@@ -15,9 +15,11 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from fmbench.core.errors import ConfigError, RunDiedError, StorageError, described
+from fmbench.core.files import remove
 from fmbench.core.machine import usable
 from fmbench.launch import slurm_queue
 from fmbench.launch.executor import Executor, Job, Runs, Sweep, Worker, as_before, log
+from fmbench.records.status import DETACHED_NAME
 
 
 class Ray(Executor):
@@ -49,21 +51,13 @@ class Ray(Executor):
         """Have an actor that outlives this process start and look after tasks."""
         import ray
 
-        self._begin()
-        folder = Path(self.sweep.config.hydra.sweep.dir)
-        for left in slurm_queue.noted(folder):
-            with contextlib.suppress(ValueError):  # gone
-                ray.get_actor(left, "fmbench")
-                raise StorageError(
-                    f"{folder}: runs of this sweep are at work on Ray, or wait there; "
-                    f"fmbench status {folder} shows how far they are"
-                )
+        if self.call is None:
+            self._begin()
         name = f"fmbench-{secrets.token_hex(4)}"
         lives = {"name": name, "namespace": "fmbench", "lifetime": "detached"}
         actor = ray.remote(num_cpus=0)(_Detached).options(**lives).remote()
         ray.get(actor.begin.remote(name, call, self.runs, arguments, self.remote))
         slurm_queue.note(Path(self.sweep.config.hydra.sweep.dir), [name])
-        slurm_queue.note(folder, [name])
         log.info("handed over to Ray: %d tasks, by the actor %s", len(arguments), name)
 
     def submit(self, jobs: Sequence[Job]) -> Iterator["RayProcess"]:
@@ -96,6 +90,15 @@ class Ray(Executor):
                     ray.init(**self.init)
                 except ConnectionError as error:
                     raise ConfigError(f"hydra/launcher=ray: {described(error, 300)}") from error
+        folder = Path(self.sweep.config.hydra.sweep.dir)
+        for left in slurm_queue.noted(folder):
+            with contextlib.suppress(ValueError):  # gone
+                ray.get_actor(left, "fmbench")
+                raise StorageError(
+                    f"{folder}: runs of this sweep are at work on Ray, or wait there; "
+                    f"fmbench status {folder} shows how far they are"
+                )
+        remove(folder / DETACHED_NAME)
         cores = self.remote.get("num_cpus")  # Ray takes 1 where nothing is said
         self.runs = Runs(self.sweep, max(1, int(cores or 1)))
         self.shared = ray.put(self.runs)

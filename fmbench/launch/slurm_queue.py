@@ -44,8 +44,9 @@ ENDED = {
 
 
 def note(folder: Path, jobs: Iterable[str]) -> None:
-    """Keep the names of jobs that nobody waits for: numbers of Slurm, actors of Ray."""
-    write_whole(folder / DETACHED_NAME, "".join(f"{job}\n" for job in sorted(jobs)).encode())
+    """Keep the names of more jobs that nobody waits for: numbers of Slurm, actors of Ray."""
+    names = sorted({*noted(folder), *jobs})
+    write_whole(folder / DETACHED_NAME, "".join(f"{name}\n" for name in names).encode())
 
 
 def noted(folder: Path) -> list[str]:
@@ -57,16 +58,24 @@ def noted(folder: Path) -> list[str]:
     return [name for name in text.split() if re.fullmatch(r"\d{1,20}|fmbench-[0-9a-f]{8}", name)]
 
 
-def refuse_detached(folder: Path) -> None:
+def refuse_detached(folder: Path, *, asks_ray: bool = False) -> None:
     """Refuse to start a sweep beside its jobs in Slurm's queue; where they are gone it is attached.
 
+    `asks_ray` says whether whoever starts it looks for the actors of Ray itself.
+
     Raises:
-        StorageError: they are there, or Slurm does not say.
+        StorageError: they are there, or cannot be asked for.
     """
-    jobs = [job for job in noted(folder) if job.isdecimal()]
+    names = noted(folder)
+    jobs = [name for name in names if name.isdecimal()]
+    shows = f"fmbench status {folder} shows how far they are"
+    if len(jobs) < len(names) and not asks_ray:
+        raise StorageError(
+            f"{folder}: runs of this sweep were left to Ray, which hydra/launcher=ray asks about "
+            f"them; {shows}; where that Ray is gone remove {folder / DETACHED_NAME}"
+        )
     if not jobs:
         return
-    shows = f"fmbench status {folder} shows how far they are"
     told = _run("squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}")
     if told is None:
         raise StorageError(

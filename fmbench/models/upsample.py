@@ -8,7 +8,7 @@ from torch import nn
 from fmbench.core.errors import ConfigError, DataError
 from fmbench.models.checks import require_positive
 
-SIZES = (32, 64, 96, 128, 224, 299)  # tried in this order when a model is refused
+SIZES = (32, 64, 96, 128, 224, 240, 256, 299, 384, 512)  # tried in this order when one is refused
 MOST = 1024  # more than any model is made for; a mistyped size would take all memory
 
 #: Builds a model for images of a height and width, on the default device.
@@ -52,9 +52,9 @@ def _runs(build: Build, size: tuple[int, int], channels: int) -> bool:
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            build(size).eval()(torch.empty(1, channels, *size))
+            logits = build(size).eval()(torch.empty(1, channels, *size))
     except DataError:  # of a file whose weights are far fewer than this model has
         raise
     except Exception:  # noqa: BLE001 - as the model's code happens to object
         return False
-    return True
+    return isinstance(logits, torch.Tensor) and logits.ndim == 2  # else it is no classifier

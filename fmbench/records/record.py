@@ -113,6 +113,7 @@ class Fingerprint(TypedDict, total=False):
     python: Text | None
     torch: Text | None
     torchvision: Text | None
+    timm: Text | None  # where a model is of it
     numpy: Text | None
     system: Text | None
     device: Text | None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fmbench.core.errors import StorageError
-from fmbench.core.files import FolderLock, make_folder
+from fmbench.core.files import FolderLock, HeldError, make_folder
 from fmbench.records.trials import CLAIMS_NAME
 
 #: Seconds between two tries to get the turn to ask.
@@ -31,7 +31,7 @@ class Claims:
         make_folder(folder)
         try:
             lock = FolderLock(folder)
-        except StorageError:
+        except HeldError:
             return False
         if not lock.is_held:
             raise StorageError(

@@ -200,6 +200,8 @@ class Search:
         if len(self.repeats) > 1:
             said["runs of a trial"] = "; ".join(map(" ".join, self.repeats))
         if self.study.agree(said, sampler.choices(self.sampler_config)):
+            if self.claims is None and not self.study.shared:
+                self.study.adopt()
             done = sum(trial.state.is_finished() for trial in self.study.trials())
             log.info("resumes the search: %d of %d trials are done", done, self.total)
         self.sampler_config = sampler.settled(self.sampler_config, self.study.sampler)
@@ -394,7 +396,7 @@ class Search:
         if self.claims is None:
             self._conclude()
             return
-        if self.is_worker and self.study.trials(TrialState.RUNNING):
+        if self.is_worker and self.study.mine(TrialState.RUNNING):
             return
         with self.claims.turn("end"):
             self._note_untidy()  # others may have left one that was the best for a while
@@ -435,8 +437,11 @@ class Search:
 
     def _write(self) -> None:
         name = str(self.sampler_config._target_).rpartition(".")[2]
+        # One after the other: what was read first is not written last.
+        turn = contextlib.nullcontext() if self.claims is None else self.claims.turn("write")
         try:
-            self.study.write(total=self.total, pruner=self.keys["pruner"], sampler=name)
+            with turn:
+                self.study.write(total=self.total, pruner=self.keys["pruner"], sampler=name)
         except ValueError as error:  # a number that no report could show
             log.warning("no %s: %s", SEARCH_NAME, error)
 

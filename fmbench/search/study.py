@@ -236,8 +236,6 @@ class SearchStudy:
                     f"{self.folder}: holds another search ({key} is {there} there and {here} "
                     "here); take another folder, or another sweep.study"
                 )
-        if not self.shared:
-            self.adopt()
         return True
 
     @property
@@ -260,8 +258,8 @@ class SearchStudy:
         """How many trials there are, but for those whose search was killed as it asked for them."""
         return sum(FOLDER in trial.user_attrs for trial in self.trials())
 
-    def ask(self, total: int, claim: Callable[[int], object] = lambda _: None) -> Trial | None:
-        """A new trial; None where others have just drawn the last ones.
+    def ask(self, total: int, claim: Callable[[int], bool] = lambda _: True) -> Trial | None:
+        """A new trial; None where others have just drawn the last ones, or it is claimed.
 
         `claim` is called with its number before others can see that it is one of ours.
         """
@@ -271,7 +269,8 @@ class SearchStudy:
             if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) >= total:
                 self.study.tell(trial, state=TrialState.FAIL)
                 return None
-        claim(trial.number)
+        if not claim(trial.number):
+            return None
         self._adopt(trial)
         return trial
 

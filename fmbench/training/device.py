@@ -78,10 +78,14 @@ class Device:
             torch.cuda.synchronize(self.torch)
 
     def memory(self) -> int | None:
-        """Bytes of memory that a run may use, or None where the system does not tell."""
+        """Bytes of memory that a run may use, or None where the system does not tell.
+
+        Runs of a sweep on one machine share it; of GPUs each has its own, as far as is known here.
+        """
         if self.torch.type == "cuda":
             return int(torch.cuda.get_device_properties(self.torch).total_memory)
-        return machine.usable().memory
+        memory = machine.usable().memory
+        return None if memory is None else memory // (machine.runs_at_once() or 1)
 
     @property
     def name(self) -> str:
@@ -92,7 +96,7 @@ class Device:
 
     def fingerprint(self) -> dict[str, Any]:
         """All that may change the bits or the speed of a run without changing its meaning."""
-        return {
+        found = {
             "fmbench": __version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),  # a text, of no class of its own
@@ -108,6 +112,9 @@ class Device:
             "deterministic": self.deterministic,
             "cuda_graphs": self.cuda_graphs if self.torch.type == "cuda" else None,
         }
+        if "timm" in sys.modules:  # a model is of it
+            found["timm"] = metadata.version("timm")
+        return found
 
 
 def select(

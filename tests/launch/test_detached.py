@@ -142,6 +142,28 @@ def test_a_search_in_a_database_is_not_detached(workers, command, tmp_path, monk
     assert command(*small, "sweep.trials=2")[0] == 0
 
 
+def test_a_claim_that_cannot_be_written_is_an_error_and_no_reason_to_wait(tmp_path):
+    claims = Claims(tmp_path)
+    (tmp_path / ".workers" / "ask").mkdir(parents=True)
+    (tmp_path / ".workers" / "ask" / ".fmbench.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="cannot be written: it is a link"), claims.turn("ask"):
+        pass
+
+
+def test_a_trial_that_another_has_claimed_is_not_ours(tmp_path):
+    """Nobody adopts a trial while somebody else asks for it."""
+    keys = {"storage": None, "study": None, "objective": "validation_accuracy", "at_most": None}
+    pruner = optuna.pruners.NopPruner()
+    first = study.SearchStudy({**keys, "detach": True}, tmp_path, pruner)
+    assert not first.agree({}, {})
+    assert first.ask(5, lambda _: False) is None
+    second = study.SearchStudy({**keys, "detach": True}, tmp_path, pruner)
+    assert second.agree({}, {})
+    assert second.mine() == []
+    second.adopt()
+    assert [trial.number for trial in second.mine()] == [0]
+
+
 def test_without_locks_no_trial_is_claimed(tmp_path, monkeypatch):
     claims = Claims(tmp_path)
     assert claims.take(3)
@@ -169,7 +191,8 @@ def test_runs_that_end_with_the_command_cannot_be_left(command, tmp_path, launch
 def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, refusal):
     monkeypatch.setattr(slurm_queue, "_run", lambda *_: told)
     slurm_queue.refuse_detached(tmp_path)  # nothing was left there
-    slurm_queue.note(tmp_path, {"12", "9", "fmbench-0123abcd"})
+    slurm_queue.note(tmp_path, {"12"})
+    slurm_queue.note(tmp_path, {"9"})  # a sweep may be submitted in parts
     if refusal:
         with pytest.raises(slurm_queue.StorageError, match=refusal):
             slurm_queue.refuse_detached(tmp_path)
@@ -177,6 +200,13 @@ def test_a_sweep_is_not_started_beside_its_jobs(monkeypatch, tmp_path, told, ref
         slurm_queue.refuse_detached(tmp_path)
     # Only where Slurm says that they are gone is the sweep no longer left to it.
     assert (tmp_path / slurm_queue.DETACHED_NAME).exists() == (told != "")
+
+
+def test_a_sweep_that_was_left_to_ray_is_started_by_ray_alone(tmp_path):
+    slurm_queue.note(tmp_path, ["fmbench-0123abcd"])
+    slurm_queue.refuse_detached(tmp_path, asks_ray=True)
+    with pytest.raises(StorageError, match="were left to Ray, which hydra/launcher=ray asks"):
+        slurm_queue.refuse_detached(tmp_path)
 
 
 def test_what_was_noted_is_read_as_a_strangers(tmp_path):
