@@ -21,6 +21,7 @@ from benchmarks import (
     accuracy,
     augment,
     frame,
+    idle,
     overhead,
     picture,
     report,
@@ -486,3 +487,10 @@ def test_the_picture_has_a_row_for_each_model_and_batch_size_and_the_best_usual(
 def test_a_picture_is_drawn_of_measured_speeds_only():
     with pytest.raises(SystemExit, match="no training speeds"):
         picture.rows({"--help": {"median": 0.4, "unit": "s"}})
+
+
+def test_idle_time_is_that_between_two_runs_of_a_worker():
+    runs = [(0.0, 4.0), (0.0, 1.0), (2.0, 3.0), (3.0, 7.0)]
+    # Of two workers until 3 s: one is busy all the time, the other from 0 to 1 and from 2 to 3.
+    assert idle.idle(runs, 2, until=3.0) == pytest.approx(1 / 6)
+    assert idle.idle(runs, 2, until=7.0) == pytest.approx(1 - 10 / 14)
