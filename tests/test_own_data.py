@@ -17,6 +17,7 @@ from fmbench.core.errors import ConfigError, StorageError
 from fmbench.data import load as module
 from fmbench.data import synthetic
 from fmbench.predict import photographs
+from fmbench.records.predictions import read_held_out
 from fmbench.report.table.compare import compare
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -188,13 +189,18 @@ def test_a_file_names_no_test_part_outside_the_current_folder(command, tmp_path)
 
 def test_folds_are_one_row_with_an_interval_of_what_they_held_out(tmp_path):
     tiny = ["data=synthetic", "data.train_size=120", "data.test_size=50", *SMALL[:4]]
-    folds = [*tiny, "data.split=kfold", "data.split.folds=3"]
+    folds, numbers = [*tiny, "data.split=kfold", "data.split.folds=3"], set()
     for fold in range(3):
         record = fmbench.run([*folds, f"data.split.fold={fold}", f"hydra.run.dir=folds/{fold}"])
         assert (record.split["train"], record.split["validation"]) == (80, 40)
         assert record.split["fold"] == fold
+        kept = read_held_out(tmp_path / "folds" / str(fold))
+        right = (kept["label"] == kept["predicted"]).mean()
+        assert right == pytest.approx(record.validation_accuracy)
+        numbers.update(kept["image"].tolist())
         other = [*folds, f"data.split.fold={fold}", "optimizer.lr=0.01"]
         fmbench.run([*other, f"hydra.run.dir=slow/{fold}"])
+    assert numbers == set(range(120))  # every training image is in one of them
     for seed in range(3):
         fmbench.run([*tiny, "data.split=holdout", f"seed={seed}", f"hydra.run.dir=seeds/{seed}"])
     table = report.benchmark_table(fmbench.load_results("folds", "seeds")).set_index("split")

@@ -28,6 +28,7 @@ from fmbench.records.record import (
     CHECKPOINT_NAME,
     COMPLETED,
     FINAL,
+    HELD_OUT_NAME,
     HISTORY_NAME,
     LABELS_NAME,
     MISTAKES_NAME,
@@ -46,7 +47,7 @@ from fmbench.records.validation import UnreadableError
 
 #: Files that a run writes after its record.
 _OF_A_RUN = (
-    *(HISTORY_NAME, PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, MODEL_NAME),
+    *(HISTORY_NAME, PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, HELD_OUT_NAME, MODEL_NAME),
     *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
 )
 
@@ -118,6 +119,10 @@ class RunFolder:
         write_whole(self.path / LABELS_NAME, to_bytes(labels))
         write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
         write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted))
+
+    def write_held_out(self, predicted: np.ndarray) -> None:
+        """Write the predictions on the fold that validated, by `held_out`."""
+        write_whole(self.path / HELD_OUT_NAME, to_bytes(predicted))
 
     def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
         """Write `model.safetensors`; `write` writes into the file that it is given."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fmbench.core.files import read_regular
-from fmbench.records.record import LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
+from fmbench.records.record import HELD_OUT_NAME, LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
 
 MOST_MISTAKES = 40
 
@@ -69,6 +69,26 @@ def mistakes(
     return made
 
 
+def held_out(numbers: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The predictions on the images of a fold that validated.
+
+    Args:
+        numbers: (N,) of the images in the row of all, the training set first.
+        predicted: (N,) classes.
+        labels: (N,) the right ones, uint8 or uint16.
+
+    Returns:
+        (N,) of the fields `image`, `label` and `predicted`.
+    """
+    made = np.zeros(len(numbers), dtype=_held_out_type(labels.dtype))
+    made["image"], made["label"], made["predicted"] = numbers, labels, predicted
+    return made
+
+
+def _held_out_type(kind: Any) -> np.dtype:
+    return np.dtype([("image", "<u4"), ("label", kind), ("predicted", kind)])
+
+
 def to_bytes(array: np.ndarray) -> bytes:
     """The content of a `.npy` file."""
     content = io.BytesIO()
@@ -102,6 +122,12 @@ def read_mistakes(folder: str | Path) -> np.ndarray | None:
         return None
     shares = (found["confidence"] >= 0) & (found["confidence"] <= 1)
     return found[shares][:MOST_MISTAKES]
+
+
+def read_held_out(folder: str | Path) -> np.ndarray | None:
+    """What `held_out` made, of a run of a fold that validates; None where there is no such file."""
+    content = _read(Path(folder, HELD_OUT_NAME), 4 * _MOST_BYTES)
+    return _array(content, map(_held_out_type, _CLASSES))
 
 
 def _read_classes(path: Path) -> np.ndarray | None:

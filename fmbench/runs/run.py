@@ -20,7 +20,7 @@ from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
-from fmbench.records.predictions import mistakes
+from fmbench.records.predictions import held_out, mistakes
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -317,6 +317,8 @@ def fit(
             record.peak_memory = None if most is None else max(peak, most)
             if epoch.answers is not None and epoch.epoch + 1 == epochs:
                 _keep_predictions(run, epoch.answers)
+            if "folds" in record.split and epoch.validated and epoch.epoch + 1 == epochs:
+                _keep_held_out(run, epoch.validated)
             if watch is not None and watch(epoch.epoch + 1, record):
                 raise PrunedError(
                     f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
@@ -392,6 +394,14 @@ def _keep_predictions(run: RunState, answers: Predictions) -> None:
     classes, labels = classes.astype(kind), test.labels.cpu().numpy().astype(kind)
     wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
     run.folder.write_predictions(classes, labels, wrong)
+
+
+def _keep_held_out(run: RunState, answers: Predictions) -> None:
+    """Write the predictions on the fold that validates, with the numbers of its images."""
+    split, kind = run.inputs.split, run.inputs.dataset.labels.dtype
+    labels = run.inputs.dataset.labels[split.validation].astype(kind)
+    predicted = answers[0].numpy().astype(kind)
+    run.folder.write_held_out(held_out(split.validation, predicted, labels))
 
 
 def _keep_model(run: RunState) -> None:

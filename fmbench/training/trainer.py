@@ -158,6 +158,7 @@ class Epoch:
     test: Metrics | None
     seconds: float  # training clock of this epoch
     answers: Predictions | None  # on the test images, if evaluated
+    validated: Predictions | None = None  # on the validation images
 
 
 @dataclass
@@ -245,9 +246,9 @@ class Trainer:
         trained = self._now()
         assert self.started is not None
         self.position.seconds, self.started = trained - self.started, None
-        validation = test = answers = None
+        validation = validated = test = answers = None
         if self.validation is not None:
-            validation, _ = evaluate(
+            validation, validated = evaluate(
                 self.model, self.validation, device=self.device, between=between
             )
         last = epoch + 1 == self.epochs
@@ -260,7 +261,7 @@ class Trainer:
         self.clocks.train += position.seconds
         assert position.learning_rate is not None
         rate, seconds = position.learning_rate, position.seconds
-        return Epoch(epoch, rate, train, validation, test, seconds, answers)
+        return Epoch(epoch, rate, train, validation, test, seconds, answers, validated)
 
     def _train(self, report: Report, between: Callable[[], None]) -> Metrics:
         """The epoch's pass over the training images, or what is left of it."""

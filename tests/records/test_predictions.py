@@ -9,6 +9,7 @@ from fmbench.records.predictions import (
     MOST_MISTAKES,
     mistake_type,
     mistakes,
+    read_held_out,
     read_labels,
     read_mistakes,
     read_predictions,
@@ -100,8 +101,9 @@ def _pickled() -> bytes:
     b"\0" * 1_000_001,
 ])  # fmt: skip
 def test_what_is_no_such_array_is_none(tmp_path, content):
-    for name in ("predictions.npy", "labels.npy", "mistakes.npy"):
+    for name in ("predictions.npy", "labels.npy", "mistakes.npy", "held_out.npy"):
         (tmp_path / name).write_bytes(content)
+    assert read_held_out(tmp_path) is None
     assert read_predictions(tmp_path) is None
     assert read_labels(tmp_path) is None
     assert read_mistakes(tmp_path) is None
