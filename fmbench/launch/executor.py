@@ -83,14 +83,11 @@ class Runs:
         threads: of a run whose config names no number; 0: as the environment says; None: all that
             the machine has. With a number a run does not try which number is fastest.
         at_once: how many runs share the machine; None where that is not known.
-        visible_gpus: what CUDA_VISIBLE_DEVICES is to be there, perhaps None, in a tuple; an empty
-            one leaves it as it is.
     """
 
     sweep: Sweep
     threads: int | None
     at_once: int | None = None
-    visible_gpus: tuple[str | None, ...] = ()
     # Where the process has another environment, the user's packages are trusted all the same.
     trusted: str = field(default_factory=lambda: os.environ.get(TRUST_VARIABLE, ""))
     state: Any = field(default_factory=Singleton.get_state)
@@ -132,10 +129,6 @@ class Runs:
         """The function of the run, with its share of the machine."""
         if self.at_once is not None:
             os.environ[RUNS_AT_ONCE] = str(self.at_once)
-        for devices in self.visible_gpus:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if devices is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = devices
         if config.threads is None and self.threads != 0:
             most = machine.threads()
             config.threads = min(self.threads or most, most)
