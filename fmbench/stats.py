@@ -12,8 +12,9 @@ of them are compared by the corrected resampled t-test of Nadeau and Bengio (200
 the Generalization Error", Machine Learning 52, 239-281).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -105,6 +106,89 @@ def one_more(values: Sequence[float]) -> tuple[float, float] | None:
     return float(known.mean() - half), float(known.mean() + half)
 
 
+class Outperforming(NamedTuple):
+    """P(A > B): how probable it is that one run of A beats one run of B; with its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def outperforms(a: Sequence[float], b: Sequence[float]) -> Outperforming | None:
+    """P(A > B) of two rows, by the values of their runs, of which more is better.
+
+    Bouthillier et al. (2021, section 4) ask for it beside a difference of means: above 0.5 A is
+    better, and they call it meaningful from 0.75 on. It is estimated by all pairs of a run of A
+    and a run of B, a tie counting half, which is the statistic of Mann and Whitney (1947). The
+    interval is Newcombe's fifth (2006, "Confidence intervals for an effect size measure based on
+    the Mann-Whitney statistic. Part 2", Statistics in Medicine 25, 559-573): a score interval. It
+    reaches below 1 where every run of A beat every run of B, as that of a bootstrap does not.
+
+    Returns:
+        None unless each has two runs.
+    """
+    one, two = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    n = min(len(one), len(two))
+    if n < 2:
+        return None
+    beats = (one[:, None] > two) + 0.5 * (one[:, None] == two)
+    share, more = float(beats.mean()), (len(one) + len(two)) / 2 - 1
+    quantile = float(special.ndtri((1 + CONFIDENCE) / 2))
+
+    def inside(value: float) -> bool:
+        spread = 1 + more * ((1 - value) / (2 - value) + value / (1 + value))
+        variance = value * (1 - value) * spread / beats.size
+        return bool(abs(share - value) < quantile * variance**0.5)
+
+    return Outperforming(share, *(_edge(inside, share, end) for end in (0.0, 1.0)))
+
+
+def _edge(inside: Callable[[float], bool], within: float, beyond: float) -> float:
+    """Where an interval ends, between a value within it and one that is the most it can reach."""
+    middle = within
+    for _ in range(50):
+        middle = (within + beyond) / 2
+        within, beyond = (middle, beyond) if inside(middle) else (within, middle)
+    return middle
+
+
+class Spread(NamedTuple):
+    """The standard deviation over seeds in two parts: the sum of their squares is its own square.
+
+    Unless there is less spread than the test set alone is expected to cause: then `runs` is 0.
+    """
+
+    runs: float  # of the accuracies that the runs would have on endlessly many test images
+    images: float  # what the test set adds because it is finite
+
+
+def split_spread(correct: np.ndarray) -> Spread | None:
+    """How much of the spread over seeds is the runs' own, and how much the finite test set's.
+
+    Two runs of one quality err on other images, so that their accuracies differ on any finite test
+    set. The variance over the runs of their quality is the mean covariance of two images' answers,
+
+        N / (N - 1) * (variance of the accuracies - sum over images of their variance / N^2)
+
+    without bias (Jordan 2024, "On the Variance of Neural Network Training with respect to Test
+    Sets and Distributions", section 3). Of few runs the estimate is rough; below 0 it counts as 0.
+
+    Args:
+        correct: (n, N) whether each of n runs is right about each of N images.
+
+    Returns:
+        None unless there are two runs and two images.
+    """
+    n, images = correct.shape
+    if n < 2 or images < 2:
+        return None
+    total = float(np.var(correct.mean(axis=1), ddof=1))
+    shares = correct.mean(axis=0)
+    each = float(np.sum(shares * (1 - shares))) * n / (n - 1)
+    runs = images / (images - 1) * (total - each / images**2)
+    return Spread(max(runs, 0.0) ** 0.5, max(total - runs, 0.0) ** 0.5)
+
+
 def mcnemar(only_a: np.ndarray | int, only_b: np.ndarray | int) -> np.ndarray:
     """The exact two-sided p of McNemar's test, of the images that A alone and B alone have right.
 
@@ -184,6 +268,114 @@ def _ranked(pairs: "_Pairs", rows: int) -> list[int]:
     first, second = np.triu_indices(rows, 1)
     worse = np.where(pairs.mean > 0, second, first)[apart]
     return [1 + int(better) for better in np.bincount(worse, minlength=rows)]
+
+
+#: The share of tables, or of pairs, in which a difference that can be shown is shown.
+POWER = 0.8
+
+#: More seeds of each row than this are not asked for.
+MOST_SEEDS = 1000
+
+# Quantiles of an estimated variance that stand for its distribution.
+_QUANTILES = 16
+
+
+class Power(NamedTuple):
+    """What the test of two rows of several seeds can show."""
+
+    smallest: float  # difference that it shows in 80 of 100 cases
+    # Of each row, until a difference as large as the one that was seen is shown in 80 of 100 cases:
+    # 0 where it is shown already, None where no number up to `MOST_SEEDS` does it.
+    more_seeds: int | None
+
+
+def power(a: Sample, b: Sample) -> Power | None:
+    """What the test of two rows can show, if the spreads that were seen are the true ones.
+
+    More seeds shrink what the seeds add to the variance of the difference: their own, and their
+    part of that over the images. What differs between the images for good stays.
+
+    Returns:
+        None unless both rows have several seeds.
+    """
+    pair = _pairs([a, b])
+    n = [len(sample.accuracies) for sample in (a, b)]
+    if min(n) < 2:
+        return None
+    smallest = float(_smallest(pair.variances, pair.freedom, 1 - CONFIDENCE)[0])
+    if pair.apart(1 - CONFIDENCE)[0]:
+        return Power(smallest, 0)
+    over_images, *over_seeds = pair.variances[:, 0].tolist()
+    # Of the variance over the images, what one more seed of either row shrinks.
+    noise = [0.0, 0.0]
+    if a.is_paired(b):
+        for place, sample in enumerate((a, b)):
+            assert sample.correct is not None
+            shares = sample.correct.astype(float)
+            each = float(np.mean(shares * (1 - shares))) * n[place] / (n[place] - 1)
+            noise[place] = each / sample.images
+    lasting = max(over_images - sum(each / m for each, m in zip(noise, n, strict=True)), 0.0)
+
+    def shown(more: int) -> bool:
+        sizes = [m + more for m in n]
+        images = lasting + sum(each / m for each, m in zip(noise, sizes, strict=True))
+        seeds = [v * m / size for v, m, size in zip(over_seeds, n, sizes, strict=True)]
+        variances = np.array([[images], *([value] for value in seeds)])
+        freedom = np.array([pair.freedom[0], *([size - 1] for size in sizes)])
+        return bool(_smallest(variances, freedom, 1 - CONFIDENCE)[0] <= abs(pair.mean[0]))
+
+    # By bisection: what can be shown shrinks with each seed.
+    none, enough = 0, MOST_SEEDS
+    if not shown(enough):
+        return Power(smallest, None)
+    while enough - none > 1:
+        middle = (none + enough) // 2
+        none, enough = (none, middle) if shown(middle) else (middle, enough)
+    return Power(smallest, enough)
+
+
+def smallest_shown(samples: Sequence[Sample]) -> list[float | None]:
+    """For each row how far below the best mean it must lie, for its rank to show it in 80 %.
+
+    That is with all pairs corrected as in the first step of Holm's method, and the spreads that
+    were seen taken as the true ones. None for the best row, and where there are not several seeds.
+    """
+    if sum(len(sample.accuracies) > 1 for sample in samples) < len(samples) or len(samples) < 2:
+        return [None] * len(samples)
+    pairs = _pairs(samples)
+    first, second = np.triu_indices(len(samples), 1)
+    best = int(np.argmax([np.mean(sample.accuracies) for sample in samples]))
+    beside = np.flatnonzero((first == best) | (second == best))
+    level = (1 - CONFIDENCE) / len(first)
+    found = _smallest(pairs.variances[:, beside], pairs.freedom[:, beside], level).tolist()
+    return [*found[:best], None, *found[best:]]
+
+
+def _smallest(variances: np.ndarray, freedom: np.ndarray, level: float) -> np.ndarray:
+    """(k,) the smallest differences that intervals at a level leave 0 out of in 80 of 100 cases.
+
+    The estimate of the difference is normal, that of each row's variance over its seeds is chi
+    squared; that of the images, which are many, counts as known.
+
+    Args:
+        variances: (3, k), over the images and over the seeds of either row.
+        freedom: (3, k) of them.
+        level: What an interval misses.
+    """
+    points = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    of_seeds = freedom[1:, :, None]
+    seen = 2 * special.gammaincinv(of_seeds / 2, points) / of_seeds  # chi squared over freedom
+    quantiles = special.stdtrit(freedom, level / 2) ** 2 * variances
+    one, two = quantiles[1:, :, None] * seen  # (k, points) each
+    halves = np.sqrt(quantiles[0][:, None, None] + one[:, :, None] + two[:, None, :])
+    deviation = np.sqrt(variances.sum(axis=0))
+    low, high = np.zeros(len(deviation)), halves.max(axis=(1, 2)) + 4 * deviation
+    known = np.maximum(deviation, 1e-12)[:, None, None]
+    for _ in range(25):
+        middle = (low + high) / 2
+        shown = special.ndtr((middle[:, None, None] - halves) / known).mean(axis=(1, 2)) >= POWER
+        low, high = np.where(shown, low, middle), np.where(shown, middle, high)
+    return np.asarray(high)
 
 
 def half_width(variances: np.ndarray, freedom: np.ndarray, level: np.ndarray | float) -> np.ndarray:
