@@ -1,25 +1,29 @@
-"""Real Slurm, or real PostgreSQL, on one machine for as long as one command takes.
+"""Real Slurm, PostgreSQL or Ray on one machine for as long as one command takes.
 
     python scripts/daemons.py slurm sinfo
     python scripts/daemons.py slurm python -m fmbench -m seed=range(4) hydra/launcher=submitit_slurm
     python scripts/daemons.py postgresql sh -c 'psql "$PGURL" -c "select version()"'
+    python scripts/daemons.py ray python -m fmbench -m seed=range(4) hydra/launcher=ray
 
-Starts the daemons (`munged`, `slurmctld` and `slurmd`; or `postgres`) in a temporary folder, on
-ports that are free, gives the command the environment that finds them, ends exactly the processes
-that it started, and exits with the command's status. Needs Debian's `slurm-wlm` and `munge`, or
-`postgresql`; no systemd, no root (as root, PostgreSQL runs as the user `postgres`).
+Starts the daemons (`munged`, `slurmctld` and `slurmd`; `postgres`; or those of Ray) in a temporary
+folder, on ports that are free, gives the command the environment that finds them, ends exactly the
+processes that it started, and exits with the command's status. Needs Debian's `slurm-wlm` and
+`munge`, Debian's `postgresql`, or the extra `ray`; no systemd, no root (as root, PostgreSQL runs as
+the user `postgres`).
 
 In the environment of the command:
 
 - slurm: SLURM_CONF, the configuration; the daemons' logs lie beside it.
 - postgresql: PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSWORD, which its clients read, and PGURL,
   what Optuna calls the storage, without the password.
+- ray: RAY_ADDRESS, of a Ray with this machine's cores, and the token that it asks for.
 """
 
 import argparse
 import contextlib
 import getpass
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -29,11 +33,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 #: Seconds that daemons get to answer, and to end.
-PATIENCE = 30
+PATIENCE = 60
 
 #: Where Debian keeps what belongs to administrators, and each version of PostgreSQL.
 PLACES = (
@@ -167,6 +172,40 @@ def postgresql() -> Iterator[dict[str, str]]:
             control("stop", "-m", "fast")  # also while clients are connected
 
 
+#: Ray ends with the process that began it. Arguments: its cores and its folder.
+RAY = """\
+import signal, sys, ray
+options = {"num_cpus": int(sys.argv[1]), "include_dashboard": False, "_temp_dir": sys.argv[2]}
+ray.init("local", **options)
+print("address", ray.get_runtime_context().gcs_address, flush=True)
+signal.pause()
+"""
+
+
+@contextlib.contextmanager
+def ray() -> Iterator[dict[str, str]]:
+    """Ray with this machine as its only node; yields the variables that its clients read.
+
+    It asks for a token; raises as `slurm` does.
+    """
+    if find_spec("ray") is None:
+        raise MissingError("ray is not installed")
+    variables = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_urlsafe(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    cores = str(len(os.sched_getaffinity(0)))
+    with _folder() as folder:
+        log = folder / "ray.log"
+        command = (sys.executable, "-c", RAY, cores, str(folder))
+        with _daemon(command, log, {**os.environ, **variables}):
+            address = _wait(
+                lambda: re.search(r"^address (\S+)$", log.read_text("utf-8"), re.M), log
+            )
+            yield {**variables, "RAY_ADDRESS": address[1]}
+
+
 def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
@@ -197,12 +236,13 @@ def _daemon(command: tuple[str, ...], log: Path, environment: dict[str, str]) ->
             process.kill()  # does nothing to one that has ended
 
 
-def _wait(ready: Callable[[], bool], log: Path) -> None:
+def _wait(ready: Callable[[], Any], log: Path) -> Any:
     deadline = time.monotonic() + PATIENCE
-    while not ready():
+    while not (found := ready()):
         if time.monotonic() > deadline:
             raise RuntimeError(f"not ready after {PATIENCE} s:\n{log.read_text('utf-8')}")
         time.sleep(0.05)
+    return found
 
 
 def _free_port() -> int:
@@ -210,7 +250,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-DAEMONS = {"slurm": slurm, "postgresql": postgresql}
+DAEMONS = {"slurm": slurm, "postgresql": postgresql, "ray": ray}
 
 
 def main() -> None:

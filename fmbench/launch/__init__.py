@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from fmbench.config import hydra_compat
 from fmbench.core.errors import ConfigError
-from fmbench.launch.executor import Executor, ExecutorLauncher, InTurn, Sweep
+from fmbench.launch.drive import ExecutorLauncher
+from fmbench.launch.executor import Executor, InTurn, Sweep
 from fmbench.launch.processes import Processes, fitting
 from fmbench.launch.slurm_queue import refuse_detached
 

@@ -23,7 +23,8 @@ from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError
 from fmbench.launch import make_executor
-from fmbench.launch.executor import Executor, run_all
+from fmbench.launch.drive import run_all
+from fmbench.launch.executor import Executor
 from fmbench.records.folder import as_computed, is_done, read_record
 from fmbench.records.record import RESULT_NAME, Record, recorded_config, recorded_overrides
 from fmbench.records.trials import has_study

@@ -31,7 +31,8 @@ from fmbench.core.files import FolderLock, remove
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.executor import Executor, Here, Job, Runs, drive, how_ended, run_all
+from fmbench.launch.drive import drive, how_ended, run_all
+from fmbench.launch.executor import Executor, Here, Job, Runs
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME

@@ -1,6 +1,6 @@
 """`hydra/launcher=submitit_slurm`, where Hydra discovers it."""
 
-from fmbench.launch.executor import ExecutorLauncher
+from fmbench.launch.drive import ExecutorLauncher
 from fmbench.launch.submitit import Slurm
 
 

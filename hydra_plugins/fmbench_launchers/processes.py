@@ -1,6 +1,6 @@
 """`hydra/launcher=processes`, also called `joblib`, where Hydra discovers it."""
 
-from fmbench.launch.executor import ExecutorLauncher
+from fmbench.launch.drive import ExecutorLauncher
 from fmbench.launch.processes import Processes
 
 

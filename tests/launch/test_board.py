@@ -27,7 +27,8 @@ from fmbench.core.files import FolderLock
 from fmbench.core.signals import SAVING, StopRequested
 from fmbench.launch import board
 from fmbench.launch.board import Board
-from fmbench.launch.executor import Executor, JobStatus, Sweep, run_all
+from fmbench.launch.drive import run_all
+from fmbench.launch.executor import Executor, JobStatus, Sweep
 from fmbench.launch.processes import _Said
 
 

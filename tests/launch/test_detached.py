@@ -14,7 +14,7 @@ import optuna
 import pytest
 import yaml
 from commands import TINY, fmbench, records, started, wait_for
-from launch.test_cluster import PATIENCE, daemons_for, installed
+from launch.clusters import PATIENCE, installed
 from optuna.trial import TrialState
 
 from fmbench.core.errors import StorageError
@@ -35,11 +35,6 @@ SEARCH = [
 def trials(folder):
     storage = study.open_storage({"storage": None, "detach": False}, folder)
     return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
-
-
-@pytest.fixture(scope="module")
-def slurm():
-    yield from daemons_for("slurm")
 
 
 class Left(Executor):
@@ -258,28 +253,14 @@ def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_pat
     assert ours == theirs
 
 
-@pytest.fixture
-def ray_address(tmp_path):
-    """A Ray of the test's own, which stays while commands come and go."""
-    code = (
-        "import ray; ray.init(num_cpus=2, include_dashboard=False)\n"
-        "print('address', ray.get_runtime_context().gcs_address, flush=True); input()\n"
-    )
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    given = [sys.executable, "-c", code]
-    with subprocess.Popen(given, cwd=tmp_path, env=environment, **pipes) as process:
-        yield next(line.split()[1] for line in process.stdout if line.startswith("address "))
-        process.communicate("over\n", timeout=60)
-
-
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.skipif(not installed("ray"), reason="extra ray")
-def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray_address, tmp_path):
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray, tmp_path):
+    address = ray["RAY_ADDRESS"]
+    environment = {name: value for name, value in ray.items() if name != "RAY_ADDRESS"}
     left = [
-        *("hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray_address}"),
+        *("hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}"),
         "sweep.detach=true",
     ]
     for folder, given in (

@@ -19,7 +19,8 @@ from fmbench.core.errors import RunDiedError
 from fmbench.core.files import LOCK_NAME
 from fmbench.core.signals import StopRequested
 from fmbench.launch import processes
-from fmbench.launch.executor import Sweep, failed, run_all
+from fmbench.launch.drive import run_all
+from fmbench.launch.executor import Sweep, failed
 from fmbench.launch.processes import Lane, Processes
 from fmbench.records.folder import RunFolder, mark_ended
 from fmbench.records.record import FAILED, INTERRUPTED, Record
