@@ -49,8 +49,9 @@ def sweep_line(record: Record) -> str:
         "validation": record.validation_accuracy,
         "training": record.train_accuracy,
     }
-    part = next(name for name, accuracy in found.items() if accuracy is not None)
-    return f"{part} accuracy {found[part]:.2%} in {record.seconds['train']:.1f} s training"
+    known = [f"{part} accuracy {share:.2%}" for part, share in found.items() if share is not None]
+    said = known[0] if known else f"training loss {record.train_loss:.4f}"
+    return f"{said} in {record.seconds['train']:.1f} s training"
 
 
 def stopped_line(

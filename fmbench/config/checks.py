@@ -28,7 +28,7 @@ log = logger(__name__)
 PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
-GROUPS = ("model", "optimizer", "scheduler", "data", "data.split", "augmentation")
+GROUPS = ("model", "optimizer", "scheduler", "loss", "data", "data.split", "augmentation")
 
 
 #: What a key of an open group must hold.
@@ -75,7 +75,11 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         if not (former is None or (type(former) is int and former >= 0)):
             raise ConfigError(f"test_every={former}: must be 0 or more, or null")
         _tell_of_former_name(former)
-    return schema.renamed({str(key): value for key, value in plain.items()})
+    found = schema.renamed({str(key): value for key, value in plain.items()})
+    smoothing = (found.get("loss") or {}).get("label_smoothing")
+    if type(smoothing) in (int, float) and not found.get("label_smoothing"):
+        found["label_smoothing"] = smoothing  # one number by two names
+    return found
 
 
 @functools.cache
@@ -131,6 +135,10 @@ def check(config: Mapping[str, Any]) -> None:
     _check_normalization(config["data"])
     if config["optimizer"]["lr"] <= 0:
         raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")
+    smoothing, of_loss = config["label_smoothing"], config["loss"].get("label_smoothing")
+    if smoothing and smoothing != of_loss:
+        other = "it is of loss=cross_entropy" if of_loss is None else f"loss's is {of_loss}"
+        raise ConfigError(f"label_smoothing={smoothing}: does not reach the loss, {other}")
     augmentation.read(config["augmentation"])
 
 

@@ -15,6 +15,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from fmbench.config.augmentation import Parts
+from fmbench.config.whitelist import NEUTRAL_OPTIONS, option
 
 #: What a key decides.
 Role = Literal[
@@ -176,6 +177,7 @@ class Config:
     model: dict[str, Any] = _result(dict, "what is trained")
     optimizer: dict[str, Any] = _result(dict, "what trains it")
     scheduler: dict[str, Any] = _result(dict, "the learning rate by step")
+    loss: dict[str, Any] = _result(dict, "what training minimises")
     data: dict[str, Any] = _result(dict, "the images, and how they are split")
     augmentation: Parts = _result(Parts, "what is done to the training images")
     batch_size: int = _result(64, "images a step", least=1)
@@ -186,8 +188,9 @@ class Config:
         0, "of weights, batches, augmentation and dropout", repeats=True, least=0, most=2**63 - 1
     )
     label_smoothing: float = _result(
-        0.0, "share of the target spread over all classes", least=0, below=1
-    )
+        0.0, "share of the target spread over all classes; also loss.label_smoothing",
+        least=0, below=1,
+    )  # fmt: skip
     evaluation: Evaluation = _kept(Evaluation, "when the test set is used")
     test_every: Any = _around(UNSET, "the former name of evaluation.every and evaluation.test")
     keep_model: bool = _kept(
@@ -235,6 +238,7 @@ IN_GROUPS = {
         example="0.05",
     ),
     "scheduler._target_": Key("the function", "result", types=(str,)),
+    "loss._target_": Key("the class", "result", types=(str,)),
     "data.name": Key("of the data set", "result", types=(str,)),
     "data.mean": Key(
         "subtracted from each pixel, 0 to 1; null: that of the training part, by channel",
@@ -465,12 +469,23 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as a record keeps it: without what models take from the images by now."""
+    """A config as a record keeps it.
+
+    Without what models take from the images by now, and without options of later groups that
+    compute what was computed before.
+    """
     found = renamed(config)
     model = config.get("model")
     if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
         said = [key for key, value in OF_IMAGES.items() if model.get(key) == value]
         found["model"] = {key: value for key, value in model.items() if key not in said}
+    for group, neutral in NEUTRAL_OPTIONS.items():
+        if not isinstance(chosen := found.get(group), Mapping):
+            continue
+        counts = option(found, group)
+        found[group] = {key: value for key, value in chosen.items() if key in counts}
+        if counts == neutral:
+            del found[group]
     return found
 
 

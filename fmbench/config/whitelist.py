@@ -44,7 +44,15 @@ TARGETS: Mapping[str, Mapping[str, str]] = {
     "scheduler": {f"fmbench.{module}.{name}": f"fmbench:{name}"
                   for name in ("constant", "cosine", "multistep", "onecycle", "step")
                   for module in ("optim.schedules", "schedule")},
+    "loss": {f"fmbench.training.losses.{name}": f"fmbench:{name}"
+             for name in ("CrossEntropy", "Focal", "SquaredError")},
 }  # fmt: skip
+
+#: Of groups that were added after records were written: the option, by the name of its target, that
+#: computes what was computed before. It is left out of a run's key and record.
+NEUTRAL_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "loss": {"_target_": "fmbench:CrossEntropy", "class_weights": None},
+}
 
 
 def buildable(group: str) -> list[str]:
@@ -67,8 +75,20 @@ def trusted() -> list[str]:
     return [name.strip() for name in named.split(",") if name.strip()]
 
 
+def option(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The option that a config has of a group: what is built, by its name, and its arguments."""
+    found = config[group] if group not in NEUTRAL_OPTIONS else config.get(group, {})
+    if not found and group in NEUTRAL_OPTIONS:
+        return dict(NEUTRAL_OPTIONS[group])
+    target = found.get("_target_", "")
+    made = {**found, "_target_": TARGETS[group].get(target, target)}
+    if made["_target_"] == "fmbench:CrossEntropy":
+        made.pop("label_smoothing", None)  # stands at the top, as in records older than the group
+    return made
+
+
 def trust_needed(config: Mapping[str, Any]) -> str | None:
     """What `FMBENCH_TRUST` names, where a run needs it; None where it does not."""
-    listed = all(config[group].get("_target_") in TARGETS[group] for group in TARGETS)
+    listed = all(option(config, group)["_target_"] in TARGETS[group].values() for group in TARGETS)
     listed = listed and "_target_" not in config["data"]
     return None if listed else ",".join(trusted()) or None

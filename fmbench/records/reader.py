@@ -44,7 +44,7 @@ def _of(part: str, fields: str, prefix: str = "") -> list[tuple[str, str, str]]:
 #: Where a column comes from: its name, the part of the record ("" for the record), the field.
 _COLUMNS = (
     *_of("", "key configuration status error fmbench_version started"),
-    *_of("", "model augmentation optimizer scheduler device"),
+    *_of("", "model augmentation optimizer scheduler loss device"),
     ("data", "data", "name"),
     ("data_sha256", "data", "sha256"),
     ("split", "split", "name"),

@@ -14,7 +14,7 @@ from msgspec.json import Decoder
 
 from fmbench._version import __version__
 from fmbench.config import schema
-from fmbench.config.whitelist import TARGETS
+from fmbench.config.whitelist import NEUTRAL_OPTIONS, TARGETS, option
 from fmbench.records.validation import (
     MOST_OF_TEXT,
     Amount,
@@ -169,6 +169,7 @@ class Record:
     epochs: Count
     seed: Seed
     started: Text  # UTC, ISO 8601
+    loss: Text = "cross_entropy"
     experiment: Text | None = None  # the published row that the run was started from
     reference: Reference | None = None  # its published figures
     deviations: Texts = field(default_factory=list)  # what this run does otherwise
@@ -237,7 +238,7 @@ class Record:
         for name in ("overrides", "deviations", "config_dirs"):
             if sum(map(len, getattr(record, name))) > MOST_CHARACTERS:
                 raise UnreadableError(f"{name}: more than {MOST_CHARACTERS:,} characters")
-        required = ["parameters", "train_accuracy"] if record.status == COMPLETED else []
+        required = ["parameters", "train_loss"] if record.status == COMPLETED else []
         # Of the trials of a search only the best is evaluated on the test set, once; and a run may
         # be told not to.
         record.config = schema.as_recorded(record.config)
@@ -296,7 +297,8 @@ def keys(
     absent at its neutral value, so that it splits no rows.
     """
     deciding = schema.deciding(config)
-    deciding |= {group: _called(group, config[group]) for group in TARGETS}
+    built = {group: option(config, group) for group in TARGETS}
+    deciding |= {name: one for name, one in built.items() if one != NEUTRAL_OPTIONS.get(name)}
     if config["model"].get("_target_") in TARGETS["model"]:
         # The images decide them, whose hash is in the key. Older configs had these.
         deciding["model"] |= schema.OF_IMAGES
@@ -310,12 +312,6 @@ def keys(
         deciding["source"] = source
     configuration = _digest(deciding if folds is None else {**deciding, "split": folds})
     return _digest({**deciding, "seed": config["seed"]}), configuration
-
-
-def _called(group: str, option: Mapping[str, Any]) -> dict[str, Any]:
-    """What is built, by its name, and its arguments."""
-    target = option.get("_target_", "")
-    return {**option, "_target_": TARGETS[group].get(target, target)}
 
 
 def _digest(value: Mapping[str, Any]) -> str:

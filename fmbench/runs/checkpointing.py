@@ -213,7 +213,7 @@ def _record(state: dict[str, Any]) -> Record:
 
 def _history(text: Any, epochs: int) -> list[dict[str, Any]]:
     """The lines of history in a checkpoint, each of numbers alone."""
-    lines = msgspec.json.decode(text, type=list[dict[str, int | float]])
+    lines = msgspec.json.decode(text, type=list[dict[str, int | float | None]])
     if len(lines) > epochs or any(line.keys() - _OF_A_LINE for line in lines):
         raise DamagedError("its history is not valid")
     return lines

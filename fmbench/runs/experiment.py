@@ -19,7 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import schema
 from fmbench.config.checks import CONFIG_DIR, GROUPS, resolve
 from fmbench.config.overrides import mended
+from fmbench.config.whitelist import TARGETS
 from fmbench.records.record import leaves, recorded_overrides
+
+#: Groups whose option a record has a field for.
+_NAMED = ("model", "augmentation", "optimizer", "scheduler", "loss")
 
 
 def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         names["model"] += f"/{config['model']['name']}"
     sources = hydra.runtime.config_sources
     return {
-        **{name: names[name] for name in ("model", "augmentation", "optimizer", "scheduler")},
+        **{name: names[name] for name in _NAMED},
         "choices": options(hydra),
         "overrides": recorded_overrides([*_typed(hydra), *options_of_sweep(hydra)]),
         "experiment": chosen(hydra, "experiment"),
@@ -49,7 +53,7 @@ def options(hydra: Any) -> dict[str, str]:
 def labels(config: Mapping[str, Any], hydra: Any) -> dict[str, str]:
     """What tables call the option of each group: its name, or the target where that is another."""
     found = options(hydra)
-    for group in ("model", "optimizer", "scheduler"):
+    for group in TARGETS:
         target = config[group].get("_target_")
         usual = _target_of(hydra.job.config_name, group, found[group])
         if usual is not None and target != usual:

@@ -25,6 +25,7 @@ from fmbench.optim.schedules import Schedule
 from fmbench.training import rehearsal
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
+from fmbench.training.losses import Loss, refuse_unusable
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
@@ -126,6 +127,7 @@ def rehearse(config: Mapping[str, Any]) -> None:
     # of a model that only shows them later, a shape that every optimizer accepts.
     shapes = [(1, 1)] if model is None else [parameter.shape for parameter in model.parameters()]
     parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
+    make_loss(config, inputs, torch.device("cpu"))
     with contextlib.suppress(RuntimeError):
         _make_schedule(config, make_optimizer(config, parameters), batches=100)
     device = inputs.device
@@ -160,9 +162,11 @@ def make_trainer(
         )
         for part in (inputs.split.validation, inputs.split.test)
     )
+    loss = make_loss(config, inputs, device.torch)
     device, train.joins_last = rehearsal.rehearse(
         model,
         train,
+        loss=loss,
         classes=len(inputs.dataset.classes),
         evaluated={
             count
@@ -182,7 +186,7 @@ def make_trainer(
         schedule=_make_schedule(config, optimizer, batches=len(train)),
         epochs=config["epochs"],
         evaluate_every=config["evaluation"]["every"],
-        make_step=partial(EagerStep, device=device, label_smoothing=config["label_smoothing"]),
+        make_step=partial(EagerStep, device=device, loss=loss),
         device=device,
     )
 
@@ -321,6 +325,14 @@ def make_optimizer(
     """The optimizer, over some parameters; a ConfigError where it refuses its arguments."""
     optimizer: torch.optim.Optimizer = instantiate(config, "optimizer", parameters)
     return optimizer
+
+
+def make_loss(config: Mapping[str, Any], inputs: Inputs, device: torch.device) -> Loss:
+    """What training minimises, on a device; a ConfigError where it refuses its arguments."""
+    classes, labels = len(inputs.dataset.classes), inputs.dataset.labels[inputs.split.train]
+    counts = np.bincount(labels, minlength=classes).tolist()
+    offered = {"classes": classes, "num_classes": classes, "class_counts": counts}
+    return refuse_unusable(instantiate(config, "loss", offered=offered), device)
 
 
 def _make_schedule(

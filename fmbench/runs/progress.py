@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor
 
 from fmbench.core.console import SharedStream, logger
+from fmbench.training.step import NOT_COUNTED
 from fmbench.training.trainer import DivergedError, Epoch
 
 log = logger(__name__)
@@ -93,7 +94,9 @@ class Display:
             raise DivergedError(f"the loss is {loss}")
         if not self.shown:
             return
-        means = f"loss {loss:.4f}  accuracy {correct.item() / seen:.2%}"
+        right = correct.item()
+        means = f"loss {loss:.4f}"
+        means += f"  accuracy {right / seen:.2%}" if right != NOT_COUNTED else ""
         if self.bar is None:
             if now >= self.next_line:
                 self._print(f"{self._where()}  {seen:,} of {self.images:,} images  {means}")
@@ -138,7 +141,11 @@ class Display:
 def epoch_line(epoch: Epoch, epochs: int, images: int) -> str:
     """The metrics of one of so many epochs, of so many images each, in one line."""
     parts = {"accuracy": epoch.train, "validation": epoch.validation, "test": epoch.test}
-    accuracies = [f"{name} {part.accuracy:.2%}" for name, part in parts.items() if part]
+    accuracies = [
+        f"{name} {part.accuracy:.2%}"
+        for name, part in parts.items()
+        if part and part.accuracy is not None
+    ]
     speed = f"{images / epoch.seconds:,.0f} images/s"
     start = f"epoch {epoch.epoch + 1}/{epochs}  loss {epoch.train.loss:.4f}"
     return "  ".join([start, *accuracies, speed])

@@ -311,7 +311,7 @@ def fit(
             display.ended(line)
             history = _history(epoch)
             run.folder.append_history(history)
-            tracking.epoch(history)
+            tracking.epoch({name: x for name, x in history.items() if x is not None})
             _note_epoch(run, epoch, history)
             most = run.memory.bytes
             record.peak_memory = None if most is None else max(peak, most)
@@ -339,8 +339,9 @@ def _note_epoch(run: RunState, epoch: Epoch, history: Mapping[str, Any]) -> None
     for name in METRICS & history.keys():
         setattr(record, name, history[name])
     best = -1.0 if record.best_test_accuracy is None else record.best_test_accuracy
-    if epoch.test and run.config["evaluation"]["every"] and epoch.test.accuracy > best:
-        record.best_test_accuracy, record.best_test_epoch = epoch.test.accuracy, epoch.epoch
+    found = epoch.test.accuracy if epoch.test and run.config["evaluation"]["every"] else None
+    if found is not None and found > best:
+        record.best_test_accuracy, record.best_test_epoch = found, epoch.epoch
     record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
     if clocks.train:
         done = len(run.trainer.loader.labels) * (epoch.epoch + 1)

@@ -27,6 +27,7 @@ import torchvision
 from torch import nn
 
 from fmbench.config.checks import PACKAGE
+from fmbench.config.whitelist import TARGETS
 from fmbench.records.record import Git
 
 #: What is no code of the user's, beside site-packages. PyTorch may have been built where it lies.
@@ -81,10 +82,10 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     notebook or a script, the classes and functions count that are used, not what stands around
     them. Comments, docstrings and formatting do not count, and neither do names and places of
     files: a copy of the code elsewhere has the same hash. The targets of the config, which may be
-    some of its groups, count, and what was `built`: the model, the optimizer, the schedule.
+    some of its groups, count, and what was `built`: the model, the optimizer, the schedule, say.
     """
     found = _Found()
-    for group in ("model", "optimizer", "scheduler"):
+    for group in TARGETS:
         for target in _targets(config.get(group)):
             found.visit(_loaded(target))
     found.visit(*built)

@@ -176,7 +176,7 @@ def settings(record: Record) -> dict[str, str | int | float | bool]:
     By the names that overrides have; lists and null as JSON. Of an option with a target of its own
     the class is named.
     """
-    built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler")}
+    built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler", "loss")}
     chosen = {**record.choices, **built}
     if record.experiment is not None:
         chosen["experiment"] = record.experiment

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +23,7 @@ from fmbench.core.errors import ConfigError, UserError, described
 from fmbench.data.loader import TrainLoader
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
+from fmbench.training.losses import Loss
 
 log = logger(__name__)
 
@@ -86,22 +86,23 @@ def rehearse(
     model: nn.Module,
     loader: TrainLoader,
     *,
+    loss: Loss,
     classes: int,
     evaluated: Collection[int],
     device: Device,
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
-    It must give a number for each of the classes. `evaluated` says how many images there are in
-    the batches of evaluation. Where the memory format of the device is `auto`, channels_last is
-    tried first.
+    It must give a number for each of the classes, and the loss of a batch a number. `evaluated`
+    says how many images there are in the batches of evaluation. Where the memory format of the
+    device is `auto`, channels_last is tried first.
 
     Returns:
         The device with the memory format that the model runs in, and whether the last batch of an
         epoch, one image, must be joined to the one before it, because the model fails on it.
 
     Raises:
-        ConfigError: the model fails, or its outputs are not those of a classifier.
+        ConfigError: the model or the loss fails, or its outputs are not those of a classifier.
         Exception: there is too little memory.
     """
     asked = device.memory_format
@@ -113,7 +114,7 @@ def rehearse(
             with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
-                _train(model, tried, batch, device, classes)
+                _train(model, tried, batch, device, classes, loss=loss)
                 joins = _last_batch(tried, batch[0], len(loader.labels), device, classes)
                 for one in (model, tried):
                     one.eval()
@@ -155,10 +156,16 @@ def materialize(model: nn.Module, shape: tuple[int, int, int]) -> None:
 
 
 def _train(
-    model: nn.Module, tried: nn.Module, batch: tuple[Tensor, Tensor], device: Device, classes: int
+    model: nn.Module,
+    tried: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    device: Device,
+    classes: int,
+    *,
+    loss: Loss,
 ) -> None:
     """One step of training without the optimizer's part."""
-    images, labels = batch
+    images, targets = batch
     known = dict(tried.named_parameters())
     for one in (model, tried):  # what a model holds as a closure leads from its copy to itself
         one.train()
@@ -169,9 +176,24 @@ def _train(
                 f"the model makes {name} in its forward pass, where no optimizer sees it; make it "
                 "in __init__, or take a lazy layer"
             )
-    with _reported(f"fails in the backward pass of {_images(len(images))}"):
-        loss = F.cross_entropy(logits.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+    found = _loss(loss, logits.float(), targets)
+    with _reported(f"or the loss fails in the backward pass of {_images(len(images))}"):
+        found.backward()  # type: ignore[no-untyped-call]
+
+
+def _loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a batch.
+
+    Raises:
+        ConfigError: it fails, or gives no number that has a gradient.
+    """
+    kind = "labels" if targets.dim() == 1 else "the shares of classes that augmentation gives"
+    with _reported(f"fails on {kind}, {tuple(targets.shape)}", "loss: it"):
+        found: Any = loss(logits, targets)
+    if not isinstance(found, Tensor) or found.shape != () or not found.requires_grad:
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigError(f"loss: gives {given}, must be () with a gradient, the mean of a batch")
+    return found
 
 
 def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device, classes: int) -> bool:
@@ -239,10 +261,10 @@ def _some(images: Tensor, count: int) -> Tensor:
 
 
 @contextmanager
-def _reported(what: str) -> Iterator[None]:
+def _reported(what: str, who: str = "the model") -> Iterator[None]:
     """Report what a model raises in one line, a ConfigError with the place in its file.
 
-    `what` the model does is "fails in training", say. A lack of memory stays what it is.
+    `what` it does is "fails in training", say. A lack of memory stays what it is.
     """
     try:
         yield
@@ -251,7 +273,7 @@ def _reported(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ConfigError(f"the model {what}: {described(error, 300)}{_place(error)}") from error
+        raise ConfigError(f"{who} {what}: {described(error, 300)}{_place(error)}") from error
 
 
 def _place(error: BaseException) -> str:

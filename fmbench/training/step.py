@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fmbench.core.errors import ConfigError
 from fmbench.training.device import Device, is_out_of_memory
+from fmbench.training.losses import Loss
 
 #: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the
 #: optimizer makes its state. PyTorch's notes on CUDA graphs take as many.
@@ -117,6 +117,10 @@ def faster_threads(
     return 1 if statistics.median(slower) > limit else most
 
 
+#: In place of the number of correct predictions, where there is none.
+NOT_COUNTED = -1
+
+
 @dataclass(eq=False)
 class EagerStep:
     """Forward pass, loss, backward pass, optimizer; each kernel asked for as Python gets to it."""
@@ -125,23 +129,30 @@ class EagerStep:
     optimizer: Optimizer  # over its parameters
     _: KW_ONLY
     device: Device
-    label_smoothing: float  # share of the target spread over all classes
+    loss: Loss  # of a batch, the mean over its images
 
     def __post_init__(self) -> None:
         # Running sums over the images of the epoch, on the device.
         self.loss_sum = torch.zeros((), device=self.device.torch)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device.torch)
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Train on (B, C, H, W) float32 images with (B,) int64 labels."""
+    def __call__(self, images: Tensor, targets: Tensor) -> None:
+        """Train on (B, C, H, W) float32 images.
+
+        With (B,) int64 labels, or with (B, classes) float32 shares of the classes, of which no
+        prediction is right or wrong: `correct` is NOT_COUNTED then.
+        """
         with self.device.autocast():
             logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        loss = self.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.loss_sum.add_(loss.detach(), alpha=len(labels))
-        self.correct.add_((logits.detach().argmax(1) == labels).sum())
+        self.loss_sum.add_(loss.detach(), alpha=len(targets))
+        if targets.dim() == 1:
+            self.correct.add_((logits.detach().argmax(1) == targets).sum())
+        else:
+            self.correct.fill_(NOT_COUNTED)
 
     def begin_epoch(self) -> None:
         """Reset the sums."""
@@ -182,12 +193,12 @@ class GraphStep:
         """Reset the sums."""
         self.step.begin_epoch()
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Train on (B, C, H, W) float32 images with (B,) int64 labels.
+    def __call__(self, images: Tensor, targets: Tensor) -> None:
+        """Train on a batch as `EagerStep` does.
 
         Raises:
-            ConfigError: the model or the optimizer cannot be recorded, or the schedule changes
-                another number of the optimizer than its learning rate.
+            ConfigError: the model, the loss or the optimizer cannot be recorded, or the schedule
+                changes another number of the optimizer than its learning rate.
         """
         groups = self.step.optimizer.param_groups
         if not self.rates:
@@ -197,22 +208,22 @@ class GraphStep:
                     group["capturable"] = True
         for group, rate in zip(groups, self.rates, strict=True):
             rate.fill_(group["lr"])
-        if len(labels) != self.batch_size:
-            self._eagerly(images, labels)
+        if len(targets) != self.batch_size:
+            self._eagerly(images, targets)
         elif self.taken < WARM_UP:
             self.taken += 1
             with _beside(images.device):  # on a stream of its own, as recording will be
-                self._eagerly(images, labels)
+                self._eagerly(images, targets)
         else:
             if self.replay is None:
-                self.replay = self._record(images, labels)
+                self.replay = self._record(images, targets)
             self._refuse_changes()
-            self.replay(images, labels)
+            self.replay(images, targets)
 
-    def _eagerly(self, images: Tensor, labels: Tensor) -> None:
+    def _eagerly(self, images: Tensor, targets: Tensor) -> None:
         """The same arithmetic as a replay's, the learning rate in float32 too."""
         with self._rates_on_device():
-            self.step(images, labels)
+            self.step(images, targets)
 
     @contextlib.contextmanager
     def _rates_on_device(self) -> Iterator[None]:
@@ -227,24 +238,24 @@ class GraphStep:
             for group, number in zip(groups, kept, strict=True):
                 group["lr"] = number
 
-    def _record(self, images: Tensor, labels: Tensor) -> Callable[[Tensor, Tensor], None]:
-        static_images, static_labels = images.clone(), labels.clone()
+    def _record(self, images: Tensor, targets: Tensor) -> Callable[[Tensor, Tensor], None]:
+        static_images, static_targets = images.clone(), targets.clone()
         self.recorded = [_fixed(group) for group in self.step.optimizer.param_groups]
         try:
             with self._rates_on_device():
-                graph = self.recorder(lambda: self.step(static_images, static_labels))
+                graph = self.recorder(lambda: self.step(static_images, static_targets))
         except (RuntimeError, UserWarning) as error:
             if lack := _lack_of_memory(error):
                 raise lack from None
             raise ConfigError(
-                "cuda_graphs=true: this model or optimizer cannot be recorded "
+                "cuda_graphs=true: this model, loss or optimizer cannot be recorded "
                 f"({str(error).splitlines()[0]}); take cuda_graphs=false, or a new process where "
                 "an earlier run of this one had too little memory"
             ) from error
 
-        def replay(images: Tensor, labels: Tensor) -> None:
+        def replay(images: Tensor, targets: Tensor) -> None:
             static_images.copy_(images)
-            static_labels.copy_(labels)
+            static_targets.copy_(targets)
             graph()
 
         return replay

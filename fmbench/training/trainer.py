@@ -26,6 +26,7 @@ from fmbench.training.device import Device
 from fmbench.training.restore import load_optimizer, load_schedule, require_like, require_number
 from fmbench.training.step import (
     FLOPS_OF_A_CORE,
+    NOT_COUNTED,
     TRIAL,
     WORTH,
     EagerStep,
@@ -44,7 +45,7 @@ class Metrics:
     """What one pass over some images gave."""
 
     loss: float  # mean cross entropy per image
-    accuracy: float  # 0 to 1
+    accuracy: float | None  # 0 to 1; None of training on shares of classes (mixup)
     balanced_accuracy: float | None = None  # mean recall of the classes; of evaluations alone
 
 
@@ -81,10 +82,10 @@ def train_epoch(
     model.train()
     if not seen:
         step.begin_epoch()
-    for images, labels in batches:
-        step(images, labels)
+    for images, targets in batches:
+        step(images, targets)
         schedule.after_batch()
-        seen += len(labels)
+        seen += len(targets)
         report(seen, step.loss_sum, step.correct)
     return _metrics(step.loss_sum, step.correct, seen)
 
@@ -99,7 +100,8 @@ def evaluate(
 ) -> tuple[Metrics, Predictions]:
     """Mean loss and accuracies over a part of the split; the predictions, on the CPU.
 
-    In the precision of training; without label smoothing, so that losses compare.
+    In the precision of training. The loss is cross entropy whatever is trained with, without label
+    smoothing, so that losses compare.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
@@ -136,7 +138,8 @@ def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
     loss = loss_sum.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the loss is {loss}")
-    return Metrics(loss, correct.item() / count)
+    right = correct.item()
+    return Metrics(loss, None if right == NOT_COUNTED else right / count)
 
 
 @dataclass
@@ -214,13 +217,13 @@ class Trainer:
         if most == 1 or steps < WORTH or longest > TRIAL / 3:
             return most
         torch.set_num_threads(1)  # beside other programs the batch alone could take too long
-        images, labels = next(self.loader.epoch(0))
+        images, targets = next(self.loader.epoch(0))
         with preserved(self.model, self.optimizer, device=self.device.torch) as (model, optimizer):
             self.model.train()
             model.train()
             step = self.make_step(model, optimizer)
             trial = max(TRIAL / 2, TRIAL - (time.perf_counter() - start))
-            return faster_threads(lambda: step(images, labels), most, steps=steps, trial=trial)
+            return faster_threads(lambda: step(images, targets), most, steps=steps, trial=trial)
 
     def fit(self, report: Report, between: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
         """Train from where the position is; yields each epoch as it ends.

@@ -38,7 +38,7 @@ def test_every_knob_arrives():
     for part in (built.loader, built.validation, built.test):
         pixels = torch.full((1, 28, 28), 255, dtype=torch.uint8)
         assert part.normalization(pixels).max().item() == pytest.approx((1 - 0.4) / 0.5)
-    assert (built.epochs, built.evaluate_every, built.step.label_smoothing) == (5, 2, 0.1)
+    assert (built.epochs, built.evaluate_every, built.step.loss.label_smoothing) == (5, 2, 0.1)
     assert built.optimizer.param_groups[0]["lr"] == 0.07
     assert isinstance(built.optimizer, torch.optim.SGD)
     assert built.schedule.interval == "epoch"
@@ -63,7 +63,7 @@ def test_a_trainer_is_made_of_what_decides(monkeypatch):
     config = Read(compose(*TINY))
     inputs = prepare.read_inputs(config)
     prepare.make_trainer(config, inputs, prepare.make_model(config, IMAGES), CPU, 10**6)
-    assert {"model", "optimizer", "label_smoothing"} <= config.names
+    assert {"model", "optimizer", "loss"} <= config.names
     for name in config.names - {"evaluation"}:
         assert schema.TOP[name].role in ("result", "hardware"), name
 

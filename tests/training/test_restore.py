@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from test_checkpoint import from_bytes, to_bytes
-from test_trainer import CPU, PLAIN, image_set, silent
+from test_trainer import CPU, PLAIN, PLAIN_LOSS, image_set, silent
 from torch import nn
 
 from fmbench.data.augmentation import Augmentation
@@ -41,7 +41,7 @@ def trainer(optimizer=adam, make=schedules.cosine, **options):
         schedule=make(made, epochs=3, batches=len(loader), **options),
         epochs=3,
         evaluate_every=None,
-        make_step=partial(EagerStep, device=CPU, label_smoothing=0.0),
+        make_step=partial(EagerStep, device=CPU, loss=PLAIN_LOSS),
         device=CPU,
     )
 

@@ -12,10 +12,12 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.optim.schedules import cosine, onecycle
 from fmbench.training.device import Device, is_out_of_memory, select
+from fmbench.training.losses import CrossEntropy
 from fmbench.training.step import WARM_UP, EagerStep, GraphStep, faster_threads
 from fmbench.training.trainer import Trainer, train_epoch
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+PLAIN_LOSS = CrossEntropy(classes=10)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -161,7 +163,8 @@ def make(optimizer_class=torch.optim.SGD, schedule=cosine, device=CPU, **options
 
 
 def eager_step(model, optimizer, label_smoothing=0.0, device=CPU):
-    return EagerStep(model, optimizer, device=device, label_smoothing=label_smoothing)
+    loss = CrossEntropy(classes=10, label_smoothing=label_smoothing)
+    return EagerStep(model, optimizer, device=device, loss=loss)
 
 
 def graph_step(model, optimizer, recorder=None, label_smoothing=0.0, device=CPU):
@@ -281,7 +284,7 @@ def test_the_device_says_how_steps_are_taken(graphs, kind):
         schedule=schedule,
         epochs=2,
         evaluate_every=None,
-        make_step=partial(EagerStep, device=device, label_smoothing=0.0),
+        make_step=partial(EagerStep, device=device, loss=PLAIN_LOSS),
         device=device,
     )
     assert isinstance(trainer.step, kind)

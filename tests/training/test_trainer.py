@@ -10,10 +10,12 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.optim.schedules import constant, onecycle
 from fmbench.training.device import Device
+from fmbench.training.losses import CrossEntropy
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer, evaluate
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+PLAIN_LOSS = CrossEntropy(classes=10)
 PLAIN = Normalization(0.0, 1.0)
 
 
@@ -44,7 +46,9 @@ def trainer(*, lr=0.01, epochs=3, evaluate_every=None, validation=False, label_s
         schedule=constant(optimizer, epochs=epochs, batches=len(loader)),
         epochs=epochs,
         evaluate_every=evaluate_every,
-        make_step=partial(EagerStep, device=CPU, label_smoothing=label_smoothing),
+        make_step=partial(
+            EagerStep, device=CPU, loss=CrossEntropy(classes=10, label_smoothing=label_smoothing)
+        ),
         device=CPU,
     )
 
@@ -202,7 +206,7 @@ def test_modes_and_precision_of_training_and_evaluation(precision, dtype):
     fit.optimizer = torch.optim.SGD(fit.model.parameters(), lr=0.01)
     fit.schedule = constant(fit.optimizer, epochs=2, batches=len(fit.loader))
     fit.device = dataclasses.replace(CPU, precision=precision)
-    fit.make_step = partial(EagerStep, device=fit.device, label_smoothing=0.0)
+    fit.make_step = partial(EagerStep, device=fit.device, loss=PLAIN_LOSS)
     list(fit.fit(silent))
     looks = [(False, False, dtype)] * 4  # 200 images, 64 at once
     one = [(True, True, dtype)] * len(fit.loader) + looks

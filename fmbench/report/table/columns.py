@@ -184,7 +184,8 @@ SHOWN = (
 _KEYS = (
     *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
     *("published_parameters", "published_device", "published_approximate", "published_source"),
-    *("model_settings", "augmentation_settings", "differs", "scheduler", "precision", "threads"),
+    *("model_settings", "augmentation_settings", "differs", "scheduler", "loss", "precision"),
+    "threads",
     *("memory_format", "deterministic", "cuda_graphs", "seeds", "folds", "rank_of"),
     *("balanced_accuracy", "train_accuracy", "test_loss"),
     *(f"{name}_sd" for name in SPREAD),

@@ -251,7 +251,7 @@ def _numbered(classes: Sequence[Any]) -> list[int]:
 
 def settings_of(row: Row) -> dict[str, str]:
     """All that may tell two rows apart, as texts under dotted names."""
-    settings = {"scheduler": str(row["scheduler"])}
+    settings = {name: str(row[name]) for name in ("scheduler", "loss")}
     settings |= {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in leaves(json.loads(row["config"] or "{}"))

@@ -25,14 +25,14 @@ FOLDS = "kfold"
 ROW = ("configuration", "data", "parameters", "flops", *HARDWARE)
 
 # Chosen by name, beside what the config says: with it they make a recipe.
-_CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler")
+_CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler", "loss")
 
 # Means beside those with a spread.
 _MEANS = ("best_test_accuracy", "peak_memory")
 _SAME = (
     *ROW,
-    *("model", "split", "augmentation", "optimizer", "scheduler", "learning_rate", "batch_size"),
-    *("epochs", "split_train", "split_validation", "split_test"),
+    *("model", "split", "augmentation", "optimizer", "scheduler", "loss", "learning_rate"),
+    *("batch_size", "epochs", "split_train", "split_validation", "split_test"),
     *("split_hash", "split_folds", "data_sha256", "source", "overrides", "config", "config_dir"),
     "about_data",
     *("config_dirs", "trust"),
