@@ -2,6 +2,7 @@
 
     python scripts/faults.py
     python scripts/faults.py kills --count 20
+    python scripts/daemons.py slurm python scripts/faults.py sweeps --launcher submitit_slurm
 
 A killed run is started again until it is done: in the end its weights, predictions and record are
 those of a run that nobody disturbed. docs/reliability.md says what is promised after each fault.
@@ -34,9 +35,11 @@ import torch
 import fmbench
 from fmbench.cli.main import main as main_of_fmbench
 from fmbench.core.errors import UserError
+from fmbench.core.files import LOCK_NAME
 from fmbench.records.folder import RunFolder
 from fmbench.records.reader import read_results
 from fmbench.records.record import Record
+from fmbench.records.trials import Search
 from fmbench.training.checkpoint import DamagedError, read_state, write_state
 
 RUN = [
@@ -48,6 +51,12 @@ RUN = [
 #: The same as the command of another process, which finds fmbench where this one did.
 COMMAND = [sys.executable, "-m", "fmbench", *RUN]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+#: A search whose trials are the same in whatever order they end.
+SEARCH = [
+    "epochs=12", "sweep=lr_batch", "sweep.pruner=none", "hydra/sweeper/sampler=random",
+    "batch_size=choice(64,128)",
+]  # fmt: skip
 
 #: The largest file, in bytes: less than a config, a record, a model, a checkpoint, and enough.
 SIZES = (0, 100, 400, 1000, 3000, 10_000, 100_000, 300_000, 1_000_000)
@@ -353,9 +362,84 @@ def together(folder: Path, records: int = 2000, processes: int = 8) -> str:
     return f"{records} records of {processes} processes, read {looks} times meanwhile, all whole"
 
 
+def sweeps(folder: Path, launcher: str = "processes", trials: int = 12) -> str:
+    """Kill a search three times, and with it or before it one of its runs; then let it end.
+
+    Trials are drawn at random, each by its number: what is left is that of an undisturbed search,
+    but for trials whose run was killed and that nobody resumes.
+    """
+    words = [*COMMAND[:3], "-m", *RUN[:-2], *SEARCH, f"sweep.trials={trials}", "sweep.jobs=2"]
+    words.append(f"hydra/launcher={launcher}")
+    alone = started([*words, "hydra.sweep.dir=alone"], folder)
+    assert alone.returncode == 0, alone.stderr[-2000:]
+    place, killed = folder / "sweep", 0
+    words.append("hydra.sweep.dir=sweep")
+    for ended, whose in ((1, "worker"), (3, "driver"), (5, "both")):
+        with subprocess.Popen(
+            words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as driver:
+            until(lambda least=ended: len(done(place)) >= least, driver)
+            if whose != "driver":
+                os.kill(until(lambda: at_work(place), driver), signal.SIGKILL)
+                killed += 1
+            if whose == "worker":  # what it does about it before it is killed in turn
+                until(lambda least=ended: len(done(place)) >= least + 2, driver)
+            driver.kill()
+    last = started(words, folder)
+    assert last.returncode in (0, 4), last.stderr[-2000:]
+    first, second = (Search.from_json((folder / name / "search.json").read_text())
+                     for name in ("alone", "sweep"))  # fmt: skip
+    records = read_results(place)
+    assert not records.problems, records.problems
+    assert len(records.frame) == trials
+    assert records.frame["test_accuracy"].notna().sum() == 1
+    numbers = [trial.number for trial in second.trials]
+    assert sorted(numbers) == list(range(trials)), numbers
+    expected = {trial.number: trial for trial in first.trials}
+    failed = [trial for trial in second.trials if trial.state == "failed"]
+    assert len(failed) <= killed, failed
+    for trial in second.trials:
+        then = expected[trial.number]
+        assert trial.parameters == then.parameters, trial
+        assert trial in failed or trial.values == then.values, (trial, then)
+    return (
+        f"3 drivers and {killed} runs of {launcher} killed: {trials} trials, none twice, "
+        f"{len(failed)} failed, the others as undisturbed"
+    )
+
+
+def until(what: Callable[[], Any], driver: "subprocess.Popen[bytes]", seconds: float = 300) -> Any:
+    """What it gives as soon as that is true; the driver must not have ended."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert driver.poll() is None, f"the search has ended, {driver.returncode}"
+        assert time.monotonic() < end, "nothing happens"
+        time.sleep(0.05)
+    return found
+
+
+def done(sweep: Path) -> list[Path]:
+    """The runs of a search that have ended."""
+    records = sweep.glob("[0-9]*/result.json")
+    return [path for path in records if '"status": "completed"' in path.read_text("utf-8")]
+
+
+def at_work(sweep: Path) -> int | None:
+    """A process that trains: it has the lock of a run's folder open, and an epoch behind it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for link in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    held = link.readlink()
+                    inside = held.name == LOCK_NAME and held.parent.parent == sweep.resolve()
+                    if inside and (held.parent / "history.jsonl").exists():
+                        return int(process.name)
+    return None
+
+
 FAULTS = {
     function.__name__: function
-    for function in (kills, writes, disk, small, closed, truncated, flipped, together)
+    for function in (kills, writes, disk, small, closed, truncated, flipped, together, sweeps)
 }
 
 
@@ -366,12 +450,15 @@ def main() -> None:
     )
     parser.add_argument("faults", nargs="*", choices=FAULTS, help="all, if none is named")
     parser.add_argument("--count", type=int, help="of kills and writes")
+    parser.add_argument("--launcher", default="processes", help="of sweeps")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive a fork
     for name in arguments.faults or FAULTS:
         start = time.perf_counter()
         counted = arguments.count and name in ("kills", "writes")
-        options = {"count": arguments.count} if counted else {}
+        options: dict[str, Any] = {"count": arguments.count} if counted else {}
+        if name == "sweeps":
+            options = {"launcher": arguments.launcher}
         with tempfile.TemporaryDirectory() as folder:
             said = FAULTS[name](Path(folder), **options)
         print(f"{name:<10} {said} ({time.perf_counter() - start:.0f} s)", flush=True)
