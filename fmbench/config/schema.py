@@ -196,6 +196,10 @@ class Config:
     keep_model: bool = _kept(
         False, "leave the trained weights in the run folder, as model.safetensors", resumes=True
     )
+    keep_probabilities: bool = _kept(
+        True, "leave the probabilities of the test and validation images in the run folder",
+        resumes=True, in_trials=False,
+    )  # fmt: skip
     checkpoint_every: int | None = _kept(
         None, "epochs between checkpoints; null: as time allows; 0: only when stopped",
         resumes=True, least=0,

@@ -23,12 +23,13 @@ from fmbench.core.files import (
     whole_file,
     write_whole,
 )
-from fmbench.records.predictions import to_bytes
+from fmbench.records.predictions import packed, to_bytes
 from fmbench.records.record import (
     CHECKPOINT_NAME,
     COMPLETED,
     FINAL,
     HELD_OUT_NAME,
+    HELD_OUT_PROBABILITIES_NAME,
     HISTORY_NAME,
     LABELS_NAME,
     MISTAKES_NAME,
@@ -37,6 +38,7 @@ from fmbench.records.record import (
     MOST_BYTES,
     OLDER_CHECKPOINT_NAME,
     PREDICTIONS_NAME,
+    PROBABILITIES_NAME,
     RESULT_NAME,
     RUNNING,
     Record,
@@ -48,7 +50,7 @@ from fmbench.records.validation import UnreadableError
 #: Files that a run writes after its record.
 _OF_A_RUN = (
     *(HISTORY_NAME, PREDICTIONS_NAME, LABELS_NAME, MISTAKES_NAME, HELD_OUT_NAME, MODEL_NAME),
-    *(CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
+    *(PROBABILITIES_NAME, HELD_OUT_PROBABILITIES_NAME, CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME),
 )
 
 #: What Hydra writes of a run's config before the run has a record, in a folder of its own.
@@ -112,16 +114,29 @@ class RunFolder:
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def write_predictions(
-        self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
+        self,
+        predicted: np.ndarray,
+        labels: np.ndarray,
+        mistakes: np.ndarray,
+        probabilities: np.ndarray | None = None,
     ) -> None:
-        """Write the (N,) classes of the test images, in the split's order, and the mistakes."""
+        """Write the (N,) classes of the test images, in the split's order, and the mistakes.
+
+        And the (N, classes) probabilities, where they are to be kept.
+        """
         # The predictions last: where they are, the rest is too.
         write_whole(self.path / LABELS_NAME, to_bytes(labels))
         write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
+        if probabilities is not None:
+            write_whole(self.path / PROBABILITIES_NAME, to_bytes(packed(probabilities)))
         write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted))
 
-    def write_held_out(self, predicted: np.ndarray) -> None:
-        """Write the predictions on the fold that validated, by `held_out`."""
+    def write_held_out(
+        self, predicted: np.ndarray, probabilities: np.ndarray | None = None
+    ) -> None:
+        """Write the predictions on the validation images, by `held_out`; and the probabilities."""
+        if probabilities is not None:
+            write_whole(self.path / HELD_OUT_PROBABILITIES_NAME, to_bytes(packed(probabilities)))
         write_whole(self.path / HELD_OUT_NAME, to_bytes(predicted))
 
     def write_model(self, write: Callable[[IO[bytes]], None]) -> None:

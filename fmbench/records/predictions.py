@@ -2,7 +2,8 @@
 
 They lie in the order of the split's test images, so that two runs tested on the same images can be
 compared image by image. The folder may come from a stranger: nothing in a file is run, and nothing
-larger than the test set of any split is read.
+larger than the test set of any split is read. Probabilities of many images and classes are kept in
+fewer bits: what is predicted never comes from them.
 """
 
 import io
@@ -14,9 +15,27 @@ from typing import Any
 import numpy as np
 
 from fmbench.core.files import read_regular
-from fmbench.records.record import HELD_OUT_NAME, LABELS_NAME, MISTAKES_NAME, PREDICTIONS_NAME
+from fmbench.records.record import (
+    HELD_OUT_NAME,
+    HELD_OUT_PROBABILITIES_NAME,
+    LABELS_NAME,
+    MISTAKES_NAME,
+    PREDICTIONS_NAME,
+    PROBABILITIES_NAME,
+)
+from fmbench.records.scores import FLOOR
 
 MOST_MISTAKES = 40
+
+#: Probabilities that are kept as float32; more are kept as float16 logarithms.
+MOST_FLOAT32 = 1_000_000
+
+#: Probabilities that are kept at all: 200 MB.
+MOST_PROBABILITIES = 100_000_000
+
+#: How far the sum of an image's probabilities may be from 1, as kept in 4 bytes or in 2: a float16
+#: logarithm is off by a 2,048th, and their sum by as much of the entropy, 14 at most.
+_OFF = {4: 1e-3, 2: 1e-2}
 
 # A million test images, and as many mistakes as are kept, of 512 x 512 pixels in colour.
 _MOST_BYTES = 2_000_000
@@ -26,6 +45,7 @@ _MOST_OF_MISTAKES = MOST_MISTAKES * 800_000
 _CLASSES = ("|u1", "<u2")
 
 #: The shape of an image in the header of a file, which has a few hundred bytes.
+_TABLE = re.compile(rb"'shape': \((\d{1,9}), (\d{1,5})\)")
 _IMAGE, _HEADER = re.compile(rb"\((?:([13]), )?(\d{1,4}), (\d{1,4})\)"), 1000
 
 
@@ -69,8 +89,21 @@ def mistakes(
     return made
 
 
+def packed(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities as a file holds them, by float32 (N, classes).
+
+    Up to `MOST_FLOAT32` they are as they are. More are natural logarithms in float16, none below
+    `FLOOR`: relative to the logarithm they are off by a 2,048th at most.
+    """
+    if probabilities.size <= MOST_FLOAT32:
+        return probabilities.astype("<f4", copy=False)
+    with np.errstate(divide="ignore"):
+        logarithms: np.ndarray = np.maximum(np.log(probabilities), FLOOR).astype("<f2")
+    return logarithms
+
+
 def held_out(numbers: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The predictions on the images of a fold that validated.
+    """The predictions on the validation images.
 
     Args:
         numbers: (N,) of the images in the row of all, the training set first.
@@ -125,9 +158,54 @@ def read_mistakes(folder: str | Path) -> np.ndarray | None:
 
 
 def read_held_out(folder: str | Path) -> np.ndarray | None:
-    """What `held_out` made, of a run of a fold that validates; None where there is no such file."""
+    """What `held_out` made, of a run that validates; None where there is no such file."""
     content = _read(Path(folder, HELD_OUT_NAME), 4 * _MOST_BYTES)
     return _array(content, map(_held_out_type, _CLASSES))
+
+
+def read_probabilities(folder: str | Path, part: str = "test") -> np.ndarray | None:
+    """The probabilities of each image, float32 (N, classes); None where there is no such file.
+
+    They are in the order of `read_labels`, or, of the part `validation`, of `read_held_out`. Each
+    is from 0 to 1, and those of an image sum to 1, but for rounding: of more than `MOST_FLOAT32`
+    numbers the file has float16 logarithms, and a probability p is off by p * -ln p / 2,048.
+    """
+    name = {"test": PROBABILITIES_NAME, "validation": HELD_OUT_PROBABILITIES_NAME}[part]
+    content = _read(Path(folder, name), 2 * MOST_PROBABILITIES + _HEADER)
+    shape = _TABLE.search(content[:_HEADER])
+    if shape is None:
+        return None
+    images, classes = map(int, shape.groups())
+    for dtype in map(np.dtype, ("<f4", "<f2")):
+        head = _head(dtype, (images, classes))
+        if (
+            content.startswith(head)
+            and images * classes > 0
+            and len(content) == len(head) + images * classes * dtype.itemsize
+        ):
+            return _checked(np.frombuffer(content, dtype, offset=len(head)).reshape(-1, classes))
+    return None
+
+
+def _head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What a `.npy` file of an array begins with."""
+    head = io.BytesIO()
+    about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, about)
+    return head.getvalue()
+
+
+def _checked(found: np.ndarray) -> np.ndarray | None:
+    """What `packed` gave, as float32 probabilities; None where it is nothing of the kind."""
+    size = found.dtype.itemsize
+    probabilities = found.astype(np.float32, copy=False)
+    if size == 2:
+        with np.errstate(over="ignore"):
+            probabilities = np.exp(probabilities)
+    with np.errstate(invalid="ignore", over="ignore"):  # they may be anything
+        sums = probabilities.sum(axis=1, dtype=np.float64)
+        valid = probabilities.min() >= 0 and bool((abs(sums - 1) <= _OFF[size]).all())
+    return probabilities if valid else None
 
 
 def _read_classes(path: Path) -> np.ndarray | None:

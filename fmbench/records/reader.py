@@ -176,15 +176,37 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
 
 
+def read_records(*folders: str | Path, problems: list[Problem]) -> Iterator[tuple[Path, Record]]:
+    """Every record below some folders with its folder, in the order of the paths.
+
+    One that cannot be read is noted in `problems`.
+
+    Raises:
+        ConfigError: A folder does not exist.
+    """
+    left = dict(MAX_TOTAL)
+    for path in sorted(_find(folders, problems)):
+        folder, name = os.path.split(path)
+        if name != RESULT_NAME:
+            continue
+        try:
+            yield Path(folder), Record.from_json(_read(path, name, left))
+        except UnreadableError as error:
+            problems.append(Problem(Path(path), str(error)))
+
+
 def read_history(folder: str | Path) -> list[dict[str, float]]:
     """Read the epochs of a run, for a notebook or a picture.
 
     Returns:
         A dict for each line of `history.jsonl`, with `epoch` (counted from 0) and whichever of
         `learning_rate`, `seconds` (of training), `train_loss`, `train_accuracy`, the same of
-        `validation_` and `test_`, and `balanced_accuracy` (on the validation part) it has. A line
-        that is half-written, or has no epoch, is left out, and so is a value that is not a finite
-        number. Of a file that is longer than any run the first `MOST_EPOCHS` lines count.
+        `validation_` and `test_`, and `balanced_accuracy` (on the validation part) it has. `wall`
+        is seconds from the beginning of training to the epoch's end, its evaluations included: the
+        clocks of training and evaluation together, which stand still while a checkpoint is written
+        or the run is stopped. The sum of `seconds` up to an epoch is the training clock alone. A
+        line that is half-written, or has no epoch, is left out, and so is a value that is not a
+        finite number. Of a file that is longer than any run the first `MOST_EPOCHS` lines count.
     """
     return counted_history(folder)[0]
 

@@ -36,6 +36,8 @@ HISTORY_NAME = "history.jsonl"
 PREDICTIONS_NAME, LABELS_NAME = "predictions.npy", "labels.npy"
 MISTAKES_NAME = "mistakes.npy"
 HELD_OUT_NAME = "held_out.npy"
+PROBABILITIES_NAME = "probabilities.npy"
+HELD_OUT_PROBABILITIES_NAME = "held_out_probabilities.npy"
 MODEL_NAME = "model.safetensors"
 TENSORBOARD_NAME, MLFLOW_NAME = "tensorboard", "mlflow.json"
 CHECKPOINT_NAME, OLDER_CHECKPOINT_NAME = "checkpoint.pt", "checkpoint.older.pt"
@@ -139,6 +141,28 @@ class Reference(TypedDict, total=False):
     source: Text | None
 
 
+class Scores(TypedDict, total=False):
+    """Scores of the predictions on one part of the split; see `fmbench.records.scores.scores`."""
+
+    nll: Amount
+    brier: Amount
+    ece: Share
+    adaptive_ece: Share
+    aurc: Share
+    accuracy_at_90: Share
+    macro_f1: Share
+    balanced_accuracy: Share
+    worst_class_accuracy: Share
+    worst_class: Count
+
+
+class PartScores(TypedDict, total=False):
+    """The scores after the last epoch, of the parts that were evaluated."""
+
+    test: Scores
+    validation: Scores
+
+
 class Git(TypedDict):
     """The checkout that fmbench ran from."""
 
@@ -193,6 +217,7 @@ class Record:
     test_accuracy: Share | None = None  # after the last epoch
     best_test_accuracy: Share | None = None  # optimistic: chosen on the test set
     best_test_epoch: Count | None = None  # counted from 0
+    scores: PartScores = field(default_factory=PartScores)  # empty in older records
     seconds: Seconds = field(default_factory=lambda: Seconds(train=0.0, evaluate=0.0, total=0.0))
     images_per_second: Amount | None = None  # training images over the training clock
     peak_memory: Count | None = None

@@ -30,7 +30,7 @@ METRICS = {
 } | {"balanced_accuracy"}
 
 #: What a line of history holds.
-_OF_A_LINE = {"epoch", "learning_rate", "seconds", *METRICS}
+_OF_A_LINE = {"epoch", "learning_rate", "seconds", "wall", *METRICS}
 
 #: What a record knows of the epochs that ended.
 _PROGRESS = METRICS | {

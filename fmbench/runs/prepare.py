@@ -22,6 +22,7 @@ from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
 from fmbench.data.splits import Split, make_split
 from fmbench.optim.schedules import Schedule
+from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
@@ -188,6 +189,7 @@ def make_trainer(
         evaluate_every=config["evaluation"]["every"],
         make_step=partial(EagerStep, device=device, loss=loss),
         device=device,
+        most_probabilities=MOST_PROBABILITIES,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
-from fmbench.records.predictions import held_out, mistakes
+from fmbench.records.predictions import MOST_PROBABILITIES, held_out, mistakes
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -34,6 +34,7 @@ from fmbench.records.record import (
     Split,
     recorded_config,
 )
+from fmbench.records.scores import scores
 from fmbench.records.validation import UnreadableError
 from fmbench.runs.checkpointing import METRICS, RunState, changed_since, now
 from fmbench.runs.memory import out_of_memory
@@ -48,7 +49,7 @@ from fmbench.training.device import (
     is_out_of_memory,
     settings_kept,
 )
-from fmbench.training.trainer import DivergedError, Epoch, Predictions, Trainer, evaluate
+from fmbench.training.trainer import Clocks, DivergedError, Epoch, Predictions, Trainer, evaluate
 from fmbench.training.weights import refuse_unkeepable, write_weights
 
 log = logger(__name__)
@@ -309,7 +310,7 @@ def fit(
             line = epoch_line(epoch, epochs, images)
             epochs_log.info(line)
             display.ended(line)
-            history = _history(epoch)
+            history = _history(epoch, trainer.clocks)
             run.folder.append_history(history)
             tracking.epoch({name: x for name, x in history.items() if x is not None})
             _note_epoch(run, epoch, history)
@@ -317,7 +318,7 @@ def fit(
             record.peak_memory = None if most is None else max(peak, most)
             if epoch.answers is not None and epoch.epoch + 1 == epochs:
                 _keep_predictions(run, epoch.answers)
-            if "folds" in record.split and epoch.validated and epoch.epoch + 1 == epochs:
+            if epoch.validated is not None and epoch.epoch + 1 == epochs:
                 _keep_held_out(run, epoch.validated)
             if watch is not None and watch(epoch.epoch + 1, record):
                 raise PrunedError(
@@ -366,7 +367,10 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     record.device, record.fingerprint = trained.device, trained.fingerprint
     run.load_checkpoint()
     start = time.perf_counter()
-    metrics, answers = evaluate(trainer.model, trainer.test, device=trainer.device)
+    how: dict[str, Any] = {"device": trainer.device, "most": MOST_PROBABILITIES}
+    metrics, answers = evaluate(trainer.model, trainer.test, **how)
+    if run.config["keep_probabilities"] and trainer.validation is not None and not changed:
+        _keep_held_out(run, evaluate(trainer.model, trainer.validation, **how)[1])  # a trial's
     seconds = time.perf_counter() - start
     record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
     if changed:
@@ -390,19 +394,34 @@ def _keep_predictions(run: RunState, answers: Predictions) -> None:
     """Write the predicted classes of the test images, their labels, and the mistakes."""
     test = run.trainer.test
     assert test is not None
-    classes, confidences = (part.numpy() for part in answers)
+    classes, confidences = answers.classes.numpy(), answers.confidences.numpy()
     kind = run.inputs.dataset.labels.dtype
     classes, labels = classes.astype(kind), test.labels.cpu().numpy().astype(kind)
     wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
-    run.folder.write_predictions(classes, labels, wrong)
+    kept = _scored(run, "test", answers, labels)
+    run.folder.write_predictions(classes, labels, wrong, kept)
 
 
 def _keep_held_out(run: RunState, answers: Predictions) -> None:
-    """Write the predictions on the fold that validates, with the numbers of its images."""
+    """Note the scores of the validation images; write the predictions, with their numbers."""
     split, kind = run.inputs.split, run.inputs.dataset.labels.dtype
     labels = run.inputs.dataset.labels[split.validation].astype(kind)
-    predicted = answers[0].numpy().astype(kind)
-    run.folder.write_held_out(held_out(split.validation, predicted, labels))
+    kept = _scored(run, "validation", answers, labels)
+    if kept is not None or split.folds is not None:
+        predicted = answers.classes.numpy().astype(kind)
+        run.folder.write_held_out(held_out(split.validation, predicted, labels), kept)
+
+
+def _scored(
+    run: RunState, part: Literal["test", "validation"], answers: Predictions, labels: np.ndarray
+) -> np.ndarray | None:
+    """Note the scores of a part; returns its probabilities where the run keeps them."""
+    if answers.probabilities is None:
+        log.info("%s: too many probabilities for scores, or to be kept", part)
+        return None
+    probabilities = answers.probabilities.numpy()
+    run.record.scores[part] = scores(probabilities, answers.classes.numpy(), labels)
+    return probabilities if run.config["keep_probabilities"] else None
 
 
 def _keep_model(run: RunState) -> None:
@@ -474,7 +493,7 @@ def memory_advice(run: RunState) -> Iterator[None]:
         raise out_of_memory(error, run.config, run.inputs, run.device, run.record.flops) from None
 
 
-def _history(epoch: Epoch) -> dict[str, Any]:
+def _history(epoch: Epoch, clocks: Clocks) -> dict[str, Any]:
     """The line of `history.jsonl` for an epoch."""
     line: dict[str, Any] = {"epoch": epoch.epoch, "learning_rate": epoch.learning_rate}
     for part in ("train", "validation", "test"):
@@ -482,4 +501,4 @@ def _history(epoch: Epoch) -> dict[str, Any]:
             line |= {f"{part}_loss": metrics.loss, f"{part}_accuracy": metrics.accuracy}
     if epoch.validation:
         line["balanced_accuracy"] = epoch.validation.balanced_accuracy
-    return line | {"seconds": epoch.seconds}
+    return line | {"seconds": epoch.seconds, "wall": clocks.train + clocks.evaluate}

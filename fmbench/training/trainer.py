@@ -54,6 +54,7 @@ class Predictions(NamedTuple):
 
     classes: Tensor  # (N,) uint8, or int32 of more than 256 classes, those it predicted
     confidences: Tensor  # (N,) float32, the probability it gave each of them
+    probabilities: Tensor | None = None  # (N, classes) float32, where they were asked for
 
 
 #: Called during an epoch with the images seen and the running sums of loss and correct predictions.
@@ -97,11 +98,13 @@ def evaluate(
     *,
     device: Device,
     between: Callable[[], None] = lambda: None,
+    most: int = 0,
 ) -> tuple[Metrics, Predictions]:
     """Mean loss and accuracies over a part of the split; the predictions, on the CPU.
 
     In the precision of training. The loss is cross entropy whatever is trained with, without label
-    smoothing, so that losses compare.
+    smoothing, so that losses compare. The probabilities of all classes are among the predictions
+    where they are at most `most` numbers.
 
     Raises:
         DivergedError: the mean loss is NaN or infinite.
@@ -109,7 +112,7 @@ def evaluate(
     model.eval()
     loss_sum = torch.zeros((), device=device.torch)
     correct = torch.zeros((), dtype=torch.int64, device=device.torch)
-    classes, confidences = [], []
+    classes, confidences, probabilities = [], [], []
     for images, labels in loader:
         with device.autocast():
             logits = model(images)
@@ -118,12 +121,16 @@ def evaluate(
         correct += (predicted == labels).sum()
         # A byte holds 256 classes; a run writes what it needs.
         classes.append(predicted.to(torch.uint8 if logits.shape[1] <= 256 else torch.int32))
-        confidences.append(logits.float().softmax(1).amax(1))
+        shares = logits.float().softmax(1)
+        confidences.append(shares.amax(1))
+        if len(loader) * shares.shape[1] <= most:
+            probabilities.append(shares.cpu())
         between()
     found = torch.cat(classes)
     metrics = _metrics(loss_sum, correct, len(loader))
     metrics = dataclasses.replace(metrics, balanced_accuracy=_mean_recall(found, loader.labels))
-    return metrics, Predictions(found.cpu(), torch.cat(confidences).cpu())
+    kept = torch.cat(probabilities) if probabilities else None
+    return metrics, Predictions(found.cpu(), torch.cat(confidences).cpu(), kept)
 
 
 def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
@@ -189,6 +196,7 @@ class Trainer:
     evaluate_every: int | None  # epochs between evaluations on the test set before the last
     make_step: Callable[[nn.Module, Optimizer], EagerStep]
     device: Device
+    most_probabilities: int = 0  # numbers that are kept of the last epoch, see `evaluate`
 
     def __post_init__(self) -> None:
         self.clocks = Clocks()
@@ -250,14 +258,14 @@ class Trainer:
         assert self.started is not None
         self.position.seconds, self.started = trained - self.started, None
         validation = validated = test = answers = None
-        if self.validation is not None:
-            validation, validated = evaluate(
-                self.model, self.validation, device=self.device, between=between
-            )
         last = epoch + 1 == self.epochs
+        how: dict[str, Any] = {"device": self.device, "between": between}
+        how["most"] = self.most_probabilities if last else 0
+        if self.validation is not None:
+            validation, validated = evaluate(self.model, self.validation, **how)
         due = last or (self.evaluate_every and (epoch + 1) % self.evaluate_every == 0)
         if self.test is not None and due:
-            test, answers = evaluate(self.model, self.test, device=self.device, between=between)
+            test, answers = evaluate(self.model, self.test, **how)
         self.clocks.evaluate += self._now() - trained
         self.schedule.after_epoch()
         position, self.position = self.position, Position(epoch + 1)

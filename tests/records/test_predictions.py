@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from fmbench.records import predictions
 from fmbench.records.folder import RunFolder
 from fmbench.records.predictions import (
     MOST_MISTAKES,
@@ -13,6 +14,7 @@ from fmbench.records.predictions import (
     read_labels,
     read_mistakes,
     read_predictions,
+    read_probabilities,
     to_bytes,
 )
 
@@ -101,9 +103,16 @@ def _pickled() -> bytes:
     b"\0" * 1_000_001,
 ])  # fmt: skip
 def test_what_is_no_such_array_is_none(tmp_path, content):
-    for name in ("predictions.npy", "labels.npy", "mistakes.npy", "held_out.npy"):
+    for name in (
+        "predictions.npy",
+        "labels.npy",
+        "mistakes.npy",
+        "held_out.npy",
+        "probabilities.npy",
+    ):
         (tmp_path / name).write_bytes(content)
     assert read_held_out(tmp_path) is None
+    assert read_probabilities(tmp_path) is None
     assert read_predictions(tmp_path) is None
     assert read_labels(tmp_path) is None
     assert read_mistakes(tmp_path) is None
@@ -125,3 +134,56 @@ def test_a_confidence_that_is_none_is_left_out(tmp_path):
     made["confidence"] = [np.nan, 0.5, np.inf]
     (tmp_path / "mistakes.npy").write_bytes(to_bytes(made))
     assert read_mistakes(tmp_path)["confidence"].tolist() == [0.5]
+
+
+def shares(images: int, classes: int) -> np.ndarray:
+    """Probabilities from nearly all to nearly nothing."""
+    logits = np.random.default_rng(0).normal(size=(images, classes)) * 8
+    found = np.exp(logits - logits.max(1, keepdims=True))
+    return (found / found.sum(1, keepdims=True)).astype(np.float32)
+
+
+def test_few_probabilities_are_kept_as_they_are_and_many_within_what_is_said(tmp_path, monkeypatch):
+    predicted, labels, confidences, images = some()
+    worst, given = mistakes(predicted, labels, confidences, images), shares(200, 10)
+    folder = RunFolder(tmp_path)
+    folder.write_predictions(predicted, labels, worst, given)
+    assert read_probabilities(tmp_path).tobytes() == given.tobytes()
+    assert read_probabilities(tmp_path, "validation") is None
+    monkeypatch.setattr(predictions, "MOST_FLOAT32", 1999)
+    given[0], given[1] = np.eye(10, dtype=np.float32)[:2]
+    folder.write_held_out(predicted, given)
+    assert np.load(tmp_path / "held_out_probabilities.npy").dtype == np.float16
+    assert np.load(tmp_path / "held_out_probabilities.npy").min() == -40
+    found = read_probabilities(tmp_path, "validation")
+    assert found.dtype == np.float32
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.nan_to_num(-given * np.log(given)) / 2048
+    assert (abs(found - given) <= off + 1e-7).all()
+    assert np.array_equal(read_probabilities(tmp_path), read_probabilities(tmp_path))
+
+
+@pytest.mark.parametrize("made", [
+    np.full((2, 4), 0.5, np.float32),
+    np.full((2, 4), np.nan, np.float32),
+    np.full((2, 4), np.inf, np.float32),
+    np.array([[1.5, -0.5]], np.float32),
+    np.array([[np.nan, 0.5]], np.float16),
+    np.array([[60000, -40]], np.float16),
+    np.array([[-1, -1]], np.float16),
+    np.full((2, 4), 0.25),
+    np.full((2, 4), 0.25, np.float32).T,
+    np.full((2, 4), 0.25, ">f4"),
+    np.full((2, 2, 2), 0.5, np.float32),
+    np.zeros((0, 4), np.float32),
+])  # fmt: skip
+def test_what_are_no_probabilities_is_none(tmp_path, made):
+    (tmp_path / "probabilities.npy").write_bytes(to_bytes(made))
+    assert read_probabilities(tmp_path) is None
+
+
+@pytest.mark.parametrize("shape", ["(999999999, 99999)", "(2, 0)", "(0, 0)", "(2, 1), 'shape': ()"])
+def test_a_header_that_says_what_is_not_there_is_none(tmp_path, shape):
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    (tmp_path / "probabilities.npy").write_bytes(_headed(text))
+    assert read_probabilities(tmp_path) is None

@@ -58,7 +58,7 @@ def result(folder):
     record = json.loads((folder / "result.json").read_text("utf-8"))
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     for line in history:
-        del line["seconds"]
+        del line["seconds"], line["wall"]
     return (
         {name: value for name, value in record.items() if name not in CLOCKS},
         history,

@@ -98,7 +98,7 @@ def test_learns_and_tests_once_at_the_end():
     assert [epoch.test is not None for epoch in epochs] == [False, False, True]
     assert epochs[-1].train.loss < epochs[0].train.loss / 2
     assert epochs[-1].test.accuracy == 1.0
-    classes, confidences = epochs[-1].answers
+    classes, confidences, _ = epochs[-1].answers
     assert classes.dtype == torch.uint8
     assert torch.equal(classes.long(), image_set()[1])
     assert confidences.shape == classes.shape
