@@ -75,6 +75,9 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         if not (former is None or (type(former) is int and former >= 0)):
             raise ConfigError(f"test_every={former}: must be 0 or more, or null")
         _tell_of_former_name(former)
+    optimizer = plain.get("optimizer")
+    if isinstance(optimizer, dict):
+        optimizer.pop("search", None)  # of searches; see `fmbench.config.spaces`
     found = schema.renamed({str(key): value for key, value in plain.items()})
     smoothing = (found.get("loss") or {}).get("label_smoothing")
     if type(smoothing) in (int, float) and not found.get("label_smoothing"):

@@ -117,6 +117,12 @@ def _mended(text: str) -> str:
         raise ConfigError(f"{text}: must be the name of an option")
     if name in _PLACES and (within := re.fullmatch(r"(['\"])([^'\"\\$]*)\1", value.strip())):
         return f"{key}={quoted(_at_home(within[2]))}"
+    if (
+        name.startswith(f"{schema.SPACE}.")
+        and value.strip() != "null"
+        and value.strip()[:1] not in "'\""
+    ):
+        return f"{key}={quoted(value.strip())}"  # a range is its value, not a sweep over it
     if not _SIMPLE.fullmatch(value):
         return f"{key}={_at_home(value)}"
     is_option = name in _GROUPS or "/" in name

@@ -231,6 +231,9 @@ class Config:
     reference: dict[str, Any] | None = _around(None, "the published figures of an experiment")
 
 
+#: What an optimizer's option says of searches; see `fmbench.config.spaces`.
+SPACE = "optimizer.search"
+
 #: Keys of the open groups that every option has.
 IN_GROUPS = {
     "model._target_": Key("the class", "result", types=(str,)),
@@ -240,6 +243,12 @@ IN_GROUPS = {
         "result",
         types=(int, float),
         example="0.05",
+    ),
+    SPACE: Key(
+        "the values that a search tries, by key of the optimizer",
+        "sweep",
+        neutral=None,
+        types=(dict, NoneType),
     ),
     "scheduler._target_": Key("the function", "result", types=(str,)),
     "loss._target_": Key("the class", "result", types=(str,)),

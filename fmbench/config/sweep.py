@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config import objectives
+from fmbench.config import objectives, spaces
 from fmbench.config.checks import check, refuse_out_of_bounds, resolve
 from fmbench.config.hydra_compat import runs_in_turn
 from fmbench.config.schema import KEYS, OF_SWEEPS, WILCOXON
@@ -213,13 +213,14 @@ def _parser() -> OverridesParser:
 
 def _overrides(config: DictConfig) -> list[Override]:
     """The overrides of a sweep: `hydra.sweeper.params`, then the command line."""
-    given = config.hydra.sweeper.get("params") or {}
-    texts = [f"{key}={value}" for key, value in given.items()]
+    texts = [f"{key}={value}" for key, value in spaces.params(config).items()]
     return _parser().parse_overrides([*texts, *typed(config)[1]])
 
 
 #: What is typed for sweeps alone, and does nothing in a single run.
-_FOR_SWEEPS = re.compile(r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b")
+_FOR_SWEEPS = re.compile(
+    r"hydra[/.](launcher|sweeper)\b|hydra\.sweep\.|sweep\.|max_runs\b|optimizer\.search\b"
+)
 
 
 #: Keys of `sweep` that mean something in a grid too.
@@ -243,7 +244,8 @@ def _refuse_idle(config: DictConfig) -> None:
             raise ConfigError(
                 f"{text}: names the folder of a single run; of a sweep hydra.sweep.dir={value}"
             )
-        if key.startswith("sweep.") and key not in _OF_GRIDS and not is_search(config.hydra):
+        of_search = key.startswith("sweep.") and key not in _OF_GRIDS
+        if (of_search or spaces.is_of_space(key)) and not is_search(config.hydra):
             raise ConfigError(
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
@@ -266,7 +268,7 @@ def check_sweep(config: DictConfig, config_name: str) -> dict[str, Any]:
     """
     _refuse_idle(config)
     _check_jobs(config)
-    _check_sweeper(config.hydra.sweeper)
+    _check_sweeper(config)
     if is_search(config.hydra):
         _check_search(config)
     loader = GlobalHydra.instance().config_loader()
@@ -377,7 +379,8 @@ def _check_search(config: DictConfig) -> None:
         raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
 
 
-def _check_sweeper(sweeper: DictConfig) -> None:
+def _check_sweeper(config: DictConfig) -> None:
+    sweeper = config.hydra.sweeper
     most = sweeper.get("max_batch_size")
     if most is not None and most < 1:
         raise ConfigError(f"hydra.sweeper.max_batch_size={most}: must be 1 or more")
@@ -390,7 +393,7 @@ def _check_sweeper(sweeper: DictConfig) -> None:
             raise ConfigError(f"hydra.sweeper.params.{key}: must be a key of a run, not of Hydra")
         if name in ("data.root", "data.test"):
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
-    OmegaConf.to_container(OmegaConf.create(params), resolve=True)
+    spaces.params(config)
 
 
 def _text(override: Override) -> str:

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import as_user_error
+from fmbench.config.spaces import is_of_space, told
 from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
@@ -103,7 +104,9 @@ class Search:
             "custom_search_space": custom_search_space,
         }
         self.sampler_config, self.config = sampler, config
-        self.params = [f"{key!s}={value}" for key, value in (params or {}).items()]
+        self.params = [
+            f"{key!s}={value}" for key, value in (params or {}).items() if value is not None
+        ]
         target = {"_target_": custom_search_space, "_partial_": True}
         self.extend = instantiate(target) if custom_search_space else None
         self.loader = given["hydra_context"].config_loader
@@ -130,7 +133,8 @@ class Search:
             StopRequested: the search was asked to stop; started again, it resumes.
         """
         seeds = self.config.sweep.seeds
-        self.repeats, searched = repeats(self.config, [*self.params, *arguments])
+        given = [text for text in [*self.params, *arguments] if not is_of_space(text)]
+        self.repeats, searched = repeats(self.config, given)
         self.config.sweep.seeds = len(self.repeats)  # by which runs are named
         try:
             space = hydra_compat.search_space(searched)
@@ -155,6 +159,8 @@ class Search:
             raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
         if not self.is_worker:
+            for line in told(self.config):
+                log.info(line)
             self._write()  # at once, for those who ask how many trials there will be
         if self.config.sweep.detach and not self.is_worker:
             left = self.total - sum(trial.state.is_finished() for trial in self.study.mine())
