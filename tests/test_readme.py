@@ -133,9 +133,12 @@ def test_groups_and_options_named_are_those_there_are():
 
 def test_the_parts_of_an_augmentation_and_their_numbers_are_those_there_are():
     section = README.partition("### Augmentation")[2].partition("\n### ")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", section, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) ?\|$", section, re.MULTILINE))
     assert list(rows) == list(vars(augmentation.Parts()))
     for name, cell in rows.items():
+        if name in ("alternating_flip", "own"):  # without numbers
+            assert not cell
+            continue
         numbers = "\n".join(re.findall(r"`([^`]*)`", cell))
         assert augmentation.read({name: yaml.safe_load(numbers)}) == augmentation.read(
             {name: {}}

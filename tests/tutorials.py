@@ -169,3 +169,37 @@ class Grown(nn.Module):
         if self.fc is None:
             self.fc = nn.Linear(x.shape[1], 10)
         return self.fc(x)
+
+
+class Speckle:
+    """Darkens each image at two rows of its own."""
+
+    draws = 2
+
+    def __init__(self, amount=0.5):
+        self.amount = amount
+
+    def __call__(self, images, draws):
+        rows = (draws * images.shape[2]).long()[:, None, :, None]
+        here = torch.arange(images.shape[2], device=images.device)[:, None]
+        return torch.where((rows.amin(2, True) == here) | (rows.amax(2, True) == here),
+                           images * self.amount, images)  # fmt: skip
+
+
+class Wrong:
+    """A transform of images that does what it may not."""
+
+    def __init__(self, fault):
+        self.fault = fault
+        self.draws = {"count": 1.5}.get(fault, 1)
+
+    def __call__(self, images, draws):
+        return {
+            "shape": lambda: images[:, :, 1:],
+            "dtype": images.double,
+            "tuple": lambda: (images, draws),
+            "infinite": lambda: images / 0,
+            "random": lambda: images + torch.rand(1),
+            "batch": lambda: images - images.mean(),
+            "error": lambda: images @ torch.ones(3, 3),
+        }[self.fault]()

@@ -78,13 +78,118 @@ class Erasing:
 
 
 @dataclass
+class AlternatingFlip:
+    """The image mirrored every other epoch (Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds").
+
+    Which half is mirrored in the first epoch depends on the seed alone. So any two successive
+    epochs see each image both ways, where random flips repeat a half of them.
+    """
+
+
+@dataclass
+class Affine:
+    """The image rotated, shifted, scaled and sheared about its centre, black coming in.
+
+    Each number is uniform; bilinear interpolation, as `torchvision.transforms.RandomAffine` with
+    it. Shifts are whole pixels.
+
+    Args:
+        degrees: most of a rotation, either way.
+        translate: most of a shift, as a share of height and width.
+        scale: least and greatest factor.
+        shear: most of a shear along each axis, either way, in degrees.
+    """
+
+    degrees: float = 15.0
+    translate: float = 0.1
+    scale: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    shear: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_number("affine.degrees", self.degrees, 0, 180)
+        _check_number("affine.translate", self.translate, 0, 1)
+        _check_range("affine.scale", self.scale, most=10)
+        _check_number("affine.shear", self.shear, 0, 60)
+
+
+@dataclass
+class TrivialAugment:
+    """One of 14 operations of random strength (Mueller and Hutter, 2021; the "wide" space).
+
+    As `torchvision.transforms.TrivialAugmentWide`.
+
+    Args:
+        bins: strengths there are of each operation.
+        translate: most of a shift, in pixels; 32 is that of the paper, for images of 32 pixels.
+    """
+
+    bins: int = 31
+    translate: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bins, int) or isinstance(self.bins, bool) or self.bins < 2:
+            raise ConfigError(
+                f"augmentation.trivial_augment.bins={self.bins}: must be a whole number, 2 or more"
+            )
+        _check_pixels("trivial_augment.translate", self.translate)
+
+
+@dataclass
+class Mixup:
+    """The image and its label blended with another's (Zhang et al., 2018).
+
+    Args:
+        alpha: of Beta(alpha, alpha), which the image's own share is drawn from.
+    """
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_number("mixup.alpha", self.alpha, 0.001, 1000)
+
+
+@dataclass
+class CutMix:
+    """A rectangle of the image taken from another, and that share of its label (Yun et al., 2019).
+
+    Args:
+        alpha: of Beta(alpha, alpha), which the share of the area that stays is drawn from.
+        probability: of mixing at all; the paper has 0.5 for CIFAR and 1 for ImageNet.
+    """
+
+    alpha: float = 1.0
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_number("cutmix.alpha", self.alpha, 0.001, 1000)
+        _check_probability("cutmix", self.probability)
+
+
+@dataclass
 class Parts:
-    """The `augmentation` group: every part with its numbers, or None where it is left out."""
+    """The `augmentation` group: every part with its numbers, or None where it is left out.
+
+    They are applied in this order.
+
+    Attributes:
+        own: transforms of the user's, each a mapping with `_target_`; in a config one, or a list.
+    """
 
     crop: Crop | None = None
     flip: Flip | None = None
+    alternating_flip: AlternatingFlip | None = None
+    affine: Affine | None = None
+    trivial_augment: TrivialAugment | None = None
+    own: Any = None
     cutout: Cutout | None = None
     erasing: Erasing | None = None
+    mixup: Mixup | None = None
+    cutmix: CutMix | None = None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether an image gets a part of another one, and its label with it."""
+        return self.mixup is not None or self.cutmix is not None
 
     def check(self, side: int) -> None:
         """Refuse what is larger than an image whose shorter side has so many pixels.
@@ -102,7 +207,33 @@ class Parts:
                 )
 
 
-_CLASSES: dict[str, type[Any]] = {"crop": Crop, "flip": Flip, "cutout": Cutout, "erasing": Erasing}
+_CLASSES: dict[str, type[Any]] = {
+    "crop": Crop,
+    "flip": Flip,
+    "alternating_flip": AlternatingFlip,
+    "affine": Affine,
+    "trivial_augment": TrivialAugment,
+    "cutout": Cutout,
+    "erasing": Erasing,
+    "mixup": Mixup,
+    "cutmix": CutMix,
+}
+
+
+def own(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The user's transforms in an `augmentation` group, each with its `_target_`.
+
+    Raises:
+        ConfigError: what stands there is none.
+    """
+    given = config.get("own")
+    found: list[Any] = given if isinstance(given, list) else [given] * (given is not None)
+    for one in found:
+        if not isinstance(one, Mapping) or not isinstance(one.get("_target_"), str):
+            raise ConfigError(
+                f"augmentation.own={one}: must be a mapping with _target_, a list of them, or null"
+            )
+    return found
 
 
 def read(config: Mapping[str, Any]) -> Parts:
@@ -112,9 +243,13 @@ def read(config: Mapping[str, Any]) -> Parts:
         ConfigError: an unknown part, an unknown number of a part, or one that cannot be.
     """
     found = Parts()
+    found.own = own(config) or None
     for name, numbers in config.items():
+        if name == "own":
+            continue
         if name not in _CLASSES:
-            raise ConfigError(f"augmentation.{name}: no such part; there are {', '.join(_CLASSES)}")
+            there = ", ".join(vars(found))
+            raise ConfigError(f"augmentation.{name}: no such part; there are {there}")
         if numbers is None:
             continue
         if not isinstance(numbers, Mapping):
@@ -124,9 +259,14 @@ def read(config: Mapping[str, Any]) -> Parts:
         for key in numbers:
             if key not in known:
                 raise ConfigError(
-                    f"augmentation.{name}.{key}: no such key; there are: {', '.join(known)}"
+                    f"augmentation.{name}.{key}: no such key; there are: "
+                    f"{', '.join(known) or 'none'}"
                 )
         setattr(found, name, part(**numbers))
+    if found.flip and found.alternating_flip:
+        raise ConfigError(
+            "augmentation.flip and augmentation.alternating_flip: one of them must be null"
+        )
     return found
 
 
@@ -135,9 +275,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
+    if not _is_number(value) or not least <= value <= most:
+        raise ConfigError(f"augmentation.{name}={value}: must be a number, {least} to {most}")
+
+
 def _check_probability(part: str, value: Any) -> None:
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise ConfigError(f"augmentation.{part}.probability={value}: must be a number, 0 to 1")
+    _check_number(f"{part}.probability", value, 0, 1)
 
 
 def _check_pixels(name: str, value: Any) -> None:

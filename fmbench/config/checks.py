@@ -128,8 +128,12 @@ def check(config: Mapping[str, Any]) -> None:
         others = {key for keys in schema.OF_DATA.values() for key in keys} - {*own}
         known = [key for key in inner if f"data.{key}" not in others and "." not in key]
         _refuse_unknown("data.", config["data"], [*known, "split"])
-    for group in (*TARGETS, *["data"] * ("_target_" in config["data"])):
-        target = str(config[group]["_target_"])
+    started = [(group, config[group]) for group in TARGETS]
+    if "_target_" in config["data"]:
+        started.append(("data", config["data"]))
+    started += [("augmentation.own", one) for one in augmentation.own(config["augmentation"])]
+    for group, option in started:
+        target = str(option["_target_"])
         # Hydra looks at where it leads to, once more, when it is started.
         if not any(fnmatchcase(target, pattern) for pattern in buildable(group)):
             raise ConfigError(

@@ -91,4 +91,5 @@ def trust_needed(config: Mapping[str, Any]) -> str | None:
     """What `FMBENCH_TRUST` names, where a run needs it; None where it does not."""
     listed = all(option(config, group)["_target_"] in TARGETS[group].values() for group in TARGETS)
     listed = listed and "_target_" not in config["data"]
+    listed = listed and config["augmentation"].get("own") is None
     return None if listed else ",".join(trusted()) or None

@@ -20,8 +20,8 @@ from fmbench.data.augmentation import Augmentation, Draws
 #: enough that they stay in the processor's cache.
 CHUNK = 2048
 
-#: Keeps the streams of random numbers of one (seed, epoch) apart.
-ORDER, AUGMENT = 0, 1
+#: Keeps the streams of random numbers of one (seed, epoch) apart; the last is of all epochs.
+ORDER, AUGMENT, LASTING = 0, 1, 2
 
 
 def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
@@ -92,6 +92,7 @@ class TrainLoader:
         seed: of order and augmentation.
         augmentation: what each image goes through.
         normalization: applied to every image.
+        classes: how many there are; needed where images are mixed.
         memory: bytes that there are on that device; None: enough. The images are padded and
             mirrored once, where that takes at most a quarter of it, else a group at a time: the
             same images, more slowly.
@@ -110,6 +111,7 @@ class TrainLoader:
         seed: int,
         augmentation: Augmentation,
         normalization: Normalization,
+        classes: int = 0,
         memory: int | None = None,
     ) -> None:
         self.labels = labels
@@ -117,6 +119,7 @@ class TrainLoader:
         self.seed = seed
         self.augmentation = augmentation
         self.normalization = normalization
+        self.classes = classes
         self.shape = images.shape[1], images.shape[2], images.shape[3]
         kept = keeps_windows(augmentation, len(images), self.shape, memory)
         # One of the two: what crop and flip can make of all images, or the images as they are.
@@ -144,26 +147,36 @@ class TrainLoader:
     def epoch(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch: (B, C, H, W) float32 images and (B,) int64 labels.
 
+        Where images are mixed, (B, classes) float32 targets instead of the labels.
+
         Args:
             epoch: counted from 0.
             seen: images of it that were trained on already, in whole batches: they are left out.
         """
-        count = len(self.labels)
+        for ids, images, targets in self.chunks(epoch, seen=seen):
+            sizes = self._sizes(len(ids))
+            yield from zip(torch.split(images, sizes), torch.split(targets, sizes), strict=True)
+
+    def chunks(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The same in groups of batches, each with the indices of its images, (B,) int64."""
+        count, mixes = len(self.labels), self.augmentation.parts.mixes
         order, draws = self._drawn(epoch)
         chunk = self.batch_size * max(1, CHUNK // self.batch_size)
         while seen < count:
             # A chunk is never followed by one image alone, which may belong to its last batch.
             end = seen + chunk if seen + chunk + 1 < count else count
             ids = order[seen:end]
-            seen = end
-            pixels = self._moved_by(draws, ids)
+            if mixes:  # the partner of the last image is the next one, of the very last the first
+                ids = torch.cat([ids, order[end % count, None]])
+            pixels = self.augmentation.recolour(self._moved_by(draws, ids), draws, ids)
             images = self.augmentation.blank(self.normalization(pixels), draws, ids)
-            sizes = self._sizes(len(ids))
-            yield from zip(
-                torch.split(images, sizes),
-                torch.split(self.labels[ids], sizes),
-                strict=True,
-            )
+            targets = self.labels[ids]
+            if mixes:
+                classes = torch.arange(self.classes, device=targets.device)
+                targets = (targets[:, None] == classes).float()  # one_hot would wait for a GPU
+                images, targets = self.augmentation.mix(images, targets, draws, ids)
+            yield order[seen:end], images, targets
+            seen = end
 
     def _moved_by(self, draws: Draws, ids: Tensor) -> Tensor:
         """Cropped and flipped: (B, C, H, W) uint8."""
@@ -190,8 +203,14 @@ class TrainLoader:
         """The same on the CPU, where all draws are made; asks nothing of a GPU, as a thread may."""
         count = len(self.labels)
         order = torch.randperm(count, generator=generator(self.seed, epoch, ORDER))
-        augmenting = generator(self.seed, epoch, AUGMENT)
-        return order, self.augmentation.draw(count, self.shape[1:], augmenting)
+        draws = self.augmentation.draw(
+            count,
+            self.shape[1:],
+            generator(self.seed, epoch, AUGMENT),
+            epoch=epoch,
+            lasting=generator(self.seed, 0, LASTING),
+        )
+        return order, draws
 
     def _moved(self, drawn: Tensor) -> Tensor:
         """On the device; from pinned memory the host need not wait for the copy."""

@@ -65,26 +65,26 @@ def collect(config: Mapping[str, Any], option: str, *, images: int, draws: int) 
 
 def _seen(loader: TrainLoader, wanted: Sequence[int], epochs: int) -> np.ndarray:
     """Return the images at the wanted indices in each epoch: (wanted, epochs, C, H, W) uint8."""
-    device = loader.labels.device
-    # Batches come shuffled: with its index as its label, each image can be found again.
-    loader.labels = torch.arange(len(loader.labels), device=device)
-    indices = torch.tensor(wanted, device=device)
+    indices = torch.tensor(wanted, device=loader.labels.device)
     seen = np.empty((len(wanted), epochs, *loader.shape), dtype=np.uint8)
     for epoch in range(epochs):
-        for images, labels in loader.epoch(epoch):
-            for row, column in (indices[:, None] == labels).nonzero().tolist():
+        for ids, images, _ in loader.chunks(epoch):  # shuffled
+            for row, column in (indices[:, None] == ids).nonzero().tolist():
                 seen[row, epoch] = loader.normalization.undo(images[column]).cpu().numpy()
     return seen
 
 
 def _describe(config: Mapping[str, Any], mean: Sequence[float]) -> str:
     """Give every part as it stands in a config, and what else decides how the images look."""
-    parts = {name: numbers for name, numbers in config["augmentation"].items() if numbers}
-    given = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=math.inf)
+    given = config["augmentation"].items()
+    parts = {name: numbers for name, numbers in given if numbers is not None}
+    text = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=math.inf)
     images = f"{config['data']['name']}, seed {config['seed']}"
+    if parts.keys() & {"mixup", "cutmix"}:
+        images += "; the label of the row, and that of another image in its share"
     if parts.keys() & {"cutout", "erasing"}:
         images += f"; blanked pixels have the mean, {', '.join(f'{one:.3g}' for one in mean)}"
-    return f"{given[1:-2] or 'no part: every epoch sees the images as they are'}\n{images}"
+    return f"{text[1:-2] or 'no part: every epoch sees the images as they are'}\n{images}"
 
 
 @matplotlib_alone()

@@ -16,7 +16,7 @@ from fmbench.config import checks as configuration
 from fmbench.config.trust import call_data, instantiate
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
-from fmbench.data.augmentation import Augmentation
+from fmbench.data.augmentation import Augmentation, Transform
 from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
@@ -59,7 +59,7 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         DataError: the data set is missing or damaged.
     """
     configuration.check(config)
-    augmentation = Augmentation.from_config(config["augmentation"])
+    augmentation = Augmentation.from_config(config["augmentation"], _own_transform)
     device = select(
         config["device"],
         threads=config["threads"],
@@ -70,6 +70,7 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
     dataset = load(config["data"], base, call_data)
     _refuse_too_large(dataset, augmentation, device)
     augmentation.parts.check(min(dataset.shape[1:]))
+    rehearsal.rehearse_transforms(augmentation, dataset.shape, device)
     for key, here in (("channels", dataset.shape[0]), ("classes", len(dataset.classes))):
         if config["model"].get(key, here) != here:
             raise ConfigError(f"model.{key}={config['model'][key]}: must be {here}, as the images")
@@ -81,6 +82,22 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         )
     normalization = _normalization(config["data"], dataset, split)
     return Inputs(dataset, split, augmentation, normalization, device)
+
+
+def _own_transform(option: Mapping[str, Any]) -> Transform:
+    """A transform of the user's, of its `_target_`.
+
+    Raises:
+        ConfigError: it may not be built, refuses its arguments, or cannot be called.
+    """
+    transform = instantiate({"augmentation.own": option}, "augmentation.own")
+    if not callable(transform):
+        raise ConfigError(
+            f"augmentation.own ({option['_target_']}): gives a {type(transform).__name__}, must be "
+            "called with images and draws"
+        )
+    made: Transform = transform
+    return made
 
 
 def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Device) -> None:
@@ -203,6 +220,7 @@ def make_train_loader(
         seed=config["seed"],
         augmentation=inputs.augmentation,
         normalization=inputs.normalization,
+        classes=len(inputs.dataset.classes),
         memory=inputs.device.memory(),
     )
 

@@ -201,7 +201,8 @@ def prepare(
     run.use(trainer.device)  # its memory format is chosen now
     record.joins_last_batch = trainer.loader.joins_last
     run.read_checkpoint(trainer)
-    _note_source(run, own_source(config, model, trainer.optimizer, trainer.schedule))
+    own = inputs.augmentation.transforms
+    _note_source(run, own_source(config, model, trainer.optimizer, trainer.schedule, *own))
     _settle_threads(run, trainer, in_sweep=in_sweep)
     # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
     images = dataset.images.nbytes

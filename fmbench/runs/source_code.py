@@ -85,7 +85,7 @@ def own_source(config: Mapping[str, Any], *built: Any) -> Source:
     some of its groups, count, and what was `built`: the model, the optimizer, the schedule, say.
     """
     found = _Found()
-    for group in TARGETS:
+    for group in (*TARGETS, "augmentation"):
         for target in _targets(config.get(group)):
             found.visit(_loaded(target))
     found.visit(*built)

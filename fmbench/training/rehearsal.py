@@ -5,6 +5,7 @@ traceback after the first epoch. The trial leaves nothing behind: see
 `fmbench.training.checkpoint.preserved`.
 """
 
+import math
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, UserError, described
+from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
@@ -30,6 +32,9 @@ log = logger(__name__)
 #: Input channels, of a group, from which a 1 x 1 convolution with a stride is sound in
 #: channels_last on every CPU.
 SOUND_CHANNELS = 8
+
+#: Uniform numbers that a transform of one's own may take for each image.
+MOST_DRAWS = 1000
 
 
 class UnsoundConvolutionError(ConfigError):
@@ -135,6 +140,57 @@ def rehearse(
             "be trained on it"
         )
     return device, joins
+
+
+def rehearse_transforms(
+    augmentation: Augmentation, shape: tuple[int, int, int], device: Device
+) -> None:
+    """Try one's own transforms of images on a few grey ones (C, H, W), with draws of each kind.
+
+    What an image becomes may depend on its draws alone, so that it is the same at any batch size
+    and in a run that is resumed.
+
+    Raises:
+        ConfigError: they fail, give another shape or dtype, numbers that are not finite, other
+            images for the same draws, or others for an image alone than in a batch.
+    """
+    count = 4
+    images = torch.linspace(0, 1, count * math.prod(shape), device=device.torch)
+    images, options = images.view(count, *shape), augmentation.parts.own or ()
+    devices = [device.torch] if device.torch.type == "cuda" else []
+    for transform, option in zip(augmentation.transforms, options, strict=True):
+        name = f"augmentation.own ({option['_target_']})"
+        needed: Any = getattr(transform, "draws", 1)
+        if type(needed) is not int or not 0 <= needed <= MOST_DRAWS:
+            raise ConfigError(
+                f"{name}: draws is {needed}, must be a whole number, 0 to {MOST_DRAWS}"
+            )
+        draws = torch.linspace(0, 0.99, count * needed, device=device.torch).view(count, needed)
+        with _reported("fails on a batch of images", f"{name}: it"), torch.random.fork_rng(devices):
+            given, again, alone = (
+                transform(images[:some].clone(), draws[:some].clone()) for some in (count, count, 1)
+            )
+        if not isinstance(given, Tensor):
+            raise ConfigError(f"{name}: gives a {type(given).__name__}, must be a tensor")
+        for what, found, must in (
+            ("shape", tuple(given.shape), tuple(images.shape)),
+            ("dtype", given.dtype, images.dtype),
+            ("device", given.device, images.device),
+        ):
+            if found != must:
+                raise ConfigError(f"{name}: gives images of {what} {found}, must be {must}")
+        if not given.isfinite().all():
+            raise ConfigError(f"{name}: gives numbers that are not finite")
+        if not torch.equal(given, again):
+            raise ConfigError(
+                f"{name}: gives other images for the same draws; random numbers must be made of "
+                "the draws that it is called with"
+            )
+        if not torch.allclose(given[:1], alone, atol=1e-4):
+            raise ConfigError(
+                f"{name}: gives another image alone than in a batch; what an image becomes may "
+                "depend on nothing but itself and its draws"
+            )
 
 
 def materialize(model: nn.Module, shape: tuple[int, int, int]) -> None:

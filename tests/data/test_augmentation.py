@@ -4,20 +4,32 @@ All seeds are fixed, so the statistics are what they are: a test that passes, pa
 bounds are five standard deviations, or what they should exceed once in a thousand.
 """
 
+import itertools
 import math
 from unittest import mock
 
 import pytest
 import torch
 from commands import CHECKOUT, compose, raises_one_line
+from scipy import stats
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.transforms import RandomErasing
 from torchvision.transforms.v2 import functional as reference
 
-from fmbench.config.augmentation import Crop, Cutout, Erasing, Flip
+from fmbench.config.augmentation import (
+    AlternatingFlip,
+    Crop,
+    CutMix,
+    Cutout,
+    Erasing,
+    Flip,
+    Mixup,
+    Parts,
+)
 from fmbench.core.errors import ConfigError
+from fmbench.data import operations
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import Normalization, TrainLoader, generator
 
@@ -32,6 +44,13 @@ AUGMENTATIONS = {
     "all parts": ("augmentation=crop_flip_cutout", "augmentation.erasing={probability: 0.7}"),
     "odd and inside": ("augmentation.cutout={size: 7, inside: true, probability: 0.5}",),
     "a large crop": ("augmentation.crop={padding: 28}", "augmentation.flip={probability: 1}"),
+    "both mix": (
+        "augmentation=crop_flip_cutout",
+        "augmentation.mixup={}",
+        "augmentation.cutmix={probability: 1}",
+        "augmentation.affine={}",
+        "augmentation.trivial_augment={}",
+    ),
 }
 
 
@@ -62,17 +81,28 @@ def through_loader(images, augmentation, batch_size=64, epoch=0, memory=None):
         seed=3,
         augmentation=augmentation,
         normalization=WHOLE_NUMBERS,
+        classes=len(images),
         memory=memory,
     )
-    batches = list(loader.epoch(epoch))
-    out = torch.cat([batch for batch, _ in batches])
-    order = torch.cat([labels for _, labels in batches])
+    out = torch.cat([batch for batch, _ in loader.epoch(epoch)])
+    order = torch.cat([ids for ids, *_ in loader.chunks(epoch)])
     return out[order.argsort()].squeeze(1)
 
 
 def test_images_are_the_same_where_no_copy_of_them_is_kept(images, augmentation):
     kept = through_loader(images, augmentation)
     assert torch.equal(through_loader(images, augmentation, memory=1), kept)
+
+
+def drawn(augmentation, count, epoch=0):
+    """What the loader above draws."""
+    first, lasting = generator(3, epoch, 1), generator(3, 0, 2)
+    return augmentation.draw(count, SIZE, first, epoch=epoch, lasting=lasting)
+
+
+def unmixed(augmentation):
+    """The same without what is done last; what is drawn for it is drawn last too."""
+    return Augmentation(**{**vars(augmentation.parts), "mixup": None, "cutmix": None})
 
 
 def rectangles(part, count):
@@ -92,6 +122,12 @@ def by_torchvision(image, draws, padding):
         out = reference.crop(out, int(draws["crop_top"]), int(draws["crop_left"]), 28, 28)
     if draws.get("flip"):
         out = reference.horizontal_flip(out)
+    # These are held to torchvision in test_operations.py.
+    if "affine" in draws:
+        out = operations.warp(out[None], draws["affine"][None], "bilinear")[0]
+    if "operation" in draws:
+        numbers = (draws[name][None] for name in ("operation", "strength", "matrix"))
+        out = operations.trivial(out[None], *numbers)[0]
     out = reference.normalize(out.float(), [float(MEAN)], [1.0])
     for name in ("cutout", "erasing"):
         if name in draws:
@@ -102,8 +138,8 @@ def by_torchvision(image, draws, padding):
 
 
 def test_each_image_goes_through_what_torchvision_does_with_its_draws(images, augmentation):
-    draws = augmentation.draw(len(images), SIZE, generator(3, 0, 1))
-    result = through_loader(images, augmentation)
+    draws = drawn(augmentation, len(images))
+    result = through_loader(images, unmixed(augmentation))
     for index, image in enumerate(images):
         own = {name: drawn[index] for name, drawn in draws.items()}
         expected = by_torchvision(image, own, augmentation.padding)
@@ -136,8 +172,164 @@ def test_batch_size_changes_nothing_and_epochs_differ(images, augmentation):
     small = through_loader(images, augmentation, batch_size=7)
     assert torch.equal(small, through_loader(images, augmentation, batch_size=300))
     # With a padding of 28 an epoch may be as black as the other.
-    if augmentation.draw(1, SIZE, generator(0, 0, 0)):
+    if drawn(augmentation, 1):
         assert not torch.equal(small, through_loader(images, augmentation, epoch=1))
+
+
+# --- with other images ------------------------------------------------------------------------
+
+
+def mixed_loader(images, augmentation, batch_size=64):
+    labels = torch.arange(len(images)) % 10
+    return TrainLoader(
+        images, labels, batch_size=batch_size, seed=3, augmentation=augmentation,
+        normalization=WHOLE_NUMBERS, classes=10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("parts", [
+    {"mixup": Mixup(0.4)},
+    {"cutmix": CutMix(1.0, 0.7)},
+    {"mixup": Mixup(1.0), "cutmix": CutMix(0.5, 1.0), "crop": Crop(), "cutout": Cutout(8)},
+], ids="+".join)  # fmt: skip
+def test_mixed_images_and_targets_are_those_of_the_formula(images, parts, epoch):
+    """x = s x1 + (1 - s) x2, or x1 with a rectangle of x2; y = w y1 + (1 - w) y2."""
+    augmentation = Augmentation(**parts)
+    draws = drawn(augmentation, len(images), epoch)
+    alone = through_loader(images, unmixed(augmentation), epoch=epoch)
+    loader = mixed_loader(images, augmentation)
+    position, order = 0, torch.cat([ids for ids, *_ in loader.chunks(epoch)]).tolist()
+    assert sorted(order) == list(range(len(images)))
+    for batch, targets in loader.epoch(epoch):
+        for image, target in zip(batch[:, 0], targets, strict=True):
+            first, second = order[position], order[(position + 1) % len(order)]
+            expected, weight = alone[first].clone(), 1.0
+            if "cutmix" in draws:
+                top, bottom, left, right = draws["cutmix"][first].tolist()
+                assert 0 <= top <= bottom <= 28
+                assert 0 <= left <= right <= 28
+                expected[top:bottom, left:right] = alone[second][top:bottom, left:right]
+                weight -= (bottom - top) * (right - left) / 784
+            if "mixup" in draws:
+                share = draws["mixup"][first].item()
+                expected = share * expected + (1 - share) * alone[second]
+                weight *= share
+                assert share in (1, weight)  # one of the two
+            torch.testing.assert_close(image, expected, atol=1e-4, rtol=1e-5)
+            wanted = torch.zeros(10)
+            wanted[first % 10] += weight
+            wanted[second % 10] += 1 - weight
+            torch.testing.assert_close(target, wanted, atol=1e-6, rtol=0)
+            position += 1
+    assert position == len(order)
+
+
+def test_targets_are_the_same_at_any_batch_size(images):
+    augmentation = Augmentation(mixup=Mixup(), cutmix=CutMix())
+    small, large = (
+        torch.cat([targets for _, targets in mixed_loader(images, augmentation, size).epoch(0)])
+        for size in (7, 300)
+    )
+    assert torch.equal(small, large)
+    later = torch.cat(
+        [targets for _, targets in mixed_loader(images, augmentation, 7).epoch(0, seen=49)]
+    )
+    assert torch.equal(later, small[49:])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_shares_are_drawn_from_the_beta_distribution(alpha):
+    count = 50_000
+    shares = drawn(Augmentation(mixup=Mixup(alpha)), count)["mixup"].double()
+    quantiles = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    for share in quantiles.tolist():
+        below = (shares < stats.beta.ppf(share, alpha, alpha)).double().mean()
+        assert abs(below - share) < 5 * math.sqrt(share * (1 - share) / count)
+
+
+def test_rectangles_of_cutmix_are_those_of_its_paper():
+    """Their middle is uniform, their sides are the root of what does not stay; some are cut off."""
+    top, bottom, left, right = drawn(Augmentation(cutmix=CutMix(1.0, 1.0)), 50_000)["cutmix"].T
+    inside = (top > 0) & (bottom < 28) & (left > 0) & (right < 28)
+    assert torch.equal((bottom - top)[inside], (right - left)[inside])
+    assert 0.2 < inside.double().mean() < 0.6
+    # With Beta(1, 1) the area is uniform before it is cut off: so is the mean of all cut areas.
+    torch.manual_seed(0)
+    side = (28 * torch.rand(50_000).sqrt()).long() // 2
+    middles = torch.randint(28, (2, 50_000))
+    edges = [(one + side).clamp(max=28) - (one - side).clamp(min=0) for one in middles]
+    expected = (edges[0] * edges[1]).double()
+    found = ((bottom - top) * (right - left)).double()
+    bound = 5 * math.sqrt((expected.var() + found.var()).item() / 50_000)
+    assert abs(found.mean() - expected.mean()) < bound
+
+
+@pytest.mark.parametrize("probability", [0, 0.3])
+def test_cutmix_and_mixup_share_the_images(probability):
+    draws = drawn(Augmentation(mixup=Mixup(), cutmix=CutMix(1.0, probability)), 20_000)
+    top, bottom, *_ = draws["cutmix"].T
+    assert abs((draws["mixup"] == 1).double().mean() - 0.5) < 0.03  # a few shares round to 1
+    boxes = (bottom > top).double().mean()
+    assert abs(boxes - 0.5 * probability) < 0.02
+    assert not ((bottom > top) & (draws["mixup"] < 1)).any()
+
+
+def test_an_alternating_flip_mirrors_each_image_every_other_epoch(images):
+    augmentation = Augmentation(alternating_flip=AlternatingFlip())
+    plain = images[:, 0].float() - MEAN
+    seen = [through_loader(images, augmentation, epoch=epoch) for epoch in range(4)]
+    mirrored = [(one == plain.flip(-1)).all(-1).all(-1) for one in seen]
+    for now, later in itertools.pairwise(mirrored):
+        assert torch.equal(now, ~later)
+    for one, flipped in zip(seen, mirrored, strict=True):
+        assert torch.equal(one, torch.where(flipped[:, None, None], plain.flip(-1), plain))
+    assert 100 < mirrored[0].sum() < 200
+    assert not torch.equal(drawn(augmentation, 300)["flip"], augmentation.draw(
+        300, SIZE, generator(4, 0, 1), lasting=generator(4, 0, 2)
+    )["flip"])  # fmt: skip
+
+
+# --- one's own --------------------------------------------------------------------------------
+
+
+class Darken:
+    draws = 2
+
+    def __call__(self, images, draws):
+        return images * (1 - 0.5 * draws[:, :1, None, None])
+
+
+class Shift:
+    def __call__(self, images, draws):
+        assert images.dtype == torch.float32
+        assert 0 <= images.min() <= images.max() <= 1
+        return images + draws[:, :, None, None]
+
+
+def test_own_transforms_get_pixels_of_0_to_1_and_draws_of_their_own(images):
+    parts = {"flip": Flip(1), "own": [{"_target_": "a"}, {"_target_": "b"}]}
+    augmentation = Augmentation(transforms=[Darken(), Shift()], **parts)
+    numbers = drawn(augmentation, len(images))["own"]
+    assert numbers.shape == (300, 3)
+    assert_independent(*drawn(augmentation, 9_000)["own"][:, :2].T)
+    result = through_loader(images, augmentation)
+    for image, found, own in zip(images[:, 0].flip(-1) / 255, result, numbers, strict=True):
+        expected = (image * (1 - 0.5 * own[0]) + own[2]) * 255 - MEAN
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert torch.equal(result, through_loader(images, augmentation, batch_size=7))
+    assert not torch.equal(result, through_loader(images, augmentation, epoch=1))
+
+
+def test_the_rest_of_an_epoch_is_the_rest(images, augmentation):
+    """As of a run that resumes in the middle of it."""
+    loader = mixed_loader(images, augmentation)
+    whole, rest = (
+        [torch.cat(each) for each in zip(*loader.epoch(1, seen=seen), strict=True)]
+        for seen in (0, 128)
+    )
+    for one, other in zip(whole, rest, strict=True):
+        assert torch.equal(one[128:], other)
 
 
 def test_no_parts_leave_the_images_as_they_are(images):
@@ -180,7 +372,7 @@ def assert_independent(first, second):
 
 def numbers_drawn(epoch, count=40_000):
     """One list of numbers for each thing that is drawn, over all parts together."""
-    every = Augmentation(Crop(), Flip(), Cutout(), Erasing())
+    every = Augmentation(crop=Crop(), flip=Flip(), cutout=Cutout(), erasing=Erasing())
     draws = every.draw(count, SIZE, generator(0, epoch, 1))
     top, bottom, left, right = draws["erasing"].T
     return {
@@ -367,6 +559,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000, memory=None):
             seed=0,
             augmentation=augmentation,
             normalization=Normalization(0.5, 0.25),
+            classes=10,
             memory=memory,
         )
         with Watch() as watch:
@@ -378,7 +571,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000, memory=None):
 
 def test_the_host_never_waits_for_a_gpu(augmentation):
     """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
-    names = augmentation.draw(1, SIZE, generator(0, 0, 0))
+    names = drawn(augmentation, 1)
     for count, memory in ((5000, None), (20_000, None), (20_000, 1)):
         watch = epoch_on_a_fake_gpu(augmentation, count, memory)
         assert watch.copies_to_gpu == 1 + len(names)
@@ -438,6 +631,21 @@ def test_the_watch_sees_what_would_make_it_wait(monkeypatch, where, fault):
     ({"erasing": {"ratio": [0, 1]}}, ["erasing.ratio"]),
     ({"erasing": {"ratio": [1, math.inf]}}, ["erasing.ratio"]),
     ({"erasing": {"ratio": [1, 2, 3]}}, ["erasing.ratio=[1, 2, 3]"]),
+    ({"affine": {"degrees": 181}}, ["affine.degrees=181", "0 to 180"]),
+    ({"affine": {"degrees": -1}}, ["affine.degrees=-1"]),
+    ({"affine": {"translate": 2}}, ["affine.translate=2", "0 to 1"]),
+    ({"affine": {"scale": [0, 1]}}, ["affine.scale=[0, 1]"]),
+    ({"affine": {"shear": 80}}, ["affine.shear=80", "0 to 60"]),
+    ({"affine": {"shear": "a"}}, ["affine.shear=a", "a number"]),
+    ({"trivial_augment": {"bins": 1}}, ["trivial_augment.bins=1", "2 or more"]),
+    ({"trivial_augment": {"translate": 0.5}}, ["trivial_augment.translate=0.5"]),
+    ({"mixup": {"alpha": 0}}, ["mixup.alpha=0", "0.001 to 1000"]),
+    ({"cutmix": {"alpha": math.nan}}, ["cutmix.alpha=nan"]),
+    ({"cutmix": {"probability": 2}}, ["cutmix.probability=2"]),
+    ({"alternating_flip": {"a": 1}}, ["alternating_flip.a", "none"]),
+    ({"alternating_flip": {}, "flip": {}}, ["alternating_flip", "augmentation.flip", "null"]),
+    ({"own": {"a": 1}}, ["augmentation.own", "_target_"]),
+    ({"own": [{"_target_": "a.b"}, 3]}, ["augmentation.own=3", "_target_"]),
     ({"blur": {}}, ["augmentation.blur", "cutout"]),
     ({"crop": {"pad": 4}}, ["augmentation.crop.pad", "padding"]),
     ({"crop": 4}, ["augmentation.crop=4", "null"]),
@@ -458,6 +666,4 @@ def test_refuses_what_is_larger_than_the_images(config, part):
 
 def test_numbers_not_given_are_the_usual_ones():
     found = Augmentation.from_config({"flip": {}, "erasing": {"probability": 1}, "crop": None})
-    assert vars(found.parts) == {
-        "crop": None, "flip": Flip(0.5), "cutout": None, "erasing": Erasing(1.0)
-    }  # fmt: skip
+    assert found.parts == Parts(flip=Flip(0.5), erasing=Erasing(1.0))

@@ -30,6 +30,11 @@ CASES = {
     "adamw, augmentation": ["optimizer=adamw", "augmentation=crop_flip_cutout",
                             "label_smoothing=0.1"],
     "adam, erasing": ["optimizer=adam", "augmentation=crop_flip_erasing"],
+    "all of augmentation": [
+        "augmentation=crop_altflip", "augmentation.affine={}", "augmentation.trivial_augment={}",
+        "augmentation.own={_target_: tutorials.Speckle}", "augmentation.mixup={}",
+        "augmentation.cutmix={}",
+    ],
     "constant": ["scheduler=constant"],
     "step": ["scheduler=step", "scheduler.step_size=1"],
     "multistep": ["scheduler=multistep", "scheduler.milestones=[1,2]"],
@@ -42,7 +47,7 @@ CASES = {
 
 
 #: Of these, the ones that each run of the fast tests makes.
-FEW = ("shakeshake", "adamw, augmentation", "onecycle", "a last batch that is joined")
+FEW = ("shakeshake", "all of augmentation", "onecycle", "a last batch that is joined")
 
 
 @pytest.mark.parametrize("overrides", [

@@ -87,6 +87,42 @@ def test_other_models_are_refused_in_a_line(own, tmp_path, name, overrides, part
     assert not (tmp_path / "run" / "history.jsonl").exists()
 
 
+@pytest.mark.parametrize(("fault", "parts"), [
+    ("shape", ["gives images of shape (4, 1, 27, 28), must be (4, 1, 28, 28)"]),
+    ("dtype", ["gives images of dtype torch.float64, must be torch.float32"]),
+    ("tuple", ["gives a tuple, must be a tensor"]),
+    ("infinite", ["not finite"]),
+    ("random", ["gives other images for the same draws"]),
+    ("batch", ["gives another image alone than in a batch"]),
+    ("error", ["it fails on a batch of images: RuntimeError", "(tutorials.py, line "]),
+    ("count", ["draws is 1.5, must be a whole number"]),
+    ("missing", ["it fails on a batch of images: KeyError"]),
+])  # fmt: skip
+def test_transforms_that_are_no_functions_of_image_and_draws_are_refused(monkeypatch, fault, parts):
+    monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
+    before = torch.get_rng_state()
+    own = f"augmentation.own={{_target_: tutorials.Wrong, fault: {fault}}}"
+    name = "augmentation.own (tutorials.Wrong): "
+    raises_one_line(lambda: prepare.rehearse(compose(*TINY, own)), ConfigError, name, *parts)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_transforms_are_built_under_the_whitelist(monkeypatch):
+    own = "augmentation.own={_target_: tutorials.Speckle, amount: 0.5}"
+    refused = "augmentation.own._target_=tutorials.Speckle: not allowed; FMBENCH_TRUST"
+    raises_one_line(lambda: prepare.rehearse(compose(*TINY, own)), ConfigError, refused)
+    monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
+    prepare.rehearse(compose(*TINY, own))
+    prepare.rehearse(compose(*TINY, "augmentation.own=[{_target_: tutorials.Speckle}]"))
+    for wrong, said in (
+        ("{_target_: tutorials.Speckle, size: 1}", "unexpected keyword argument 'size'"),
+        ("{_target_: tutorials.NormedMLP}", "it fails on a batch of images: TypeError"),
+        ("{_target_: tutorials.Nothing}", "Nothing"),
+    ):
+        config = compose(*TINY, f"augmentation.own={wrong}")
+        raises_one_line(lambda c=config: prepare.rehearse(c), ConfigError, "augmentation.own", said)
+
+
 MUON = ["optimizer._target_=torch.optim.Muon", "~optimizer.betas", "~optimizer.fused"]
 
 
