@@ -253,7 +253,7 @@ def test_rectangles_of_cutmix_are_those_of_its_paper():
     top, bottom, left, right = drawn(Augmentation(cutmix=CutMix(1.0, 1.0)), 50_000)["cutmix"].T
     inside = (top > 0) & (bottom < 28) & (left > 0) & (right < 28)
     assert torch.equal((bottom - top)[inside], (right - left)[inside])
-    assert 0.2 < inside.double().mean() < 0.6
+    assert 0.1 < inside.double().mean() < 0.3
     # With Beta(1, 1) the area is uniform before it is cut off: so is the mean of all cut areas.
     torch.manual_seed(0)
     side = (28 * torch.rand(50_000).sqrt()).long() // 2
@@ -572,7 +572,7 @@ def epoch_on_a_fake_gpu(augmentation, count=5000, memory=None):
 def test_the_host_never_waits_for_a_gpu(augmentation):
     """All that an epoch sends to the GPU are the order and the draws, however many its batches."""
     names = drawn(augmentation, 1)
-    for count, memory in ((5000, None), (20_000, None), (20_000, 1)):
+    for count, memory in ((3000, None), (5000, None), (5000, 1)):
         watch = epoch_on_a_fake_gpu(augmentation, count, memory)
         assert watch.copies_to_gpu == 1 + len(names)
         assert {tensor.device.type for tensor in watch.drawn} == {"cpu"}
