@@ -28,11 +28,20 @@ from fmbench.data.loader import CHUNK, Normalization, TrainLoader
 
 MEAN, STD = 0.2860, 0.3530
 
-#: Every option of fmbench, and all parts at once.
+#: Every option of fmbench, four parts at once, and parts after the crop and flip that they are
+#: compared with.
 OPTIONS = {
     name: [f"augmentation={name}"]
-    for name in ("none", "flip", "crop_flip", "crop_flip_cutout", "crop_flip_erasing")
+    for name in (
+        *("none", "flip", "crop_flip", "crop_altflip", "crop_flip_cutout", "crop_flip_erasing"),
+        *("mixup", "cutmix", "rotation", "affine", "trivial_augment"),
+    )
 } | {"all four parts": ["augmentation=crop_flip_cutout", "augmentation.erasing={}"]}
+AFTER = ("mixup", "cutmix", "affine", "trivial_augment")
+OPTIONS |= {
+    f"crop_flip and {part}": ["augmentation=crop_flip", f"augmentation.{part}={{}}"]
+    for part in AFTER
+}
 
 #: The same by torchvision: of PIL images, to tensors, of tensors.
 CROP_FLIP = [v2.RandomCrop(28, padding=4), v2.RandomHorizontalFlip()]
@@ -54,7 +63,8 @@ def loaders(
     found: dict[str, Callable[[int], Any]] = {}
     for name, overrides in OPTIONS.items():
         augmentation = Augmentation.from_config(compose(*overrides)["augmentation"])
-        options = {"augmentation": augmentation, "normalization": Normalization(MEAN, STD)}
+        options: dict[str, Any] = {"augmentation": augmentation, "classes": 10}
+        options["normalization"] = Normalization(MEAN, STD)
         loader = TrainLoader(images, labels, batch_size=batch_size, seed=0, **options)
         found[f"fmbench, {name}"] = loader.epoch
     for name, transforms in PER_IMAGE.items():
@@ -87,6 +97,9 @@ def measure(
     for name in PER_IMAGE:
         over = ratio(rates[f"fmbench, {name}"], rates[f"torchvision, {name}"])
         results[f"fmbench, {name}: over torchvision"] = over
+    for name in OPTIONS:
+        longer = ratio(rates["fmbench, crop_flip"], rates[f"fmbench, {name}"])
+        results[f"fmbench, {name}: time of crop_flip"] = longer
     yield results
 
 

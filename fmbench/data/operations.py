@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
+#: Images warped at once by a processor, so that what it computes stays in its cache.
+IN_CACHE = 256
+
 #: Height and width of an image.
 Size = tuple[int, int]
 
@@ -67,14 +70,17 @@ def warp(pixels: Tensor, matrices: Tensor, mode: str) -> Tensor:
     Returns:
         (B, C, H, W) uint8.
     """
+    if pixels.device.type == "cpu" and len(pixels) > IN_CACHE:
+        groups = zip(torch.split(pixels, IN_CACHE), torch.split(matrices, IN_CACHE), strict=True)
+        return torch.cat([warp(some, of, mode) for some, of in groups])
     height, width = pixels.shape[2:]
     x, y = (torch.arange(side, device=pixels.device) - (side - 1) / 2 for side in (width, height))
-    a, b, c, d, e, f = matrices[:, :, None, None].unbind(1)
-    # Shares of the half width and height, as grid_sample counts.
-    across = (a * x + b * y[:, None] + c) * (2 / width)
-    down = (d * x + e * y[:, None] + f) * (2 / height)
-    grid = torch.stack([across, down], dim=-1)
-    moved = F.grid_sample(pixels.float(), grid, mode, "zeros", align_corners=False)
+    # Shares of the half width and height, as grid_sample counts. What a column and what a row add
+    # is worked out apart; all x before all y, so that the processor adds several at once.
+    part = 2 / torch.stack([torch.full_like(x[0], width), torch.full_like(x[0], height)])
+    of_x, of_y, shift = (matrices.view(-1, 2, 3) * part[:, None])[..., None, None].unbind(2)
+    grid = (of_x * x + shift) + of_y * y[:, None]
+    moved = F.grid_sample(pixels.float(), grid.movedim(1, 3), mode, "zeros", align_corners=False)
     return moved.round_().byte()
 
 
@@ -118,7 +124,8 @@ def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
         return pixels
     whole = pixels.float()
     inner = whole[:, :, 1:-1, 1:-1]
-    around = F.avg_pool2d(whole, 3, 1, divisor_override=1)
+    rows = whole[:, :, :-2] + whole[:, :, 1:-1] + whole[:, :, 2:]
+    around = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     smooth = ((around + 4 * inner) / 13).round_()
     other = whole.clone()
     other[:, :, 1:-1, 1:-1] = smooth
@@ -238,19 +245,31 @@ def trivial(pixels: Tensor, operation: Tensor, strength: Tensor, matrices: Tenso
     Returns:
         (B, C, H, W) uint8.
     """
-    found = pixels.clone()
+    if pixels.device.type != "cpu":
+        return _of_all(pixels, operation, strength, matrices)
+    order = operation.argsort()
+    counts = operation.bincount(minlength=len(DRAWN)).tolist()
+    sizes = [sum(counts[: len(GEOMETRIC)]), *counts[len(GEOMETRIC) :]]
+    parts = torch.split(pixels.index_select(0, order), sizes)
+    each = torch.split(strength[order], sizes)
+    done = [warp(parts[0], matrices[order[: sizes[0]]], "nearest")]
+    for function, some, numbers in zip(POINTWISE.values(), parts[1:], each[1:], strict=False):
+        done.append(function(some, numbers) if len(some) else some)
+    return torch.cat([*done, parts[-1]]).index_select(0, order.argsort())
 
-    def apply(chosen: Tensor, function: Operation, numbers: Tensor) -> None:
-        nonlocal found
-        if pixels.device.type == "cpu":
-            ids = chosen.nonzero().flatten()
-            if len(ids):
-                found[ids] = function(pixels[ids], numbers[ids])
-        else:  # a GPU does it to all sooner than the host knows which they are
-            given = torch.where(chosen.view(-1, *[1] * (numbers.dim() - 1)), numbers, 1.0)
-            found = torch.where(chosen[:, None, None, None], function(pixels, given), found)
 
-    apply(operation < len(GEOMETRIC), lambda some, of: warp(some, of, "nearest"), matrices)
+def _of_all(pixels: Tensor, operation: Tensor, strength: Tensor, matrices: Tensor) -> Tensor:
+    """The same by doing each to all images, which a GPU does sooner than the host hears of any."""
+    found = torch.where(
+        _each(operation < len(GEOMETRIC)), warp(pixels, matrices, "nearest"), pixels
+    )
     for place, function in enumerate(POINTWISE.values(), len(GEOMETRIC)):
-        apply(operation == place, function, strength)
+        chosen = operation == place
+        changed = function(pixels, torch.where(chosen, strength, 1.0))
+        found = torch.where(_each(chosen), changed, found)
     return found
+
+
+def _each(chosen: Tensor) -> Tensor:
+    """(B,) as (B, 1, 1, 1)."""
+    return chosen[:, None, None, None]
