@@ -26,7 +26,14 @@ from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.hydra_compat import runs_in_turn
 from fmbench.config.messages import Refusal
-from fmbench.config.sweep import check_sweep, is_search, refuse_for_sweeps, run_name, total_runs
+from fmbench.config.sweep import (
+    check_sweep,
+    is_search,
+    is_tuned,
+    refuse_for_sweeps,
+    run_name,
+    total_runs,
+)
 from fmbench.config.trust import call_data, typed
 from fmbench.core import machine
 from fmbench.core.console import LogStream, logger, printed, say
@@ -41,8 +48,10 @@ from fmbench.records.folder import (
     read_record,
     refuse_foreign,
 )
-from fmbench.records.record import Record, recorded_config
+from fmbench.records.record import COMPLETED, Record, recorded_config
+from fmbench.records.status import read_run
 from fmbench.records.trials import COMPLETE, INFEASIBLE, PRUNED, RUNNING, STATES, Search
+from fmbench.records.tuned import Tuned
 from fmbench.runs.experiment import chosen
 from fmbench.tracking import refuse_missing
 
@@ -190,7 +199,7 @@ class SweepReport(Callback):
                 text
                 for text in filter_overrides(typed(config)[1])
                 if text not in same
-                and re.split("[.=]", text.lstrip("+"))[0] not in schema.OF_SWEEPS
+                and re.split("[.=]", text.lstrip("+"))[0] not in (*schema.OF_SWEEPS, "tuning")
             ]
             log.info("%s%s: %s", run_name(config, number), total, " ".join(shown))
 
@@ -230,6 +239,10 @@ class SweepReport(Callback):
             if sys.stdout is not None:
                 lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
         COMMAND.exit_status = COMMAND.exit_status or lost
+        if is_tuned(config.hydra) and table.comparisons:
+            said = _said_of_comparison(table.comparisons[0].tuned, folder)
+            COMMAND.exit_status = said or COMMAND.exit_status
+            return
         if is_search(config.hydra) and table.searches:
             COMMAND.exit_status = _said_of_search(table.searches[0].search) or COMMAND.exit_status
             return
@@ -278,6 +291,23 @@ def _said_of_search(search: Search) -> int:
     partial = well + elsewhere < search.total or not counts[COMPLETE]
     level = logging.WARNING if partial else logging.INFO
     log.log(level, "%d of %d trials ended well: %s", well, search.total, detail or "none was run")
+    return PartialResultsError.exit_status if partial else 0
+
+
+def _said_of_comparison(tuned: Tuned, folder: Path) -> int:
+    """Say how many trials and final runs of a comparison ended well; returns the exit status."""
+    trials, finals = Counter[str](), Counter[str]()
+    for block in tuned.blocks:
+        trials.update(trial.state for trial in (block.search.trials if block.search else ()))
+        numbers = block.finals(tuned.trials * tuned.runs)
+        runs = (read_run(folder / str(number)) for number in numbers)
+        finals.update(run.state for run in runs if run is not None)
+    searches = sum(block.search.total for block in tuned.blocks if block.search)
+    well = trials[COMPLETE] + trials[PRUNED] + trials[INFEASIBLE]
+    wanted = len(tuned.blocks) * tuned.final_seeds
+    partial = well < searches or finals[COMPLETED] < wanted
+    said = f"{well} of {searches} trials ended well, {finals[COMPLETED]} of {wanted} final runs"
+    log.log(logging.WARNING if partial else logging.INFO, "%s completed", said)
     return PartialResultsError.exit_status if partial else 0
 
 

@@ -30,6 +30,7 @@ from fmbench.config.overrides import meant, mended, refuse_passwords
 from fmbench.config.sources import hydra_alone
 from fmbench.config.sweep import is_search, search_keys
 from fmbench.config.trust import refuse_untrusted, refuse_variables, typed
+from fmbench.config.tuning import FINAL
 from fmbench.core import machine
 from fmbench.core.console import Shown, complain, logger, printed, say, show_as_text, silence
 from fmbench.core.errors import ConfigError, DataError, UserError, described
@@ -146,7 +147,8 @@ def job(config: DictConfig, *, same_data: bool = True) -> float | None:
     in_sweep = context.mode == RunMode.MULTIRUN
     try:
         watched = in_sweep and is_search(context)
-        watch = _watch(config, context) if watched else None
+        final = (config.tuning or {}).get("stage") == FINAL  # of a tuned comparison
+        watch = _watch(config, context) if watched and not final else None
         at_most = search_keys(config)["at_most"] if watched else None
         record = _execute(config, context, in_sweep=in_sweep, watch=watch, at_most=at_most)
     except Exception as error:

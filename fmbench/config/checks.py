@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import augmentation, schema, sources
 from fmbench.config.published import check_reference
+from fmbench.config.tuning import check_tuning
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
@@ -119,6 +120,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
     _check_logger(config["logger"])
     check_reference(config["reference"])
+    check_tuning(config["tuning"])
     own = schema.OF_DATA.get(config["data"].get("name", ""), {})
     own = {**own, **schema.OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
     for key, meaning in {**schema.IN_GROUPS, **own}.items():

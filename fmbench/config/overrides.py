@@ -7,9 +7,10 @@ as a number where it is the name of an option.
 import difflib
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fmbench.config import schema
 from fmbench.config.checks import GROUPS
@@ -82,6 +83,17 @@ def quoted(text: str) -> str:
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
     # Hydra: the same of a quote, and of the one at the end.
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+
+
+def literal(value: Any) -> str:
+    """A value of plain Python as Hydra's override grammar has it."""
+    if isinstance(value, Mapping):
+        # Its grammar has no quotes around keys.
+        inner = (f"{key}:{literal(one)}" for key, one in value.items())
+        return "{" + ",".join(inner) + "}"
+    if isinstance(value, str):
+        return quoted(value)
+    return schema.as_yaml(value)
 
 
 def mended(overrides: Sequence[str]) -> list[str]:

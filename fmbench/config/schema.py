@@ -45,6 +45,9 @@ TESTS = ("end", "never")
 WILCOXON = "wilcoxon"
 PRUNERS = ("none", "median", "halving", "hyperband", WILCOXON)
 
+#: What the final runs of a tuned comparison train on.
+FINAL_ON = ("train_and_validation", "train")
+
 #: What `test_every` is where nobody sets it.
 UNSET = "unset"
 
@@ -144,6 +147,16 @@ class Search:
         None, "URL of a database, or journal:FILE, that several searches share; null: in its folder"
     )
     study: str | None = _sweep(None, "the name of a shared search")
+    final_seeds: int = _sweep(
+        5, "of a tuned comparison: runs of each contestant's best setting", least=1, most=1000
+    )
+    final_on: str = _sweep(
+        "train_and_validation", "what these train on, of all contestants", allowed=FINAL_ON
+    )
+    searches: int = _sweep(
+        1, "of a tuned comparison: how often each contestant is searched, with its final runs",
+        least=1, most=100,
+    )  # fmt: skip
 
 
 @dataclass
@@ -229,6 +242,8 @@ class Config:
     logger: Logger = _around(Logger, "what gets a run's numbers while it runs")
     # Not typed: an experiment brings it, and a record has a field for it.
     reference: dict[str, Any] | None = _around(None, "the published figures of an experiment")
+    # Not typed either: the best of a search brings it, and the runs of a tuned comparison.
+    tuning: dict[str, Any] | None = _around(None, "how the settings were searched for")
 
 
 #: What an optimizer's option says of searches; see `fmbench.config.spaces`.

@@ -35,10 +35,31 @@ def is_search(hydra: Any) -> bool:
     return "sampler" in hydra.sweeper
 
 
+def is_tuned(hydra: Any) -> bool:
+    """Whether it compares contestants, each of which gets a search of its own."""
+    return str(hydra.sweeper.get("_target_")).endswith(".TunedSweeper")
+
+
 def run_name(config: DictConfig, number: int) -> str:
     """What a run of a sweep, with its number from 0, is called in a terminal."""
     if not is_search(config.hydra):
         return f"run {number + 1}"
+    if is_tuned(config.hydra):
+        block, place = divmod(number, block_size(config))
+        trials = config.sweep.trials * config.sweep.seeds
+        name = f"search {block + 1}, "
+        if place >= trials:
+            return f"{name}final {place - trials + 1} of {config.sweep.final_seeds}"
+        return name + _trial_name(config, place)
+    return _trial_name(config, number)
+
+
+def block_size(config: DictConfig) -> int:
+    """How many numbers of runs a search of a tuned comparison has: its trials', its finals'."""
+    return int(config.sweep.trials * config.sweep.seeds + config.sweep.final_seeds)
+
+
+def _trial_name(config: DictConfig, number: int) -> str:
     trial, place = divmod(number, config.sweep.get("seeds", 1))
     runs = config.sweep.get("seeds", 1)
     return f"trial {trial}" + (f", run {place + 1} of {runs}" if runs > 1 else "")
@@ -108,6 +129,9 @@ def has_one_data_set(config: DictConfig) -> bool:
 
 def total_runs(config: DictConfig) -> int:
     """How many runs a sweep has: the trials of a search, or all combinations of its axes."""
+    if is_tuned(config.hydra):
+        searches = _combinations(config, listed(config)) * int(config.sweep.searches)
+        return searches * block_size(config)
     if is_search(config.hydra):
         return int(config.sweep.trials) * _runs_of_a_trial(config)
     return _combinations(config, axes(config))
@@ -207,6 +231,19 @@ def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:
     return found
 
 
+def is_list(override: Override) -> bool:
+    """Whether values are listed with commas, or by a pattern, rather than as what is searched."""
+    value = override.value()
+    return isinstance(value, Glob) or (isinstance(value, ChoiceSweep) and value.simple_form)
+
+
+def listed(config: DictConfig) -> dict[str, tuple[Override, ...]]:
+    """The keys that were typed with a list, in a tuned comparison: its contestants; as `axes`."""
+    last = {one.get_key_element(): one for one in _parser().parse_overrides(typed(config)[1])}
+    every = axes(config)
+    return {key: every[key] for key, override in last.items() if is_list(override)}
+
+
 def _parser() -> OverridesParser:
     return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
 
@@ -225,6 +262,14 @@ _FOR_SWEEPS = re.compile(
 
 #: Keys of `sweep` that mean something in a grid too.
 _OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip", "sweep.detach")
+
+#: Those of a tuned comparison alone, and those that it has no use for.
+_OF_TUNED = ("sweep.final_seeds", "sweep.final_on", "sweep.searches")
+_NOT_OF_TUNED = {
+    "storage": "its searches share a study in its folder",
+    "study": "each of its searches has one of its own",
+    "detach": "the command hands out the trials of all searches",
+}
 
 
 def refuse_for_sweeps(config: DictConfig) -> None:
@@ -250,6 +295,8 @@ def _refuse_idle(config: DictConfig) -> None:
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
             )
+        if key in _OF_TUNED and not is_tuned(config.hydra):
+            raise ConfigError(f"{text}: is for a tuned comparison, which sweep=tuned makes")
     for override in _parser().parse_overrides(typed(config)[1]):
         key = override.get_key_element().lstrip("+~").partition(".")[0]
         if key in OF_SWEEPS and override.is_sweep_override():
@@ -357,7 +404,9 @@ def _check_search(config: DictConfig) -> None:
             f"has {runs}; sweep.seeds=5 gives it five"
         )
     objectives.check(search_keys(config))
-    if config.sweep.zip is not None:
+    if is_tuned(config.hydra):
+        _check_tuned(config)
+    elif config.sweep.zip is not None:
         raise ConfigError(f"sweep.zip={config.sweep.zip}: is for grids, and this is a search")
     if config.hydra.sweeper.sampler is None:
         raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
@@ -377,6 +426,42 @@ def _check_search(config: DictConfig) -> None:
     assert isinstance(folders, dict)
     if folders["subdir"] != "${hydra.job.num}":
         raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
+
+
+def _check_tuned(config: DictConfig) -> None:
+    """Refuse a tuned comparison that has nothing to compare, or that could not be fair."""
+    sweep = config.sweep
+    for key in _OF_TUNED:
+        refuse_out_of_bounds(key, sweep[key.partition(".")[2]])
+    for key, why in _NOT_OF_TUNED.items():
+        if sweep[key]:
+            raise ConfigError(f"sweep.{key}={sweep[key]}: not in a tuned comparison: {why}")
+    if sweep.objective not in objectives.OF_AN_EPOCH:
+        raise ConfigError(
+            f"sweep.objective={sweep.objective}: a tuned comparison chooses by one of "
+            f"{', '.join(objectives.OF_AN_EPOCH)}"
+        )
+    contestants = listed(config)
+    lists = [key for key, values in contestants.items() if len(values) > 1]
+    if not lists:
+        raise ConfigError(
+            "sweep=tuned: there is nothing to compare; a list makes contestants, as "
+            "optimizer=sgd,adamw"
+        )
+    for override in _overrides(config):
+        key, text = override.get_key_element().lstrip("+"), str(override.input_line)
+        if key in REPEATING and override.is_sweep_override():
+            raise ConfigError(
+                f"{text}: a tuned comparison draws its seeds itself; sweep.final_seeds and "
+                "sweep.seeds say how many"
+            )
+        if key in contestants and override.is_sweep_override() and not is_list(override):
+            raise ConfigError(f"{text}: is searched, and {key} has a list of contestants too")
+    for key in config.hydra.sweeper.get("params") or {}:
+        if str(key).lstrip("+") in contestants:
+            raise ConfigError(
+                f"hydra.sweeper.params.{key}: is searched, and has a list of contestants too"
+            )
 
 
 def _check_sweeper(config: DictConfig) -> None:

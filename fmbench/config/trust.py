@@ -63,6 +63,7 @@ _AROUND_RUNS = [
     "hydra_plugins.fmbench_launchers.ray_tasks.RayLauncher",
     "hydra_plugins.fmbench_sweepers.grid.GridSweeper",
     "hydra_plugins.fmbench_sweepers.search.SearchSweeper",
+    "hydra_plugins.fmbench_sweepers.tuned.TunedSweeper",
     *SAMPLERS,
 ]
 

@@ -19,16 +19,17 @@ import pandas as pd
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import entries_below, read_regular
-from fmbench.records import trials
+from fmbench.records import trials, tuned
 from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record
 from fmbench.records.trials import SEARCH_NAME, Search
+from fmbench.records.tuned import TUNED_NAME, Tuned
 from fmbench.records.validation import UnreadableError
 
 #: Of each kind of file. Whatever is larger than this is none of it, and is not worth reading.
-MAX_BYTES = {**MOST_BYTES, SEARCH_NAME: trials.MOST_BYTES}
+MAX_BYTES = {**MOST_BYTES, SEARCH_NAME: trials.MOST_BYTES, TUNED_NAME: tuned.MOST_BYTES}
 
 #: Of all such files of a report: 400,000 records, or the searches of half a million trials.
-MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26}
+MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26, TUNED_NAME: 2**27}
 
 #: Lines of a history: a longer one would take gigabytes.
 MOST_EPOCHS = 100_000
@@ -50,6 +51,8 @@ _COLUMNS = (
     ("split", "split", "name"),
     *_of("split", "train validation test hash folds", prefix="split_"),
     ("fold", "split", "fold"),
+    ("stage", "tuning", "stage"),
+    ("tuning_epochs", "tuning", "epochs"),
     *_of("", "parameters flops batch_size epochs best_test_epoch peak_memory"),
     *_of("", "seed learning_rate images_per_second runs_at_once"),
     *_of("", "train_accuracy validation_accuracy balanced_accuracy"),
@@ -87,7 +90,7 @@ def _type(of: type, name: str) -> Any:
 DTYPES = {
     **{column: _dtype(part, name) for column, part, name in _COLUMNS},
     **dict.fromkeys(("overrides", "deviations", "config_dirs"), "object"),
-    **dict.fromkeys(("about_data", "config", "folder"), "str"),
+    **dict.fromkeys(("about_data", "config", "folder", "tuning"), "str"),
 }
 
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -116,6 +119,7 @@ class Results:
     frame: pd.DataFrame  # one row a run; see `load_results` for its columns
     problems: list[Problem]
     searches: dict[str, Search] = field(default_factory=dict)  # by folder
+    comparisons: dict[str, Tuned] = field(default_factory=dict)  # tuned ones, by folder
 
 
 def load_results(*folders: str | Path) -> pd.DataFrame:
@@ -129,7 +133,8 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
     Returns:
         One row a run. Accuracies are shares from 0 to 1, `seconds_*` are seconds,
         `peak_memory` is bytes, `flops` counts the forward pass of one image (a multiply-add
-        as two), `started` is a UTC time, `config` and `about_data` are JSON texts, `overrides` and
+        as two), `started` is a UTC time, `config`, `about_data` and `tuning` (how the settings were
+        searched for) are JSON texts, `overrides` and
         `deviations` are tuples of texts, `published_*` are the figures of the run's experiment,
         `folder` is where the run lies. What a record does not know is missing in pandas' sense.
         A `status` of "running" says that the run is still under way, or was killed. A completed
@@ -157,6 +162,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     rows: list[tuple[Any, ...]] = []
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
+    comparisons: dict[str, Tuned] = {}
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
     paths = sorted(_find(folders, problems))
     left = dict(MAX_TOTAL)
@@ -169,11 +175,15 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             if name == SEARCH_NAME:
                 searches[_printable(folder)] = Search.from_json(content)
                 continue
+            if name == TUNED_NAME:
+                comparisons[_printable(folder)] = Tuned.from_json(content)
+                continue
             row = _row(Record.from_json(content), _printable(folder))
             rows.append(tuple(known.setdefault(x, x) if type(x) is str else x for x in row))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
-    return Results(_frame(rows), sorted(problems, key=lambda problem: problem.path), searches)
+    problems.sort(key=lambda problem: problem.path)
+    return Results(_frame(rows), problems, searches, comparisons)
 
 
 def read_records(*folders: str | Path, problems: list[Problem]) -> Iterator[tuple[Path, Record]]:
@@ -238,7 +248,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _find(folders: tuple[str | Path, ...], problems: list[Problem]) -> Iterator[str]:
-    """Every result.json and search.json below some folders, each file once whatever its names."""
+    """Every file of `MAX_TOTAL` below some folders, each once whatever its names."""
 
     def unlisted(error: OSError) -> None:
         problems.append(Problem(Path(error.filename), f"cannot be listed: {error.strerror}"))
@@ -288,6 +298,7 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
     # In one column: classes, shape and the like are looked at, not computed with.
     about = {key: value for key, value in run.data.items() if key not in ("name", "sha256")}
     yield from (_compact(about), _compact(run.config), folder)
+    yield None if run.tuning is None else _compact(run.tuning)
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from msgspec.json import Decoder
 
 from fmbench._version import __version__
 from fmbench.config import schema
+from fmbench.config.tuning import Tuning
 from fmbench.config.whitelist import NEUTRAL_OPTIONS, TARGETS, option
 from fmbench.records.validation import (
     MOST_OF_TEXT,
@@ -196,6 +197,7 @@ class Record:
     loss: Text = "cross_entropy"
     experiment: Text | None = None  # the published row that the run was started from
     reference: Reference | None = None  # its published figures
+    tuning: Tuning | None = None  # the search that chose its settings
     deviations: Texts = field(default_factory=list)  # what this run does otherwise
     config_dirs: Texts = field(default_factory=list)  # the user's folders of options
     trust: Text | None = None  # packages that FMBENCH_TRUST named, where the run needs them

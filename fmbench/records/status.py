@@ -44,6 +44,7 @@ from fmbench.records.record import (
     recorded_overrides,
 )
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME, Search
+from fmbench.records.tuned import TUNED_NAME, read_tuned
 from fmbench.records.validation import (
     Amount,
     Count,
@@ -355,6 +356,12 @@ class Reader:
                 problem = f"{SEARCH_NAME}: {getattr(error, 'strerror', None) or error}"
             else:
                 total, elsewhere = _runs_of(search, runs)
+        elif TUNED_NAME in names:
+            try:
+                tuned = read_tuned(Path(path))
+                total = None if tuned is None else max(tuned.total, len(runs))
+            except (OSError, UnreadableError) as error:
+                problem = f"{TUNED_NAME}: {getattr(error, 'strerror', None) or error}"
         elif PLAN_NAME in names:
             total = self._planned(path)
             total = None if total is None else max(total, len(runs))
@@ -378,7 +385,7 @@ class Reader:
 
 def _files(top: str) -> Iterator[tuple[str, str]]:
     """The folder and the name of each file below `top`, and in it, that tells of runs."""
-    names = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, PLAN_NAME, DETACHED_NAME}
+    names = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, TUNED_NAME, PLAN_NAME, DETACHED_NAME}
     for entry in entries_below(top, lambda _error: None, without=".hydra"):
         if entry.name in names and CLAIMS_NAME not in Path(entry.path).parts:
             yield os.path.dirname(entry.path), entry.name  # noqa: PTH120
@@ -453,7 +460,7 @@ def _natural(path: str) -> list[tuple[int, str]]:
 def newest(tops: Iterable[Path]) -> Path | None:
     """The sweep or the single run below some folders that was started last."""
     found: list[tuple[float, str]] = []
-    marks = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, PLAN_NAME, ".hydra"}
+    marks = {RESULT_NAME, LOCK_NAME, SEARCH_NAME, TUNED_NAME, PLAN_NAME, ".hydra"}
     left = [os.fspath(top) for top in tops]
     while left:
         path = left.pop()

@@ -22,6 +22,7 @@ from fmbench.report.render import data, markdown
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
 from fmbench.report.table.sections import LONGEST_REASON, Section, sections
+from fmbench.report.table.tuned import ComparisonPart, comparison_parts
 from fmbench.report.table.view import PLAIN, View, check, chosen
 
 #: The names of a report's figure files, without ending.
@@ -40,8 +41,14 @@ class Report:
     base: Path | None = None  # what run folders are named relative to; None is the current folder
     written: tuple[Path, ...] = ()  # the files that were written, and the folder of the figures
     searches: tuple[SearchPart, ...] = ()
+    comparisons: tuple[ComparisonPart, ...] = ()
     figures: tuple[Figure, ...] = ()  # that were written
     view: View = PLAIN
+
+    @property
+    def parts(self) -> tuple[ComparisonPart | SearchPart, ...]:
+        """What is not of one data set: comparisons, then searches."""
+        return (*self.comparisons, *self.searches)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -138,9 +145,14 @@ def build(
         table["chosen"] = chosen_by(table, searches)
     every = (run for part in searches for runs in part.runs.values() for run in runs)
     searched = {run["folder"] for run in every}
+    comparisons = tuple(comparison_parts(results.comparisons, results.frame))
+    searched |= {folder for part in comparisons for folder in part.trials}
     parts = sections(frame, table, searched, view.metric)
     report = Report(
-        table, parts, results.problems, datetime.now(UTC), output, searches=searches, view=view
+        *(table, parts, results.problems, datetime.now(UTC), output),
+        searches=searches,
+        comparisons=comparisons,
+        view=view,
     )
     return report if output is None else write(report, output)
 
@@ -158,7 +170,8 @@ def write(report: Report, output: Path) -> Report:
     Raises:
         StorageError: A file cannot be written; those of the others that can are.
     """
-    if report.table.empty and not any(part.search.trials for part in report.searches):
+    searched = any(part.search.trials for part in report.searches)
+    if report.table.empty and not searched and not report.comparisons:
         return report
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -174,10 +187,13 @@ def write(report: Report, output: Path) -> Report:
         write_whole(files[kind], text.encode("utf-8", "backslashreplace"))
 
     put("csv", report.csv)
+    if report.comparisons:
+        text = data.contestants_text(report.comparisons)
+        write_whole(output / "contestants.csv", text.encode("utf-8", "backslashreplace"))
     drawn: list[Figure] = []
     failed: StorageError | None = None
     try:
-        for figure in figures(report.sections, report.searches):
+        for figure in figures(report.sections, report.searches, report.comparisons):
             make_folder(folder)
             write_whole(folder / f"{figure.name}.png", figure.png)
             write_whole(folder / f"{figure.name}.svg", figure.svg.encode())

@@ -142,7 +142,7 @@ def _new_record(config: Mapping[str, Any], described: Mapping[str, Any]) -> Reco
         configuration="",
         config=recorded_config(config),
         **described,
-        **{name: config[name] for name in ("batch_size", "epochs", "seed", "reference")},
+        **{name: config[name] for name in ("batch_size", "epochs", "seed", "reference", "tuning")},
         data={"name": config["data"]["name"], "sha256": None},
         split={"name": split, "train": 0, "validation": 0, "test": 0, "hash": None},
         learning_rate=float(rate) if isinstance(rate, int) else rate,

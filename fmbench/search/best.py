@@ -1,6 +1,7 @@
 """The best run of a search as an experiment: a file of options that makes it again."""
 
 import copy
+import re
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,15 +24,33 @@ from fmbench.records.record import Record, recorded_overrides
 #: Below the sweep's folder, so that `--config-dir FOLDER experiment=best` finds it.
 BEST_NAME = Path("experiment") / "best.yaml"
 
+#: How a run began with the best of a search.
+_OF_A_SEARCH = re.compile(r"experiment=best(_\d+)?")
 
-def write(folder: Path, records: Sequence[Record], number: int) -> None:
-    """Write the file of options of the best trial, by its runs, into the sweep's folder."""
-    path, record = folder / BEST_NAME, records[0]
+
+def write(
+    folder: Path,
+    records: Sequence[Record],
+    number: int,
+    *,
+    name: str = BEST_NAME.stem,
+    tuning: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the file of options of the best trial, by its runs, into the sweep's folder.
+
+    Args:
+        folder: of the sweep.
+        records: of the runs of the trial.
+        number: of the trial.
+        name: of the option; of a tuned comparison, which has several.
+        tuning: what records of its runs say of the search.
+    """
+    path, record = (folder / BEST_NAME).with_stem(name), records[0]
     make_folder(path.parent)
     found = [each.validation_accuracy for each in records]
     known = [accuracy for accuracy in found if accuracy is not None]
     # Where there are several runs, it says what they have in common.
-    repeating = REPEATING if len(records) > 1 else ()
+    repeating = REPEATING if len(records) > 1 or name != BEST_NAME.stem else ()
     kept = [o for o in record.overrides if o.lstrip("+").partition("=")[0] not in repeating]
     content = text(
         kept,
@@ -39,28 +58,30 @@ def write(folder: Path, records: Sequence[Record], number: int) -> None:
         accuracy=statistics.fmean(known) if known else None,
         runs=len(records),
         base=_base(record),
-        command=_command([*record.config_dirs, str(folder.absolute())], record.trust),
+        command=_command([*record.config_dirs, str(folder.absolute())], record.trust, name),
+        tuning=tuning,
     )
     write_whole(path, content.encode())
 
 
 def _base(record: Record) -> dict[str, Any] | None:
     """The best of an earlier search, where this one started from it: both files have one name."""
-    if "experiment=best" not in record.overrides:
+    started = next((text for text in record.overrides if _OF_A_SEARCH.fullmatch(text)), None)
+    if started is None:
         return None
     for folder in record.config_dirs:
-        path = Path(folder, BEST_NAME)
+        path = Path(folder, BEST_NAME).with_stem(started.partition("=")[2])
         if path.is_file():
             content = yaml.safe_load(read_regular(path, MAX_BYTES).decode("utf-8"))
             return content if isinstance(content, dict) else None
     return None
 
 
-def _command(folders: Sequence[str], trust: str | None) -> str:
+def _command(folders: Sequence[str], trust: str | None, name: str) -> str:
     """The command that runs it, from any folder; what a comment cannot hold is left to the user."""
     given = [f"--config-dir={name if name.isprintable() else 'FOLDER'}" for name in folders]
     words = [*([f"{TRUST_VARIABLE}={trust}"] if trust else []), "python", "-m", "fmbench", *given]
-    return shlex.join([*words, "experiment=best"])
+    return shlex.join([*words, f"experiment={name}"])
 
 
 def text(
@@ -71,6 +92,7 @@ def text(
     runs: int = 1,
     base: Mapping[str, Any] | None = None,
     command: str = "",
+    tuning: Mapping[str, Any] | None = None,
 ) -> str:
     """The content of the file; `base` is that of `experiment=best`, where the overrides name it."""
     values = copy.deepcopy(dict(base or {}))
@@ -100,6 +122,9 @@ def text(
         f"#   {command}",
         *(f"# Was deleted from the config, which a file cannot do: ~{key}" for key in gone),
     ]
+    values.pop("tuning", None)  # of an earlier search
+    if tuning is not None:
+        values["tuning"] = dict(tuning)
     defaults = [*experiments, *({group: name} for group, name in options.items())]
     content = {"defaults": [*defaults, "_self_"]} | values if defaults else values
     # Not as PyYAML does it: the name 1e3 is a number to OmegaConf, unless it stands in quotes.

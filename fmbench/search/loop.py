@@ -28,7 +28,7 @@ from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
-from fmbench.core.files import FolderLock, remove
+from fmbench.core.files import FolderLock, remove, write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
@@ -37,6 +37,7 @@ from fmbench.launch.executor import Executor, Here, Job, Runs
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME
+from fmbench.records.trials import Search as Described
 from fmbench.search import best, optuna_compat, sampler, study
 from fmbench.search.claims import Claims
 from fmbench.search.pruning import make_pruner
@@ -74,6 +75,25 @@ class SearchWorker:
         search.sweep(self.arguments)
 
 
+@dataclass(frozen=True)
+class Block:
+    """The place of a search among several that share a folder and an executor.
+
+    Args:
+        study: the name of its study, in the database of the folder.
+        first: the number of its first run.
+        repeats: what each run of a trial sets.
+        validation: how many training images every run must set aside; 0 where its split does so.
+        tuning: what the record of each of its runs says of it.
+    """
+
+    study: str
+    first: int
+    repeats: list[list[str]]
+    validation: int
+    tuning: str
+
+
 @dataclass(eq=False)
 class _Begun:
     """A trial whose runs have begun."""
@@ -96,6 +116,7 @@ class Search:
         custom_search_space: str | None,
         config: DictConfig,
         executor: Executor | None = None,
+        block: Block | None = None,
         **given: Any,
     ) -> None:
         self.options = {
@@ -110,11 +131,13 @@ class Search:
         target = {"_target_": custom_search_space, "_partial_": True}
         self.extend = instantiate(target) if custom_search_space else None
         self.loader = given["hydra_context"].config_loader
-        self.keys = search_keys(config)
+        self.keys, self.block = search_keys(config), block
+        if block is not None:
+            self.keys["study"] = block.study
         self.folder = Path(config.hydra.sweep.dir)
         self.looked: dict[int, tuple[float, bool]] = {}  # at runs of an earlier start, and when
         #: Whether this is one of several workers, and no driver.
-        self.is_worker = executor is not None
+        self.is_worker = executor is not None and block is None
         self.jobs = 1 if self.is_worker else jobs_at_once(config)
         self.executor = executor or make_executor(config=config, runs=self.jobs, **given)
         #: Where other processes may be at work on this search in this folder.
@@ -133,8 +156,37 @@ class Search:
             StopRequested: the search was asked to stop; started again, it resumes.
         """
         seeds = self.config.sweep.seeds
-        given = [text for text in [*self.params, *arguments] if not is_of_space(text)]
-        self.repeats, searched = repeats(self.config, given)
+        self.prepare(arguments)
+        if not self.is_worker:
+            for line in told(self.config):
+                log.info(line)
+            self._write()  # at once, for those who ask how many trials there will be
+        if self.config.sweep.detach and not self.is_worker:
+            left = self.total - sum(trial.state.is_finished() for trial in self.study.mine())
+            worker = SearchWorker(self.options, list(arguments), seeds)
+            self.executor.leave_workers(worker, max(1, min(self.jobs, left)))
+            return
+        try:
+            self.begin()
+            drive(self.executor, self)
+            self._tidy()
+            self._end()
+        except BaseException:
+            with contextlib.suppress(UserError, *study.FAULTS):
+                self._write()
+            raise
+        finally:
+            if self.claims is not None:
+                self.claims.release_all()
+        self._write()
+
+    def prepare(self, arguments: Sequence[str]) -> None:
+        """Settle what is searched, and see that the study is of this search; as `sweep` raises."""
+        searched = [text for text in [*self.params, *arguments] if not is_of_space(text)]
+        if self.block is not None:
+            self.repeats = self.block.repeats
+        else:
+            self.repeats, searched = repeats(self.config, searched)
         self.config.sweep.seeds = len(self.repeats)  # by which runs are named
         try:
             space = hydra_compat.search_space(searched)
@@ -158,39 +210,23 @@ class Search:
             cause = error.__cause__ or error  # Hydra's own text says where it called what
             raise ConfigError(f"hydra.sweeper.sampler: {described(cause, 300)}") from error
         self._begin()
-        if not self.is_worker:
-            for line in told(self.config):
-                log.info(line)
-            self._write()  # at once, for those who ask how many trials there will be
-        if self.config.sweep.detach and not self.is_worker:
-            left = self.total - sum(trial.state.is_finished() for trial in self.study.mine())
-            worker = SearchWorker(self.options, list(arguments), seeds)
-            self.executor.leave_workers(worker, max(1, min(self.jobs, left)))
-            return
-        try:
-            self.left = self.study.mine(TrialState.RUNNING)  # of an earlier start
-            self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
-            self.at_work: dict[int, _Begun] = {}  # the trial of each run
-            self._note_untidy()
-            drive(self.executor, self)
-            self._tidy()
-            self._end()
-        except BaseException:
-            with contextlib.suppress(UserError, *study.FAULTS):
-                self._write()
-            raise
-        finally:
-            if self.claims is not None:
-                self.claims.release_all()
-        self._write()
+
+    def begin(self) -> None:
+        """Get ready to hand out runs, first those of trials that an earlier start has left."""
+        self.left = self.study.mine(TrialState.RUNNING)
+        self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
+        self.at_work: dict[int, _Begun] = {}  # the trial of each run
+        self._note_untidy()
 
     def _begin(self) -> None:
         """See that the study is of this search, and settle how its runs validate."""
         config = resolve(self.loader.load_sweep_config(self.config, self.given))
         trials = int(self.keys["trials"])
         pruner = make_pruner(self.keys["pruner"], epochs=int(config["epochs"]), trials=trials)
-        self.study = SearchStudy(self.keys, self.folder, pruner, runs=len(self.repeats))
-        self.validation = self._validation(config)
+        first = None if self.block is None else self.block.first
+        runs = len(self.repeats)
+        self.study = SearchStudy(self.keys, self.folder, pruner, runs=runs, first=first)
+        self.validation = self._validation(config) if self.block is None else self.block.validation
         cells = sampler.cells(self.sampler_config, self.space)
         self.total = trials if cells is None else min(cells, trials)
         said = {
@@ -204,13 +240,14 @@ class Search:
             },
             **dict.fromkeys(self.deleted, "deleted"),
         }
-        if len(self.repeats) > 1:
+        if len(self.repeats) > 1 or self.block is not None:
             said["runs of a trial"] = "; ".join(map(" ".join, self.repeats))
         if self.study.agree(said, sampler.choices(self.sampler_config)):
             if self.claims is None and not self.study.shared:
                 self.study.adopt()
             done = sum(trial.state.is_finished() for trial in self.study.trials())
-            log.info("resumes the search: %d of %d trials are done", done, self.total)
+            of = "" if self.block is None else f" {self.block.study}"
+            log.info("resumes the search%s: %d of %d trials are done", of, done, self.total)
         self.sampler_config = sampler.settled(self.sampler_config, self.study.sampler)
 
     # Trials
@@ -256,7 +293,7 @@ class Search:
             left = self.study.mine(TrialState.RUNNING)
             self.left = [trial for trial in left if trial.number not in ours]
         for place, trial in enumerate(self.left):
-            if not any(map(self._is_at_work, jobs_of(trial))) and self._claim(trial.number):
+            if not any(map(self.is_at_work, jobs_of(trial))) and self._claim(trial.number):
                 del self.left[place]
                 return self._drawn_before(trial)
         return None
@@ -309,7 +346,7 @@ class Search:
         trial.set_user_attr(study.OVERRIDES, overrides)
         return overrides
 
-    def _is_at_work(self, job: int) -> bool:
+    def is_at_work(self, job: int) -> bool:
         """Whether a start that was killed has left this run at work: on a cluster it goes on."""
         folder, now = self.folder / str(job), time.monotonic()
         looked, found = self.looked.get(job, (float("-inf"), False))
@@ -366,8 +403,12 @@ class Search:
         if len(self.study.objectives) == 1 and (best_ones := self.study.best()):
             (leader,) = best_ones
             where = "" if is_of(leader, self.folder) else " of another search"
-            name = self.study.objectives[0]
-            log.info("best so far: trial %d%s, %s %.4g", leader.number, where, name, leader.value)
+            said = f"trial {leader.number}{where}, {self.study.objectives[0]} {leader.value:.4g}"
+            log.info(
+                "best so far%s: %s",
+                "" if self.block is None else f" of search {self.block.study}",
+                said,
+            )
         self.untidy.update(jobs)
         self.unwritten = True
 
@@ -442,13 +483,17 @@ class Search:
                 folder.tidy(record)  # a start that was killed did not come to it
         return True
 
-    def _write(self) -> None:
+    def described(self) -> Described:
+        """What the search has tried so far."""
         name = str(self.sampler_config._target_).rpartition(".")[2]
+        return self.study.described(total=self.total, pruner=self.keys["pruner"], sampler=name)
+
+    def _write(self) -> None:
         # One after the other: what was read first is not written last.
         turn = contextlib.nullcontext() if self.claims is None else self.claims.turn("write")
         try:
             with turn:
-                self.study.write(total=self.total, pruner=self.keys["pruner"], sampler=name)
+                write_whole(self.folder / SEARCH_NAME, self.described().to_json().encode())
         except ValueError as error:  # a number that no report could show
             log.warning("no %s: %s", SEARCH_NAME, error)
 
@@ -469,7 +514,11 @@ class Search:
         found = [f"data.split.validation={self.validation}"] if self.validation else []
         if len(self.repeats) > 1 and "sweep.seeds" not in self.fixed:
             found.append(f"sweep.seeds={len(self.repeats)}")
+        if self.block is not None:
+            found += [f"sweep.study={self.block.study}", self.block.tuning]
         # One that is not evaluated on the test set keeps its checkpoint, in case it is the best.
         own = {} if evaluated else schema.IN_TRIALS
+        if self.block is not None:  # whose trials are never evaluated
+            own = {key: value for key, value in own.items() if key != "keep_checkpoint"}
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
         return [*found, *self.logger]

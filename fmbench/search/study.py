@@ -30,7 +30,6 @@ from fmbench.config import objectives
 from fmbench.config.overrides import refuse_password
 from fmbench.config.sweep import JOURNAL
 from fmbench.core.errors import ConfigError, StorageError, described
-from fmbench.core.files import write_whole
 from fmbench.records import trials as search_json
 from fmbench.records.folder import read_record
 from fmbench.records.record import (
@@ -172,7 +171,8 @@ def _is_fresh(trial: FrozenTrial) -> bool:
 class SearchStudy:
     """The study of a search, by the keys of `sweep`, in the folder of the sweep; and its trials.
 
-    `runs` is how many runs each trial has.
+    `runs` is how many runs each trial has; `first` the number of the first run where the folder
+    holds several searches, and None where it holds this one alone.
 
     Raises:
         ConfigError: the storage's URL is none.
@@ -180,9 +180,15 @@ class SearchStudy:
     """
 
     def __init__(
-        self, keys: Mapping[str, Any], folder: Path, pruner: BasePruner, *, runs: int = 1
+        self,
+        keys: Mapping[str, Any],
+        folder: Path,
+        pruner: BasePruner,
+        *,
+        runs: int = 1,
+        first: int | None = None,
     ) -> None:
-        self.folder, self.runs = folder, runs
+        self.folder, self.runs, self.first = folder, runs, first or 0
         self.objectives = objectives.names(keys["objective"])
         self.at_most: Mapping[str, float] = keys["at_most"] or {}
         #: Where this search's runs are; its own database may be moved together with them.
@@ -192,7 +198,7 @@ class SearchStudy:
                 f"{folder}: holds a search that was begun without sweep.detach, in a database of "
                 "one machine; go on without it, or take another folder"
             )
-        used = any(folder.glob(f"*/{RESULT_NAME}"))
+        used = first is None and any(folder.glob(f"*/{RESULT_NAME}"))
         foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
         # Before a database is made there, by which it would be taken for a search.
         if used and not self.label and not search_json.has_study(folder):
@@ -284,7 +290,7 @@ class SearchStudy:
         if self.runs > 1:
             trial.set_user_attr(RUNS, self.runs)
         # Numbers of the study alone: several processes may be asking.
-        trial.set_user_attr(JOB, trial.number * self.runs)
+        trial.set_user_attr(JOB, self.first + trial.number * self.runs)
         trial.set_user_attr(FOLDER, self.label)
 
     def record(self, job: int) -> Record | None:
@@ -360,17 +366,16 @@ class SearchStudy:
 
     # What the report reads
 
-    def write(self, *, total: int, pruner: str, sampler: str) -> None:
-        """Write `search.json`: what the search has tried so far.
+    def described(self, *, total: int, pruner: str, sampler: str) -> search_json.Search:
+        """What the search has tried so far, as `search.json` has it.
 
         Raises:
-            StorageError: it cannot be written.
             ValueError: a value is none that a report could show.
         """
         found = [trial for trial in self.trials() if FOLDER in trial.user_attrs]
         # Another search may have ended a trial since.
         complete = {trial.number for trial in found if trial.state == TrialState.COMPLETE}
-        search = search_json.Search(
+        return search_json.Search(
             study=self.study.study_name,
             sampler=sampler,
             pruner=pruner,
@@ -383,7 +388,6 @@ class SearchStudy:
             best=tuple(trial.number for trial in self.best() if trial.number in complete),
             runs=self.runs,
         )
-        write_whole(self.folder / search_json.SEARCH_NAME, search.to_json().encode())
 
     def _written(self, trial: FrozenTrial) -> search_json.Trial:
         told, job = trial.user_attrs, str(trial.user_attrs[JOB])
@@ -394,7 +398,7 @@ class SearchStudy:
             number=trial.number,
             # One that diverged is pruned to Optuna.
             state=search_json.FAILED if ERROR in told else state,
-            parameters={key: _plain(value) for key, value in trial.params.items()},
+            parameters={key: plain(value) for key, value in trial.params.items()},
             values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
             reports=dict(trial.intermediate_values),
             folder=job if is_of(trial, self.folder) else str(Path(told[FOLDER], job)),
@@ -421,7 +425,7 @@ class SearchStudy:
         return {key: float(value) for key, value in shares.items()} or None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as a person writes it: texts come with the quotes that the command line needs."""
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]

@@ -21,10 +21,12 @@ from fmbench.report.figures.accuracy import (
 from fmbench.report.figures.curves import curves
 from fmbench.report.figures.predictions import confusion_figure, mistakes
 from fmbench.report.figures.search import search_figure
+from fmbench.report.figures.tuned import tuned_figure
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import Section
+from fmbench.report.table.tuned import ComparisonPart
 
 #: Of a report. Searches come last, but have their places kept.
 MOST_FIGURES = 40
@@ -33,8 +35,8 @@ MOST_SEARCHES = 10
 #: Of a section, by models: those with the best row.
 MOST_MODELS = 6
 
-#: What a figure is drawn for: the rows of a data set, those of one model, or a search.
-SECTION, MODEL, SEARCH = "section", "model", "search"
+#: What a figure is drawn for: the rows of a data set, those of one model, a search, a comparison.
+SECTION, MODEL, SEARCH, COMPARISON = "section", "model", "search", "comparison"
 
 #: Every kind of figure by its name, with which the names of its files begin. What draws it returns
 #: None where there is nothing to show.
@@ -47,6 +49,7 @@ KINDS: dict[str, tuple[str, Callable[..., Figure | None]]] = {
     "confusion": (MODEL, confusion_figure),
     "mistakes": (SECTION, mistakes),
     "search": (SEARCH, search_figure),
+    "tuned": (COMPARISON, tuned_figure),
 }
 
 #: Of a part of a file's name, in characters.
@@ -57,11 +60,16 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 log = logger(__name__)
 
 
-def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iterator[Figure]:
+def figures(
+    sections: Sequence[Section],
+    searches: Sequence[SearchPart],
+    comparisons: Sequence[ComparisonPart] = (),
+) -> Iterator[Figure]:
     """Draw the figures of a report, one after another.
 
     Yields:
-        The figures of each section in turn, then those of the searches, at most `MOST_FIGURES`:
+        The figures of the comparisons, of each section in turn, then of the searches, at most
+        `MOST_FIGURES`:
         each once, with a name that no other has. A figure whose files cannot be read, or that would
         show nothing, is not there; one that raises is logged.
     """
@@ -69,7 +77,11 @@ def figures(sections: Sequence[Section], searches: Sequence[SearchPart]) -> Iter
     names = ["search", *(f"search_{place}" for place in range(2, len(searches) + 1))]
     searched = [pair for pair in zip(names, searches, strict=False) if pair[1].search.trials]
     searched = searched[:MOST_SEARCHES]
-    left = MOST_FIGURES - len(searched)
+    compared = comparisons[:MOST_SEARCHES]
+    left = MOST_FIGURES - len(searched) - len(compared)
+    for place, comparison in enumerate(compared, 1):
+        if found := _drawn("tuned", comparison, "tuned" if place == 1 else f"tuned_{place}"):
+            yield found
     used: dict[str, str] = {}
     budget = style.Budget()
     for section in sections:

@@ -13,6 +13,7 @@ from fmbench.report.table.columns import COLUMNS, Row
 
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
+    from fmbench.report.table.tuned import ComparisonPart
 
 #: Of `benchmark.json`.
 SCHEMA = 1
@@ -29,6 +30,19 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer.writerow(column.key for column in COLUMNS)
     for row in rows:
         writer.writerow(_cell(row[column.key]) for column in COLUMNS)
+    return file.getvalue()
+
+
+def contestants_text(comparisons: "Sequence[ComparisonPart]") -> str:
+    """The contestants of tuned comparisons as such lines, ranked within each."""
+    rows = [
+        {"comparison": part.folder, **entry.row()} for part in comparisons for entry in part.entries
+    ]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(rows[0] if rows else [])
+    for row in rows:
+        writer.writerow(map(_cell, row.values()))
     return file.getvalue()
 
 
@@ -49,6 +63,14 @@ def json_text(report: "Report") -> str:
         "unreadable": [
             {"path": str(problem.path), "reason": problem.reason} for problem in report.problems
         ],
+        "comparisons": {
+            part.folder: {
+                **json.loads(part.tuned.to_json()),
+                "rows": [entry.row() for entry in part.entries],
+                "pairs": part.pairs,
+            }
+            for part in report.comparisons
+        },
         "searches": {part.folder: json.loads(part.search.to_json()) for part in report.searches},
     }
     # A line for each item: indented all the way, a large one would take five times as long.

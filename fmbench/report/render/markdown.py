@@ -12,7 +12,9 @@ from fmbench.core.errors import one_line
 from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
 from fmbench.report.table.columns import ACCURACY, METRICS, MODEL, READING
+from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import UNFINISHED, Section, published
+from fmbench.report.table.tuned import ComparisonPart
 
 if TYPE_CHECKING:
     from fmbench.report.benchmark import Report
@@ -36,26 +38,43 @@ def _blocks(report: "Report") -> Iterator[str]:
     yield "# Benchmark"
     yield f"Made {report.made:%Y-%m-%d %H:%M} UTC with fmbench {__version__}."
     yield from (f"> **{markdown(note)}**" for note in report.view.notes)
+    for part in report.comparisons:
+        yield from _part(report, part)
     for section in report.sections:
         yield from _section(report, section)
         for figure in report.figures:
             if figure.data == section.data:
                 yield f"### {markdown(figure.title)}"
                 yield from _figure(figure)
-    for part in report.searches:
-        yield f"## {markdown(part.title)}"
-        yield markdown(" ".join(part.sentences))
-        for figure in report.figures:
-            if figure.data == part.folder:
-                yield from _figure(figure)
-        for table in part.tables:
-            yield f"### {markdown(table.title)}"
-            yield _table(table.headings, table.rows, table.right)
+    for one in report.searches:
+        yield from _part(report, one)
     said = (f"- **{markdown(term)}** {markdown(meaning)}" for term, meaning in READING.items())
     yield from ("## How to read the table", "\n".join(said))
     if report.problems:
         yield "## Records that could not be read"
         yield _table(["record", "reason"], report.problem_cells)
+
+
+def _part(report: "Report", part: ComparisonPart | SearchPart) -> Iterator[str]:
+    """A comparison or a search; of a comparison the table first."""
+    yield f"## {markdown(part.title)}"
+    yield markdown(" ".join(part.sentences))
+    tables = [
+        block
+        for table in part.tables
+        for block in (
+            f"### {markdown(table.title)}",
+            _table(table.headings, table.rows, table.right),
+        )
+    ]
+    pictures = [
+        block
+        for figure in report.figures
+        if figure.data == part.folder
+        for block in _figure(figure)
+    ]
+    first = isinstance(part, ComparisonPart)
+    yield from (*tables, *pictures) if first else (*pictures, *tables)
 
 
 def _section(report: "Report", section: Section) -> Iterator[str]:

@@ -18,6 +18,7 @@ from fmbench.report.table.columns import SHOWN, Column, shown
 from fmbench.report.table.compare import Comparison
 from fmbench.report.table.formats import MISSING, count, percent, probability
 from fmbench.report.table.sections import Section
+from fmbench.report.table.tuned import ComparisonPart
 from fmbench.stats import NEITHER
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def print_tables(report: "Report", console: Console | None = None) -> None:
     console = console or Console()
     for note in report.view.notes:
         _line(console, note, "yellow")
+    for comparison in report.comparisons:
+        _print_comparison(console, comparison)
     for section in report.sections:
         _line(console, section.title, "bold")
         for note in section.notes:
@@ -81,6 +84,33 @@ def print_tables(report: "Report", console: Console | None = None) -> None:
         _line(console, "Records that could not be read", "bold")
         _print_list(console, [": ".join(cells) for cells in report.problem_cells])
         _line(console, "")
+
+
+def _print_comparison(console: Console, part: ComparisonPart) -> None:
+    """A tuned comparison; where there is little room its widest columns stay in benchmark.md."""
+    _line(console, part.title, "bold")
+    for table in part.tables:
+        columns = [*zip(table.headings, table.right, *table.rows, strict=True)]
+        left_out = []
+        while console.is_terminal and len(columns) > 3 and _wide(columns) > console.width:
+            left_out.append(columns.pop()[0])
+        headings, right, *rows = zip(*columns, strict=True)
+        for line in aligned([headings, *rows], list(right)):
+            _write(console, Text(line))
+        if left_out:
+            said = "; ".join(map(str, reversed(left_out)))
+            _line(console, f"In benchmark.md, or in a wider window: {said}.", "dim")
+        _line(console, "")
+    for sentence in part.sentences:
+        _line(console, sentence)
+    _line(console, "")
+
+
+def _wide(columns: Sequence[tuple[object, ...]]) -> int:
+    return sum(
+        PADDING + max(cell_len(str(cell)) for cell in (heading, *cells))
+        for heading, _, *cells in columns
+    )
 
 
 def _print_fitted(console: Console, section: Section) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fmbench.config.schema import HARDWARE
+from fmbench.config.tuning import TRIAL
 from fmbench.records.record import COMPLETED, DIVERGED, FAILED, INTERRUPTED, PRUNED, RUNNING
 from fmbench.report.table import describe
 from fmbench.report.table.columns import COLUMNS, METRICS, SHOWN
@@ -39,7 +40,7 @@ _THREADS = r", \d+ threads?$"
 #: Keys of a row behind the columns: its runs.
 BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_folds", "run_seconds"),
-    *("n_dirty", "mixes", "config", "about_data", "held_out", "fold_accuracies"),
+    *("n_dirty", "mixes", "config", "about_data", "held_out", "fold_accuracies", "tuning"),
 )
 
 
@@ -85,6 +86,8 @@ def benchmark_table(frame: pd.DataFrame, view: View = PLAIN, *, rank: bool = Tru
     else:
         frame = _without_own_threads(frame, frame["threads_asked"].isna() & ~on_gpu)
     completed = frame["status"] == COMPLETED
+    # Of a comparison the final runs alone are rows, whatever they are ordered by.
+    completed &= frame["stage"].ne(TRIAL).fillna(value=True)
     made = with_repeats(frame[completed & frame[counted(frame, view.metric)].notna()], keys)
     runs = made.drop_duplicates(["row", "key", *HARDWARE], keep="last")
     intervals = not view.group_by and not view.by_luck

@@ -35,7 +35,7 @@ _SAME = (
     *("batch_size", "epochs", "split_train", "split_validation", "split_test"),
     *("split_hash", "split_folds", "data_sha256", "source", "overrides", "config", "config_dir"),
     "about_data",
-    *("config_dirs", "trust"),
+    *("config_dirs", "trust", "tuning"),
 )
 # Several values stand behind a row: its cell is a tuple of them.
 _SEVERAL = ("seed", "fmbench_version", "torch", "git_commit", "git_dirty", "runs_at_once", "used")

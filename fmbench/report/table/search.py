@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from fmbench.core.errors import one_line
+from fmbench.records.record import leaves
 from fmbench.records.trials import (
     COMPLETE,
     FAILED,
@@ -225,9 +226,28 @@ def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str |
         best = (part.runs.get(number, ()) for number in part.search.best)
         said |= {run["folder"]: how for runs in best for run in runs}
     return [
-        next((said[folder] for folder in folders if folder in said), None)
-        for folders in table["folders"]
+        next((said[folder] for folder in folders if folder in said), _tuned_by(tuning, config))
+        for folders, tuning, config in zip(
+            table["folders"], table["tuning"], table["config"], strict=True
+        )
     ]
+
+
+def _tuned_by(text: object, config: object) -> str | None:
+    """How many trials of which space chose the settings of a row, as its records say."""
+    if not isinstance(text, str):
+        return None
+    tuning = json.loads(text)
+    space = "; ".join(f"{key}: {values}" for key, values in tuning.get("space", {}).items())
+    said = f"tuned by {tuning.get('trials', 0):,} trials"
+    said += f" of {space}" if space else ""
+    values = dict(leaves(json.loads(config))) if isinstance(config, str) else {}
+    changed = [
+        key
+        for key, value in tuning.get("best", {}).get("parameters", {}).items()
+        if key in values and values[key] != value
+    ]
+    return f"{said}; then changed: {', '.join(changed)}" if changed else said
 
 
 def counts(search: Search) -> str:

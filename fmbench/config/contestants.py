@@ -1,0 +1,121 @@
+"""The contestants of a tuned comparison: what sets each apart, and what is searched for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, product
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from fmbench.config import hydra_compat, spaces
+from fmbench.config.sweep import is_list, listed, paired
+from fmbench.config.trust import refuse_untrusted
+from fmbench.core.errors import ConfigError, described
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of those that are compared.
+
+    Args:
+        overrides: that set it apart.
+        given: what its search is given: its own overrides, those that all share, and its space.
+        space: the distribution of each key, as typed.
+        config: composed, at the values that are not searched.
+    """
+
+    overrides: tuple[str, ...]
+    given: tuple[str, ...]
+    space: Mapping[str, str]
+    config: DictConfig
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return " ".join(self.overrides)
+
+
+def contestants(
+    loader: ConfigLoader, config: DictConfig, params: Mapping[str, Any], arguments: Sequence[str]
+) -> list[Contestant]:
+    """The contestants of a comparison, in the order of what was typed.
+
+    What was typed outranks `params`, which outrank the space that the option of the optimizer
+    brings.
+
+    Args:
+        loader: of the sweep.
+        config: of the sweep.
+        params: of its sweeper.
+        arguments: the overrides of its command line.
+
+    Raises:
+        ConfigError: one has nothing to search, or a key is listed and searched.
+        HydraException: one cannot be composed.
+    """
+    every = listed(config)
+    axes = [
+        [
+            [str(one.input_line) for one in values]
+            for values in zip(*(every[k] for k in keys), strict=True)
+        ]
+        for keys in paired(config, every)
+    ]
+    shared = _by_key([*(f"{key}={value}" for key, value in params.items() if value is not None)])
+    shared |= _by_key([text for text in arguments if not is_list(_parsed(text))])
+    fixed = [text for text in shared.values() if not _parsed(text).is_sweep_override()]
+    found = []
+    for values in product(*axes):
+        overrides = tuple(chain(*values))
+        composed = loader.load_sweep_config(config, [*overrides, *fixed])
+        refuse_untrusted(composed, config.hydra.job.config_name)
+        own = {key: f"{key}={value}" for key, value in spaces.space(composed).items()}
+        found.append(_contestant(overrides, own, shared, composed))
+    return found
+
+
+def _contestant(
+    overrides: tuple[str, ...],
+    own: Mapping[str, str],
+    shared: Mapping[str, str],
+    composed: DictConfig,
+) -> Contestant:
+    label = " ".join(overrides)
+    for text in overrides:
+        key = text.partition("=")[0].lstrip("+")
+        if key in own and key not in shared:
+            raise ConfigError(
+                f"{text}: is listed, so that each value is a contestant, and the space of the "
+                f"optimizer searches it ({own[key]}); optimizer.search.{key.rpartition('.')[2]}"
+                "=null leaves it out there, and choice(...) in place of the list searches its "
+                "values"
+            )
+    texts = {**own, **shared}
+    texts = {key: text for key, text in texts.items() if not spaces.is_of_space(text)}
+    try:
+        searched, _, _ = hydra_compat.search_space(list(texts.values()))
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        raise ConfigError(f"{label}: {described(error, 300)}") from error
+    space = {
+        key: text.partition("=")[2]
+        for key, text in texts.items()
+        if _parsed(text).is_sweep_override()
+    }
+    if not searched:
+        option = composed.hydra.runtime.choices.get("optimizer")
+        raise ConfigError(
+            f"{label}: has nothing to search: optimizer={option} brings no space; such as "
+            "'optimizer.lr=tag(log,interval(1e-3,0.1))' gives it one"
+        )
+    return Contestant(overrides, (*overrides, *texts.values()), space, composed)
+
+
+def _by_key(texts: Sequence[str]) -> dict[str, str]:
+    """Overrides by their keys; the last of a key counts."""
+    return {_parsed(text).get_key_element().lstrip("+"): text for text in texts}
+
+
+def _parsed(text: str) -> Any:
+    return OverridesParser.create().parse_override(text)

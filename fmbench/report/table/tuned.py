@@ -1,0 +1,455 @@
+"""A tuned comparison in the report: what its contestants reached, what that cost, what it says.
+
+Nothing is opened by a name that the comparison's file gives: its runs are looked for among those
+that were found anyway.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from fmbench import stats
+from fmbench.core.errors import one_line
+from fmbench.records.record import COMPLETED
+from fmbench.records.trials import COMPLETE, FAILED, Search, Trial
+from fmbench.records.tuned import Block, Contestant, Tuned
+from fmbench.report.table import formats
+from fmbench.report.table.formats import MISSING
+from fmbench.report.table.ranks import MOST_RANKED, evidence
+from fmbench.report.table.rows import plain_rows
+from fmbench.report.table.search import LONGEST, Table, metric_of, settings
+from fmbench.stats import Sample, t_half_width
+
+#: Of pairs of contestants in a table: those of ten.
+MOST_PAIRS = 45
+
+#: The share of a contestant's trials from which on it counts as one that failed.
+_HALF = 0.5
+
+#: Samplers that draw each trial without looking at the others.
+_BLIND = ("RandomSampler", "QMCSampler")
+
+#: A space or a setting may be of any length; what is longer than this is cut.
+LONGEST_SPACE = 200
+
+_CHOSEN_ON = {
+    "train": "the training images alone",
+    "train_and_validation": "the training and the validation images",
+}
+
+
+class Curve(NamedTuple):
+    """The best after 1, 2, ... trials, (n,) each: what is expected, and the ends of a band."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def is_drawn_blindly(sampler: str) -> bool:
+    """Whether a sampler draws each trial without looking at the others."""
+    return sampler in _BLIND
+
+
+def best_after(searches: Sequence[Search]) -> Curve:
+    """The best after k trials of some searches for one contestant.
+
+    Where trials are drawn blindly their order means nothing: the mean is over all orders of a
+    search's trials, the band has 80 of 100 orders, and both are means over the searches. That is
+    after Dodge et al. (2019, "Show Your Work: Improved Reporting of Experimental Results"), who
+    draw with replacement, so that their curve ends below the best that was found. Of other samplers
+    it is the best of the first k trials in the order run; the band has all searches.
+
+    Args:
+        searches: at least one, with a complete trial each.
+    """
+    curves = [
+        _over_orders(search) if is_drawn_blindly(search.sampler) else _in_order(search)
+        for search in searches
+        if search.best
+    ]
+    length = min(len(curve.mean) for curve in curves)
+    mean, low, high = (
+        np.stack([getattr(curve, name)[:length] for curve in curves]) for name in Curve._fields
+    )
+    if is_drawn_blindly(searches[0].sampler):
+        return Curve(mean.mean(axis=0), low.mean(axis=0), high.mean(axis=0))
+    return Curve(mean.mean(axis=0), mean.min(axis=0), mean.max(axis=0))
+
+
+def _values(search: Search) -> np.ndarray:
+    """What the trials reached, in the order run; the worst where one has no value."""
+    sign = search.objectives[0].sign
+    trials = sorted(search.trials, key=lambda trial: trial.number)
+    known = [sign * t.values[0] for t in trials if t.state == COMPLETE and t.values]
+    return np.array([
+        sign * t.values[0] if t.state == COMPLETE and t.values else min(known) for t in trials
+    ])  # fmt: skip
+
+
+def _in_order(search: Search) -> Curve:
+    best = search.objectives[0].sign * np.maximum.accumulate(_values(search))
+    return Curve(best, best, best)
+
+
+def _over_orders(search: Search) -> Curve:
+    """By the chance that the i-th smallest of n is the best of k: C(i - 1, k - 1) / C(n, k)."""
+    values = np.sort(_values(search))
+    n = len(values)
+    places = np.arange(1, n + 1)
+    rows = []
+    for k in range(1, n + 1):
+        # Logarithms: of 1,000 trials the numbers themselves are beyond a double.
+        below = special.gammaln(places + 1) - special.gammaln(np.maximum(places - k, 0) + 1)
+        chance = np.where(places >= k, np.exp(below - below[-1]), 0.0)  # that it is no better
+        low, high = (values[np.searchsorted(chance, share)] for share in (0.1, 0.9))
+        rows.append((float(np.diff(chance, prepend=0.0) @ values), low, high))
+    sign = search.objectives[0].sign
+    mean, low, high = sign * np.array(rows).T
+    return Curve(mean, np.minimum(low, high), np.maximum(low, high))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant as it stands: its searches, and the final runs of their best settings."""
+
+    contestant: Contestant
+    blocks: tuple[Block, ...]
+    finals: tuple[tuple[Mapping[str, Any], ...], ...]  # of each block, those that were evaluated
+    epochs: int  # that the trials of its searches trained
+    wanted: int  # final runs
+    rank: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return one_line(self.contestant.label, LONGEST)
+
+    @property
+    def searches(self) -> list[Search]:
+        """Its searches, as far as they have begun."""
+        return [block.search for block in self.blocks if block.search is not None]
+
+    @property
+    def best(self) -> list[Trial]:
+        """The trial that each search chose; none where no trial has completed."""
+        by_number = ({t.number: t for t in s.trials} for s in self.searches)
+        pairs = zip(self.searches, by_number, strict=True)
+        return [trials[search.best[0]] for search, trials in pairs if search.best]
+
+    @property
+    def failed(self) -> int:
+        """How many of its trials failed."""
+        return sum(trial.state == FAILED for s in self.searches for trial in s.trials)
+
+    @property
+    def trials(self) -> int:
+        """How many trials its searches have begun."""
+        return sum(len(search.trials) for search in self.searches)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether half of its trials failed, or more."""
+        return self.trials > 0 and self.failed >= _HALF * self.trials
+
+    @property
+    def runs(self) -> list[Mapping[str, Any]]:
+        """Its final runs that were evaluated."""
+        return [run for of_search in self.finals for run in of_search]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracies: of one search its final runs', of several the mean of each search."""
+        if len(self.blocks) == 1:
+            return [run["test_accuracy"] for run in self.runs]
+        return [fmean(run["test_accuracy"] for run in runs) for runs in self.finals if runs]
+
+    @property
+    def seconds(self) -> float:
+        """Of training, in its trials and final runs."""
+        trials = (trial.seconds or 0.0 for search in self.searches for trial in search.trials)
+        return sum(trials) + sum(run["seconds_train"] or 0.0 for run in self.runs)
+
+    @cached_property
+    def sample(self) -> Sample | None:
+        """What it is ranked by; None where nothing was evaluated, or on unlike images."""
+        runs = self.runs
+        images = {(run["data_sha256"], run["split_test"]) for run in runs}
+        if len(images) != 1:
+            return None
+        first = runs[0]
+        accuracies = np.array(self.accuracies, dtype=float)
+        row = {key: first[key] for key in ("split_test", "data_sha256", "about_data", "data")}
+        row |= {
+            "folders": tuple(run["folder"] for run in runs),
+            "accuracies": tuple(run["test_accuracy"] for run in runs),
+            "run_seeds": tuple(run["seed"] for run in runs),
+        }
+        found = evidence(row)
+        if found is None:
+            return Sample(accuracies, int(first["split_test"] or 1))
+        correct = found.correct.mean(axis=0, dtype=np.float32)
+        return Sample(accuracies, found.correct.shape[1], found.test_set, correct)
+
+    def row(self) -> dict[str, Any]:
+        """Its values for programs."""
+        values = self.accuracies
+        mean = fmean(values) if values else None
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        half = None if deviation is None else float(t_half_width(deviation, len(values)))
+        chosen = [trial.values[0] for trial in self.best if trial.values]
+        return {
+            "rank": self.rank,
+            "contestant": self.contestant.label,
+            "searches": len(self.blocks),
+            "trials": self.trials,
+            "failed_trials": self.failed,
+            "epochs": self.epochs,
+            "seconds_train": self.seconds,
+            "final_runs": len(self.runs),
+            "final_runs_wanted": self.wanted,
+            "images_train": self.runs[0]["split_train"] if self.runs else None,
+            "test_accuracy": mean,
+            "test_accuracy_sd": deviation,
+            "test_accuracy_low": None if mean is None or half is None else max(mean - half, 0.0),
+            "test_accuracy_high": None if mean is None or half is None else min(mean + half, 1.0),
+            "chosen_by": fmean(chosen) if chosen else None,
+            "space": "; ".join(f"{k}: {v}" for k, v in self.contestant.space.items()),
+            "best_setting": " | ".join(settings(trial) for trial in self.best),
+        }
+
+
+@dataclass(frozen=True)
+class ComparisonPart:
+    """A tuned comparison, and its runs as far as the report knows them."""
+
+    tuned: Tuned
+    runs: Mapping[int, Mapping[str, Any]]  # by their numbers, as plain values
+    folder: str = ""  # of its file
+
+    @property
+    def title(self) -> str:
+        """The heading of the part."""
+        return f"Tuned comparison: {one_line(os.path.basename(self.folder) or '.', LONGEST)}"  # noqa: PTH119
+
+    @cached_property
+    def trials(self) -> list[str]:
+        """The folders of the runs of its trials."""
+        finals = {number for block in self.tuned.blocks for number in self._finals(block)}
+        return [run["folder"] for number, run in self.runs.items() if number not in finals]
+
+    def _finals(self, block: Block) -> range:
+        return block.finals(self.tuned.trials * self.tuned.runs)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The contestants with their ranks, the best mean first, then those without one."""
+        found = []
+        for place, contestant in enumerate(self.tuned.contestants):
+            blocks = [block for block in self.tuned.blocks if block.contestant == place]
+            blocks.sort(key=lambda block: block.repeat)
+            finals = [
+                tuple(
+                    run
+                    for number in self._finals(block)
+                    if (run := self.runs.get(number)) is not None
+                    and run["status"] == COMPLETED
+                    and run["test_accuracy"] is not None
+                )
+                for block in blocks
+            ]
+            trained = sum(self._trained(block) for block in blocks)
+            wanted = sum(len(block.seeds) for block in blocks)
+            found.append(Entry(contestant, tuple(blocks), tuple(finals), trained, wanted))
+        found.sort(key=lambda one: -fmean(one.accuracies) if one.runs else 1.0)
+        ranked = [one for one in found if one.sample is not None][:MOST_RANKED]
+        ranks: dict[str, int] = {}
+        if len(ranked) > 1:
+            placed = stats.ranks([one.sample for one in ranked if one.sample is not None])
+            ranks = {one.contestant.label: r for one, r in zip(ranked, placed, strict=True)}
+        return [
+            Entry(
+                e.contestant, e.blocks, e.finals, e.epochs, e.wanted, ranks.get(e.contestant.label)
+            )
+            for e in found
+        ]
+
+    def _trained(self, block: Block) -> int:
+        """How many epochs the trials of a search have trained."""
+        said = [
+            int(run["tuning_epochs"])
+            for number in self._finals(block)
+            if (run := self.runs.get(number)) and run.get("tuning_epochs") is not None
+        ]
+        if said:
+            return said[0]
+        trials = block.search.trials if block.search else ()
+        return sum(len(trial.reports) for trial in trials)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What was done, and what the ranks are of."""
+        tuned, entries = self.tuned, self.entries
+        search = next((one for entry in entries for one in entry.searches), None)
+        count = len(entries)
+        how = "was searched once" if tuned.searches == 1 else f"was searched {tuned.searches} times"
+        said = [f"Each of {count:,} contestants {how}, with {tuned.trials:,} trials"]
+        if search is not None:
+            pruner = "no pruner" if search.pruner == "none" else f"pruner {search.pruner}"
+            objective = metric_of(search.objectives[0]).heading
+            said[0] += (
+                f" ({one_line(search.sampler, LONGEST)}, {one_line(pruner, LONGEST)}), of which "
+                f"{objective} chose the best"
+            )
+        said[0] += "."
+        runs = "1 run" if tuned.final_seeds == 1 else f"{tuned.final_seeds:,} runs"
+        said.append(
+            f"Then {runs} of that setting with seeds of their own, trained on "
+            f"{_CHOSEN_ON[tuned.final_on]}, were evaluated on the test set once each."
+        )
+        said.append(_UNITS.get(tuned.searches, _UNIT_OF_MANY).format(tuned.searches))
+        for entry in entries:
+            if entry.is_broken:
+                said.append(
+                    f"{entry.label}: {entry.failed:,} of its {entry.trials:,} trials failed, so "
+                    "that its search was not what those of the others were."
+                )
+            elif not entry.runs:
+                said.append(f"{entry.label}: no final run has been evaluated.")
+        epochs = {entry.epochs for entry in entries}
+        if len(epochs) > 1:
+            said.append(
+                "The contestants had as many trials each, and trained other numbers of epochs in "
+                f"them: {min(epochs):,} to {max(epochs):,}."
+            )
+        return said
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """The contestants, and how each pair differs."""
+        return [self._contestants(), *([pairs] if (pairs := self._pairs()).rows else [])]
+
+    def _contestants(self) -> Table:
+        several = self.tuned.searches > 1
+        metric = next((metric_of(s.objectives[0]) for e in self.entries for s in e.searches), None)
+        headings: dict[str, bool] = {
+            "rank": True, "contestant": False, "test accuracy (%)": True,
+            "95 % interval (%)": True, "searches" if several else "": True, "final runs": True,
+            "trials": True, "epochs": True, "training": True,
+            metric.title if metric else "chosen by": True, "space": False, "best setting": False,
+        }  # fmt: skip
+        rows = []
+        for entry in self.entries:
+            row = entry.row()
+            trials = f"{row['trials']:,}"
+            trials += f" ({entry.failed:,} failed)" if entry.failed else ""
+            wanted = f" of {entry.wanted:,}" if len(entry.runs) < entry.wanted else ""
+            low, high = row["test_accuracy_low"], row["test_accuracy_high"]
+            spread = row["test_accuracy_sd"]
+            mean = formats.percent(row["test_accuracy"])
+            interval = f"{formats.percent(low)} to {formats.percent(high)}"
+            chosen = MISSING if metric is None else metric.show(row["chosen_by"])
+            rows.append((
+                MISSING if entry.rank is None else str(entry.rank),
+                entry.label,
+                mean if spread is None else f"{mean} ± {formats.percent(spread)}",
+                MISSING if low is None else interval,
+                str(len(entry.blocks)),
+                f"{len(entry.runs):,}{wanted}",
+                trials,
+                f"{row['epochs']:,}",
+                formats.duration(row["seconds_train"]),
+                chosen,
+                one_line(row["space"], LONGEST_SPACE),
+                one_line(row["best_setting"] or MISSING, LONGEST_SPACE),
+            ))  # fmt: skip
+        kept = [place for place, heading in enumerate(headings) if heading]
+        return Table(
+            "Contestants",
+            tuple(heading for heading in headings if heading),
+            [tuple(row[place] for place in kept) for row in rows],
+            tuple(right for heading, right in headings.items() if heading),
+        )
+
+    @cached_property
+    def pairs(self) -> list[dict[str, Any]]:
+        """How each pair differs, the better first: what programs read."""
+        found: list[dict[str, Any]] = []
+        entries = [entry for entry in self.entries if entry.sample is not None]
+        for place, a in enumerate(entries):
+            for b in entries[place + 1 :]:
+                if len(found) == MOST_PAIRS or a.sample is None or b.sample is None:
+                    break
+                apart = stats.difference(a.sample, b.sample)
+                beats = stats.outperforms(a.accuracies, b.accuracies)
+                ends = {"low": apart.low, "high": apart.high, "p": apart.p}
+                found.append({
+                    "a": a.contestant.label, "b": b.contestant.label, "difference": apart.mean,
+                    **{key: None if np.isnan(value) else value for key, value in ends.items()},
+                    "a_beats_b": beats and beats.share, "a_beats_b_low": beats and beats.low,
+                    "a_beats_b_high": beats and beats.high,
+                })  # fmt: skip
+        return found
+
+    def _pairs(self) -> Table:
+        unit = "run" if self.tuned.searches == 1 else "search"
+        rows = []
+        for pair in self.pairs:
+            beats, chance = pair["a_beats_b"], MISSING
+            if beats is not None:
+                chance = (
+                    f"{beats:.2f} ({pair['a_beats_b_low']:.2f} to {pair['a_beats_b_high']:.2f})"
+                )
+            low, high = pair["low"], pair["high"]
+            rows.append((
+                one_line(pair["a"], LONGEST), one_line(pair["b"], LONGEST),
+                f"{100 * pair['difference']:+.2f}",
+                MISSING if low is None else f"{100 * low:+.2f} to {100 * high:+.2f}",
+                MISSING if pair["p"] is None else formats.probability(pair["p"]), chance,
+            ))  # fmt: skip
+        every = len(self.entries) * (len(self.entries) - 1) // 2
+        some = f" (the first {len(rows)} of {every})" if len(rows) == MOST_PAIRS < every else ""
+        headings = ("A", "B", "A less B (points)", "95 % interval", "p")
+        chance = f"one {unit} of A beats one of B"
+        right = (False, False, True, True, True, True)
+        return Table(f"Pairs of contestants{some}", (*headings, chance), rows, right)
+
+
+#: What ranks and intervals are of, by the number of searches of each contestant.
+_UNITS = {
+    1: (
+        "These are the best settings found by one search each: ranks and intervals are of the "
+        "settings, by the spread of their seeds, and say nothing of what another search would "
+        "have found (sweep.searches=3 does)."
+    ),
+    2: (
+        "The unit of ranks and intervals is the search with its final runs. Of two the spread is "
+        "known by one difference alone: only what is far apart is told apart, and that two "
+        "contestants are not told apart says little."
+    ),
+}
+_UNIT_OF_MANY = (
+    "The unit of ranks and intervals is the repeated search, the mean of its final runs: they "
+    "count what the luck of a search is worth, by {} of them."
+)
+
+
+def comparison_parts(
+    comparisons: Mapping[str, Tuned], frame: pd.DataFrame
+) -> Sequence[ComparisonPart]:
+    """Find the runs of comparisons, which are given by folder, in the frame of all runs."""
+    if not comparisons:
+        return []
+    runs: dict[str, dict[int, Any]] = {folder: {} for folder in comparisons}
+    for row in plain_rows(frame):
+        parent, name = os.path.split(row["folder"])
+        if parent in runs and name.isdecimal() and len(name) < 10:
+            runs[parent][int(name)] = row
+    return [ComparisonPart(tuned, runs[folder], folder) for folder, tuned in comparisons.items()]

@@ -1,0 +1,234 @@
+"""Tuned comparisons: a search for each contestant, then its best setting with other seeds."""
+
+import contextlib
+import io
+import json
+import logging
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from commands import TINY, records, started, wait_for
+
+from fmbench.cli import main as cli
+from fmbench.core.signals import StopRequested
+from fmbench.records.record import Record
+from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
+from fmbench.report import benchmark
+from fmbench.search import tuned
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+RATE = "optimizer.lr=tag(log,interval(1e-3,0.1))"
+
+#: Two contestants, two trials and two final runs each, of one epoch.
+COMPARE = [
+    *("-m", "sweep=tuned", *TINY, "epochs=1", "device=cpu", "optimizer=sgd,adamw", RATE),
+    *("sweep.trials=2", "sweep.final_seeds=2", "hydra.sweep.dir=here"),
+]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A folder in which that comparison has run in one go in `here`, and what it said."""
+    folder = tmp_path_factory.mktemp("straight")
+    root = logging.getLogger()
+    before, out, err = list(root.handlers), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(benchmark, "figures", lambda *_: ())
+        patch.setattr(sys, "argv", ["fmbench", *COMPARE])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    root.handlers = before
+    return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture
+def begun(straight, tmp_path):
+    """That comparison in a folder of the test's own."""
+    shutil.copytree(straight.folder / "here", tmp_path / "here")
+    return straight
+
+
+def outcomes(folder: Path) -> list[tuple[object, ...]]:
+    """What was computed in each run of a comparison."""
+    names = ("key", "seed", "learning_rate", "train_loss", "validation_accuracy", "test_accuracy")
+    return [(*(record[name] for name in names), record["tuning"]) for record in records(folder)]
+
+
+def test_each_contestant_is_searched_and_its_best_run_with_other_seeds(straight):
+    made = records(straight.folder / "here")
+    assert len(made) == 8
+    for number, name in enumerate(("sgd", "adamw")):
+        block = made[4 * number : 4 * number + 4]
+        trials, finals = block[:2], block[2:]
+        assert {record["optimizer"] for record in block} == {name}
+        assert {record["tuning"]["contestant"] for record in block} == {f"optimizer={name}"}
+        assert [record["tuning"]["stage"] for record in block] == ["trial"] * 2 + ["final"] * 2
+        assert [record["seed"] for record in block] == [0, 0, 1, 2]
+        assert [record["test_accuracy"] is None for record in block] == [True, True, False, False]
+        best = max(trials, key=lambda record: record["validation_accuracy"])
+        for record in finals:
+            assert record["learning_rate"] == best["learning_rate"]
+            assert record["split"]["train"] == 200  # with the validation images
+            said = record["tuning"]
+            assert said["best"]["value"] == best["validation_accuracy"]
+            assert said["best"]["parameters"] == {"optimizer.lr": best["learning_rate"]}
+            assert (said["trials"], said["epochs"]) == (2, 2)
+            assert said["space"] == {"optimizer.lr": RATE.partition("=")[2]}
+            assert said["final_on"] == "train_and_validation"
+            assert not [text for text in record["overrides"] if "tuning" in text]
+    rates = {record["learning_rate"] for record in made}
+    assert len(rates) == 4  # each search has a sampler's seed of its own
+    assert not [*straight.folder.rglob("checkpoint*.pt")]
+    assert "4 of 4 trials ended well, 4 of 4 final runs completed" in straight.err
+    assert "search 2, final 2 of 2 (8 of 8): " in straight.err
+    assert "tuning=" not in straight.err
+
+
+def test_the_file_of_the_comparison_has_all_of_it(straight):
+    made = read_tuned(straight.folder / "here")
+    assert [one.label for one in made.contestants] == ["optimizer=sgd", "optimizer=adamw"]
+    assert [(b.contestant, b.repeat, b.first, b.seeds, b.over) for b in made.blocks] == [
+        (0, 1, 0, (1, 2), True), (1, 1, 4, (1, 2), True),
+    ]  # fmt: skip
+    for block in made.blocks:
+        assert [trial.state for trial in block.search.trials] == ["complete"] * 2
+        assert [trial.folder for trial in block.search.trials] == [
+            str(block.first), str(block.first + 1),
+        ]  # fmt: skip
+    assert made.total == 8
+    assert Tuned.from_json(made.to_json()) == made
+
+
+def test_the_best_setting_is_an_experiment_that_says_how_it_was_found(begun, command, tmp_path):
+    status, _, err = command(
+        "--config-dir", "here", "experiment=best_2", "seed=1", "data.split.validation=0",
+        "hydra.run.dir=again",
+    )  # fmt: skip
+    assert status == 0, err
+    again = Record.from_json((tmp_path / "again" / "result.json").read_text())
+    final = Record.from_json((tmp_path / "here" / "6" / "result.json").read_text())
+    assert again.key == final.key
+    assert again.test_loss == final.test_loss
+    assert again.tuning == {k: v for k, v in final.tuning.items() if k != "stage"}
+
+
+def test_a_comparison_that_is_over_runs_nothing_again(begun, command, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("result.json")}
+    status, _, err = command(*COMPARE)
+    assert status == 0, err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_one_that_was_killed_goes_on_to_the_same_end(
+    straight, command, tmp_path, monkeypatch, after
+):
+    whole, count = tuned.Comparison.ended, []
+
+    def dies(self, number, returned):
+        count.append(number)
+        if len(count) == after:
+            raise StopRequested(signal.SIGINT, saved=True)  # before it is noted
+        whole(self, number, returned)
+
+    monkeypatch.setattr(tuned.Comparison, "ended", dies)
+    status, _, _ = command(*COMPARE)
+    assert status == 130
+    monkeypatch.setattr(tuned.Comparison, "ended", whole)
+    begun = {record["started"] for record in records(tmp_path)}
+    status, _, err = command(*COMPARE)
+    assert status == 0, err
+    assert outcomes(tmp_path / "here") == outcomes(straight.folder / "here")
+    assert begun <= {record["started"] for record in records(tmp_path)}
+    assert not any(record["restarts"] for record in records(tmp_path))
+    here, there = (read_tuned(folder / "here") for folder in (tmp_path, straight.folder))
+    assert [b.search.best for b in here.blocks] == [b.search.best for b in there.blocks]
+
+
+def test_a_contestant_may_come_later_and_finds_what_it_would_have_found(begun, command, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("result.json")}
+    wider = ["optimizer=adam,sgd,adamw" if "optimizer=" in text else text for text in COMPARE]
+    status, _, err = command(*wider)
+    assert status == 0, err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    made = read_tuned(tmp_path / "here")
+    assert [one.label for one in made.contestants][2] == "optimizer=adam"
+    assert made.blocks[2].first == 8
+    status, _, err = command(*COMPARE)
+    assert (status, "holds a contestant that is not listed now, optimizer=adam" in err) == (5, True)
+
+
+def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path):
+    status, out, err = command(*COMPARE, "optimizer=sgd", "optimizer.momentum=0.9,-1")
+    assert status == 4, err
+    assert "search 2, optimizer.momentum=-1: no trial has completed" in err
+    assert "optimizer.momentum=-1: 2 of its 2 trials failed" in out
+    assert "2 of 4 trials ended well, 2 of 4 final runs completed" in err
+    made = read_tuned(tmp_path / "here")
+    assert [trial.state for trial in made.blocks[1].search.trials] == ["failed"] * 2
+    assert made.blocks[1].over
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optimizer=sgd", RATE], "there is nothing to compare"),
+        (["optimizer=sgd,adamw", "optimizer.lr=0.1"], "has nothing to search"),
+        (["optimizer=sgd,adamw", RATE, "seed=1,2"], "draws its seeds itself"),
+        (["optimizer=sgd,adamw", RATE, "evaluation.test=never"], "uses the test set once"),
+        (["optimizer=sgd,adamw", RATE, "data=mnist,kmnist"], "cannot be searched"),
+        (["optimizer=sgd,adamw", RATE, "sweep.study=mine"], "has one of its own"),
+        (["optimizer=sgd,adamw", RATE, "sweep.objective=flops"], "chooses by one of"),
+        (["optimizer=sgd,adamw", RATE, "sweep.final_seeds=0"], "must be 1 or more"),
+        (["optimizer=sgd,adamw", RATE, "sweep.final_on=all"], "must be one of"),
+        (["batch_size=16,32", RATE, "+hydra.sweeper.params.batch_size='8,9'"], "searched, and"),
+        (["optimizer=sgd,adamw", RATE, "sweep.zip=[optimizer,model]"], "is not swept"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(command, tmp_path, arguments, said):
+    status, _, err = command("-m", "sweep=tuned", *TINY, *arguments)
+    assert status == 2, err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not [*tmp_path.rglob("result.json")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("sweep.trials=3", "sweep.trials=2, not 3"),
+        ("sweep.final_on=train", "sweep.final_on=train_and_validation, not train"),
+        ("optimizer.lr=tag(log,interval(1e-3,0.2))", "another search (optimizer.lr"),
+    ],
+)
+def test_a_folder_of_another_comparison_is_refused(begun, command, change, said):
+    status, _, err = command(*COMPARE, change)
+    assert (status, said in err) == (5, True), err
+
+
+def test_keys_of_comparisons_are_refused_elsewhere(command):
+    status, _, err = command("-m", *TINY, "seed=0,1", "sweep.final_seeds=3")
+    assert (status, "is for searches" in err) == (2, True)
+    status, _, err = command("-m", "sweep=lr_batch", *TINY, "sweep.final_seeds=3")
+    assert (status, "which sweep=tuned makes" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_processes_find_the_same_and_a_killed_command_goes_on(straight, tmp_path):
+    arguments = [*COMPARE, "sweep.jobs=2"]
+    with started(*arguments, cwd=tmp_path) as child:
+        wait_for(lambda: len(records(tmp_path)) > 2)
+        child.kill()
+        child.wait()
+    wait_for(lambda: all(record["status"] != "running" for record in records(tmp_path)))
+    with started(*arguments, cwd=tmp_path) as child:
+        _, err = child.communicate(timeout=300)
+    assert child.returncode == 0, err
+    assert outcomes(tmp_path / "here") == outcomes(straight.folder / "here")
+    assert json.loads((tmp_path / "here" / TUNED_NAME).read_text())["blocks"][1]["over"]
