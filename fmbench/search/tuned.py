@@ -32,7 +32,8 @@ from fmbench.core.files import read_regular, write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.executor import Job, drive, how_ended
+from fmbench.launch.drive import drive, how_ended
+from fmbench.launch.executor import Job
 from fmbench.records import tuned
 from fmbench.records.folder import is_done
 from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME
