@@ -26,7 +26,7 @@ RATE = "optimizer.lr=tag(log,interval(1e-3,0.1))"
 
 #: Two contestants, two trials and two final runs each, of one epoch.
 COMPARE = [
-    *("-m", "sweep=tuned", *TINY, "epochs=1", "device=cpu", "optimizer=sgd,adamw", RATE),
+    *("-m", "sweep=tuned", *TINY, "epochs=1", "device=cpu", "optimizer=sgd,adamw"),
     *("sweep.trials=2", "sweep.final_seeds=2", "hydra.sweep.dir=here"),
 ]
 
@@ -77,9 +77,11 @@ def test_each_contestant_is_searched_and_its_best_run_with_other_seeds(straight)
             assert record["split"]["train"] == 200  # with the validation images
             said = record["tuning"]
             assert said["best"]["value"] == best["validation_accuracy"]
-            assert said["best"]["parameters"] == {"optimizer.lr": best["learning_rate"]}
+            assert said["best"]["parameters"]["optimizer.lr"] == best["learning_rate"]
             assert (said["trials"], said["epochs"]) == (2, 2)
-            assert said["space"] == {"optimizer.lr": RATE.partition("=")[2]}
+            of_sgd = {"optimizer.momentum"} if name == "sgd" else set()
+            assert {*said["space"]} == {"optimizer.lr", "optimizer.weight_decay", *of_sgd}
+            assert {*said["best"]["parameters"]} == {*said["space"]}
             assert said["final_on"] == "train_and_validation"
             assert not [text for text in record["overrides"] if "tuning" in text]
     rates = {record["learning_rate"] for record in made}
@@ -165,7 +167,8 @@ def test_a_contestant_may_come_later_and_finds_what_it_would_have_found(begun, c
 
 
 def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path):
-    status, out, err = command(*COMPARE, "optimizer=sgd", "optimizer.momentum=0.9,-1")
+    status, out, err = command(*COMPARE, "optimizer=sgd", "optimizer.momentum=0.9,-1",
+                               "optimizer.search.momentum=null")  # fmt: skip
     assert status == 4, err
     assert "search 2, optimizer.momentum=-1: no trial has completed" in err
     assert "optimizer.momentum=-1: 2 of its 2 trials failed" in out
@@ -179,7 +182,8 @@ def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path)
     ("arguments", "said"),
     [
         (["optimizer=sgd", RATE], "there is nothing to compare"),
-        (["optimizer=sgd,adamw", "optimizer.lr=0.1"], "has nothing to search"),
+        (["optimizer=sgd,adamw", "optimizer.search=null"], "has nothing to search"),
+        (["optimizer.lr=0.01,0.1"], "optimizer.search.lr=null leaves it out"),
         (["optimizer=sgd,adamw", RATE, "seed=1,2"], "draws its seeds itself"),
         (["optimizer=sgd,adamw", RATE, "evaluation.test=never"], "uses the test set once"),
         (["optimizer=sgd,adamw", RATE, "data=mnist,kmnist"], "cannot be searched"),
