@@ -46,15 +46,21 @@ def build(folder: Path, output: Path | None = None) -> report.Report:
 
 def table_cells(markdown: str) -> list[list[str]]:
     """The rows of the first Markdown table, header and rule included."""
-    lines = markdown[markdown.index("| # | model |") :].split("\n\n", maxsplit=1)[0].split("\n")
+    lines = markdown[markdown.index("| # | ") :].split("\n\n", maxsplit=1)[0].split("\n")
     # A bar ends a cell unless a backslash stands before it.
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
+def column(markdown: str, heading: str) -> list[str]:
+    """What stands below a heading of the first Markdown table, a unit aside."""
+    headings, _, *rows = table_cells(markdown)
+    place = [text.partition(" (")[0] for text in headings].index(heading)
+    return [row[place] for row in rows]
+
+
 def cell(markdown: str, heading: str) -> str:
-    """What stands below a heading of the first Markdown table."""
-    headings, _, row, *_ = table_cells(markdown)
-    return row[[text.partition(" (")[0] for text in headings].index(heading)]
+    """The first of these."""
+    return column(markdown, heading)[0]
 
 
 def printed(made: report.Report, width: int | None = None) -> str:

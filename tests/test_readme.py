@@ -62,7 +62,7 @@ def test_it_opens_with_what_it_is_a_picture_and_two_commands():
     for block in (first, second):
         assert block.count("\n") == 1
         assert block.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -c ")
-    assert first.rstrip().endswith("epochs=3")
+    assert first.rstrip().endswith("epochs=3 evaluation.every=1")
     assert "data=synthetic" in first
     assert second.rstrip().endswith("python -m pytest")
 

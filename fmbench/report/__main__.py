@@ -6,11 +6,14 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmbench import report
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import PartialResultsError
+
+if TYPE_CHECKING:
+    from fmbench.report.table.compare import Comparison
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -28,6 +31,7 @@ examples:
   python -m fmbench.report multirun --output results    one table of all sweeps, kept in results
   python -m fmbench.report old_runs new_runs            runs of several places in one table
   python -m fmbench.report --filter "model=resnet18 batch_size=64,256" --sort training_time
+  python -m fmbench.report --target 0.90,0.92           epochs, images and time until then
   python -m fmbench.report --group-by batch_size --metric validation_accuracy
   python -m fmbench.report compare 1 2                  what sets the first two rows apart
   python -m fmbench.report compare --help               and how else two rows can be named
@@ -47,6 +51,7 @@ examples:
   python -m fmbench.report compare outputs/lenet outputs/resnet18     two runs
   python -m fmbench.report compare 1 3 multirun                       rows 1 and 3 of the table
   python -m fmbench.report compare "model=lenet batch_size=64" "model=lenet batch_size=256"
+  python -m fmbench.report compare 1 2 --output pictures              what one alone has right
 """
 
 
@@ -71,16 +76,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from fmbench.report.table.view import PLAIN, View  # imports pandas, which --help must not
+    from fmbench.report.table.targets import parsed
+    from fmbench.report.table.view import View  # imports pandas, which --help must not
 
     view = View(
         condition=arguments.filter,
         group_by=tuple(filter(None, map(str.strip, arguments.group_by.split(",")))),
         metric=arguments.metric,
         sort=arguments.sort,
+        targets=parsed(arguments.target),
     )
     output: Path | None = arguments.output
-    if output is None and view == PLAIN:
+    if output is None and view.is_plain:
         output = Path()
     with _progress() as progress:
         made = report.build(_folders(arguments), view=view, progress=progress)
@@ -88,7 +95,7 @@ def _report(arguments: argparse.Namespace) -> int:
     status = printed("fmbench.report", lambda: report.print_tables(made))
     if output is not None:
         made = report.write(made, output)
-    ending = _ending(made, arguments.folders, plain=view == PLAIN)
+    ending = _ending(made, arguments.folders, plain=view.is_plain)
     return status or printed("fmbench.report", lambda: say(*ending)) or made.exit_status
 
 
@@ -116,7 +123,26 @@ def _compare(arguments: argparse.Namespace) -> int:
     with _progress() as progress:
         found = compare(arguments.a, arguments.b, _folders(arguments), progress=progress)
     status = printed("fmbench.report", lambda: print_comparison(found))
+    if arguments.output is not None:
+        ending = _picture(found, arguments.output)
+        status = status or printed("fmbench.report", lambda: say("", ending))
     return status or (PartialResultsError.exit_status if found.problems else 0)
+
+
+def _picture(found: "Comparison", output: Path) -> str:
+    """Write what one of two rows has right and the other wrong, as PNG and SVG; say where."""
+    from fmbench.report.benchmark import write_figure
+    from fmbench.report.figures.predictions import contrast
+
+    figure = None
+    if found.answers is not None:
+        figure = contrast(found.rows, found.names, found.answers, "contrast")
+    if figure is None:
+        return (
+            "No picture was written: of what one has right and the other wrong no image was kept "
+            "(mistakes.npy of their runs)."
+        )
+    return f"Written: {', '.join(map(str, write_figure(figure, output)))}. {figure.caption}"
 
 
 def _folders(arguments: argparse.Namespace) -> list[Path]:
@@ -173,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("--metric", default="test_accuracy", metavar="NAME", help=metric)
     column = "the column that orders the rows instead, such as parameters or training_time:desc"
     view.add_argument("--sort", metavar="COLUMN[:asc|:desc]", help=column)
+    accuracies = "when rows reach these accuracies: shares between commas, such as 0.90,0.92"
+    parser.add_argument("--target", default="", metavar="SHARES", help=accuracies)
     return parser
 
 
@@ -186,6 +214,8 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("b", metavar="B", help="what to compare it with, likewise")
     where = "where numbers and conditions look (default: outputs and multirun)"
     parser.add_argument("folders", nargs="*", help=where, **DIR)
+    picture = "draw images that one has right and the other wrong: contrast.png and .svg in DIR"
+    parser.add_argument("--output", help=picture, **DIR)
     return parser
 
 

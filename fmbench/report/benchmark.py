@@ -18,7 +18,8 @@ from fmbench.records.reader import Problem, Progress, read_results
 from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
 from fmbench.report.figures import KINDS, figures
-from fmbench.report.render import data, markdown
+from fmbench.report.render import data, latex, markdown
+from fmbench.report.table import targets
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
 from fmbench.report.table.sections import LONGEST_REASON, Section, sections
@@ -107,6 +108,11 @@ class Report:
         return html.page(self)
 
     @property
+    def tex(self) -> str:
+        """The text of `benchmark.tex`."""
+        return latex.page(self)
+
+    @property
     def csv(self) -> str:
         """The text of `benchmark.csv`."""
         return data.csv_text(self.rows)
@@ -148,6 +154,9 @@ def build(
     comparisons = tuple(comparison_parts(results.comparisons, results.frame))
     searched |= {folder for part in comparisons for folder in part.trials}
     parts = sections(frame, table, searched, view.metric)
+    if view.targets and not view.group_by:
+        for part in parts:
+            targets.note(part.rows, view.targets)
     report = Report(
         *(table, parts, results.problems, datetime.now(UTC), output),
         searches=searches,
@@ -158,7 +167,7 @@ def build(
 
 
 def write(report: Report, output: Path) -> Report:
-    """Write a report's files: `benchmark.md`, `.html`, `.csv`, `.json`, and the figures.
+    """Write a report's files: `benchmark.md`, `.html`, `.csv`, `.json`, `.tex`, and the figures.
 
     The numbers first: what goes wrong with a figure costs them nothing. Figures of an older
     report that are not drawn again are removed.
@@ -178,7 +187,7 @@ def write(report: Report, output: Path) -> Report:
     except OSError as error:
         raise storage_error(output, error) from error
     folder = output / "figures"
-    files = {kind: output / f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")}
+    files = {kind: output / f"benchmark.{kind}" for kind in ("md", "html", "csv", "json", "tex")}
     # Behind a link nothing is removed either.
     before = set() if folder.is_symlink() else _drawn_before(files["json"])
     report = replace(report, base=output)
@@ -187,6 +196,7 @@ def write(report: Report, output: Path) -> Report:
         write_whole(files[kind], text.encode("utf-8", "backslashreplace"))
 
     put("csv", report.csv)
+    put("tex", report.tex)
     if report.comparisons:
         text = data.contestants_text(report.comparisons)
         write_whole(output / "contestants.csv", text.encode("utf-8", "backslashreplace"))
@@ -194,9 +204,7 @@ def write(report: Report, output: Path) -> Report:
     failed: StorageError | None = None
     try:
         for figure in figures(report.sections, report.searches, report.comparisons):
-            make_folder(folder)
-            write_whole(folder / f"{figure.name}.png", figure.png)
-            write_whole(folder / f"{figure.name}.svg", figure.svg.encode())
+            write_figure(figure, folder)
             drawn.append(figure)
     except StorageError as error:
         failed = error
@@ -211,6 +219,19 @@ def write(report: Report, output: Path) -> Report:
     if failed is not None:
         raise failed
     return replace(report, written=(*files.values(), *([folder] if drawn else [])))
+
+
+def write_figure(figure: Figure, folder: Path) -> list[Path]:
+    """Write a figure as PNG and SVG into a folder, made if need be; returns the files.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    make_folder(folder)
+    files = {"png": figure.png, "svg": figure.svg.encode()}
+    for kind, content in files.items():
+        write_whole(folder / f"{figure.name}.{kind}", content)
+    return [folder / f"{figure.name}.{kind}" for kind in files]
 
 
 def _drawn_before(path: Path) -> set[str]:

@@ -5,6 +5,7 @@ import pytest
 from records import answer, write
 
 from fmbench.core.errors import ConfigError
+from fmbench.records.predictions import mistake_type
 from fmbench.report.__main__ import main
 from fmbench.report.table import compare as module
 from fmbench.report.table.build import benchmark_table
@@ -237,3 +238,61 @@ def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, ended):
     status, out, _ = ended(main, "compare", "1", "2", ".")
     assert status == 0
     assert "(runs: 3, in .)" in out
+
+
+def test_it_says_what_could_have_been_seen_and_what_more_seeds_would_do(rows, ended):
+    found = compare(str(rows / "a"), str(rows / "b"))
+    assert found.outperforming.share == 1
+    assert found.outperforming.low < 0.7
+    assert 0 < found.power.smallest < 0.02
+    assert found.power.more_seeds == 0
+    _, said, _ = ended(main, "compare", rows / "a", rows / "b")
+    assert "P(A > B), one run of A against one of B: 1.00, 95 % interval 0." in said
+    assert "Smallest difference that 3 seeds show in 80 of 100 cases: " in said
+    assert "Spread over the seeds of A: 0.01 points, of which" in said
+    assert "more seeds" not in said
+
+
+@pytest.mark.parametrize(("apart", "said"), [
+    (40, "points would be shown in 80 of 100 cases by "),
+    (1, "would not be shown by 1,000 more seeds either: it takes more test images"),
+])  # fmt: skip
+def test_what_cannot_be_told_apart_may_take_more_seeds_or_more_images(tmp_path, apart, said):
+    for seed in (0, 1, 2):
+        right = 9000 + 20 * seed
+        run(tmp_path / "a" / str(seed), "a", right, seed=seed)
+        run(tmp_path / "b" / str(seed), "b", right - apart, seed=seed, swap=2)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.difference.p > 0.05
+    assert said in found.more[-1]
+
+
+def test_one_seed_has_no_power(tmp_path):
+    for model, right in (("a", 9000), ("b", 8000)):
+        run(tmp_path / model, model, right)
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (found.power, found.outperforming, found.more) == (None, None, [])
+
+
+def test_images_that_one_has_right_and_the_other_wrong_are_drawn(rows, ended):
+    for path in rows.glob("*/*/mistakes.npy"):
+        path.unlink()
+    kind = mistake_type("u1", (28, 28))
+    # The first 20 images A has wrong and B right; of the last 1,000 A alone has 220 right.
+    for model, places in (("a", (3, 500)), ("b", (9100, 9900))):
+        made = np.zeros(2, kind)
+        made["place"], made["confidence"] = places, (0.9, 0.8)
+        made["label"], made["predicted"] = 1, 2
+        np.save(rows / model / "0" / "mistakes.npy", made)
+    status, said, _ = ended(main, "compare", rows / "a", rows / "b", "--output", rows / "out")
+    assert status == 0
+    assert f"Written: {rows / 'out' / 'contrast.png'}" in said
+    svg = (rows / "out" / "contrast.svg").read_text("utf-8")
+    assert svg.count("<image") == 2  # the others both have right, or both wrong
+    assert "A right, B wrong" in svg
+    assert "90.0 %" in svg
+    for model in "ab":
+        (rows / model / "0" / "mistakes.npy").unlink()
+    _, said, _ = ended(main, "compare", rows / "a", rows / "b", "--output", rows / "none")
+    assert "No picture was written" in said
+    assert not (rows / "none").exists()

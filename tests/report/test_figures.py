@@ -124,7 +124,7 @@ def test_each_figure_is_there_when_its_data_are(tmp_path):
     assert list(drawn(tmp_path)) == ["confusion_lenet"]
     (tmp_path / "0" / "labels.npy").unlink()
     mistaken(tmp_path / "0", (6, 0, 0.99))
-    assert list(drawn(tmp_path)) == ["mistakes"]
+    assert list(drawn(tmp_path)) == ["mistakes_lenet"]
     (tmp_path / "0" / "mistakes.npy").unlink()
     write(tmp_path / "1", batch_size=256, seconds={"train": 5.0, "evaluate": 0.4, "total": 9.2})
     assert list(drawn(tmp_path)) == ["accuracy_time", "batch_size_lenet"]
@@ -617,7 +617,7 @@ def test_classes_of_other_data_are_numbers(tmp_path):
 def test_the_mistakes_are_shown_as_they_are(tmp_path):
     write(tmp_path)
     images = mistaken(tmp_path, (6, 0, 0.99996), (4, 2, 1.0), (9, 7, 0.5))
-    figure = drawn(tmp_path)["mistakes"]
+    figure = drawn(tmp_path)["mistakes_lenet"]
     assert texts(figure) == [
         *("Shirt", "\u2192 T-shirt/top", "99.9 %"),  # never rounded up to certain
         *("Coat", "\u2192 Pullover", "100 %"),
@@ -631,16 +631,32 @@ def test_the_mistakes_are_shown_as_they_are(tmp_path):
     assert [picture[..., 0].tolist() for picture in shown] == images.tolist()
 
 
-def test_at_most_24_mistakes_of_the_best_row(tmp_path):
+def test_at_most_24_mistakes_of_each_row(tmp_path):
     write(tmp_path / "0", test_accuracy=0.9)
     write(tmp_path / "1", model="other", test_accuracy=0.8)
     mistaken(tmp_path / "1", *[(1, 2, 0.9)] * 40)
-    figure = drawn(tmp_path)["mistakes"]
+    figure = drawn(tmp_path)["mistakes_other"]
     assert len(texts(figure)) == 3 * 24
     assert figure.title == "other: its most confident mistakes"
-    assert "the best row that kept its mistakes" in figure.caption
+    assert "that row 2 (batch size 64" in figure.caption
     mistaken(tmp_path / "0", (1, 2, 0.9))
-    assert len(texts(drawn(tmp_path)["mistakes"])) == 3
+    made = drawn(tmp_path)
+    assert [name for name in made if name.startswith("mistakes")] == [
+        *("mistakes_lenet", "mistakes_other"),
+    ]
+    assert len(texts(made["mistakes_lenet"])) == 3
+
+
+def test_each_of_the_best_rows_has_its_confusion(tmp_path, monkeypatch):
+    monkeypatch.setattr(package, "MOST_ROWS", 2)
+    for n, (model, size) in enumerate((("lenet", 64), ("lenet", 256), ("other", 64))):
+        write(tmp_path / str(n), model=model, batch_size=size, test_accuracy=0.9 - n / 100)
+        answer(tmp_path / str(n), [0, 1, 2], [0, 1, 1])
+    made = [figure for name, figure in drawn(tmp_path).items() if name.startswith("confusion")]
+    assert [figure.name for figure in made] == ["confusion_lenet", "confusion_lenet_2"]
+    titles = [figure.title.partition(":")[0] for figure in made]
+    assert titles == ["lenet, batch size 64", "lenet, batch size 256"]
+    assert made[1].caption.endswith("No more than 2 rows are shown so, the best.")
 
 
 # --- names, colours, bytes --------------------------------------------------------------------
@@ -663,7 +679,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
 
 def test_names_from_records_do_no_harm(hostile):
     kinds = {name.partition("_")[0] for name in hostile}
-    assert kinds == {"accuracy", "curves", "batch", "confusion", "mistakes", "search"}
+    assert kinds == {
+        *("accuracy", "epochs", "curves", "batch", "confusion", "mistakes", "search"),
+    }
     for figure in hostile.values():
         inline, whole = ET.fromstring(figure.inline), ET.fromstring(figure.svg)
         assert {element.tag.removeprefix(SVG) for element in inline.iter()} <= {
@@ -768,3 +786,51 @@ def test_the_figures_stand_below_their_section(tmp_path):
         parts[parts.index("## Synthetic data") :]
     )
     assert report.build([tmp_path / "in"]).figures == ()  # nothing was written
+
+
+# --- several rows -----------------------------------------------------------------------------
+
+
+def test_the_best_row_of_each_model_is_in_one_picture_from_its_first_epoch_on(tmp_path):
+    losses = [2.0, 0.5, *[0.3 - n / 100 for n in range(12)]]
+    put(tmp_path / "0", losses, test_accuracy=0.9)
+    put(tmp_path / "1", [1.5, 0.4, 0.35], model="resnet18", test_accuracy=0.92)
+    put(tmp_path / "2", [1.6, 0.5, 0.45], model="resnet18", seed=1, test_accuracy=0.92)
+    put(tmp_path / "3", losses, batch_size=512, test_accuracy=0.5)
+    figure = drawn(tmp_path)["epochs"]
+    said = texts(figure)
+    assert {"Training loss", "Validation accuracy (%)", "resnet18, n = 2", "lenet, n = 1"} <= {
+        *said
+    }
+    assert "range of the seeds" in said
+    loss, _ = (path for path in paths(figure, RED) if len(path) == len(losses))
+    # All of the axis is between the first epoch and the last: nothing was cut.
+    ticks = {
+        float(element.text or 0): -float(element.get("y", ""))
+        for element in ET.fromstring(figure.svg).iter(f"{SVG}text")
+        if element.text in {"0.5", "1.5"}
+    }
+    assert loss[1, 1] == pytest.approx(ticks[0.5], abs=8)
+    assert loss[0, 1] > ticks[1.5] > loss[1, 1]
+    assert "Validation accuracy at the end: resnet18 50.00 %; lenet 71.00 %" in figure.alt
+
+
+@pytest.mark.parametrize("models", [["lenet"], ["lenet", "resnet18"]])
+def test_where_only_training_is_known_the_page_says_how_to_get_more(tmp_path, models):
+    for model in models:
+        folder = write(tmp_path / model, model=model)
+        lines = [{"epoch": n, "train_loss": 1 / (n + 1), "train_accuracy": 0.5} for n in range(3)]
+        (folder / "history.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    made = drawn(tmp_path)
+    for name in ("curves_lenet", *["epochs"] * (len(models) > 1)):
+        assert "evaluation.every=1 one of test images" in made[name].caption
+    # The legend has the line styles that are drawn: no solid line is.
+    legend = ET.fromstring(made["curves_lenet"].svg).findall(f".//{SVG}g[@id]")
+    lines = [
+        path.get("style", "")
+        for group in legend
+        if group.get("id", "").startswith("legend")
+        for path in group.iter(f"{SVG}path")
+    ]
+    assert lines
+    assert all("dasharray" in style for style in lines)

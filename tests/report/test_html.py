@@ -388,8 +388,9 @@ def test_the_keyboard_sorts_too(tab):
     tab.run("document.querySelectorAll('.rows thead [role=button]')[0].focus()")
     tab.key("Enter", 13, "\r")
     assert column(tab, "#")[:2] == ["330", "329"]
-    tab.key("Tab", 9)
-    assert tab.run("document.activeElement.textContent") == "model"
+    for heading in ("rank", "model"):
+        tab.key("Tab", 9)
+        assert tab.run("document.activeElement.textContent") == heading
     tab.key(" ", 32, " ")
     assert column(tab, "model")[0] == "densenet"
 

@@ -30,7 +30,11 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         build(tmp_path, tmp_path)
     assert (tmp_path / "benchmark.md").read_bytes() == before
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"0", "1", *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json"))}
+    assert names == {
+        "0",
+        "1",
+        *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json", "tex")),
+    }
 
 
 def test_the_command_prints_and_writes(tmp_path, ended):

@@ -18,7 +18,7 @@ def test_a_pipe_gets_every_column_and_whole_lines(tmp_path):
         write(tmp_path / str(number), model=f"net-{number}", **PUBLISHED)
         write(tmp_path / f"x{number}", status="failed", error="why " * 50, test_accuracy=None)
     text = printed(build(tmp_path))
-    heading = next(line for line in text.splitlines() if line.startswith(" #  model"))
+    heading = next(line for line in text.splitlines() if line.startswith(" #  "))
     (section,) = build(tmp_path).sections
     assert re.split("  +", heading.strip()) == [
         column.title for column in columns.shown(section.rows)

@@ -169,7 +169,7 @@ def test_another_metric_orders_the_rows_and_has_the_spread(runs):
     assert [row["model"] for row in section.rows] == ["lenet", "resnet18"]
     headings = [column.heading for column in section.columns]
     place = headings.index("training time")
-    assert headings[place - 1] == "n"
+    assert headings[place - 1] == "model"
     assert headings.count("training time") == 1
     assert "rank" not in headings
     assert section.columns[place].cell(section.rows[0]) == "10.5 s ± 0.71 s"

@@ -18,7 +18,7 @@ from fmbench.report.figures.accuracy import (
     batch_size,
     published_figure,
 )
-from fmbench.report.figures.curves import curves
+from fmbench.report.figures.curves import curves, epochs
 from fmbench.report.figures.predictions import confusion_figure, mistakes
 from fmbench.report.figures.search import search_figure
 from fmbench.report.figures.tuned import tuned_figure
@@ -35,8 +35,12 @@ MOST_SEARCHES = 10
 #: Of a section, by models: those with the best row.
 MOST_MODELS = 6
 
-#: What a figure is drawn for: the rows of a data set, those of one model, a search, a comparison.
-SECTION, MODEL, SEARCH, COMPARISON = "section", "model", "search", "comparison"
+#: Of a section, by rows: the best that have what is drawn.
+MOST_ROWS = 6
+
+#: What a figure is drawn for: the rows of a data set, those of one model, one row, a search, a
+#: comparison.
+SECTION, MODEL, ROW, SEARCH, COMPARISON = "section", "model", "row", "search", "comparison"
 
 #: Every kind of figure by its name, with which the names of its files begin. What draws it returns
 #: None where there is nothing to show.
@@ -44,10 +48,11 @@ KINDS: dict[str, tuple[str, Callable[..., Figure | None]]] = {
     "published": (SECTION, published_figure),
     "accuracy_parameters": (SECTION, accuracy_parameters),
     "accuracy_time": (SECTION, accuracy_time),
+    "epochs": (SECTION, epochs),
     "curves": (MODEL, curves),
     "batch_size": (MODEL, batch_size),
-    "confusion": (MODEL, confusion_figure),
-    "mistakes": (SECTION, mistakes),
+    "confusion": (ROW, confusion_figure),
+    "mistakes": (ROW, mistakes),
     "search": (SEARCH, search_figure),
     "tuned": (COMPARISON, tuned_figure),
 }
@@ -116,12 +121,31 @@ def _section(section: Section, used: Mapping[str, str], budget: style.Budget) ->
     limit = f" Shown for {len(best)} of {len(models)} models, the best."
     data = section.data
     for kind, (of, _) in KINDS.items():
-        if of == SECTION and (figure := _drawn(kind, rows, data, unused(kind, used, data))):
+        if of == SECTION and (figure := _drawn(kind, rows, data, unused(kind, used, data), budget)):
             yield figure
         for model, some in best if of == MODEL else ():
             name = unused(f"{kind}_{model}", used, data)
             if figure := _drawn(kind, model, some, data, name, budget):
                 yield replace(figure, caption=figure.caption + limit * (len(best) < len(models)))
+        if of == ROW:
+            yield from _of_rows(kind, rows, data, used, budget)
+
+
+def _of_rows(
+    kind: str, rows: Sequence[Row], data: str, used: Mapping[str, str], budget: style.Budget
+) -> Iterator[Figure]:
+    """One figure for each of the best rows that have what is drawn."""
+    asked = rows[: style.MOST_ASKED]
+    drawn = 0
+    for row, said in zip(asked, style.told(asked), strict=True):
+        name = unused(f"{kind}_{row['model']}", used, data)
+        if figure := _drawn(kind, row, said, data, name, budget):
+            drawn += 1
+            more = drawn == MOST_ROWS and row is not rows[-1]
+            limit = f" No more than {MOST_ROWS} rows are shown so, the best."
+            yield replace(figure, caption=figure.caption + limit * more)
+        if drawn == MOST_ROWS:
+            return
 
 
 def unused(name: str, used: Mapping[str, str], data: str) -> str:

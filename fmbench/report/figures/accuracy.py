@@ -40,12 +40,16 @@ def front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
     return found
 
 
-def accuracy_parameters(rows: Sequence[Row], data: str, name: str) -> Figure | None:
+def accuracy_parameters(
+    rows: Sequence[Row], data: str, name: str, _budget: object = None
+) -> Figure | None:
     """Test accuracy against parameters; None where all rows have as many."""
     return _figure({"": rows}, "parameters", data, name)
 
 
-def accuracy_time(rows: Sequence[Row], data: str, name: str) -> Figure | None:
+def accuracy_time(
+    rows: Sequence[Row], data: str, name: str, _budget: object = None
+) -> Figure | None:
     """Test accuracy against training time, a panel for each hardware: those with most rows."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
@@ -208,7 +212,9 @@ MARKS = (
 OURS, BEST = MARKS[1:]
 
 
-def published_figure(rows: Sequence[Row], data: str, name: str) -> Figure | None:
+def published_figure(
+    rows: Sequence[Row], data: str, name: str, _budget: object = None
+) -> Figure | None:
     """Published accuracies and ours; None where no row followed a published recipe."""
     followed = [
         row for row in rows if row["published_accuracy"] is not None and not row["deviations"]

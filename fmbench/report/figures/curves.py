@@ -1,5 +1,6 @@
-"""Curves: loss and accuracy by epoch, a colour for each row of a model."""
+"""Curves by epoch and by time, a colour for each row: of one model, or the best of each model."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,13 +18,15 @@ MOST_ROWS = 6
 MOST_POINTS = 250
 # Of more epochs than this only the last has a marker.
 MOST_MARKERS = 12
-# The first epochs of a run, one of so many, leave no room for what sets curves apart.
-CUT = 6
-
 DASHES = (0, (3.2, 1.8))
 #: What is drawn beside training.
 EVALUATED = ("validation", "test")
 KEYS = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
+#: Where there is nothing beside training.
+HOW = (
+    "There is no curve of held-out images: data.split=holdout gives one of validation images, "
+    "evaluation.every=1 one of test images."
+)
 
 History = Sequence[Mapping[str, float]]
 
@@ -83,20 +86,10 @@ def curves(
     model: str, rows: Sequence[Row], data: str, name: str, budget: style.Budget
 ) -> Figure | None:
     """The curves of a model's rows; None where no run of theirs has a history of two epochs."""
-    lines: list[Line] = []
-    for row in rows[: style.MOST_ASKED]:
-        runs = histories(row, budget)
-        found = {key: one for key in KEYS if (one := curve(runs, key)) is not None}
-        if found.keys() & {"train_loss", "train_accuracy"}:
-            lines.append(Line(row, style.LOOKS[len(lines)], runs, found))
-        if len(lines) == MOST_ROWS:
-            break
+    lines = _lines(rows, budget)
     if not lines:
         return None
-    # One kind of images beside those of training, to compare: what most rows were evaluated on.
-    known = {of: sum(f"{of}_accuracy" in line.curves for line in lines) for of in EVALUATED}
-    most = max(known, key=lambda of: known[of])
-    solid = most if known[most] else None
+    solid = evaluated(lines)
     names = style.apart([line.row for line in lines]) if lines[1:] else [style.recipe(lines[0].row)]
     model = one_line(model, style.LONGEST)
     ends = [
@@ -119,7 +112,7 @@ def curves(
             entries.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
         style.legend(figure, entries, "upper")
         entries = [
-            style.entry(f"{text}: {accuracy} % on test, n = {line.row['n']}", ls="-", **line.look)
+            _entry(line, f"{text}: {accuracy} % on test, n = {line.row['n']}", solid)
             for line, text in zip(lines, names, strict=True)
             for accuracy in [METRICS["test_accuracy"].with_spread(*map(line.row.get, ACCURACY))]
         ]
@@ -130,7 +123,7 @@ def curves(
             "One seed a row.": not several,
             "Dashed: training.": True,
             f"Solid: {solid}.": solid,
-            "The first epochs may lie outside.": longest >= CUT,
+            HOW: solid is None,
             f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
             "Seeds without a history are left out.": without,
             f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
@@ -143,9 +136,37 @@ def curves(
         return style.saved(figure, name, data, title, caption, alt)
 
 
-def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _lines(rows: Sequence[Row], budget: style.Budget) -> list[Line]:
+    """The first rows that have curves of training."""
+    lines: list[Line] = []
+    for row in rows[: style.MOST_ASKED]:
+        runs = histories(row, budget)
+        found = {key: one for key in KEYS if (one := curve(runs, key)) is not None}
+        if found.keys() & {"train_loss", "train_accuracy"}:
+            lines.append(Line(row, style.LOOKS[len(lines)], runs, found))
+        if len(lines) == MOST_ROWS:
+            break
+    return lines
 
+
+def evaluated(lines: Sequence[Line]) -> str | None:
+    """The kind of images beside those of training that most rows were evaluated on."""
+    known = {of: sum(f"{of}_accuracy" in line.curves for line in lines) for of in EVALUATED}
+    most = max(known, key=lambda of: known[of])
+    return most if known[most] else None
+
+
+def _entry(line: Line, text: str, solid: str | None) -> Any:
+    """The entry of a row in a legend, in the line style that it is drawn in."""
+    drawn = solid and any(f"{solid}_{value}" in line.curves for value in ("loss", "accuracy"))
+    return style.entry(text, **({"ls": "-"} | line.look if drawn else _training(line.look)))
+
+
+def _training(look: Mapping[str, str]) -> dict[str, Any]:
+    return {"ls": DASHES, "lw": 1.4, "color": look["color"]}
+
+
+def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: str) -> None:
     factor = 100 if value == "accuracy" else 1
     seen = []
     drawn = [
@@ -157,17 +178,98 @@ def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: 
     for marks, of, found in drawn:
         colour = marks["color"]
         mean, low, high = (factor * part for part in (found.mean, found.low, found.high))
-        look: dict[str, Any] = {"ls": DASHES, "lw": 1.4, "color": colour}
+        look = _training(marks)
         if of == solid:
             every = 1 if len(mean) <= MOST_MARKERS else [-1]
             look = {"lw": 1.8, "ms": 5, "markevery": every, **marks}
         axes.plot(found.epochs, mean, **look)
         if found.seeds > 1 and of == (solid or "train"):
             axes.fill_between(found.epochs, low, high, color=colour, alpha=style.BAND, lw=0)
-        seen += [part[len(part) // CUT :] for part in (low, high)]
+        seen += [low, high]
     if seen:
         ends = np.concatenate(seen)
         edge = 0.05 * float(np.ptp(ends)) or 0.05 * abs(float(ends[0])) or 1.0
         axes.set_ylim(ends.min() - edge, ends.max() + edge)
     axes.set(title="Loss" if value == "loss" else "Accuracy (%)", xlabel="epoch")
+    whole_epochs(axes)
+
+
+# --- rows of several models -----------------------------------------------------------------------
+
+
+def best_of_each(rows: Sequence[Row]) -> list[Row]:
+    """The best row of each model, the best first: of rows that stand in that order."""
+    best: dict[Any, Row] = {}
+    for row in rows:
+        if row["command"] is not None:  # of several configurations in one row there are no curves
+            best.setdefault(row["model"], row)
+    return list(best.values())
+
+
+def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> Figure | None:
+    """Training loss and held-out accuracy by epoch, of the best row of each model.
+
+    None where there are not two such rows with a history.
+    """
+    lines = _lines(best_of_each(rows), budget)
+    if len(lines) < 2:
+        return None
+    solid = evaluated(lines)
+    shown = {"train_loss": "Training loss"}
+    shown[f"{solid or 'train'}_accuracy"] = f"{(solid or 'training').capitalize()} accuracy (%)"
+    names = [style.model_of(line.row) for line in lines]
+    key = list(shown)[-1]
+    ends = [
+        f"{text} {percent(float(line.curves[key].mean[-1]))} %"
+        for line, text in zip(lines, names, strict=True)
+        if key in line.curves
+    ]
+    heading = shown[key].removesuffix(" (%)")
+    title = "Several rows: training loss and accuracy by epoch"
+    alt = f"{title}. {heading} at the end: {'; '.join(ends)}."
+    several = any(len(line.runs) > 1 for line in lines)
+    sentences = {
+        "The best row of each model.": True,
+        "Mean over the seeds, and their range.": several,
+        HOW: solid is None,
+        f"Of long runs {MOST_POINTS} epochs are drawn.": any(
+            len(one.epochs) == MOST_POINTS for line in lines for one in line.curves.values()
+        ),
+    }
+    with style.drawing(name, 3.75 + 0.25 * math.ceil(len(lines) / 2)) as figure:
+        panes = figure.subplots(1, 2, sharex=True)
+        for axes, (key, heading) in zip(panes, shown.items(), strict=True):
+            for line in lines:
+                if key in line.curves:
+                    _draw(axes, line, line.curves[key], 100 if key.endswith("accuracy") else 1)
+            axes.set(title=heading, xlabel="epoch")
+        whole_epochs(panes[0])
+        entries = [
+            style.entry(f"{text}, n = {line.row['n']}", ls="-", **line.look)
+            for line, text in zip(lines, names, strict=True)
+        ]
+        if several:
+            entries.append(style.entry("range of the seeds", ls="-", lw=8, alpha=style.BAND))
+        style.legend(figure, entries)
+        caption = " ".join(sentence for sentence, holds in sentences.items() if holds)
+        return style.saved(figure, name, data, title, caption, alt)
+
+
+def _draw(
+    axes: "style.Axes", line: Line, found: Curve, factor: float, x: np.ndarray | None = None
+) -> None:
+    """A solid curve with its band; by epoch, or at other places."""
+    x = found.epochs if x is None else x
+    every = 1 if len(x) <= MOST_MARKERS else [-1]
+    look: dict[str, Any] = {"lw": 1.8, "ms": 5, "markevery": every, **line.look}
+    axes.plot(x, factor * found.mean, **look)
+    if found.seeds > 1:
+        ends = (factor * found.low, factor * found.high)
+        axes.fill_between(x, *ends, color=line.look["color"], alpha=style.BAND, lw=0)
+
+
+def whole_epochs(axes: "style.Axes") -> None:
+    """No ticks between two epochs."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,13 +1,18 @@
-"""What a model predicted: the confusion matrix of its best row, and the most confident mistakes."""
+"""What a row predicted: its confusion matrix, its mistakes, and what one of two rows has right."""
 
 import math
-from collections.abc import Callable, Sequence, Sized
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fmbench.core.errors import one_line
-from fmbench.records.predictions import read_labels, read_mistakes, read_predictions
+from fmbench.records.predictions import (
+    mistake_type,
+    read_labels,
+    read_mistakes,
+    read_predictions,
+)
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
 from fmbench.report.table.columns import Row
@@ -24,16 +29,6 @@ MOST_IMAGES, COLUMNS = 24, 8
 # Inches: of an image, and of its place with the text above it.
 SIDE, PLACE = 0.94, (style.WIDTH / COLUMNS, 1.55)
 MOST_SAID = 5  # mistakes in words
-
-Found = TypeVar("Found", bound=Sized)
-
-
-def _best(rows: Sequence[Row], read: Callable[[Row], Found | None]) -> tuple[Row, Found | None]:
-    """The first of the rows, the best first, that something can be read of; and that."""
-    asked = ((row, read(row)) for row in rows[: style.MOST_ASKED])
-    return next(
-        ((row, found) for row, found in asked if found is not None and len(found)), ({}, None)
-    )
 
 
 def confusion(row: Row, budget: style.Budget) -> tuple[np.ndarray, int] | None:
@@ -61,10 +56,10 @@ def confusion(row: Row, budget: style.Budget) -> tuple[np.ndarray, int] | None:
 
 
 def confusion_figure(
-    model: str, rows: Sequence[Row], data: str, name: str, budget: style.Budget
+    row: Row, said: str, data: str, name: str, budget: style.Budget
 ) -> Figure | None:
-    """The confusion matrix of a model's best row with predictions; None where none has any."""
-    row, found = _best(rows, lambda row: confusion(row, budget))
+    """The confusion matrix of a row; None where it has no predictions."""
+    found = confusion(row, budget)
     if found is None:
         return None
     counts, seeds = found
@@ -73,7 +68,7 @@ def confusion_figure(
     counts = np.pad(counts, (0, len(names) - len(counts)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     caption = (
-        f"The best row with predictions ({style.recipe(row)}) on the test images, n = {seeds}, in"
+        f"Row {row['number']} ({style.recipe(row)}) on the test images, n = {seeds}, in"
         " percent of each true class. The diagonal is the recall. The redder, the more mistakes."
     )
     right = percent(float(np.trace(counts)) / int(counts.sum()))
@@ -85,7 +80,7 @@ def confusion_figure(
     alt += mistaken
     if len(names) > MOST_WRITTEN:
         caption += f" Classes are numbered from 0.{mistaken}"
-    title = f"{one_line(model, style.LONGEST)}: confusion matrix"
+    title = f"{said}: confusion matrix"
     with style.drawing(name, 5.5) as figure:
         _matrix(figure.subplots(), shares, names)
         return style.saved(figure, name, data, title, caption, alt)
@@ -121,42 +116,121 @@ def _matrix(axes: "style.Axes", shares: np.ndarray, names: Sequence[str]) -> Non
         )  # fmt: skip
 
 
-def mistakes(rows: Sequence[Row], data: str, name: str) -> Figure | None:
-    """The most confident mistakes of the best row that kept them, in its first seed."""
-    row, found = _best(rows, lambda row: read_mistakes(row["folders"][0]))
-    if found is None:
+def mistakes(row: Row, said: str, data: str, name: str, _budget: object = None) -> Figure | None:
+    """The most confident mistakes of a row's first seed; None where it did not keep them."""
+    found = read_mistakes(row["folders"][0])
+    if found is None or not len(found):
         return None
     found = found[:MOST_IMAGES]
+    texts = _said(row, found)
+    of = f"{style.recipe(row)}; seed {row['run_seeds'][0]}"
+    caption = (
+        f"Test images that row {row['number']} ({of}) got wrong, the most confident first: true"
+        " class, predicted class, and the probability that the model gave to it."
+    )
+    first = "; ".join(f"{label} as {other}, {sure}" for label, other, sure in texts[:MOST_SAID])
+    alt = f"{len(texts)} test images that {said} got wrong. The first: {first}."
+    title = f"{said}: its most confident mistakes"
+    with style.drawing(name, PLACE[1] * math.ceil(len(found) / COLUMNS)) as figure:
+        _pictures(figure.add_axes((0, 0, 1, 1)), found["image"], texts)
+        return style.saved(figure, name, data, title, caption, alt)
+
+
+def contrast(
+    rows: tuple[Row, Row], names: tuple[str, str], answers: tuple[np.ndarray, np.ndarray], name: str
+) -> Figure | None:
+    """What A has right in all its seeds and B wrong, and the other way round.
+
+    Of the mistakes that the runs of either kept, the most confident first.
+
+    Args:
+        rows: A and B.
+        names: What they are called.
+        answers: (N,) each, the share of the seeds that are right about each test image.
+        name: Of the figure's files.
+
+    Returns:
+        None where neither kept such mistakes.
+    """
+    parts = []
+    for wrong, right, letters in ((1, 0, "AB"), (0, 1, "BA")):
+        found = _mistaken(rows[wrong], answers[right], answers[wrong])
+        more = np.sum((answers[right] == 1) & (answers[wrong] == 0))
+        parts.append((letters, found, _said(rows[wrong], found), int(more)))
+    if not any(len(found) for _, found, _, _ in parts):
+        return None
+    a, b = (one_line(text, style.LONGEST) for text in names)
+    title = "What one of two rows has right and the other wrong"
+    caption = (
+        f"A is {a}, B is {b}. Test images that all seeds of one have right and a seed of the other"
+        " wrong, of the mistakes that its runs kept, the most confident first: true class, what the"
+        " other predicted, and the probability that it gave to that."
+    )
+    counts = [
+        f"{letters[0]} alone is right in all seeds on {count(more)} images where {letters[1]} is"
+        " wrong in all"
+        for letters, *_, more in parts
+    ]
+    alt = f"{title}. {'; '.join(counts)}."
+    lines = [max(1, math.ceil(len(found) / COLUMNS)) for _, found, *_ in parts]
+    with style.drawing(name, PLACE[1] * sum(lines) + 0.7) as figure:
+        panes: Any = figure.subfigures(2, 1, height_ratios=lines)
+        for pane, (letters, found, texts, _) in zip(panes, parts, strict=True):
+            said = f"{letters[0]} right, {letters[1]} wrong" + " (none was kept)" * (not len(found))
+            pane.suptitle(said, x=0.01, ha="left", fontsize=11, weight="bold")
+            axes = pane.subplots()
+            _pictures(axes, found["image"], texts)
+        return style.saved(figure, name, "", title, caption, alt)
+
+
+def _mistaken(row: Row, right: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The kept mistakes of a row's runs on images about which all seeds of another are right."""
+    best: dict[int, np.ndarray] = {}
+    kind = None
+    for folder in row["folders"]:
+        found = read_mistakes(folder)
+        if found is None or (kind is not None and found.dtype != kind):
+            continue
+        kind = found.dtype
+        for one in found:
+            place = int(one["place"])
+            # Of another run's file nothing is shown: the row would be right there.
+            if place < len(right) and right[place] == 1 and own[place] < 1:
+                best.setdefault(place, one)
+                if one["confidence"] > best[place]["confidence"]:
+                    best[place] = one
+    kept = sorted(best.values(), key=lambda one: (-one["confidence"], one["place"]))
+    shown = mistake_type("u1", (28, 28)) if kind is None else kind
+    return np.array(kept[: 2 * COLUMNS], dtype=shown)
+
+
+def _said(row: Row, found: np.ndarray) -> list[tuple[str, str, str]]:
+    """Of each mistake the true class, the predicted one, and its probability."""
+    if not len(found):
+        return []
     classes = class_names(row, 1 + int(max(found["label"].max(), found["predicted"].max())))
-    said = [
+    return [
         (classes[one["label"]], classes[one["predicted"]], _percent(float(one["confidence"])))
         for one in found
     ]
-    of = f"{style.recipe(row)}; seed {row['run_seeds'][0]}"
-    caption = (
-        f"Test images that the best row that kept its mistakes ({of}) got wrong, the most confident"
-        " first: true class, predicted class, and the probability that the model gave to it."
-    )
-    first = "; ".join(f"{label} as {other}, {sure}" for label, other, sure in said[:MOST_SAID])
-    alt = f"{len(said)} test images that {style.model_of(row)} got wrong. The first: {first}."
-    title = f"{style.model_of(row)}: its most confident mistakes"
-    lines = math.ceil(len(found) / COLUMNS)
-    with style.drawing(name, PLACE[1] * lines) as figure:
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        for place, (image, texts) in enumerate(zip(found["image"], said, strict=True)):
-            line, column = divmod(place, COLUMNS)
-            left, bottom = PLACE[0] * (column + 0.09), PLACE[1] * (line + 1) - 0.08
-            edges = (left, left + SIDE, bottom, bottom - SIDE)
-            # Red, green and blue: matplotlib's grey scale is off by one at every fourth grey.
-            shades = np.atleast_3d(image) if image.ndim == 2 else image.transpose(1, 2, 0)
-            shades = shades.repeat(3 // shades.shape[2], axis=2)
-            axes.imshow(shades, interpolation="none", extent=edges, aspect="auto")
-            label, predicted, sure = (one_line(text, LONGEST_CLASS) for text in texts)
-            text = f"{label}\n\u2192 {predicted}\n{sure}"
-            axes.text(left, edges[3] - 0.08, text, fontsize=style.SMALL)
-        axes.set(xlim=(0, style.WIDTH), ylim=(PLACE[1] * lines, 0))
-        return style.saved(figure, name, data, title, caption, alt)
+
+
+def _pictures(axes: "style.Axes", images: np.ndarray, said: Sequence[tuple[str, str, str]]) -> None:
+    """Mistakes side by side: (N, H, W) or (N, C, H, W) images, each with its texts above it."""
+    lines = max(1, math.ceil(len(images) / COLUMNS))
+    axes.set_axis_off()
+    for place, (image, texts) in enumerate(zip(images, said, strict=True)):
+        line, column = divmod(place, COLUMNS)
+        left, bottom = PLACE[0] * (column + 0.09), PLACE[1] * (line + 1) - 0.08
+        edges = (left, left + SIDE, bottom, bottom - SIDE)
+        # Red, green and blue: matplotlib's grey scale is off by one at every fourth grey.
+        shades = np.atleast_3d(image) if image.ndim == 2 else image.transpose(1, 2, 0)
+        shades = shades.repeat(3 // shades.shape[2], axis=2)
+        axes.imshow(shades, interpolation="none", extent=edges, aspect="auto")
+        label, predicted, sure = (one_line(text, LONGEST_CLASS) for text in texts)
+        text = f"{label}\n\u2192 {predicted}\n{sure}"
+        axes.text(left, edges[3] - 0.08, text, fontsize=style.SMALL, in_layout=False)
+    axes.set(xlim=(0, style.WIDTH), ylim=(PLACE[1] * lines, 0))
 
 
 def _percent(share: float) -> str:

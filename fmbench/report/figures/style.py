@@ -281,6 +281,18 @@ def apart(rows: Sequence[Row]) -> list[str]:
     return said
 
 
+def told(rows: Sequence[Row]) -> list[str]:
+    """The name of each row: its model, and what sets it apart from the others."""
+    if len(rows) < 2:
+        return [model_of(row) for row in rows]
+    names = []
+    for row, said in zip(rows, apart(rows), strict=True):
+        model = model_of(row)
+        named = said.startswith(model) or not said
+        names.append(one_line(said or model if named else f"{model}, {said}", LONGEST))
+    return names
+
+
 def recipe(row: Row) -> str:
     """The main settings of a row: batch size 64, sgd, learning rate 0.05, 4 epochs."""
     said = (

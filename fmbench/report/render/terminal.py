@@ -14,9 +14,10 @@ from rich.text import Text
 
 from fmbench.core.console import aligned, say
 from fmbench.core.errors import one_line
+from fmbench.report.table import targets
 from fmbench.report.table.columns import SHOWN, Column, shown
 from fmbench.report.table.compare import Comparison
-from fmbench.report.table.formats import MISSING, count, percent, probability
+from fmbench.report.table.formats import count, percent, probability
 from fmbench.report.table.sections import Section
 from fmbench.report.table.tuned import ComparisonPart
 from fmbench.stats import NEITHER
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 # A terminal shows the first; the whole list is in benchmark.md, and in what a pipe gets.
 MOST_LISTED = 10
 MOST_ROWS = 50
+
+# Characters of a cell beside a target.
+LONGEST = 40
+
+# A window that has room for the first columns of any table.
+ROOM = 100
 
 # Between two columns: one cell of padding and one of the box.
 PADDING = 2
@@ -64,6 +71,14 @@ def print_tables(report: "Report", console: Console | None = None) -> None:
         if section.footnote:
             _line(console, section.footnote)
         _line(console, section.summary)
+        for heading, cells in section.target_tables:
+            _line(console, heading, "bold")
+            shown = [[one_line(text, LONGEST) for text in line] for line in cells]
+            shown = shown[: MOST_ROWS if console.is_terminal else None]
+            for line in aligned([list(targets.HEADINGS), *shown], list(targets.RIGHT)):
+                _write(console, Text(line))
+            if len(cells) > len(shown):
+                _line(console, f"And {len(cells) - len(shown):,} more: see benchmark.md.", "dim")
         unfinished = [
             f"{status}: {model} in {place}: {reason}; started {started}"
             for model, _, status, reason, started, place in section.unfinished_cells(
@@ -116,7 +131,7 @@ def _wide(columns: Sequence[tuple[object, ...]]) -> int:
 def _print_fitted(console: Console, section: Section) -> None:
     rows = section.rows
     cells = dict(zip(section.columns, _cells(section), strict=True))
-    columns = [c for c in cells if not c.gives_way or set(cells[c]) != {MISSING}]
+    columns = list(cells)
     headings = {column: column.title for column in columns}
     shared: list[Column] = []
     most = min(len(rows), MOST_ROWS)
@@ -131,10 +146,15 @@ def _print_fitted(console: Console, section: Section) -> None:
         shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
         columns = [column for column in columns if column not in shared]
     least = {column: widest(column, words=column.key in FOLDING) for column in columns}
-    # What tells the rows apart stays longest: rows that look the same say nothing.
+    # What tells the rows apart stays longest: rows that look the same say nothing. Where there is
+    # room for both, the numbers that everybody looks for come first.
     telling = [c for c in columns if c.recipe and len(set(cells[c])) > 1]
+    wide = console.width >= ROOM
     room, found = console.width, set()
-    for column in sorted(columns, key=lambda c: (c.gives_way > 0, c not in telling, c.gives_way)):
+    for column in sorted(
+        columns,
+        key=lambda c: (c.gives_way > 0, not (wide and c.first), c not in telling, c.gives_way),
+    ):
         if not column.gives_way or least[column] <= room:
             found.add(column)
             room -= least[column]
@@ -232,6 +252,7 @@ def _comparison(found: Comparison) -> Iterator[str]:
     else:
         yield f"{lead}, {found.interval(signed=True)}"
         yield "The ranks of a table are of the same test, corrected for all its pairs."
+    yield from found.more
     if found.folds:
         yield from ("", "By fold, on the images that it held out")
         lines = [["fold", "A (%)", "B (%)", "difference (points)"]]

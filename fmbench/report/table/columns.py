@@ -31,8 +31,8 @@ class Column:
     unit: str = ""  # of the shown text where the text does not carry it
     right: bool = False  # numbers stand flush right
     recipe: bool = False  # it says what was run rather than what was measured
-    optional: bool = False  # it is left out where no row has anything in it
     gives_way: int = 0  # in a narrow window the highest goes first, a recipe's last; 0 stays
+    first: bool = False  # it is among those that a window of 100 columns always shows
 
     @property
     def title(self) -> str:
@@ -87,7 +87,7 @@ class Metric:
 
 
 METRICS = {
-    "test_accuracy": Metric("test accuracy", formats.percent, "last epoch, %"),
+    "test_accuracy": Metric("test accuracy", formats.percent, "%"),
     "validation_accuracy": Metric("validation accuracy", formats.percent, "%"),
     "balanced_accuracy": Metric("balanced accuracy", formats.percent, "validation, %"),
     "train_accuracy": Metric("training accuracy", formats.percent, "%"),
@@ -124,7 +124,7 @@ def _metric(key: str, *, spread: bool = False, **options: Any) -> Column:
 
 def _interval(key: str, **options: Any) -> Column:
     metric, ends = METRICS[key], (f"{key}_low", f"{key}_high")
-    options |= {"heading": "95 % interval", "unit": "%" if metric.unit else "", "optional": True}
+    options |= {"heading": "95 % interval", "unit": "%" if metric.unit else ""}
     return _number(ends[0], metric.interval, *ends, **options)
 
 
@@ -138,7 +138,13 @@ _COUNTS = ("n", "n_failed", "n_unfinished", "n_pruned", "n_interrupted", "folds"
 #: What people read, from left to right, ...
 SHOWN = (
     _number("number", formats.count, heading="#", gives_way=6),
+    _number("rank", formats.rank, "rank", "rank_of", gives_way=4, first=True),
     MODEL,
+    _metric("test_accuracy", spread=True),
+    _interval("test_accuracy", gives_way=8, first=True),
+    _metric("parameters", gives_way=11, first=True),
+    _metric("seconds_train", spread=True, gives_way=3, first=True),
+    _number("n", formats.seeds, *_COUNTS),
     _text("data", recipe=True, gives_way=22),
     _text("split", formats.split, *SPLIT, recipe=True, gives_way=6),
     _text("augmentation", formats.option, *_AUGMENTATION, recipe=True, gives_way=5),
@@ -146,33 +152,29 @@ SHOWN = (
     _number("learning_rate", formats.number, recipe=True, gives_way=2),
     _number("batch_size", formats.count, recipe=True, gives_way=1),
     _number("epochs", formats.count, recipe=True, gives_way=9),
-    _number("n", formats.seeds, *_COUNTS),
-    _number("rank", formats.rank, "rank", "rank_of", optional=True, gives_way=4),
-    _metric("test_accuracy", spread=True),
-    _interval("test_accuracy", gives_way=8),
-    _text("chosen", optional=True, gives_way=12),
+    _text("chosen", gives_way=12),
     _number(
         CHOSEN_ON_TEST, formats.percent, heading="best on test", unit="optimistic, %", gives_way=17
     ),
     _number(
-        *("published_accuracy", formats.published, *_PUBLISHED),
+        "published_accuracy",
+        formats.published,
+        *_PUBLISHED,
         heading="published",
         unit="%",
-        optional=True,
         gives_way=7,
     ),
-    _number("difference", formats.points, *_OURS, unit="points", optional=True, gives_way=4),
-    _metric("validation_accuracy", optional=True, gives_way=16),
-    _metric("parameters", gives_way=11),
+    _number("difference", formats.points, *_OURS, unit="points", gives_way=4),
+    _metric("validation_accuracy", gives_way=16),
     _metric("flops", gives_way=15),
-    _metric("seconds_train", spread=True, gives_way=3),
     _metric("seconds_evaluate", spread=True, gives_way=21),
     _metric("seconds_total", spread=True, gives_way=20),
-    _number("runs_at_once", formats.at_once, optional=True, gives_way=23),
+    _number("runs_at_once", formats.at_once, gives_way=23),
     _number(
-        *("published_seconds", formats.published_time, *_TIMES),
+        "published_seconds",
+        formats.published_time,
+        *_TIMES,
         heading="published time",
-        optional=True,
         gives_way=14,
     ),
     _metric("images_per_second", gives_way=13),
@@ -264,26 +266,26 @@ def differing(rows: Sequence[Row]) -> list[Column]:
 
 
 def shown(rows: Sequence[Row], metric: str = "test_accuracy") -> list[Column]:
-    """The columns that people read of some rows: without the optional ones that no row fills.
+    """The columns that people read of some rows: without those that no row fills.
 
-    What the rows are ordered by comes behind n, with its spread; the validation accuracy by which
-    rows of folds are ranked behind the rank.
+    What the rows are ordered by, or rows of folds ranked by, comes behind the model, with its
+    spread.
     """
-    columns, before = list(SHOWN), "n"
+    columns = list(SHOWN)
     theirs: tuple[str, ...] = ()
     if metric != "test_accuracy":
         theirs = ("rank", "test_accuracy_low", metric)
     elif any(row["held_out"] == "validation_accuracy" for row in rows):
-        metric, before = "validation_accuracy", "rank"
+        metric = "validation_accuracy"
         theirs = (metric,)
     if theirs:
         columns = [column for column in columns if column.key not in theirs]
-        place = [column.key for column in columns].index(before) + 1
-        columns.insert(place, _metric(metric, spread=True))
+        place = columns.index(MODEL) + 1
+        columns.insert(place, _metric(metric, spread=True, first=True))
         if METRICS[metric].spread:
-            columns.insert(place + 1, _interval(metric))
+            columns.insert(place + 1, _interval(metric, first=True))
     return [
         column
         for column in columns
-        if not column.optional or any(column.cell(row) != MISSING for row in rows)
+        if column is MODEL or any(column.cell(row) != MISSING for row in rows)
     ]

@@ -19,7 +19,16 @@ from fmbench.report.table.formats import at_once, duration, probability
 from fmbench.report.table.ranks import Evidence, evidence, folds, same_folds, sample
 from fmbench.report.table.rows import FOLDS, class_names, plain_rows
 from fmbench.report.table.view import View, is_condition
-from fmbench.stats import CONFIDENCE, MODELS, NEITHER, OVER_FOLDS, Difference
+from fmbench.stats import (
+    CONFIDENCE,
+    MODELS,
+    NEITHER,
+    OVER_FOLDS,
+    Difference,
+    Outperforming,
+    Power,
+    Spread,
+)
 
 # Rows that a message names.
 MOST_NAMED = 5
@@ -63,6 +72,11 @@ class Comparison:
     folds: list[FoldPair]  # of rows over folds, which have no seeds and classes here
     seeds: list[SeedPair]  # where both predicted the same images
     classes: list[ClassPair]  # where the predictions of both are known
+    power: Power | None  # of rows of several seeds
+    outperforming: Outperforming | None  # P(A > B), likewise
+    spreads: tuple[Spread | None, Spread | None]  # over the seeds of either row, where known
+    # Image by image the share of either row's seeds that are right, where both predicted the same.
+    answers: tuple[np.ndarray, np.ndarray] | None
     time_ratio: float | None  # training time of A over that of B; None where they do not compare
     time_note: str | None  # why they do not
     problems: list[Problem]  # the records that could not be read
@@ -75,6 +89,44 @@ class Comparison:
             low, high = -high, -low
         p = f"p = {probability(found.p)}".replace("= <", "<")
         return f"95 % interval {low:{sign}.2f} to {high:{sign}.2f}, {p}"
+
+    @property
+    def more(self) -> list[str]:
+        """What the runs could have shown, and what more of them would."""
+        said = []
+        for letter, spread in zip("AB", self.spreads, strict=True):
+            if spread is not None:
+                total, runs, images = (
+                    f"{100 * value:.2f}" for value in (np.hypot(*spread), *spread)
+                )
+                said.append(
+                    f"Spread over the seeds of {letter}: {total} points, of which the runs "
+                    f"themselves {runs} and the finite test set {images} (as squares)"
+                )
+        if self.outperforming is not None:
+            share, low, high = self.outperforming
+            said.append(
+                f"P(A > B), one run of A against one of B: {share:.2f}, 95 % interval {low:.2f} to "
+                f"{high:.2f}"
+            )
+        if self.power is not None:
+            seen = self.rows[0]["n"], self.rows[1]["n"]
+            seeds = f"{seen[0]} seeds" if seen[0] == seen[1] else f"{seen[0]} and {seen[1]} seeds"
+            said.append(
+                f"Smallest difference that {seeds} show in 80 of 100 cases: "
+                f"{100 * self.power.smallest:.2f} points"
+            )
+            if self.power.more_seeds is None:
+                said.append(
+                    f"A difference of {abs(100 * self.difference.mean):.2f} points would not be "
+                    f"shown by {stats.MOST_SEEDS:,} more seeds either: it takes more test images"
+                )
+            elif self.power.more_seeds:
+                said.append(
+                    f"A difference of {abs(100 * self.difference.mean):.2f} points would be shown "
+                    f"in 80 of 100 cases by {self.power.more_seeds:,} more seeds of each row"
+                )
+        return said
 
     @property
     def sentence(self) -> str:
@@ -162,19 +214,33 @@ def compare(
     over: list[FoldPair] = []
     seeds: list[SeedPair] = []
     classes: list[ClassPair] = []
+    could: Power | None = None
+    beats: Outperforming | None = None
+    spreads: tuple[Spread | None, Spread | None] = (None, None)
+    answers = None
     if one["split"] == FOLDS:
         found = stats.difference_of_folds(folds(one), folds(two))
         each = zip(one["folds"], one["fold_accuracies"], two["fold_accuracies"], strict=True)
         over = [FoldPair(*pair) for pair in each]
     else:
         a_known, b_known = evidence(one), evidence(two)
-        found = stats.difference(sample(one, a_known), sample(two, b_known))
+        samples = sample(one, a_known), sample(two, b_known)
+        found, could = stats.difference(*samples), stats.power(*samples)
+        beats = stats.outperforms(one["accuracies"], two["accuracies"])
+        split_a, split_b = (
+            None if known is None else stats.split_spread(known.correct)
+            for known in (a_known, b_known)
+        )
+        spreads = split_a, split_b
         if a_known is not None and b_known is not None:
             seeds = _seeds(a_known, b_known) if found.paired else []
             classes = _classes(one, a_known, b_known)
+            if found.paired:
+                answers = a_known.correct.mean(axis=0), b_known.correct.mean(axis=0)
     listed = sorted(problems.values(), key=lambda problem: problem.path)
     times = _times(one, two)
-    return Comparison(_names(one, two), rows, found, over, seeds, classes, *times, listed)
+    more = (could, beats, spreads, answers)
+    return Comparison(_names(one, two), rows, found, over, seeds, classes, *more, *times, listed)
 
 
 def _row(said: str, folders: tuple[Path, ...], rows_of: Callable[..., list[dict[str, Any]]]) -> Row:

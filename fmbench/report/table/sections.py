@@ -21,6 +21,7 @@ from fmbench.records.record import (
     PRUNED,
     RUNNING,
 )
+from fmbench.report.table import targets
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.ranks import same_folds
@@ -74,6 +75,11 @@ class Section:
     def cells(self) -> list[tuple[str, ...]]:
         """The cells of each row below these columns, as plain text."""
         return [tuple(column.cell(row) for column in self.columns) for row in self.rows]
+
+    @cached_property
+    def target_tables(self) -> list[tuple[str, list[tuple[str, ...]]]]:
+        """When rows reached the accuracies that were asked for: `targets.tables`."""
+        return targets.tables(self.rows)
 
     @property
     def title(self) -> str:

@@ -6,7 +6,7 @@ import json
 import operator
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,7 @@ class View:
     group_by: tuple[str, ...] = ()  # what the runs of a row have in common; () is all but the seed
     metric: str = TEST_ACCURACY  # one of METRICS: is shown with its spread, and orders the rows
     sort: str | None = None  # the column that orders the rows instead; may end in :asc or :desc
+    targets: tuple[float, ...] = ()  # accuracies: when rows reached them
 
     @property
     def notes(self) -> list[str]:
@@ -101,6 +102,11 @@ class View:
             )
         usual = METRICS[key].ascending if key in METRICS else "accuracy" not in key
         return key, usual if not direction else direction == "asc"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all runs are shown in their rows and order."""
+        return replace(self, targets=()) == PLAIN
 
 
 #: The benchmark itself: all runs, ranked by test accuracy.
