@@ -11,6 +11,7 @@ SUBCOMMANDS = {
     "report": "fmbench.report.__main__",
     "compare": "fmbench.report.__main__",
     "status": "fmbench.cli.status",
+    "new": "fmbench.cli.new",
     "rescore": "fmbench.cli.rescore",
     "preview": "fmbench.preview.__main__",
     "predict": "fmbench.predict.__main__",

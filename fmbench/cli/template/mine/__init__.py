@@ -1,0 +1,1 @@
+"""Methods of my own for fmbench: a module for each kind, an option for each in `options/`."""
