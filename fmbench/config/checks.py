@@ -47,8 +47,19 @@ def register() -> None:
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    # Of an A/A test: two rows of so many seeds each.
+    for name, values in (("aa_labels", _labels_of_aa), ("aa_seeds", _seeds_of_aa)):
+        OmegaConf.register_resolver(f"fmbench.{name}", values, replace=True)
     OmegaConf.register_resolver("fmbench.keys", schema.help_text, replace=True)
     OmegaConf.register_resolver("oc.env", _refuse_environment, replace=True)
+
+
+def _labels_of_aa(seeds: int) -> str:
+    return ",".join(["A"] * seeds + ["B"] * seeds)
+
+
+def _seeds_of_aa(seeds: int) -> str:
+    return f"range({2 * seeds})"
 
 
 def _refuse_environment(name: str, *_default: Any) -> None:

@@ -206,6 +206,10 @@ class Config:
     )  # fmt: skip
     evaluation: Evaluation = _kept(Evaluation, "when the test set is used")
     test_every: Any = _around(UNSET, "the former name of evaluation.every and evaluation.test")
+    label: str | None = _kept(
+        None, "a name that sets rows of one configuration apart in the report (sweep=aa)",
+        resumes=True,
+    )  # fmt: skip
     keep_model: bool = _kept(
         False, "leave the trained weights in the run folder, as model.safetensors", resumes=True
     )

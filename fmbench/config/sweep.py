@@ -290,6 +290,9 @@ def _refuse_idle(config: DictConfig) -> None:
                 f"{text}: names the folder of a single run; of a sweep hydra.sweep.dir={value}"
             )
         of_search = key.startswith("sweep.") and key not in _OF_GRIDS
+        if key == "sweep.seeds" and config.hydra.runtime.choices.get("sweep") == "aa":
+            refuse_out_of_bounds(key, config.sweep.seeds)
+            of_search = False
         if (of_search or spaces.is_of_space(key)) and not is_search(config.hydra):
             raise ConfigError(
                 f"{text}: is for searches, and this is a grid; sweep=lr_batch or "

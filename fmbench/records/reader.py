@@ -38,6 +38,10 @@ MOST_EPOCHS = 100_000
 _LONGEST_ERROR = 10_000
 
 
+#: Characters of a label; a longer one is none.
+_LONGEST_LABEL = 200
+
+
 def _of(part: str, fields: str, prefix: str = "") -> list[tuple[str, str, str]]:
     return [(prefix + field, part, field) for field in fields.split()]
 
@@ -62,6 +66,7 @@ _COLUMNS = (
     ("device_type", "fingerprint", "device"),
     *_of("fingerprint", "python torch processor precision memory_format threads"),
     ("threads_asked", "config", "threads"),
+    ("label", "config", "label"),
     *_of("fingerprint", "deterministic cuda_graphs"),
     ("experiment", "", "experiment"),
     *_of("reference", "accuracy parameters seconds", prefix="published_"),
@@ -75,8 +80,8 @@ _DTYPES = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
 
 
 def _dtype(part: str, name: str) -> str:
-    if part == "config":  # the threads
-        return "Int64"
+    if part == "config":  # which has any keys
+        return "Int64" if name == "threads" else "str"
     return _DTYPES[_type(_type(Record, part) if part else Record, name)]
 
 
@@ -288,8 +293,11 @@ def _read(path: str, name: str, left: dict[str, int]) -> bytes:
 def _row(run: Record, folder: str) -> Iterator[Any]:
     """The values of the columns, in their order; what the record does not know is None."""
     parts: dict[str, Any] = {part: getattr(run, part) or {} for part in _PARTS}
-    if not _is_count(run.config.get("threads")):
-        parts["config"] = {}
+    threads, label = run.config.get("threads"), run.config.get("label")
+    parts["config"] = {
+        "threads": threads if _is_count(threads) else None,
+        "label": label if type(label) is str and len(label) <= _LONGEST_LABEL else None,
+    }
     if run.error is not None and len(run.error) > _LONGEST_ERROR:
         run.error = f"{run.error[:_LONGEST_ERROR]}..."
     for _, part, name in _COLUMNS:

@@ -419,3 +419,37 @@ def test_runs_of_other_counts_are_no_seeds_of_one_row(tmp_path, count):
         (1, 0, 5130), (2, 0, 5162)
     ]  # fmt: skip
     assert sorted(row["differs"] for row in rows) == [f"{count}=5130", f"{count}=5162"]
+
+
+def labelled(folder, label, accuracies, seconds=8.0, first=0, **changes):
+    for n, accuracy in enumerate(accuracies):
+        clock = {"train": seconds + n / 10, "evaluate": 0.4, "total": 9.2}
+        write(
+            folder / f"{label}{n}", seed=first + n, test_accuracy=accuracy, seconds=clock,
+            configuration="c" * 32, key=f"{first + n:032x}", config__label=label, **changes,
+        )  # fmt: skip
+
+
+def test_a_label_makes_rows_of_one_configuration(tmp_path):
+    labelled(tmp_path, "A", (0.9, 0.91, 0.92))
+    labelled(tmp_path, "B", (0.9, 0.91, 0.93), first=3)
+    write(tmp_path / "failed", config__label="B", status="failed", error="x", test_accuracy=None,
+          configuration="c" * 32, seed=9)  # fmt: skip
+    made = build(tmp_path)
+    (section,) = made.sections
+    assert [(row["label"], row["n"]) for row in section.rows] == [("B", 3), ("A", 3)]
+    assert [row["n_failed"] for row in section.rows] == [1, 0]
+    assert column(made.markdown, "label") == ["B", "A"]
+    assert section.notes[0] == (
+        "A/A: rows 1 (B), 2 (A) are one configuration, so that chance alone parts them: they share "
+        "a rank, and their training times overlap."
+    )
+
+
+def test_an_aa_test_that_parts_its_rows_says_so(tmp_path):
+    labelled(tmp_path, "A", (0.9, 0.9, 0.9001))
+    labelled(tmp_path, "B", (0.8, 0.8001, 0.8), seconds=80.0, first=3)
+    note = build(tmp_path).sections[0].notes[0]
+    assert note.endswith("their ranks differ, and their training times do not overlap.")
+    write(tmp_path / "other", model="other", config__label="A")
+    assert sum("A/A" in note for note in build(tmp_path).sections[0].notes) == 1

@@ -145,6 +145,7 @@ SHOWN = (
     _metric("parameters", gives_way=11, first=True),
     _metric("seconds_train", spread=True, gives_way=3, first=True),
     _number("n", formats.seeds, *_COUNTS),
+    _text("label", recipe=True, gives_way=1),
     _text("data", recipe=True, gives_way=22),
     _text("split", formats.split, *SPLIT, recipe=True, gives_way=6),
     _text("augmentation", formats.option, *_AUGMENTATION, recipe=True, gives_way=5),
@@ -253,6 +254,7 @@ READING = {
         "compare only between rows of one device and one setting of it."
     ),
     "Peak memory": "is that of the process, or of the GPU where there is one.",
+    "Label": "is a name that was given, and no part of the configuration.",
     "One row": (
         "is one configuration on one device in one precision. The same run made again (same "
         "settings, same seed) counts once, the newest of them."

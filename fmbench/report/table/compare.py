@@ -308,6 +308,13 @@ def _classes(row: Row, one: Evidence, two: Evidence) -> list[ClassPair]:
     ]
 
 
+def time_span(row: Row) -> tuple[float, float]:
+    """The training times of a row's runs and the 95 % interval of their mean, from end to end."""
+    ends = (row["seconds_train_low"], row["seconds_train_high"])
+    known = [value for value in (*row["run_seconds"], *ends) if value is not None]
+    return max(min(known), 0.0), max(known)
+
+
 def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
     """The ratio of the training times, or why they do not compare."""
     rows = (one, two)
@@ -320,11 +327,7 @@ def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
     beside = [row["runs_at_once"] for row in rows]
     if all(beside) and beside[0] != beside[1]:
         return None, f"runs at once on the machine were {' and '.join(map(at_once, beside))}"
-    spans = []
-    for row in rows:
-        ends = (row["seconds_train_low"], row["seconds_train_high"])
-        known = [value for value in (*row["run_seconds"], *ends) if value is not None]
-        spans.append((max(min(known), 0.0), max(known)))
+    spans = [time_span(one), time_span(two)]
     (low_a, high_a), (low_b, high_b) = spans
     if low_a < high_b and low_b < high_a:
         said = " and ".join(f"{duration(low)} to {duration(high)}" for low, high in spans)

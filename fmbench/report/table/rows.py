@@ -22,7 +22,7 @@ FOLDS = "kfold"
 
 #: What the runs of a row have in common, but for their seed. The counts in case that records which
 #: say nothing of a user's own code are of several models.
-ROW = ("configuration", "data", "parameters", "flops", *HARDWARE)
+ROW = ("configuration", "label", "data", "parameters", "flops", *HARDWARE)
 
 # Chosen by name, beside what the config says: with it they make a recipe.
 _CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler", "loss")
@@ -239,7 +239,7 @@ def not_completed(
     counts = Counter[tuple[int, str]]()
     if others.empty:
         return counts
-    columns = [*dict.fromkeys(keys if grouped else (*keys, *_CHOSEN, "config"))]
+    columns = [*dict.fromkeys(keys if grouped else (*keys, *_CHOSEN, "label", "config"))]
     known = plain_rows(runs[["row", *columns]])
     exact = {tuple(run[key] for key in keys): run["row"] for run in known}
     alike = {} if grouped else {_recipe(run): run["row"] for run in reversed(known)}
@@ -260,4 +260,4 @@ def _recipe(run: dict[str, Any]) -> tuple[Any, ...]:
         if key not in schema.TOP or (schema.TOP[key].role != "kept" and not schema.TOP[key].repeats)
     }
     said = json.dumps(config, sort_keys=True) if config else run["configuration"]
-    return (*(run[name] for name in _CHOSEN), said)
+    return (*(run[name] for name in _CHOSEN), run["label"], said)

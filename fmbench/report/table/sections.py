@@ -1,5 +1,6 @@
 """The benchmark table in sections, one for each data set, with notes for its reader."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fmbench.records.record import (
 )
 from fmbench.report.table import targets
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
+from fmbench.report.table.compare import time_span
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.ranks import same_folds
 from fmbench.report.table.rows import FOLDS, REAL, SYNTHETIC, about_data, plain_rows
@@ -46,6 +48,9 @@ _VERSIONS = {
     "fmbench_version": "versions of fmbench",
     "git_commit": "commits of fmbench",
 }
+
+# Characters of a label in a note.
+LONGEST_LABEL = 40
 
 # Names in a note.
 MOST_NAMED = 5
@@ -211,6 +216,7 @@ def _about(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
+    yield from _about_labels(rows)
     if of_folds := [row for row in rows if row["split"] == FOLDS]:
         yield from _about_folds(of_folds)
     mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
@@ -275,6 +281,32 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
             "Repeats of one run (same settings, same seed) disagree by more than "
             f"{100 * REPEATS_AGREE:g} points, in rows: {_listed(apart)}."
         )
+
+
+def _about_labels(rows: Sequence[Row]) -> Iterator[str]:
+    """Whether ranks and times part rows that differ in their label alone: an A/A test."""
+    alike: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["label"] is not None:
+            key = (row["configuration"], row["data_sha256"], row["split_hash"])
+            alike[*key, *(row[name] for name in HARDWARE)].append(row)
+    for group in alike.values():
+        if len(group) < 2:
+            continue
+        named = _listed(
+            [f"{row['number']} ({one_line(row['label'], LONGEST_LABEL)})" for row in group]
+        )
+        said = f"A/A: rows {named} are one configuration, so that chance alone parts them:"
+        places = {row["rank"] for row in group}
+        if None in places:
+            ranked = "they have no ranks"
+        else:
+            ranked = "their ranks differ" if len(places) > 1 else "they share a rank"
+        timed = [time_span(row) for row in group if row["seconds_train"]]
+        pairs = itertools.combinations(timed, 2)
+        apart = any(a[1] < b[0] or b[1] < a[0] for a, b in pairs)
+        times = "do not overlap" if apart else "overlap"
+        yield f"{said} {ranked}, and their training times {times}."
 
 
 def _about_folds(rows: Sequence[Row]) -> Iterator[str]:
