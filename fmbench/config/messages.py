@@ -47,7 +47,7 @@ _OF_HYDRA = ("hydra.", "logging.config")
 
 #: Options that fmbench lacks and a library has.
 _ELSEWHERE = {
-    "optimizer": "; any of PyTorch's is optimizer._target_=torch.optim.NAME, with its arguments",
+    "optimizer": "; any of PyTorch's is optimizer=torch optimizer.name=NAME",
     "model": "; torchvision's are model=torchvision model.name=NAME, timm's model=timm",
 }
 

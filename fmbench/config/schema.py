@@ -180,6 +180,11 @@ class Logger:
     experiment: str = _around("fmbench", "the experiment of MLflow")
 
 
+#: Keys that every option of `optimizer` has, one of the user's too, with their defaults: how the
+#: parameters are grouped. The class does not get them.
+GROUPED: Mapping[str, Any] = {"decay_norms": True, "bias_lr_factor": 1.0}
+
+
 @dataclass
 class Config:
     """The keys of a run and their types.
@@ -188,7 +193,7 @@ class Config:
     """
 
     model: dict[str, Any] = _result(dict, "what is trained")
-    optimizer: dict[str, Any] = _result(dict, "what trains it")
+    optimizer: dict[str, Any] = _result(lambda: dict(GROUPED), "what trains it")
     scheduler: dict[str, Any] = _result(dict, "the learning rate by step")
     loss: dict[str, Any] = _result(dict, "what training minimises")
     data: dict[str, Any] = _result(dict, "the images, and how they are split")
@@ -197,6 +202,10 @@ class Config:
     epochs: int = _result(
         12, "passes over the training part of the split", least=1, most=MOST_EPOCHS
     )
+    clip_norm: float | None = _result(
+        None, "the norm that the gradient of all parameters together is clipped to", neutral=None,
+        least=1e-9,
+    )  # fmt: skip
     seed: int = _result(
         0, "of weights, batches, augmentation and dropout", repeats=True, least=0, most=2**63 - 1
     )
@@ -262,6 +271,20 @@ IN_GROUPS = {
         "result",
         types=(int, float),
         example="0.05",
+    ),
+    "optimizer.decay_norms": Key(
+        "whether weight decay is of norm weights and biases too",
+        "result",
+        neutral=True,
+        types=(bool,),
+        example="false",
+    ),
+    "optimizer.bias_lr_factor": Key(
+        "what the learning rate of biases is multiplied by",
+        "result",
+        neutral=1.0,
+        types=(int, float),
+        example="2",
     ),
     SPACE: Key(
         "the values that a search tries, by key of the optimizer",
@@ -503,10 +526,17 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
 def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as a record keeps it.
 
-    Without what models take from the images by now, and without options of later groups that
-    compute what was computed before.
+    Without what models take from the images by now, and without keys of optimizers and options of
+    later groups that compute what was computed before.
     """
     found = renamed(config)
+    optimizer = config.get("optimizer")
+    if isinstance(optimizer, Mapping):
+        found["optimizer"] = {
+            key: value
+            for key, value in optimizer.items()
+            if key not in GROUPED or value != GROUPED[key]
+        }
     model = config.get("model")
     if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
         said = [key for key, value in OF_IMAGES.items() if model.get(key) == value]

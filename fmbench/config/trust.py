@@ -143,6 +143,20 @@ def instantiate(
         raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
 
 
+def takes(config: Mapping[str, Any], group: str, first: str) -> bool:
+    """Whether the first parameter of what a group builds has this name.
+
+    False where it may not be started, or does not exist: to build it says so.
+    """
+    allowed = hydra.utils.execution_whitelist(buildable(group), reset=True)
+    target = {"_target_": config[group]["_target_"], "_partial_": True}
+    try:
+        made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
+        return next(iter(inspect.signature(made.func).parameters), None) == first
+    except (InstantiationException, *_MISFITS):
+        return False
+
+
 def _is_width(parameter: inspect.Parameter) -> bool:
     """Whether a parameter called `channels` is the model's own: no image has so many."""
     usual = parameter.default

@@ -33,6 +33,11 @@ _OPTIMIZERS = (
     *("NAdam", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam"),
 )
 
+_OWN_OPTIMIZERS = (
+    *("by_name.extra_optimizer", "by_name.torch_optimizer", "lion.Lion", "muon.Muon"),
+    *("schedule_free.schedule_free_adamw", "schedule_free.schedule_free_sgd"),
+)
+
 #: What each group of a run may have built without being trusted, by import path, and the name that
 #: a run's key has for it. The name never changes; where a module is moved, the old path stays
 #: beside the new one. By path, since a pattern would let in what else can be reached in a module.
@@ -40,7 +45,8 @@ _OPTIMIZERS = (
 TARGETS: Mapping[str, Mapping[str, str]] = {
     "model": {f"fmbench.models.{module}.{name}": f"fmbench:{name}"
               for module, name in _MODELS.items()},
-    "optimizer": {f"torch.optim.{name}": f"torch.optim:{name}" for name in _OPTIMIZERS},
+    "optimizer": {f"torch.optim.{name}": f"torch.optim:{name}" for name in _OPTIMIZERS}
+    | {f"fmbench.optim.{path}": f"fmbench:{path.rpartition('.')[2]}" for path in _OWN_OPTIMIZERS},
     "scheduler": {f"fmbench.{module}.{name}": f"fmbench:{name}"
                   for name in ("constant", "cosine", "multistep", "onecycle", "step")
                   for module in ("optim.schedules", "schedule")},

@@ -34,6 +34,8 @@ PACKAGES = {
     "parquet": ("pyarrow>=17",),
     "tensorboard": ("tensorboard>=2.20",),
     "timm": ("timm>=1",),
+    "schedulefree": ("schedulefree>=1.4,<2",),
+    "optimizers": ("pytorch-optimizer>=4,<5",),
     "mlflow": ("mlflow-skinny>=3.7,<4", "alembic>=1.13", "sqlalchemy>=2.0"),
 }
 

@@ -118,6 +118,8 @@ class Fingerprint(TypedDict, total=False):
     torch: Text | None
     torchvision: Text | None
     timm: Text | None  # where a model is of it
+    schedulefree: Text | None  # where an optimizer is of it
+    pytorch_optimizer: Text | None  # likewise
     numpy: Text | None
     system: Text | None
     device: Text | None

@@ -32,8 +32,9 @@ def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     The Hydra program that composed it must still be running.
     """
     names = labels(config, hydra)
-    if "name" in config["model"]:  # one option that stands for many models: torchvision, timm
-        names["model"] += f"/{config['model']['name']}"
+    for group in ("model", "optimizer"):  # one option that stands for many: timm, torch, extra
+        if "name" in config[group]:
+            names[group] += f"/{config[group]['name']}"
     sources = hydra.runtime.config_sources
     return {
         **{name: names[name] for name in _NAMED},

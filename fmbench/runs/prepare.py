@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fmbench.config import checks as configuration
-from fmbench.config.trust import call_data, instantiate
+from fmbench.config import schema
+from fmbench.config.trust import call_data, instantiate, takes
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation, Transform
@@ -21,12 +22,14 @@ from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
 from fmbench.data.splits import Split, make_split
+from fmbench.optim.groups import Named, by_use, split
 from fmbench.optim.schedules import Schedule
 from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
 from fmbench.training.losses import Loss, refuse_unusable
+from fmbench.training.restore import refuse_unrecordable
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
@@ -141,13 +144,12 @@ def rehearse(config: Mapping[str, Any]) -> None:
     configuration.check(config)
     inputs = read_inputs(config)
     model = model_on_meta(config, inputs.facts)
-    # The optimizer sees the shapes of the model's parameters, without the memory that they take;
-    # of a model that only shows them later, a shape that every optimizer accepts.
-    shapes = [(1, 1)] if model is None else [parameter.shape for parameter in model.parameters()]
-    parameters = [nn.Parameter(torch.zeros(()).expand(shape)) for shape in shapes]
     make_loss(config, inputs, torch.device("cpu"))
     with contextlib.suppress(RuntimeError):
-        _make_schedule(config, make_optimizer(config, parameters), batches=100)
+        optimizer = _on_shapes(config, model, inputs.facts)
+        if inputs.device.cuda_graphs:
+            refuse_unrecordable(optimizer)
+        _make_schedule(config, optimizer, batches=100)
     device = inputs.device
     count = 0 if model is None else count_parameters(model)
     needed, there = 8 * count, device.memory()  # the weights and their gradients in float32
@@ -194,7 +196,8 @@ def make_trainer(
         },
         device=device,
     )
-    optimizer = make_optimizer(config, model.parameters())
+    image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
+    optimizer = make_optimizer(config, model, image)
     return Trainer(
         model,
         loader=train,
@@ -204,7 +207,7 @@ def make_trainer(
         schedule=_make_schedule(config, optimizer, batches=len(train)),
         epochs=config["epochs"],
         evaluate_every=config["evaluation"]["every"],
-        make_step=partial(EagerStep, device=device, loss=loss),
+        make_step=partial(EagerStep, device=device, loss=loss, clip_norm=config["clip_norm"]),
         device=device,
         most_probabilities=MOST_PROBABILITIES,
     )
@@ -340,11 +343,50 @@ def model_on_meta(config: Mapping[str, Any], images: ImageFacts) -> nn.Module | 
 
 
 def make_optimizer(
-    config: Mapping[str, Any], parameters: Iterable[nn.Parameter]
+    config: Mapping[str, Any], model: nn.Module, images: torch.Tensor
 ) -> torch.optim.Optimizer:
-    """The optimizer, over some parameters; a ConfigError where it refuses its arguments."""
-    optimizer: torch.optim.Optimizer = instantiate(config, "optimizer", parameters)
+    """The optimizer, over the parameters of a model.
+
+    One whose first parameter is called `named_parameters` gets them with their names, in the order
+    of their use, which images (N, C, H, W), on the model's device, show.
+
+    Raises:
+        ConfigError: it refuses its arguments, or is no optimizer.
+    """
+    if takes(config, "optimizer", "named_parameters"):
+        named = by_use(model, images)
+        return _optimizer(config, named, named)
+    return _optimizer(config, list(model.named_parameters()), model.parameters())
+
+
+def _optimizer(config: Mapping[str, Any], named: Named, given: Any) -> torch.optim.Optimizer:
+    option = {key: one for key, one in config["optimizer"].items() if key not in schema.GROUPED}
+    grouping = {key: one for key, one in config["optimizer"].items() if key in schema.GROUPED}
+    optimizer = instantiate({"optimizer": option}, "optimizer", given)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer: {option['_target_']} gives no torch.optim.Optimizer")
+    split(optimizer, named, **grouping)
     return optimizer
+
+
+def _on_shapes(
+    config: Mapping[str, Any], model: nn.Module | None, images: ImageFacts
+) -> torch.optim.Optimizer:
+    """The optimizer over the shapes of the model's parameters, without the memory that they take.
+
+    Of a model that only shows them later, over shapes that every optimizer accepts.
+    """
+    wants_names = takes(config, "optimizer", "named_parameters")
+    shapes = [("weight", torch.Size((1, 1)))] * 3
+    if model is not None:
+        there = list(model.named_parameters())
+        if wants_names:
+            # Not every model runs there; its own order does for a rehearsal.
+            with contextlib.suppress(Exception), torch.device("meta"):
+                there = by_use(model, torch.empty(2, *images.shape))
+        shapes = [(name, one.shape) for name, one in there]
+    named = [(name, nn.Parameter(torch.zeros(()).expand(shape))) for name, shape in shapes]
+    return _optimizer(config, named, named if wants_names else [one for _, one in named])
 
 
 def make_loss(config: Mapping[str, Any], inputs: Inputs, device: torch.device) -> Loss:

@@ -380,7 +380,7 @@ def preserved(
         except Exception:  # noqa: BLE001 - a stranger's model may refuse in any way
             tried, memo = model, shared | {id(module): module for module in model.modules()}
             attributes = [_attributes_kept(module) for module in model.modules()]
-        yield tried, copy.deepcopy(optimizer, memo)
+        yield tried, None if optimizer is None else copied(optimizer, memo)
     finally:
         for put_back in attributes:
             put_back()
@@ -392,6 +392,16 @@ def preserved(
         for module, mode in modes:
             module.training = mode
         restore_random_states(random_numbers, device)
+
+
+def copied(optimizer: Optimizer, memo: dict[int, Any]) -> Any:
+    """A deep copy of an optimizer, with the attributes that PyTorch's copies of one lack."""
+    twin = copy.deepcopy(optimizer, memo)
+    for name, value in vars(optimizer).items():
+        # Schedules wrap `step`, which would be that of the optimizer itself.
+        if name not in vars(twin) and not callable(value):
+            setattr(twin, name, copy.deepcopy(value, memo))
+    return twin
 
 
 def _attributes_kept(module: nn.Module) -> Callable[[], None]:

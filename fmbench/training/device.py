@@ -51,6 +51,10 @@ _SAID = (
 )
 
 
+#: Packages of models and optimizers that an extra brings.
+_EXTRAS = ("timm", "schedulefree", "pytorch_optimizer")
+
+
 @dataclass(frozen=True)
 class Device:
     """A device and the way a model is run on it."""
@@ -112,8 +116,8 @@ class Device:
             "deterministic": self.deterministic,
             "cuda_graphs": self.cuda_graphs if self.torch.type == "cuda" else None,
         }
-        if "timm" in sys.modules:  # a model is of it
-            found["timm"] = metadata.version("timm")
+        # A model or an optimizer is of it.
+        found |= {name: metadata.version(name) for name in _EXTRAS if name in sys.modules}
         return found
 
 

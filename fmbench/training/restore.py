@@ -4,7 +4,6 @@ PyTorch's optimizers and schedulers do not check the state they load. It is chec
 be of the kind that they have themselves.
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fmbench.core.errors import ConfigError
 from fmbench.optim.schedules import Schedule
-from fmbench.training.checkpoint import DamagedError, is_torchs
+from fmbench.training.checkpoint import DamagedError, copied, is_torchs
 
 #: Numbers of an optimizer that a schedule of `fmbench.optim.schedules` changes.
 _SCHEDULED = ("lr", "momentum", "betas")
@@ -66,19 +66,21 @@ def load_optimizer(optimizer: Optimizer, saved: Any, schedule: Schedule) -> None
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
     has. So each tensor must be as the optimizer, which has not stepped yet, makes it in its first
-    step, in memory of its own. The settings are the optimizer's, but for what the schedule changes:
-    one of the user's own may change any number.
+    step, in memory of its own. The settings are the optimizer's, but for what the schedule changes
+    (one of the user's own may change any number) and for what the optimizer itself notes there in
+    a step, such as how many it took.
 
     Raises:
         DamagedError: it is of another optimizer, or of other parameters.
     """
-    made, own = _after_a_step(optimizer), optimizer.state_dict()
+    after, own = _after_a_step(optimizer), optimizer.state_dict()
+    made = after["state"]
     groups, state = saved["param_groups"], saved["state"]
     if len(groups) != len(own["param_groups"]) or not isinstance(state, dict):
         raise DamagedError("the optimizer has other groups of parameters")
     settings = [
-        _settings(*pair, optimizer, any_number=not _is_ours(schedule))
-        for pair in zip(groups, own["param_groups"], strict=True)
+        _settings(*three, optimizer, any_number=not _is_ours(schedule))
+        for three in zip(groups, own["param_groups"], after["param_groups"], strict=True)
     ]
     known = {index for group in own["param_groups"] for index in group["params"]}
     filled: dict[int, dict[str, Any]] = {}
@@ -96,39 +98,81 @@ def load_optimizer(optimizer: Optimizer, saved: Any, schedule: Schedule) -> None
     optimizer.load_state_dict({"state": filled, "param_groups": settings})
 
 
-def _after_a_step(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """The state that an optimizer makes in its first step; {} where that cannot be tried."""
+def _after_a_step(optimizer: Optimizer) -> dict[str, Any]:
+    """The `state_dict` after an optimizer's first step; without state where none can be tried."""
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for device in ("meta", "cpu"):  # there it takes no memory, but not every optimizer runs there
         twins = {id(one): nn.Parameter(torch.zeros_like(one, device=device)) for one in parameters}
         try:
-            twin = copy.deepcopy(optimizer, dict(twins))
+            twin = copied(optimizer, dict(twins))
             for group in twin.param_groups if device == "meta" and is_torchs(optimizer) else ():
                 group["fused"] = False  # has the same state
             for one in twins.values():
                 one.grad = torch.ones_like(one)
             twin.step()
-            made: dict[int, dict[str, Any]] = twin.state_dict()["state"]
+            made: dict[str, Any] = twin.state_dict()
         except Exception:
             if device == "cpu" and is_torchs(optimizer):
                 raise
         else:
             return made
-    return {}
+    return {"state": {}, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def refuse_unrecordable(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose steps a CUDA graph cannot hold.
+
+    A graph repeats what was asked of the GPU. What an optimizer counts in Python, or on the CPU,
+    would stay as it was when the graph was recorded.
+
+    Raises:
+        ConfigError: it counts so, as far as its first step shows.
+    """
+    kind, own = type(optimizer), optimizer.state_dict()["param_groups"]
+    if all("capturable" in group for group in own):  # set by a step that is recorded
+        return
+    after = _after_a_step(optimizer)
+    kept = [value for state in after["state"].values() for value in state.values()]
+    numbers = any(not isinstance(one, Tensor) for one in kept)
+    on_host = {one.device.type for one in kept if isinstance(one, Tensor)} == {"cpu", "meta"}
+    # Adafactor's first step cannot be tried on the meta device.
+    torchs = is_torchs(optimizer) and kind.__name__ != "SGD"
+    changed = not is_torchs(optimizer) and after["param_groups"] != own
+    if numbers or on_host or torchs or changed:
+        raise ConfigError(
+            f"cuda_graphs=true: {kind.__name__} counts its steps outside the GPU, which a recorded "
+            "step cannot follow; take cuda_graphs=false"
+        )
 
 
 def _settings(
-    found: Mapping[str, Any], own: Mapping[str, Any], optimizer: Optimizer, *, any_number: bool
+    found: Mapping[str, Any],
+    own: Mapping[str, Any],
+    after: Mapping[str, Any],
+    optimizer: Optimizer,
+    *,
+    any_number: bool,
 ) -> dict[str, Any]:
-    """The settings of a group of parameters: the optimizer's, but for what schedules change."""
+    """The settings of a group of parameters: the optimizer's, but for what changes in training.
+
+    `after` are those after the optimizer's first step.
+    """
     settings = dict(own)
-    if found["params"] != own["params"] or not found.keys() <= own.keys():
+    noted = {}
+    if not is_torchs(optimizer):
+        noted = {key: value for key, value in after.items() if own.get(key, ...) != value}
+    if found["params"] != own["params"] or not found.keys() <= {**own, **noted}.keys():
         raise DamagedError("the optimizer has other groups of parameters")
-    for key, value in own.items():
+    for key, value in {**noted, **own}.items():
+        if key not in own and key not in found:
+            continue  # it has not stepped yet
         there = found.get(key, value)
         if key == "capturable":  # set by a step that is recorded as a CUDA graph
             on_gpu = optimizer.param_groups[0]["params"][0].is_cuda
             settings[key] = value or (there is True and on_gpu)
+        elif key in noted and key not in _SCHEDULED:
+            require_like(there, noted[key], f"optimizer.{key}")
+            settings[key] = there
         elif any_number or key in _SCHEDULED:
             require_like(there, value, f"optimizer.{key}")
             for number in there if isinstance(there, (list, tuple)) else (there,):

@@ -130,8 +130,10 @@ class EagerStep:
     _: KW_ONLY
     device: Device
     loss: Loss  # of a batch, the mean over its images
+    clip_norm: float | None = None  # of the gradient
 
     def __post_init__(self) -> None:
+        self.parameters = list(self.model.parameters())
         # Running sums over the images of the epoch, on the device.
         self.loss_sum = torch.zeros((), device=self.device.torch)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device.torch)
@@ -147,6 +149,8 @@ class EagerStep:
         loss = self.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         self.loss_sum.add_(loss.detach(), alpha=len(targets))
         if targets.dim() == 1:

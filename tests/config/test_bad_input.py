@@ -155,7 +155,7 @@ SAID = [
     ("-m model=lenet5,", "a value is missing"),
     ("nonsense", "is no KEY=VALUE, as epochs=3 is"),
     # Options.
-    ("optimizer=radam", "any of PyTorch's is optimizer._target_=torch.optim.NAME"),
+    ("optimizer=radam", "any of PyTorch's is optimizer=torch optimizer.name=NAME"),
     ("model=resnet34", "torchvision's are model=torchvision model.name=NAME"),
     ("model=mlp", "one of your own is DIR/model/NAME.yaml, with --config-dir DIR"),
     ("experiment=resnet18", "did you mean resnet18_batch"),
@@ -188,7 +188,7 @@ def test_what_to_type_instead(refused, line, said):
 def test_what_is_said_can_be_typed(monkeypatch):
     """So it leads somewhere: the suggestions for what is known elsewhere, and for a search."""
     given = ["optimizer=adam", "optimizer._target_=torch.optim.RAdam", "~optimizer.fused"]
-    assert make_optimizer(compose(*given), [torch.nn.Parameter(torch.zeros(1))]).defaults["lr"]
+    assert make_optimizer(compose(*given), torch.nn.Linear(1, 1), torch.zeros(1, 1)).defaults["lr"]
     (override,) = OverridesParser.create().parse_overrides(["batch_size=int(interval(16,64))"])
     assert type(override.value().start) is int
 
