@@ -223,7 +223,8 @@ class SweepReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         # By the sweeper, before its first run.
         refused = isinstance(sys.exc_info()[1], (ConfigError, StorageError))
-        begun = self.begun and not refused and folder.is_dir()
+        planned = config.sweep.plan  # nothing was run
+        begun = self.begun and not refused and folder.is_dir() and not planned
         if begun and config.sweep.detach:
             if sys.exc_info()[1] is None and sys.stdout is not None:
                 where = shlex.quote(str(folder))

@@ -302,7 +302,12 @@ def _arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument_group(conflict_handler="resolve").add_argument(
         "--config-dir", "-cd", action="append", help="A folder of options of one's own; or several"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="Say what a sweep would run, and about how long"
+    )
     arguments = parser.parse_intermixed_args()
+    if arguments.plan:
+        arguments.overrides.append("sweep.plan=true")
     given, arguments.config_dir = arguments.config_dir or [], None
     if arguments.shell_completion:  # the shell passes on the line that is being typed
         typed_line = os.environ.get("COMP_LINE", "").split()[1:]

@@ -147,6 +147,9 @@ class Search:
         None, "URL of a database, or journal:FILE, that several searches share; null: in its folder"
     )
     study: str | None = _sweep(None, "the name of a shared search")
+    plan: bool = _sweep(
+        False, "print what would run and about how long, and end; --plan is the same"
+    )
     final_seeds: int = _sweep(
         5, "of a tuned comparison: runs of each contestant's best setting", least=1, most=1000
     )

@@ -261,7 +261,7 @@ _FOR_SWEEPS = re.compile(
 
 
 #: Keys of `sweep` that mean something in a grid too.
-_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip", "sweep.detach")
+_OF_GRIDS = ("sweep.jobs", "sweep.jobs_per_gpu", "sweep.zip", "sweep.detach", "sweep.plan")
 
 #: Those of a tuned comparison alone, and those that it has no use for.
 _OF_TUNED = ("sweep.final_seeds", "sweep.final_on", "sweep.searches")

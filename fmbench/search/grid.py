@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, count, product
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench.config import hydra_compat
 from fmbench.config.checks import resolve
 from fmbench.config.schema import MAY_CHANGE
-from fmbench.config.sweep import has_one_data_set, paired
+from fmbench.config.sweep import REPEATING, has_one_data_set, paired
 from fmbench.config.trust import refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import PartialResultsError, StorageError
@@ -57,6 +58,9 @@ class GridSweeper(hydra_compat.BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*hydra_compat.params(self), *arguments])
         grid = list(chain.from_iterable(self.split_arguments(overrides, None)))
+        if self.config.sweep.plan:
+            self._plan(grid)
+            return None
         executor = make_executor(
             config=self.config,
             hydra_context=self.hydra_context,
@@ -65,6 +69,24 @@ class GridSweeper(hydra_compat.BasicSweeper):
         )
         self.launcher = Resumed(executor, grid)
         return super().sweep(arguments)
+
+    def _plan(self, grid: Sequence[Sequence[str]]) -> None:
+        """Say what would run: of runs that differ in their seed alone, how many."""
+        from fmbench.search.plan import Part, show  # imports torch
+
+        loader, counts = self.hydra_context.config_loader, Counter[tuple[str, ...]]()
+        for run in grid:
+            counts[tuple(text for text in run if text.partition("=")[0] not in REPEATING)] += 1
+        shared = {text for text in next(iter(counts)) if all(text in run for run in counts)}
+        parts = [
+            Part(
+                " ".join(text for text in run if text not in shared) or "the run",
+                runs,
+                loader.load_sweep_config(self.config, list(run)),
+            )
+            for run, runs in counts.items()
+        ]
+        show(self.config, parts)
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
@@ -28,17 +29,23 @@ from fmbench.config.sweep import repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
-from fmbench.core.files import FolderLock, remove, write_whole
+from fmbench.core.files import FolderLock, read_regular, remove, write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
 from fmbench.launch.drive import drive, how_ended, run_all
 from fmbench.launch.executor import Executor, Here, Job, Runs
 from fmbench.records.folder import RunFolder
-from fmbench.records.record import CHECKPOINT_NAME, COMPLETED, OLDER_CHECKPOINT_NAME
+from fmbench.records.record import (
+    CHECKPOINT_NAME,
+    COMPLETED,
+    HISTORY_NAME,
+    MOST_BYTES,
+    OLDER_CHECKPOINT_NAME,
+)
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME
 from fmbench.records.trials import Search as Described
-from fmbench.search import best, optuna_compat, sampler, study
+from fmbench.search import best, optuna_compat, plan, sampler, study
 from fmbench.search.claims import Claims
 from fmbench.search.pruning import make_pruner
 from fmbench.search.study import SearchStudy, is_of, jobs_of
@@ -155,6 +162,9 @@ class Search:
             UserError: the search cannot be, or its storage cannot be reached.
             StopRequested: the search was asked to stop; started again, it resumes.
         """
+        if self.keys["plan"]:
+            self._plan(arguments)
+            return
         seeds = self.config.sweep.seeds
         self.prepare(arguments)
         if not self.is_worker:
@@ -180,6 +190,17 @@ class Search:
                 self.claims.release_all()
         self._write()
 
+    def _plan(self, arguments: Sequence[str]) -> None:
+        """Say what would run, at the values that are there without the search."""
+        runs, searched = repeats(self.config, [*self.params, *arguments])
+        parsed = OverridesParser.create().parse_overrides(searched)
+        pairs = zip(searched, parsed, strict=True)
+        fixed = [text for text, override in pairs if not override.is_sweep_override()]
+        composed = self.loader.load_sweep_config(self.config, fixed)
+        trials = int(self.keys["trials"])
+        part = plan.Part("the search", trials * len(runs), composed, told(self.config))
+        plan.show(self.config, [part], said=[f"{trials:,} trials"])
+
     def prepare(self, arguments: Sequence[str]) -> None:
         """Settle what is searched, and see that the study is of this search; as `sweep` raises."""
         searched = [text for text in [*self.params, *arguments] if not is_of_space(text)]
@@ -193,6 +214,7 @@ class Search:
         except (AssertionError, NotImplementedError, ValueError) as error:
             raise ConfigError(f"hydra.sweeper.params: {described(error, 300)}") from error
         self.space, self.fixed, self.deleted = space
+        self.typed = dict(text.partition("=")[::2] for text in searched)  # what is searched, too
         for key in self.fixed.keys() & self.space.keys():
             del self.space[key]
         # Of this start, not of its trials, which may resume with another.
@@ -471,7 +493,30 @@ class Search:
                 )
         for trial in best_ones[:1]:
             records = [self.study.record(job) for job in jobs_of(trial)]
-            best.write(self.folder, [r for r in records if r is not None], trial.number)
+            known = [record for record in records if record is not None]
+            best.write(self.folder, known, trial.number, tuning=self._tuning(trial))
+
+    def _tuning(self, trial: FrozenTrial) -> dict[str, Any]:
+        """How the setting of a trial was found, as records of its runs say it."""
+        parameters = {key: study.plain(value) for key, value in trial.params.items()}
+        return {
+            "trials": len(self.study.mine()),
+            "epochs": self.trained(),
+            "space": {key: self.typed[key] for key in self.space if key in self.typed},
+            "sampler": str(self.sampler_config._target_).rpartition(".")[2],
+            "pruner": str(self.keys["pruner"]),
+            "objective": ", ".join(self.study.objectives),
+            "best": {
+                "trial": trial.number,
+                "value": trial.values[0],
+                "parameters": parameters,
+            },
+        }
+
+    def trained(self) -> int:
+        """How many epochs the runs of its trials have trained."""
+        jobs = (job for trial in self.study.mine() for job in jobs_of(trial))
+        return sum(_epochs(self.folder / str(job)) for job in jobs)
 
     def _is_evaluated(self, job: int) -> bool:
         """Whether a run was evaluated on the test set; one that was is left as it ends."""
@@ -522,3 +567,11 @@ class Search:
             own = {key: value for key, value in own.items() if key != "keep_checkpoint"}
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
         return [*found, *self.logger]
+
+
+def _epochs(folder: Path) -> int:
+    """How many epochs a run has trained."""
+    try:
+        return read_regular(folder / HISTORY_NAME, MOST_BYTES[HISTORY_NAME]).count(b"\n")
+    except OSError:
+        return 0

@@ -8,6 +8,7 @@ was killed goes on where it was.
 
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from fmbench.config.trust import call_data
 from fmbench.config.tuning import FINAL, TRIAL
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, StorageError, UserError
-from fmbench.core.files import read_regular, write_whole
+from fmbench.core.files import write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
@@ -36,11 +37,12 @@ from fmbench.launch.drive import drive, how_ended
 from fmbench.launch.executor import Job
 from fmbench.records import tuned
 from fmbench.records.folder import is_done
-from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME
+from fmbench.records.record import RESULT_NAME, Record
 from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
 from fmbench.records.validation import UnreadableError
-from fmbench.search import best, study
+from fmbench.search import best, plan, study
 from fmbench.search.loop import Block, Search
+from fmbench.search.plan import Part
 from fmbench.search.study import jobs_of
 
 log = logger("fmbench.sweep")
@@ -152,7 +154,7 @@ class _Contest:
         records = [r for job in jobs_of(chosen) if (r := self.search.study.record(job))]
         said = {
             **self.tuning,
-            "epochs": self.epochs(),
+            "epochs": self.search.trained(),
             "best": {
                 "trial": chosen.number,
                 "value": chosen.value,
@@ -169,6 +171,8 @@ class _Contest:
         )
         numbers = range(self.first + self.trial_runs, self.first + self.comparison.block_size)
         overrides = [*chosen.user_attrs[study.OVERRIDES], *self.comparison.of_finals]
+        if records and self.comparison.joins:
+            overrides = replayed(overrides, records[0])
         tuning = _override({**said, "stage": FINAL})
         for number, seed in zip(numbers, self.final_seeds, strict=True):
             if not self._is_done(number):
@@ -181,11 +185,6 @@ class _Contest:
         sign = 1 if direction.name == "MAXIMIZE" else -1
         values = {one.number: sign * (one.value or 0.0) for one in complete}
         return max(complete, key=lambda one: (values[one.number], -one.number), default=None)
-
-    def epochs(self) -> int:
-        """How many epochs its trials have trained."""
-        jobs = (job for trial in self.search.study.mine() for job in jobs_of(trial))
-        return sum(_epochs(self.comparison.folder / str(job)) for job in jobs)
 
     def _is_done(self, number: int) -> bool:
         record = self.search.study.record(number)
@@ -242,6 +241,9 @@ class Comparison:
         params = self.options["params"] or {}
         self.contestants = contestants(loader, self.config, params, arguments)
         self._settle()
+        if self.keys["plan"]:
+            self._plan()
+            return
         before = self._before()
         self.jobs = jobs_at_once(self.config)
         self.executor = make_executor(config=self.config, runs=self.jobs, **self.given)
@@ -256,6 +258,22 @@ class Comparison:
             with contextlib.suppress(UserError, *study.FAULTS):
                 self._write()
 
+    def _plan(self) -> None:
+        keys, parts = self.keys, []
+        for one in self.contestants:
+            space = "; ".join(f"{key}: {values}" for key, values in one.space.items())
+            runs = keys["searches"] * self.block_size
+            parts.append(Part(one.label, runs, one.config, [f"searches {space}"]))
+        times = "a search" if keys["searches"] == 1 else f"{keys['searches']} searches"
+        trials = f"{keys['trials']:,} trials"
+        trials += f" of {keys['seeds']} runs" if keys["seeds"] > 1 else ""
+        said = (
+            f"{len(parts)} contestants, each with {times} of {trials} and {keys['final_seeds']:,} "
+            f"final runs of its best setting, on {keys['final_on'].replace('_', ' ')}"
+        )
+        held_out = f"trials validate on {self.validating:,} images, held out of those that train"
+        plan.show(self.config, parts, said=[said, held_out])
+
     # What all contestants share
 
     def _settle(self) -> None:
@@ -264,14 +282,16 @@ class Comparison:
         self.seed = int(config["seed"])
         split = make_split(load(config["data"], call=call_data), config["data"])
         self.validation = 0 if len(split.validation) else len(split.train) // 10
+        self.validating = len(split.validation) or self.validation
         self.of_finals = [f"{key}={value}" for key, value in _OF_FINALS.items()]
-        on_train = self.keys["final_on"] == "train"
+        #: Whether no images are left to validate on in the final runs.
+        self.joins = self.keys["final_on"] != "train"
         if self.validation:
             how = f"data.split={split.name} holds out no images: every run validates on"
             log.info("%s %s of its training images", how, f"{self.validation:,}")
-            if on_train:
+            if not self.joins:
                 self.of_finals.append(f"data.split.validation={self.validation}")
-        elif not on_train:
+        elif self.joins:
             self._join(config)
 
     def _join(self, config: Mapping[str, Any]) -> None:
@@ -430,9 +450,25 @@ def _override(tuning: Mapping[str, Any]) -> str:
     return f"++tuning={literal(tuning)}"
 
 
-def _epochs(folder: Path) -> int:
-    """How many epochs a run has trained."""
-    try:
-        return read_regular(folder / HISTORY_NAME, MOST_BYTES[HISTORY_NAME]).count(b"\n")
-    except OSError:
-        return 0
+def replayed(overrides: Sequence[str], record: Record) -> list[str]:
+    """The overrides of a run that does without validation what this one did by it.
+
+    It trains as many epochs where early stopping ended this one, and its learning rate drops where
+    a plateau dropped it.
+
+    Args:
+        overrides: of the run.
+        record: of the trial that it repeats.
+    """
+    found, schedule = list(overrides), record.config["scheduler"]
+    if (record.config.get("early_stop") or {}).get("patience") is not None:
+        found.append("early_stop.patience=null")
+        if (stopped := getattr(record, "stopped_epoch", None)) is not None:
+            found.append(f"early_stop.after={stopped}")
+    if str(schedule.get("_target_")).endswith(".plateau"):
+        of_schedule = re.compile(r"[+~]*scheduler([.=@]|$)")
+        drops = literal([*getattr(record, "rate_drops", ())]).replace(" ", "")
+        found = [text for text in found if not of_schedule.match(text)]
+        found += ["scheduler=multistep", f"scheduler.milestones={drops}"]
+        found.append(f"scheduler.gamma={schedule.get('factor', 0.1)}")
+    return found

@@ -101,6 +101,10 @@ def test_the_best_run_is_an_experiment(begun, command, tmp_path):
     assert status == 0, err
     again = Record.from_json((tmp_path / "again" / "result.json").read_text())
     assert again.key == chosen["key"]
+    assert chosen["tuning"] is None
+    assert (again.tuning["trials"], again.tuning["epochs"]) == (6, 18)
+    assert again.tuning["space"]["batch_size"] == "choice(16,32)"
+    assert again.tuning["best"]["parameters"]["optimizer.lr"] == chosen["learning_rate"]
     for name in ("train_loss", "validation_loss", "test_loss", "test_accuracy"):
         assert getattr(again, name) == chosen[name], name
     written = [(tmp_path / f / "predictions.npy").read_bytes() for f in ("again", "here/" + str(

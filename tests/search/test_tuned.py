@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 import signal
 import sys
@@ -221,6 +222,61 @@ def test_keys_of_comparisons_are_refused_elsewhere(command):
     assert (status, "is for searches" in err) == (2, True)
     status, _, err = command("-m", "sweep=lr_batch", *TINY, "sweep.final_seeds=3")
     assert (status, "which sweep=tuned makes" in err) == (2, True)
+
+
+@pytest.mark.slow
+def test_repeated_searches_have_other_seeds_and_are_what_is_ranked(begun, command, tmp_path):
+    before = outcomes(tmp_path / "here")
+    status, out, err = command(*COMPARE, "sweep.searches=2")
+    assert status == 0, err
+    made = records(tmp_path / "here")  # by the order of their names: 0, 1, 10, 11, ...
+    numbers = sorted(range(16), key=str)
+    by_number = dict(zip(numbers, made, strict=True))
+    assert [by_number[number]["seed"] for number in range(8, 16)] == [3, 3, 4, 5] * 2
+    assert {by_number[number]["tuning"]["search"] for number in range(8, 16)} == {2}
+    assert not {by_number[8]["learning_rate"]} & {one[2] for one in before}
+    assert before == [outcomes(tmp_path / "here" / str(number))[0] for number in range(8)]
+    assert "Of two the spread is known by one difference alone" in out
+
+
+def test_a_plan_says_what_would_run_and_runs_nothing(command, tmp_path):
+    status, out, err = command(*COMPARE, "--plan", "optimizer.search.momentum=null")
+    assert status == 0, err
+    assert "8 runs, 8 epochs at most" in out
+    assert "optimizer=sgd: searches optimizer.lr: tag(log, interval(1e-3, 0.3)); opt" in out
+    assert "optimizer.momentum" not in out
+    assert re.search(r"^optimizer=adamw +4 +4 +[0-9.e-]+ +\d+ ", out, re.M)
+    assert "trials validate on 20 images" in out
+    assert not [*tmp_path.rglob("*")]
+
+
+def test_grids_and_searches_have_plans_too(command, tmp_path):
+    status, out, err = command(
+        "-m", *TINY, "device=cpu", "seed=0,1,2", "batch_size=16,32", "--plan"
+    )
+    assert status == 0, err
+    assert "6 runs, 12 epochs at most" in out
+    assert re.search(r"^batch_size=32 +3 +6 ", out, re.M)
+    status, out, err = command("-m", "sweep=lr_batch", *TINY, "device=cpu", "--plan")
+    assert (status, "20 runs, 40 epochs at most" in out) == (0, True)
+    assert not [*tmp_path.rglob("*")]
+    status, _, err = command(*TINY, "--plan")
+    assert (status, "does nothing in a single run" in err) == (2, True)
+
+
+def test_without_validation_images_a_final_run_replays_what_was_decided_by_them():
+    config = {
+        "scheduler": {"_target_": "fmbench.optim.schedules.plateau", "factor": 0.2},
+        "early_stop": {"patience": 3},
+    }
+    record = SimpleNamespace(config=config, stopped_epoch=7, rate_drops=[2, 5])
+    given = ["optimizer.lr=0.1", "scheduler=plateau", "scheduler.factor=0.2", "epochs=20"]
+    assert tuned.replayed(given, record) == [
+        "optimizer.lr=0.1", "epochs=20", "early_stop.patience=null", "early_stop.after=7",
+        "scheduler=multistep", "scheduler.milestones=[2,5]", "scheduler.gamma=0.2",
+    ]  # fmt: skip
+    plain = SimpleNamespace(config={"scheduler": {"_target_": "constant"}})
+    assert tuned.replayed(given, plain) == given
 
 
 @pytest.mark.slow
