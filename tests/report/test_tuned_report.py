@@ -42,6 +42,7 @@ def put(folder: Path, accuracies: dict[str, list[list[float]]], failed: int = 0)
             number += 2
             for seed, accuracy in enumerate(each, 1):
                 write(folder / str(number), seed=seed + 10 * repeat, test_accuracy=accuracy,
+                      validation_accuracy=0.8,
                       configuration=f"{name}-{repeat}", key=f"{name}-{repeat}-{seed}",
                       tuning=tuning("final", name, repeat))  # fmt: skip
                 number += 1
