@@ -240,7 +240,7 @@ def test_repeated_searches_have_other_seeds_and_are_what_is_ranked(begun, comman
 
 
 def test_a_plan_says_what_would_run_and_runs_nothing(command, tmp_path):
-    status, out, err = command(*COMPARE, "--plan", "optimizer.search.momentum=null")
+    status, out, err = command(*COMPARE, "--plan", "++optimizer.search.momentum=null")
     assert status == 0, err
     assert "8 runs, 8 epochs at most" in out
     assert "optimizer=sgd: searches optimizer.lr: tag(log, interval(1e-3, 0.3)); opt" in out
