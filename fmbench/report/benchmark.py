@@ -19,7 +19,7 @@ from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
 from fmbench.report.figures import KINDS, figures
 from fmbench.report.render import data, latex, markdown
-from fmbench.report.table import targets
+from fmbench.report.table import ensembles, targets
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
 from fmbench.report.table.sections import LONGEST_REASON, Section, sections
@@ -154,8 +154,9 @@ def build(
     comparisons = tuple(comparison_parts(results.comparisons, results.frame))
     searched |= {folder for part in comparisons for folder in part.trials}
     parts = sections(frame, table, searched, view.metric)
-    if view.targets and not view.group_by:
-        for part in parts:
+    for part in parts if not view.group_by else ():
+        ensembles.note(part.rows)
+        if view.targets:
             targets.note(part.rows, view.targets)
     report = Report(
         *(table, parts, results.problems, datetime.now(UTC), output),

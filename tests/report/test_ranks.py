@@ -164,3 +164,26 @@ def test_evidence_is_in_the_order_of_the_seeds(tmp_path):
     assert sample(row, found).correct[9005] == pytest.approx(2 / 3)
     of_class = found.of_class(3)
     assert of_class.images == np.sum(found.labels == 3)
+
+
+def test_the_parts_of_a_spread_and_the_power_of_a_table_are_said(tmp_path):
+    for seed, right in enumerate((9000, 9010, 8990)):
+        run(tmp_path / f"a{seed}", "first", right + 500, seed=seed)
+        run(tmp_path / f"b{seed}", "second", right, seed=seed)
+    made = report.build([tmp_path])
+    (section,) = made.sections
+    for row in section.rows:
+        parts = row["spread_runs"] ** 2 + row["spread_images"] ** 2
+        assert parts == pytest.approx(row["test_accuracy_sd"] ** 2, rel=0.01)
+    first, second = section.rows
+    assert first["smallest_shown"] is None
+    assert section.power.startswith("Power: that a row is behind the best one this table shows in")
+    assert f" {100 * second['smallest_shown']:.2f} points lie between" in section.power
+    assert section.power in made.html
+    assert "± of runs, of test set (points)" in made.markdown
+    # A row that no other is compared with has its parts all the same.
+    for path in tmp_path.glob("b*"):
+        shutil.rmtree(path)
+    (section,) = report.build([tmp_path]).sections
+    assert section.rows[0]["spread_images"] > 0
+    assert section.power == ""

@@ -79,7 +79,7 @@ def test_the_table_stands_below_that_of_the_rows(tmp_path, ended):
     rows = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["rows"]
     (lenet,) = (row for row in rows if row["model"] == "lenet")
     assert lenet["targets"][0]["epochs"] == 3
-    assert report.build([tmp_path], view=View()).sections[0].target_tables == []
+    assert report.build([tmp_path], view=View()).sections[0].tables == []
 
 
 @pytest.mark.parametrize("said", ["90", "0", "x", ",".join(["0.9"] * 11)])

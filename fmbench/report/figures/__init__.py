@@ -18,9 +18,11 @@ from fmbench.report.figures.accuracy import (
     batch_size,
     published_figure,
 )
+from fmbench.report.figures.calibration import calibration
 from fmbench.report.figures.curves import curves, epochs
 from fmbench.report.figures.predictions import confusion_figure, mistakes
 from fmbench.report.figures.search import search_figure
+from fmbench.report.figures.times import accuracy_seconds, profiles
 from fmbench.report.figures.tuned import tuned_figure
 from fmbench.report.table.columns import Row
 from fmbench.report.table.formats import MISSING
@@ -41,6 +43,8 @@ MOST_ROWS = 6
 #: What a figure is drawn for: the rows of a data set, those of one model, one row, a search, a
 #: comparison.
 SECTION, MODEL, ROW, SEARCH, COMPARISON = "section", "model", "row", "search", "comparison"
+#: Or all data sets together.
+ALL = "all"
 
 #: Every kind of figure by its name, with which the names of its files begin. What draws it returns
 #: None where there is nothing to show.
@@ -49,10 +53,13 @@ KINDS: dict[str, tuple[str, Callable[..., Figure | None]]] = {
     "accuracy_parameters": (SECTION, accuracy_parameters),
     "accuracy_time": (SECTION, accuracy_time),
     "epochs": (SECTION, epochs),
+    "accuracy_seconds": (SECTION, accuracy_seconds),
+    "calibration": (SECTION, calibration),
     "curves": (MODEL, curves),
     "batch_size": (MODEL, batch_size),
     "confusion": (ROW, confusion_figure),
     "mistakes": (ROW, mistakes),
+    "profiles": (ALL, profiles),
     "search": (SEARCH, search_figure),
     "tuned": (COMPARISON, tuned_figure),
 }
@@ -94,6 +101,8 @@ def figures(
             left -= 1
             used[figure.name] = figure.data
             yield figure
+    if left > 0 and (found := _drawn("profiles", sections, unused("profiles", used, ""))):
+        yield found
     for name, part in searched:
         if found := _drawn("search", part, name):
             yield found

@@ -86,7 +86,7 @@ def curves(
     model: str, rows: Sequence[Row], data: str, name: str, budget: style.Budget
 ) -> Figure | None:
     """The curves of a model's rows; None where no run of theirs has a history of two epochs."""
-    lines = _lines(rows, budget)
+    lines = lines_of(rows, budget)
     if not lines:
         return None
     solid = evaluated(lines)
@@ -136,7 +136,7 @@ def curves(
         return style.saved(figure, name, data, title, caption, alt)
 
 
-def _lines(rows: Sequence[Row], budget: style.Budget) -> list[Line]:
+def lines_of(rows: Sequence[Row], budget: style.Budget) -> list[Line]:
     """The first rows that have curves of training."""
     lines: list[Line] = []
     for row in rows[: style.MOST_ASKED]:
@@ -211,7 +211,7 @@ def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> F
 
     None where there are not two such rows with a history.
     """
-    lines = _lines(best_of_each(rows), budget)
+    lines = lines_of(best_of_each(rows), budget)
     if len(lines) < 2:
         return None
     solid = evaluated(lines)
@@ -241,7 +241,9 @@ def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> F
         for axes, (key, heading) in zip(panes, shown.items(), strict=True):
             for line in lines:
                 if key in line.curves:
-                    _draw(axes, line, line.curves[key], 100 if key.endswith("accuracy") else 1)
+                    drawn_curve(
+                        axes, line, line.curves[key], 100 if key.endswith("accuracy") else 1
+                    )
             axes.set(title=heading, xlabel="epoch")
         whole_epochs(panes[0])
         entries = [
@@ -255,7 +257,7 @@ def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> F
         return style.saved(figure, name, data, title, caption, alt)
 
 
-def _draw(
+def drawn_curve(
     axes: "style.Axes", line: Line, found: Curve, factor: float, x: np.ndarray | None = None
 ) -> None:
     """A solid curve with its band; by epoch, or at other places."""

@@ -19,7 +19,6 @@ from markupsafe import Markup, escape
 from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import Places, link
-from fmbench.report.table import targets
 from fmbench.report.table.columns import CHOSEN_ON_TEST, COLUMNS, MODEL, READING, Column, Row
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.sections import UNFINISHED, Section, published
@@ -69,8 +68,6 @@ def page(report: "Report") -> str:
         tables=[section.rows and _table(section, report.places) for section in report.sections],
         reading=READING,
         headings=UNFINISHED,
-        target_headings=targets.HEADINGS,
-        target_right=targets.RIGHT,
         first=FIRST_ROWS,
         most=MOST_LISTED,
         chosen=CHOSEN_ON_TEST,

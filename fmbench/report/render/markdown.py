@@ -11,7 +11,6 @@ from fmbench._version import __version__
 from fmbench.core.errors import one_line
 from fmbench.report.escape import link, markdown
 from fmbench.report.figure import Figure
-from fmbench.report.table import targets
 from fmbench.report.table.columns import ACCURACY, METRICS, MODEL, READING
 from fmbench.report.table.search import SearchPart
 from fmbench.report.table.sections import UNFINISHED, Section, published
@@ -86,10 +85,12 @@ def _section(report: "Report", section: Section) -> Iterator[str]:
         yield _table(titles, section.cells, [column.right for column in section.columns])
     if section.footnote:
         yield markdown(section.footnote)
+    if section.power:
+        yield markdown(section.power)
     yield markdown(section.summary)
-    for heading, cells in section.target_tables:
-        yield f"### {heading}"
-        yield _table(targets.HEADINGS, cells, targets.RIGHT)
+    for table in section.tables:
+        yield f"### {markdown(table.title)}"
+        yield _table(table.headings, table.rows, table.right)
     if section.unfinished:
         yield "### Runs that did not complete"
         yield _table(UNFINISHED, section.unfinished_cells(report.places.path))

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from fmbench.core.console import aligned, say
 from fmbench.core.errors import one_line
-from fmbench.report.table import targets
 from fmbench.report.table.columns import SHOWN, Column, shown
 from fmbench.report.table.compare import Comparison
 from fmbench.report.table.formats import count, percent, probability
@@ -70,15 +69,18 @@ def print_tables(report: "Report", console: Console | None = None) -> None:
             (_print_fitted if console.is_terminal else _print_plain)(console, section)
         if section.footnote:
             _line(console, section.footnote)
+        if section.power:
+            _line(console, section.power)
         _line(console, section.summary)
-        for heading, cells in section.target_tables:
-            _line(console, heading, "bold")
-            shown = [[one_line(text, LONGEST) for text in line] for line in cells]
-            shown = shown[: MOST_ROWS if console.is_terminal else None]
-            for line in aligned([list(targets.HEADINGS), *shown], list(targets.RIGHT)):
+        for table in section.tables:
+            _line(console, table.title, "bold")
+            cells = [[one_line(text, LONGEST) for text in line] for line in table.rows]
+            cells = cells[: MOST_ROWS if console.is_terminal else None]
+            for line in aligned([list(table.headings), *cells], list(table.right)):
                 _write(console, Text(line))
-            if len(cells) > len(shown):
-                _line(console, f"And {len(cells) - len(shown):,} more: see benchmark.md.", "dim")
+            if len(table.rows) > len(cells):
+                more = len(table.rows) - len(cells)
+                _line(console, f"And {more:,} more: see benchmark.md.", "dim")
         unfinished = [
             f"{status}: {model} in {place}: {reason}; started {started}"
             for model, _, status, reason, started, place in section.unfinished_cells(

@@ -153,6 +153,15 @@ SHOWN = (
     _number("learning_rate", formats.number, recipe=True, gives_way=2),
     _number("batch_size", formats.count, recipe=True, gives_way=1),
     _number("epochs", formats.count, recipe=True, gives_way=9),
+    _number(
+        "spread_runs",
+        formats.parts,
+        "spread_runs",
+        "spread_images",
+        heading="± of runs, of test set",
+        unit="points",
+        gives_way=18,
+    ),
     _text("chosen", gives_way=12),
     _number(
         CHOSEN_ON_TEST, formats.percent, heading="best on test", unit="optimistic, %", gives_way=17
@@ -190,7 +199,7 @@ _KEYS = (
     *("model_settings", "augmentation_settings", "differs", "scheduler", "loss", "precision"),
     "threads",
     *("memory_format", "deterministic", "cuda_graphs", "seeds", "folds", "rank_of"),
-    *("balanced_accuracy", "train_accuracy", "test_loss"),
+    *("spread_images", "smallest_shown", "balanced_accuracy", "train_accuracy", "test_loss"),
     *(f"{name}_sd" for name in SPREAD),
     *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),
     *(f"{name}_high" for name in SPREAD),
@@ -227,6 +236,11 @@ READING = {
     ),
     "95 % interval": (
         "of that mean, by Student's t. One seed has none: how far another would land is not known."
+    ),
+    "± of runs, of test set": (
+        "splits the standard deviation over the seeds in two: what the runs would differ by on "
+        "endlessly many images, and what the finite test set adds. More seeds shrink both in the "
+        "mean; only more images show which of two equally good runs was lucky."
     ),
     "Chosen": (
         "says how a search came to choose a row among its trials. Validation accuracy is then "

@@ -74,6 +74,11 @@ def rank(value: float | None, of: str | None) -> str:
     return f"{count(value)}*" if of == "models" else count(value)
 
 
+def parts(*shares: float | None) -> str:
+    """Parts of a spread, in points: 0.05, 0.20."""
+    return MISSING if None in shares else ", ".join(map(percent, shares))
+
+
 def rate(value: float | None) -> str:
     """A speed: 22,000, and 41.3 where a digit more still says something."""
     return f"{value:.1f}" if value is not None and value < 99.95 else count(value)

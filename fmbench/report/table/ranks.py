@@ -11,7 +11,14 @@ import numpy as np
 from fmbench.records.predictions import read_labels, read_predictions
 from fmbench.report.table.formats import Row
 from fmbench.report.table.rows import FOLDS, about_data
-from fmbench.stats import Folds, Sample, ranks, ranks_of_folds
+from fmbench.stats import (
+    Folds,
+    Sample,
+    ranks,
+    ranks_of_folds,
+    smallest_shown,
+    split_spread,
+)
 
 # Every row is tested against every other. Those behind the first 500 are far from the front.
 MOST_RANKED = 500
@@ -23,12 +30,17 @@ MOST_IMAGES = MOST_RANKED * 10_000
 MOST_PREDICTIONS = 2**28
 
 
-def ranked(rows: Sequence[Row]) -> list[int | None]:
+def ranked(rows: Sequence[dict[str, Any]]) -> list[int | None]:
     """Rank the rows within each test set: 1, and one more for each row that is better beyond doubt.
 
     Rows of several seeds are ranked among themselves. Where a test set has not two of them, the
     rows of one seed are, as trained models. See `fmbench.stats.ranks`. Rows over folds are ranked
     among those on the very same folds.
+
+    Rows get, in place, what else their predictions say: `spread_runs` and `spread_images`, the two
+    parts of the standard deviation over their seeds (`fmbench.stats.split_spread`), and
+    `smallest_shown`, how far behind the best row the table could have shown them to be
+    (`fmbench.stats.smallest_shown`).
 
     None for a row that no other is compared with, or whose test set is not known, and for those
     behind the first `MOST_RANKED` of a test set, or behind fewer where it has many images.
@@ -46,16 +58,23 @@ def ranked(rows: Sequence[Row]) -> list[int | None]:
     for (_, _, images), places in groups.items():
         several = [place for place in places if len(rows[place]["accuracies"]) > 1]
         compared = several if len(several) > 1 else sorted({*places} - {*several})
-        if len(compared) < 2:
-            continue
+        alone = len(compared) < 2
+        compared = several if alone else compared  # the parts of its spread are known all the same
         first = sorted(compared, key=lambda place: -rows[place]["test_accuracy"])
         first = first[: max(2, min(MOST_RANKED, MOST_IMAGES // images))]
         samples = []
         for place in first:
-            samples.append(found := sample(rows[place], evidence(rows[place], left)))
-            left -= 0 if found.correct is None else len(found.accuracies) * images
-        for place, rank in zip(first, ranks(samples), strict=True):
-            placed[place] = rank
+            known = evidence(rows[place], left)
+            samples.append(sample(rows[place], known))
+            if known is not None:
+                left -= known.correct.size
+                if spread := split_spread(known.correct):
+                    rows[place]["spread_runs"], rows[place]["spread_images"] = spread
+        if alone:
+            continue
+        shown = smallest_shown(samples)
+        for place, rank, least in zip(first, ranks(samples), shown, strict=True):
+            placed[place], rows[place]["smallest_shown"] = rank, least
     for places in of_folds.values():
         if len(places) > 1:
             first = sorted(places, key=lambda place: -rows[place][rows[place]["held_out"]])

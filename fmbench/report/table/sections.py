@@ -22,12 +22,13 @@ from fmbench.records.record import (
     PRUNED,
     RUNNING,
 )
-from fmbench.report.table import targets
+from fmbench.report.table import ensembles, targets
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.compare import time_span
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.ranks import same_folds
 from fmbench.report.table.rows import FOLDS, REAL, SYNTHETIC, about_data, plain_rows
+from fmbench.report.table.search import Table
 from fmbench.report.table.view import TEST_ACCURACY, counted
 from fmbench.stats import MODELS
 
@@ -82,9 +83,15 @@ class Section:
         return [tuple(column.cell(row) for column in self.columns) for row in self.rows]
 
     @cached_property
-    def target_tables(self) -> list[tuple[str, list[tuple[str, ...]]]]:
-        """When rows reached the accuracies that were asked for: `targets.tables`."""
-        return targets.tables(self.rows)
+    def tables(self) -> list[Table]:
+        """What else is known of rows: when they reached the targets, and their ensembles."""
+        made = [
+            Table(heading, targets.HEADINGS, cells, targets.RIGHT)
+            for heading, cells in targets.tables(self.rows)
+        ]
+        if cells := ensembles.cells(self.rows):
+            made.append(Table(ensembles.HEADING, ensembles.HEADINGS, cells, ensembles.RIGHT))
+        return made
 
     @property
     def title(self) -> str:
@@ -130,6 +137,19 @@ class Section:
                 "land is not known."
             )
         return ""
+
+    @property
+    def power(self) -> str:
+        """The smallest difference that the table could have shown; empty where it tests none."""
+        least = [row["smallest_shown"] for row in self.rows if row["smallest_shown"]]
+        if not least:
+            return ""
+        low, high = (f"{100 * end:.2f}" for end in (min(least), max(least)))
+        points = low if low == high else f"{low} to {high}"
+        return (
+            "Power: that a row is behind the best one this table shows in 80 of 100 cases where "
+            f"{points} points lie between them. Of smaller differences it says nothing."
+        )
 
     def unfinished_cells(self, path: Callable[[str], str]) -> list[tuple[str, ...]]:
         """The runs that did not complete, below `UNFINISHED`; `path` names their folders."""
