@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ SCHEMA = 1
 DESCRIPTION = """\
 Compute the numbers of every completed run again from the files in its folder, and say
 which records differ: accuracies, losses and scores from predictions, labels and
-probabilities; training loss, accuracy and time from the history."""
+probabilities; training loss, accuracy and time from the history. Speed, memory, other
+times and what the model costs (parameters, FLOPs) stand in no other file."""
 
 EXAMPLES = """\
 examples:
@@ -47,28 +49,42 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _rescore(arguments: argparse.Namespace) -> int:
     problems: list[Problem] = []
-    found = list(rescore(read_records(*arguments.folders, problems=problems)))
-    document = {"schema": SCHEMA, "runs": [*map(_as_json, found)]}
-    document["unreadable"] = [_text(str(problem)) for problem in problems]
-    lines = [json.dumps(document)] if arguments.json else [*_lines(found, problems)]
-    status = printed(PROGRAM, lambda: say(*lines))
-    bad = problems or not all(run.agrees for run in found)
+    counts = Counter[str]()
+    found = rescore(read_records(*arguments.folders, problems=problems))
+
+    def document() -> None:
+        runs = [_as_json(run) for run in _counted(found, counts)]
+        unreadable = [_text(str(problem)) for problem in problems]
+        say(json.dumps({"schema": SCHEMA, "runs": runs, "unreadable": unreadable}))
+
+    def lines() -> None:  # as they are found: there may be 100,000 runs
+        for run in _counted(found, counts):
+            say(*_lines(run))
+        say(*[_text(str(problem)) for problem in problems], _total(counts))
+
+    status = printed(PROGRAM, document if arguments.json else lines)
+    bad = problems or counts["differ"]
     return status or (PartialResultsError.exit_status if bad else 0)
 
 
-def _lines(found: Sequence[Rescored], problems: Sequence[Problem]) -> Iterator[str]:
+def _counted(found: Iterator[Rescored], counts: Counter[str]) -> Iterator[Rescored]:
     for run in found:
-        yield from (f"{_text(str(run.folder))}: {fault}" for fault in run.faults)
-        yield from (
-            f"{_text(str(run.folder))}: {_said(check)}" for check in run.checks if not check.agrees
-        )
-    yield from (_text(str(problem)) for problem in problems)
-    checked = [run for run in found if run.checks or run.faults]
-    numbers, differ = sum(len(run.checks) for run in found), sum(not run.agrees for run in found)
-    yield (
-        f"{len(found):,} completed runs: {len(checked) - differ:,} agree with their files in "
-        f"{numbers:,} numbers in all, {differ:,} differ, {len(found) - len(checked):,} kept no "
-        "files to compare with"
+        how = "agree" if run.checks else "alone"
+        counts.update(runs=1, numbers=len(run.checks))
+        counts[how if run.agrees else "differ"] += 1
+        yield run
+
+
+def _lines(run: Rescored) -> list[str]:
+    said = [*run.faults, *(_said(check) for check in run.checks if not check.agrees)]
+    return [f"{_text(str(run.folder))}: {text}" for text in said]
+
+
+def _total(counts: Counter[str]) -> str:
+    return (
+        f"{counts['runs']:,} completed runs: {counts['agree']:,} agree with their files in "
+        f"{counts['numbers']:,} numbers in all, {counts['differ']:,} differ, {counts['alone']:,} "
+        "kept no files to compare with"
     )
 
 

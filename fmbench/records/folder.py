@@ -23,7 +23,7 @@ from fmbench.core.files import (
     whole_file,
     write_whole,
 )
-from fmbench.records.predictions import packed, to_bytes
+from fmbench.records.predictions import PROBABILITIES_OF, Part, packed, to_bytes
 from fmbench.records.record import (
     CHECKPOINT_NAME,
     COMPLETED,
@@ -114,30 +114,31 @@ class RunFolder:
         write_whole(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def write_predictions(
-        self,
-        predicted: np.ndarray,
-        labels: np.ndarray,
-        mistakes: np.ndarray,
-        probabilities: np.ndarray | None = None,
+        self, predicted: np.ndarray, labels: np.ndarray, mistakes: np.ndarray
     ) -> None:
-        """Write the (N,) classes of the test images, in the split's order, and the mistakes.
-
-        And the (N, classes) probabilities, where they are to be kept.
-        """
+        """Write the (N,) classes of the test images, in the split's order, and the mistakes."""
         # The predictions last: where they are, the rest is too.
         write_whole(self.path / LABELS_NAME, to_bytes(labels))
         write_whole(self.path / MISTAKES_NAME, to_bytes(mistakes))
-        if probabilities is not None:
-            write_whole(self.path / PROBABILITIES_NAME, to_bytes(packed(probabilities)))
         write_whole(self.path / PREDICTIONS_NAME, to_bytes(predicted))
 
-    def write_held_out(
-        self, predicted: np.ndarray, probabilities: np.ndarray | None = None
-    ) -> None:
-        """Write the predictions on the validation images, by `held_out`; and the probabilities."""
-        if probabilities is not None:
-            write_whole(self.path / HELD_OUT_PROBABILITIES_NAME, to_bytes(packed(probabilities)))
-        write_whole(self.path / HELD_OUT_NAME, to_bytes(predicted))
+    def write_held_out(self, predicted: np.ndarray | None) -> None:
+        """Write the predictions on the validation images, by `held_out`."""
+        self._write_or_remove(HELD_OUT_NAME, predicted)
+
+    def write_probabilities(self, part: Part, probabilities: np.ndarray | None) -> None:
+        """Write the (N, classes) probabilities of a part of the split.
+
+        Without any, those of an earlier start, which may have had other bits, are removed.
+        """
+        kept = None if probabilities is None else packed(probabilities)
+        self._write_or_remove(PROBABILITIES_OF[part], kept)
+
+    def _write_or_remove(self, name: str, array: np.ndarray | None) -> None:
+        if array is None:
+            remove(self.path / name)
+        else:
+            write_whole(self.path / name, to_bytes(array))
 
     def write_model(self, write: Callable[[IO[bytes]], None]) -> None:
         """Write `model.safetensors`; `write` writes into the file that it is given."""

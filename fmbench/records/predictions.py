@@ -8,9 +8,9 @@ fewer bits: what is predicted never comes from them.
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,13 @@ from fmbench.records.record import (
 from fmbench.records.scores import FLOOR
 
 MOST_MISTAKES = 40
+
+#: A part of the split that predictions are kept of, and the file of its probabilities.
+Part = Literal["test", "validation"]
+PROBABILITIES_OF: Mapping[Part, str] = {
+    "test": PROBABILITIES_NAME,
+    "validation": HELD_OUT_PROBABILITIES_NAME,
+}
 
 #: Probabilities that are kept as float32; more are kept as float16 logarithms.
 MOST_FLOAT32 = 1_000_000
@@ -163,15 +170,14 @@ def read_held_out(folder: str | Path) -> np.ndarray | None:
     return _array(content, map(_held_out_type, _CLASSES))
 
 
-def read_probabilities(folder: str | Path, part: str = "test") -> np.ndarray | None:
+def read_probabilities(folder: str | Path, part: Part = "test") -> np.ndarray | None:
     """The probabilities of each image, float32 (N, classes); None where there is no such file.
 
     They are in the order of `read_labels`, or, of the part `validation`, of `read_held_out`. Each
     is from 0 to 1, and those of an image sum to 1, but for rounding: of more than `MOST_FLOAT32`
     numbers the file has float16 logarithms, and a probability p is off by p * -ln p / 2,048.
     """
-    name = {"test": PROBABILITIES_NAME, "validation": HELD_OUT_PROBABILITIES_NAME}[part]
-    content = _read(Path(folder, name), 2 * MOST_PROBABILITIES + _HEADER)
+    content = _read(Path(folder, PROBABILITIES_OF[part]), 2 * MOST_PROBABILITIES + _HEADER)
     shape = _TABLE.search(content[:_HEADER])
     if shape is None:
         return None

@@ -3,16 +3,18 @@
 Folders may be a stranger's: files are read within bounds, and nothing in them is run.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from fmbench.records.predictions import (
     MOST_FLOAT32,
+    PROBABILITIES_OF,
+    Part,
     read_held_out,
     read_labels,
     read_predictions,
@@ -22,11 +24,9 @@ from fmbench.records.reader import read_history
 from fmbench.records.record import (
     COMPLETED,
     HELD_OUT_NAME,
-    HELD_OUT_PROBABILITIES_NAME,
     HISTORY_NAME,
     LABELS_NAME,
     PREDICTIONS_NAME,
-    PROBABILITIES_NAME,
     Record,
 )
 from fmbench.records.scores import FLOOR, of_classes, scores
@@ -38,8 +38,6 @@ COUNTED, SUMMED, LOSS = 1e-12, 1e-9, 1e-4
 #: The same of scores by probabilities that were kept as float16 logarithms: relative of NLL, and of
 #: the others, with two images on top, which may change places with their neighbours.
 ROUNDED_NLL, ROUNDED = 2**-11, 0.002
-
-Part = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
@@ -88,20 +86,40 @@ def rescore(runs: Iterable[tuple[Path, Record]]) -> Iterator[Rescored]:
 
     Of runs with the same test images, by what their records say, the labels are compared too.
     """
-    labels: dict[tuple[object, ...], tuple[Path, np.ndarray]] = {}
+    labels: dict[tuple[object, ...], tuple[Path, bytes]] = {}
     for folder, record in runs:
         if record.status != COMPLETED:
             continue
-        faults: list[str] = []
-        checks = list(_by_history(folder, record))
+        faults = [*_missing(folder, record)]
+        checks = list(_by_history(folder, record, faults))
         for answers in (_test(folder, faults), _held_out(folder, faults)):
             if answers is not None and _fits(answers, record, faults):
                 checks += _by_answers(answers, record, faults)
                 if answers.part == "test" and (same := _test_set(record)) is not None:
-                    first, known = labels.setdefault(same, (folder, answers.labels))
-                    if not np.array_equal(known, answers.labels):
+                    digest = hashlib.sha256(answers.labels.tobytes()).digest()
+                    first, known = labels.setdefault(same, (folder, digest))
+                    if known != digest:
                         faults.append(f"{LABELS_NAME}: not the labels of {first}, on the same data")
         yield Rescored(folder, tuple(checks), tuple(faults))
+
+
+def _missing(folder: Path, record: Record) -> Iterator[str]:
+    """What a run of this record has written, and is not there: its numbers cannot be checked.
+
+    Records that are older than probabilities say nothing of what they kept.
+    """
+    kept = record.config.get("keep_probabilities")
+    if not isinstance(kept, bool):
+        return
+    files = [HISTORY_NAME]
+    files += [LABELS_NAME, PREDICTIONS_NAME] if record.test_accuracy is not None else []
+    parts = [part for part in PROBABILITIES_OF if kept and part in record.scores]
+    if record.evaluated is not None:  # elsewhere: of the validation images nothing was kept
+        parts = [part for part in parts if part != "validation"]
+    files += [PROBABILITIES_OF[part] for part in parts]
+    for name in files:
+        if not (folder / name).exists():
+            yield f"{name}: is missing, so that not all numbers can be checked"
 
 
 def _test_set(record: Record) -> tuple[object, ...] | None:
@@ -115,19 +133,17 @@ def _test(folder: Path, faults: list[str]) -> _Answers | None:
     if predicted is None or labels is None:
         return None
     probabilities = read_probabilities(folder)
-    _refuse_strange(folder, {PROBABILITIES_NAME: probabilities}, faults)
-    files = PREDICTIONS_NAME, PROBABILITIES_NAME
+    _refuse_strange(folder, {PROBABILITIES_OF["test"]: probabilities}, faults)
+    files = PREDICTIONS_NAME, PROBABILITIES_OF["test"]
     return _Answers("test", predicted, labels, probabilities, files)
 
 
 def _held_out(folder: Path, faults: list[str]) -> _Answers | None:
     found, probabilities = read_held_out(folder), read_probabilities(folder, "validation")
-    _refuse_strange(
-        folder, {HELD_OUT_NAME: found, HELD_OUT_PROBABILITIES_NAME: probabilities}, faults
-    )
+    files = HELD_OUT_NAME, PROBABILITIES_OF["validation"]
+    _refuse_strange(folder, dict(zip(files, (found, probabilities), strict=True)), faults)
     if found is None:
         return None
-    files = HELD_OUT_NAME, HELD_OUT_PROBABILITIES_NAME
     return _Answers("validation", found["predicted"], found["label"], probabilities, files)
 
 
@@ -162,10 +178,13 @@ def _fits(answers: _Answers, record: Record, faults: list[str]) -> bool:
     return False
 
 
-def _by_history(folder: Path, record: Record) -> Iterator[Check]:
+def _by_history(folder: Path, record: Record, faults: list[str]) -> Iterator[Check]:
     """What the last line of a history repeats, and what follows from all of them."""
     history = read_history(folder)
+    if not history:
+        return
     if [line["epoch"] for line in history] != [*range(record.epochs)]:
+        faults.append(f"{HISTORY_NAME}: does not have each of {record.epochs:,} epochs once")
         return
     last = history[-1]
     for name in ("train_loss", "train_accuracy"):

@@ -64,10 +64,10 @@ def of_confidences(confidences: np.ndarray, right: np.ndarray) -> Scores:
     """Those that need the confidence in the predicted class, (N,), and whether it is right."""
     edges = np.linspace(0, 1, BINS + 1)
     bins = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, BINS - 1)
-    order = np.argsort(confidences, kind="stable")
-    sizes = [len(part) for part in np.array_split(order, BINS)]
-    equal = np.empty(len(order), dtype=np.int64)
-    equal[order] = np.repeat(np.arange(BINS), sizes)
+    rising = np.sort(confidences)
+    sizes = [len(part) for part in np.array_split(rising, BINS)]
+    # Images of one confidence are in one bin, so that the order of the images changes nothing.
+    equal = np.repeat(np.arange(BINS), sizes)[np.searchsorted(rising, confidences)]
     risks = selective_risks(confidences, right)
     covered = int(np.ceil(COVERAGE * len(right)))
     return Scores(

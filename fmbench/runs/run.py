@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.records.folder import RunFolder, held, is_done
-from fmbench.records.predictions import MOST_PROBABILITIES, held_out, mistakes
+from fmbench.records.predictions import MOST_PROBABILITIES, Part, held_out, mistakes
 from fmbench.records.record import (
     COMPLETED,
     DIVERGED,
@@ -370,8 +370,11 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     start = time.perf_counter()
     how: dict[str, Any] = {"device": trainer.device, "most": MOST_PROBABILITIES}
     metrics, answers = evaluate(trainer.model, trainer.test, **how)
-    if run.config["keep_probabilities"] and trainer.validation is not None and not changed:
-        _keep_held_out(run, evaluate(trainer.model, trainer.validation, **how)[1])  # a trial's
+    if run.config["keep_probabilities"] and trainer.validation is not None:
+        if changed:
+            log.info("probabilities of the validation images are kept of the same setting alone")
+        else:
+            _keep_held_out(run, evaluate(trainer.model, trainer.validation, **how)[1])  # a trial's
     seconds = time.perf_counter() - start
     record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
     if changed:
@@ -399,30 +402,36 @@ def _keep_predictions(run: RunState, answers: Predictions) -> None:
     kind = run.inputs.dataset.labels.dtype
     classes, labels = classes.astype(kind), test.labels.cpu().numpy().astype(kind)
     wrong = mistakes(classes, labels, confidences, test.images.cpu().numpy())
-    kept = _scored(run, "test", answers, labels)
-    run.folder.write_predictions(classes, labels, wrong, kept)
+    run.folder.write_predictions(classes, labels, wrong)
+    _keep_probabilities(run, "test", answers, labels)
 
 
 def _keep_held_out(run: RunState, answers: Predictions) -> None:
-    """Note the scores of the validation images; write the predictions, with their numbers."""
+    """Write the predictions on the validation images, with the numbers of the images."""
     split, kind = run.inputs.split, run.inputs.dataset.labels.dtype
     labels = run.inputs.dataset.labels[split.validation].astype(kind)
-    kept = _scored(run, "validation", answers, labels)
-    if kept is not None or split.folds is not None:
-        predicted = answers.classes.numpy().astype(kind)
-        run.folder.write_held_out(held_out(split.validation, predicted, labels), kept)
+    predicted = held_out(split.validation, answers.classes.numpy().astype(kind), labels)
+    kept = run.config["keep_probabilities"] and answers.probabilities is not None
+    run.folder.write_held_out(predicted if kept or split.folds is not None else None)
+    _keep_probabilities(run, "validation", answers, labels)
 
 
-def _scored(
-    run: RunState, part: Literal["test", "validation"], answers: Predictions, labels: np.ndarray
-) -> np.ndarray | None:
-    """Note the scores of a part; returns its probabilities where the run keeps them."""
+def _keep_probabilities(
+    run: RunState, part: Part, answers: Predictions, labels: np.ndarray
+) -> None:
+    """Note the scores of a part, and write its probabilities where they are to be kept."""
     if answers.probabilities is None:
         log.info("%s: too many probabilities for scores, or to be kept", part)
-        return None
-    probabilities = answers.probabilities.numpy()
-    run.record.scores[part] = scores(probabilities, answers.classes.numpy(), labels)
-    return probabilities if run.config["keep_probabilities"] else None
+        probabilities = None
+    else:
+        probabilities = answers.probabilities.numpy()
+        run.record.scores[part] = scores(probabilities, answers.classes.numpy(), labels)
+    try:
+        run.folder.write_probabilities(
+            part, probabilities if run.config["keep_probabilities"] else None
+        )
+    except StorageError as error:  # all else is worth more than they are
+        log.warning("%s; the run goes on without these probabilities", error)
 
 
 def _keep_model(run: RunState) -> None:

@@ -144,15 +144,13 @@ def shares(images: int, classes: int) -> np.ndarray:
 
 
 def test_few_probabilities_are_kept_as_they_are_and_many_within_what_is_said(tmp_path, monkeypatch):
-    predicted, labels, confidences, images = some()
-    worst, given = mistakes(predicted, labels, confidences, images), shares(200, 10)
-    folder = RunFolder(tmp_path)
-    folder.write_predictions(predicted, labels, worst, given)
+    folder, given = RunFolder(tmp_path), shares(200, 10)
+    folder.write_probabilities("test", given)
     assert read_probabilities(tmp_path).tobytes() == given.tobytes()
     assert read_probabilities(tmp_path, "validation") is None
     monkeypatch.setattr(predictions, "MOST_FLOAT32", 1999)
     given[0], given[1] = np.eye(10, dtype=np.float32)[:2]
-    folder.write_held_out(predicted, given)
+    folder.write_probabilities("validation", given)
     assert np.load(tmp_path / "held_out_probabilities.npy").dtype == np.float16
     assert np.load(tmp_path / "held_out_probabilities.npy").min() == -40
     found = read_probabilities(tmp_path, "validation")

@@ -9,6 +9,8 @@ from commands import TINY
 
 import fmbench
 from fmbench.cli import rescore
+from fmbench.core.errors import StorageError
+from fmbench.records.folder import RunFolder
 from fmbench.records.predictions import (
     read_held_out,
     read_labels,
@@ -18,6 +20,7 @@ from fmbench.records.predictions import (
 )
 from fmbench.records.reader import read_history
 from fmbench.records.record import Record
+from fmbench.runs.checkpointing import RunState
 
 RUN = [*TINY, "epochs=2", "data.split=holdout"]
 
@@ -163,11 +166,54 @@ def test_files_of_other_images_are_named(ended, copied):
     assert (status, "probabilities.npy: 49 images of 10 classes, and" in out) == (4, True), out
     (copied / "probabilities.npy").write_bytes(to_bytes(np.ones((50, 1), np.float32)))
     assert ended(rescore.main, copied)[0] == 4
-    (copied / "probabilities.npy").unlink()
-    assert ended(rescore.main, copied)[0] == 0
     (copied / "labels.npy").write_bytes(to_bytes(read_labels(copied)[1:]))
     status, out, _ = ended(rescore.main, copied)
     assert (status, "49 labels, and the record says 50 test images" in out) == (4, True), out
+
+
+@pytest.mark.parametrize("name", [
+    "predictions.npy", "labels.npy", "probabilities.npy", "held_out_probabilities.npy",
+    "history.jsonl",
+])  # fmt: skip
+def test_a_file_that_is_missing_is_named(ended, copied, name):
+    """A record of made-up numbers would else agree once its files are gone."""
+    (copied / name).unlink()
+    status, out, _ = ended(rescore.main, copied)
+    assert (status, f"{name}: is missing" in out) == (4, True), out
+
+
+def test_a_history_that_lacks_an_epoch_is_named(ended, copied):
+    lines = (copied / "history.jsonl").read_text().splitlines()
+    (copied / "history.jsonl").write_text(lines[-1] + "\n")
+    status, out, _ = ended(rescore.main, copied)
+    assert (status, "history.jsonl: does not have each of 2 epochs once" in out) == (4, True), out
+
+
+def test_a_kill_after_the_last_checkpoint_keeps_the_scores(kept, tmp_path, monkeypatch):
+    given = [*RUN, "keep_checkpoint=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    monkeypatch.setattr(RunState, "end", lambda self: None)  # as if it were killed before
+    fmbench.run(given)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "running"
+    assert fmbench.run(given).scores == kept[1].scores
+
+
+def test_probabilities_are_written_last_and_nothing_ends_for_them(kept, tmp_path, monkeypatch):
+    def full(self, part, probabilities):
+        assert part != "test" or (self.path / "predictions.npy").exists()
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(RunFolder, "write_probabilities", full)
+    record = fmbench.run([*RUN, f"hydra.run.dir={tmp_path / 'run'}"])
+    assert (record.status, record.scores) == ("completed", kept[1].scores)
+
+
+def test_probabilities_of_an_earlier_start_go(copied):
+    record = json.loads((copied / "result.json").read_text())
+    (copied / "result.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    fmbench.run([*RUN, "keep_probabilities=false", f"hydra.run.dir={copied}"])
+    assert read_predictions(copied) is not None
+    assert not [*copied.glob("*probabilities.npy")]
 
 
 def test_what_float16_holds_agrees_within_its_tolerances(ended, copied, monkeypatch):
