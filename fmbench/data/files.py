@@ -3,12 +3,15 @@
 Each reader returns the parts as they were found; `fmbench.data.own` makes them a data set.
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
+import sys
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -46,6 +49,9 @@ _IMAGE_NAMES = ("image", "img", "images")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
              ".pgm", ".pbm", ".pnm"}  # fmt: skip
 
+
+#: Rows of a Parquet file that are read at once, at most.
+_ROWS = 4096
 
 #: What a damaged archive makes its readers raise.
 _DAMAGED = (OSError, ValueError, zipfile.BadZipFile, zlib.error)
@@ -112,17 +118,22 @@ def _archive(path: Path) -> Any:
         raise DataError(f"{path}: no .npz file ({error})") from error
 
 
+def _most() -> int:
+    """Bytes that data may have: half of the memory, where images are there twice or more."""
+    memory = usable().memory
+    return sys.maxsize if memory is None else memory // 2
+
+
 def _refuse_large(path: Path, what: str, size: int) -> None:
-    """Refuse what would fill the memory, where images are there twice or more, before it is read.
+    """Refuse what would fill the memory.
 
     Raises:
-        DataError: it has more bytes than half of the memory.
+        DataError: it has more bytes than data may have.
     """
-    memory = usable().memory
-    if memory is not None and size > memory // 2:
+    if size > _most():
         raise DataError(
-            f"{path}: its {what} take {size:,} bytes; they may take half of the memory, "
-            f"{memory // 2:,}"
+            f"{path}: {size:,} bytes of {what} in all; at most half of the memory is allowed, "
+            f"{_most():,}"
         )
 
 
@@ -145,7 +156,7 @@ def read_csv(paths: Mapping[str, Path], config: Mapping[str, Any]) -> Found:
     size = 0
     for path in paths.values():
         size += path.stat().st_size
-        _refuse_large(path, "rows", size)
+        _refuse_large(path, "text", size)
     return {part: _read_csv(path, config) for part, path in paths.items()}, None
 
 
@@ -176,7 +187,13 @@ def _read_csv(path: Path, config: Mapping[str, Any]) -> Part:
         try:
             frame = pd.read_csv(path, dtype=np.uint8, **options)
         except (ValueError, OverflowError, TypeError):  # words, more than 255, or a fraction
-            frame = pd.read_csv(path, **options)
+            try:
+                of_columns = defaultdict(lambda: np.uint8, {label: str})
+                frame = pd.read_csv(path, dtype=of_columns, **options)
+            except (ValueError, OverflowError, TypeError):  # pixels are
+                rows = path.stat().st_size // max(len(lines[1] or lines[0]), 1)
+                _refuse_large(path, "numbers", 8 * rows * len(first))
+                frame = pd.read_csv(path, **options)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no text in UTF-8") from error
     except (OSError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -191,6 +208,8 @@ def _read_csv(path: Path, config: Mapping[str, Any]) -> Part:
         raise DataError(f"{path}: column {odd[0]} holds no pixels; data.label names the labels")
     if labels.dtype.kind not in "uif":
         labels = labels.astype(str)
+        with contextlib.suppress(ValueError):  # they are words
+            labels = pd.to_numeric(labels)
     return Part(_square(path, pixels.to_numpy(), config["channels"]), labels, str(path))
 
 
@@ -244,7 +263,7 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts, names, size = {}, None, 0
+    parts, names, size, read = {}, None, 0, 0
     for part, files in paths.items():
         pictures: list[Any] = []
         labels: list[Any] = []
@@ -253,15 +272,23 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
                 schema = pq.read_schema(path)
                 image = _column(path, schema.names, config["image"], _IMAGE_NAMES, "image")
                 label = _column(path, schema.names, config["label"], _LABEL_NAMES, "label")
-                size += _unpacked(pq.read_metadata(path), (image, label))
+                columns = [_bytes_of(path, schema, image), label]
+                unpacked = _unpacked(pq.read_metadata(path), (image, label))
+                size += sum(unpacked)
                 _refuse_large(path, "pictures", size)
-                table = pq.read_table(path, columns=[image, label])
+                # Pages say the size of a value once that many rows have: any row may have as many
+                # bytes as all pages of its column, so that no more are read at once than fit then.
+                rows = min(max(_most() // max(*unpacked, 1), 1), _ROWS)
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(rows, columns=columns):
+                        read += batch.nbytes
+                        _refuse_large(path, "pictures", read)
+                        cells = batch.column(image).to_pylist()
+                        pictures += [c.get("bytes") if isinstance(c, dict) else c for c in cells]
+                        labels += batch.column(label).to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise DataError(f"{path}: no Parquet file ({error})") from error
             names = names or _names(schema, label)
-            cells = table[image].to_pylist()
-            pictures += [one.get("bytes") if isinstance(one, dict) else one for one in cells]
-            labels += table[label].to_pylist()
         where = [f"{part}, row {row + 1}" for row in range(len(pictures))]
         ragged = any(isinstance(label, (list, dict)) for label in labels)
         if ragged or None in labels or not all(isinstance(one, bytes) for one in pictures):
@@ -272,15 +299,33 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
     return parts, names
 
 
-def _unpacked(metadata: Any, names: Sequence[str]) -> int:
-    """Bytes of some columns of a Parquet file as it says in its footer."""
+def _bytes_of(path: Path, schema: Any, image: str) -> str:
+    """What to read of the column of pictures: it, or the field `bytes` that Hugging Face has.
+
+    Raises:
+        DataError: It holds no bytes.
+    """
+    import pyarrow as pa
+
+    kind, name = schema.field(image).type, image
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind, name = kind.field("bytes").type, f"{image}.bytes"
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(
+            f"{path}: column {image} holds {schema.field(image).type}, no bytes of a picture"
+        )
+    return name
+
+
+def _unpacked(metadata: Any, names: Sequence[str]) -> list[int]:
+    """Bytes of the pages of some columns of a Parquet file, by group of rows, by its footer."""
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    return sum(
+    return [
         column.total_uncompressed_size
         for column in columns
         if column.path_in_schema.partition(".")[0] in names
-    )
+    ]
 
 
 def _column(

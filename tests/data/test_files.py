@@ -8,72 +8,18 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from own_data import CLASSES, as_set, config, images, npz, pictures, refused
 from PIL import Image
 
-from fmbench.core.errors import ConfigError, DataError
-from fmbench.data import cache, synthetic
+from fmbench.core.errors import ConfigError
 from fmbench.data import load as module
+from fmbench.data import synthetic
 from fmbench.data.dataset import statistics
 from fmbench.data.load import load
 from fmbench.data.own import natural
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-
-CLASSES = ["cat", "dog", "mouse 2", "mouse 10"]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FMBENCH_CACHE", str(tmp_path / "cache"))
-    module._prepared.cache_clear()
-
-
-def config(kind, root, **changes):
-    usual = {
-        "name": kind, "root": str(root), "test": None, "size": None, "fit": "crop",
-        "channels": None, "classes": None, "test_fraction": 0.25, "seed": 0, "keys": None,
-        "label": None, "image": None, "cache": "auto", "cache_gb": 1,
-    }  # fmt: skip
-    return usual | changes
-
-
-def images(count=40, shape=(8, 8), seed=0):
-    """Images, and labels of four classes."""
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 4
-
-
-def npz(path, **arrays):
-    np.savez_compressed(path, **arrays)
-    return path
-
-
-def pictures(folder, count=12, shape=(8, 8), suffix="png", names=CLASSES):
-    """A picture of each class in turn, in folders of the classes; returns its arrays."""
-    some, labels = images(count, shape)
-    for number, (image, label) in enumerate(zip(some, labels, strict=True)):
-        place = folder / names[label]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{number}.{suffix}")
-    return some, labels
-
-
-def refused(given, *parts, error=DataError):
-    with pytest.raises(error) as raised:
-        load(given)
-    said = str(raised.value)
-    assert "\n" not in said
-    for part in parts:
-        assert part in said, said
-
-
-def as_set(dataset, part):
-    """The images of a part with the names of their classes, whatever their order."""
-    some, labels = dataset.part(part)
-    return sorted((image.tobytes(), dataset.classes[label])
-                  for image, label in zip(some, labels, strict=True))  # fmt: skip
-
 
 # The same images in every form
 
@@ -130,31 +76,6 @@ def test_every_form_gives_the_same_data_set(drawn, tmp_path):
     for part in parts:
         expected = [(image, name.replace("/", ":")) for image, name in as_set(drawn, part)]
         assert as_set(by_class, part) == sorted(expected)
-
-
-def test_two_files_of_a_table(tmp_path):
-    for part, seed in (("a", 0), ("b", 1)):
-        some, labels = images(seed=seed)
-        frame = pd.DataFrame(some.reshape(len(some), -1))
-        frame["class"] = labels
-        frame.to_csv(tmp_path / f"{part}.csv", index=False)
-    dataset = load(config("csv", tmp_path / "a.csv", test=str(tmp_path / "b.csv")))
-    assert np.array_equal(dataset.part("train")[0][:, 0], images()[0])
-    assert np.array_equal(dataset.part("test")[0][:, 0], images(seed=1)[0])
-    assert not dataset.set_aside
-
-
-@pytest.mark.parametrize("header", [True, False])
-def test_a_table_in_colour_with_words_or_without_a_header(tmp_path, header):
-    some, labels = images(shape=(3, 4, 4))
-    frame = pd.DataFrame(some.reshape(len(some), -1))
-    frame.insert(0, "label", np.array(CLASSES)[labels])
-    frame.to_csv(tmp_path / "a.csv", index=False, header=header)
-    dataset = load(config("csv", tmp_path / "a.csv"))
-    assert dataset.classes == tuple(CLASSES)  # numbers as numbers
-    assert dataset.shape == (3, 4, 4)
-    assert set(as_set(dataset, "test")) < {(i.tobytes(), CLASSES[n])
-                                           for i, n in zip(some, labels, strict=True)}  # fmt: skip
 
 
 # Arrays
@@ -293,37 +214,10 @@ def test_an_archive_that_would_fill_the_memory(tmp_path, monkeypatch):
     path = npz(tmp_path / "a.npz", x=np.zeros((40, 100, 100)), y=np.arange(40) % 4)
     memory = module.files.usable()._replace(memory=1_000_000)
     monkeypatch.setattr(module.files, "usable", lambda: memory)
-    refused(config("arrays", path), "they may take half of the memory, 500,000")
-
-
-@pytest.mark.parametrize(("kind", "least", "what"), [
-    ("csv", 2 * 40 * (2 + 49 * 4), "rows"),  # of both files
-    ("parquet", 40 * 200, "pictures"),  # without the other column
-])  # fmt: skip
-def test_tables_that_would_fill_the_memory_are_not_read(tmp_path, monkeypatch, kind, least, what):
-    label = np.arange(40) % 4
-    for part in ("train", "test"):
-        if kind == "csv":
-            rows = [f"{one}," + ",".join(["100"] * 49) + "\n" for one in label]
-            (tmp_path / f"{part}.csv").write_text("".join(rows))
-        else:
-            columns = {"image": [{"bytes": bytes(200)}] * 40, "other": [bytes(9_999)] * 40}
-            table = pa.table({**columns, "label": label})
-            path = tmp_path / f"{part}.parquet"
-            pq.write_table(table, path, compression=None, use_dictionary=False)
-
-    def reads(*_, **__):
-        raise OSError("reads")
-
-    monkeypatch.setattr(pd, "read_csv", reads)
-    monkeypatch.setattr(pq, "read_table", reads)
-    usable = module.files.usable()
-    for memory, said in ((2 * least - 2, f"{kind}: its {what} take "), (3 * least, "reads")):
-        monkeypatch.setattr(module.files, "usable", lambda m=memory: usable._replace(memory=m))
-        refused(config(kind, tmp_path), said)
-    refused_in = f"bytes; they may take half of the memory, {least - 1:,}"
-    monkeypatch.setattr(module.files, "usable", lambda: usable._replace(memory=2 * least - 2))
-    refused(config(kind, tmp_path), refused_in)
+    refused(
+        config("arrays", path),
+        "bytes of arrays in all; at most half of the memory is allowed, 500,000",
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
@@ -340,63 +234,6 @@ def test_a_damaged_array(tmp_path):
     content[start + 200] ^= 255
     path.write_bytes(content)
     refused(config("arrays", path), "array x cannot be read")
-
-
-# Tables
-
-
-@pytest.mark.parametrize(("text", "said"), [
-    ("label,a,b,c,d\n0,1,2,3,4\n1,1,2,3\n", "row 2 has no value in column d"),
-    ("label,a,b,c,d\n0,1,2,3,4\n1,1,2,3,4,5\n", "no table"),
-    ("label,a,b,c,d\n0,1,2,3,4,5\n1,1,2,3,4,5\n", "first line has 5 values, the second 6"),
-    ('"label","a","b","c","d"\n0,1,2,3,4\n1,1,2,3,4\n', None),
-    ("digit,0,1,2,3\n0,1,2,3,4\n1,1,2,3,4\n", "has no column of labels"),
-    ("label,a,b,c,d\n0,1,2,,4\n1,1,2,3,4\n", "row 1 has no value in column c"),
-    ("x,a,b,c,d\n0,1,2,3,4\n1,1,2,3,4\n", "has no column of labels"),
-    ("label,a,b,c,d\n0,1,2,x,4\n1,1,2,3,4\n", "column c holds no pixels"),
-    ("label,a,b,c\n0,1,2,3\n1,1,2,3\n", None),
-    ("label,a,b\n0,1,2\n1,1,2\n", "2 pixels a row are no square image"),
-    ("label,a,b,c,d\n0,1,2,300,4\n1,1,2,3,4\n", "a pixel is 300"),
-    ("label,a,b,c,d\n0,1,2,-3,4\n1,1,2,3,4\n", "a pixel is negative (-3)"),
-    ("", "has no column of labels"),
-    ("label,a,b,c,d\n", "images must be"),
-    ("\xff\xfe", "no text in UTF-8"),
-])  # fmt: skip
-def test_tables_of_all_kinds(tmp_path, text, said):
-    (tmp_path / "a.csv").write_bytes(text.encode("latin1"))
-    given = config("csv", tmp_path / "a.csv", test=str(tmp_path / "a.csv"))
-    if said is None:
-        assert load(given).train == 2
-    else:
-        refused(given, said)
-
-
-def test_tables_name_their_columns(tmp_path):
-    some, labels = images(shape=(2, 2))
-    frame = pd.DataFrame(some.reshape(40, 4), columns=list("abcd"))
-    frame["kind"] = labels
-    frame.to_csv(tmp_path / "a.csv", index=False)
-    assert load(config("csv", tmp_path / "a.csv", label="kind")).train == 30
-    refused(config("csv", tmp_path / "a.csv", label="sort"), "has no column of labels")
-    pq.write_table(pa.table({"photo": [b"x"] * 4, "kind": [0, 1, 2, 3]}), tmp_path / "a.parquet")
-    given = config("parquet", tmp_path / "a.parquet")
-    refused(given, "has no column image; there are photo, kind")
-    refused(given | {"image": "photo"}, "has no column label")
-    refused(given | {"image": "photo", "label": "kind"}, "row 1: no picture", "and 3 others")
-
-
-def test_no_parquet_and_rows_without_a_picture(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"PAR1")
-    refused(config("parquet", tmp_path / "a.parquet"), "no Parquet file")
-    pq.write_table(pa.table({"image": [None, b"x"], "label": [0, 1]}), tmp_path / "b.parquet")
-    refused(config("parquet", tmp_path / "b.parquet"), "no bytes of a picture")
-
-
-def test_without_pyarrow_the_line_says_what_to_install(tmp_path, monkeypatch):
-    (tmp_path / "a.parquet").touch()
-    monkeypatch.setattr(module.files, "find_spec", lambda _: None)
-    given = config("parquet", tmp_path / "a.parquet")
-    refused(given, "pip install 'pyarrow>=17'", error=ConfigError)
 
 
 # Folders
@@ -499,73 +336,6 @@ def test_bad_folders(tmp_path):
 def test_natural_order():
     names = ["b", "a10", "a9", "a", "10", "9", "a9b"]
     assert sorted(names, key=natural) == ["9", "10", "a", "a9", "a9b", "a10", "b"]
-
-
-# The prepared copy
-
-
-def test_a_second_start_reads_the_copy(tmp_path, monkeypatch):
-    pictures(tmp_path / "set")
-    given = config("folder", tmp_path / "set")
-    first = load(given)
-    assert len(list((tmp_path / "cache").glob("*.fmbench.npz"))) == 1
-    module._prepared.cache_clear()
-    monkeypatch.setattr(module.files, "read_folder", lambda *_: pytest.fail("decoded again"))
-    again = load(given)
-    assert again.described() == first.described()
-    assert np.array_equal(again.images, first.images)
-    with pytest.raises(ValueError, match="read-only"):
-        again.images[0] = 1
-
-
-@pytest.mark.parametrize("change", ["file", "setting", "damage", "off"])
-def test_a_copy_of_other_data_is_not_used(tmp_path, change):
-    pictures(tmp_path / "set")
-    given = config("folder", tmp_path / "set")
-    first = load(given)
-    (copy,) = (tmp_path / "cache").glob("*.fmbench.npz")
-    module._prepared.cache_clear()
-    if change == "file":
-        Image.new("L", (8, 8)).save(tmp_path / "set" / "cat" / "0.png")
-    elif change == "setting":
-        given["size"] = 6
-    elif change == "damage":
-        content = bytearray(copy.read_bytes())
-        content[len(content) // 2] ^= 1
-        copy.write_bytes(content)
-    else:
-        given["cache"] = None
-        copy.write_bytes(b"never read")
-    again = load(given)
-    assert (again.sha256 == first.sha256) == (change in ("damage", "off"))
-
-
-def test_a_place_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
-    pictures(tmp_path / "set")
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("FMBENCH_CACHE", str(tmp_path / "file" / "cache"))
-    assert len(load(config("folder", tmp_path / "set")).labels) == 12
-
-
-def test_copies_are_bounded_and_the_oldest_go(tmp_path, monkeypatch):
-    sizes = []
-    for number in range(4):
-        pictures(tmp_path / f"set{number}", count=16, shape=(30, 30))
-        load(config("folder", tmp_path / f"set{number}", cache_gb=40_000 / 1e9))
-        copies = list((tmp_path / "cache").glob("*.fmbench.npz"))
-        sizes.append(len(copies))
-        for path in copies:
-            os.utime(path, ns=(number, path.stat().st_mtime_ns - 10**12))
-    assert sizes == [1, 2, 2, 2]
-    assert load(config("folder", tmp_path / "set0", cache_gb=0)).train == 12
-
-
-def test_a_stranger_cannot_put_objects_into_a_copy(tmp_path):
-    pictures(tmp_path / "set")
-    load(config("folder", tmp_path / "set"))
-    (copy,) = (tmp_path / "cache").glob("*.fmbench.npz")
-    np.savez(copy, images=np.array([{}], dtype=object))
-    assert cache.read(copy.name.partition(".")[0]) is None
 
 
 # Numbers of the pixels

@@ -12,10 +12,10 @@ from fmbench.data import synthetic
 from fmbench.data.load import load
 
 pa = pytest.importorskip("pyarrow", reason="PyArrow is not installed (the extra parquet)")
-pq = pytest.importorskip("pyarrow.parquet")
+pa_csv, pq = map(pytest.importorskip, ("pyarrow.csv", "pyarrow.parquet"))
 
 #: What pixels of Fashion-MNIST are known by.
-SAME = ["data.mean=0.286", "data.std=0.353", "data.cache=null"]
+SAME = ["data.mean=0.286", "data.std=0.353"]
 
 
 def write_forms(dataset, folder):
@@ -25,11 +25,12 @@ def write_forms(dataset, folder):
         images, labels = dataset.part(part)
         images = images[:, 0]
         arrays |= {f"{part}_images": images, f"{part}_labels": labels}
-        header = ",".join(["label", *(f"pixel{n + 1}" for n in range(images[0].size))])
-        table = np.column_stack([labels, images.reshape(len(images), -1)])
-        path = folder / "csv" / f"{part}.csv"
-        path.parent.mkdir(exist_ok=True)
-        np.savetxt(path, table, fmt="%d", delimiter=",", header=header, comments="")
+        names = ["label", *(f"pixel{n + 1}" for n in range(images[0].size))]
+        table = pa.table([labels, *images.reshape(len(images), -1).T], names)
+        (folder / "csv").mkdir(exist_ok=True)
+        with (folder / "csv" / f"{part}.csv").open("wb") as file:
+            file.write(f"{','.join(names)}\n".encode())
+            pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False))
         encoded = []
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             content = io.BytesIO()
@@ -48,7 +49,7 @@ def write_forms(dataset, folder):
 
 
 def read(kind, place):
-    return load(compose(f"data={kind}", f"data.root={place}", "data.cache=null")["data"])
+    return load(compose(f"data={kind}", f"data.root={place}")["data"])
 
 
 def as_set(dataset, part):

@@ -1,7 +1,7 @@
 """The daemons of the tests in one file: started once, ended with the last of them."""
 
 import pytest
-from launch.clusters import daemons_for, installed
+from clusters import daemons_for, installed
 
 
 @pytest.fixture(scope="module")

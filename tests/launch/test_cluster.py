@@ -14,8 +14,8 @@ from collections import Counter
 
 import pytest
 import yaml
+from clusters import PATIENCE, installed
 from commands import CHECKOUT, TINY, fmbench, records
-from launch.clusters import PATIENCE, installed
 
 from fmbench.core.errors import (
     PartialResultsError,

@@ -13,8 +13,8 @@ import cloudpickle
 import optuna
 import pytest
 import yaml
+from clusters import PATIENCE, installed
 from commands import TINY, fmbench, records, started, wait_for
-from launch.clusters import PATIENCE, installed
 from optuna.trial import TrialState
 
 from fmbench.core.errors import StorageError

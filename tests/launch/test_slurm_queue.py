@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from launch.clusters import installed
+from clusters import installed
 from omegaconf import OmegaConf
 
 from fmbench.config import hydra_compat

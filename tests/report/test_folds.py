@@ -1,6 +1,7 @@
 """Rows over folds: means and intervals over folds, ranks among rows on the very same folds."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from reports import printed
 from scipy import stats as reference
 
 from fmbench import report
+from fmbench.config import sweep
 from fmbench.core.errors import ConfigError
 from fmbench.records.reader import load_results
 from fmbench.report.__main__ import main
@@ -131,6 +133,22 @@ def test_seeds_within_a_fold_are_one_measurement_of_it(tmp_path):
     assert good["run_seeds"] == (0, 1, 2, 0, 0, 0, 0) or good["run_folds"] == (0, 0, 0, 1, 2, 3, 4)
     assert good["test_accuracy"] == pytest.approx(0.898)  # the mean of the folds, not of the runs
     assert "| 7 in 5 folds |" in report.build([tmp_path]).markdown
+
+
+def test_the_command_of_a_row_makes_its_runs_and_no_others(tmp_path):
+    row(tmp_path / "all", "good", GOOD[:2], folds=range(2))
+    row(tmp_path / "all", "good", GOOD[:2], folds=range(2), seed=1)
+    (found,) = report.build([tmp_path / "all"]).rows
+    assert found["command"].endswith("data.split.fold=0,1 seed=0,1")
+    # One seed is missing on one fold.
+    row(tmp_path / "some", "good", GOOD[:2], folds=range(2))
+    row(tmp_path / "some", "good", GOOD[:1], folds=[0], seed=1)
+    (found,) = report.build([tmp_path / "some"]).rows
+    words = shlex.split(found["command"])
+    assert words[-3:] == [
+        "data.split.fold=0,0,1", "seed=0,1,0", "sweep.zip=[data.split.fold,seed]"
+    ]  # fmt: skip
+    assert sweep.grid_size(words[-3:-1], [["data.split.fold", "seed"]]) == 3
 
 
 def test_one_fold_is_no_row_of_folds_to_rank(tmp_path):

@@ -76,8 +76,13 @@ def command(row: Row) -> tuple[str, tuple[str, ...]]:
     elif trust:
         left.append(f"{_TRUST}={trust}")
     several = {key: values for key, values in ((FOLD, folds), ("seed", seeds)) if values}
+    pairs = [*dict.fromkeys(zip(row["run_folds"], row["run_seeds"], strict=True))] if folds else []
+    paired = len(several) == 2 and len(pairs) < len(folds) * len(seeds)
+    if paired:  # not each seed was run on each fold
+        several = dict(zip(several, zip(*pairs, strict=True), strict=True))
     words = [word for word in kept if word.lstrip("+").partition("=")[0] not in several]
     words += [f"{key}={','.join(map(str, values))}" for key, values in several.items()]
+    words += [f"sweep.zip=[{','.join(several)}]"] if paired else []
     return before + " ".join(map(shell_word, [*start, *words])), tuple(left)
 
 
