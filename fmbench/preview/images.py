@@ -81,7 +81,7 @@ def _describe(config: Mapping[str, Any], mean: Sequence[float]) -> str:
     text = yaml.safe_dump(parts, default_flow_style=True, sort_keys=False, width=math.inf)
     images = f"{config['data']['name']}, seed {config['seed']}"
     if parts.keys() & {"mixup", "cutmix"}:
-        images += "; the label of the row, and that of another image in its share"
+        images += "; mixed with another image each, whose class has its share in the target"
     if parts.keys() & {"cutout", "erasing"}:
         images += f"; blanked pixels have the mean, {', '.join(f'{one:.3g}' for one in mean)}"
     return f"{text[1:-2] or 'no part: every epoch sees the images as they are'}\n{images}"

@@ -50,7 +50,11 @@ def test_the_page_of_defaults_is_about_900_pixels_wide_and_under_300_kb(command,
         assert 880 <= image.width / 2 <= 940
 
 
-@pytest.mark.parametrize("how", [[], ["data.split=holdout", "batch_size=7", "seed=3"]], ids=str)
+@pytest.mark.parametrize("how", [
+    [],
+    ["data.split=holdout", "batch_size=7", "seed=3"],
+    ["augmentation.affine={}", "augmentation.mixup={alpha: 8}"],
+], ids=str)  # fmt: skip
 def test_the_pictures_are_what_the_model_of_a_run_gets(monkeypatch, how):
     """Trains the run, listening to what its model is given, and looks for the pictures there."""
     overrides = [*TINY, *ALL, "precision=fp32", *how]
