@@ -84,7 +84,7 @@ MEASURED = {
     *("best_test_accuracy", "best_test_epoch", "images_per_second", "peak_memory", "device"),
     *("fingerprint", "started", "git", "key", "configuration", "fmbench_version", "seed"),
     *("experiment", "reference", "deviations", "config_dir", "config_dirs", "trust"),
-    *("runs_at_once", "scores"),
+    *("runs_at_once", "scores", "corrupted"),
 }
 
 

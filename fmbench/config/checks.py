@@ -127,6 +127,7 @@ def check(config: Mapping[str, Any]) -> None:
             f"evaluation.every={evaluation['every']}: evaluates on the test set, and "
             "evaluation.test=never forbids it; leave one of them out"
         )
+    _check_corruptions(evaluation)
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
     _check_logger(config["logger"])
@@ -160,6 +161,26 @@ def check(config: Mapping[str, Any]) -> None:
         other = "it is of loss=cross_entropy" if of_loss is None else f"loss's is {of_loss}"
         raise ConfigError(f"label_smoothing={smoothing}: does not reach the loss, {other}")
     augmentation.read(config["augmentation"])
+
+
+def _check_corruptions(evaluation: Mapping[str, Any]) -> None:
+    chosen = evaluation.get("corruptions")
+    if chosen in (None, "all"):
+        names: list[Any] = []
+    elif isinstance(chosen, list) and chosen and all(type(name) is str for name in chosen):
+        names = chosen
+    else:
+        raise ConfigError(f"evaluation.corruptions={chosen}: must be all, null, or a list of names")
+    for name in names:
+        if name not in schema.CORRUPTIONS or names.count(name) > 1:
+            why = "twice" if names.count(name) > 1 else "no such corruption"
+            there = ", ".join(schema.CORRUPTIONS)
+            raise ConfigError(f"evaluation.corruptions: {name}: {why}; there are: {there}")
+    if chosen is not None and evaluation["test"] == "never":
+        raise ConfigError(
+            "evaluation.corruptions: are of the test images, and evaluation.test=never forbids to "
+            "look at them; leave one of them out"
+        )
 
 
 def _check_normalization(data: Mapping[str, Any]) -> None:

@@ -38,6 +38,19 @@ MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 #: What a run's numbers can be sent to while it runs; each is an option of `logger`.
 LOGGERS = ("none", "tensorboard", "mlflow")
 
+#: The corruptions of `fmbench.data.corruptions`, each of five severities.
+CORRUPTIONS = (
+    *(
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "gaussian_blur",
+        "glass_blur",
+        "motion_blur",
+    ),
+    *("shear", "scale", "rotate", "translate", "brightness", "contrast", "pixelate", "stripe"),
+)
+
 #: When a run is evaluated on the test set.
 TESTS = ("end", "never")
 
@@ -173,6 +186,10 @@ class Evaluation:
     test: str = _kept(
         "end", "end: on the test set, after the last epoch", in_trials="never", allowed=TESTS
     )
+    corruptions: Any = _kept(
+        None, "all, or a list of corruptions of the test images, each evaluated at 5 severities",
+        in_trials=None,
+    )  # fmt: skip
 
 
 @dataclass
@@ -516,9 +533,9 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     former, usual = config.get("test_every", UNSET), {"every": None, "test": "end"}
     if not isinstance(found.get("evaluation"), Mapping):
         found["evaluation"] = usual
-    if former != UNSET and found["evaluation"] == usual:
+    if former != UNSET and found["evaluation"].items() >= usual.items():
         test = "never" if former is None else "end"
-        found["evaluation"] = {"every": former or None, "test": test}
+        found["evaluation"] = {**found["evaluation"], "every": former or None, "test": test}
     schedule = config.get("scheduler")
     if isinstance(schedule, Mapping) and isinstance(target := schedule.get("_target_"), str):
         target = re.sub(r"^fmbench\.schedule\.", "fmbench.optim.schedules.", target)
@@ -530,9 +547,13 @@ def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as a record keeps it.
 
     Without what models take from the images by now, and without keys of optimizers and options of
-    later groups that compute what was computed before.
+    later groups that compute what was computed before; and without `evaluation.corruptions` where
+    there are none.
     """
     found = renamed(config)
+    if found["evaluation"].get("corruptions") is None:
+        evaluation = found["evaluation"].items()
+        found["evaluation"] = {key: value for key, value in evaluation if key != "corruptions"}
     optimizer = config.get("optimizer")
     if isinstance(optimizer, Mapping):
         found["optimizer"] = {

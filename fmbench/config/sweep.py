@@ -65,6 +65,10 @@ def _trial_name(config: DictConfig, number: int) -> str:
     return f"trial {trial}" + (f", run {place + 1} of {runs}" if runs > 1 else "")
 
 
+#: The key of `evaluation` that a search may be given: it does not reach the trials, but for the
+#: best, when it is evaluated on the test set.
+OF_BEST = "evaluation.corruptions"
+
 #: Keys by which the runs of a trial differ.
 REPEATING = tuple(name for name, key in KEYS.items() if key.repeats)
 
@@ -415,7 +419,8 @@ def _check_search(config: DictConfig) -> None:
         raise ConfigError("hydra.sweeper.sampler=null: hydra/sweeper/sampler=tpe chooses one")
     for override in _overrides(config):
         key = override.get_key_element().lstrip("+~")
-        if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every"):
+        of_best = key == OF_BEST and not (override.is_sweep_override() or override.is_delete())
+        if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every") and not of_best:
             raise ConfigError(
                 f"{override.input_line}: a search uses the test set once, for the best of its runs"
             )

@@ -7,6 +7,7 @@ uses a newer version. Such a record costs its own row and nothing else.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +17,12 @@ from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 
+from fmbench.config.schema import CORRUPTIONS
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import entries_below, read_regular
 from fmbench.records import trials, tuned
-from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record
+from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record, Scores
 from fmbench.records.trials import SEARCH_NAME, Search
 from fmbench.records.tuned import TUNED_NAME, Tuned
 from fmbench.records.validation import UnreadableError
@@ -63,6 +65,8 @@ _COLUMNS = (
     *_of("", "test_accuracy best_test_accuracy"),
     *_of("", "train_loss validation_loss test_loss"),
     *_of("seconds", "train evaluate total", prefix="seconds_"),
+    ("corrupted_accuracy", "corrupted", "mean"),
+    *_of("test_scores", " ".join(Scores.__annotations__), prefix="test_"),
     ("device_type", "fingerprint", "device"),
     *_of("fingerprint", "python torch processor precision memory_format threads"),
     ("threads_asked", "config", "threads"),
@@ -75,13 +79,17 @@ _COLUMNS = (
     *_of("git", "commit dirty", prefix="git_"),
 )
 
-_PARTS = {part for _, part, _ in _COLUMNS if part}
+_PARTS = {part for _, part, _ in _COLUMNS if part} - {"test_scores", "corrupted"}
 _DTYPES = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
 
 
 def _dtype(part: str, name: str) -> str:
     if part == "config":  # which has any keys
         return "Int64" if name == "threads" else "str"
+    if part == "corrupted":
+        return "float64"
+    if part == "test_scores":
+        return _DTYPES[_type(Scores, name)]
     return _DTYPES[_type(_type(Record, part) if part else Record, name)]
 
 
@@ -138,10 +146,11 @@ def load_results(*folders: str | Path) -> pd.DataFrame:
     Returns:
         One row a run. Accuracies are shares from 0 to 1, `seconds_*` are seconds,
         `peak_memory` is bytes, `flops` counts the forward pass of one image (a multiply-add
-        as two), `started` is a UTC time, `config`, `about_data` and `tuning` (how the settings were
-        searched for) are JSON texts, `overrides` and
-        `deviations` are tuples of texts, `published_*` are the figures of the run's experiment,
-        `folder` is where the run lies. What a record does not know is missing in pandas' sense.
+        as two), `test_nll` and the like are the scores of the test images
+        (`fmbench.records.scores`), `started` is a UTC time, `config`, `about_data` and `tuning`
+        (how the settings were searched for) are JSON texts, `overrides` and `deviations` are tuples
+        of texts, `published_*` are the figures of the run's experiment, `folder` is where the run
+        lies. What a record does not know is missing in pandas' sense.
         A `status` of "running" says that the run is still under way, or was killed. A completed
         run without a `test_accuracy` is a trial of a search, which looks at its best trial alone
         on the test set.
@@ -298,6 +307,8 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
         "threads": threads if _is_count(threads) else None,
         "label": label if type(label) is str and len(label) <= _LONGEST_LABEL else None,
     }
+    parts["corrupted"] = {"mean": _mean_of_corrupted(run)}
+    parts["test_scores"] = run.scores.get("test") or {}
     if run.error is not None and len(run.error) > _LONGEST_ERROR:
         run.error = f"{run.error[:_LONGEST_ERROR]}..."
     for _, part, name in _COLUMNS:
@@ -307,6 +318,14 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
     about = {key: value for key, value in run.data.items() if key not in ("name", "sha256")}
     yield from (_compact(about), _compact(run.config), folder)
     yield None if run.tuning is None else _compact(run.tuning)
+
+
+def _mean_of_corrupted(run: Record) -> float | None:
+    """The mean accuracy over all corruptions and severities; None where not all were evaluated."""
+    if run.corrupted is None or run.corrupted["accuracies"].keys() != {*CORRUPTIONS}:
+        return None
+    found = run.corrupted["accuracies"].values()
+    return math.fsum(map(math.fsum, found)) / sum(map(len, found))
 
 
 def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

@@ -166,6 +166,13 @@ class PartScores(TypedDict, total=False):
     validation: Scores
 
 
+class Corrupted(TypedDict):
+    """Accuracies on the corrupted test images at severities 1 to 5, by corruption."""
+
+    version: Count  # of `fmbench.data.corruptions`
+    accuracies: dict[Text, Annotated[list[Share], Meta(min_length=5, max_length=5)]]
+
+
 class Git(TypedDict):
     """The checkout that fmbench ran from."""
 
@@ -221,6 +228,7 @@ class Record:
     test_accuracy: Share | None = None  # after the last epoch
     best_test_accuracy: Share | None = None  # optimistic: chosen on the test set
     best_test_epoch: Count | None = None  # counted from 0
+    corrupted: Corrupted | None = None  # with evaluation.corruptions alone
     scores: PartScores = field(default_factory=PartScores)  # empty in older records
     seconds: Seconds = field(default_factory=lambda: Seconds(train=0.0, evaluate=0.0, total=0.0))
     images_per_second: Amount | None = None  # training images over the training clock

@@ -35,7 +35,7 @@ _OF_A_LINE = {"epoch", "learning_rate", "seconds", "wall", *METRICS}
 #: What a record knows of the epochs that ended.
 _PROGRESS = METRICS | {
     *("best_test_accuracy", "best_test_epoch", "seconds", "images_per_second", "peak_memory"),
-    "scores",
+    *("scores", "corrupted"),
 }
 
 

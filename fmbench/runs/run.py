@@ -19,6 +19,7 @@ from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
+from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, VERSION, CorruptedLoader
 from fmbench.records.folder import RunFolder, held, is_done
 from fmbench.records.predictions import MOST_PROBABILITIES, Part, held_out, mistakes
 from fmbench.records.record import (
@@ -30,6 +31,7 @@ from fmbench.records.record import (
     INTERRUPTED,
     PRUNED,
     RUNNING,
+    Corrupted,
     Record,
     Split,
     recorded_config,
@@ -326,6 +328,9 @@ def fit(
                     f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
                 )
             run.after_epoch(history)
+    seconds = _evaluate_corrupted(run, run.after_batch)
+    trainer.clocks.evaluate += seconds
+    record.seconds["evaluate"] += seconds
     _keep_model(run)
     later = config["evaluation"]["test"] == "never"
     if config["keep_checkpoint"] and not run.save() and later:
@@ -375,6 +380,7 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
             log.info("probabilities of the validation images are kept of the same setting alone")
         else:
             _keep_held_out(run, evaluate(trainer.model, trainer.validation, **how)[1])  # a trial's
+    _evaluate_corrupted(run)
     seconds = time.perf_counter() - start
     record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
     if changed:
@@ -392,6 +398,34 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     tracking.end(record)
     if not run.config["keep_checkpoint"]:
         run.checkpoints.remove()
+
+
+def _evaluate_corrupted(run: RunState, between: Callable[[], None] = lambda: None) -> float:
+    """Evaluate on the corrupted test images, if that is asked for; nothing is chosen by it.
+
+    Returns:
+        The seconds that it took, without those of checkpoints.
+    """
+    chosen, trainer = run.config["evaluation"]["corruptions"], run.trainer
+    if chosen is None or trainer.test is None:
+        return 0.0
+    names = list(CORRUPTIONS) if chosen == "all" else chosen
+    log.info(
+        f"corrupted test images, fmbench corruptions v{VERSION}: {len(names)} kinds in "
+        f"{len(SEVERITIES)} severities, "
+        f"{len(names) * len(SEVERITIES) * len(trainer.test):,} images to evaluate"
+    )
+    start, away = time.perf_counter(), trainer.away
+    accuracies = {}
+    for name in names:
+        loaders = [CorruptedLoader(trainer.test, name, severity) for severity in SEVERITIES]
+        found = [
+            evaluate(trainer.model, loader, device=trainer.device, between=between)[0].accuracy
+            for loader in loaders
+        ]
+        accuracies[name] = [accuracy for accuracy in found if accuracy is not None]
+    run.record.corrupted = Corrupted(version=VERSION, accuracies=accuracies)
+    return time.perf_counter() - start - (trainer.away - away)
 
 
 def _keep_predictions(run: RunState, answers: Predictions) -> None:

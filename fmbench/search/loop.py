@@ -25,7 +25,7 @@ from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import as_user_error
 from fmbench.config.spaces import is_of_space, told
-from fmbench.config.sweep import repeats, search_keys
+from fmbench.config.sweep import OF_BEST, repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
@@ -220,6 +220,8 @@ class Search:
         # Of this start, not of its trials, which may resume with another.
         of_logger = [key for key in self.fixed if key.lstrip("+").partition(".")[0] == "logger"]
         self.logger = [f"{key}={self.fixed.pop(key)}" for key in of_logger]
+        of_best = [key for key in self.fixed if key.lstrip("+") == OF_BEST]
+        self.of_best = [f"{key}={self.fixed.pop(key)}" for key in of_best]
         self.given = [*(f"{key}={value}" for key, value in self.fixed.items()), *self.deleted]
         if not self.space and self.extend is None:
             raise ConfigError(
@@ -566,7 +568,7 @@ class Search:
         if self.block is not None:  # whose trials are never evaluated
             own = {key: value for key, value in own.items() if key != "keep_checkpoint"}
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
-        return [*found, *self.logger]
+        return [*found, *(self.of_best if evaluated else ()), *self.logger]
 
 
 def _epochs(folder: Path) -> int:

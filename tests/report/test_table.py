@@ -11,11 +11,12 @@ from records import PUBLISHED, write
 from reports import build, cell, column, printed, sheet_rows, table_cells
 
 from fmbench import report
-from fmbench.config.schema import HARDWARE
+from fmbench.config.schema import CORRUPTIONS, HARDWARE
 from fmbench.records.reader import load_results
 from fmbench.records.record import RUNNING
-from fmbench.report.table.columns import SHOWN, SPLIT
+from fmbench.report.table.columns import SHOWN, SPLIT, shown
 from fmbench.report.table.describe import HASHES, MOST_DIFFERENCES, differences, model_settings
+from fmbench.report.table.rows import plain_rows
 
 
 def test_seeds_are_grouped_with_mean_and_sample_deviation(tmp_path):
@@ -453,3 +454,24 @@ def test_an_aa_test_that_parts_its_rows_says_so(tmp_path):
     assert note.endswith("their ranks differ, and their training times do not overlap.")
     write(tmp_path / "other", model="other", config__label="A")
     assert sum("A/A" in note for note in build(tmp_path).sections[0].notes) == 1
+
+
+def test_scores_of_the_test_images_are_columns_where_there_are_any(tmp_path):
+    for seed, nll in enumerate((0.2, 0.4)):
+        found = {"nll": nll, "ece": 0.01, "worst_class_accuracy": 0.5, "worst_class": 3}
+        scores = {"test": found, "validation": {"nll": 9.0}}
+        each = {name: [0.1 * seed] * 5 for name in CORRUPTIONS}
+        corrupted = {"version": 1, "accuracies": each}
+        write(tmp_path / str(seed), seed=seed, scores=scores, corrupted=corrupted)
+    frame = load_results(tmp_path)
+    assert frame["test_worst_class"].tolist() == [3, 3]
+    (row,) = plain_rows(report.benchmark_table(frame))
+    assert row["test_nll"] == pytest.approx(0.3)
+    assert row["test_nll_sd"] == pytest.approx(0.2 / 2**0.5)
+    cells = {column.title: column.cell(row) for column in shown([row])}
+    assert cells["NLL"] == "0.3000"
+    assert cells["ECE (%)"] == "1.00"
+    assert "AURC" not in cells
+    assert row["corrupted_accuracy"] == pytest.approx(0.05)
+    write(tmp_path / "1", seed=1, corrupted={"version": 1, "accuracies": {"rotate": [0.5] * 5}})
+    assert load_results(tmp_path)["corrupted_accuracy"].isna().tolist() == [False, True]

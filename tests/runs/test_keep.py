@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from commands import TINY
+from stops import asked_to_stop
 
 import fmbench
 from fmbench.cli import rescore
 from fmbench.core.errors import StorageError
+from fmbench.core.signals import StopRequested
 from fmbench.records.folder import RunFolder
 from fmbench.records.predictions import (
     read_held_out,
@@ -234,3 +236,38 @@ def test_older_records_have_no_scores_and_stay_valid(kept):
     made = json.loads((kept[0] / "result.json").read_text())
     del made["scores"]
     assert Record.from_json(json.dumps(made)).scores == {}
+
+
+def test_corrupted_images_are_evaluated_at_the_end_and_choose_nothing(kept, tmp_path, caplog):
+    folder, record = kept
+    here = tmp_path / "run"
+    given = [*RUN, "evaluation.corruptions=[contrast,rotate]", f"hydra.run.dir={here}"]
+    with caplog.at_level("INFO"):
+        found = fmbench.run(given)
+    assert "corruptions v1: 2 kinds in 5 severities, 500 images to evaluate" in caplog.text
+    assert found.corrupted["version"] == 1
+    assert [*found.corrupted["accuracies"]] == ["contrast", "rotate"]
+    assert {len(each) for each in found.corrupted["accuracies"].values()} == {5}
+    # The run is the same, and a record without corruptions says nothing of them.
+    assert (found.key, found.scores) == (record.key, record.scores)
+    assert "corruptions" not in record.config["evaluation"]
+    assert (here / "predictions.npy").read_bytes() == (folder / "predictions.npy").read_bytes()
+    clock = read_history(here)[-1]["wall"]
+    assert found.seconds["train"] + found.seconds["evaluate"] > clock
+
+
+def test_a_stop_among_corrupted_images_costs_nothing_of_the_record(tmp_path):
+    given = [*RUN, "evaluation.corruptions=[contrast]"]
+    straight = fmbench.run([*given, f"hydra.run.dir={tmp_path / 'straight'}"])
+    here = f"hydra.run.dir={tmp_path / 'run'}"
+    # Three batches and two evaluations an epoch, and then the second of five severities.
+    steps = 2 * (-(-straight.split["train"] // 64) + 1) + 1
+    with asked_to_stop(steps + 2), pytest.raises(StopRequested) as raised:
+        fmbench.run([*given, here])
+    assert raised.value.saved
+    interrupted = Record.from_json((tmp_path / "run" / "result.json").read_text())
+    assert (interrupted.status, interrupted.corrupted) == ("interrupted", None)
+    again = fmbench.run([*given, here])
+    assert again.corrupted == straight.corrupted
+    assert again.scores == straight.scores
+    assert again.test_accuracy == straight.test_accuracy

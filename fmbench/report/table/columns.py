@@ -101,6 +101,21 @@ METRICS = {
     "flops": Metric("FLOPs", formats.flops, ascending=True, spread=False),
 }
 
+#: Scores of the test images: see `fmbench.records.scores` and docs/report.md.
+_SCORES = {
+    "test_nll": Metric("NLL", formats.loss, ascending=True),
+    "test_brier": Metric("Brier score", formats.loss, ascending=True),
+    "test_ece": Metric("ECE", formats.percent, "%", ascending=True),
+    "test_adaptive_ece": Metric("adaptive ECE", formats.percent, "%", ascending=True),
+    "test_aurc": Metric("AURC", formats.loss, ascending=True),
+    "test_accuracy_at_90": Metric("accuracy at 90 % coverage", formats.percent, "%"),
+    "test_macro_f1": Metric("macro F1", formats.percent, "%"),
+    "test_balanced_accuracy": Metric("test balanced accuracy", formats.percent, "%"),
+    "test_worst_class_accuracy": Metric("worst class", formats.percent, "%"),
+    "corrupted_accuracy": Metric("corrupted", formats.percent, "v1, %"),
+}
+METRICS |= _SCORES
+
 #: Those with a standard deviation and an interval.
 SPREAD = tuple(name for name, metric in METRICS.items() if metric.spread)
 
@@ -189,6 +204,7 @@ SHOWN = (
     ),
     _metric("images_per_second", gives_way=13),
     _metric("peak_memory", gives_way=19),
+    *(_metric(key, gives_way=24 + place) for place, key in enumerate(_SCORES)),
     _text("device", formats.hardware, "device", "precision", recipe=True, gives_way=18),
 )
 
@@ -269,6 +285,20 @@ READING = {
     ),
     "Peak memory": "is that of the process, or of the GPU where there is one.",
     "Label": "is a name that was given, and no part of the configuration.",
+    "NLL, Brier score, ECE, adaptive ECE, AURC": (
+        "are of the probabilities of the test images, the smaller the better: surprise, squared "
+        "error, how far confidence is from accuracy (in 15 bins), and the error rate where the "
+        "least confident images are left unanswered, over all shares of them."
+    ),
+    "Accuracy at 90 % coverage": "is that of the most confident 90 % of the test images.",
+    "Worst class": (
+        "is the least recall of a class, test balanced accuracy the mean recall, macro F1 the mean "
+        "F1 of the classes, each on the test images."
+    ),
+    "Corrupted": (
+        "is the mean accuracy on the test images in 14 corruptions of 5 severities (fmbench "
+        "corruptions v1), which does not compare with figures on published files."
+    ),
     "One row": (
         "is one configuration on one device in one precision. The same run made again (same "
         "settings, same seed) counts once, the newest of them."

@@ -11,7 +11,7 @@ import pandas as pd
 from fmbench.config import schema
 from fmbench.config.schema import HARDWARE
 from fmbench.data.synthetic import CLASSES
-from fmbench.report.table.columns import SPREAD
+from fmbench.report.table.columns import METRICS, SPREAD
 from fmbench.stats import t_half_width
 
 REAL = "fashion_mnist"
@@ -134,20 +134,22 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
         table[name] = table[name].where(known[name])
     table["peak_memory"] = table["peak_memory"].round().astype("Int64")
     table["mixes"] = _leave_out(table, groups) if mixed else [()] * len(table)
+    more: dict[str, Any] = {}  # joined at once: pandas is slow with columns one by one
     for name in SPREAD:
         deviation = table[f"{name}_sd"] = table[f"{name}_sd"].where(known[name])
         half = t_half_width(deviation.to_numpy(), table["n"].to_numpy())
         ends = [table[name] - half, table[name] + half]
-        if name.endswith("accuracy"):
+        if METRICS[name].is_share:
             ends = [ends[0].clip(lower=0.0), ends[1].clip(upper=1.0)]
         for end, values in zip(("low", "high"), ends, strict=True):
-            table[f"{name}_{end}"] = values if intervals else np.nan
+            more[f"{name}_{end}"] = values if intervals else np.nan
     by_seed = runs.sort_values(["fold", "seed"], kind="stable")
     for name in _SEVERAL:
         each = _each(by_seed, name, len(table))
-        table[name] = [tuple(sorted({*values} - {None})) for values in each]
+        more[name] = [tuple(sorted({*values} - {None})) for values in each]
     for name, column in _EACH.items():
-        table[name] = [tuple(values) for values in _each(by_seed, column, len(table))]
+        more[name] = [tuple(values) for values in _each(by_seed, column, len(table))]
+    table = pd.concat([table, pd.DataFrame(more, index=table.index)], axis=1)
     return table.rename(columns={"seed": "seeds"})
 
 
