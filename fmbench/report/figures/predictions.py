@@ -139,7 +139,7 @@ def mistakes(row: Row, said: str, data: str, name: str, _budget: object = None) 
 def contrast(
     rows: tuple[Row, Row], names: tuple[str, str], answers: tuple[np.ndarray, np.ndarray], name: str
 ) -> Figure | None:
-    """What A has right in all its seeds and B wrong, and the other way round.
+    """What most seeds of A have right and most of B wrong, and the other way round.
 
     Of the mistakes that the runs of either kept, the most confident first.
 
@@ -155,36 +155,39 @@ def contrast(
     parts = []
     for wrong, right, letters in ((1, 0, "AB"), (0, 1, "BA")):
         found = _mistaken(rows[wrong], answers[right], answers[wrong])
-        more = np.sum((answers[right] == 1) & (answers[wrong] == 0))
+        more = np.sum((answers[right] > 0.5) & (answers[wrong] < 0.5))
         parts.append((letters, found, _said(rows[wrong], found), int(more)))
     if not any(len(found) for _, found, _, _ in parts):
         return None
     a, b = (one_line(text, style.LONGEST) for text in names)
     title = "What one of two rows has right and the other wrong"
     caption = (
-        f"A is {a}, B is {b}. Test images that all seeds of one have right and a seed of the other"
+        f"A is {a}, B is {b}. Test images that most seeds of one have right and most of the other"
         " wrong, of the mistakes that its runs kept, the most confident first: true class, what the"
         " other predicted, and the probability that it gave to that."
     )
     counts = [
-        f"{letters[0]} alone is right in all seeds on {count(more)} images where {letters[1]} is"
-        " wrong in all"
-        for letters, *_, more in parts
+        f"{letters[0]} right, {letters[1]} wrong: {count(more)} images, of which {len(found)} are"
+        " shown"
+        for letters, found, _, more in parts
     ]
     alt = f"{title}. {'; '.join(counts)}."
-    lines = [max(1, math.ceil(len(found) / COLUMNS)) for _, found, *_ in parts]
-    with style.drawing(name, PLACE[1] * sum(lines) + 0.7) as figure:
-        panes: Any = figure.subfigures(2, 1, height_ratios=lines)
-        for pane, (letters, found, texts, _) in zip(panes, parts, strict=True):
-            said = f"{letters[0]} right, {letters[1]} wrong" + " (none was kept)" * (not len(found))
+    caption += f" {'; '.join(counts)}."
+    parts = [part for part in parts if len(part[1])]
+    lines = [math.ceil(len(found) / COLUMNS) for _, found, *_ in parts]
+    with style.drawing(name, PLACE[1] * sum(lines) + 0.5 * len(parts)) as figure:
+        panes: Any = figure.subfigures(len(parts), 1, height_ratios=lines, squeeze=False)
+        for pane, (letters, found, texts, _) in zip(panes.flat, parts, strict=True):
+            said = f"{letters[0]} right, {letters[1]} wrong"
             pane.suptitle(said, x=0.01, ha="left", fontsize=11, weight="bold")
             axes = pane.subplots()
             _pictures(axes, found["image"], texts)
+            axes.set_aspect("equal", anchor="NW")
         return style.saved(figure, name, "", title, caption, alt)
 
 
 def _mistaken(row: Row, right: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The kept mistakes of a row's runs on images about which all seeds of another are right."""
+    """The kept mistakes of a row where most of its runs are wrong and most of another right."""
     best: dict[int, np.ndarray] = {}
     kind = None
     for folder in row["folders"]:
@@ -195,7 +198,7 @@ def _mistaken(row: Row, right: np.ndarray, own: np.ndarray) -> np.ndarray:
         for one in found:
             place = int(one["place"])
             # Of another run's file nothing is shown: the row would be right there.
-            if place < len(right) and right[place] == 1 and own[place] < 1:
+            if place < len(right) and right[place] > 0.5 > own[place]:
                 best.setdefault(place, one)
                 if one["confidence"] > best[place]["confidence"]:
                     best[place] = one

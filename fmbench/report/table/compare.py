@@ -100,8 +100,8 @@ class Comparison:
                     f"{100 * value:.2f}" for value in (np.hypot(*spread), *spread)
                 )
                 said.append(
-                    f"Spread over the seeds of {letter}: {total} points, of which the runs "
-                    f"themselves {runs} and the finite test set {images} (as squares)"
+                    f"Spread over the seeds of {letter}: {total} points, of which {runs} are "
+                    f"the runs' own and {images} the finite test set's (their squares add up)"
                 )
         if self.outperforming is not None:
             share, low, high = self.outperforming
