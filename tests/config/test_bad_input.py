@@ -155,7 +155,7 @@ SAID = [
     ("-m model=lenet5,", "a value is missing"),
     ("nonsense", "is no KEY=VALUE, as epochs=3 is"),
     # Options.
-    ("optimizer=radam", "any of PyTorch's is optimizer=torch optimizer.name=NAME"),
+    ("optimizer=adamax", "any of PyTorch's is optimizer=torch optimizer.name=NAME"),
     ("model=resnet34", "torchvision's are model=torchvision model.name=NAME"),
     ("model=mlp", "one of your own is DIR/model/NAME.yaml, with --config-dir DIR"),
     ("experiment=resnet18", "did you mean resnet18_batch"),
