@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fmbench.config import schema
 from fmbench.core.errors import ConfigError
-from fmbench.optim import by_name, groups
+from fmbench.optim import by_name, groups, schedules
 from fmbench.optim.lion import Lion
 from fmbench.optim.muon import COEFFICIENTS, Muon, orthogonalized
 from fmbench.records.record import keys, recorded_config
@@ -199,7 +199,7 @@ def test_parameters_are_named_in_the_order_of_their_use():
     assert model.training
 
 
-def test_groups_spare_norms_and_biases_and_schedules_keep_their_ratio():
+def test_groups_spare_norms_and_biases():
     given = ["model=resnet_light", "optimizer.decay_norms=false", "optimizer.bias_lr_factor=3"]
     optimizer = trainer(*given).optimizer
     there = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
@@ -207,6 +207,30 @@ def test_groups_spare_norms_and_biases_and_schedules_keep_their_ratio():
     assert [rate / there[0][0] for rate, _ in there] == pytest.approx([1, 1, 3])
     assert {one.ndim for one in optimizer.param_groups[0]["params"]} == {2, 4}
     assert {one.ndim for group in optimizer.param_groups[1:] for one in group["params"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (schedules.constant, {}),
+        (schedules.step, {"step_size": 1}),
+        (schedules.multistep, {"milestones": [1, 2]}),
+        (schedules.cosine, {}),
+        (schedules.onecycle, {}),
+    ],
+)
+def test_schedules_keep_the_ratio_of_the_groups(make, options):
+    named = list(nn.Linear(2, 2).named_parameters())
+    optimizer = torch.optim.SGD([one for _, one in named], lr=0.1)
+    groups.split(optimizer, named, bias_lr_factor=3)
+    schedule = make(optimizer, epochs=3, batches=4, **options)
+    for _ in range(3):
+        for _ in range(4):
+            weight, bias = (group["lr"] for group in optimizer.param_groups)
+            assert bias / weight == pytest.approx(3)
+            optimizer.step()
+            schedule.after_batch()
+        schedule.after_epoch()
 
 
 def test_groups_are_of_options_of_ones_own_and_no_part_of_neutral_keys(tmp_path):
