@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "status": "fmbench.cli.status",
     "new": "fmbench.cli.new",
     "rescore": "fmbench.cli.rescore",
+    "suspects": "fmbench.cli.suspects",
     "preview": "fmbench.preview.__main__",
     "predict": "fmbench.predict.__main__",
 }

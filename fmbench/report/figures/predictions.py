@@ -239,3 +239,18 @@ def _pictures(axes: "style.Axes", images: np.ndarray, said: Sequence[tuple[str, 
 def _percent(share: float) -> str:
     """Never rounded up to certain: 99.9 %."""
     return "100 %" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %"
+
+
+def contact_sheet(images: np.ndarray, said: Sequence[tuple[str, str, float]], name: str) -> bytes:
+    """A PNG of images side by side, each with its label, another class, and its probability.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        said: The texts of each.
+        name: Of the drawing.
+    """
+    texts = [(label, other, _percent(share)) for label, other, share in said]
+    with style.drawing(name, PLACE[1] * math.ceil(len(images) / COLUMNS)) as figure:
+        shown = images[:, 0] if images.shape[1] == 1 else images
+        _pictures(figure.add_axes((0, 0, 1, 1)), shown, texts)
+        return style.saved(figure, name, "", name, "", "").png
