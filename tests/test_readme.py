@@ -75,7 +75,7 @@ def test_ci_runs_the_first_two_blocks():
 
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
 def test_runs_compose(loader, arguments):
-    overrides = [argument for argument in arguments if argument not in ("-m", "--help")]
+    overrides = [argument for argument in arguments if argument not in ("-m", "--help", "--plan")]
     assert not any(argument.startswith("-") for argument in overrides)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     assert "-m" in arguments or not any(override.is_sweep_override() for override in parsed)

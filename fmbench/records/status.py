@@ -44,7 +44,7 @@ from fmbench.records.record import (
     recorded_overrides,
 )
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME, Search
-from fmbench.records.tuned import TUNED_NAME, read_tuned
+from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
 from fmbench.records.validation import (
     Amount,
     Count,
@@ -244,6 +244,7 @@ class Sweep:
     elsewhere: int = 0  # runs of its study in folders of other drivers
     problem: str | None = None  # why what it says of its search cannot be read
     detached: bool = False  # whether it was left to a cluster
+    tuned: Tuned | None = None  # where it compares contestants
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -257,7 +258,7 @@ class Sweep:
     def varying(self) -> dict[str, tuple[str, ...]]:
         """For the folder of each run the overrides that the other runs do not all share."""
         # A search looks at its best run alone on the test set; threads are a run's own choice.
-        left_out = {"threads", *(schema.IN_TRIALS if self.search else ())}
+        left_out = {"threads", *(schema.IN_TRIALS if self.search or self.tuned else ())}
         typed = [
             {text for text in run.overrides if text.partition("=")[0] not in left_out}
             for run in self.runs
@@ -346,6 +347,7 @@ class Reader:
     def _sweep(self, path: str, runs: list[Run], names: set[str]) -> Sweep:
         runs.sort(key=lambda run: _natural(run.folder))
         search, problem, total, elsewhere = None, None, None, 0
+        tuned: Tuned | None = None
         driven = bool(names) and lock_of(path).held is True
         if SEARCH_NAME in names:
             try:
@@ -368,7 +370,7 @@ class Reader:
         elif not names:
             total = len(runs)
         detached = DETACHED_NAME in names
-        return Sweep(path, tuple(runs), total, driven, search, elsewhere, problem, detached)
+        return Sweep(path, tuple(runs), total, driven, search, elsewhere, problem, detached, tuned)
 
     def _planned(self, path: str) -> int | None:
         """How many runs a grid is of, by what was typed for it."""

@@ -108,6 +108,11 @@ def of_sweep(sweep: Sweep, *, most: int | None = None) -> Iterator[Line]:
     yield heading(sweep)
     if sweep.search is not None and (found := best(sweep.search)):
         yield Line(one_line(found))
+    for place, block in enumerate(sweep.tuned.blocks if sweep.tuned else (), 1):
+        said = best(block.search) if block.search else None
+        if sweep.tuned and said:
+            name = sweep.tuned.contestants[block.contestant].label
+            yield Line(one_line(f"search {place}, {name}: {said}", _LONGEST))
     if sweep.problem:
         yield Line(one_line(sweep.problem), STYLES[UNREADABLE])
     if runs:

@@ -106,7 +106,8 @@ def _in_all(
     steps = [one.steps for one in found if one is not None]
     if not steps:
         return "how long it takes is not known"
-    by = f"by {min(steps)} to {max(steps)} steps each, measured now on this machine"
+    least, most = min(steps), max(steps)
+    by = f"by {least if least == most else f'{least} to {most}'} steps each, measured now here"
     some = " of those that were measured" if partly else ""
     if not runs_in_turn(config.hydra.launcher):
         return f"about {duration(seconds)} of training{some}, one after the other, {by}"

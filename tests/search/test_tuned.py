@@ -17,6 +17,8 @@ from commands import TINY, records, started, wait_for
 from fmbench.cli import main as cli
 from fmbench.core.signals import StopRequested
 from fmbench.records.record import Record
+from fmbench.records.status import Reader
+from fmbench.records.status_text import of_sweep
 from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
 from fmbench.report import benchmark
 from fmbench.search import tuned
@@ -105,6 +107,11 @@ def test_the_file_of_the_comparison_has_all_of_it(straight):
             str(block.first), str(block.first + 1),
         ]  # fmt: skip
     assert made.total == 8
+    (sweep,) = Reader([straight.folder]).read()
+    assert (sweep.total, sweep.counts) == (8, {"completed": 8})
+    lines = [line.text for line in of_sweep(sweep)]
+    assert "search 2, optimizer=adamw: best so far: validation_accuracy" in lines[2]
+    assert "evaluation" not in " ".join(lines)
     assert Tuned.from_json(made.to_json()) == made
 
 
@@ -283,12 +290,11 @@ def test_without_validation_images_a_final_run_replays_what_was_decided_by_them(
 def test_processes_find_the_same_and_a_killed_command_goes_on(straight, tmp_path):
     arguments = [*COMPARE, "sweep.jobs=2"]
     with started(*arguments, cwd=tmp_path) as child:
-        wait_for(lambda: len(records(tmp_path)) > 2)
+        wait_for(lambda: len(records(tmp_path)) > 2, 300)
         child.kill()
         child.wait()
-    wait_for(lambda: all(record["status"] != "running" for record in records(tmp_path)))
     with started(*arguments, cwd=tmp_path) as child:
-        _, err = child.communicate(timeout=300)
+        _, err = child.communicate(timeout=600)
     assert child.returncode == 0, err
     assert outcomes(tmp_path / "here") == outcomes(straight.folder / "here")
     assert json.loads((tmp_path / "here" / TUNED_NAME).read_text())["blocks"][1]["over"]
