@@ -5,9 +5,10 @@
 
 The whole process `python -m fmbench.report`, and the seconds of `fmbench status`, over 100, 10,000
 and 100,000 records, those of a tiny run with other seeds and learning rates, five seeds a row, in a
-temporary folder. Growth is by ten times as many records. With `--page` also the size of
-benchmark.html, and how long a headless Chromium on PATH takes to open, sort and filter it, until
-what that changes is drawn.
+temporary folder. The runs of the first 500 rows have the files that a run on 10,000 test images
+leaves: predictions, labels, probabilities, mistakes and a history. Growth is by ten times as many
+records. With `--page` also the size of benchmark.html, and how long a headless Chromium on PATH
+takes to open, sort and filter it, until what that changes is drawn.
 """
 
 import itertools
@@ -22,11 +23,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 import fmbench
 from benchmarks.frame import CHECKOUT, Results, Spread, main, python
 from benchmarks.overhead import TINY
 
 SEEDS = 5
+
+#: Files of a run that others may share.
+SHARED = ("labels.npy", "probabilities.npy", "mistakes.npy", "history.jsonl")
 
 #: The process prints its own peak memory: the parent's figure would include the parent's memory.
 REPORT = """\
@@ -57,11 +63,37 @@ ACTIONS = {
 }
 
 
+#: Rows whose runs have files, and test images of these.
+WITH_FILES, IMAGES = 500, 10_000
+
+
+def write_files(made: Path, run: Path, accuracy: float, seed: int) -> None:
+    """Give a run files of so many right answers; those that all runs may share are linked."""
+    labels = np.arange(IMAGES, dtype=np.uint8) % 10
+    wrong = np.random.default_rng(seed).permutation(IMAGES)[: round((1 - accuracy) * IMAGES)]
+    predicted = labels.copy()
+    predicted[wrong] = (labels[wrong] + 1) % 10
+    np.save(run / "predictions.npy", predicted)
+    for name in SHARED:
+        os.link(made / name, run / name)
+
+
+def shared_files(made: Path) -> None:
+    """The files of a run that do not differ from run to run."""
+    labels = np.arange(IMAGES, dtype=np.uint8) % 10
+    np.save(made / "labels.npy", labels)
+    shares = np.full((IMAGES, 10), 0.01, np.float32)
+    shares[np.arange(IMAGES), labels] = 0.91
+    np.save(made / "probabilities.npy", shares)
+
+
 def write_records(folder: Path, count: int) -> None:
     """Write records below a folder, each in a run folder of its own, as sweeps leave them."""
-    with tempfile.TemporaryDirectory() as made:
-        fmbench.run([*TINY, f"hydra.run.dir={made}"])
-        record = json.loads((Path(made) / "result.json").read_bytes())
+    made = folder.with_suffix(".made")
+    fmbench.run([*TINY, f"hydra.run.dir={made}"])
+    record = json.loads((made / "result.json").read_bytes())
+    record["split"]["test"] = IMAGES
+    shared_files(made)
     for number in range(count):
         row, seed = divmod(number, SEEDS)
         rate = 1e-6 * (row + 1)
@@ -72,6 +104,8 @@ def write_records(folder: Path, count: int) -> None:
         run = folder / f"sweep_{number // 1000}" / str(number % 1000)
         run.mkdir(parents=True)
         (run / "result.json").write_text(json.dumps(record), "utf-8")
+        if row < WITH_FILES:
+            write_files(made, run, record["test_accuracy"], number)
 
 
 def report(folder: Path, output: Path) -> tuple[float, float]:

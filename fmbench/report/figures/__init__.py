@@ -37,8 +37,9 @@ MOST_SEARCHES = 10
 #: Of a section, by models: those with the best row.
 MOST_MODELS = 6
 
-#: Of a section, by rows: the best that have what is drawn.
-MOST_ROWS = 6
+#: Of a section, by rows: the best that have what is drawn; fewer of a section of many rows, whose
+#: report takes long enough.
+MOST_ROWS, FEW_ROWS, MANY = 6, 2, 100
 
 #: What a figure is drawn for: the rows of a data set, those of one model, one row, a search, a
 #: comparison.
@@ -145,15 +146,15 @@ def _of_rows(
 ) -> Iterator[Figure]:
     """One figure for each of the best rows that have what is drawn."""
     asked = rows[: style.MOST_ASKED]
-    drawn = 0
+    most, drawn = MOST_ROWS if len(rows) <= MANY else FEW_ROWS, 0
     for row, said in zip(asked, style.told(asked), strict=True):
         name = unused(f"{kind}_{row['model']}", used, data)
         if figure := _drawn(kind, row, said, data, name, budget):
             drawn += 1
-            more = drawn == MOST_ROWS and row is not rows[-1]
-            limit = f" No more than {MOST_ROWS} rows are shown so, the best."
+            more = drawn == most and row is not rows[-1]
+            limit = f" No more than {most} rows are shown so, the best."
             yield replace(figure, caption=figure.caption + limit * more)
-        if drawn == MOST_ROWS:
+        if drawn == most:
             return
 
 
