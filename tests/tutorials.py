@@ -203,3 +203,32 @@ class Wrong:
             "batch": lambda: images - images.mean(),
             "error": lambda: images @ torch.ones(3, 3),
         }[self.fault]()
+
+
+class Centered(nn.Module):
+    """A loss that remembers a running mean of the logits."""
+
+    def __init__(self, *, classes, fault=None):
+        super().__init__()
+        self.fault, self.calls, self.seen = fault, 0, [0]
+        self.register_buffer("center", torch.zeros(classes))
+        self.register_buffer("late", None)
+        self.register_buffer("aside", torch.zeros(()), persistent=False)
+
+    def forward(self, logits, targets):
+        mean = logits.mean(0)
+        if self.fault == "attribute":
+            self.calls += 1
+        elif self.fault == "list":
+            self.seen[0] += 1
+        elif self.fault == "not persistent":
+            self.aside += 1
+        elif self.fault == "late":
+            self.late = mean.detach()
+        if self.fault in ("gradient", "replaced"):
+            self.center = 0.9 * self.center + 0.1 * (
+                mean if self.fault == "gradient" else mean.detach()
+            )
+        else:
+            self.center.lerp_(mean.detach(), 0.1)
+        return F.cross_entropy(logits - self.center, targets)

@@ -20,6 +20,7 @@ from fmbench.records.validation import UnreadableError
 from fmbench.runs.prepare import Inputs
 from fmbench.training.checkpoint import Checkpoints, DamagedError, bounds
 from fmbench.training.device import Device, PeakMemory, is_out_of_memory
+from fmbench.training.losses import loss_state
 from fmbench.training.trainer import Trainer
 
 log = logger(__name__)
@@ -75,7 +76,10 @@ class RunState:
         self.trainer = trainer
         if self.before is not None:
             scheduler = getattr(trainer.schedule, "scheduler", None)
-            most = bounds(trainer.model, trainer.optimizer, scheduler, epochs=trainer.epochs)
+            loss = loss_state(trainer.step.loss)
+            most = bounds(
+                trainer.model, trainer.optimizer, scheduler, epochs=trainer.epochs, loss=loss
+            )
             self.checkpoint = self.checkpoints.read(most)
 
     def resume(self) -> None:

@@ -15,9 +15,10 @@ import random
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -75,9 +76,16 @@ class Bounds(NamedTuple):
 UNBOUNDED = Bounds(2**63, 2**63)
 
 
-def bounds(model: nn.Module, optimizer: Optimizer, scheduler: object, *, epochs: int) -> Bounds:
-    """How large the checkpoints of a run of so many epochs can be."""
-    state = list(model.state_dict().values())
+def bounds(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: object,
+    *,
+    epochs: int,
+    loss: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Bounds:
+    """How large the checkpoints of a run of so many epochs can be; `loss` is the loss's state."""
+    state = [*model.state_dict().values(), *loss.values()]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
     texts = 2**22 + 1000 * min(epochs, 10**6) + 1000 * (len(state) + 4 * len(parameters))

@@ -8,15 +8,20 @@ Evaluation knows none of these: its loss is the cross entropy of the logits what
 trained with, so that numbers compare.
 """
 
+import contextlib
+import copy
+import io
 import math
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, described
 
 #: From (B, classes) float32 logits and targets, see above, to the mean over the images.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -181,13 +186,105 @@ def refuse_unusable(loss: Any, device: torch.device) -> Loss:
         ConfigError: it cannot be called, or has parameters, which no optimizer would train.
     """
     if not callable(loss) or isinstance(loss, type):
-        raise ConfigError(f"loss: must be called with logits and targets, is a {type(loss)}")
+        raise ConfigError(
+            f"loss: must give what is called with logits and targets, gives a "
+            f"{type(loss).__name__}; for a function add _partial_: true"
+        )
     if isinstance(loss, nn.Module):
         if name := next((name for name, _ in loss.named_parameters()), None):
             raise ConfigError(f"loss: has a parameter, {name}, which no optimizer would train")
         return loss.to(device)
     found: Loss = loss
     return found
+
+
+def loss_state(loss: Loss) -> dict[str, Tensor]:
+    """What a loss remembers from batch to batch: its buffers, from which a run resumes."""
+    state = loss.state_dict() if isinstance(loss, nn.Module) else {}
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+@contextlib.contextmanager
+def tried(loss: Loss, *, recorded: bool = False) -> Iterator[Loss]:
+    """A copy of a loss to call, thrown away at the end: what the loss remembers stays.
+
+    Args:
+        loss: that is to be tried.
+        recorded: whether steps will be recorded as a CUDA graph, which holds addresses.
+
+    Raises:
+        ConfigError: it cannot be copied, or remembers from a call what no checkpoint holds:
+            an attribute that is no buffer, a buffer that has another shape or needs a gradient,
+            or, where steps are recorded, one that is another tensor after the call.
+    """
+    try:
+        made = copy.deepcopy(loss)
+    except Exception as error:
+        raise ConfigError(f"loss: cannot be copied: {described(error)}") from error
+    were, buffers = dict(_attributes(made)), _buffers(made)
+    known = {name: buffer.shape for name, buffer in buffers.items()}
+    yield made
+    for name, value in _attributes(made):
+        if were.get(name) != value:
+            raise ConfigError(
+                f"loss: changes {name} when it is called, which no checkpoint holds; what a loss "
+                "remembers must be in buffers, see register_buffer of torch.nn.Module"
+            )
+    for name, buffer in _buffers(made).items():
+        if buffer.shape != known.get(name):
+            raise ConfigError(f"loss: its buffer {name} must be made in __init__, in its shape")
+        if buffer.requires_grad:
+            raise ConfigError(f"loss: its buffer {name} needs a gradient, must be detached")
+        if recorded and buffer is not buffers[name]:
+            raise ConfigError(
+                f"cuda_graphs=true: the loss puts another tensor in place of its buffer {name}, "
+                "which a recorded step cannot follow; change it in place, or take cuda_graphs=false"
+            )
+
+
+def _buffers(loss: Loss) -> dict[str, Tensor]:
+    return dict(loss.named_buffers()) if isinstance(loss, nn.Module) else {}
+
+
+def _attributes(loss: Loss) -> Iterator[tuple[str, bytes]]:
+    """What a loss keeps outside the buffers of its `state_dict`, as bytes that compare."""
+    if not isinstance(loss, nn.Module):
+        holder = getattr(loss, "__self__", loss)  # of a method
+        for name, value in (getattr(holder, "__dict__", None) or {"itself": holder}).items():
+            yield name, _as_bytes(value)
+        return
+    saved = loss.state_dict()
+    for name, buffer in loss.named_buffers():
+        if name not in saved:
+            yield name, _as_bytes(buffer)
+    for path, module in loss.named_modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield f"{path}.{name}".lstrip("."), _as_bytes(value)
+
+
+class _Pickler(pickle.Pickler):
+    """Of values that are only compared: tensors by their numbers, code as the object it is."""
+
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            numbers = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            return str(value.dtype), tuple(value.shape), numbers.numpy().tobytes()
+        if isinstance(value, torch.Generator):
+            return value.get_state().numpy().tobytes()
+        if isinstance(value, (type, FunctionType, BuiltinFunctionType, ModuleType)):
+            return id(value)
+        return None
+
+
+def _as_bytes(value: Any) -> bytes:
+    """A value as bytes; empty where it has none, such as a file's."""
+    found = io.BytesIO()
+    try:
+        _Pickler(found).dump(value)
+    except Exception:  # noqa: BLE001 - a stranger's object may refuse in any way
+        return b""
+    return found.getvalue()
 
 
 def _require_number(

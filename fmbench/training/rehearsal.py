@@ -23,6 +23,7 @@ from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, UserError, described
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
+from fmbench.training import losses
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 from fmbench.training.losses import Loss
@@ -119,7 +120,8 @@ def rehearse(
             with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
-                _train(model, tried, batch, device, classes, loss=loss)
+                with losses.tried(loss, recorded=device.cuda_graphs) as tried_loss:
+                    _train(model, tried, batch, device, classes, loss=tried_loss)
                 joins = _last_batch(tried, batch[0], len(loader.labels), device, classes)
                 for one in (model, tried):
                     one.eval()

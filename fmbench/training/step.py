@@ -185,7 +185,7 @@ class GraphStep:
         self, step: EagerStep, *, batch_size: int, recorder: Recorder | None = None
     ) -> None:
         self.step = step
-        self.loss_sum, self.correct = step.loss_sum, step.correct
+        self.loss, self.loss_sum, self.correct = step.loss, step.loss_sum, step.correct
         self.batch_size = batch_size
         self.recorder = recorder or partial(record_graph, device=step.device.torch)
         self.taken = 0

@@ -1,6 +1,7 @@
 """Fit and evaluate. Knows models, batches and clocks; nothing of configs, folders or Hydra."""
 
 import contextlib
+import copy
 import dataclasses
 import math
 import time
@@ -23,6 +24,7 @@ from fmbench.training.checkpoint import (
     restore_random_states,
 )
 from fmbench.training.device import Device
+from fmbench.training.losses import loss_state
 from fmbench.training.restore import load_optimizer, load_schedule, require_like, require_number
 from fmbench.training.step import (
     FLOPS_OF_A_CORE,
@@ -230,6 +232,7 @@ class Trainer:
             self.model.train()
             model.train()
             step = self.make_step(model, optimizer)
+            step.loss = copy.deepcopy(step.loss)  # which may remember what it was called with
             trial = max(TRIAL / 2, TRIAL - (time.perf_counter() - start))
             return faster_threads(lambda: step(images, targets), most, steps=steps, trial=trial)
 
@@ -302,6 +305,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "loss": loss_state(self.step.loss),
             "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
             "position": position,
             "clocks": dataclasses.asdict(self.clocks),
@@ -333,14 +337,17 @@ class Trainer:
             raise DamagedError("model has other keys")
         sums = {"loss": self.step.loss_sum, "correct": self.step.correct}
         require_like(state["sums"], sums, "sums")
+        loss = loss_state(self.step.loss)  # older checkpoints have none
+        require_like(state.get("loss", {}), loss, "loss")
 
         model.update(state["model"])  # with what modules noted of their versions, from here
         self.model.load_state_dict(model)
         load_optimizer(self.optimizer, state["optimizer"], self.schedule)
         batches = len(self.loader)
         load_schedule(self.schedule, state["schedule"], epochs=self.epochs, batches=batches)
-        for name, tensor in sums.items():
-            tensor.copy_(state["sums"][name])
+        for tensors, saved in ((sums, state["sums"]), (loss, state.get("loss", {}))):
+            for name, tensor in tensors.items():
+                tensor.copy_(saved[name])  # in place, where a recorded step looks for it
         self.position = Position(**found)
         self.clocks = Clocks(**state["clocks"])
         restore_random_states(state["random"], self.device.torch)

@@ -43,11 +43,21 @@ CASES = {
     "lazy layers, contiguous": ["model._target_=tutorials.LazyResNet"],
     "a last batch that is joined": ["model._target_=tutorials.NormedMLP",
                                     "data.train_size=213"],
+    "focal, balanced": ["loss=focal", "loss.class_weights=balanced"],
+    "squared error": ["loss=mse"],
+    "a loss that remembers": ["loss._target_=tutorials.Centered", "~loss.class_weights",
+                              "~loss.label_smoothing"],
 }  # fmt: skip
 
 
 #: Of these, the ones that each run of the fast tests makes.
-FEW = ("shakeshake", "all of augmentation", "onecycle", "a last batch that is joined")
+FEW = (
+    "shakeshake",
+    "all of augmentation",
+    "onecycle",
+    "a last batch that is joined",
+    "a loss that remembers",
+)
 
 
 @pytest.mark.parametrize("overrides", [

@@ -6,11 +6,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from commands import TINY, compose, raises_one_line
 from torch import nn
+from tutorials import Centered
 
 from fmbench.core.errors import ConfigError
 from fmbench.runs import prepare
 from fmbench.training.device import Device
-from fmbench.training.losses import CrossEntropy, Focal, SquaredError, read_weights
+from fmbench.training.losses import (
+    CrossEntropy,
+    Focal,
+    SquaredError,
+    read_weights,
+    refuse_unusable,
+    tried,
+)
 from fmbench.training.step import NOT_COUNTED, EagerStep
 from fmbench.training.trainer import train_epoch
 
@@ -164,6 +172,67 @@ def test_a_loss_of_ones_own_that_fails_is_refused_in_one_line(loss, parts):
 
 def test_a_loss_of_labels_alone_trains_on_labels():
     made(of_labels_alone, spread=False)
+
+
+@pytest.mark.parametrize(("fault", "parts"), [
+    ("attribute", ["loss: changes calls", "register_buffer"]),
+    ("list", ["loss: changes seen"]),
+    ("not persistent", ["loss: changes aside"]),
+    ("late", ["buffer late must be made in __init__"]),
+    ("gradient", ["buffer center", "must be detached"]),
+])  # fmt: skip
+def test_a_loss_that_remembers_what_no_checkpoint_holds_is_refused(fault, parts):
+    raises_one_line(lambda: made(Centered(classes=10, fault=fault)), ConfigError, *parts)
+
+
+def test_a_class_in_place_of_a_loss_is_refused():
+    said = "loss: must give what is called with logits and targets, gives a type"
+    raises_one_line(
+        lambda: refuse_unusable(Focal, CPU.torch), ConfigError, said, "for a function add _partial_"
+    )
+
+
+class Counting:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, logits, targets):
+        self.calls += 1
+        return F.cross_entropy(logits, targets)
+
+    loss = __call__
+
+
+@pytest.mark.parametrize("loss", [Counting(), Counting().loss, partial(Counting())])
+def test_a_loss_that_is_no_module_may_remember_nothing(loss):
+    raises_one_line(lambda: made(loss), ConfigError, "loss: changes ")
+
+
+def test_a_recorded_step_follows_no_buffer_that_is_replaced():
+    loss, (logits, labels) = Centered(classes=4, fault="replaced"), batch()
+    with tried(loss) as copy:
+        copy(logits, labels)
+
+    def recorded():
+        with tried(loss, recorded=True) as copy:
+            copy(logits, labels)
+
+    raises_one_line(recorded, ConfigError, "cuda_graphs=true: the loss puts", "center")
+
+
+def test_trials_leave_what_a_loss_remembers():
+    loss, options = Centered(classes=10), {"device": CPU, "spread": False}
+    made(loss, **options)
+    assert not loss.center.any()
+    config = compose(*TINY, "epochs=20")
+    inputs = prepare.read_inputs(config)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    trainer = prepare.make_trainer(config, inputs, model, CPU, flops=1)
+    trainer.device = Device(torch.device("cpu"), "fp32", threads=2, deterministic=False)
+    trainer.make_step = partial(trainer.make_step, loss=loss)
+    trainer.faster_threads(flops=1)
+    torch.set_num_threads(1)
+    assert not loss.center.any()
 
 
 def test_label_smoothing_has_two_names_and_one_key():
