@@ -201,6 +201,8 @@ class Wrong:
             "infinite": lambda: images / 0,
             "random": lambda: images + torch.rand(1),
             "batch": lambda: images - images.mean(),
+            "least": lambda: images - images.min(),
+            "first": lambda: images - images[:1] * (len(images) > 1),
             "error": lambda: images @ torch.ones(3, 3),
         }[self.fault]()
 
@@ -232,3 +234,20 @@ class Centered(nn.Module):
         else:
             self.center.lerp_(mean.detach(), 0.1)
         return F.cross_entropy(logits - self.center, targets)
+
+
+class Blurred(nn.Module):
+    """A transform of images with a convolution whose weights are parameters, or a buffer."""
+
+    draws = 0
+
+    def __init__(self, trained=True):
+        super().__init__()
+        weight = torch.full((1, 1, 3, 3), 1 / 9)
+        if trained:
+            self.weight = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
+
+    def forward(self, images, draws):
+        return F.conv2d(images, self.weight, padding=1)

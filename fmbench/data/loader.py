@@ -159,24 +159,33 @@ class TrainLoader:
 
     def chunks(self, epoch: int, *, seen: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The same in groups of batches, each with the indices of its images, (B,) int64."""
-        count, mixes = len(self.labels), self.augmentation.parts.mixes
+        count, start = len(self.labels), 0
         order, draws = self._drawn(epoch)
         chunk = self.batch_size * max(1, CHUNK // self.batch_size)
-        while seen < count:
+        # From the epoch's beginning, so that each image is made in the same group after a restart.
+        while start < count:
             # A chunk is never followed by one image alone, which may belong to its last batch.
-            end = seen + chunk if seen + chunk + 1 < count else count
-            ids = order[seen:end]
-            if mixes:  # the partner of the last image is the next one, of the very last the first
-                ids = torch.cat([ids, order[end % count, None]])
-            pixels = self.augmentation.recolour(self._moved_by(draws, ids), draws, ids)
-            images = self.augmentation.blank(self.normalization(pixels), draws, ids)
-            targets = self.labels[ids]
-            if mixes:
-                classes = torch.arange(self.classes, device=targets.device)
-                targets = (targets[:, None] == classes).float()  # one_hot would wait for a GPU
-                images, targets = self.augmentation.mix(images, targets, draws, ids)
-            yield order[seen:end], images, targets
-            seen = end
+            end = start + chunk if start + chunk + 1 < count else count
+            if seen < end:
+                images, targets = self._made(order, start, end, draws)
+                skip = max(0, seen - start)
+                yield order[start + skip : end], images[skip:], targets[skip:]
+            start = end
+
+    @torch.no_grad()
+    def _made(self, order: Tensor, start: int, end: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The images and targets at these places of an order."""
+        ids, mixes = order[start:end], self.augmentation.parts.mixes
+        if mixes:  # the partner of the last image is the next one, of the very last the first
+            ids = torch.cat([ids, order[end % len(order), None]])
+        pixels = self.augmentation.recolour(self._moved_by(draws, ids), draws, ids)
+        images = self.augmentation.blank(self.normalization(pixels), draws, ids)
+        targets = self.labels[ids]
+        if mixes:
+            classes = torch.arange(self.classes, device=targets.device)
+            targets = (targets[:, None] == classes).float()  # one_hot would wait for a GPU
+            images, targets = self.augmentation.mix(images, targets, draws, ids)
+        return images, targets
 
     def _moved_by(self, draws: Draws, ids: Tensor) -> Tensor:
         """Cropped and flipped: (B, C, H, W) uint8."""

@@ -147,7 +147,9 @@ class SquaredError(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over the images."""
-        shares = F.one_hot(targets, self.classes) if targets.dim() == 1 else targets
+        shares = targets
+        if targets.dim() == 1:  # one_hot would wait for a GPU
+            shares = targets[:, None] == torch.arange(self.classes, device=targets.device)
         of_class = self.weight * (logits - self.target).square()
         return torch.lerp(logits.square(), of_class, shares.to(logits)).mean()
 

@@ -5,7 +5,6 @@ traceback after the first epoch. The trial leaves nothing behind: see
 `fmbench.training.checkpoint.preserved`.
 """
 
-import math
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -147,18 +146,23 @@ def rehearse(
 def rehearse_transforms(
     augmentation: Augmentation, shape: tuple[int, int, int], device: Device
 ) -> None:
-    """Try one's own transforms of images on a few grey ones (C, H, W), with draws of each kind.
+    """Try one's own transforms of images on a few random ones (C, H, W), with random draws.
 
     What an image becomes may depend on its draws alone, so that it is the same at any batch size
     and in a run that is resumed.
 
     Raises:
-        ConfigError: they fail, give another shape or dtype, numbers that are not finite, other
-            images for the same draws, or others for an image alone than in a batch.
+        ConfigError: they fail, have parameters, give another shape or dtype, numbers that are not
+            finite, other images for the same draws, or others for an image alone, or among others
+            in another order, than in a batch.
     """
-    count = 4
-    images = torch.linspace(0, 1, count * math.prod(shape), device=device.torch)
-    images, options = images.view(count, *shape), augmentation.parts.own or ()
+    if not augmentation.transforms:
+        return
+    count, drawn = 4, torch.Generator().manual_seed(0)
+    images = torch.rand(count, *shape, generator=drawn)
+    images *= torch.linspace(0.5, 1, count).view(-1, 1, 1, 1)  # with a range of their own
+    images, options = images.to(device.torch), augmentation.parts.own or ()
+    order = torch.randperm(count, generator=drawn).to(device.torch)
     devices = [device.torch] if device.torch.type == "cuda" else []
     for transform, option in zip(augmentation.transforms, options, strict=True):
         name = f"augmentation.own ({option['_target_']})"
@@ -167,10 +171,22 @@ def rehearse_transforms(
             raise ConfigError(
                 f"{name}: draws is {needed}, must be a whole number, 0 to {MOST_DRAWS}"
             )
-        draws = torch.linspace(0, 0.99, count * needed, device=device.torch).view(count, needed)
-        with _reported("fails on a batch of images", f"{name}: it"), torch.random.fork_rng(devices):
-            given, again, alone = (
-                transform(images[:some].clone(), draws[:some].clone()) for some in (count, count, 1)
+        if isinstance(transform, nn.Module):
+            transform.to(device.torch)
+            for parameter, _ in transform.named_parameters():
+                raise ConfigError(
+                    f"{name}: has a parameter, {parameter}, which no optimizer would train; a "
+                    "tensor that stays belongs in a buffer"
+                )
+        draws = torch.rand(count, needed, generator=drawn).to(device.torch)
+        with (
+            _reported("fails on a batch of images", f"{name}: it"),
+            torch.random.fork_rng(devices),
+            torch.no_grad(),
+        ):
+            given, again, turned, *each = (
+                transform(images[some].clone(), draws[some].clone())
+                for some in (slice(None), slice(None), order, *order[:, None])
             )
         if not isinstance(given, Tensor):
             raise ConfigError(f"{name}: gives a {type(given).__name__}, must be a tensor")
@@ -188,11 +204,12 @@ def rehearse_transforms(
                 f"{name}: gives other images for the same draws; random numbers must be made of "
                 "the draws that it is called with"
             )
-        if not torch.allclose(given[:1], alone, atol=1e-4):
-            raise ConfigError(
-                f"{name}: gives another image alone than in a batch; what an image becomes may "
-                "depend on nothing but itself and its draws"
-            )
+        for where, others in (("alone", torch.cat(each)), ("in another order", turned)):
+            if not torch.allclose(given[order], others, atol=1e-4):
+                raise ConfigError(
+                    f"{name}: gives another image {where} than in a batch; what an image becomes "
+                    "may depend on nothing but itself and its draws"
+                )
 
 
 def materialize(model: nn.Module, shape: tuple[int, int, int]) -> None:

@@ -71,6 +71,27 @@ def test_draws_made_ahead_are_those_made_when_they_are_needed(monkeypatch):
     assert {key[:2] for key in asked} == {(0, epoch) for epoch in (0, 1, 2, 3, 7, 8, 9)}
 
 
+def test_a_resumed_epoch_makes_images_in_the_groups_of_one_in_one_go(monkeypatch):
+    """So that a transform of one's own has the same bits, however it adds up."""
+    monkeypatch.setattr("fmbench.data.loader.CHUNK", 40)
+    weight = torch.ones((), requires_grad=True)
+    groups = []
+
+    def own(images, draws):
+        groups.append(tuple(draws[:, 0].tolist()))
+        return images * weight
+
+    there = loader(100, batch_size=20, augmentation=Augmentation(transforms=[own]))
+    whole = list(there.epoch(1))
+    assert [len(group) for group in groups] == [40, 40, 20]
+    in_one_go, groups = groups, []
+    rest = list(there.epoch(1, seen=60))
+    assert groups == in_one_go[1:]
+    assert [labels.tolist() for _, labels in rest] == [labels.tolist() for _, labels in whole[3:]]
+    assert not rest[0][0].requires_grad
+    assert torch.is_grad_enabled()
+
+
 def test_streams_of_one_seed_and_epoch_are_apart():
     streams = [
         torch.rand(4, generator=generator(*key)) for key in [(0, 1, 0), (1, 0, 0), (0, 1, 1)]

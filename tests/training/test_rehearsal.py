@@ -94,6 +94,8 @@ def test_other_models_are_refused_in_a_line(own, tmp_path, name, overrides, part
     ("infinite", ["not finite"]),
     ("random", ["gives other images for the same draws"]),
     ("batch", ["gives another image alone than in a batch"]),
+    ("least", ["gives another image alone than in a batch"]),
+    ("first", ["gives another image alone than in a batch"]),
     ("error", ["it fails on a batch of images: RuntimeError", "(tutorials.py, line "]),
     ("count", ["draws is 1.5, must be a whole number"]),
     ("missing", ["it fails on a batch of images: KeyError"]),
@@ -107,6 +109,16 @@ def test_transforms_that_are_no_functions_of_image_and_draws_are_refused(monkeyp
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_transform_with_parameters_is_refused(monkeypatch):
+    monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
+    own = "augmentation.own={_target_: tutorials.Blurred}"
+    parts = ["augmentation.own (tutorials.Blurred): has a parameter, weight"]
+    raises_one_line(lambda: prepare.rehearse(compose(*TINY, own)), ConfigError, *parts)
+    prepare.rehearse(
+        compose(*TINY, "augmentation.own={_target_: tutorials.Blurred,trained: false}")
+    )
+
+
 def test_transforms_are_built_under_the_whitelist(monkeypatch):
     own = "augmentation.own={_target_: tutorials.Speckle, amount: 0.5}"
     refused = "augmentation.own._target_=tutorials.Speckle: not allowed; FMBENCH_TRUST"
@@ -116,7 +128,7 @@ def test_transforms_are_built_under_the_whitelist(monkeypatch):
     prepare.rehearse(compose(*TINY, "augmentation.own=[{_target_: tutorials.Speckle}]"))
     for wrong, said in (
         ("{_target_: tutorials.Speckle, size: 1}", "unexpected keyword argument 'size'"),
-        ("{_target_: tutorials.NormedMLP}", "it fails on a batch of images: TypeError"),
+        ("{_target_: tutorials.NormedMLP}", "has a parameter"),
         ("{_target_: tutorials.Nothing}", "Nothing"),
     ):
         config = compose(*TINY, f"augmentation.own={wrong}")
