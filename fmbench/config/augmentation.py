@@ -14,6 +14,9 @@ from fmbench.core.errors import ConfigError
 #: A side of no image is longer.
 MOST_PIXELS = 4096
 
+#: Strengths of an operation of TrivialAugment: more than pixels show.
+MOST_BINS = 1000
+
 
 @dataclass
 class Crop:
@@ -127,9 +130,10 @@ class TrivialAugment:
     translate: int = 32
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bins, int) or isinstance(self.bins, bool) or self.bins < 2:
+        if type(self.bins) is not int or not 2 <= self.bins <= MOST_BINS:
             raise ConfigError(
-                f"augmentation.trivial_augment.bins={self.bins}: must be a whole number, 2 or more"
+                f"augmentation.trivial_augment.bins={self.bins}: must be a whole number, 2 to "
+                f"{MOST_BINS}"
             )
         _check_pixels("trivial_augment.translate", self.translate)
 

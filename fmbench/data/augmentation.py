@@ -319,16 +319,22 @@ def _draw_trivial(
 
 
 def _draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """Numbers of Beta(alpha, alpha), by two of a gamma distribution."""
-    shape = torch.full((2, count), alpha, dtype=torch.float64)
+    """Numbers of Beta(alpha, alpha), by two of a gamma distribution.
+
+    In logarithms: a number of Gamma(alpha) is one of Gamma(alpha + 1) times U^(1 / alpha)
+    (Marsaglia and Tsang, 2000, section 6), which of a small alpha no float64 holds.
+    """
+    shape = torch.full((2, count), alpha + 1, dtype=torch.float64)
     # What torch.distributions.Beta uses, which takes no generator.
-    first, second = torch._standard_gamma(shape, generator=generator)  # noqa: SLF001
-    share: Tensor = first / (first + second)
+    gamma = torch._standard_gamma(shape, generator=generator)  # noqa: SLF001
+    uniform = 1 - torch.rand(2, count, dtype=torch.float64, generator=generator)  # never 0
+    first, second = gamma.log() + uniform.log() / alpha
+    share: Tensor = (first - second).sigmoid()
     return share
 
 
 def _draw_mix(parts: Parts, count: int, size: Size, generator: torch.Generator) -> Draws:
-    """With both parts, each image goes through one of them, as likely as the other."""
+    """With both parts, each image is given to one of them, as likely as to the other."""
     draws: Draws = {}
     weight = torch.ones(count)
     by_cutmix = torch.full((count,), parts.mixup is None)

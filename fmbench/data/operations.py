@@ -194,14 +194,17 @@ def strengths(bins: int, translate: float) -> Tensor:
         (14, bins) float32: shears as tangents, shifts in pixels, rotations in degrees, changes of a
         factor of 1, bits, a threshold of 255 to 0.
     """
-    part = torch.linspace(0, 1, bins)
+
+    def up_to(most: float) -> Tensor:
+        return torch.linspace(0, most, bins)
+
     of = {
-        **dict.fromkeys(("shear_x", "shear_y"), 0.99 * part),
-        **dict.fromkeys(("translate_x", "translate_y"), (translate * part).trunc()),
-        "rotate": 135 * part,
-        **dict.fromkeys(("brightness", "color", "contrast", "sharpness"), 0.99 * part),
-        "posterize": 8 - (6 * part).round(),
-        "solarize": 255 * (1 - part),
+        **dict.fromkeys(("shear_x", "shear_y"), up_to(0.99)),
+        **dict.fromkeys(("translate_x", "translate_y"), up_to(translate).trunc()),
+        "rotate": up_to(135),
+        **dict.fromkeys(("brightness", "color", "contrast", "sharpness"), up_to(0.99)),
+        "posterize": 8 - (torch.arange(bins) / ((bins - 1) / 6)).round(),
+        "solarize": 255 * torch.linspace(1, 0, bins),
     }
     return torch.stack([of.get(name, torch.zeros(bins)) for name in DRAWN])
 

@@ -248,6 +248,17 @@ def test_shares_are_drawn_from_the_beta_distribution(alpha):
         assert abs(below - share) < 5 * math.sqrt(share * (1 - share) / count)
 
 
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_shares_of_a_small_alpha_lie_at_the_ends(alpha):
+    """Its gamma distribution has numbers below the least float64."""
+    count = 50_000
+    shares = drawn(Augmentation(mixup=Mixup(alpha)), count)["mixup"].double()
+    for least, most in ((0, 0.01), (0.01, 0.99)):
+        expected = stats.beta.cdf(most, alpha, alpha) - stats.beta.cdf(least, alpha, alpha)
+        found = ((shares >= least) & (shares < most)).double().mean()
+        assert abs(found - expected) < 5 * math.sqrt(expected * (1 - expected) / count)
+
+
 def test_rectangles_of_cutmix_are_those_of_its_paper():
     """Their middle is uniform, their sides are the root of what does not stay; some are cut off."""
     top, bottom, left, right = drawn(Augmentation(cutmix=CutMix(1.0, 1.0)), 50_000)["cutmix"].T
@@ -637,7 +648,8 @@ def test_the_watch_sees_what_would_make_it_wait(monkeypatch, where, fault):
     ({"affine": {"scale": [0, 1]}}, ["affine.scale=[0, 1]"]),
     ({"affine": {"shear": 80}}, ["affine.shear=80", "0 to 60"]),
     ({"affine": {"shear": "a"}}, ["affine.shear=a", "a number"]),
-    ({"trivial_augment": {"bins": 1}}, ["trivial_augment.bins=1", "2 or more"]),
+    ({"trivial_augment": {"bins": 1}}, ["trivial_augment.bins=1", "2 to 1000"]),
+    ({"trivial_augment": {"bins": 10**12}}, ["trivial_augment.bins=1000000000000", "2 to 1000"]),
     ({"trivial_augment": {"translate": 0.5}}, ["trivial_augment.translate=0.5"]),
     ({"mixup": {"alpha": 0}}, ["mixup.alpha=0", "0.001 to 1000"]),
     ({"cutmix": {"alpha": math.nan}}, ["cutmix.alpha=nan"]),
