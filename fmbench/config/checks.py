@@ -88,8 +88,13 @@ def resolve(config: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"test_every={former}: must be 0 or more, or null")
         _tell_of_former_name(former)
     optimizer = plain.get("optimizer")
-    if isinstance(optimizer, dict):
-        optimizer.pop("search", None)  # of searches; see `fmbench.config.spaces`
+    if isinstance(optimizer, dict):  # of searches; see `fmbench.config.spaces`
+        space = optimizer.pop("search", None)
+        if not (space is None or isinstance(space, dict)):
+            raise ConfigError(
+                f"optimizer.search={space}: is the space of searches, a table of KEY: VALUES, or "
+                "null; an optimizer's argument must have another name"
+            )
     found = schema.renamed({str(key): value for key, value in plain.items()})
     smoothing = (found.get("loss") or {}).get("label_smoothing")
     if type(smoothing) in (int, float) and not found.get("label_smoothing"):

@@ -88,6 +88,9 @@ def option(config: Mapping[str, Any], group: str) -> dict[str, Any]:
         return dict(NEUTRAL_OPTIONS[group])
     target = found.get("_target_", "")
     made = {**found, "_target_": TARGETS[group].get(target, target)}
+    neutral = NEUTRAL_OPTIONS.get(group, {})
+    if made["_target_"] == neutral.get("_target_"):
+        made = {**neutral, **made}  # an argument that is not given is at its default
     if made["_target_"] == "fmbench:CrossEntropy":
         made.pop("label_smoothing", None)  # stands at the top, as in records older than the group
     return made
@@ -97,5 +100,5 @@ def trust_needed(config: Mapping[str, Any]) -> str | None:
     """What `FMBENCH_TRUST` names, where a run needs it; None where it does not."""
     listed = all(option(config, group)["_target_"] in TARGETS[group].values() for group in TARGETS)
     listed = listed and "_target_" not in config["data"]
-    listed = listed and config["augmentation"].get("own") is None
+    listed = listed and not config["augmentation"].get("own")
     return None if listed else ",".join(trusted()) or None

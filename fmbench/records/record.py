@@ -212,8 +212,8 @@ class Record:
     trust: Text | None = None  # packages that FMBENCH_TRUST named, where the run needs them
     status: Annotated[str, one_of(*STATUSES)]
     error: str | None = None
-    # Hash of the user's own code that the model, the optimizer and the schedule are made of; None
-    # where there is none, and in records that are older than the field.
+    # Hash of the user's own code that the run is made of: the model, the optimizer, the schedule,
+    # the loss, transforms of images; None where there is none, and in records older than the field.
     source: Text | None = None
     # Names of such code whose source was not found: `source` is then of this run alone.
     unsourced: Texts = field(default_factory=list)
@@ -341,7 +341,9 @@ def keys(
         deciding["model"] |= schema.OF_IMAGES
     # A part that is left out is null, as one that a later fmbench adds is to an older config.
     parts = config["augmentation"]
-    deciding["augmentation"] = {name: part for name, part in parts.items() if part is not None}
+    deciding["augmentation"] = {
+        name: part for name, part in parts.items() if part not in (None, [])
+    }
     data = config["data"]
     deciding["data"] = {"sha256": data_sha256, "mean": data["mean"], "std": data["std"]}
     deciding["split"] = split_hash

@@ -204,7 +204,8 @@ def prepare(
     record.joins_last_batch = trainer.loader.joins_last
     run.read_checkpoint(trainer)
     own = inputs.augmentation.transforms
-    _note_source(run, own_source(config, model, trainer.optimizer, trainer.schedule, *own))
+    built = model, trainer.optimizer, trainer.schedule, trainer.step.loss
+    _note_source(run, own_source(config, *built, *own))
     _settle_threads(run, trainer, in_sweep=in_sweep)
     # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
     images = dataset.images.nbytes

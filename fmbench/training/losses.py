@@ -30,6 +30,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 #: training images is 1.
 BALANCED = "balanced"
 
+#: A factor of a class is no larger: float32 holds losses that are multiplied by it.
+MOST_WEIGHT = 1e6
+
 
 class CrossEntropy(nn.Module):
     """Cross entropy of the softmax.
@@ -170,13 +173,13 @@ def read_weights(
                 f"loss.class_weights=balanced: class {missing[0]} has no training images"
             )
         return torch.tensor([sum(counts) / (classes * count) for count in counts])
-    sound = not isinstance(weights, str) and all(
-        type(weight) in (int, float) and math.isfinite(weight) and weight >= 0 for weight in weights
+    sound = isinstance(weights, (list, tuple)) and all(
+        type(weight) in (int, float) and 0 <= weight <= MOST_WEIGHT for weight in weights
     )
     if not sound or len(weights) != classes or not any(weights):
         raise ConfigError(
-            f"loss.class_weights={weights}: must be null, balanced, or a number of 0 or more for "
-            f"each of {classes} classes"
+            f"loss.class_weights={weights}: must be null, balanced, or a number for each of "
+            f"{classes} classes, 0 to {MOST_WEIGHT:g} and not all 0"
         )
     return torch.tensor([float(weight) for weight in weights])
 

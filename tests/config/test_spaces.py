@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import hydra
 import pytest
 import yaml
-from commands import CHECKOUT, compose, write_option
+from commands import CHECKOUT, compose, raises_one_line, write_option
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -121,3 +121,10 @@ def test_a_single_run_refuses_a_space(command):
     status, _, said = command("data=synthetic", "optimizer.search.lr=interval(1,2)")
     assert status == 2
     assert "does nothing in a single run" in said
+
+
+def test_an_argument_of_an_optimizer_is_not_called_as_its_space():
+    for value in ("3", "[1]"):
+        said = f"optimizer.search={value}: is the space of searches, a table of KEY: VALUES"
+        raises_one_line(lambda v=value: compose(f"optimizer.search={v}"), ConfigError, said)
+    assert "search" not in compose("optimizer.search=null")["optimizer"]

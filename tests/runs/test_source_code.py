@@ -425,6 +425,30 @@ def test_a_run_of_code_that_nobody_noted_goes_on_in_its_row(own, tmp_path, monke
     assert (record.source, record.key) == (None, then.key)
 
 
+LOSS = """
+import importlib
+
+def make():
+    return importlib.import_module("own.more").Loss()
+"""
+MORE = """
+from torch.nn import functional
+
+class Loss:
+    def __call__(self, logits, targets):
+        return 1.0 * functional.cross_entropy(logits, targets)
+"""
+
+
+def test_the_loss_that_a_function_gives_counts(own, tmp_path):
+    made = ["loss._target_=own.loss.make", "~loss.class_weights", "~loss.label_smoothing"]
+    own(loss=LOSS, more=MORE)
+    first = run(tmp_path / "first", *made)
+    own(loss=LOSS, more=MORE.replace("1.0", "2.0"))
+    other = run(tmp_path / "other", *made)
+    assert first.source != other.source
+
+
 def test_a_later_look_at_the_test_set_is_of_the_same_model(own, tmp_path):
     own()
     folder = tmp_path / "run"

@@ -101,6 +101,9 @@ def test_balanced_weights_have_mean_1_over_the_training_images():
 
 @pytest.mark.parametrize(("overrides", "parts"), [
     (["loss.class_weights=[1,2]"], ["loss.class_weights=[1, 2]", "each of 10 classes"]),
+    (["loss.class_weights=2"], ["loss.class_weights=2: must be null, balanced, or a number"]),
+    (["loss.class_weights=true"], ["loss.class_weights=True: must be null"]),
+    (["loss.class_weights=[1e300,1,1,1,1,1,1,1,1,1]"], ["1e+300", "0 to 1e+06 and not all 0"]),
     (["loss.class_weights=inverse"], ["loss.class_weights=inverse", "balanced"]),
     (["loss=focal", "loss.gamma=-1"], ["loss.gamma=-1", "0 or more"]),
     (["loss=mse", "loss.weight=0"], ["loss.weight=0", "above 0"]),

@@ -202,6 +202,31 @@ def test_recorded_steps_compute_what_eager_ones_do(optimizer_class, schedule):
     assert rate == rates.scheduler.get_last_lr()[0]
 
 
+def test_recorded_steps_take_shares_of_the_classes():
+    """As mixup gives them; no prediction is right or wrong then."""
+
+    def mixed(loader):
+        for epoch in range(2):
+            yield [
+                (images, 0.7 * one_hot + 0.3 * one_hot.roll(1, 0))
+                for images, labels in loader.epoch(epoch)
+                for one_hot in [nn.functional.one_hot(labels, 10).float()]
+            ]
+
+    found = []
+    for recorded in (False, True):
+        model, loader, optimizer, rates = make()
+        step = eager_step(model, optimizer)
+        if recorded:
+            step = graph_step(model, optimizer, FakeGraph(optimizer))
+        for batches in mixed(loader):
+            metrics = train_epoch(model, batches, step, rates, report=lambda *_sums: None)
+            assert metrics.accuracy is None
+        found.append((metrics.loss, *model.parameters()))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
 def test_the_metrics_are_means_of_each_epoch_alone():
     model, loader, optimizer, schedule = make(lr=1e-12)
     step = graph_step(model, optimizer, FakeGraph(optimizer))
