@@ -204,7 +204,7 @@ class _Corruptor:
     def motion_blur(self, length: float) -> Tensor:
         """Each value is the mean along a line through it, of a random direction for each image."""
         angles = math.pi * self.uniform(0, 1)[:, 0]
-        steps = max(3, 2 * math.ceil(length * self.unit) + 1)
+        steps = max(3, math.ceil(length * self.unit) + 1)
         total = torch.zeros(self.images.shape, device=self.images.device)
         for step in range(steps):
             away = length * self.unit * (step / (steps - 1) - 0.5)

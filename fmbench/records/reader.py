@@ -66,6 +66,7 @@ _COLUMNS = (
     *_of("", "train_loss validation_loss test_loss"),
     *_of("seconds", "train evaluate total", prefix="seconds_"),
     ("corrupted_accuracy", "corrupted", "mean"),
+    ("corrupted", "corrupted", "accuracies"),
     *_of("test_scores", " ".join(Scores.__annotations__), prefix="test_"),
     ("device_type", "fingerprint", "device"),
     *_of("fingerprint", "python torch processor precision memory_format threads"),
@@ -79,7 +80,7 @@ _COLUMNS = (
     *_of("git", "commit dirty", prefix="git_"),
 )
 
-_PARTS = {part for _, part, _ in _COLUMNS if part} - {"test_scores", "corrupted"}
+_PARTS = {part for _, part, _ in _COLUMNS if part} - {"test_scores"}
 _DTYPES = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
 
 
@@ -87,7 +88,7 @@ def _dtype(part: str, name: str) -> str:
     if part == "config":  # which has any keys
         return "Int64" if name == "threads" else "str"
     if part == "corrupted":
-        return "float64"
+        return "float64" if name == "mean" else "str"
     if part == "test_scores":
         return _DTYPES[_type(Scores, name)]
     return _DTYPES[_type(_type(Record, part) if part else Record, name)]
@@ -307,7 +308,9 @@ def _row(run: Record, folder: str) -> Iterator[Any]:
         "threads": threads if _is_count(threads) else None,
         "label": label if type(label) is str and len(label) <= _LONGEST_LABEL else None,
     }
-    parts["corrupted"] = {"mean": _mean_of_corrupted(run)}
+    if run.corrupted is not None:
+        each = _compact(run.corrupted["accuracies"])
+        parts["corrupted"] = {"mean": _mean_of_corrupted(run), "accuracies": each}
     parts["test_scores"] = run.scores.get("test") or {}
     if run.error is not None and len(run.error) > _LONGEST_ERROR:
         run.error = f"{run.error[:_LONGEST_ERROR]}..."

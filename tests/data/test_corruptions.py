@@ -119,7 +119,7 @@ def test_the_values_are_those_of_version_1(images):
         406721,
         349627,
         349961,
-        349032,
+        348892,
         345468,
         331924,
         344146,

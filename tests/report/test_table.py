@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import statistics
 import time
 
@@ -473,5 +474,6 @@ def test_scores_of_the_test_images_are_columns_where_there_are_any(tmp_path):
     assert cells["ECE (%)"] == "1.00"
     assert "AURC" not in cells
     assert row["corrupted_accuracy"] == pytest.approx(0.05)
+    assert re.search(r"\| *shot noise *\| *5\.00 *\|", build(tmp_path).markdown)
     write(tmp_path / "1", seed=1, corrupted={"version": 1, "accuracies": {"rotate": [0.5] * 5}})
     assert load_results(tmp_path)["corrupted_accuracy"].isna().tolist() == [False, True]

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 SEARCH = [
     *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),
     *("batch_size=choice(16,32)", "sweep.pruner=none", "hydra.sweep.dir=here"),
+    "evaluation.corruptions=[rotate]",
 ]
 
 
@@ -82,6 +83,7 @@ def test_a_search_chooses_by_validation_and_looks_at_the_test_set_once(straight)
     chosen = max(found, key=lambda trial: trial.value)
     looked = [record["test_accuracy"] is not None for record in records(tmp_path)]
     assert looked == [trial.number == chosen.number for trial in found]
+    assert looked == [record["corrupted"] is not None for record in records(tmp_path)]
     predicted = [path.parent.name for path in tmp_path.rglob("predictions.npy")]
     assert predicted == [str(chosen.number)]
     assert not [*tmp_path.rglob("checkpoint*.pt")]

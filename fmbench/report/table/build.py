@@ -40,6 +40,7 @@ _THREADS = r", \d+ threads?$"
 #: Keys of a row behind the columns: its runs.
 BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_folds", "run_seconds"),
+    "run_corrupted",
     *("n_dirty", "mixes", "config", "about_data", "held_out", "fold_accuracies", "tuning"),
 )
 

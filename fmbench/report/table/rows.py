@@ -47,6 +47,7 @@ _EACH = {
     "run_seeds": "seed",
     "run_folds": "fold",
     "run_seconds": "seconds_train",
+    "run_corrupted": "corrupted",
 }
 # Of a row whose runs are no folds, or of ones that are not known.
 _NO_FOLDS: dict[str, Any] = {"folds": (), "held_out": None, "fold_accuracies": ()}

@@ -22,7 +22,7 @@ from fmbench.records.record import (
     PRUNED,
     RUNNING,
 )
-from fmbench.report.table import ensembles, targets
+from fmbench.report.table import corrupted, ensembles, targets
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
 from fmbench.report.table.compare import time_span
 from fmbench.report.table.formats import MISSING, split
@@ -91,6 +91,8 @@ class Section:
         ]
         if cells := ensembles.cells(self.rows):
             made.append(Table(ensembles.HEADING, ensembles.HEADINGS, cells, ensembles.RIGHT))
+        if (found := corrupted.table(self.rows)) is not None:
+            made.append(found)
         return made
 
     @property
