@@ -226,6 +226,14 @@ def test_where_there_is_no_validation_the_test_set_is_drawn(tmp_path):
     assert any("batch size 64, sgd, learning rate 0.05, 3 epochs" in text for text in texts(figure))
 
 
+def test_training_losses_of_different_kinds_are_said_to_be(tmp_path):
+    for name, batch_size in (("0", 64), ("1", 512)):
+        put(tmp_path / name, [0.5, 0.4], batch_size=batch_size)
+    assert "differ in kind" not in drawn(tmp_path)["curves_lenet"].caption
+    put(tmp_path / "1", [0.5, 0.4], batch_size=512, loss="mse")
+    assert "they differ in kind" in drawn(tmp_path)["curves_lenet"].caption
+
+
 def test_of_a_long_run_not_every_epoch_is_drawn(tmp_path):
     losses = [0.5 + 0.1 * (-1) ** epoch / (1 + epoch) for epoch in range(1801)]
     put(tmp_path / "0", losses)

@@ -13,6 +13,9 @@ from fmbench.report.figures import style
 from fmbench.report.table.columns import ACCURACY, METRICS, Row
 from fmbench.report.table.formats import percent
 
+#: Of training losses that are no cross entropy alike.
+UNLIKE = "The loss of training is the one that was minimised; here they differ in kind."
+
 MOST_ROWS = 6
 #: Epochs of a curve: more make a large SVG, and look the same.
 MOST_POINTS = 250
@@ -124,6 +127,7 @@ def curves(
             "Dashed: training.": True,
             f"Solid: {solid}.": solid,
             HOW: solid is None,
+            UNLIKE: unlike(lines),
             f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
             "Seeds without a history are left out.": without,
             f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
@@ -147,6 +151,11 @@ def lines_of(rows: Sequence[Row], budget: style.Budget) -> list[Line]:
         if len(lines) == MOST_ROWS:
             break
     return lines
+
+
+def unlike(lines: Sequence[Line]) -> bool:
+    """Whether the rows were trained by losses of different kinds."""
+    return len({str(line.row.get("loss")) for line in lines}) > 1
 
 
 def evaluated(lines: Sequence[Line]) -> str | None:
@@ -232,6 +241,7 @@ def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> F
         "The best row of each model.": True,
         "Mean over the seeds, and their range.": several,
         HOW: solid is None,
+        UNLIKE: unlike(lines),
         f"Of long runs {MOST_POINTS} epochs are drawn.": any(
             len(one.epochs) == MOST_POINTS for line in lines for one in line.curves.values()
         ),
