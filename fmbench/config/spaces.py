@@ -5,6 +5,7 @@ Every option of `optimizer` brings its own, under `search`, with keys relative t
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -70,8 +71,12 @@ def _checked(name: str, values: Any) -> str:
 
 def params(config: DictConfig) -> dict[str, str]:
     """What `hydra.sweeper.params` of a sweep says, by key; null takes a key out of the search."""
-    given = config.hydra.sweeper.get("params") or {}
-    return {str(key): str(values) for key, values in given.items() if values is not None}
+    return of_params(config.hydra.sweeper.get("params"))
+
+
+def of_params(given: Mapping[Any, Any] | None) -> dict[str, str]:
+    """The same of such params."""
+    return {str(key): str(values) for key, values in (given or {}).items() if values is not None}
 
 
 def told(config: DictConfig) -> list[str]:

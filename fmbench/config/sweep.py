@@ -397,6 +397,7 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
 
 def _check_search(config: DictConfig) -> None:
     """Refuse a search that could not choose, or that would choose by the test set."""
+    spaces.space(config)  # before a study is written
     refuse_out_of_bounds("sweep.seeds", config.sweep.seeds)
     runs = _runs_of_a_trial(config)
     pruner = config.sweep.pruner

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmbench.config import hydra_compat, schema
 from fmbench.config.checks import resolve
 from fmbench.config.messages import as_user_error
-from fmbench.config.spaces import is_of_space, told
+from fmbench.config.spaces import is_of_space, of_params, told
 from fmbench.config.sweep import OF_BEST, repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
@@ -132,9 +132,7 @@ class Search:
             "custom_search_space": custom_search_space,
         }
         self.sampler_config, self.config = sampler, config
-        self.params = [
-            f"{key!s}={value}" for key, value in (params or {}).items() if value is not None
-        ]
+        self.params = [f"{key}={values}" for key, values in of_params(params).items()]
         target = {"_target_": custom_search_space, "_partial_": True}
         self.extend = instantiate(target) if custom_search_space else None
         self.loader = given["hydra_context"].config_loader

@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    json_to_distribution,
+)
 from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -238,9 +243,12 @@ class SearchStudy:
         for key in [*before, *said]:
             if before.get(key) != said.get(key):
                 there, here = (each.get(key, "not set") for each in (before, said))
+                ways = ["take another folder", "or another sweep.study"]
+                if (override := _as_override(key, there)) is not None:
+                    ways.insert(0, f"'{override}' resumes it")
                 raise StorageError(
                     f"{self.folder}: holds another search ({key} is {there} there and {here} "
-                    "here); take another folder, or another sweep.study"
+                    f"here); {', '.join(ways)}"
                 )
         return True
 
@@ -430,3 +438,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
     return value
+
+
+def _as_override(key: str, distribution: str) -> str | None:
+    """The override that searches a distribution, as JSON; None where it is none, or has steps."""
+    try:
+        found = json_to_distribution(distribution)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if isinstance(found, CategoricalDistribution):
+        return f"{key}=choice({','.join(map(str, found.choices))})"
+    if not isinstance(found, FloatDistribution) or found.step is not None:
+        return None
+    values = f"interval({found.low!r},{found.high!r})"
+    return f"{key}=tag(log,{values})" if found.log else f"{key}={values}"

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat, spaces
 from fmbench.config.overrides import mended
+from fmbench.config.sweep import _check_search
 from fmbench.core.errors import ConfigError
 from fmbench.records.record import recorded_overrides
 
@@ -124,7 +125,18 @@ def test_a_single_run_refuses_a_space(command):
 
 
 def test_an_argument_of_an_optimizer_is_not_called_as_its_space():
-    for value in ("3", "[1]"):
+    for value in ("3", "word"):
         said = f"optimizer.search={value}: is the space of searches, a table of KEY: VALUES"
         raises_one_line(lambda v=value: compose(f"optimizer.search={v}"), ConfigError, said)
     assert "search" not in compose("optimizer.search=null")["optimizer"]
+
+
+def test_a_wrong_range_of_the_optimizer_is_refused_before_the_study_is_written():
+    """Of a key too that the search does not refer to."""
+    with (
+        sweep("optimizer.search.weight_decay=foo") as config,
+        pytest.raises(
+            ConfigError, match=r"optimizer\.search\.weight_decay=foo: must be a range or a list"
+        ),
+    ):
+        _check_search(config)

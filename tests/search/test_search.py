@@ -17,9 +17,11 @@ import optuna
 import pytest
 import yaml
 from commands import TINY, compose, records, started, wait_for, write_option
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
 from fmbench.cli import main as cli
+from fmbench.config.hydra_compat import search_space
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import LOCK_NAME
 from fmbench.records.reader import read_history
@@ -277,6 +279,17 @@ def test_another_search_is_refused_the_folder(begun, command, tmp_path, changed,
     assert status == 5
     assert err.startswith(f"fmbench: here: holds another search ({said}")
     assert [path.read_bytes() for path in sorted(tmp_path.rglob("result.json"))] == before
+
+
+@pytest.mark.parametrize("override", [
+    "optimizer.lr=tag(log,interval(0.001,0.3))", "a=interval(0.0,1.0)", "batch_size=choice(64,256)",
+])  # fmt: skip
+def test_the_range_of_an_older_search_is_said_as_an_override(override):
+    """As of Adam before it had a range of its own."""
+    ((key, distribution),) = search_space([override])[0].items()
+    assert study._as_override(key, distribution_to_json(distribution)) == override
+    assert study._as_override("epochs", "3") is None
+    assert study._as_override("epochs", "not set") is None
 
 
 def test_grids_and_searches_keep_out_of_each_others_folders(begun, command, tmp_path):
