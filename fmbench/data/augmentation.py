@@ -93,10 +93,10 @@ class Augmentation:
             `affine`: (count, 6) float32, see `operations.inverse_affine`.
             `operation`, `strength`, `matrix`: see `operations.trivial`.
             `own`: (count, n) float32, uniform, 0 to below 1: n numbers of all transforms together.
-            `cutout`, `erasing`: (count, 4) int64, the rows and columns [top, bottom), [left, right)
+            `cutout`, `erasing`: (count, 4) int16, the rows and columns [top, bottom), [left, right)
             to blank; some may lie outside the image.
             `mixup`: (count,) float32, the share that an image keeps in a blend with its partner.
-            `cutmix`: (count, 4) int64, the rectangle that is the partner's.
+            `cutmix`: (count, 4) int16, the rectangle that is the partner's.
             `weight`: (count,) float32, the share of its own label in an image's target.
             Those of parts that are left out are missing.
         """
@@ -132,6 +132,11 @@ class Augmentation:
         edge = 2 * self.padding
         ways = 2 if self.mirrors else 1
         return images * channels * (height + edge) * (width + edge) * ways
+
+    def drawn(self, images: int, size: Size) -> int:
+        """Bytes that the draws of an epoch take for so many images of a size."""
+        draws = self.draw(1, size, torch.Generator(), lasting=torch.Generator())
+        return images * sum(one.nbytes for one in draws.values())
 
     def windows(self, images: Tensor) -> Tensor:
         """All that crop and flip can make of the images, as a view: nothing is copied per window.
@@ -253,6 +258,11 @@ def _within(rectangles: Tensor, images: Tensor) -> Tensor:
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
+def _rectangles(*borders: Tensor) -> Tensor:
+    """(N,) borders side by side, in the smallest type that holds them: no image is that large."""
+    return torch.stack(borders, dim=1).to(torch.int16)
+
+
 def _draw_crop(crop: Crop, count: int, generator: torch.Generator) -> Draws:
     places = 2 * crop.padding + 1
     return {
@@ -270,7 +280,7 @@ def _draw_cutout(cutout: Cutout, count: int, size: Size, generator: torch.Genera
         corners.append(torch.randint(low, high, (count,), generator=generator))
     wanted = torch.rand(count, generator=generator) < cutout.probability
     edge, (top, left) = wanted * square, corners
-    return torch.stack([top, top + edge, left, left + edge], dim=1)
+    return _rectangles(top, top + edge, left, left + edge)
 
 
 def _draw_erasing(erasing: Erasing, count: int, size: Size, generator: torch.Generator) -> Tensor:
@@ -290,7 +300,7 @@ def _draw_erasing(erasing: Erasing, count: int, size: Size, generator: torch.Gen
     place = torch.rand(2, count, generator=generator)
     top = (place[0] * (rows - height + 1)).long()
     left = (place[1] * (columns - width + 1)).long()
-    return torch.stack([top, top + height, left, left + width], dim=1)
+    return _rectangles(top, top + height, left, left + width)
 
 
 def _between(count: int, most: float, generator: torch.Generator) -> Tensor:
@@ -345,7 +355,7 @@ def _draw_mix(parts: Parts, count: int, size: Size, generator: torch.Generator) 
         weight = draws["mixup"] = torch.where(by_cutmix, 1.0, share)
     if parts.cutmix:
         rectangle = _draw_cutmix(parts.cutmix, count, size, generator) * by_cutmix[:, None]
-        top, bottom, left, right = rectangle.unbind(1)
+        top, bottom, left, right = rectangle.long().unbind(1)
         area = (bottom - top) * (right - left) / math.prod(size)
         draws["cutmix"], weight = rectangle, weight * (1 - area)
     return draws | {"weight": weight}
@@ -361,4 +371,4 @@ def _draw_cutmix(cutmix: CutMix, count: int, size: Size, generator: torch.Genera
         cut = (side * pixels).long()
         low = middle - cut // 2
         borders += [low.clamp(0, pixels), (low + cut // 2 * 2).clamp(0, pixels)]
-    return torch.stack(borders, dim=1)
+    return _rectangles(*borders)

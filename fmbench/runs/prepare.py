@@ -71,9 +71,9 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
         cuda_graphs=config["cuda_graphs"],
     )
     dataset = load(config["data"], base, call_data)
-    _refuse_too_large(dataset, augmentation, device)
     augmentation.parts.check(min(dataset.shape[1:]))
     rehearsal.rehearse_transforms(augmentation, dataset.shape, device)
+    _refuse_too_large(dataset, augmentation, device)
     for key, here in (("channels", dataset.shape[0]), ("classes", len(dataset.classes))):
         if config["model"].get(key, here) != here:
             raise ConfigError(f"model.{key}={config['model'][key]}: must be {here}, as the images")
@@ -104,7 +104,7 @@ def _own_transform(option: Mapping[str, Any]) -> Transform:
 
 
 def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Device) -> None:
-    """Refuse images that, with the copy that is trained on, do not fit on the device.
+    """Refuse images that, with the copy that is trained on and its draws, do not fit on the device.
 
     Raises:
         ConfigError: they do not.
@@ -113,6 +113,7 @@ def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Devi
     there, images = device.memory(), count * math.prod(dataset.shape)
     kept = keeps_windows(augmentation, count, dataset.shape, there)
     needed = images + (augmentation.stored(count, dataset.shape) if kept else images)
+    needed += augmentation.drawn(count, (height, width))
     if there is not None and needed > there:
         fits = max(4, int(min(height, width) * (there / needed) ** 0.5))
         raise ConfigError(

@@ -46,7 +46,7 @@ class DivergedError(Exception):
 class Metrics:
     """What one pass over some images gave."""
 
-    loss: float  # mean cross entropy per image
+    loss: float  # mean per image: of training what is minimised, of evaluation cross entropy
     accuracy: float | None  # 0 to 1; None of training on shares of classes (mixup)
     balanced_accuracy: float | None = None  # mean recall of the classes; of evaluations alone
 

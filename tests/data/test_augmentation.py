@@ -286,6 +286,13 @@ def test_cutmix_and_mixup_share_the_images(probability):
     assert not ((bottom > top) & (draws["mixup"] < 1)).any()
 
 
+def test_draws_are_counted_and_small():
+    augmentation = Augmentation(cutout=Cutout(), erasing=Erasing(), mixup=Mixup(), cutmix=CutMix())
+    draws = augmentation.draw(50, SIZE, generator(0, 0, 1))
+    assert augmentation.drawn(50, SIZE) == sum(one.nbytes for one in draws.values())
+    assert augmentation.drawn(1, SIZE) == 3 * 4 * 2 + 2 * 4
+
+
 def test_an_alternating_flip_mirrors_each_image_every_other_epoch(images):
     augmentation = Augmentation(alternating_flip=AlternatingFlip())
     plain = images[:, 0].float() - MEAN
