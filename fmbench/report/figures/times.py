@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
 from fmbench.report.figures.curves import Line, best_of_each, drawn_curve, evaluated, lines_of
@@ -16,7 +17,7 @@ from fmbench.report.table.sections import Section
 
 
 def _hardware(row: Row) -> str:
-    return formats.hardware(row["device"], row["precision"])
+    return one_line(formats.hardware(row["device"], row["precision"]), style.LONGEST)
 
 
 def accuracy_seconds(
