@@ -29,7 +29,16 @@ log = logger(__name__)
 PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
-GROUPS = ("model", "optimizer", "scheduler", "loss", "data", "data.split", "augmentation")
+GROUPS = (
+    "model",
+    "optimizer",
+    "scheduler",
+    "loss",
+    "averaging",
+    "data",
+    "data.split",
+    "augmentation",
+)
 
 
 #: What a key of an open group must hold.
@@ -125,14 +134,22 @@ def check(config: Mapping[str, Any]) -> None:
     evaluation = config["evaluation"]
     for name in schema.TOP:
         refuse_out_of_bounds(name, config.get(name))
-    for name, value in evaluation.items():
-        refuse_out_of_bounds(f"evaluation.{name}", value)
+    for part in ("evaluation", "early_stop"):
+        for name, value in config[part].items():
+            refuse_out_of_bounds(f"{part}.{name}", value)
     if evaluation["test"] == "never" and evaluation["every"] is not None:
         raise ConfigError(
             f"evaluation.every={evaluation['every']}: evaluates on the test set, and "
             "evaluation.test=never forbids it; leave one of them out"
         )
     _check_corruptions(evaluation)
+    for name in ("early_stop.after", "grad_accumulation"):
+        part, _, key = name.rpartition(".")
+        value, most = (config[part] if part else config)[key], "epochs" if part else "batch_size"
+        if value is not None and value > config[most]:
+            raise ConfigError(f"{name}={value}: more than {most}={config[most]}")
+    if config["compile"] and config["cuda_graphs"]:
+        raise ConfigError("compile=true and cuda_graphs=true: take one of them")
     if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d{0,2}))?", config["device"]):
         raise ConfigError(f"device={config['device']}: must be auto, cpu, cuda or cuda:N")
     _check_logger(config["logger"])

@@ -190,6 +190,27 @@ class Evaluation:
         None, "all, or a list of corruptions of the test images, each evaluated at 5 severities",
         in_trials=None,
     )  # fmt: skip
+    flips: bool = _result(
+        False, "evaluate the mean of the logits of each image and of its mirror", neutral=False
+    )
+
+
+@dataclass
+class EarlyStop:
+    """The keys of `early_stop`: when a run ends before its last epoch."""
+
+    patience: int | None = _result(
+        None, "epochs without a better validation value after which a run ends; null: never",
+        neutral=None, least=1,
+    )  # fmt: skip
+    metric: str = _result(
+        "accuracy", "what is watched, on the validation images", neutral="accuracy",
+        allowed=("accuracy", "loss"),
+    )  # fmt: skip
+    after: int | None = _result(
+        None, "epochs after which a run ends whatever its schedule is for: replays an early stop",
+        neutral=None, least=1,
+    )  # fmt: skip
 
 
 @dataclass
@@ -233,6 +254,12 @@ class Config:
         0.0, "share of the target spread over all classes; also loss.label_smoothing",
         least=0, below=1,
     )  # fmt: skip
+    averaging: dict[str, Any] = _result(dict, "the average of the weights that is evaluated")
+    early_stop: EarlyStop = _result(EarlyStop, "when a run ends before its last epoch")
+    grad_accumulation: int = _result(
+        1, "parts of a batch, one after the other: less memory, the same step", neutral=1, least=1
+    )
+    compile: bool = _result(False, "compile the model (torch.compile)", neutral=False)
     evaluation: Evaluation = _kept(Evaluation, "when the test set is used")
     test_every: Any = _around(UNSET, "the former name of evaluation.every and evaluation.test")
     label: str | None = _kept(
@@ -314,6 +341,7 @@ IN_GROUPS = {
     ),
     "scheduler._target_": Key("the function", "result", types=(str,)),
     "loss._target_": Key("the class", "result", types=(str,)),
+    "averaging._target_": Key("the class", "result", types=(str,)),
     "data.name": Key("of the data set", "result", types=(str,)),
     "data.mean": Key(
         "subtracted from each pixel, 0 to 1; null: that of the training part, by channel",
@@ -468,6 +496,7 @@ TOP = _of(Config)
 KEYS: Mapping[str, Key] = {
     **TOP,
     **_of(Evaluation, "evaluation."),
+    **_of(EarlyStop, "early_stop."),
     **_of(Search, "sweep."),
     **_of(Logger, "logger."),
     **IN_GROUPS,
@@ -499,8 +528,24 @@ MAY_CHANGE = tuple(name for name, key in TOP.items() if key.resumes)
 #: Keys that older records lack, and what their runs did.
 NEUTRAL = {name: key.neutral for name, key in TOP.items() if key.neutral is not ...}
 
-#: The same of the groups.
-NEUTRAL_IN_GROUPS = {name: key.neutral for name, key in IN_GROUPS.items() if key.neutral is not ...}
+#: The same of the groups and of parts of the config.
+NEUTRAL_IN_GROUPS = {
+    name: key.neutral for name, key in KEYS.items() if "." in name and key.neutral is not ...
+}
+
+#: Keys of parts of the config that decide what is computed.
+DECIDING_IN_PARTS = tuple(
+    name
+    for name, key in KEYS.items()
+    if name.startswith(("early_stop.", "evaluation.")) and key.role == "result"
+)
+
+#: Of the keys that decide what is computed, by their names with dots.
+NEUTRAL_DECIDING = {
+    name: (NEUTRAL | NEUTRAL_IN_GROUPS)[name]
+    for name in (*DECIDING, *DECIDING_IN_PARTS)
+    if name in NEUTRAL or name in NEUTRAL_IN_GROUPS
+}
 
 #: What the images decide, which a config said before it was taken from them.
 OF_IMAGES = {"channels": 1, "classes": 10}
@@ -515,11 +560,19 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
     A key at its neutral value is left out: runs that are older than the key computed the same.
     """
-    return {
+    found = {
         name: config[name]
         for name in DECIDING
         if name not in NEUTRAL or config.get(name, NEUTRAL[name]) != NEUTRAL[name]
     }
+    for name in DECIDING_IN_PARTS:
+        part, _, key = name.partition(".")
+        value = (config.get(part) or {}).get(key, neutral := NEUTRAL_IN_GROUPS[name])
+        if value != neutral:
+            found[name] = value
+    if "early_stop.patience" not in found:
+        found.pop("early_stop.metric", None)
+    return found
 
 
 def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -592,7 +645,12 @@ def renamed_override(override: str) -> list[str]:
 def defaults() -> dict[str, Any]:
     """The defaults of the keys that people set, by their names with dots."""
     found = {}
-    for schema, prefix in ((Config, ""), (Evaluation, "evaluation."), (Search, "sweep.")):
+    for schema, prefix in (
+        (Config, ""),
+        (Evaluation, "evaluation."),
+        (EarlyStop, "early_stop."),
+        (Search, "sweep."),
+    ):
         for one in fields(schema):
             if one.default is not MISSING and one.metadata[_NAME].role != "around":
                 found[f"{prefix}{one.name}"] = one.default

@@ -49,15 +49,21 @@ TARGETS: Mapping[str, Mapping[str, str]] = {
     | {f"fmbench.optim.{path}": f"fmbench:{path.rpartition('.')[2]}" for path in _OWN_OPTIMIZERS},
     "scheduler": {f"fmbench.{module}.{name}": f"fmbench:{name}"
                   for name in ("constant", "cosine", "multistep", "onecycle", "step")
-                  for module in ("optim.schedules", "schedule")},
+                  for module in ("optim.schedules", "schedule")}
+                 | {f"fmbench.optim.schedules.{name}": f"fmbench:{name}"
+                    for name in ("cosine_warmup", "exponential", "linear", "plateau",
+                                 "polynomial", "wsd")},
     "loss": {f"fmbench.training.losses.{name}": f"fmbench:{name}"
              for name in ("CrossEntropy", "Focal", "SquaredError")},
+    "averaging": {f"fmbench.training.averaging.{name}": f"fmbench:{name}"
+                  for name in ("ema", "no_average", "swa")},
 }  # fmt: skip
 
 #: Of groups that were added after records were written: the option, by the name of its target, that
 #: computes what was computed before. It is left out of a run's key and record.
 NEUTRAL_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "loss": {"_target_": "fmbench:CrossEntropy", "class_weights": None},
+    "averaging": {"_target_": "fmbench:no_average"},
 }
 
 

@@ -134,6 +134,11 @@ class TrainLoader:
         """Batches in an epoch."""
         return len(self._sizes(len(self.labels)))
 
+    @property
+    def sizes(self) -> set[int]:
+        """How many images batches have."""
+        return {*self._sizes(len(self.labels))}
+
     def _sizes(self, images: int) -> list[int]:
         """How many images are in each batch of so many, the last ones of an epoch."""
         sizes = [self.batch_size] * (images // self.batch_size)

@@ -1,11 +1,13 @@
 """Learning-rate schedules: PyTorch's own, each stepped at the interval its method wants.
 
 Every function takes the optimizer, the length of the run, and its own options, and returns a
-`Schedule`. Epochs count from 0: a rate that changes "before epoch 6" is in force from the seventh
-pass on.
+`Schedule`. Where an optimizer has groups of parameters with rates of their own, all of them are
+multiplied by the same factor. Epochs count from 0: a rate that changes "before epoch 6" is in force
+from the seventh pass on.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from torch.optim import Optimizer, lr_scheduler
@@ -39,6 +41,42 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.scheduler.load_state_dict(state)
+
+
+#: What a plateau is seen in: whether more is better.
+METRICS = {"accuracy": True, "loss": False}
+
+
+class Plateau(Schedule):
+    """Multiplies the learning rate by a factor where validation brings nothing better any more."""
+
+    scheduler: lr_scheduler.ReduceLROnPlateau
+
+    def __init__(self, scheduler: lr_scheduler.ReduceLROnPlateau, metric: str) -> None:
+        super().__init__(scheduler, "epoch")
+        self.metric = metric
+        #: The epochs, counted from 0, before which the rate dropped: milestones of `multistep`.
+        self.drops: list[int] = []
+
+    def after_epoch(self) -> None:
+        """Nothing: what an epoch was worth, `after_validation` is told."""
+
+    def after_validation(self, value: float) -> None:
+        """Call once after every epoch, with its value of the metric on the validation images."""
+        before = self.scheduler.get_last_lr()
+        self.scheduler.step(value)
+        if self.scheduler.get_last_lr() != before:
+            self.drops.append(self.scheduler.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state and the drops, for a checkpoint."""
+        return {**super().state_dict(), "drops": list(self.drops)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        rest = dict(state)
+        self.drops = list(rest.pop("drops"))
+        super().load_state_dict(rest)
 
 
 def constant(optimizer: Optimizer, *, epochs: int, batches: int) -> Schedule:  # noqa: ARG001
@@ -151,6 +189,190 @@ def onecycle(
         cycle_momentum=cycle_momentum,
     )
     return Schedule(scheduler, "batch")
+
+
+def linear(
+    optimizer: Optimizer, *, epochs: int, batches: int, warmup: float = 0.1, final: float = 0.0
+) -> Schedule:
+    """Climb to the learning rate, then fall, both along straight lines, a step every batch.
+
+    Devlin et al., "BERT" (2018), appendix A.2, with `final` 0.
+
+    Args:
+        optimizer: its learning rate is the peak.
+        epochs: passes of the run.
+        batches: optimizer steps in a pass.
+        warmup: share of all steps that climb, 0 or more and below 1. The first step has a rate
+            above 0, the first one after the climb the peak.
+        final: the rate after the last step, as a share of the peak.
+
+    Raises:
+        ConfigError: a share is out of its bounds.
+    """
+    return _after_warmup(optimizer, epochs * batches, warmup, final, lambda left: left)
+
+
+def cosine_warmup(
+    optimizer: Optimizer, *, epochs: int, batches: int, warmup: float = 0.05, final: float = 0.0
+) -> Schedule:
+    """Climb to the learning rate along a line, then fall along half a cosine, a step every batch.
+
+    Loshchilov and Hutter, "SGDR" (2017), equation 5, after the warm-up of Goyal et al., "Accurate,
+    Large Minibatch SGD" (2017), section 2.2. The arguments are those of `linear`.
+
+    Raises:
+        ConfigError: a share is out of its bounds.
+    """
+
+    def fall(left: float) -> float:
+        return (1 + math.cos(math.pi * (1 - left))) / 2
+
+    return _after_warmup(optimizer, epochs * batches, warmup, final, fall)
+
+
+def polynomial(
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batches: int,
+    power: float = 0.9,
+    warmup: float = 0.0,
+    final: float = 0.0,
+) -> Schedule:
+    """Fall as a power of the share of the steps that are left, a step every batch.
+
+    Chen et al., "DeepLab" (2017), section 4.1.1, where the power is 0.9. The other arguments are
+    those of `linear`.
+
+    Raises:
+        ConfigError: a share is out of its bounds, or `power` is not above 0.
+    """
+    if power <= 0:
+        raise ConfigError(f"scheduler.power={power}: must be above 0")
+    return _after_warmup(optimizer, epochs * batches, warmup, final, lambda left: left**power)
+
+
+def wsd(
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batches: int,
+    warmup: float = 0.05,
+    decay: float = 0.2,
+    final: float = 0.0,
+) -> Schedule:
+    """Warm-up, stable, decay: climb, keep the learning rate, fall along a line at the end.
+
+    Hu et al., "MiniCPM" (2024), section 4, with a straight line for their exponential, which
+    Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"
+    (2024), compare.
+
+    Args:
+        optimizer: its learning rate is the one kept.
+        epochs: passes of the run.
+        batches: optimizer steps in a pass.
+        warmup: as in `linear`.
+        decay: share of all steps that fall, above 0; with `warmup` at most 1.
+        final: as in `linear`.
+
+    Raises:
+        ConfigError: a share is out of its bounds.
+    """
+    if not 0 < decay <= 1 - warmup:
+        raise ConfigError(f"scheduler.decay={decay}: must be above 0, and with warmup at most 1")
+    total = epochs * batches
+    falling = max(1, round(decay * total)) / (total - _steps(warmup, total))
+    return _after_warmup(optimizer, total, warmup, final, lambda left: min(1.0, left / falling))
+
+
+def exponential(
+    optimizer: Optimizer,
+    *,
+    epochs: int,  # noqa: ARG001
+    batches: int,  # noqa: ARG001
+    gamma: float = 0.9,
+) -> Schedule:
+    """Multiply the learning rate by `gamma` after every epoch.
+
+    Raises:
+        ConfigError: `gamma` is not above 0.
+    """
+    _check_gamma(gamma)
+    return Schedule(lr_scheduler.ExponentialLR(optimizer, gamma), "epoch")
+
+
+def plateau(
+    optimizer: Optimizer,
+    *,
+    epochs: int,  # noqa: ARG001
+    batches: int,  # noqa: ARG001
+    factor: float = 0.1,
+    patience: int = 5,
+    metric: str = "accuracy",
+) -> Plateau:
+    """Multiply the learning rate by `factor` after `patience` epochs without a better validation.
+
+    Better is better than in any epoch before, by however little. `multistep` with the drops of such
+    a run as milestones has the same rates.
+
+    Args:
+        optimizer: the rate is that of the first epochs.
+        epochs: passes of the run.
+        batches: optimizer steps in a pass.
+        factor: above 0 and below 1.
+        patience: epochs, 1 or more.
+        metric: accuracy or loss, on the validation images.
+
+    Raises:
+        ConfigError: an argument is out of its bounds.
+    """
+    if not 0 < factor < 1:
+        raise ConfigError(f"scheduler.factor={factor}: must be above 0 and below 1")
+    if not _is_whole(patience) or patience < 1:
+        raise ConfigError(f"scheduler.patience={patience}: must be a whole number of epochs")
+    if metric not in METRICS:
+        raise ConfigError(f"scheduler.metric={metric}: must be {' or '.join(METRICS)}")
+    scheduler = lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        "max" if METRICS[metric] else "min",
+        factor,
+        patience - 1,  # PyTorch counts the epoch after its patience too
+        threshold=0.0,
+        threshold_mode="abs",
+        eps=0.0,
+    )
+    return Plateau(scheduler, metric)
+
+
+def _after_warmup(
+    optimizer: Optimizer,
+    total: int,
+    warmup: float,
+    final: float,
+    fall: Callable[[float], float],
+) -> Schedule:
+    """A climb along a line, then what `fall` makes of the share of the other steps that is left.
+
+    Raises:
+        ConfigError: a share is out of its bounds.
+    """
+    if not 0 <= warmup < 1:
+        raise ConfigError(f"scheduler.warmup={warmup}: must be 0 or more and below 1")
+    if not 0 <= final <= 1:
+        raise ConfigError(f"scheduler.final={final}: must be from 0 to 1")
+    climb = _steps(warmup, total)
+
+    def factor(step: int) -> float:
+        if step < climb:
+            return (step + 1) / (climb + 1)
+        return final + (1 - final) * fall(max(0, total - step) / (total - climb))
+
+    return Schedule(lr_scheduler.LambdaLR(optimizer, factor), "batch")
+
+
+def _steps(share: float, total: int) -> int:
+    """A share of all steps, rounded; one is left."""
+    return min(round(share * total), total - 1)
 
 
 def _is_whole(value: object) -> bool:

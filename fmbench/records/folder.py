@@ -247,7 +247,8 @@ def held(folder: Path, config: Mapping[str, Any], *, begun: bool = False) -> Rec
     there, here = (usual | {key: json.dumps(value) for key, value in leaves(one)} for one in whole)
     for key in {**there, **here}:
         # A run that was not evaluated on the test set may be now.
-        now = key.startswith("evaluation.") and there.get("evaluation.test") == '"never"'
+        later = key.startswith("evaluation.") and key not in schema.DECIDING_IN_PARTS
+        now = later and there.get("evaluation.test") == '"never"'
         was, wanted = (one.get(key, "not set") for one in (there, here))
         if key not in schema.MAY_CHANGE and not now and was != wanted:
             auto = made is not record.config and key == "precision"

@@ -51,7 +51,7 @@ def _of(part: str, fields: str, prefix: str = "") -> list[tuple[str, str, str]]:
 #: Where a column comes from: its name, the part of the record ("" for the record), the field.
 _COLUMNS = (
     *_of("", "key configuration status error fmbench_version started"),
-    *_of("", "model augmentation optimizer scheduler loss device"),
+    *_of("", "model augmentation optimizer scheduler loss averaging device"),
     ("data", "data", "name"),
     ("data_sha256", "data", "sha256"),
     ("split", "split", "name"),
@@ -59,7 +59,7 @@ _COLUMNS = (
     ("fold", "split", "fold"),
     ("stage", "tuning", "stage"),
     ("tuning_epochs", "tuning", "epochs"),
-    *_of("", "parameters flops batch_size epochs best_test_epoch peak_memory"),
+    *_of("", "parameters flops batch_size epochs best_test_epoch stopped_epoch peak_memory"),
     *_of("", "seed learning_rate images_per_second runs_at_once"),
     *_of("", "train_accuracy validation_accuracy balanced_accuracy"),
     *_of("", "test_accuracy best_test_accuracy"),

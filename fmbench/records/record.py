@@ -108,6 +108,7 @@ class Seconds(TypedDict):
     train: Amount
     evaluate: Amount
     total: Amount
+    compile: NotRequired[Amount]  # of `compile=true`, on no other clock but `total`
 
 
 class Fingerprint(TypedDict, total=False):
@@ -204,6 +205,7 @@ class Record:
     seed: Seed
     started: Text  # UTC, ISO 8601
     loss: Text = "cross_entropy"
+    averaging: Text = "none"
     experiment: Text | None = None  # the published row that the run was started from
     reference: Reference | None = None  # its published figures
     tuning: Tuning | None = None  # the search that chose its settings
@@ -230,6 +232,11 @@ class Record:
     best_test_epoch: Count | None = None  # counted from 0
     corrupted: Corrupted | None = None  # with evaluation.corruptions alone
     scores: PartScores = field(default_factory=PartScores)  # empty in older records
+    stopped_epoch: Count | None = None  # epochs trained, where early stopping ended the run
+    stopped_why: Text | None = None
+    # Epochs, counted from 0, before which a plateau dropped the learning rate: milestones that
+    # `scheduler=multistep` replays it by, with `early_stop.after` for the epochs trained.
+    rate_drops: Annotated[list[Count], Meta(max_length=100_000)] = field(default_factory=list)
     seconds: Seconds = field(default_factory=lambda: Seconds(train=0.0, evaluate=0.0, total=0.0))
     images_per_second: Amount | None = None  # training images over the training clock
     peak_memory: Count | None = None

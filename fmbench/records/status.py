@@ -101,6 +101,7 @@ class _Seen(msgspec.Struct):
     validation_accuracy: Share | None = None
     test_accuracy: Share | None = None
     images_per_second: Amount | None = None
+    stopped_epoch: Count | None = None  # where it stopped early
 
 
 class _Epoch(msgspec.Struct):
@@ -180,7 +181,7 @@ def _looked_at(folder: str) -> Run | None:
         folder,
         state,
         model=seen.model,
-        epoch=seen.epochs if state == COMPLETED else done,
+        epoch=(seen.stopped_epoch or seen.epochs) if state == COMPLETED else done,
         epochs=seen.epochs,
         accuracy=accuracy,
         accuracy_of=of,

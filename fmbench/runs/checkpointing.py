@@ -37,6 +37,7 @@ _OF_A_LINE = {"epoch", "learning_rate", "seconds", "wall", *METRICS}
 _PROGRESS = METRICS | {
     *("best_test_accuracy", "best_test_epoch", "seconds", "images_per_second", "peak_memory"),
     *("scores", "corrupted"),
+    *("stopped_epoch", "stopped_why", "rate_drops"),
 }
 
 
@@ -76,9 +77,13 @@ class RunState:
         self.trainer = trainer
         if self.before is not None:
             scheduler = getattr(trainer.schedule, "scheduler", None)
-            loss = loss_state(trainer.step.loss)
             most = bounds(
-                trainer.model, trainer.optimizer, scheduler, epochs=trainer.epochs, loss=loss
+                trainer.model,
+                trainer.optimizer,
+                scheduler,
+                epochs=trainer.epochs,
+                loss=loss_state(trainer.step.loss),
+                average=trainer.average,
             )
             self.checkpoint = self.checkpoints.read(most)
 
@@ -105,8 +110,11 @@ class RunState:
     def _resume_from(self, written_at: str) -> dict[str, Any]:
         """Resume; returns where, and what has changed since the checkpoint was written."""
         record, saved = self.record, self.load_checkpoint()
+        compiling = record.seconds.get("compile", 0.0)  # again in each start
         for name in _PROGRESS:
             setattr(record, name, getattr(saved, name))
+        if compiling:
+            record.seconds["compile"] = record.seconds.get("compile", 0.0) + compiling
         self.start -= record.seconds["total"]
         position, epochs = self.trainer.position, self.trainer.epochs
         epoch, images = min(position.epoch + 1, epochs), len(self.trainer.loader.labels)
@@ -160,7 +168,7 @@ class RunState:
         """Note a line of history, and save as `after_batch` does unless it is the last."""
         self.history.append(line)
         done = self.trainer.position.epoch
-        if done < self.trainer.epochs:
+        if not self.trainer.done:
             self._save_if(due=self.checkpoints.due_after(done))
 
     def _save_if(self, *, due: bool) -> None:

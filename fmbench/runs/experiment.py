@@ -23,7 +23,7 @@ from fmbench.config.whitelist import TARGETS
 from fmbench.records.record import leaves, recorded_overrides
 
 #: Groups whose option a record has a field for.
-_NAMED = ("model", "augmentation", "optimizer", "scheduler", "loss")
+_NAMED = ("model", "augmentation", "optimizer", "scheduler", "loss", "averaging")
 
 
 def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
@@ -177,9 +177,11 @@ def _loaded(name: str, overrides: Sequence[str]) -> Any:
 def _recipe(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """All that decides a run but its seed, as texts under dotted names."""
     for key, value in leaves(config):
+        if key == "loss.label_smoothing":
+            continue  # stands at the top
         group, _, inner = key.partition(".")
         of_group = inner and group in (*GROUPS, "reference") and key not in schema.UNRECORDED
-        if of_group or key in schema.DECIDING:
+        if of_group or key in (*schema.DECIDING, *schema.DECIDING_IN_PARTS):
             yield key, _text(value)
 
 

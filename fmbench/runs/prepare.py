@@ -23,11 +23,14 @@ from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
 from fmbench.data.splits import Split, make_split
 from fmbench.optim.groups import Named, by_use, split
-from fmbench.optim.schedules import Schedule
+from fmbench.optim.schedules import Plateau, Schedule
 from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
+from fmbench.training.averaging import Average, OptimizerAverage
+from fmbench.training.compiled import compile_model, sizes_of_parts
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
+from fmbench.training.early_stop import EarlyStop
 from fmbench.training.losses import Loss, refuse_unusable
 from fmbench.training.restore import refuse_unrecordable
 from fmbench.training.step import EagerStep
@@ -146,11 +149,14 @@ def rehearse(config: Mapping[str, Any]) -> None:
     inputs = read_inputs(config)
     model = model_on_meta(config, inputs.facts)
     make_loss(config, inputs, torch.device("cpu"))
+    validates = len(inputs.split.validation) > 0
+    _early_stop(config, validates=validates)
     with contextlib.suppress(RuntimeError):
         optimizer = _on_shapes(config, model, inputs.facts)
         if inputs.device.cuda_graphs:
             refuse_unrecordable(optimizer)
-        _make_schedule(config, optimizer, batches=100)
+        _make_schedule(config, optimizer, batches=100, validates=validates)
+        make_average(config, nn.Linear(1, 1), optimizer, batches=100)
     device = inputs.device
     count = 0 if model is None else count_parameters(model)
     needed, there = 8 * count, device.memory()  # the weights and their gradients in float32
@@ -184,19 +190,30 @@ def make_trainer(
         for part in (inputs.split.validation, inputs.split.test)
     )
     loss = make_loss(config, inputs, device.torch)
+    parts = config["grad_accumulation"]
+    micro_batch = -(-config["batch_size"] // parts) if parts > 1 else None
+    evaluated = {
+        count
+        for part in (validation, test)
+        for count in (min(len(part), at_once), len(part) % at_once)
+        if count
+    }
     device, train.joins_last = rehearsal.rehearse(
         model,
         train,
         loss=loss,
+        micro_batch=micro_batch,
         classes=len(inputs.dataset.classes),
-        evaluated={
-            count
-            for part in (validation, test)
-            for count in (min(len(part), at_once), len(part) % at_once)
-            if count
-        },
+        evaluated=evaluated,
         device=device,
     )
+    compiling = 0.0
+    if config["compile"]:
+        trained = {*sizes_of_parts(train.sizes, micro_batch)}
+        images, _ = next(train.epoch(0))
+        compiling = compile_model(
+            model, images, trained=trained, evaluated=evaluated, device=device
+        )
     image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
     optimizer = make_optimizer(config, model, image)
     return Trainer(
@@ -205,12 +222,24 @@ def make_trainer(
         validation=validation if len(validation) else None,
         test=test if config["evaluation"]["test"] != "never" else None,
         optimizer=optimizer,
-        schedule=_make_schedule(config, optimizer, batches=len(train)),
+        schedule=_make_schedule(
+            config, optimizer, batches=len(train), validates=len(validation) > 0
+        ),
         epochs=config["epochs"],
         evaluate_every=config["evaluation"]["every"],
-        make_step=partial(EagerStep, device=device, loss=loss, clip_norm=config["clip_norm"]),
+        make_step=partial(
+            EagerStep,
+            device=device,
+            loss=loss,
+            micro_batch=micro_batch,
+            clip_norm=config["clip_norm"],
+        ),
         device=device,
         most_probabilities=MOST_PROBABILITIES,
+        average=make_average(config, model, optimizer, batches=len(train)),
+        early_stop=_early_stop(config, validates=len(validation) > 0),
+        flips=config["evaluation"]["flips"],
+        compiling=compiling,
     )
 
 
@@ -227,6 +256,10 @@ def make_train_loader(
         classes=len(inputs.dataset.classes),
         memory=inputs.device.memory(),
     )
+
+
+#: What a run without validation images can do about it.
+_HOLD_OUT = "no images are held out; take data.split=holdout"
 
 
 def _tensors(
@@ -399,8 +432,40 @@ def make_loss(config: Mapping[str, Any], inputs: Inputs, device: torch.device) -
 
 
 def _make_schedule(
-    config: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, batches: int
+    config: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, batches: int, validates: bool
 ) -> Schedule:
     epochs = config["epochs"]
     schedule: Schedule = instantiate(config, "scheduler", optimizer, epochs=epochs, batches=batches)
+    if isinstance(schedule, Plateau) and not validates:
+        raise ConfigError(f"scheduler: follows the validation {schedule.metric}, and {_HOLD_OUT}")
     return schedule
+
+
+def _early_stop(config: Mapping[str, Any], *, validates: bool) -> EarlyStop:
+    """When the run ends early; a ConfigError where that is by validation, and there is none."""
+    keys = config["early_stop"]
+    if keys["patience"] is not None and not validates:
+        said = f"early_stop.patience={keys['patience']}"
+        raise ConfigError(f"{said}: watches the validation {keys['metric']}, and {_HOLD_OUT}")
+    return EarlyStop(**keys)
+
+
+def make_average(
+    config: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, *, batches: int
+) -> Average | None:
+    """What is evaluated in place of the weights of training, if anything.
+
+    Raises:
+        ConfigError: it refuses its arguments, or the optimizer averages too.
+    """
+    epochs = config["epochs"]
+    average: Average | None = instantiate(
+        config, "averaging", model, epochs=epochs, batches=batches
+    )
+    if not (callable(getattr(optimizer, "eval", None)) and hasattr(optimizer, "train")):
+        return average
+    if average is not None:
+        raise ConfigError(
+            "averaging: the optimizer evaluates an average of its own; take averaging=none"
+        )
+    return OptimizerAverage(model, optimizer)

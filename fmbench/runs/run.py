@@ -202,6 +202,8 @@ def prepare(
     trainer = make_trainer(config, inputs, model, device, record.flops)
     run.use(trainer.device)  # its memory format is chosen now
     record.joins_last_batch = trainer.loader.joins_last
+    if config["compile"]:
+        record.seconds["compile"] = trainer.compiling
     run.read_checkpoint(trainer)
     own = inputs.augmentation.transforms
     built = model, trainer.optimizer, trainer.schedule, trainer.step.loss
@@ -320,11 +322,11 @@ def fit(
             _note_epoch(run, epoch, history)
             most = run.memory.bytes
             record.peak_memory = None if most is None else max(peak, most)
-            if epoch.answers is not None and epoch.epoch + 1 == epochs:
+            if epoch.answers is not None and epoch.last:
                 _keep_predictions(run, epoch.answers)
-            if epoch.validated is not None and epoch.epoch + 1 == epochs:
+            if epoch.validated is not None and epoch.last:
                 _keep_held_out(run, epoch.validated)
-            if watch is not None and watch(epoch.epoch + 1, record):
+            if watch is not None and watch(epoch.epoch + 1, record) and not epoch.last:
                 raise PrunedError(
                     f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
                 )
@@ -350,6 +352,9 @@ def _note_epoch(run: RunState, epoch: Epoch, history: Mapping[str, Any]) -> None
     found = epoch.test.accuracy if epoch.test and run.config["evaluation"]["every"] else None
     if found is not None and found > best:
         record.best_test_accuracy, record.best_test_epoch = found, epoch.epoch
+    if epoch.last and epoch.epoch + 1 < run.trainer.epochs:
+        record.stopped_epoch, record.stopped_why = epoch.epoch + 1, run.trainer.early_stop.why
+    record.rate_drops = list(getattr(run.trainer.schedule, "drops", ()))
     record.seconds |= {"train": clocks.train, "evaluate": clocks.evaluate}
     if clocks.train:
         done = len(run.trainer.loader.labels) * (epoch.epoch + 1)
@@ -375,12 +380,13 @@ def evaluate_later(run: RunState, tracking: Tracking) -> None:
     run.load_checkpoint()
     start = time.perf_counter()
     how: dict[str, Any] = {"device": trainer.device, "most": MOST_PROBABILITIES}
-    metrics, answers = evaluate(trainer.model, trainer.test, **how)
+    how["flips"], model = trainer.flips, trainer.evaluated()
+    metrics, answers = evaluate(model, trainer.test, **how)
     if run.config["keep_probabilities"] and trainer.validation is not None:
         if changed:
             log.info("probabilities of the validation images are kept of the same setting alone")
         else:
-            _keep_held_out(run, evaluate(trainer.model, trainer.validation, **how)[1])  # a trial's
+            _keep_held_out(run, evaluate(model, trainer.validation, **how)[1])  # a trial's
     _evaluate_corrupted(run)
     seconds = time.perf_counter() - start
     record.test_loss, record.test_accuracy = metrics.loss, metrics.accuracy
@@ -417,13 +423,11 @@ def _evaluate_corrupted(run: RunState, between: Callable[[], None] = lambda: Non
         f"{len(names) * len(SEVERITIES) * len(trainer.test):,} images to evaluate"
     )
     start, away = time.perf_counter(), trainer.away
-    accuracies = {}
+    accuracies, model = {}, trainer.evaluated()
+    how: dict[str, Any] = {"device": trainer.device, "flips": trainer.flips, "between": between}
     for name in names:
         loaders = [CorruptedLoader(trainer.test, name, severity) for severity in SEVERITIES]
-        found = [
-            evaluate(trainer.model, loader, device=trainer.device, between=between)[0].accuracy
-            for loader in loaders
-        ]
+        found = [evaluate(model, loader, **how)[0].accuracy for loader in loaders]
         accuracies[name] = [accuracy for accuracy in found if accuracy is not None]
     run.record.corrupted = Corrupted(version=VERSION, accuracies=accuracies)
     return time.perf_counter() - start - (trainer.away - away)
@@ -473,7 +477,7 @@ def _keep_model(run: RunState) -> None:
     if run.config["keep_model"]:
         write = partial(
             write_weights,
-            run.trainer.model,
+            run.trainer.evaluated(),
             config=run.record.config,
             classes=run.inputs.dataset.classes,
             shape=run.inputs.dataset.shape,

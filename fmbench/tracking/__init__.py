@@ -170,13 +170,16 @@ def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None
     return None
 
 
+_NAMED = ("model", "optimizer", "scheduler", "loss", "averaging")
+
+
 def settings(record: Record) -> dict[str, str | int | float | bool]:
     """The settings of a run: the options chosen, and every key that a record keeps.
 
     By the names that overrides have; lists and null as JSON. Of an option with a target of its own
     the class is named.
     """
-    built = {name: getattr(record, name) for name in ("model", "optimizer", "scheduler", "loss")}
+    built = {name: getattr(record, name) for name in _NAMED}
     chosen = {**record.choices, **built}
     if record.experiment is not None:
         chosen["experiment"] = record.experiment

@@ -30,6 +30,7 @@ from fmbench.core import machine
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError
 from fmbench.core.files import open_regular, remove, whole_file
+from fmbench.training.averaging import Average, WeightAverage
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -83,13 +84,15 @@ def bounds(
     *,
     epochs: int,
     loss: Mapping[str, Tensor] = MappingProxyType({}),
+    average: Average | None = None,
 ) -> Bounds:
     """How large the checkpoints of a run of so many epochs can be; `loss` is the loss's state."""
-    state = [*model.state_dict().values(), *loss.values()]
+    ours = isinstance(average, WeightAverage)
+    state = [*list(model.state_dict().values()) * (2 if ours else 1), *loss.values()]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
     texts = 2**22 + 1000 * min(epochs, 10**6) + 1000 * (len(state) + 4 * len(parameters))
-    known = is_torchs(optimizer) and is_torchs(scheduler)
+    known = is_torchs(optimizer) and is_torchs(scheduler) and (ours or average is None)
     if not known or not all(isinstance(value, Tensor) for value in state):
         memory = machine.usable().memory or 2**40  # one's own may keep anything
         return Bounds(memory, memory)

@@ -26,6 +26,7 @@ from fmbench.training import losses
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 from fmbench.training.losses import Loss
+from fmbench.training.step import micro_batches
 
 log = logger(__name__)
 
@@ -95,6 +96,7 @@ def rehearse(
     classes: int,
     evaluated: Collection[int],
     device: Device,
+    micro_batch: int | None = None,
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
@@ -113,6 +115,8 @@ def rehearse(
     asked = device.memory_format
     formats = list(MEMORY_FORMATS) if asked == "auto" else [asked]
     batch = next(loader.epoch(0))
+    # The first part of a batch that is trained on in parts, and all of one that is not.
+    batch = next(iter(micro_batches(*batch, micro_batch)))
     for memory_format in formats:
         device = replace(device, memory_format=memory_format)
         try:
@@ -121,7 +125,8 @@ def rehearse(
             with preserved(model, device=device.torch) as (tried, _):
                 with losses.tried(loss, recorded=device.cuda_graphs) as tried_loss:
                     _train(model, tried, batch, device, classes, loss=tried_loss)
-                joins = _last_batch(tried, batch[0], len(loader.labels), device, classes)
+                left = len(loader.labels) % loader.batch_size
+                joins = _last_batch(tried, batch[0], left, device, classes)
                 for one in (model, tried):
                     one.eval()
                 with torch.no_grad():
@@ -271,9 +276,8 @@ def _loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
-def _last_batch(tried: nn.Module, images: Tensor, count: int, device: Device, classes: int) -> bool:
-    """Whether the last batch of an epoch is one image that the model fails on."""
-    left = count % len(images)
+def _last_batch(tried: nn.Module, images: Tensor, left: int, device: Device, classes: int) -> bool:
+    """Whether the last batch of an epoch, of `left` images, is one that the model fails on."""
     if left > 1:
         _sizes(tried, images, [left], device, classes)
     if left != 1:

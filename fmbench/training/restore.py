@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fmbench.core.errors import ConfigError
-from fmbench.optim.schedules import Schedule
+from fmbench.optim.schedules import Plateau, Schedule
 from fmbench.training.checkpoint import DamagedError, copied, is_torchs
 
 #: Numbers of an optimizer that a schedule of `fmbench.optim.schedules` changes.
 _SCHEDULED = ("lr", "momentum", "betas")
 
 #: What such a schedule itself keeps count of.
-_COUNTED = ("last_epoch", "_step_count", "_last_lr")
+_COUNTED = ("last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "drops")
 
 
 def require_like(found: object, own: object, where: str) -> None:
@@ -221,12 +221,20 @@ def load_schedule(schedule: Schedule, saved: Any, *, epochs: int, batches: int) 
         for key, value in saved.items():
             if key not in own or (key not in _COUNTED and value != own[key]):
                 raise DamagedError("the schedule is another")
+        if isinstance(schedule, Plateau):
+            drops = saved["drops"]
+            if type(drops) is not list or len(drops) > epochs:
+                raise DamagedError("schedule.drops is no list of epochs")
+            for epoch in drops:
+                require_like(epoch, 0, "schedule.drops")
+                require_number(epoch, "schedule.drops", least=1, most=epochs)
+            own["drops"] = list(drops)
         require_like({**own, **saved}, own, "schedule")
-        for key in ("last_epoch", "_step_count"):
+        for key in {"last_epoch", "_step_count", "num_bad_epochs"} & own.keys():
             require_number(saved[key], f"schedule.{key}", least=0, most=steps + 1)
     schedule.load_state_dict(saved)
 
 
 def _is_ours(schedule: Schedule) -> bool:
     """Whether a schedule is one of `fmbench.optim.schedules`, and no code of the user's."""
-    return type(schedule) is Schedule and is_torchs(schedule.scheduler)
+    return type(schedule) in (Schedule, Plateau) and is_torchs(schedule.scheduler)

@@ -8,7 +8,7 @@ import contextlib
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
@@ -130,6 +130,7 @@ class EagerStep:
     _: KW_ONLY
     device: Device
     loss: Loss  # of a batch, the mean over its images
+    micro_batch: int | None = None  # images at once, at most; None: all of a batch
     clip_norm: float | None = None  # of the gradient
 
     def __post_init__(self) -> None:
@@ -144,24 +145,36 @@ class EagerStep:
         With (B,) int64 labels, or with (B, classes) float32 shares of the classes, of which no
         prediction is right or wrong: `correct` is NOT_COUNTED then.
         """
-        with self.device.autocast():
-            logits = self.model(images)
-        loss = self.loss(logits.float(), targets)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for some, their in micro_batches(images, targets, self.micro_batch):
+            with self.device.autocast():
+                logits = self.model(some)
+            loss = self.loss(logits.float(), their)
+            share = len(their) / len(targets)  # gradients add up to those of the whole batch
+            (loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+            self.loss_sum.add_(loss.detach(), alpha=len(their))
+            if targets.dim() == 1:
+                self.correct.add_((logits.detach().argmax(1) == their).sum())
+            else:
+                self.correct.fill_(NOT_COUNTED)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
-        self.loss_sum.add_(loss.detach(), alpha=len(targets))
-        if targets.dim() == 1:
-            self.correct.add_((logits.detach().argmax(1) == targets).sum())
-        else:
-            self.correct.fill_(NOT_COUNTED)
 
     def begin_epoch(self) -> None:
         """Reset the sums."""
         self.loss_sum.zero_()
         self.correct.zero_()
+
+
+def micro_batches(
+    images: Tensor, targets: Tensor, most: int | None
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """A batch in parts of nearly the same size, of so many images at most."""
+    if most is None or len(targets) <= most:
+        return ((images, targets),)
+    parts = -(-len(targets) // most)
+    return zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True)
 
 
 #: Records what a function asks of the GPU, without doing it; what it returns does it.

@@ -3,10 +3,11 @@
 import contextlib
 import copy
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,7 +17,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fmbench.data.loader import EvaluationLoader, TrainLoader
-from fmbench.optim.schedules import Schedule
+from fmbench.optim.schedules import Plateau, Schedule
+from fmbench.training.averaging import (
+    STATISTICS_OF,
+    Average,
+    OptimizerAverage,
+    WeightAverage,
+    recompute_statistics,
+)
 from fmbench.training.checkpoint import (
     DamagedError,
     preserved,
@@ -24,6 +32,7 @@ from fmbench.training.checkpoint import (
     restore_random_states,
 )
 from fmbench.training.device import Device
+from fmbench.training.early_stop import EarlyStop
 from fmbench.training.losses import loss_state
 from fmbench.training.restore import load_optimizer, load_schedule, require_like, require_number
 from fmbench.training.step import (
@@ -70,6 +79,7 @@ def train_epoch(
     step: Step,
     schedule: Schedule,
     *,
+    average: Average | None = None,
     seen: int = 0,
     report: Report,
 ) -> Metrics:
@@ -88,6 +98,8 @@ def train_epoch(
     for images, targets in batches:
         step(images, targets)
         schedule.after_batch()
+        if average is not None:
+            average.after_batch()
         seen += len(targets)
         report(seen, step.loss_sum, step.correct)
     return _metrics(step.loss_sum, step.correct, seen)
@@ -99,10 +111,13 @@ def evaluate(
     loader: EvaluationLoader,
     *,
     device: Device,
+    flips: bool = False,
     between: Callable[[], None] = lambda: None,
     most: int = 0,
 ) -> tuple[Metrics, Predictions]:
     """Mean loss and accuracies over a part of the split; the predictions, on the CPU.
+
+    With `flips` the logits are the mean of those of each image and of its mirror.
 
     In the precision of training. The loss is cross entropy whatever is trained with, without label
     smoothing, so that losses compare. The probabilities of all classes are among the predictions
@@ -118,6 +133,8 @@ def evaluate(
     for images, labels in loader:
         with device.autocast():
             logits = model(images)
+            if flips:
+                logits = (logits + model(images.flip(-1))) / 2
         predicted = logits.argmax(1)
         loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
         correct += (predicted == labels).sum()
@@ -165,6 +182,7 @@ class Epoch:
 
     epoch: int  # counted from 0
     learning_rate: float  # at the epoch's start
+    last: bool  # of the run
     train: Metrics
     validation: Metrics | None
     test: Metrics | None
@@ -199,6 +217,10 @@ class Trainer:
     make_step: Callable[[nn.Module, Optimizer], EagerStep]
     device: Device
     most_probabilities: int = 0  # numbers that are kept of the last epoch, see `evaluate`
+    average: Average | None = None  # of the weights; evaluated in their place
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    flips: bool = False  # evaluate the mean of each image and its mirror
+    compiling: float = 0.0  # seconds that the model took to be compiled, on no clock
 
     def __post_init__(self) -> None:
         self.clocks = Clocks()
@@ -206,6 +228,11 @@ class Trainer:
         self.started: float | None = None  # of the epoch's training, while in progress
         self.away = 0.0  # seconds that no clock counts
         self.halted: float | None = None  # since when, while the clocks stand still
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.position.epoch >= self.epochs or self.early_stop.why is not None
 
     @cached_property
     def step(self) -> Step:
@@ -246,7 +273,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is no longer a number.
         """
-        while self.position.epoch < self.epochs:
+        while not self.done:
             try:
                 epoch = self._epoch(report, between)
             except DivergedError:
@@ -257,25 +284,56 @@ class Trainer:
     def _epoch(self, report: Report, between: Callable[[], None]) -> Epoch:
         epoch = self.position.epoch
         train = self._train(report, between)
+        model = self.evaluated() if self._evaluates(epoch) else self.model
         trained = self._now()
         assert self.started is not None
         self.position.seconds, self.started = trained - self.started, None
         validation = validated = test = answers = None
-        last = epoch + 1 == self.epochs
-        how: dict[str, Any] = {"device": self.device, "between": between}
-        how["most"] = self.most_probabilities if last else 0
+        may_end = self.early_stop.patience is not None
+        how: dict[str, Any] = {"device": self.device, "flips": self.flips, "between": between}
+        how["most"] = self.most_probabilities if may_end or self._ends(epoch, None) else 0
         if self.validation is not None:
-            validation, validated = evaluate(self.model, self.validation, **how)
-        due = last or (self.evaluate_every and (epoch + 1) % self.evaluate_every == 0)
-        if self.test is not None and due:
-            test, answers = evaluate(self.model, self.test, **how)
+            validation, validated = evaluate(model, self.validation, **how)
+        value = None if validation is None else getattr(validation, self.early_stop.metric)
+        last = self._ends(epoch, value)
+        if self.test is not None and (last or self._due(epoch)):
+            test, answers = evaluate(model, self.test, **how)
         self.clocks.evaluate += self._now() - trained
         self.schedule.after_epoch()
+        if isinstance(self.schedule, Plateau) and validation:
+            self.schedule.after_validation(getattr(validation, self.schedule.metric))
+        self.early_stop.note(epoch + 1, value)
         position, self.position = self.position, Position(epoch + 1)
         self.clocks.train += position.seconds
         assert position.learning_rate is not None
         rate, seconds = position.learning_rate, position.seconds
-        return Epoch(epoch, rate, train, validation, test, seconds, answers, validated)
+        return Epoch(epoch, rate, last, train, validation, test, seconds, answers, validated)
+
+    def _due(self, epoch: int) -> bool:
+        """Whether the test set is evaluated after an epoch that need not be the last."""
+        return bool(self.evaluate_every and (epoch + 1) % self.evaluate_every == 0)
+
+    def _evaluates(self, epoch: int) -> bool:
+        """Whether anything may be evaluated after an epoch."""
+        return self._ends(epoch, None) or self.validation is not None or self._due(epoch)
+
+    def _ends(self, epoch: int, value: float | None) -> bool:
+        """Whether an epoch with this validation value is the run's last."""
+        return epoch + 1 == self.epochs or self.early_stop.ends(epoch + 1, value) is not None
+
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and kept: that of training, or the average of its weights.
+
+        An average gets batch-norm statistics of its own, from the first batches of training.
+        """
+        model = None if self.average is None else self.average.model()
+        if model is None:
+            return self.model
+        size = self.loader.batch_size
+        count = max(1, min(STATISTICS_OF, len(self.loader.labels)) // size)  # whole batches
+        batches = itertools.islice(self.loader.epoch(0), count)
+        recompute_statistics(model, (images for images, _ in batches), device=self.device)
+        return model
 
     def _train(self, report: Report, between: Callable[[], None]) -> Metrics:
         """The epoch's pass over the training images, or what is left of it."""
@@ -294,6 +352,7 @@ class Trainer:
             self.loader.epoch(position.epoch, seen=position.seen),
             self.step,
             self.schedule,
+            average=self.average,
             seen=position.seen,
             report=after_batch,
         )
@@ -307,6 +366,8 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "loss": loss_state(self.step.loss),
             "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
+            "average": {} if self.average is None else self.average.state_dict(),
+            "early_stop": self.early_stop.state_dict(),
             "position": position,
             "clocks": dataclasses.asdict(self.clocks),
             "random": random_states(self.device.torch),
@@ -339,12 +400,22 @@ class Trainer:
         require_like(state["sums"], sums, "sums")
         loss = loss_state(self.step.loss)  # older checkpoints have none
         require_like(state.get("loss", {}), loss, "loss")
+        average = {} if self.average is None else self.average.state_dict()
+        if self.average is None or isinstance(self.average, (WeightAverage, OptimizerAverage)):
+            require_like(state.get("average", {}), average, "average")
+        stop = self.early_stop.state_dict()
+        seen = state.get("early_stop", stop)  # older checkpoints have none
+        require_like(seen, stop, "early_stop")
+        require_number(seen["waited"], "early_stop.waited", least=0, most=self.epochs)
 
         model.update(state["model"])  # with what modules noted of their versions, from here
         self.model.load_state_dict(model)
         load_optimizer(self.optimizer, state["optimizer"], self.schedule)
         batches = len(self.loader)
         load_schedule(self.schedule, state["schedule"], epochs=self.epochs, batches=batches)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.early_stop.load_state_dict(seen)
         for tensors, saved in ((sums, state["sums"]), (loss, state.get("loss", {}))):
             for name, tensor in tensors.items():
                 tensor.copy_(saved[name])  # in place, where a recorded step looks for it

@@ -173,20 +173,24 @@ def test_trust_adds_packages_to_the_whitelist(monkeypatch):
     assert {"mine.*", "theirs.nets.*"} <= set(trust.around_runs())
 
 
+#: Keys of `evaluation` that the former name does not speak of.
+LATER = {"corruptions": None, "flips": False}
+
+
 @pytest.mark.parametrize(
     ("former", "every", "test"), [("0", None, "end"), ("3", 3, "end"), ("null", None, "never")]
 )
 def test_the_former_name_of_evaluation_is_accepted_for_one_release(former, every, test, caplog):
     configuration._tell_of_former_name.cache_clear()
     config = compose(f"test_every={former}")
-    assert config["evaluation"] == {"every": every, "test": test, "corruptions": None}
+    assert config["evaluation"] == {"every": every, "test": test, **LATER}
     assert "test_every" not in config
     now = " ".join(renamed_override(f"test_every={former}"))
     assert [one.message.partition(";")[0] for one in caplog.records] == [
         f"test_every is called {now} now"
     ]
     searched = compose(f"test_every={former}", "evaluation.test=never")
-    assert searched["evaluation"] == {"every": None, "test": "never", "corruptions": None}
+    assert searched["evaluation"] == {"every": None, "test": "never", **LATER}
     raises_one_line(lambda: compose("test_every=often"), ConfigError, "0 or more, or null")
 
 
@@ -200,7 +204,7 @@ def test_the_overrides_in_the_place_of_a_former_one_compose():
     today = renamed_override("test_every=null")
     config = compose("experiment=lenet", *today)
     configuration.check(config)
-    assert config["evaluation"] == {"every": None, "test": "never", "corruptions": None}
+    assert config["evaluation"] == {"every": None, "test": "never", **LATER}
 
 
 def test_options_of_fmbench_are_parsed_once_and_each_config_has_its_own(monkeypatch, tmp_path):

@@ -131,3 +131,73 @@ def test_onecycle_of_a_few_steps(batches, warmup):
         assert 0 < opt.param_groups[0]["lr"] <= 1
         opt.step()
         plan.after_batch()
+
+
+@pytest.mark.parametrize(("make", "options", "formula"), [
+    (schedules.linear, {"warmup": 0.1}, lambda left: left),
+    (schedules.linear, {"warmup": 0, "final": 0.2}, lambda left: 0.2 + 0.8 * left),
+    (
+        schedules.cosine_warmup,
+        {"warmup": 0.1},
+        lambda left: (1 + math.cos(math.pi * (1 - left))) / 2,
+    ),
+    (schedules.polynomial, {"power": 2, "warmup": 0.1}, lambda left: left**2),
+    (schedules.wsd, {"warmup": 0.1, "decay": 0.25}, lambda left: min(1, left * 36 / 10)),
+])  # fmt: skip
+def test_schedules_with_a_climb_are_those_of_their_formulas(make, options, formula):
+    """40 steps, 4 of which climb: then the share of the other 36 that is left decides."""
+    climb = 4 if options["warmup"] else 0
+    expected = [(t + 1) / 5 for t in range(climb)]
+    expected += [formula((40 - t) / (40 - climb)) for t in range(climb, 40)]
+    opt = torch.optim.SGD([
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.5},
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 2.0},
+    ])  # fmt: skip
+    plan = make(opt, epochs=4, batches=BATCHES, **options)
+    for factor in expected:
+        assert [group["lr"] for group in opt.param_groups] == pytest.approx(
+            [0.5 * factor, 2.0 * factor]
+        )
+        opt.step()
+        plan.after_batch()
+
+
+def test_exponential_decays_after_every_epoch():
+    table = rates(schedules.exponential, 4, gamma=0.5)
+    assert [row[0] for row in table] == [1, 0.5, 0.25, 0.125]
+
+
+def test_a_plateau_is_pytorchs_and_multistep_replays_it():
+    values = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7, 0.65, 0.7]
+    ours, theirs = optimizer(), optimizer()
+    plan = schedules.plateau(ours, epochs=10, batches=BATCHES, factor=0.5, patience=2)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        theirs, "max", factor=0.5, patience=1, threshold=0
+    )
+    found = []
+    for value in values:
+        found.append(ours.param_groups[0]["lr"])
+        plan.after_batch()
+        plan.after_epoch()
+        plan.after_validation(value)
+        reference.step(value)
+        assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
+    assert plan.drops == [4, 7, 9]
+    replayed = rates(schedules.multistep, 10, milestones=plan.drops, gamma=0.5)
+    assert [row[0] for row in replayed] == found
+
+
+@pytest.mark.parametrize(("make", "options", "part"), [
+    (schedules.linear, {"warmup": 1}, "scheduler.warmup=1"),
+    (schedules.cosine_warmup, {"final": 2}, "scheduler.final=2"),
+    (schedules.polynomial, {"power": 0}, "scheduler.power=0"),
+    (schedules.wsd, {"warmup": 0.5, "decay": 0.6}, "scheduler.decay=0.6"),
+    (schedules.exponential, {"gamma": 0}, "scheduler.gamma=0"),
+    (schedules.plateau, {"factor": 1}, "scheduler.factor=1"),
+    (schedules.plateau, {"patience": 0}, "scheduler.patience=0"),
+    (schedules.plateau, {"metric": "recall"}, "scheduler.metric=recall"),
+])  # fmt: skip
+def test_later_schedules_refuse(make, options, part):
+    raises_one_line(
+        lambda: make(optimizer(), epochs=5, batches=BATCHES, **options), ConfigError, part
+    )

@@ -45,6 +45,30 @@ def test_every_knob_arrives():
     assert [len(built.loader.labels), len(built.validation), len(built.test)] == [180, 20, 50]
 
 
+@pytest.mark.parametrize(("overrides", "parts"), [
+    (["scheduler=plateau"], ["scheduler: follows the validation accuracy", "data.split=holdout"]),
+    (["early_stop.patience=3"], ["early_stop.patience=3", "data.split=holdout"]),
+    (["early_stop.after=3"], ["early_stop.after=3", "epochs=2"]),
+    (["averaging=ema", "averaging.decay=2"], ["averaging.decay=2"]),
+    (["grad_accumulation=65"], ["grad_accumulation=65", "batch_size=64"]),
+])  # fmt: skip
+def test_methods_that_cannot_be_are_refused_before_anything_is_written(overrides, parts):
+    config = compose(*TINY, *overrides)
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, *parts)
+
+
+def test_every_method_arrives():
+    built, _ = trainer(
+        "averaging=ema", "scheduler=plateau", "early_stop.patience=3", "evaluation.flips=true",
+        "grad_accumulation=3", "batch_size=64", "data.split=holdout",
+    )  # fmt: skip
+    assert built.average is not None
+    assert built.schedule.metric == "accuracy"
+    assert built.early_stop.patience == 3
+    assert built.flips
+    assert built.step.micro_batch == 22
+
+
 class Read(dict):
     """A config that knows which of its keys were read."""
 

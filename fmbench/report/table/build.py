@@ -42,6 +42,7 @@ BEHIND = (
     *("folders", "accuracies", "best_accuracies", "run_seeds", "run_folds", "run_seconds"),
     "run_corrupted",
     *("n_dirty", "mixes", "config", "about_data", "held_out", "fold_accuracies", "tuning"),
+    "stopped_epochs",
 )
 
 
@@ -146,7 +147,9 @@ def _name_own_threads(table: pd.DataFrame) -> None:
 def _describe(rows: Sequence[dict[str, Any]]) -> None:
     """Add the settings, the command and the differences of each row."""
     for row in rows:
-        row["model_settings"] = describe.model_settings(row["model"], row["overrides"])
+        row["model_settings"] = describe.model_settings(
+            row["model"], row["overrides"], json.loads(row["config"] or "{}")
+        )
         settings = describe.settings_of_group("augmentation", row["overrides"])
         row["augmentation_settings"] = " ".join(settings.values())
         row["command"], row["left_out"] = describe.command(row)

@@ -212,9 +212,9 @@ SHOWN = (
 _KEYS = (
     *("experiment", "deviations", "difference_of", "difference_in", "published_protocol"),
     *("published_parameters", "published_device", "published_approximate", "published_source"),
-    *("model_settings", "augmentation_settings", "differs", "scheduler", "loss", "precision"),
-    "threads",
-    *("memory_format", "deterministic", "cuda_graphs", "seeds", "folds", "rank_of"),
+    *("model_settings", "augmentation_settings", "differs", "scheduler", "loss", "averaging"),
+    *("precision", "threads", "memory_format", "deterministic", "cuda_graphs", "seeds", "folds"),
+    "rank_of",
     *("spread_images", "smallest_shown", "balanced_accuracy", "train_accuracy", "test_loss"),
     *(f"{name}_sd" for name in SPREAD),
     *(f"{name}_low" for name in SPREAD if name != "test_accuracy"),

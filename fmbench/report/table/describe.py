@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -106,15 +107,21 @@ def settings_of_group(group: str, overrides: tuple[str, ...]) -> dict[str, str]:
     return {key: key + value for key, value in typed}
 
 
-def model_settings(model: str, overrides: tuple[str, ...]) -> str:
-    """What was typed about the model itself, as it stands behind its name: width=16 depth=40."""
+def model_settings(
+    model: str, overrides: tuple[str, ...], config: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """What was typed about the model itself, as it stands behind its name: width=16 depth=40.
+
+    And whether each image was evaluated with its mirror, which no accuracy may stand without.
+    """
     said = settings_of_group("model", overrides)
     # Where one option stands for many models, the name of the model has it already.
     if model.endswith(f"/{said.get('name', '').partition('=')[2]}"):
         said.pop("name", None)
     if said.get("_target_") == f"_target_={model.partition('/')[0]}":
         said.pop("_target_")
-    return " ".join(said.values())
+    flips = (config.get("evaluation") or {}).get("flips") is True
+    return " ".join([*said.values(), *["evaluation.flips=true"] * flips])
 
 
 # --- published figures ----------------------------------------------------------------------------
@@ -256,12 +263,18 @@ def _numbered(classes: Sequence[Any]) -> list[int]:
 
 def settings_of(row: Row) -> dict[str, str]:
     """All that may tell two rows apart, as texts under dotted names."""
-    settings = {name: str(row[name]) for name in ("scheduler", "loss")}
+    options = ("scheduler", "loss", "averaging")
+    settings = {name: str(row[name]) for name in options if row.get(name) is not None}
+    settings |= {key: _as_text(value) for key, value in schema.NEUTRAL_DECIDING.items()}
     settings |= {
-        key: value if isinstance(value, str) else json.dumps(value)
+        key: _as_text(value)
         for key, value in leaves(json.loads(row["config"] or "{}"))
         if key not in ("data.name", FOLD) and ("." in key or key in schema.DECIDING)
     }
     settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}
     settings |= {name: row[name][:8] for name in HASHES if row[name] is not None}
     return settings | {name: str(row[name]) for name in COUNTS if row[name] is not None}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -25,14 +25,14 @@ FOLDS = "kfold"
 ROW = ("configuration", "label", "data", "parameters", "flops", *HARDWARE)
 
 # Chosen by name, beside what the config says: with it they make a recipe.
-_CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler", "loss")
+_CHOSEN = ("data", "model", "split", "augmentation", "optimizer", "scheduler", "loss", "averaging")
 
 # Means beside those with a spread.
 _MEANS = ("best_test_accuracy", "peak_memory")
 _SAME = (
     *ROW,
-    *("model", "split", "augmentation", "optimizer", "scheduler", "loss", "learning_rate"),
-    *("batch_size", "epochs", "split_train", "split_validation", "split_test"),
+    *("model", "split", "augmentation", "optimizer", "scheduler", "loss", "averaging"),
+    *("learning_rate", "batch_size", "epochs", "split_train", "split_validation", "split_test"),
     *("split_hash", "split_folds", "data_sha256", "source", "overrides", "config", "config_dir"),
     "about_data",
     *("config_dirs", "trust", "tuning"),
@@ -48,6 +48,7 @@ _EACH = {
     "run_folds": "fold",
     "run_seconds": "seconds_train",
     "run_corrupted": "corrupted",
+    "stopped_epochs": "stopped_epoch",
 }
 # Of a row whose runs are no folds, or of ones that are not known.
 _NO_FOLDS: dict[str, Any] = {"folds": (), "held_out": None, "fold_accuracies": ()}
@@ -110,7 +111,8 @@ def aggregate(runs: pd.DataFrame, *, mixed: bool = False, intervals: bool = True
         intervals: The runs of a row are repetitions of one thing, chosen by nobody.
     """
     # As floats: the product of two 64-bit counts need not fit 64 bits.
-    images = runs["split_train"].astype("Float64") * runs["epochs"].astype("Float64")
+    epochs = runs["stopped_epoch"].fillna(runs["epochs"])
+    images = runs["split_train"].astype("Float64") * epochs.astype("Float64")
     clocked = images.notna() & runs["seconds_train"].notna()
     runs = runs.assign(
         images=images.where(clocked),

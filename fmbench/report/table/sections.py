@@ -237,6 +237,11 @@ def _about(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
+def between(counts: Sequence[int]) -> str:
+    """The least and the most of some counts: 5, or 5 to 8."""
+    return " to ".join(str(count) for count in dict.fromkeys((min(counts), max(counts))))
+
+
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
     yield from _about_labels(rows)
     if of_folds := [row for row in rows if row["split"] == FOLDS]:
@@ -253,6 +258,12 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
             f"The rows come from {len(contents)} different contents of the data set: compare "
             "accuracies within one (data_sha256 in the CSV file)."
         )
+    for row in rows:
+        if stopped := [epochs for epochs in row["stopped_epochs"] if epochs is not None]:
+            yield (
+                f"Stopped early by validation, as their config says: {len(stopped)} of {row['n']} "
+                f"runs of row {row['number']}, after {between(stopped)} of {row['epochs']} epochs."
+            )
     # Rows of folds are ranked within these, which have a note of their own.
     tested = {
         (row["data_sha256"], row["split_test"])

@@ -1,0 +1,72 @@
+"""A model compiled by `torch.compile`, before its clocks run."""
+
+import time
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fmbench.core.errors import ConfigError, described
+from fmbench.training.checkpoint import preserved
+from fmbench.training.device import Device, is_out_of_memory
+
+
+def compile_model(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    trained: Collection[int],
+    evaluated: Collection[int],
+    device: Device,
+) -> float:
+    """Compile a model, in place, for batches of some sizes; its weights stay as they are.
+
+    Its state has the same names as before, and copies of it are not compiled.
+
+    Args:
+        model: on its device.
+        images: (B, C, H, W) float32, a batch of training.
+        trained: images at once in training.
+        evaluated: and in evaluation.
+        device: of both.
+
+    Returns:
+        The seconds that it took.
+
+    Raises:
+        ConfigError: it cannot be compiled here, for want of a compiler, say.
+        Exception: there is too little memory.
+    """
+    start = time.perf_counter()
+    try:
+        model.compile(dynamic=False)
+        with preserved(model, device=device.torch):
+            model.train()
+            for count in sorted(trained):
+                with device.autocast():
+                    logits = model(_some(images, count))
+                logits.float().sum().backward()
+            model.eval()
+            with torch.no_grad(), device.autocast():
+                for count in sorted(evaluated):
+                    model(_some(images, count))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"compile=true: the model cannot be compiled here ({described(error, 200)}); take "
+            "compile=false"
+        ) from error
+    return time.perf_counter() - start
+
+
+def sizes_of_parts(batches: Collection[int], most: int | None) -> Iterator[int]:
+    """The sizes that parts of such batches have, as `micro_batches` cuts them."""
+    for count in batches:
+        parts = 1 if most is None else -(-count // most)
+        yield from {count // parts, -(-count // parts)}
+
+
+def _some(images: Tensor, count: int) -> Tensor:
+    """So many images, some of them again where there are fewer."""
+    return images[torch.arange(count, device=images.device) % len(images)]

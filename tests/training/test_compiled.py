@@ -1,0 +1,55 @@
+import shutil
+
+import pytest
+import torch
+from commands import TINY, compose, raises_one_line
+from torch import nn
+
+from fmbench.core.errors import ConfigError
+from fmbench.runs import prepare
+from fmbench.training.compiled import compile_model, sizes_of_parts
+from fmbench.training.device import Device
+from fmbench.training.step import micro_batches
+
+CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)
+
+
+class Refusing(nn.Linear):
+    def compile(self, **_options):
+        raise RuntimeError("Failed to find C++ compiler.\nPlease specify one")
+
+
+def test_a_model_that_cannot_be_compiled_is_refused_in_one_line():
+    raises_one_line(
+        lambda: compile_model(
+            Refusing(3, 2), torch.zeros(4, 3), trained={4}, evaluated={4}, device=CPU
+        ),
+        *(ConfigError, "compile=true", "C++ compiler", "compile=false"),
+    )
+
+
+def test_graphs_of_compiled_models_are_refused():
+    config = compose(*TINY, "compile=true", "cuda_graphs=true")
+    raises_one_line(lambda: prepare.configuration.check(config), ConfigError, "take one of them")
+
+
+@pytest.mark.parametrize(("batch", "most"), [(48, None), (48, 20), (8, 3), (49, 12), (5, 2)])
+def test_the_sizes_that_are_compiled_are_those_of_the_parts(batch, most):
+    images = torch.zeros(batch, 1)
+    sizes = {len(part) for part, _ in micro_batches(images, images, most)}
+    assert sizes == set(sizes_of_parts({batch}, most))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_model_has_the_same_weights_and_logits():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    images = torch.randn(8, 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = model.eval()(images)
+    assert compile_model(model, images, trained={8, 3}, evaluated={8}, device=CPU) > 0
+    torch.testing.assert_close(model.eval()(images), expected)
+    assert model.state_dict().keys() == before.keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
