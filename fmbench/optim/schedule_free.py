@@ -12,7 +12,8 @@ def schedule_free_sgd(params: Any, **arguments: Any) -> Optimizer:
     """SGD of Defazio et al., "The Road Less Scheduled" (2024); the extra `schedulefree` brings it.
 
     Its `eval()` and `train()` switch the parameters between the average and the weights that
-    gradients are taken at. It takes `scheduler=constant`, and a warm-up of its own.
+    gradients are taken at. Its option chooses `scheduler=constant`;
+    it has a warm-up of its own.
 
     Args:
         params: parameters, or groups of them.

@@ -1,6 +1,7 @@
 """From a config to the parts of a run: data, split, device, model, optimizer, trainer."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from fmbench.training.losses import Loss, refuse_unusable
 from fmbench.training.restore import refuse_unrecordable
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 #: Images evaluated at once: many for a small model, where each batch has its overhead, few for a
 #: large one, which could otherwise need more memory in evaluation than in training.
@@ -216,6 +219,7 @@ def make_trainer(
         )
     image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
     optimizer = make_optimizer(config, model, image)
+    _tell_of_annealing(config, optimizer)
     return Trainer(
         model,
         loader=train,
@@ -401,6 +405,17 @@ def _optimizer(config: Mapping[str, Any], named: Named, given: Any) -> torch.opt
         raise ConfigError(f"optimizer: {option['_target_']} gives no torch.optim.Optimizer")
     split(optimizer, named, **grouping)
     return optimizer
+
+
+def _tell_of_annealing(config: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Say that a schedule-free optimizer is given another schedule than a constant rate."""
+    name, target = type(optimizer).__name__, config["scheduler"]["_target_"]
+    if "ScheduleFree" in name and target != "fmbench.optim.schedules.constant":
+        log.warning(
+            "optimizer: %s is made for scheduler=constant; %s changes its rate all the same",
+            name,
+            target.rpartition(".")[2],
+        )
 
 
 def _on_shapes(

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat, spaces
+from fmbench.config.contestants import contestants
 from fmbench.config.overrides import mended
 from fmbench.config.sweep import _check_search
 from fmbench.core.errors import ConfigError
@@ -71,6 +72,15 @@ def test_a_search_over_optimizers_says_that_they_share_a_space():
     with sweep("optimizer=choice(sgd,adam)") as config:
         assert "one search" in spaces.told(config)[1]
         assert "sweep=tuned" in spaces.told(config)[1]
+
+
+def test_contestants_have_the_schedule_of_their_optimizer():
+    given = ["sweep=tuned", "optimizer=sgd,schedule_free_sgd"]
+    with sweep(*given) as config:
+        loader = GlobalHydra.instance().config_loader()
+        found = contestants(loader, config, spaces.params(config), given)
+    schedules = [one.config.scheduler._target_.rpartition(".")[2] for one in found]
+    assert schedules == ["onecycle", "constant"]
 
 
 def test_an_option_of_ones_own_needs_no_space(tmp_path):

@@ -94,7 +94,7 @@ def test_the_defaults_of_an_option_are_arguments_of_its_class(path):
     option = yaml.safe_load(path.read_text("utf-8"))
     optimizer = trainer(f"optimizer={path.stem}", "scheduler=constant").optimizer
     group = optimizer.param_groups[0]
-    for key in option.keys() - {"_target_", "name", "search"}:
+    for key in option.keys() - {"_target_", "name", "search", "defaults"}:
         assert group[key] in (option[key], tuple(np.atleast_1d(option[key]))), key
 
 
@@ -255,6 +255,29 @@ def test_a_gradient_is_clipped_to_its_norm():
     EagerStep(model, optimizer, device=CPU, loss=loss, clip_norm=0.5)(images, labels)
     moved = torch.cat([(model[1].weight - before).flatten(), model[1].bias.grad])
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("option", ["schedule_free_sgd", "schedule_free_adamw"])
+@pytest.mark.parametrize(
+    ("overrides", "chosen"),
+    [
+        ([], "constant"),
+        (["scheduler=cosine"], "cosine"),
+        (["experiment=resnet_light"], "multistep"),
+    ],
+)
+def test_a_schedule_free_option_has_a_constant_rate_unless_told(option, overrides, chosen):
+    found = compose(f"optimizer={option}", *overrides)["scheduler"]["_target_"]
+    assert found == f"fmbench.optim.schedules.{chosen}"
+    assert compose()["scheduler"]["_target_"] == "fmbench.optim.schedules.onecycle"
+
+
+def test_a_schedule_free_optimizer_with_another_schedule_is_told_of(caplog):
+    need("schedule_free_sgd")
+    trainer("optimizer=schedule_free_sgd")
+    assert not caplog.messages
+    trainer("optimizer=schedule_free_sgd", "scheduler=cosine")
+    assert "optimizer: SGDScheduleFree is made for scheduler=constant" in caplog.text
 
 
 def test_by_name_is_the_class_itself():
