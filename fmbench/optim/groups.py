@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -31,24 +32,57 @@ class _Uses(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@torch.no_grad()
-def by_use(model: nn.Module, images: Tensor) -> list[tuple[str, nn.Parameter]]:
-    """The model's named parameters, in the order in which a forward pass uses them.
+class Ordered(NamedTuple):
+    """The parameters of a model in an order.
 
-    Parameters that it does not use come last, in the order of the model. Nothing else of the model
-    changes; the pass is one of evaluation.
+    Args:
+        named: all of them, with their names.
+        matrices: the names of those that are the weights of linear layers and of convolutions.
+    """
+
+    named: Named
+    matrices: Sequence[str]
+
+
+@torch.no_grad()
+def by_use(model: nn.Module, images: Tensor) -> Ordered:
+    """The model's parameters, in the order in which a forward pass uses them.
+
+    Parameters that it does not use come last, in the order of the model, and are no `matrices`.
+    Nothing else of the model changes; the pass is one of evaluation.
 
     Args:
         model: on the device of `images`.
         images: (N, C, H, W).
     """
-    named, modes = list(model.named_parameters()), [(m, m.training) for m in model.modules()]
-    with _Uses() as uses, torch.random.fork_rng(enabled=images.device.type == "cpu"):
+    modes = [(m, m.training) for m in model.modules()]
+    # A model in evaluation draws on the CPU if at all: no other device is started for it.
+    with _Uses() as uses, torch.random.fork_rng(devices=[]):
         model.eval()(images)
     for module, mode in modes:
         module.training = mode
     order = {number: place for place, number in enumerate(uses.seen)}
-    return sorted(named, key=lambda one: order.get(id(one[1]), len(order)))
+    found = by_place(model)
+    named = sorted(found.named, key=lambda one: order.get(id(one[1]), len(order)))
+    matrices = {*found.matrices}
+    return Ordered(
+        named, [name for name, one in named if name in matrices and id(one) in uses.seen]
+    )
+
+
+def by_place(model: nn.Module) -> Ordered:
+    """The model's parameters in its own order, as if it used all of them."""
+    named = list(model.named_parameters())
+    weights = set()
+    for module in model.modules():
+        # A transposed convolution has its input channels first.
+        if isinstance(module, nn.Linear | _ConvNd) and not isinstance(module, _ConvTransposeNd):
+            weights.add(id(module.weight))
+        elif isinstance(module, nn.MultiheadAttention):
+            parts = (module.in_proj_weight, module.q_proj_weight, module.k_proj_weight,
+                     module.v_proj_weight)  # fmt: skip
+            weights.update(map(id, parts))
+    return Ordered(named, [name for name, one in named if id(one) in weights])
 
 
 def split(

@@ -1,6 +1,7 @@
 """Muon for convolutional networks: orthogonalized momentum; AdamW for what is no matrix."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,8 +42,9 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 class Muon(Optimizer):
     """Muon on matrices and convolutions, AdamW on the rest; Jordan et al., "Muon" (2024).
 
-    A convolution is a matrix of output channels x all else. Norms, biases, and the first and the
-    last layer by the order of their use in a forward pass are AdamW's, as the paper advises. With
+    A convolution is a matrix of output channels x all else. The first and the last matrix by the
+    order of their use in a forward pass are AdamW's, as the paper advises, and so is all that is no
+    weight of a linear layer or convolution: norms, biases, embeddings, scales of layers. With
     the scale of Liu et al., "Muon is Scalable for LLM Training" (2025), equation 4, a step of Muon
     is about as long as one of AdamW, so that both share a learning rate and a weight decay. Takes
     the arguments of `torch.optim.Muon` where it has the same, which takes matrices alone.
@@ -55,6 +57,8 @@ class Muon(Optimizer):
         nesterov: whether Muon looks ahead.
         betas: of AdamW.
         eps: of AdamW.
+        matrices: the names of the weights of linear layers and convolutions that a forward pass
+            uses, in that order; None: of all parameters of two dimensions or more.
 
     Raises:
         ConfigError: there is no matrix between the first and the last layer.
@@ -71,24 +75,27 @@ class Muon(Optimizer):
         nesterov: bool = True,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
+        matrices: Sequence[str] | None = None,
     ) -> None:
         for name, value in (("momentum", momentum), *(("betas", beta) for beta in betas)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value}: must be from 0 to below 1")
         if weight_decay < 0:
             raise ValueError(f"weight_decay={weight_decay}: must be 0 or more")
-        matrices = [one for _, one in named_parameters if one.ndim >= 2][1:-1]
-        if not matrices:
+        if matrices is None:
+            matrices = [name for name, one in named_parameters if one.ndim >= 2]
+        names = {*matrices[1:-1]}
+        if not names:
             raise ConfigError(
                 "optimizer=muon: this model has no matrix or convolution between its first and its "
                 "last layer; take optimizer=adamw"
             )
-        inner = set(matrices)
-        rest = [one for _, one in named_parameters if one not in inner]
+        inner = [one for name, one in named_parameters if name in names]
+        rest = [one for name, one in named_parameters if name not in names]
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum,
                     "nesterov": nesterov, "betas": tuple(betas), "eps": eps,
                     "capturable": False}  # fmt: skip
-        groups = [{"params": matrices, "muon": True}, {"params": rest, "muon": False}]
+        groups = [{"params": inner, "muon": True}, {"params": rest, "muon": False}]
         super().__init__(groups, defaults)
 
     @torch.no_grad()

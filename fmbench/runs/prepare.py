@@ -23,7 +23,7 @@ from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, keeps_windows
 from fmbench.data.splits import Split, make_split
-from fmbench.optim.groups import Named, by_use, split
+from fmbench.optim.groups import Ordered, by_place, by_use, split
 from fmbench.optim.schedules import Plateau, Schedule
 from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
@@ -386,21 +386,26 @@ def make_optimizer(
     """The optimizer, over the parameters of a model.
 
     One whose first parameter is called `named_parameters` gets them with their names, in the order
-    of their use, which images (N, C, H, W), on the model's device, show.
+    of their use, which images (N, C, H, W), on the model's device, show. Where it has a parameter
+    `matrices`, it gets the names of the weights of linear layers and convolutions too.
 
     Raises:
         ConfigError: it refuses its arguments, or is no optimizer.
     """
-    if takes(config, "optimizer", "named_parameters"):
-        named = by_use(model, images)
-        return _optimizer(config, named, named)
-    return _optimizer(config, list(model.named_parameters()), model.parameters())
+    wants_names = takes(config, "optimizer", "named_parameters")
+    ordered = by_use(model, images) if wants_names else by_place(model)
+    return _optimizer(config, ordered, wants_names=wants_names)
 
 
-def _optimizer(config: Mapping[str, Any], named: Named, given: Any) -> torch.optim.Optimizer:
+def _optimizer(
+    config: Mapping[str, Any], ordered: Ordered, *, wants_names: bool
+) -> torch.optim.Optimizer:
     option = {key: one for key, one in config["optimizer"].items() if key not in schema.GROUPED}
     grouping = {key: one for key, one in config["optimizer"].items() if key in schema.GROUPED}
-    optimizer = instantiate({"optimizer": option}, "optimizer", given)
+    named = ordered.named
+    given = named if wants_names else [one for _, one in named]
+    offered = {"matrices": list(ordered.matrices)} if wants_names else None
+    optimizer = instantiate({"optimizer": option}, "optimizer", given, offered=offered)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(f"optimizer: {option['_target_']} gives no torch.optim.Optimizer")
     split(optimizer, named, **grouping)
@@ -426,16 +431,17 @@ def _on_shapes(
     Of a model that only shows them later, over shapes that every optimizer accepts.
     """
     wants_names = takes(config, "optimizer", "named_parameters")
-    shapes = [("weight", torch.Size((1, 1)))] * 3
+    names = ["first.weight", "weight", "last.weight"]
+    ordered = Ordered([(name, nn.Parameter(torch.zeros(1, 1))) for name in names], names)
     if model is not None:
-        there = list(model.named_parameters())
+        ordered = by_place(model)
         if wants_names:
             # Not every model runs there; its own order does for a rehearsal.
             with contextlib.suppress(Exception), torch.device("meta"):
-                there = by_use(model, torch.empty(2, *images.shape))
-        shapes = [(name, one.shape) for name, one in there]
+                ordered = by_use(model, torch.empty(2, *images.shape))
+    shapes = [(name, one.shape) for name, one in ordered.named]
     named = [(name, nn.Parameter(torch.zeros(()).expand(shape))) for name, shape in shapes]
-    return _optimizer(config, named, named if wants_names else [one for _, one in named])
+    return _optimizer(config, ordered._replace(named=named), wants_names=wants_names)
 
 
 def make_loss(config: Mapping[str, Any], inputs: Inputs, device: torch.device) -> Loss:

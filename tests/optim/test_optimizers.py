@@ -193,10 +193,55 @@ class Backwards(nn.Module):
 
 def test_parameters_are_named_in_the_order_of_their_use():
     model = Backwards()
-    names = [name for name, _ in groups.by_use(model, torch.zeros(2, 3))]
+    named, matrices = groups.by_use(model, torch.zeros(2, 3))
+    names = [name for name, _ in named]
+    assert matrices == ["first.weight", "last.weight"]
     assert names[:4] == ["first.weight", "first.bias", "last.weight", "last.bias"]
     assert names[4:] == ["idle.weight", "idle.bias"]
     assert model.training
+
+
+def test_to_find_the_order_of_use_no_gpu_is_started(monkeypatch):
+    def started(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", started)
+    groups.by_use(Backwards(), torch.zeros(2, 3))
+
+
+class Scaled(nn.Module):
+    """Layers, parameters that are none, and an auxiliary head that only training uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3)
+        self.scale, self.place = nn.Parameter(torch.ones(4, 1, 1)), nn.Parameter(torch.ones(4, 9))
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+        self.last, self.auxiliary = nn.Linear(4, 10), nn.Linear(4, 10)
+
+    def forward(self, images):
+        inner = (self.inner(self.stem(images)) * self.scale).flatten(2)
+        inner = inner[..., :9].add(self.place).transpose(1, 2)
+        inner = self.attention(inner, inner, inner, need_weights=False)[0].mean(1)
+        return self.last(inner) + (self.auxiliary(inner) if self.training else 0)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_muon_takes_inner_layers_that_are_used_and_nothing_else(device):
+    model = Scaled().to(device)
+    named, matrices = groups.by_use(model, torch.zeros(2, 1, 9, 9, device=device))
+    names = {id(one): name for name, one in named}
+    muon, rest = Muon(named, matrices=matrices).param_groups
+    found = [names[id(one)] for one in muon["params"]]
+    assert found == ["inner.weight", "attention.in_proj_weight", "attention.out_proj.weight"]
+    assert len(rest["params"]) == len(named) - 3
+
+
+def test_muon_of_a_run_is_told_what_layers_are():
+    config = compose("optimizer=muon")
+    optimizer = prepare.make_optimizer(config, Scaled(), torch.zeros(2, 1, 9, 9))
+    assert len(optimizer.param_groups[0]["params"]) == 3
 
 
 def test_groups_spare_norms_and_biases():
