@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from fmbench.core.errors import ConfigError
@@ -127,17 +128,28 @@ def multistep(
     return Schedule(lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma), "epoch")
 
 
+class _Cosine(lr_scheduler.CosineAnnealingLR):
+    """PyTorch's, whose least rate is that of the first group; the others keep their ratio to it."""
+
+    def get_lr(self) -> list[float | Tensor]:
+        rates, (first, *_) = super().get_lr(), self.base_lrs
+        if not first:
+            return rates
+        return [rates[0] * (base / first) for base in self.base_lrs]
+
+
 def cosine(optimizer: Optimizer, *, epochs: int, batches: int, min_lr: float = 0.0) -> Schedule:
     """Half a cosine from the learning rate to `min_lr` over the run, a step every batch.
 
-    Loshchilov and Hutter, "SGDR" (2017), equation 5, without restarts.
+    Loshchilov and Hutter, "SGDR" (2017), equation 5, without restarts. Where groups have rates of
+    their own, `min_lr` is that of the first, and each ends at the same share of its own.
 
     Raises:
         ConfigError: `min_lr` is negative.
     """
     if min_lr < 0:
         raise ConfigError(f"scheduler.min_lr={min_lr}: must be 0 or more")
-    return Schedule(lr_scheduler.CosineAnnealingLR(optimizer, epochs * batches, min_lr), "batch")
+    return Schedule(_Cosine(optimizer, epochs * batches, min_lr), "batch")
 
 
 def onecycle(

@@ -210,6 +210,10 @@ def make_trainer(
         evaluated=evaluated,
         device=device,
     )
+    # Before the model is compiled: the order of use is seen in the operations of its own code.
+    image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
+    optimizer = make_optimizer(config, model, image)
+    _tell_of_annealing(config, optimizer)
     compiling = 0.0
     if config["compile"]:
         trained = {*sizes_of_parts(train.sizes, micro_batch)}
@@ -217,9 +221,6 @@ def make_trainer(
         compiling = compile_model(
             model, images, trained=trained, evaluated=evaluated, device=device
         )
-    image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
-    optimizer = make_optimizer(config, model, image)
-    _tell_of_annealing(config, optimizer)
     return Trainer(
         model,
         loader=train,

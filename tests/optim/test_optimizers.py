@@ -261,6 +261,7 @@ def test_groups_spare_norms_and_biases():
         (schedules.step, {"step_size": 1}),
         (schedules.multistep, {"milestones": [1, 2]}),
         (schedules.cosine, {}),
+        (schedules.cosine, {"min_lr": 0.05}),
         (schedules.onecycle, {}),
     ],
 )

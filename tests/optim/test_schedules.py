@@ -63,6 +63,17 @@ def test_cosine_falls_every_batch_to_the_least():
     assert flat == pytest.approx(expected)
 
 
+def test_cosine_of_one_group_is_pytorchs_to_the_bit():
+    opt = optimizer(0.1)
+    plain = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 4 * BATCHES, 0.01)
+    expected = []
+    for _ in range(4 * BATCHES):
+        expected.append(opt.param_groups[0]["lr"])
+        opt.step()
+        plain.step()
+    assert flat_rates(schedules.cosine, 4, optimizer(0.1), min_lr=0.01) == expected
+
+
 def test_onecycle_climbs_to_the_rate_and_ends_far_below():
     opt = optimizer(momentum=0.9)
     flat = flat_rates(schedules.onecycle, 10, opt, cycle_momentum=True)
