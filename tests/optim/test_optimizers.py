@@ -11,8 +11,10 @@ from commands import CHECKOUT, TINY, compose, raises_one_line
 from torch import nn
 from torch.nn import functional
 
+import fmbench
 from fmbench.config import schema
 from fmbench.core.errors import ConfigError
+from fmbench.data.load import load
 from fmbench.optim import by_name, groups, schedules
 from fmbench.optim.lion import Lion
 from fmbench.optim.muon import COEFFICIENTS, Muon, orthogonalized
@@ -301,6 +303,50 @@ def test_a_gradient_is_clipped_to_its_norm():
     EagerStep(model, optimizer, device=CPU, loss=loss, clip_norm=0.5)(images, labels)
     moved = torch.cat([(model[1].weight - before).flatten(), model[1].bias.grad])
     assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(["optimizer=schedule_free_sgd"], marks=pytest.mark.schedulefree),
+        pytest.param(["optimizer=schedule_free_adamw"], marks=pytest.mark.schedulefree),
+        pytest.param(["optimizer=extra", "optimizer.name=ScheduleFreeSGD", "optimizer.lr=1"],
+                     marks=pytest.mark.optimizers),
+    ],
+)  # fmt: skip
+def test_a_schedule_free_run_evaluates_and_keeps_the_mean_of_its_steps(
+    given, monkeypatch, tmp_path
+):
+    """x of the paper's equation 5, with equal weights: the mean of all z."""
+    need(given[0].partition("=")[2])
+    make, total, steps, there = prepare.make_optimizer, {}, 0, None
+
+    def watched(config, model, images):
+        nonlocal there
+        optimizer = make(config, model, images)
+
+        def add(*_):
+            nonlocal steps
+            steps += 1
+            for name, one in model.named_parameters():
+                total[name] = total.get(name, 0) + optimizer.state[one]["z"].double()
+
+        optimizer.register_step_post_hook(add)
+        there = model
+        return optimizer
+
+    monkeypatch.setattr(prepare, "make_optimizer", watched)
+    fixed = ["scheduler=constant", "keep_model=true", "device=cpu", "precision=fp32", "seed=0"]
+    made = fmbench.run([*SHORT, *given, *fixed, f"hydra.run.dir={tmp_path / 'run'}"])
+    assert steps == 6
+    kept = fmbench.load_model(tmp_path / "run")
+    weights = dict(kept.model.named_parameters())
+    for name, one in there.named_parameters():
+        torch.testing.assert_close(weights[name], (total[name] / steps).float())
+        assert not torch.allclose(weights[name], one)
+    images, labels = map(torch.tensor, load(made.config["data"]).part("test"))
+    loss = functional.cross_entropy(kept(images), labels.long())
+    assert made.test_loss == pytest.approx(loss.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("option", ["schedule_free_sgd", "schedule_free_adamw"])
