@@ -9,7 +9,8 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from fmbench.config import hydra_compat, spaces
+from fmbench.config import hydra_compat, schema, spaces
+from fmbench.config.checks import resolve
 from fmbench.config.sweep import is_list, listed, paired
 from fmbench.config.trust import refuse_untrusted
 from fmbench.core.errors import ConfigError, described
@@ -52,7 +53,8 @@ def contestants(
         arguments: the overrides of its command line.
 
     Raises:
-        ConfigError: one has nothing to search, or a key is listed and searched.
+        ConfigError: one has nothing to search, is there twice, has other images or another seed
+            than the first, or a key is listed and searched.
         HydraException: one cannot be composed.
     """
     every = listed(config)
@@ -65,6 +67,8 @@ def contestants(
     ]
     shared = _by_key([*(f"{key}={value}" for key, value in params.items() if value is not None)])
     shared |= _by_key([text for text in arguments if not is_list(_parsed(text))])
+    for key in every:  # of a key that was typed twice the last counts, which is the list
+        shared.pop(key.lstrip("+"), None)
     fixed = [text for text in shared.values() if not _parsed(text).is_sweep_override()]
     found = []
     for values in product(*axes):
@@ -73,7 +77,35 @@ def contestants(
         refuse_untrusted(composed, config.hydra.job.config_name)
         own = {key: f"{key}={value}" for key, value in spaces.space(composed).items()}
         found.append(_contestant(overrides, own, shared, composed))
+    _refuse_unlike(found)
     return found
+
+
+def _refuse_unlike(found: Sequence[Contestant]) -> None:
+    """Refuse a contestant that is there twice, and one with images or a seed of its own."""
+    labels = [one.label for one in found]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ConfigError(f"{twice[0]}: is listed twice; each contestant must differ")
+    first, *others = (_shared(resolve(one.config)) for one in found)
+    for label, other in zip(labels[1:], others, strict=True):
+        for key in {**first, **other}:
+            here, there = (repr(values.get(key)) for values in (other, first))
+            if here != there:
+                raise ConfigError(
+                    f"{label}: has {key}={_shown(other, key)}, and {labels[0]} has "
+                    f"{_shown(first, key)}; contestants need the same images, split and seed"
+                )
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, by their keys, which contestants must share."""
+    data = dict(config["data"])
+    split = {f"data.split.{key}": value for key, value in data.pop("split").items()}
+    return {"seed": config["seed"], **{f"data.{key}": v for key, v in data.items()}, **split}
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return schema.as_yaml(values[key]) if key in values else "no such key"
 
 
 def _contestant(
