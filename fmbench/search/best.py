@@ -34,6 +34,7 @@ def write(
     number: int,
     *,
     name: str = BEST_NAME.stem,
+    overrides: Sequence[str] | None = None,
     tuning: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the file of options of the best trial, by its runs, into the sweep's folder.
@@ -43,6 +44,7 @@ def write(
         records: of the runs of the trial.
         number: of the trial.
         name: of the option; of a tuned comparison, which has several.
+        overrides: of the run that the file makes again, where it is not that of the trial.
         tuning: what records of its runs say of the search.
     """
     path, record = (folder / BEST_NAME).with_stem(name), records[0]
@@ -51,7 +53,8 @@ def write(
     known = [accuracy for accuracy in found if accuracy is not None]
     # Where there are several runs, it says what they have in common.
     repeating = REPEATING if len(records) > 1 or name != BEST_NAME.stem else ()
-    kept = [o for o in record.overrides if o.lstrip("+").partition("=")[0] not in repeating]
+    overrides = record.overrides if overrides is None else overrides
+    kept = [o for o in overrides if o.lstrip("+").partition("=")[0] not in repeating]
     content = text(
         kept,
         number=number,

@@ -12,7 +12,9 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,10 @@ log = logger("fmbench.sweep")
 
 #: What a final run is told: it is evaluated on the test set once, at its end.
 _OF_FINALS = {"evaluation.test": "end"}
+
+#: Of a record: the epochs trained, where early stopping ended the run; and where a plateau dropped
+#: its learning rate.
+_STOPPED, _DROPS = attrgetter("stopped_epoch"), attrgetter("rate_drops")
 
 
 class _Contest:
@@ -161,9 +167,6 @@ class _Contest:
                 "parameters": {key: study.plain(one) for key, one in chosen.params.items()},
             },
         }
-        if records:
-            name = f"best_{self.place + 1}"
-            best.write(self.comparison.folder, records, chosen.number, name=name, tuning=said)
         log.info(
             "search %d, %s: trial %d is chosen, %s %.4g",
             *(self.place + 1, self.contestant.label, chosen.number),
@@ -172,7 +175,12 @@ class _Contest:
         numbers = range(self.first + self.trial_runs, self.first + self.comparison.block_size)
         overrides = [*chosen.user_attrs[study.OVERRIDES], *self.comparison.of_finals]
         if records and self.comparison.joins:
-            overrides = replayed(overrides, records[0])
+            overrides = replayed(overrides, records)
+        if records:
+            folder, name = self.comparison.folder, f"best_{self.place + 1}"
+            given = {"name": name, "overrides": overrides, "tuning": said}
+            best.write(folder, records, chosen.number, **given)
+        overrides += [*self.search.of_best, *self.search.logger]
         tuning = _override({**said, "stage": FINAL})
         for number, seed in zip(numbers, self.final_seeds, strict=True):
             if not self._is_done(number):
@@ -251,7 +259,10 @@ class Comparison:
         self._say()
         for contest in self.contests:
             contest.prepare()
-        self._write()
+        try:
+            self._write()  # what is run in a folder without it would be another sweep's
+        except ValueError as error:
+            raise ConfigError(f"{TUNED_NAME}: {error}") from error
         try:
             drive(self.executor, self)
         finally:
@@ -430,7 +441,29 @@ class Comparison:
         return self.block_size * len(self.contests), how_ended(folders)
 
     def _write(self) -> None:
-        described = Tuned(
+        """Write `tuned.json`; of a search that it cannot hold, by a number say, the plan alone.
+
+        Raises:
+            ValueError: it cannot hold the plan.
+        """
+        blocks = [contest.described() for contest in self.contests]
+        try:
+            text = self._text(blocks)
+        except ValueError:
+            text = self._text(list(map(self._writable, blocks)))
+        write_whole(self.folder / TUNED_NAME, text.encode())
+
+    def _writable(self, block: tuned.Block) -> tuned.Block:
+        try:
+            self._text([block])
+        except ValueError as error:
+            number = block.first // self.block_size + 1
+            log.warning("%s: without the trials of search %d: %s", TUNED_NAME, number, error)
+            return replace(block, search=None)
+        return block
+
+    def _text(self, blocks: Sequence[tuned.Block]) -> str:
+        return Tuned(
             trials=self.keys["trials"],
             runs=self.keys["seeds"],
             final_seeds=self.keys["final_seeds"],
@@ -438,37 +471,43 @@ class Comparison:
             contestants=tuple(
                 tuned.Contestant(one.overrides, dict(one.space)) for one in self.contestants
             ),
-            blocks=tuple(contest.described() for contest in self.contests),
-        )
-        try:
-            write_whole(self.folder / TUNED_NAME, described.to_json().encode())
-        except ValueError as error:  # a number that no report could show
-            log.warning("no %s: %s", TUNED_NAME, error)
+            blocks=tuple(blocks),
+        ).to_json()
 
 
 def _override(tuning: Mapping[str, Any]) -> str:
     return f"++tuning={literal(tuning)}"
 
 
-def replayed(overrides: Sequence[str], record: Record) -> list[str]:
-    """The overrides of a run that does without validation what this one did by it.
+def replayed(overrides: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """The overrides of a run that does without validation what a trial did by it.
 
-    It trains as many epochs where early stopping ended this one, and its learning rate drops where
-    a plateau dropped it.
+    It trains as many epochs where early stopping ended the trial's runs, and its learning rate
+    drops where a plateau dropped theirs; of several runs it is the median.
 
     Args:
         overrides: of the run.
-        record: of the trial that it repeats.
+        records: of the runs of the trial that it repeats, at least one.
     """
-    found, schedule = list(overrides), record.config["scheduler"]
-    if (record.config.get("early_stop") or {}).get("patience") is not None:
+    found, config = list(overrides), records[0].config
+    if (config.get("early_stop") or {}).get("patience") is not None:
         found.append("early_stop.patience=null")
-        if (stopped := getattr(record, "stopped_epoch", None)) is not None:
-            found.append(f"early_stop.after={stopped}")
+        stopped = [_STOPPED(record) for record in records]
+        trained = median_low([config["epochs"] if epoch is None else epoch for epoch in stopped])
+        if trained in stopped:
+            found.append(f"early_stop.after={trained}")
+    schedule = config["scheduler"]
     if str(schedule.get("_target_")).endswith(".plateau"):
+        drops = literal(_median([_DROPS(record) for record in records])).replace(" ", "")
         of_schedule = re.compile(r"[+~]*scheduler([.=@]|$)")
-        drops = literal([*getattr(record, "rate_drops", ())]).replace(" ", "")
         found = [text for text in found if not of_schedule.match(text)]
         found += ["scheduler=multistep", f"scheduler.milestones={drops}"]
         found.append(f"scheduler.gamma={schedule.get('factor', 0.1)}")
     return found
+
+
+def _median(drops: Sequence[Sequence[int]]) -> list[int]:
+    """The median number of drops, each at the median epoch of the runs that had as many."""
+    count = median_low([len(of_run) for of_run in drops])
+    enough = [of_run[:count] for of_run in drops if len(of_run) >= count]
+    return [median_low(epochs) for epochs in zip(*enough, strict=True)]

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ RATE = "optimizer.lr=tag(log,interval(1e-3,0.1))"
 COMPARE = [
     *("-m", "sweep=tuned", *TINY, "epochs=1", "device=cpu", "optimizer=sgd,adamw"),
     *("sweep.trials=2", "sweep.final_seeds=2", "hydra.sweep.dir=here"),
+    "evaluation.corruptions=[contrast]",
 ]
 
 
@@ -78,6 +80,7 @@ def test_each_contestant_is_searched_and_its_best_run_with_other_seeds(straight)
         for record in finals:
             assert record["learning_rate"] == best["learning_rate"]
             assert record["split"]["train"] == 200  # with the validation images
+            assert [*record["corrupted"]["accuracies"]] == ["contrast"]
             said = record["tuning"]
             assert said["best"]["value"] == best["validation_accuracy"]
             assert said["best"]["parameters"]["optimizer.lr"] == best["learning_rate"]
@@ -117,8 +120,7 @@ def test_the_file_of_the_comparison_has_all_of_it(straight):
 
 def test_the_best_setting_is_an_experiment_that_says_how_it_was_found(begun, command, tmp_path):
     status, _, err = command(
-        "--config-dir", "here", "experiment=best_2", "seed=1", "data.split.validation=0",
-        "hydra.run.dir=again",
+        "--config-dir", "here", "experiment=best_2", "seed=1", "hydra.run.dir=again",
     )  # fmt: skip
     assert status == 0, err
     again = Record.from_json((tmp_path / "again" / "result.json").read_text())
@@ -161,6 +163,29 @@ def test_one_that_was_killed_goes_on_to_the_same_end(
     assert [b.search.best for b in here.blocks] == [b.search.best for b in there.blocks]
 
 
+def test_a_number_that_no_file_can_hold_costs_the_trials_of_one_search_alone(
+    command, tmp_path, monkeypatch
+):
+    """The plan is written before any run; so the next start knows the folder."""
+    whole = tuned._Contest.described
+
+    def described(self):
+        block = whole(self)
+        if self.place or not block.search.trials:
+            return block
+        trials = [replace(one, parameters={"optimizer.lr": 1e999}) for one in block.search.trials]
+        return replace(block, search=replace(block.search, trials=tuple(trials)))
+
+    monkeypatch.setattr(tuned._Contest, "described", described)
+    status, _, err = command(*COMPARE, "sweep.trials=1", "sweep.final_seeds=1")
+    assert status == 0, err
+    assert "tuned.json: without the trials of search 1: " in err
+    first, second = read_tuned(tmp_path / "here").blocks
+    assert (first.search, len(second.search.trials)) == (None, 1)
+    status, _, err = command(*COMPARE, "sweep.trials=1", "sweep.final_seeds=1")
+    assert status == 0, err
+
+
 def test_a_contestant_may_come_later_and_finds_what_it_would_have_found(begun, command, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("result.json")}
     wider = ["optimizer=adam,sgd,adamw" if "optimizer=" in text else text for text in COMPARE]
@@ -195,6 +220,9 @@ def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path)
         (["optimizer=sgd,adamw", RATE, "seed=1,2"], "draws its seeds itself"),
         (["optimizer=sgd,adamw", RATE, "evaluation.test=never"], "uses the test set once"),
         (["optimizer=sgd,adamw", RATE, "data=mnist,kmnist"], "cannot be searched"),
+        (["data.train_size=100,200", RATE], "data.train_size=200, and data.train_size=100 has 100"),
+        (["experiment=one,two"], "has data.split.seed=7, and experiment=one has 0"),
+        (["optimizer=sgd,sgd", RATE], "optimizer=sgd: is listed twice"),
         (["optimizer=sgd,adamw", RATE, "sweep.study=mine"], "has one of its own"),
         (["optimizer=sgd,adamw", RATE, "sweep.objective=flops"], "chooses by one of"),
         (["optimizer=sgd,adamw", RATE, "sweep.final_seeds=0"], "must be 1 or more"),
@@ -204,7 +232,11 @@ def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path)
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(command, tmp_path, arguments, said):
-    status, _, err = command("-m", "sweep=tuned", *TINY, *arguments)
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    for name, seed in (("one", 0), ("two", 7)):
+        text = f"# @package _global_\ndata:\n  split:\n    seed: {seed}\n"
+        (tmp_path / "own" / "experiment" / f"{name}.yaml").write_text(text)
+    status, _, err = command("--config-dir", "own", "-m", "sweep=tuned", *TINY, *arguments)
     assert status == 2, err
     assert said in err
     assert len(err.strip().splitlines()) == 1
@@ -272,18 +304,27 @@ def test_grids_and_searches_have_plans_too(command, tmp_path):
 
 
 def test_without_validation_images_a_final_run_replays_what_was_decided_by_them():
-    config = {
-        "scheduler": {"_target_": "fmbench.optim.schedules.plateau", "factor": 0.2},
-        "early_stop": {"patience": 3},
-    }
-    record = SimpleNamespace(config=config, stopped_epoch=7, rate_drops=[2, 5])
+    plateau = {"_target_": "fmbench.optim.schedules.plateau", "factor": 0.2}
+    config = {"scheduler": plateau, "early_stop": {"patience": 3}, "epochs": 20}
+    stops = [(7, [2, 5]), (None, [3]), (9, [4, 6, 8]), (6, [])]
+    made = [
+        SimpleNamespace(config=config, stopped_epoch=stopped, rate_drops=drops)
+        for stopped, drops in stops
+    ]
     given = ["optimizer.lr=0.1", "scheduler=plateau", "scheduler.factor=0.2", "epochs=20"]
-    assert tuned.replayed(given, record) == [
-        "optimizer.lr=0.1", "epochs=20", "early_stop.patience=null", "early_stop.after=7",
-        "scheduler=multistep", "scheduler.milestones=[2,5]", "scheduler.gamma=0.2",
-    ]  # fmt: skip
+
+    def replays(after, drops):
+        return [
+            *("optimizer.lr=0.1", "epochs=20", "early_stop.patience=null"),
+            *([f"early_stop.after={after}"] if after else []),
+            *("scheduler=multistep", f"scheduler.milestones={drops}", "scheduler.gamma=0.2"),
+        ]
+
+    assert tuned.replayed(given, made[:1]) == replays(7, "[2,5]")
+    assert tuned.replayed(given, made[1:2]) == replays(None, "[3]")
+    assert tuned.replayed(given, made) == replays(7, "[3]")  # of 2, 3 and 4
     plain = SimpleNamespace(config={"scheduler": {"_target_": "constant"}})
-    assert tuned.replayed(given, plain) == given
+    assert tuned.replayed(given, [plain]) == given
 
 
 @pytest.mark.slow
