@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -51,10 +50,6 @@ log = logger("fmbench.sweep")
 
 #: What a final run is told: it is evaluated on the test set once, at its end.
 _OF_FINALS = {"evaluation.test": "end"}
-
-#: Of a record: the epochs trained, where early stopping ended the run; and where a plateau dropped
-#: its learning rate.
-_STOPPED, _DROPS = attrgetter("stopped_epoch"), attrgetter("rate_drops")
 
 
 class _Contest:
@@ -177,9 +172,14 @@ class _Contest:
         if records and self.comparison.joins:
             overrides = replayed(overrides, records)
         if records:
-            folder, name = self.comparison.folder, f"best_{self.place + 1}"
-            given = {"name": name, "overrides": overrides, "tuning": said}
-            best.write(folder, records, chosen.number, **given)
+            best.write(
+                self.comparison.folder,
+                records,
+                chosen.number,
+                name=f"best_{self.place + 1}",
+                overrides=overrides,
+                tuning=said,
+            )
         overrides += [*self.search.of_best, *self.search.logger]
         tuning = _override({**said, "stage": FINAL})
         for number, seed in zip(numbers, self.final_seeds, strict=True):
@@ -492,13 +492,13 @@ def replayed(overrides: Sequence[str], records: Sequence[Record]) -> list[str]:
     found, config = list(overrides), records[0].config
     if (config.get("early_stop") or {}).get("patience") is not None:
         found.append("early_stop.patience=null")
-        stopped = [_STOPPED(record) for record in records]
+        stopped = [record.stopped_epoch for record in records]
         trained = median_low([config["epochs"] if epoch is None else epoch for epoch in stopped])
         if trained in stopped:
             found.append(f"early_stop.after={trained}")
     schedule = config["scheduler"]
     if str(schedule.get("_target_")).endswith(".plateau"):
-        drops = literal(_median([_DROPS(record) for record in records])).replace(" ", "")
+        drops = literal(_median([record.rate_drops for record in records])).replace(" ", "")
         of_schedule = re.compile(r"[+~]*scheduler([.=@]|$)")
         found = [text for text in found if not of_schedule.match(text)]
         found += ["scheduler=multistep", f"scheduler.milestones={drops}"]

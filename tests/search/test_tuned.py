@@ -327,6 +327,17 @@ def test_without_validation_images_a_final_run_replays_what_was_decided_by_them(
     assert tuned.replayed(given, [plain]) == given
 
 
+def test_a_final_run_ends_where_its_trial_was_stopped(command, tmp_path):
+    slow = "optimizer.lr=tag(log,interval(1e-9,2e-9))"  # the second epoch is no better
+    counts = ("epochs=4", "sweep.trials=1", "sweep.final_seeds=1")
+    status, _, err = command(*COMPARE, *counts, slow, "early_stop.patience=1")
+    assert status == 0, err
+    trial, final, *_ = records(tmp_path / "here")
+    assert (trial["stopped_epoch"], trial["split"]["validation"]) == (2, 20)
+    assert (final["stopped_epoch"], final["split"]["validation"]) == (2, 0)
+    assert final["config"]["early_stop"]["patience"] is None
+
+
 @pytest.mark.slow
 def test_processes_find_the_same_and_a_killed_command_goes_on(straight, tmp_path):
     arguments = [*COMPARE, "sweep.jobs=2"]
