@@ -6,6 +6,7 @@ so all of it is checked where it is read.
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ class Block:
     seeds: tuple[Seed, ...]  # of the final runs, which stand behind the trials
     search: Search | None = None  # None until it has begun
     over: bool = False  # whether all of its trials have ended
+    epochs: Count | None = None  # that its trials trained; None until they have ended
 
     def finals(self, trials: int) -> range:
         """The numbers of the final runs, behind those of so many runs of trials."""
@@ -73,6 +75,11 @@ class Tuned:
             raise ValueError("blocks: one of them is there twice")
         if len({contestant.label for contestant in self.contestants}) < len(self.contestants):
             raise ValueError("contestants: one of them is there twice")
+        if any(len(block.seeds) != self.final_seeds for block in self.blocks):
+            raise ValueError("blocks: not as many seeds as there are final runs")
+        first = sorted(block.first for block in self.blocks)
+        if any(b - a < self.block_size for a, b in pairwise(first)):
+            raise ValueError("blocks: two of them share numbers of runs")
 
     @property
     def searches(self) -> int:
@@ -80,9 +87,14 @@ class Tuned:
         return max((block.repeat for block in self.blocks), default=1)
 
     @property
+    def block_size(self) -> int:
+        """How many runs a search has, with the final ones."""
+        return self.trials * self.runs + self.final_seeds
+
+    @property
     def total(self) -> int:
         """How many runs there are to be."""
-        return len(self.blocks) * (self.trials * self.runs + self.final_seeds)
+        return len(self.blocks) * self.block_size
 
     def to_json(self) -> str:
         """The text of `tuned.json`.

@@ -101,6 +101,7 @@ class _Contest:
         )
         self.finals: list[Job] | None = None  # that are left, once the search is over
         self.at_work: set[int] = set()  # final runs
+        self.epochs: int | None = None  # that its trials trained, once they have ended
 
     def prepare(self) -> None:
         """Open the study, and see that it is of this search."""
@@ -145,7 +146,7 @@ class _Contest:
 
     def _conclude(self) -> None:
         """Settle the final runs, once all trials have ended."""
-        self.finals = []
+        self.finals, self.epochs = [], self.search.trained()
         chosen = self.best()
         if chosen is None:
             log.warning(
@@ -155,7 +156,7 @@ class _Contest:
         records = [r for job in jobs_of(chosen) if (r := self.search.study.record(job))]
         said = {
             **self.tuning,
-            "epochs": self.search.trained(),
+            "epochs": self.epochs,
             "best": {
                 "trial": chosen.number,
                 "value": chosen.value,
@@ -204,7 +205,10 @@ class _Contest:
         search, over = self.search.described(), self.finals is not None
         if (chosen := self.best()) is not None:  # of equals, which their study does not order
             search = replace(search, best=(chosen.number,))
-        return tuned.Block(place, self.repeat, self.first, tuple(self.final_seeds), search, over)
+        seeds = tuple(self.final_seeds)
+        return tuned.Block(
+            place, self.repeat, self.first, seeds, search, over=over, epochs=self.epochs
+        )
 
 
 class Comparison:

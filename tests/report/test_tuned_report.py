@@ -82,6 +82,77 @@ def test_contestants_are_ranked_with_what_each_spent(tmp_path):
     assert "best settings found by one search each" in " ".join(part.sentences)
 
 
+def test_a_contestant_that_lost_a_final_run_has_no_rank(tmp_path):
+    """The run that diverged may be the worst, so that the mean of the others flatters it."""
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [GOOD], "optimizer=adam": [GOOD]})
+    write(tmp_path / "8", seed=11, status="diverged", test_accuracy=None, test_loss=None,
+          tuning=tuning("final", "optimizer=adamw"))  # fmt: skip
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [(entry.label, entry.rank) for entry in part.entries] == [
+        ("optimizer=adam", 1), ("optimizer=sgd", 2), ("optimizer=adamw", None),
+    ]  # fmt: skip
+    said = "optimizer=adamw: has no rank, for 1 of its 4 final runs are missing in its accuracy"
+    assert f"{said} (1 diverged)" in " ".join(part.sentences)
+    assert len(part.pairs) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tuning": tuning("trial", "optimizer=adamw")},
+        {"tuning": tuning("final", "optimizer=sgd")},
+        {"tuning": tuning("final", "optimizer=adamw", 2)},
+        {"tuning": None},
+        {"seed": 99},
+    ],
+)
+def test_a_run_that_is_another_is_no_final_run(tmp_path, change):
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [GOOD]})
+    said = {"tuning": tuning("final", "optimizer=adamw"), "seed": 11} | change
+    write(tmp_path / "8", test_accuracy=0.9, validation_accuracy=0.8, **said)
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [entry.rank for entry in part.entries] == [None, None]
+    assert "(1 not there)" in " ".join(part.sentences)
+
+
+def test_accuracies_on_other_images_are_not_ranked(tmp_path):
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [GOOD]})
+    for number in range(8, 12):
+        write(tmp_path / str(number), seed=number + 3, test_accuracy=0.9, split__hash="77" * 32,
+              validation_accuracy=0.8, tuning=tuning("final", "optimizer=adamw"))  # fmt: skip
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [entry.rank for entry in part.entries] == [None, None]
+    assert not part.pairs
+    assert "not trained and evaluated on the same images" in " ".join(part.sentences)
+
+
+def test_single_runs_have_no_ranks_and_no_p(tmp_path):
+    put(tmp_path, {"optimizer=sgd": [[0.1]], "optimizer=adamw": [[0.9]]})
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [entry.rank for entry in part.entries] == [None, None]
+    (pair,) = part.pairs
+    assert (pair["difference"], pair["low"], pair["p"]) == (pytest.approx(0.8), None, None)
+    assert "one final run, which says nothing of the spread" in " ".join(part.sentences)
+
+
+def test_one_concluded_search_of_several_is_not_ranked(tmp_path):
+    put(tmp_path, {"optimizer=sgd": [BAD, []], "optimizer=adamw": [GOOD, []]})
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [entry.rank for entry in part.entries] == [None, None]
+    assert not part.pairs
+
+
+def test_epochs_of_trials_of_several_runs_are_known_from_the_file(tmp_path):
+    put(tmp_path, {"optimizer=sgd": [[]], "optimizer=adamw": [GOOD]}, failed=2)
+    content = json.loads((tmp_path / "tuned.json").read_text())
+    content["trials"], content["runs"] = 1, 2
+    for epochs in (None, 7):
+        content["blocks"][0]["epochs"] = epochs
+        (tmp_path / "tuned.json").write_text(json.dumps(content))
+        (part,) = benchmark.build([tmp_path]).comparisons
+        assert part.entries[1].row()["epochs"] == epochs
+
+
 def test_trials_are_no_rows_whatever_the_table_is_ordered_by(tmp_path):
     from fmbench.report.table.view import View
 
@@ -144,6 +215,19 @@ def test_the_best_after_k_is_the_mean_over_all_orders():
     assert in_order.mean.tolist() == [0.3, 0.9, 0.9, 0.9, 0.9]
 
 
+def test_of_many_trials_the_curve_is_computed_at_some(monkeypatch):
+    values = np.random.default_rng(0).random(90).tolist()
+    trials = [searches.trial(place, values=[value]) for place, value in enumerate(values)]
+    best = [int(np.argmax(values))]
+    made = searches.search(trials=trials, best=best, sampler="RandomSampler")
+    exact = best_after([made])
+    monkeypatch.setattr("fmbench.report.table.tuned.MOST_COUNTS", 40)
+    some = best_after([made])
+    assert len(some.mean) == 90
+    assert some.mean == pytest.approx(exact.mean, abs=0.003)
+    assert some.mean[[0, -1]] == pytest.approx(exact.mean[[0, -1]])
+
+
 def test_of_a_loss_less_is_better():
     trials = [searches.trial(place, values=[value]) for place, value in enumerate([0.5, 0.2, 0.4])]
     objective = [searches.objective("validation_loss", "minimize")]
@@ -159,12 +243,14 @@ def test_of_a_loss_less_is_better():
     [
         {"blocks": [{"contestant": 7, "repeat": 1, "first": 0, "seeds": []}]},
         {"trials": 0},
+        {"trials": 3},  # more runs than lie between two blocks
+        {"final_seeds": 3},
         {"final_on": "test"},
         {"schema": 9},
     ],
 )
 def test_a_file_that_is_none_is_said_to_be(tmp_path, change):
-    put(tmp_path, {"optimizer=sgd": [BAD]})
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [BAD]})
     content = json.loads((tmp_path / "tuned.json").read_text()) | change
     with pytest.raises(UnreadableError):
         Tuned.from_json(json.dumps(content))

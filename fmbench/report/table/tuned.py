@@ -4,9 +4,11 @@ Nothing is opened by a name that the comparison's file gives: its runs are looke
 that were found anyway.
 """
 
+import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -16,13 +18,14 @@ import pandas as pd
 from scipy import special
 
 from fmbench import stats
+from fmbench.config.tuning import FINAL
 from fmbench.core.errors import one_line
 from fmbench.records.record import COMPLETED
 from fmbench.records.trials import COMPLETE, FAILED, Search, Trial
 from fmbench.records.tuned import Block, Contestant, Tuned
 from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
-from fmbench.report.table.ranks import MOST_RANKED, evidence
+from fmbench.report.table.ranks import MOST_PREDICTIONS, MOST_RANKED, evidence
 from fmbench.report.table.rows import plain_rows
 from fmbench.report.table.search import LONGEST, Table, metric_of, settings
 from fmbench.stats import Sample, t_half_width
@@ -30,14 +33,23 @@ from fmbench.stats import Sample, t_half_width
 #: Of pairs of contestants in a table: those of ten.
 MOST_PAIRS = 45
 
+#: Numbers of trials after which the expected best is computed: each takes time by all trials.
+MOST_COUNTS = 500
+
 #: The share of a contestant's trials from which on it counts as one that failed.
 _HALF = 0.5
+
+#: Accuracies of each contestant without which there is no spread to test a difference by.
+_LEAST_UNITS = 2
 
 #: Samplers that draw each trial without looking at the others.
 _BLIND = ("RandomSampler", "QMCSampler")
 
 #: A space or a setting may be of any length; what is longer than this is cut.
 LONGEST_SPACE = 200
+
+#: What must be the same of all final runs.
+_IMAGES = ("data_sha256", "split_hash", "split_test")
 
 _CHOSEN_ON = {
     "train": "the training images alone",
@@ -100,19 +112,22 @@ def _in_order(search: Search) -> Curve:
 
 
 def _over_orders(search: Search) -> Curve:
-    """By the chance that the i-th smallest of n is the best of k: C(i - 1, k - 1) / C(n, k)."""
+    """By the chance that the i-th smallest of n is the best of k: C(i - 1, k - 1) / C(n, k).
+
+    Of many trials that is for some k, and in between on straight lines.
+    """
     values = np.sort(_values(search))
     n = len(values)
-    places = np.arange(1, n + 1)
-    rows = []
-    for k in range(1, n + 1):
+    places, rows = np.arange(1, n + 1), []
+    some = places if n <= MOST_COUNTS else np.unique(np.geomspace(1, n, MOST_COUNTS).round())
+    for k in some:
         # Logarithms: of 1,000 trials the numbers themselves are beyond a double.
         below = special.gammaln(places + 1) - special.gammaln(np.maximum(places - k, 0) + 1)
         chance = np.where(places >= k, np.exp(below - below[-1]), 0.0)  # that it is no better
         low, high = (values[np.searchsorted(chance, share)] for share in (0.1, 0.9))
         rows.append((float(np.diff(chance, prepend=0.0) @ values), low, high))
     sign = search.objectives[0].sign
-    mean, low, high = sign * np.array(rows).T
+    mean, low, high = (sign * np.interp(places, some, column) for column in zip(*rows, strict=True))
     return Curve(mean, np.minimum(low, high), np.maximum(low, high))
 
 
@@ -123,8 +138,10 @@ class Entry:
     contestant: Contestant
     blocks: tuple[Block, ...]
     finals: tuple[tuple[Mapping[str, Any], ...], ...]  # of each block, those that were evaluated
-    epochs: int  # that the trials of its searches trained
+    epochs: int | None  # that the trials of its searches trained
     wanted: int  # final runs
+    lost: Mapping[str, int] = field(default_factory=dict)  # what became of the others
+    sample: Sample | None = field(default=None, repr=False)  # what it is ranked by
     rank: int | None = None
 
     @property
@@ -177,13 +194,22 @@ class Entry:
         trials = (trial.seconds or 0.0 for search in self.searches for trial in search.trials)
         return sum(trials) + sum(run["seconds_train"] or 0.0 for run in self.runs)
 
-    @cached_property
-    def sample(self) -> Sample | None:
-        """What it is ranked by; None where nothing was evaluated, or on unlike images."""
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its final runs were evaluated: without some its mean flatters it."""
+        return 0 < self.wanted == len(self.runs)
+
+    @property
+    def images(self) -> set[tuple[Any, ...]]:
+        """What its final runs were trained and evaluated on."""
+        return {tuple(run[key] for key in _IMAGES) for run in self.runs}
+
+    def with_sample(self, most: int) -> "Entry":
+        """The same with what it is ranked by; of at most so many predictions.
+
+        Its final runs are of the same images, and there is at least one.
+        """
         runs = self.runs
-        images = {(run["data_sha256"], run["split_test"]) for run in runs}
-        if len(images) != 1:
-            return None
         first = runs[0]
         accuracies = np.array(self.accuracies, dtype=float)
         row = {key: first[key] for key in ("split_test", "data_sha256", "about_data", "data")}
@@ -192,11 +218,12 @@ class Entry:
             "accuracies": tuple(run["test_accuracy"] for run in runs),
             "run_seeds": tuple(run["seed"] for run in runs),
         }
-        found = evidence(row)
+        found = evidence(row, most)
         if found is None:
-            return Sample(accuracies, int(first["split_test"] or 1))
+            return replace(self, sample=Sample(accuracies, int(first["split_test"] or 1)))
         correct = found.correct.mean(axis=0, dtype=np.float32)
-        return Sample(accuracies, found.correct.shape[1], found.test_set, correct)
+        sample = Sample(accuracies, found.correct.shape[1], found.test_set, correct)
+        return replace(self, sample=sample)
 
     def row(self) -> dict[str, Any]:
         """Its values for programs."""
@@ -250,48 +277,65 @@ class ComparisonPart:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """The contestants with their ranks, the best mean first, then those without one."""
-        found = []
-        for place, contestant in enumerate(self.tuned.contestants):
-            blocks = [block for block in self.tuned.blocks if block.contestant == place]
-            blocks.sort(key=lambda block: block.repeat)
-            finals = [
-                tuple(
-                    run
-                    for number in self._finals(block)
-                    if (run := self.runs.get(number)) is not None
-                    and run["status"] == COMPLETED
-                    and run["test_accuracy"] is not None
-                )
-                for block in blocks
-            ]
-            trained = sum(self._trained(block) for block in blocks)
-            wanted = sum(len(block.seeds) for block in blocks)
-            found.append(Entry(contestant, tuple(blocks), tuple(finals), trained, wanted))
-        found.sort(key=lambda one: -fmean(one.accuracies) if one.runs else 1.0)
-        ranked = [one for one in found if one.sample is not None][:MOST_RANKED]
-        ranks: dict[str, int] = {}
-        if len(ranked) > 1:
-            placed = stats.ranks([one.sample for one in ranked if one.sample is not None])
-            ranks = {one.contestant.label: r for one, r in zip(ranked, placed, strict=True)}
-        return [
-            Entry(
-                e.contestant, e.blocks, e.finals, e.epochs, e.wanted, ranks.get(e.contestant.label)
-            )
-            for e in found
-        ]
+        """The contestants with their ranks, the best mean first.
 
-    def _trained(self, block: Block) -> int:
-        """How many epochs the trials of a search have trained."""
-        said = [
-            int(run["tuning_epochs"])
-            for number in self._finals(block)
-            if (run := self.runs.get(number)) and run.get("tuning_epochs") is not None
-        ]
-        if said:
-            return said[0]
+        Behind those with all of their final runs stand those without some, which have no rank.
+        """
+        found = list(map(self._entry, range(len(self.tuned.contestants))))
+        found.sort(key=lambda e: (not e.is_whole, -fmean(e.accuracies) if e.runs else 1.0))
+        if len(set[tuple[Any, ...]]().union(*(entry.images for entry in found))) != 1:
+            return found
+        compared, left = (
+            [entry for entry in found if entry.is_whole][:MOST_RANKED],
+            MOST_PREDICTIONS,
+        )
+        for place, entry in enumerate(compared):
+            found[place] = entry.with_sample(left)
+            left -= len(entry.runs) * int(entry.runs[0]["split_test"] or 0)
+        samples = [entry.sample for entry in found if entry.sample is not None]
+        if len(samples) > 1 and self.units >= _LEAST_UNITS:
+            for place, rank in enumerate(stats.ranks(samples)):
+                found[place] = replace(found[place], rank=rank)
+        return found
+
+    @property
+    def units(self) -> int:
+        """How many accuracies of each contestant are compared: without two nothing is told."""
+        return self.tuned.final_seeds if self.tuned.searches == 1 else self.tuned.searches
+
+    def _entry(self, place: int) -> Entry:
+        contestant = self.tuned.contestants[place]
+        blocks = [block for block in self.tuned.blocks if block.contestant == place]
+        blocks.sort(key=lambda block: block.repeat)
+        finals, lost, label = [], Counter[str](), contestant.label
+        for block in blocks:
+            there = []
+            for number, seed in zip(self._finals(block), block.seeds, strict=True):
+                run = self.runs.get(number)
+                if run is None or not _is_final(run, label, block.repeat, seed):
+                    lost["not there"] += 1
+                elif run["status"] != COMPLETED:
+                    lost[run["status"]] += 1
+                elif run["test_accuracy"] is None:
+                    lost["not evaluated"] += 1
+                else:
+                    there.append(run)
+            finals.append(tuple(there))
+        trained = [self._trained(block) for block in blocks]
+        epochs = sum(one or 0 for one in trained) if None not in trained else None
+        wanted = sum(len(block.seeds) for block in blocks)
+        return Entry(contestant, tuple(blocks), tuple(finals), epochs, wanted, lost)
+
+    def _trained(self, block: Block) -> int | None:
+        """How many epochs the trials of a search have trained; None where that is not known."""
+        if block.epochs is not None:
+            return block.epochs
+        for number in self._finals(block):
+            if (run := self.runs.get(number)) and run.get("tuning_epochs") is not None:
+                return int(run["tuning_epochs"])
         trials = block.search.trials if block.search else ()
-        return sum(len(trial.reports) for trial in trials)
+        # Of several runs a trial reports one value each, rather than one an epoch.
+        return sum(len(t.reports) for t in trials) if self.tuned.runs == 1 or not trials else None
 
     @property
     def sentences(self) -> list[str]:
@@ -314,16 +358,30 @@ class ComparisonPart:
             f"Then {runs} of that setting with seeds of their own, trained on "
             f"{_CHOSEN_ON[tuned.final_on]}, were evaluated on the test set once each."
         )
-        said.append(_UNITS.get(tuned.searches, _UNIT_OF_MANY).format(tuned.searches))
+        if self.units >= _LEAST_UNITS:
+            said.append(_UNITS.get(tuned.searches, _UNIT_OF_MANY).format(tuned.searches))
+        else:
+            said.append(_NO_UNITS)
+        if len(set[tuple[Any, ...]]().union(*(entry.images for entry in entries))) > 1:
+            said.append(
+                "The final runs were not trained and evaluated on the same images, so that no "
+                "contestant has a rank."
+            )
         for entry in entries:
             if entry.is_broken:
                 said.append(
                     f"{entry.label}: {entry.failed:,} of its {entry.trials:,} trials failed, so "
                     "that its search was not what those of the others were."
                 )
-            elif not entry.runs:
+            if not entry.runs:
                 said.append(f"{entry.label}: no final run has been evaluated.")
-        epochs = {entry.epochs for entry in entries}
+            elif not entry.is_whole:
+                lost = ", ".join(f"{count:,} {what}" for what, count in entry.lost.items())
+                said.append(
+                    f"{entry.label}: has no rank, for {entry.wanted - len(entry.runs):,} of its "
+                    f"{entry.wanted:,} final runs are missing in its accuracy ({lost})."
+                )
+        epochs = {entry.epochs for entry in entries if entry.epochs is not None}
         if len(epochs) > 1:
             said.append(
                 "The contestants had as many trials each, and trained other numbers of epochs in "
@@ -364,7 +422,7 @@ class ComparisonPart:
                 str(len(entry.blocks)),
                 f"{len(entry.runs):,}{wanted}",
                 trials,
-                f"{row['epochs']:,}",
+                MISSING if entry.epochs is None else f"{entry.epochs:,}",
                 formats.duration(row["seconds_train"]),
                 chosen,
                 one_line(row["space"], LONGEST_SPACE),
@@ -390,9 +448,13 @@ class ComparisonPart:
                 apart = stats.difference(a.sample, b.sample)
                 beats = stats.outperforms(a.accuracies, b.accuracies)
                 ends = {"low": apart.low, "high": apart.high, "p": apart.p}
+                told = {
+                    key: None if self.units < _LEAST_UNITS or np.isnan(value) else value
+                    for key, value in ends.items()
+                }
                 found.append({
                     "a": a.contestant.label, "b": b.contestant.label, "difference": apart.mean,
-                    **{key: None if np.isnan(value) else value for key, value in ends.items()},
+                    **told,
                     "a_beats_b": beats and beats.share, "a_beats_b_low": beats and beats.low,
                     "a_beats_b_high": beats and beats.high,
                 })  # fmt: skip
@@ -435,10 +497,21 @@ _UNITS = {
         "contestants are not told apart says little."
     ),
 }
+_NO_UNITS = (
+    "Each contestant has one final run, which says nothing of the spread of its seeds, so that "
+    "none has a rank (sweep.final_seeds=5 gives it five)."
+)
 _UNIT_OF_MANY = (
     "The unit of ranks and intervals is the repeated search, the mean of its final runs: they "
     "count what the luck of a search is worth, by {} of them."
 )
+
+
+def _is_final(run: Mapping[str, Any], label: str, repeat: int, seed: int) -> bool:
+    """Whether a run says of itself that it is this final run."""
+    said = json.loads(run["tuning"] or "{}")
+    own = (said.get("stage"), said.get("contestant"), said.get("search"), run["seed"])
+    return own == (FINAL, label, repeat, seed)
 
 
 def comparison_parts(
@@ -448,8 +521,9 @@ def comparison_parts(
     if not comparisons:
         return []
     runs: dict[str, dict[int, Any]] = {folder: {} for folder in comparisons}
-    for row in plain_rows(frame):
+    found = frame[frame["folder"].map(os.path.dirname).isin(list(runs))]
+    for row in plain_rows(found):
         parent, name = os.path.split(row["folder"])
-        if parent in runs and name.isdecimal() and len(name) < 10:
+        if name.isdecimal() and len(name) < 10:
             runs[parent][int(name)] = row
     return [ComparisonPart(tuned, runs[folder], folder) for folder, tuned in comparisons.items()]
