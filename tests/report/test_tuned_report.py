@@ -160,7 +160,15 @@ def test_trials_are_no_rows_whatever_the_table_is_ordered_by(tmp_path):
     for view in (View(), View(metric="validation_accuracy")):
         report = benchmark.build([tmp_path], view=view)
         assert sum(row["n"] for row in report.rows) == 8
-    assert "trials, see Search: 4" in benchmark.build([tmp_path]).sections[0].summary
+    assert "trials, see Tuned comparison: 4" in benchmark.build([tmp_path]).sections[0].summary
+
+
+def test_a_row_says_what_chose_its_settings_in_one_short_line(tmp_path):
+    said = {"trials": 1, "space": {"optimizer.lr": "choice(" + "0.1," * 500 + "0.2)"}}
+    write(tmp_path / "0", tuning=said)
+    (row,) = benchmark.build([tmp_path]).rows
+    assert row["chosen"].startswith("tuned by 1 trial of optimizer.lr: choice(0.1,")
+    assert len(row["chosen"]) < 250
 
 
 def test_of_several_searches_the_search_is_the_unit(tmp_path):

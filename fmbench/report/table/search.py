@@ -42,6 +42,9 @@ MOST_FAILED = 10
 LONGEST = 60
 LONGEST_ERROR = 300
 
+#: A space or a setting may be of any length; what is longer than this is cut.
+LONGEST_SPACE = 200
+
 
 class Table(NamedTuple):
     """A table of a search: its heading, those of its columns, cells, and which are flush right."""
@@ -222,7 +225,7 @@ def chosen_by(table: pd.DataFrame, searches: Sequence[SearchPart]) -> list[str |
     said: dict[str, str] = {}
     for part in searches:
         goals = " and ".join(metric_of(one).heading for one in part.search.objectives)
-        how = f"best of {len(part.search.trials):,} trials by {goals}"
+        how = f"best of {_trials(len(part.search.trials))} by {goals}"
         best = (part.runs.get(number, ()) for number in part.search.best)
         said |= {run["folder"]: how for runs in best for run in runs}
     return [
@@ -239,15 +242,21 @@ def _tuned_by(text: object, config: object) -> str | None:
         return None
     tuning = json.loads(text)
     space = "; ".join(f"{key}: {values}" for key, values in tuning.get("space", {}).items())
-    said = f"tuned by {tuning.get('trials', 0):,} trials"
-    said += f" of {space}" if space else ""
+    said = f"tuned by {_trials(tuning.get('trials', 0))}"
+    said += f" of {one_line(space, LONGEST_SPACE)}" if space else ""
     values = dict(leaves(json.loads(config))) if isinstance(config, str) else {}
     changed = [
         key
         for key, value in tuning.get("best", {}).get("parameters", {}).items()
         if key in values and values[key] != value
     ]
-    return f"{said}; then changed: {', '.join(changed)}" if changed else said
+    return (
+        f"{said}; then changed: {one_line(', '.join(changed), LONGEST_SPACE)}" if changed else said
+    )
+
+
+def _trials(number: int) -> str:
+    return f"{number:,} trial" + "s" * (number != 1)
 
 
 def counts(search: Search) -> str:

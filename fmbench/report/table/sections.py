@@ -11,6 +11,7 @@ import pandas as pd
 
 from fmbench.config.published import in_words
 from fmbench.config.schema import HARDWARE
+from fmbench.config.tuning import TRIAL
 from fmbench.core.errors import one_line
 from fmbench.data.titles import TITLES
 from fmbench.records.record import (
@@ -69,6 +70,7 @@ class Section:
     pruned: int
     infeasible: int
     trials: int  # completed without a test accuracy, of a search in this report
+    compared: int  # the same of a tuned comparison
     untested: int  # the same of searches that this report does not know
     metric: str  # what the rows are ordered by
 
@@ -107,9 +109,10 @@ class Section:
         # In brackets stand parts of those that completed, behind them the rest of all.
         rows, repeats = (sum(row[key] for row in self.rows) for key in ("n", "n_repeats"))
         parts = {
-            "in the table": rows if self.trials or self.untested else 0,
+            "in the table": rows if self.trials or self.compared or self.untested else 0,
             "repeats of a run, which count once": repeats,
             "trials, see Search": self.trials,
+            "trials, see Tuned comparison": self.compared,
             "without a test accuracy, so no row here": self.untested,
         }
         statuses = Counter(run["status"] for run in self.unfinished)
@@ -177,7 +180,7 @@ def sections(
 ) -> list[Section]:
     """Split the table of the runs by data set: Fashion-MNIST first, synthetic data last.
 
-    Runs in the folders `searched` are shown as trials of a search.
+    Runs in the folders `searched` are shown as trials of a search or of a tuned comparison.
     """
     rows = defaultdict(list)
     for row in plain_rows(table):
@@ -188,6 +191,7 @@ def sections(
         done, pruned, infeasible = (runs["status"] == status for status in statuses)
         in_search = runs["folder"].isin(searched)
         untested = done & runs[counted(runs, metric)].isna()
+        compared = untested & in_search & runs["stage"].eq(TRIAL).fillna(value=False)
         # The search counts those that it stopped; here they would hide what failed.
         stopped = (pruned | infeasible) & in_search
         unfinished = plain_rows(runs.loc[~done & ~stopped, UNFINISHED_KEYS])
@@ -200,7 +204,8 @@ def sections(
             total=len(runs),
             pruned=int(pruned.sum()),
             infeasible=int(infeasible.sum()),
-            trials=int((untested & in_search).sum()),
+            trials=int((untested & in_search).sum() - compared.sum()),
+            compared=int(compared.sum()),
             untested=int((untested & ~in_search).sum()),
             metric=metric,
         )

@@ -27,7 +27,7 @@ from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.ranks import MOST_PREDICTIONS, MOST_RANKED, evidence
 from fmbench.report.table.rows import plain_rows
-from fmbench.report.table.search import LONGEST, Table, metric_of, settings
+from fmbench.report.table.search import LONGEST, LONGEST_SPACE, Table, metric_of, settings
 from fmbench.stats import Sample, t_half_width
 
 #: Of pairs of contestants in a table: those of ten.
@@ -44,9 +44,6 @@ _LEAST_UNITS = 2
 
 #: Samplers that draw each trial without looking at the others.
 _BLIND = ("RandomSampler", "QMCSampler")
-
-#: A space or a setting may be of any length; what is longer than this is cut.
-LONGEST_SPACE = 200
 
 #: What must be the same of all final runs.
 _IMAGES = ("data_sha256", "split_hash", "split_test")
