@@ -135,10 +135,14 @@ def _contestant(
         for key, text in texts.items()
         if _parsed(text).is_sweep_override()
     }
+    option = f"optimizer={composed.hydra.runtime.choices.get('optimizer')}"
+    of_optimizer = {key for key in space if key.startswith("optimizer.")}
+    typed_rate = any(key == "optimizer.lr" for key in (*texts, *_by_key(overrides)))
+    if spaces.is_by_name(composed) and not of_optimizer and not typed_rate:
+        raise ConfigError(f"{label}: {spaces.unranged(option)}")
     if not searched:
-        option = composed.hydra.runtime.choices.get("optimizer")
         raise ConfigError(
-            f"{label}: has nothing to search: optimizer={option} brings no space; such as "
+            f"{label}: has nothing to search: {option} brings no space; such as "
             "'optimizer.lr=tag(log,interval(1e-3,0.1))' gives it one"
         )
     return Contestant(overrides, (*overrides, *texts.values()), space, composed)

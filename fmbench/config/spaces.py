@@ -69,6 +69,20 @@ def _checked(name: str, values: Any) -> str:
     return str(values)
 
 
+def is_by_name(config: DictConfig) -> bool:
+    """Whether the optimizer is any of many, whose ranges have nothing in common."""
+    target = str(OmegaConf.select(config, "optimizer._target_", throw_on_missing=False))
+    return target.startswith("fmbench.optim.by_name.")
+
+
+def unranged(option: str) -> str:
+    """What is said where an optimizer by name is searched without a range."""
+    return (
+        f"{option}: brings no range, for each optimizer by name has its own (that of Prodigy is "
+        "around 1); such as 'optimizer.lr=tag(log,interval(1e-4,0.1))' gives it one"
+    )
+
+
 def params(config: DictConfig) -> dict[str, str]:
     """What `hydra.sweeper.params` of a sweep says, by key; null takes a key out of the search."""
     return of_params(config.hydra.sweeper.get("params"))
@@ -80,7 +94,11 @@ def of_params(given: Mapping[Any, Any] | None) -> dict[str, str]:
 
 
 def told(config: DictConfig) -> list[str]:
-    """What a search is going to vary, and who says so: lines for its user."""
+    """What a search is going to vary, and who says so: lines for its user.
+
+    Raises:
+        ConfigError: a range would be guessed of an optimizer by name.
+    """
     given = {key.lstrip("+"): values for key, values in params(config).items()}
     parser = OverridesParser.create()
     on_line = {}
@@ -98,6 +116,8 @@ def told(config: DictConfig) -> list[str]:
         whose = "as hydra.sweeper.params says"
         if _REFERS.match(written[key]):
             whose = f"of {option}" if key in brought else f"as usual; {option} brings no range"
+            if key not in brought and is_by_name(config):
+                raise ConfigError(unranged(option))
         parts.append(f"{key}: {values} ({whose})")
     lines = [f"searches {'; '.join(parts)}"] if parts else []
     if several := (given | on_line).get("optimizer"):

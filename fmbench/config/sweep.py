@@ -281,7 +281,8 @@ def refuse_for_sweeps(config: DictConfig) -> None:
     for text in chain(*typed(config)):
         if _FOR_SWEEPS.match(text.lstrip("+~")):
             raise ConfigError(
-                f"{text}: does nothing in a single run; python -m fmbench -m starts a sweep"
+                f"{text.lstrip('+')}: does nothing in a single run; python -m fmbench -m starts a "
+                "sweep"
             )
 
 
@@ -299,7 +300,7 @@ def _refuse_idle(config: DictConfig) -> None:
             of_search = False
         if (of_search or spaces.is_of_space(key)) and not is_search(config.hydra):
             raise ConfigError(
-                f"{text}: is for searches, and this is a grid; sweep=lr_batch or "
+                f"{text.lstrip('+')}: is for searches, and this is a grid; sweep=lr_batch or "
                 "hydra/sweeper=optuna makes it one"
             )
         if key in _OF_TUNED and not is_tuned(config.hydra):
@@ -397,7 +398,7 @@ def _refuse_many(count: int, most: int, what: str, things: str) -> None:
 
 def _check_search(config: DictConfig) -> None:
     """Refuse a search that could not choose, or that would choose by the test set."""
-    spaces.space(config)  # before a study is written
+    spaces.told(config)  # what it refuses, before a study is written
     refuse_out_of_bounds("sweep.seeds", config.sweep.seeds)
     runs = _runs_of_a_trial(config)
     pruner = config.sweep.pruner

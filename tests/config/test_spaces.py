@@ -94,8 +94,11 @@ def test_an_option_of_ones_own_needs_no_space(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/optimizer").glob("*.yaml")), ids=str)
-def test_every_optimizer_brings_a_space_that_composes(path):
+def test_every_optimizer_but_those_by_name_brings_a_space_that_composes(path):
     option = yaml.safe_load(path.read_text("utf-8"))
+    if path.stem in ("torch", "extra"):
+        assert "search" not in option
+        return
     assert "lr" in option["search"]
     given = spaces.space(OmegaConf.create({"optimizer": option}))
     assert given.keys() == {f"optimizer.{name}" for name in option["search"]}
@@ -103,6 +106,31 @@ def test_every_optimizer_brings_a_space_that_composes(path):
     space, fixed, _ = hydra_compat.search_space([f"{key}={one}" for key, one in given.items()])
     assert space.keys() == given.keys()
     assert not fixed
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "conf/optimizer").glob("*.yaml")), ids=str)
+def test_the_decay_that_is_searched_is_of_its_kind(path):
+    """Decoupled decay is a share of the rate, an L2 penalty is a part of the gradient."""
+    option = yaml.safe_load(path.read_text("utf-8"))
+    decay = option.get("search", {}).get("weight_decay")
+    decoupled = {"adafactor", "adamw", "lion", "muon", "nadamw", "schedule_free_adamw"}
+    assert decay is None or ("interval(1e-3," in decay) == (path.stem in decoupled)
+
+
+def test_a_search_of_an_optimizer_by_name_needs_a_range_that_is_typed():
+    given = ["optimizer=torch", "optimizer.name=Rprop"]
+    with sweep(*given) as config:
+        raises_one_line(lambda: spaces.told(config), ConfigError, "optimizer=torch: brings no ran")
+    for typed in ("optimizer.lr=tag(log,interval(0.1,1))", "optimizer.search.lr=interval(0.1,1)"):
+        with sweep(*given, typed) as config:
+            assert "interval(0.1,1)" in spaces.told(config)[0]
+
+
+def test_a_key_is_left_out_where_there_is_none():
+    with sweep("optimizer=adam", "optimizer.search.momentum=null") as config:
+        assert spaces.space(config).keys() == {"optimizer.lr", "optimizer.weight_decay"}
+    with sweep("optimizer=adam", "optimizer.search.momentum=interval(0,1)") as config:
+        raises_one_line(lambda: spaces.space(config), ConfigError, "has no key momentum")
 
 
 @pytest.mark.parametrize(

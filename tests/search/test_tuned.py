@@ -216,6 +216,7 @@ def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path)
     [
         (["optimizer=sgd", RATE], "there is nothing to compare"),
         (["optimizer=sgd,adamw", "optimizer.search=null"], "has nothing to search"),
+        (["optimizer=sgd,torch", "batch_size=choice(8,16)"], "optimizer=torch: brings no range"),
         (["optimizer.lr=0.01,0.1"], "optimizer.search.lr=null leaves it out"),
         (["optimizer=sgd,adamw", RATE, "seed=1,2"], "draws its seeds itself"),
         (["optimizer=sgd,adamw", RATE, "evaluation.test=never"], "uses the test set once"),
@@ -279,7 +280,7 @@ def test_repeated_searches_have_other_seeds_and_are_what_is_ranked(begun, comman
 
 
 def test_a_plan_says_what_would_run_and_runs_nothing(command, tmp_path):
-    status, out, err = command(*COMPARE, "--plan", "++optimizer.search.momentum=null")
+    status, out, err = command(*COMPARE, "--plan", "optimizer.search.momentum=null")
     assert status == 0, err
     assert "8 runs, 8 epochs at most" in out
     assert "optimizer=sgd: searches optimizer.lr: tag(log, interval(1e-3, 0.3)); opt" in out
