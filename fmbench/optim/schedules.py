@@ -178,7 +178,7 @@ def onecycle(
 
     Raises:
         ConfigError: `warmup` is not between 0 and 1, a factor is not above 0, or there is no
-            momentum to cycle.
+            momentum to cycle, or more than one.
     """
     if not 0 < warmup < 1:
         raise ConfigError(f"scheduler.warmup={warmup}: must be above 0 and below 1")
@@ -188,6 +188,12 @@ def onecycle(
     has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
     if cycle_momentum and not has_momentum:
         raise ConfigError("scheduler.cycle_momentum=True: the optimizer has no momentum to cycle")
+    if cycle_momentum and {"betas", "momentum"} <= optimizer.defaults.keys():
+        # PyTorch would cycle the betas, and leave the momentum as it is.
+        raise ConfigError(
+            "scheduler.cycle_momentum=True: the optimizer has two momenta, as muon has; leave it "
+            "false"
+        )
     # One more than there are steps: the rate is set for the step after the last one too. PyTorch
     # divides by the length of the climb less one step, so a run of a few steps climbs for two.
     total_steps = max(epochs * batches + 1, 3)

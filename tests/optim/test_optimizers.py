@@ -390,6 +390,7 @@ def test_by_name_is_the_class_itself():
         (["optimizer.bias_lr_factor=0"], "optimizer.bias_lr_factor=0: must be a number above 0"),
         (["optimizer=torch", "optimizer.name=Rprop", "optimizer.decay_norms=false"],
          "this optimizer has no weight_decay"),
+        (["optimizer=muon", "scheduler.cycle_momentum=true"], "two momenta, as muon has"),
         (["optimizer.decay_norms=1"], "optimizer.decay_norms=1: must be true or false"),
         (["clip_norm=0"], "clip_norm=0.0: must be 1e-09 or more"),
         (["optimizer=lion", "optimizer.betas=[1,0]"], "betas=[1, 0]: must be"),
