@@ -10,6 +10,7 @@ from fmbench import report
 from fmbench.records.predictions import packed, to_bytes
 from fmbench.report.figures import figures
 from fmbench.report.figures.calibration import Answers, reliability, risk_coverage
+from fmbench.report.table import ensembles
 
 LABELS = np.array([0, 1, 1, 0] * 10, np.uint8)
 
@@ -60,6 +61,32 @@ def test_other_test_images_make_no_ensemble(tmp_path):
     assert "ensemble" not in report.build([tmp_path]).sections[0].rows[0]
     (tmp_path / "1" / "probabilities.npy").unlink()
     assert report.build([tmp_path]).sections[0].tables == []
+
+
+def test_probabilities_that_are_not_of_the_record_make_no_ensemble(tmp_path):
+    put(tmp_path / "0", FIRST)
+    put(tmp_path / "1", SECOND, seed=1)
+    (tmp_path / "1" / "probabilities.npy").write_bytes(to_bytes(packed(FIRST[:, ::-1].copy())))
+    assert "ensemble" not in report.build([tmp_path]).sections[0].rows[0]
+
+
+def test_the_mean_of_the_seeds_is_that_of_their_records(tmp_path):
+    # Rounding made the probabilities of the first image equal: argmax alone would call it right.
+    tied = table([0.5, 0.8, 0.7, 0.1])
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        put(folder, np.where(tied == 0.5, [0.4, 0.6], tied).astype(np.float32), seed=seed)
+        (folder / "probabilities.npy").write_bytes(to_bytes(packed(tied)))
+    found = report.build([tmp_path]).sections[0].rows[0]["ensemble"]
+    assert (found["mean_accuracy"], found["accuracy"]) == (0.75, 1.0)
+
+
+def test_the_numbers_that_are_read_are_counted_by_their_shape(tmp_path, monkeypatch):
+    for seed in range(2):
+        put(tmp_path / str(seed), FIRST, seed=seed)
+    for most, known in ((160, True), (159, False)):  # two runs of 40 images and 2 classes
+        monkeypatch.setattr(ensembles, "MOST_NUMBERS", most)
+        assert ("ensemble" in report.build([tmp_path]).sections[0].rows[0]) == known
 
 
 def test_the_reliability_diagram_and_the_risk_by_coverage():
