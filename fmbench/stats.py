@@ -155,7 +155,8 @@ def _edge(inside: Callable[[float], bool], within: float, beyond: float) -> floa
 class Spread(NamedTuple):
     """The standard deviation over seeds in two parts: the sum of their squares is its own square.
 
-    Unless there is less spread than the test set alone is expected to cause: then `runs` is 0.
+    Unless there is less spread than the test set alone is expected to cause: then `runs` is 0, and
+    `images` is larger than the standard deviation that was seen.
     """
 
     runs: float  # of the accuracies that the runs would have on endlessly many test images

@@ -296,3 +296,15 @@ def test_images_that_one_has_right_and_the_other_wrong_are_drawn(rows, ended):
     _, said, _ = ended(main, "compare", rows / "a", rows / "b", "--output", rows / "none")
     assert "No picture was written" in said
     assert not (rows / "none").exists()
+
+
+def test_a_spread_below_that_of_the_test_set_is_the_rows_own(tmp_path):
+    # Three runs of one accuracy that err on other images: their standard deviation is 0.
+    for seed, swap in enumerate((0, 400, 800)):
+        run(tmp_path / "a" / str(seed), "a", 9000, seed=seed, swap=swap)
+        run(tmp_path / "b" / str(seed), "b", 8000 + 300 * seed, seed=seed)
+    of_a, of_b = compare(str(tmp_path / "a"), str(tmp_path / "b")).more[:2]
+    assert of_a.startswith("Spread over the seeds of A: 0.00 points, less than the 0.")
+    assert "test set alone causes" in of_a
+    assert of_b.startswith("Spread over the seeds of B: 3.00 points, of which ")
+    assert of_b.endswith("(their squares add up)")

@@ -94,15 +94,18 @@ class Comparison:
     def more(self) -> list[str]:
         """What the runs could have shown, and what more of them would."""
         said = []
-        for letter, spread in zip("AB", self.spreads, strict=True):
+        for letter, spread, row in zip("AB", self.spreads, self.rows, strict=True):
             if spread is not None:
-                total, runs, images = (
-                    f"{100 * value:.2f}" for value in (np.hypot(*spread), *spread)
+                seen = float(np.std(row["accuracies"], ddof=1))
+                total, runs, images = (f"{100 * value:.2f}" for value in (seen, *spread))
+                parts = (
+                    f", of which {runs} are the runs' own and {images} the finite test set's "
+                    "(their squares add up)"
+                    if spread.images <= seen + 1e-9
+                    else f", less than the {images} that the finite test set alone causes, so "
+                    "that none of it is known to be the runs' own"
                 )
-                said.append(
-                    f"Spread over the seeds of {letter}: {total} points, of which {runs} are "
-                    f"the runs' own and {images} the finite test set's (their squares add up)"
-                )
+                said.append(f"Spread over the seeds of {letter}: {total} points{parts}")
         if self.outperforming is not None:
             share, low, high = self.outperforming
             said.append(
