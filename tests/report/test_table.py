@@ -457,6 +457,21 @@ def test_an_aa_test_that_parts_its_rows_says_so(tmp_path):
     assert sum("A/A" in note for note in build(tmp_path).sections[0].notes) == 1
 
 
+@pytest.mark.parametrize("of_b", [
+    {"runs_at_once": 4},
+    {"seconds": {"train": 0.0, "evaluate": 0.0, "total": 0.0}},  # it was not measured
+])  # fmt: skip
+def test_the_times_of_an_aa_test_may_not_compare(tmp_path, of_b):
+    labelled(tmp_path, "A", (0.9, 0.91, 0.92), runs_at_once=1)
+    for n in range(3):
+        write(
+            tmp_path / f"B{n}", seed=3 + n, test_accuracy=0.9 + n / 100, configuration="c" * 32,
+            key=f"{3 + n:032x}", config__label="B", **{"runs_at_once": 1, **of_b},
+        )  # fmt: skip
+    note = build(tmp_path).sections[0].notes[0]
+    assert note.endswith("they share a rank, and their training times do not compare.")
+
+
 def test_scores_of_the_test_images_are_columns_where_there_are_any(tmp_path):
     for seed, nll in enumerate((0.2, 0.4)):
         found = {"nll": nll, "ece": 0.01, "worst_class_accuracy": 0.5, "worst_class": 3}

@@ -62,6 +62,14 @@ def test_a_time_that_is_not_known_is_not_made_up():
     assert found.said == ("90.00", "1 of 1", "2", "108,000", "-")
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_a_median_of_times_needs_all_of_them(place):
+    runs = [history([0.9], seconds=seconds) for seconds in (1.0, 2.0, 3.0)]
+    del runs[place][0]["seconds"]
+    (found,) = reached(ROW, runs, [0.9])
+    assert (found.epochs, found.seconds) == (1, None)
+
+
 def test_the_table_stands_below_that_of_the_rows(tmp_path, ended):
     for seed, accuracies in enumerate(([0.5, 0.8, 0.92], [0.5, 0.91, 0.9], [0.1, 0.2, 0.3])):
         put(tmp_path / str(seed), accuracies, seed=seed)

@@ -41,7 +41,7 @@ class Curve(NamedTuple):
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    seeds: int
+    runs: tuple[int, ...]  # places of the histories that it is of
 
 
 class Line(NamedTuple):
@@ -75,14 +75,15 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
         for run in runs
     ]
     most = max(map(len, known), default=0)
-    known = [values for values in known if 2 * len(values) > most]
+    runs = tuple(place for place, values in enumerate(known) if 2 * len(values) > most)
+    known = [known[place] for place in runs]
     shared = sorted(set.intersection(*map(set, known))) if known else []
     if len(shared) < 2:
         return None
     chosen = np.linspace(0, len(shared) - 1, min(len(shared), MOST_POINTS)).astype(int)
     table = np.array([[values[shared[place]] for place in chosen] for values in known])
     epochs = np.array(shared)[chosen] + 1
-    return Curve(epochs, table.mean(0), table.min(0), table.max(0), len(known))
+    return Curve(epochs, table.mean(0), table.min(0), table.max(0), runs)
 
 
 def curves(
@@ -192,7 +193,7 @@ def _panel(axes: "style.Axes", lines: Sequence[Line], solid: str | None, value: 
             every = 1 if len(mean) <= MOST_MARKERS else [-1]
             look = {"lw": 1.8, "ms": 5, "markevery": every, **marks}
         axes.plot(found.epochs, mean, **look)
-        if found.seeds > 1 and of == (solid or "train"):
+        if len(found.runs) > 1 and of == (solid or "train"):
             axes.fill_between(found.epochs, low, high, color=colour, alpha=style.BAND, lw=0)
         seen += [low, high]
     if seen:
@@ -275,7 +276,7 @@ def drawn_curve(
     every = 1 if len(x) <= MOST_MARKERS else [-1]
     look: dict[str, Any] = {"lw": 1.8, "ms": 5, "markevery": every, **line.look}
     axes.plot(x, factor * found.mean, **look)
-    if found.seeds > 1:
+    if len(found.runs) > 1:
         ends = (factor * found.low, factor * found.high)
         axes.fill_between(x, *ends, color=line.look["color"], alpha=style.BAND, lw=0)
 

@@ -45,7 +45,10 @@ def accuracy_seconds(
         " over the seeds of accuracy and of the training clock until then, which does not count"
         " evaluation."
     )
-    several = any(len(line.runs) > 1 for line, _ in known)
+    drawn = [(line.row, line.curves[f"{solid}_accuracy"].runs) for line, _ in known]
+    if any(len(runs) < row["n"] for row, runs in drawn):
+        caption += " Seeds are left out that have no history or were evaluated less often."
+    several = any(len(runs) > 1 for _, runs in drawn)
     ends = [
         f"{style.model_of(line.row)} {100 * float(line.curves[f'{solid}_accuracy'].mean[-1]):.2f} %"
         f" after {formats.duration(float(times[-1]))}"
@@ -67,13 +70,16 @@ def accuracy_seconds(
 
 
 def _times(line: Line, key: str) -> np.ndarray | None:
-    """The mean training clock at the ends of the epochs of a curve; None where it is not known."""
+    """The mean training clock of the runs of a curve, at the ends of its epochs.
+
+    None where there is no such curve, or the clock of one of these runs is not known.
+    """
     if key not in line.curves:
         return None
     last = int(line.curves[key].epochs[-1])
     clocks = []
-    for run in line.runs:
-        seconds = {int(one["epoch"]): one.get("seconds", math.nan) for one in run}
+    for place in line.curves[key].runs:
+        seconds = {int(one["epoch"]): one.get("seconds", math.nan) for one in line.runs[place]}
         clock = np.cumsum([seconds.get(epoch, math.nan) for epoch in range(last)])
         clocks.append(clock[line.curves[key].epochs - 1])
     mean = np.mean(clocks, axis=0)
@@ -83,31 +89,31 @@ def _times(line: Line, key: str) -> np.ndarray | None:
 def profiles(sections: Sequence[Section], name: str) -> Figure | None:
     """Performance profiles of the times to the targets, over several data sets.
 
-    A problem is a target on a data set, a solver a model with its settings, by its fastest row on
-    the device that most rows are of. The profile of a solver is the share of the problems that it
-    solves within a factor of the fastest's time (Dolan and More 2002, "Benchmarking optimization
-    software with performance profiles", section 2). Targets that no row reaches are no problems.
+    A problem is a target on a data set, a solver a model, by its best row of each data set. Rows
+    count that are on one device and reach targets by one kind of accuracy, those that most rows
+    have. The profile of a solver is the share of the problems that it solves within a factor of the
+    fastest's time (Dolan and More 2002, "Benchmarking optimization software with performance
+    profiles", section 2). Targets that no row reaches are no problems.
 
     Returns:
         None unless there are times on two data sets of two solvers.
     """
     rows = [(section.data, row) for section in sections for row in section.rows]
     timed = [(data, row) for data, row in rows if row.get("targets")]
-    devices = Counter(_hardware(row) for _, row in timed)
-    if not devices:
+    kinds = Counter((_hardware(row), row["targets"][0]["by"]) for _, row in timed)
+    if not kinds:
         return None
-    device = max(devices, key=lambda one: devices[one])
-    best: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
-    solvers: dict[str, None] = {}
+    device, by = max(kinds, key=lambda one: kinds[one])
+    chosen: dict[tuple[str, str], Row] = {}  # the rows of a section stand best first
     for data, row in timed:
-        if _hardware(row) != device:
-            continue
-        solver = style.model_of(row)
-        solvers.setdefault(solver)
+        if (_hardware(row), row["targets"][0]["by"]) == (device, by):
+            chosen.setdefault((data, style.model_of(row)), row)
+    solvers = dict.fromkeys(solver for _, solver in chosen)
+    best: dict[tuple[str, float], dict[str, float]] = defaultdict(dict)
+    for (data, solver), row in chosen.items():
         for one in row["targets"]:
             if one["seconds"] is not None:
-                times = best[data, one["target"]]
-                times[solver] = min(one["seconds"], times.get(solver, math.inf))
+                best[data, one["target"]][solver] = one["seconds"]
     if len({data for data, _ in best}) < 2 or len(solvers) < 2:
         return None
     ratios = {
@@ -124,8 +130,9 @@ def profiles(sections: Sequence[Section], name: str) -> Figure | None:
     title = "Performance profiles: time to the targets over several data sets"
     sets = len({data for data, _ in best})
     caption = (
-        f"Of {len(best)} problems, a target on one of {sets} data sets each, the share that a model"
-        f" solved within so many times the training time of the fastest, on {device}. At the left"
+        f"Of {len(best)} problems, a {by} accuracy on one of {sets} data sets each, the share that"
+        " a model, by its best row of each data set, reached within so many times the training time"
+        f" of the fastest, on {device}. At the left"
         " end is how often it was the fastest, at the right end how often it reached the target."
     )
     said = [

@@ -255,7 +255,8 @@ READING = {
     ),
     "± of runs, of test set": (
         "splits the standard deviation over the seeds in two: what the runs would differ by on "
-        "endlessly many images, and what the finite test set adds. More seeds shrink both in the "
+        "endlessly many images, and what the finite test set adds. Where the first is 0, the "
+        "second can be larger than the deviation that was seen. More seeds shrink both in the "
         "mean; only more images show which of two equally good runs was lucky."
     ),
     "Chosen": (

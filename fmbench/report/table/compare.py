@@ -318,21 +318,33 @@ def time_span(row: Row) -> tuple[float, float]:
     return max(min(known), 0.0), max(known)
 
 
-def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
-    """The ratio of the training times, or why they do not compare."""
+def times_unlike(one: Row, two: Row) -> str | None:
+    """Why the training times were not measured on the same terms; None where they were."""
     rows = (one, two)
     if any(row["device"] is None or not row["seconds_train"] for row in rows):
-        return None, "the time or the device of one is not known"
+        return "the time or the device of one is not known"
     differing = [key for key in HARDWARE if one[key] != two[key]]
     if differing:
         said = ", ".join(f"{key} is {one[key]} and {two[key]}" for key in differing)
-        return None, one_line(said)
+        return one_line(said)
     beside = [row["runs_at_once"] for row in rows]
     if all(beside) and beside[0] != beside[1]:
-        return None, f"runs at once on the machine were {' and '.join(map(at_once, beside))}"
-    spans = [time_span(one), time_span(two)]
-    (low_a, high_a), (low_b, high_b) = spans
-    if low_a < high_b and low_b < high_a:
+        return f"runs at once on the machine were {' and '.join(map(at_once, beside))}"
+    return None
+
+
+def times_overlap(one: Row, two: Row) -> bool:
+    """Whether the `time_span` of two rows overlap."""
+    (low_a, high_a), (low_b, high_b) = time_span(one), time_span(two)
+    return low_a < high_b and low_b < high_a
+
+
+def _times(one: Row, two: Row) -> tuple[float | None, str | None]:
+    """The ratio of the training times, or why they do not compare."""
+    if (why := times_unlike(one, two)) is not None:
+        return None, why
+    if times_overlap(one, two):
+        spans = (time_span(one), time_span(two))
         said = " and ".join(f"{duration(low)} to {duration(high)}" for low, high in spans)
         return None, f"they overlap: {said} (the runs, and the 95 % interval of their mean)"
     return one["seconds_train"] / two["seconds_train"], None

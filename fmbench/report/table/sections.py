@@ -25,7 +25,7 @@ from fmbench.records.record import (
 )
 from fmbench.report.table import corrupted, ensembles, targets
 from fmbench.report.table.columns import SPLIT, Column, Row, shown
-from fmbench.report.table.compare import time_span
+from fmbench.report.table.compare import times_overlap, times_unlike
 from fmbench.report.table.formats import MISSING, split
 from fmbench.report.table.ranks import same_folds
 from fmbench.report.table.rows import FOLDS, REAL, SYNTHETIC, about_data, plain_rows
@@ -340,10 +340,10 @@ def _about_labels(rows: Sequence[Row]) -> Iterator[str]:
             ranked = "they have no ranks"
         else:
             ranked = "their ranks differ" if len(places) > 1 else "they share a rank"
-        timed = [time_span(row) for row in group if row["seconds_train"]]
-        pairs = itertools.combinations(timed, 2)
-        apart = any(a[1] < b[0] or b[1] < a[0] for a, b in pairs)
-        times = "do not overlap" if apart else "overlap"
+        pairs = itertools.combinations(group, 2)
+        overlap = [times_overlap(*pair) for pair in pairs if times_unlike(*pair) is None]
+        times = "do not compare" if not overlap else "do not overlap"
+        times = "overlap" if overlap and all(overlap) else times
         yield f"{said} {ranked}, and their training times {times}."
 
 
