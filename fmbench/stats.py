@@ -335,21 +335,23 @@ def power(a: Sample, b: Sample) -> Power | None:
     return Power(smallest, enough)
 
 
-def smallest_shown(samples: Sequence[Sample]) -> list[float | None]:
-    """For each row how far below the best mean it must lie, for its rank to show it in 80 %.
+def ranks_and_power(samples: Sequence[Sample]) -> tuple[list[int], list[float | None]]:
+    """The rank of each row, and how far below the best mean its rank shows it to be in 80 %.
 
-    That is with all pairs corrected as in the first step of Holm's method, and the spreads that
-    were seen taken as the true ones. None for the best row, and where there are not several seeds.
+    The second is with all pairs corrected as in the first step of Holm's method, and the spreads
+    that were seen taken as the true ones. None for the best row, and for all where one has one
+    seed.
     """
-    if sum(len(sample.accuracies) > 1 for sample in samples) < len(samples) or len(samples) < 2:
-        return [None] * len(samples)
     pairs = _pairs(samples)
+    placed = _ranked(pairs, len(samples))
+    if len(samples) < 2 or any(len(sample.accuracies) < 2 for sample in samples):
+        return placed, [None] * len(samples)
     first, second = np.triu_indices(len(samples), 1)
     best = int(np.argmax([np.mean(sample.accuracies) for sample in samples]))
     beside = np.flatnonzero((first == best) | (second == best))
     level = (1 - CONFIDENCE) / len(first)
     found = _smallest(pairs.variances[:, beside], pairs.freedom[:, beside], level).tolist()
-    return [*found[:best], None, *found[best:]]
+    return placed, [*found[:best], None, *found[best:]]
 
 
 def _smallest(variances: np.ndarray, freedom: np.ndarray, level: float) -> np.ndarray:

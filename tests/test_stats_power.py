@@ -12,7 +12,7 @@ from fmbench.stats import (
     outperforms,
     power,
     ranks,
-    smallest_shown,
+    ranks_and_power,
     split_spread,
 )
 
@@ -141,12 +141,12 @@ def test_seeds_shrink_what_they_add_to_the_images():
 
 def test_a_table_of_more_rows_shows_less():
     rows = [row(0.92, 0.002), row(0.91, 0.001), row(0.905, 0.001)]
-    two, three = smallest_shown(rows[:2]), smallest_shown(rows)
+    two, three = ranks_and_power(rows[:2])[1], ranks_and_power(rows)[1]
     assert two[0] is None
     assert three[0] is None
     assert two[1] == pytest.approx(power(*rows[:2]).smallest)
     assert three[1] > two[1]
-    assert smallest_shown([rows[0]]) == [None]
+    assert ranks_and_power([rows[0]]) == ([1], [None])
     # As they are told where they lie so far apart and are not noisier than they were.
     far = [row(0.92, 0.002), row(0.92 - 1.5 * three[1], 0.001), rows[2]]
     assert ranks(far)[1] > 1

@@ -177,8 +177,8 @@ def test_the_parts_of_a_spread_and_the_power_of_a_table_are_said(tmp_path):
         assert parts == pytest.approx(row["test_accuracy_sd"] ** 2, rel=0.01)
     first, second = section.rows
     assert first["smallest_shown"] is None
-    assert section.power.startswith("Power: that a row is behind the best one this table shows in")
-    assert f" {100 * second['smallest_shown']:.2f} points lie between" in section.power
+    gap = f"{100 * second['smallest_shown']:.2f} points to the best row"
+    assert section.power.startswith(f"Power: this table shows a gap of {gap} in 80 of 100 cases.")
     assert section.power in made.html
     assert "± of runs, of test set (points)" in made.markdown
     # A row that no other is compared with has its parts all the same.
@@ -187,3 +187,13 @@ def test_the_parts_of_a_spread_and_the_power_of_a_table_are_said(tmp_path):
     (section,) = report.build([tmp_path]).sections
     assert section.rows[0]["spread_images"] > 0
     assert section.power == ""
+
+
+def test_one_row_of_several_seeds_beside_rows_of_one_has_its_parts(tmp_path):
+    for seed, right in enumerate((9000, 9100, 8900)):
+        run(tmp_path / f"a{seed}", "several", right, seed=seed)
+    run(tmp_path / "b", "ahead", 9500)
+    run(tmp_path / "c", "behind", 8000)
+    rows = {row["model"]: row for row in report.build([tmp_path]).sections[0].rows}
+    assert [rows[name]["rank"] for name in ("ahead", "several", "behind")] == [1, None, 2]
+    assert rows["several"]["spread_runs"] == pytest.approx(0.01, rel=0.1)

@@ -75,15 +75,15 @@ def curve(runs: Sequence[History], key: str) -> Curve | None:
         for run in runs
     ]
     most = max(map(len, known), default=0)
-    runs = tuple(place for place, values in enumerate(known) if 2 * len(values) > most)
-    known = [known[place] for place in runs]
+    kept = tuple(place for place, values in enumerate(known) if 2 * len(values) > most)
+    known = [known[place] for place in kept]
     shared = sorted(set.intersection(*map(set, known))) if known else []
     if len(shared) < 2:
         return None
     chosen = np.linspace(0, len(shared) - 1, min(len(shared), MOST_POINTS)).astype(int)
     table = np.array([[values[shared[place]] for place in chosen] for values in known])
     epochs = np.array(shared)[chosen] + 1
-    return Curve(epochs, table.mean(0), table.min(0), table.max(0), runs)
+    return Curve(epochs, table.mean(0), table.min(0), table.max(0), kept)
 
 
 def curves(

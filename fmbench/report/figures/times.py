@@ -104,7 +104,7 @@ def profiles(sections: Sequence[Section], name: str) -> Figure | None:
     if not kinds:
         return None
     device, by = max(kinds, key=lambda one: kinds[one])
-    chosen: dict[tuple[str, str], Row] = {}  # the rows of a section stand best first
+    chosen: dict[tuple[str, str], dict[str, Any]] = {}  # the rows of a section stand best first
     for data, row in timed:
         if (_hardware(row), row["targets"][0]["by"]) == (device, by):
             chosen.setdefault((data, style.model_of(row)), row)

@@ -96,16 +96,16 @@ class Comparison:
         said = []
         for letter, spread, row in zip("AB", self.spreads, self.rows, strict=True):
             if spread is not None:
-                seen = float(np.std(row["accuracies"], ddof=1))
-                total, runs, images = (f"{100 * value:.2f}" for value in (seen, *spread))
-                parts = (
+                deviation = float(np.std(row["accuracies"], ddof=1))
+                total, runs, images = (f"{100 * value:.2f}" for value in (deviation, *spread))
+                in_parts = (
                     f", of which {runs} are the runs' own and {images} the finite test set's "
                     "(their squares add up)"
-                    if spread.images <= seen + 1e-9
+                    if spread.images <= deviation + 1e-9
                     else f", less than the {images} that the finite test set alone causes, so "
                     "that none of it is known to be the runs' own"
                 )
-                said.append(f"Spread over the seeds of {letter}: {total} points{parts}")
+                said.append(f"Spread over the seeds of {letter}: {total} points{in_parts}")
         if self.outperforming is not None:
             share, low, high = self.outperforming
             said.append(

@@ -14,9 +14,8 @@ from fmbench.report.table.rows import FOLDS, about_data
 from fmbench.stats import (
     Folds,
     Sample,
-    ranks,
+    ranks_and_power,
     ranks_of_folds,
-    smallest_shown,
     split_spread,
 )
 
@@ -40,7 +39,7 @@ def ranked(rows: Sequence[dict[str, Any]]) -> list[int | None]:
     Rows get, in place, what else their predictions say: `spread_runs` and `spread_images`, the two
     parts of the standard deviation over their seeds (`fmbench.stats.split_spread`), and
     `smallest_shown`, how far behind the best row the table could have shown them to be
-    (`fmbench.stats.smallest_shown`).
+    (`fmbench.stats.ranks_and_power`).
 
     None for a row that no other is compared with, or whose test set is not known, and for those
     behind the first `MOST_RANKED` of a test set, or behind fewer where it has many images.
@@ -58,22 +57,20 @@ def ranked(rows: Sequence[dict[str, Any]]) -> list[int | None]:
     for (_, _, images), places in groups.items():
         several = [place for place in places if len(rows[place]["accuracies"]) > 1]
         compared = several if len(several) > 1 else sorted({*places} - {*several})
-        alone = len(compared) < 2
-        compared = several if alone else compared  # the parts of its spread are known all the same
         first = sorted(compared, key=lambda place: -rows[place]["test_accuracy"])
         first = first[: max(2, min(MOST_RANKED, MOST_IMAGES // images))]
         samples = []
-        for place in first:
+        first = first if len(first) > 1 else []
+        # A row of several seeds that is compared with none has the parts of its spread too.
+        for place in [*first, *({*several} - {*compared})]:
             known = evidence(rows[place], left)
             samples.append(sample(rows[place], known))
             if known is not None:
                 left -= known.correct.size
                 if spread := split_spread(known.correct):
                     rows[place]["spread_runs"], rows[place]["spread_images"] = spread
-        if alone:
-            continue
-        shown = smallest_shown(samples)
-        for place, rank, least in zip(first, ranks(samples), shown, strict=True):
+        found = ranks_and_power(samples[: len(first)])
+        for place, rank, least in zip(first, *found, strict=True):
             placed[place], rows[place]["smallest_shown"] = rank, least
     for places in of_folds.values():
         if len(places) > 1:

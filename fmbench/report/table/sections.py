@@ -152,8 +152,8 @@ class Section:
         low, high = (f"{100 * end:.2f}" for end in (min(least), max(least)))
         points = low if low == high else f"{low} to {high}"
         return (
-            "Power: that a row is behind the best one this table shows in 80 of 100 cases where "
-            f"{points} points lie between them. Of smaller differences it says nothing."
+            f"Power: this table shows a gap of {points} points to the best row in 80 of 100 cases. "
+            "It cannot show smaller gaps reliably."
         )
 
     def unfinished_cells(self, path: Callable[[str], str]) -> list[tuple[str, ...]]:

@@ -99,8 +99,8 @@ def reached(
         images = epochs and row["split_train"] and epochs * int(row["split_train"])
         hits = sum(end is not None for end in ends)
         # One time that is not known may be the median, or stand on either side of it.
-        known = not any(time is not None and math.isnan(time) for time in times)
-        seconds = _median(times) if known and epochs is not None else None
+        timed = not any(time is not None and math.isnan(time) for time in times)
+        seconds = _median(times) if timed and epochs is not None else None
         found.append(Target(target, by, len(runs), hits, epochs, images, seconds))
     return found
 
