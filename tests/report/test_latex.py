@@ -54,6 +54,13 @@ def test_one_row_has_no_bold(tmp_path):
     ("a--b ~ ^", r"a-{}-b \textasciitilde{} \textasciicircum{}"),
     ("< > | ` \"", r"\textless{} \textgreater{} \textbar{} \textasciigrave{} ''"),
     ("Ärger ± 漢", r"Ärger $\pm$ \texttt{U+6F22}"),
+    ("Łódź, Çž őåøßæœı", "Łódź, Çž őåøßæœı"),
+    ("3 \u00d7 3", r"3 $\times$ 3"),
+    # The default font encoding has nothing for these.
+    ("ðÞđ", r"\texttt{U+00F0}\texttt{U+00DE}\texttt{U+0111}"),
+    ("ŋħŧŀ", r"\texttt{U+014B}\texttt{U+0127}\texttt{U+0167}\texttt{U+0140}"),
+    ("¨", r"\texttt{U+00A8}"),
+    ("ąę", r"\texttt{U+0105}\texttt{U+0119}"),
 ])  # fmt: skip
 def test_names_are_text(value, text):
     assert escape(value) == text
@@ -71,6 +78,13 @@ def test_hostile_names_keep_the_structure(tmp_path):
         *("usepackage", "textbf", "texttt", "textbackslash", "textasciicircum", "pm"),
         *("textasciitilde", "textless", "textgreater", "textbar", "textasciigrave"),
     }
+
+
+def test_each_table_has_a_label_of_its_own(tmp_path):
+    for place, name in enumerate(("my-data", "my data", "漢字", "語", "my-data-2")):
+        write(tmp_path / str(place), data__name=name)
+    labels = re.findall(r"\\label\{tab:(.*)\}", build(tmp_path).tex)
+    assert sorted(labels) == ["data", "data-2", "my-data", "my-data-2", "my-data-2-2"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")

@@ -3,8 +3,10 @@
 Whatever came from a record is escaped, so that no name ends a cell, a table or the document.
 """
 
+import itertools
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fmbench._version import __version__
@@ -41,23 +43,30 @@ _SPECIAL = {
     "]": "{]}",
     "*": "{*}",
     "±": r"$\pm$",
+    "\u00d7": r"$\times$",
+    "\u00f7": r"$\div$",
     **{sign: rf"\{sign}" for sign in "#$%&_{}"},
 }
 # Ligatures: two hyphens are a dash.
 _HYPHENS = re.compile(r"-(?=-)")
-# What pdfTeX has letters for without further packages.
+# What pdfLaTeX sets in its default font encoding, OT1, without further packages: these letters, and
+# Latin ones under these accents. It has no ogonek, and no letters such as eth, thorn and eng.
+_LETTERS = frozenset("ÆØßæøıŁłŒœ")
+_ACCENTS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
 _LAST_LETTER = "\u017f"
 
 
 def escape(value: str) -> str:
-    """The value as plain text of LaTeX, on one line; letters beyond Latin by their numbers."""
+    """The value as plain text of LaTeX, on one line; other letters by their numbers."""
     return "".join(map(_letter, _HYPHENS.sub("-\0", one_line(value, LONGEST)))).replace("\0", "{}")
 
 
 def _letter(letter: str) -> str:
     if letter in _SPECIAL:
         return _SPECIAL[letter]
-    known = letter == "\0" or letter.isascii() or "\u00bf" < letter <= _LAST_LETTER
+    accent = unicodedata.normalize("NFD", letter)[1:] if letter <= _LAST_LETTER else ""
+    accented = len(accent) == 1 and accent in _ACCENTS
+    known = letter == "\0" or letter.isascii() or letter in _LETTERS or accented
     return letter if known else rf"\texttt{{U+{ord(letter):04X}}}"
 
 
@@ -65,8 +74,20 @@ def page(report: "Report") -> str:
     """Write `benchmark.tex`: a table for each section, for LaTeX's command input."""
     made = f"% Made {report.made:%Y-%m-%d %H:%M} UTC with fmbench {__version__}."
     needs = r"% In the preamble: \usepackage{booktabs}"
-    tables = ("\n".join(_table(section)) for section in report.sections if section.rows)
+    shown = [section for section in report.sections if section.rows]
+    labels = _labels([section.data for section in shown])
+    tables = ("\n".join(_table(*one)) for one in zip(shown, labels, strict=True))
     return "\n\n".join([f"{made}\n{needs}", *tables]) + "\n"
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """A label for each data set, of plain letters; those that repeat are numbered."""
+    found: list[str] = []
+    for name in names:
+        label = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "data"
+        numbered = (f"{label}-{number}" for number in itertools.count(2))
+        found.append(next(one for one in itertools.chain([label], numbered) if one not in found))
+    return found
 
 
 def _columns(section: Section) -> list[Column]:
@@ -76,11 +97,10 @@ def _columns(section: Section) -> list[Column]:
     return [column for column in section.columns if column.first or column.key in keys]
 
 
-def _table(section: Section) -> Iterator[str]:
+def _table(section: Section, label: str) -> Iterator[str]:
     columns = _columns(section)
     places = [section.columns.index(column) for column in columns]
     cells = [[texts[place] for place in places] for texts in section.cells[:MOST_ROWS]]
-    label = re.sub(r"[^a-z0-9]+", "-", section.data.lower())[:40].strip("-")
     yield r"\begin{table}"
     yield r"\centering"
     yield rf"\caption{{{_caption(section)}}}"
