@@ -6,6 +6,7 @@ python scripts/configuration.py
 from pathlib import Path
 
 from fmbench.config import schema
+from fmbench.config.keys import Key
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 HEAD = "| --- | --- | --- | --- | --- |\n"
@@ -32,7 +33,7 @@ def page() -> str:
     return "".join([words, HEAD, *rows])
 
 
-def _bounds(key: schema.Key) -> str:
+def _bounds(key: Key) -> str:
     if key.least is None:
         return ""
     if key.below is not None:

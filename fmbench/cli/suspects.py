@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmbench.config.schema import OF_DATA
+from fmbench.config.keys import OF_DATA
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import ConfigError, UserError
 from fmbench.core.files import make_folder, write_whole

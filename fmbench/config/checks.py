@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmbench.config import augmentation, schema, sources
+from fmbench.config.keys import IN_GROUPS, OF_DATA, OF_SPLIT, Key
 from fmbench.config.published import check_reference
 from fmbench.config.tuning import check_tuning
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable
@@ -155,13 +156,13 @@ def check(config: Mapping[str, Any]) -> None:
     _check_logger(config["logger"])
     check_reference(config["reference"])
     check_tuning(config["tuning"])
-    own = schema.OF_DATA.get(config["data"].get("name", ""), {})
-    own = {**own, **schema.OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
-    for key, meaning in {**schema.IN_GROUPS, **own}.items():
+    own = OF_DATA.get(config["data"].get("name", ""), {})
+    own = {**own, **OF_SPLIT.get(config["data"].get("split", {}).get("name", ""), {})}
+    for key, meaning in {**IN_GROUPS, **own}.items():
         _has_type(config, key, meaning)
-    if isinstance(name := config["data"].get("name"), str) and name in schema.OF_DATA:
+    if isinstance(name := config["data"].get("name"), str) and name in OF_DATA:
         inner = [key.partition(".")[2] for key in schema.KEYS if key.startswith("data.")]
-        others = {key for keys in schema.OF_DATA.values() for key in keys} - {*own}
+        others = {key for keys in OF_DATA.values() for key in keys} - {*own}
         known = [key for key in inner if f"data.{key}" not in others and "." not in key]
         _refuse_unknown("data.", config["data"], [*known, "split"])
     started = [(group, config[group]) for group in TARGETS]
@@ -243,7 +244,7 @@ def _check_logger(logger: Mapping[str, Any]) -> None:
         raise ConfigError(f"logger.experiment={name[:200]!r}: must be {wanted}")
 
 
-def _has_type(config: Mapping[str, Any], key: str, meaning: schema.Key) -> None:
+def _has_type(config: Mapping[str, Any], key: str, meaning: Key) -> None:
     types = meaning.types
     wanted = " or ".join(_IN_WORDS[one] for one in types if one is not int or float not in types)
     *path, last = key.split(".")

@@ -14,6 +14,7 @@ from typing import Any
 
 from fmbench.config import schema
 from fmbench.config.checks import GROUPS
+from fmbench.config.keys import SPACE
 from fmbench.config.sources import CONFIG_DIR
 from fmbench.core.errors import ConfigError, without_password
 
@@ -129,7 +130,7 @@ def _mended(text: str) -> str:
         raise ConfigError(f"{text}: must be the name of an option")
     if name in _PLACES and (within := re.fullmatch(r"(['\"])([^'\"\\$]*)\1", value.strip())):
         return f"{key}={quoted(_at_home(within[2]))}"
-    if name.startswith(f"{schema.SPACE}."):
+    if name.startswith(f"{SPACE}."):
         if key == name:
             key = f"++{name}"  # the optimizer of one of several contestants may lack it
         if value.strip() == "null" or value.strip()[:1] in "'\"":

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from fmbench.config.schema import KEYS, SPACE
+from fmbench.config.keys import SPACE
+from fmbench.config.schema import KEYS
 from fmbench.config.trust import typed
 from fmbench.core.errors import ConfigError
 

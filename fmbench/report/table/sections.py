@@ -152,7 +152,8 @@ class Section:
         low, high = (f"{100 * end:.2f}" for end in (min(least), max(least)))
         points = low if low == high else f"{low} to {high}"
         return (
-            f"Power: this table shows a gap of {points} points to the best row in 80 of 100 cases. "
+            f"Power: this table shows a gap of {points} points to the best row"
+            f"{' (it depends on the row)' if low != high else ''} in 80 of 100 cases. "
             "It cannot show smaller gaps reliably."
         )
 
