@@ -1,19 +1,22 @@
 """How often a tuned comparison ranks a contestant apart from itself.
 
-    python -m benchmarks.aa_tuned compute FILE --seeds 24
+    python -m benchmarks.aa_tuned compute FILE --seeds 36
     python -m benchmarks.aa_tuned FILE
 
 The first command trains LeNet-5 on 5,000 images of Fashion-MNIST for 3 epochs, at 12 learning rates
-with each of the seeds: 288 runs, one thread each. FILE gets a line for each, with its accuracies on
+with each of the seeds: 432 runs, one thread each. FILE gets a line for each, with its accuracies on
 6,000 validation images and on the test set, and FILE.bits which test images it has right. What is
 there is not computed again.
 
 The second one simulates comparisons on these results: one contestant under two names, which have
-samplers' seeds of their own and share those of the runs, as contestants do. A search draws learning
-rates by TPE, and is told the validation accuracy of the stored run that is nearest; its final runs
-are stored runs of the best with other seeds. A repetition counts where the two names have unlike
-ranks. With r searches the unit is a search with its final runs; with one, ranks are of the settings
-that the two searches happened to find, which may differ.
+samplers' seeds of their own. A search draws learning rates by TPE, and is told the validation
+accuracy of the stored run that is nearest; its final runs are stored runs of the best with other
+seeds. No two searches have a run in common: they stand for two contestants that are equally good.
+Beside that stands the share where both names have the seeds of their runs in common, as contestants
+do: where both choose one learning rate their final runs are the very same then, so it is lower than
+that of two contestants. A repetition counts where the two names have unlike ranks. With r searches
+the unit is a search with its final runs; with one, ranks are of the settings that the two searches
+happened to find, which may differ.
 """
 
 import argparse
@@ -137,17 +140,25 @@ def search(stored: Stored, seed: int, *, run: int, trials: int) -> int:
 
 
 def are_apart(
-    stored: Stored, repetition: int, *, searches: int, trials: int, finals: int
+    stored: Stored, repetition: int, *, searches: int, trials: int, finals: int, shared: bool
 ) -> tuple[bool, float]:
-    """Whether the two names get unlike ranks; and how far apart their means are."""
-    drawn = random.Random(repetition)
-    places = list(range(len(stored.seeds)))
+    """Whether the two names get unlike ranks; and how far apart their means are.
+
+    `shared` says whether both have the seeds of their runs in common.
+
+    Raises:
+        ValueError: there are too few seeds for runs of its own for each search.
+    """
+    size, needed = 1 + finals, seeds_of(searches, finals, shared=shared)
+    if needed > len(stored.seeds):
+        raise ValueError(f"needs {needed} seeds, and the file has {len(stored.seeds)}")
+    drawn = random.Random(repetition).sample(range(len(stored.seeds)), needed)
+    seeds = [drawn[place : place + size] for place in range(0, needed, size)]
     samples = []
-    # A search of all has runs of its own; as few seeds as there are serve several searches.
-    seeds = [drawn.sample(places, 1 + finals) for _ in range(searches)]
     for name in range(2):
         means, right = [], []
-        for number, (run, *others) in enumerate(seeds):
+        own_seeds = seeds if shared else seeds[name * searches : (name + 1) * searches]
+        for number, (run, *others) in enumerate(own_seeds):
             own = ((repetition * 2 + name) * searches) + number
             chosen = search(stored, own, run=run, trials=trials)
             found = stored.right[chosen, others]
@@ -155,25 +166,35 @@ def are_apart(
             right.append(found)
         accuracies = means[0] if searches == 1 else np.array([one.mean() for one in means])
         correct = np.concatenate(right).mean(axis=0, dtype=np.float32)
-        samples.append(Sample(accuracies, IMAGES, "test", correct))
+        samples.append(Sample(accuracies, stored.right.shape[-1], "test", correct))
     one, two = ranks(samples)
     return one != two, abs(float(samples[0].accuracies.mean() - samples[1].accuracies.mean()))
+
+
+def seeds_of(searches: int, finals: int, *, shared: bool) -> int:
+    """How many seeds a repetition takes."""
+    return searches * (1 + finals) * (1 if shared else 2)
 
 
 def simulate(path: Path, *, repetitions: int, trials: int, finals: int) -> None:
     """Print how often the two names are ranked apart, by one search each and by three."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stored = Stored(path)
-    for searches in (1, 3):
+    for searches, shared in ((1, False), (1, True), (3, False), (3, True)):
+        how = f"searches={searches}, seeds {'shared' if shared else 'of their own'}"
+        needed = seeds_of(searches, finals, shared=shared)
+        if needed > len(stored.seeds):
+            print(f"{how}: needs {needed} seeds, and the file has {len(stored.seeds)}")
+            continue
         found = [
-            are_apart(stored, one, searches=searches, trials=trials, finals=finals)
+            are_apart(stored, one, searches=searches, trials=trials, finals=finals, shared=shared)
             for one in range(repetitions)
         ]
         share = statistics.fmean(apart for apart, _ in found)
         error = math.sqrt(share * (1 - share) / repetitions)
         distance = 100 * statistics.fmean(points for _, points in found)
         print(
-            f"searches={searches}: ranked apart in {share:.1%} ± {error:.1%} of {repetitions} "
+            f"{how}: ranked apart in {share:.1%} ± {error:.1%} of {repetitions} "
             f"repetitions; their means are {distance:.2f} points apart"
         )
 
@@ -183,7 +204,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="+", metavar="[compute] FILE")
-    parser.add_argument("--seeds", type=int, default=24, help="of each learning rate")
+    parser.add_argument("--seeds", type=int, default=36, help="of each learning rate")
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--finals", type=int, default=5)

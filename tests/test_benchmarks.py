@@ -4,7 +4,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import records
 import torch
@@ -18,6 +20,7 @@ from fmbench.training.cost import count_flops
 sys.path.insert(0, str(CHECKOUT))
 
 from benchmarks import (
+    aa_tuned,
     accuracy,
     augment,
     frame,
@@ -494,3 +497,29 @@ def test_idle_time_is_that_between_two_runs_of_a_worker():
     # Of two workers until 3 s: one is busy all the time, the other from 0 to 1 and from 2 to 3.
     assert idle.idle(runs, 2, until=3.0) == pytest.approx(1 / 6)
     assert idle.idle(runs, 2, until=7.0) == pytest.approx(1 - 10 / 14)
+
+
+@pytest.mark.parametrize(("searches", "shared"), [(1, False), (3, False), (1, True), (3, True)])
+def test_a_contestant_under_two_names_has_no_run_twice(monkeypatch, searches, shared):
+    images = 36  # each seed has one of its own right
+    stored = SimpleNamespace(seeds=range(images), right=np.eye(images, dtype=bool)[None])
+    told, samples = [], []
+
+    def chooses(stored, seed, *, run, trials):
+        told.append(run)
+        return 0
+
+    def ranks(given):
+        samples.extend(given)
+        return [1, 1]
+
+    monkeypatch.setattr(aa_tuned, "search", chooses)
+    monkeypatch.setattr(aa_tuned, "ranks", ranks)
+    aa_tuned.are_apart(stored, 5, searches=searches, trials=1, finals=5, shared=shared)
+    one, two = ({*np.flatnonzero(sample.correct)} for sample in samples)
+    assert len(one) == len(two) == 5 * searches
+    assert one == two if shared else not one & two
+    assert not {*told} & (one | two)
+    assert len({*told}) == searches * (1 if shared else 2)
+    with pytest.raises(ValueError, match="needs 120 seeds, and the file has 36"):
+        aa_tuned.are_apart(stored, 5, searches=3, trials=1, finals=19, shared=False)

@@ -257,7 +257,7 @@ def test_each_search_has_a_picture_beside_the_page(tmp_path):
     put(tmp_path / "b", study="other")
     made = build(tmp_path, tmp_path / "out")
     assert [path.name for path in made.written] == [
-        *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json")),
+        *(f"benchmark.{kind}" for kind in ("md", "html", "csv", "json", "tex")),
         "figures",
     ]
     assert [figure.name for figure in made.figures] == ["search", "search_2"]
