@@ -69,7 +69,7 @@ def confusion_figure(
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     caption = (
         f"Row {row['number']} ({style.recipe(row)}) on the test images, n = {seeds}, in"
-        " percent of each true class. The diagonal is the recall. The redder, the more mistakes."
+        " percent of each true class. The diagonal is the recall. The darker, the more mistakes."
     )
     right = percent(float(np.trace(counts)) / int(counts.sum()))
     alt = f"Of {count(int(counts.sum()))} predictions {right} % are right."
