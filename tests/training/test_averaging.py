@@ -1,6 +1,7 @@
 import copy
 import itertools
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, TrainLoader
 from fmbench.optim import schedules
+from fmbench.optim.schedule_free import schedule_free_sgd
 from fmbench.training.averaging import OptimizerAverage, ema, recompute_statistics, swa
 from fmbench.training.checkpoint import read_state, write_state
 from fmbench.training.early_stop import EarlyStop
@@ -97,6 +99,10 @@ METHODS = {
     "early stop": {"early_stop": EarlyStop(patience=2), "epochs": 9},
     "flips": {"flips": True},
 }  # fmt: skip
+
+
+if find_spec("schedulefree") is not None:
+    METHODS["schedulefree"] = {"average": of_optimizer, "optimizer": schedule_free_sgd, "lr": 0.5}
 
 
 def through_a_file(state, path):
