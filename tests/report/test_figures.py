@@ -166,11 +166,11 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band():
     assert found.epochs.tolist() == [1, 2]  # the third epoch is not one of all three
     assert found.mean.tolist() == pytest.approx([0.5, 0.3])
     assert (found.low.tolist(), found.high.tolist()) == ([0.4, 0.1], [0.6, 0.5])
-    assert found.seeds == 3
+    assert found.runs == (0, 1, 2)
     runs[2] = runs[2][:1]  # looked at too seldom to cost the others their epochs
     found = curve(runs, "train_loss")
     assert found is not None
-    assert (found.epochs.tolist(), found.seeds) == ([1, 2, 3], 2)
+    assert (found.epochs.tolist(), found.runs) == ([1, 2, 3], (0, 1))
     assert curve(runs, "test_loss") is None
     assert curve([], "train_loss") is None
 
