@@ -237,4 +237,7 @@ def load_schedule(schedule: Schedule, saved: Any, *, epochs: int, batches: int) 
 
 def _is_ours(schedule: Schedule) -> bool:
     """Whether a schedule is one of `fmbench.optim.schedules`, and no code of the user's."""
-    return type(schedule) in (Schedule, Plateau) and is_torchs(schedule.scheduler)
+    if type(schedule) not in (Schedule, Plateau):
+        return False
+    own = type(schedule.scheduler).__module__ == Schedule.__module__
+    return own or is_torchs(schedule.scheduler)
