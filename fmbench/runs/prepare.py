@@ -1,7 +1,6 @@
 """From a config to the parts of a run: data, split, device, model, optimizer, trainer."""
 
 import contextlib
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from fmbench.config import checks as configuration
 from fmbench.config import schema
 from fmbench.config.trust import call_data, instantiate, takes
 from fmbench.config.whitelist import TARGETS
+from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation, Transform
 from fmbench.data.dataset import Dataset, statistics
@@ -37,7 +37,7 @@ from fmbench.training.restore import refuse_unrecordable
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 #: Images evaluated at once: many for a small model, where each batch has its overhead, few for a
 #: large one, which could otherwise need more memory in evaluation than in training.

@@ -453,7 +453,8 @@ def test_a_searchs_own_keys_are_no_part_of_its_runs(straight):
     assert not [text for text in record["overrides"] if text.startswith("sweep")]
     again = compose(*record["overrides"])
     assert again["data"]["split"]["name"] == "holdout"
-    assert again["evaluation"] == {"every": None, "test": "end"}
+    usual = {"every": None, "test": "end", "flips": False}
+    assert again["evaluation"] == usual | {"corruptions": ["rotate"]}  # as the search was told
     assert not again["keep_checkpoint"]
 
 
