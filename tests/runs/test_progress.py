@@ -11,7 +11,16 @@ from fmbench.runs import progress
 from fmbench.runs.progress import Display
 from fmbench.training.trainer import DivergedError, Epoch, Metrics
 
-ENDED = Epoch(0, 0.1, Metrics(0.5, 0.8), Metrics(0.6, 0.7), Metrics(0.4, 0.75), 2.0, None)
+ENDED = Epoch(
+    epoch=0,
+    learning_rate=0.1,
+    last=False,
+    train=Metrics(0.5, 0.8),
+    validation=Metrics(0.6, 0.7),
+    test=Metrics(0.4, 0.75),
+    seconds=2.0,
+    answers=None,
+)
 
 
 class Stream(io.StringIO):
