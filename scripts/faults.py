@@ -117,7 +117,7 @@ def left(folder: Path) -> dict[str, Any]:
     return {
         "names": sorted(path.name for path in folder.iterdir() if path.name != "fmbench.log"),
         "record": {name: value for name, value in record.items() if name not in CLOCKS},
-        "history": [{**line, "seconds": None} for line in history],
+        "history": [{**line, "seconds": None, "wall": None} for line in history],
         "predictions": (folder / "predictions.npy").read_bytes(),
         "model": (folder / "model.safetensors").read_bytes(),
     }
