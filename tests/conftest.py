@@ -61,6 +61,19 @@ def _logging_as_it_was() -> Iterator[None]:
         logger.handlers, logger.level = handlers, level
 
 
+@pytest.fixture(autouse=True)
+def _modules_of_a_test_end_with_it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two tests write modules of one name, each into a folder of its own."""
+    before = set(sys.modules)
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name in sys.modules.keys() - before:
+        module = sys.modules[name]
+        places = getattr(module, "__path__", None) or [getattr(module, "__file__", None)]
+        if any(str(place).startswith(written) for place in places):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
