@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, described
@@ -21,7 +22,9 @@ def compile_model(
 ) -> float:
     """Compile a model, in place, for batches of some sizes; its weights stay as they are.
 
-    Its state has the same names as before, and copies of it are not compiled.
+    Its state has the same names as before, and copies of it are not compiled. PyTorch keeps what it
+    compiles by the code of a model, for a few sizes in all, and computes what is more uncompiled.
+    So what earlier runs of the process have compiled is thrown away.
 
     Args:
         model: on its device.
@@ -38,9 +41,11 @@ def compile_model(
         Exception: there is too little memory.
     """
     start = time.perf_counter()
+    torch.compiler.reset()
+    whole = torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)  # noqa: SLF001
     try:
         model.compile(dynamic=False)
-        with preserved(model, device=device.torch):
+        with whole, preserved(model, device=device.torch):
             model.train()
             for count in sorted(trained):
                 with device.autocast():

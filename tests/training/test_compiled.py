@@ -40,6 +40,50 @@ def test_the_sizes_that_are_compiled_are_those_of_the_parts(batch, most):
     assert sizes == set(sizes_of_parts({batch}, most))
 
 
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, images):
+        return self.linear(images)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Compiles without a C++ compiler; counts the calls of what was compiled."""
+    found = []
+
+    def backend(graph, _inputs):
+        return lambda *inputs: found.append(1) or graph(*inputs)
+
+    compiled = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **options: compiled(self, backend=backend, **options)
+    )
+    yield found
+    torch.compiler.reset()
+
+
+def test_each_model_of_a_process_is_compiled(calls):
+    """PyTorch has at most eight compilations of one piece of code, and here four a model."""
+    for size in (10, 11, 12):
+        model, images = Small(), torch.zeros(size, 3)
+        compile_model(model, images, trained={size, 8}, evaluated={size, 8}, device=CPU)
+        calls.clear()
+        model.train()(images)
+        assert calls == [1]
+
+
+def test_a_model_that_would_run_uncompiled_is_refused(calls):
+    raises_one_line(
+        lambda: compile_model(
+            Small(), torch.zeros(9, 3), trained={*range(2, 12)}, evaluated={9}, device=CPU
+        ),
+        *(ConfigError, "compile=true", "compile=false"),
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_model_has_the_same_weights_and_logits():
