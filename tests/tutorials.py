@@ -251,3 +251,13 @@ class Blurred(nn.Module):
 
     def forward(self, images, draws):
         return F.conv2d(images, self.weight, padding=1)
+
+
+def bare_schedule(optimizer, *, epochs, batches):
+    """One of PyTorch's, which does not say when it takes a step."""
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+
+def bare_average(model, *, epochs, batches):
+    """A list of weights, no average."""
+    return [parameter.detach().clone() for parameter in model.parameters()]

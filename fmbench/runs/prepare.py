@@ -213,6 +213,8 @@ def make_trainer(
     # Before the model is compiled: the order of use is seen in the operations of its own code.
     image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
     optimizer = make_optimizer(config, model, image)
+    if device.cuda_graphs:
+        refuse_unrecordable(optimizer)  # of a run of a sweep nothing was rehearsed
     _tell_of_annealing(config, optimizer)
     compiling = 0.0
     if config["compile"]:
@@ -457,7 +459,12 @@ def _make_schedule(
     config: Mapping[str, Any], optimizer: torch.optim.Optimizer, *, batches: int, validates: bool
 ) -> Schedule:
     epochs = config["epochs"]
-    schedule: Schedule = instantiate(config, "scheduler", optimizer, epochs=epochs, batches=batches)
+    schedule: Any = instantiate(config, "scheduler", optimizer, epochs=epochs, batches=batches)
+    if not isinstance(schedule, Schedule):
+        raise ConfigError(
+            f"scheduler: {config['scheduler']['_target_']} gives a {type(schedule).__name__}, must "
+            "give a fmbench.optim.schedules.Schedule"
+        )
     if isinstance(schedule, Plateau) and not validates:
         raise ConfigError(f"scheduler: follows the validation {schedule.metric}, and {_HOLD_OUT}")
     return schedule
@@ -484,6 +491,12 @@ def make_average(
     average: Average | None = instantiate(
         config, "averaging", model, epochs=epochs, batches=batches
     )
+    for name in ("after_batch", "model", "state_dict", "load_state_dict"):
+        if average is not None and not callable(getattr(average, name, None)):
+            raise ConfigError(
+                f"averaging: {config['averaging']['_target_']} gives a {type(average).__name__}, "
+                f"which has no method {name}()"
+            )
     if not (callable(getattr(optimizer, "eval", None)) and hasattr(optimizer, "train")):
         return average
     if average is not None:

@@ -24,6 +24,7 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training import losses
 from fmbench.training.checkpoint import preserved
+from fmbench.training.compiled import sizes_of_parts
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 from fmbench.training.losses import Loss
 from fmbench.training.step import micro_batches
@@ -126,7 +127,10 @@ def rehearse(
                 with losses.tried(loss, recorded=device.cuda_graphs) as tried_loss:
                     _train(model, tried, batch, device, classes, loss=tried_loss)
                 left = len(loader.labels) % loader.batch_size
-                joins = _last_batch(tried, batch[0], left, device, classes)
+                joins = left == 1 and _fails_on_one(tried, batch[0], device, classes)
+                last = loader.batch_size + 1 if joins else left
+                trained = {*sizes_of_parts({loader.batch_size, last}, micro_batch)}
+                _sizes(tried, batch[0], trained - {0, len(batch[0])}, device, classes)
                 for one in (model, tried):
                     one.eval()
                 with torch.no_grad():
@@ -276,16 +280,11 @@ def _loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
-def _last_batch(tried: nn.Module, images: Tensor, left: int, device: Device, classes: int) -> bool:
-    """Whether the last batch of an epoch, of `left` images, is one that the model fails on."""
-    if left > 1:
-        _sizes(tried, images, [left], device, classes)
-    if left != 1:
-        return False
+def _fails_on_one(tried: nn.Module, images: Tensor, device: Device, classes: int) -> bool:
+    """Whether a model cannot be trained on one image, as with batch norm of single numbers."""
     try:
         _forward(tried, images[:1], device, classes)
     except ConfigError:
-        _forward(tried, _some(images, len(images) + 1), device, classes)
         return True
     return False
 

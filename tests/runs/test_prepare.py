@@ -1,5 +1,7 @@
 """That what a config says is what is built: each knob is followed to where it acts."""
 
+from dataclasses import replace
+
 import hydra
 import numpy as np
 import optuna
@@ -55,6 +57,29 @@ def test_every_knob_arrives():
 def test_methods_that_cannot_be_are_refused_before_anything_is_written(overrides, parts):
     config = compose(*TINY, *overrides)
     raises_one_line(lambda: prepare.rehearse(config), ConfigError, *parts)
+
+
+@pytest.mark.parametrize(("override", "parts"), [
+    ("scheduler._target_=tutorials.bare_schedule", ["gives a ExponentialLR", ".Schedule"]),
+    ("averaging._target_=tutorials.bare_average", ["gives a list", "after_batch()"]),
+])  # fmt: skip
+def test_methods_of_ones_own_that_are_something_else_are_refused(monkeypatch, override, parts):
+    monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
+    config = compose(*TINY, "scheduler=constant", override)
+    raises_one_line(
+        lambda: prepare.rehearse(config), ConfigError, override.replace("._target_=", ": "), *parts
+    )
+
+
+def test_a_run_of_a_sweep_refuses_what_no_graph_can_hold():
+    """It is not rehearsed, as a run of its own is."""
+    config = compose(*TINY, "optimizer=adagrad")
+    inputs, graphs = prepare.read_inputs(config), replace(CPU, cuda_graphs=True)
+    model = prepare.make_model(config, IMAGES)
+    raises_one_line(
+        lambda: prepare.make_trainer(config, inputs, model, graphs, 10**6),
+        *(ConfigError, "cuda_graphs=true", "Adagrad"),
+    )
 
 
 def test_every_method_arrives():

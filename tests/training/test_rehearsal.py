@@ -79,6 +79,9 @@ def test_models_of_tutorials_work(own, tmp_path, name, overrides, memory_format,
     ("Squeezed", ["data.test_size=1001"], ["the model gives (10,) in evaluation, must be (1, 10)"]),
     ("Grown", [], ["the model makes fc.weight in its forward pass", "make it in __init__"]),
     ("NormedMLP", ["batch_size=1"], ["the model fails in training on 1 image", "Expected more"]),
+    # The last batch of 3 images is cut into 2 and 1.
+    ("NormedMLP", ["grad_accumulation=32", "data.train_size=195"],
+     ["the model fails in training on 1 image", "Expected more"]),
 ])  # fmt: skip
 def test_other_models_are_refused_in_a_line(own, tmp_path, name, overrides, parts):
     raises_one_line(lambda: own(name, *overrides), ConfigError, *parts)
