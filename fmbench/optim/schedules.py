@@ -296,10 +296,11 @@ def wsd(
     Raises:
         ConfigError: a share is out of its bounds.
     """
-    if not 0 < decay <= 1 - warmup:
+    if decay <= 0 or warmup + decay > 1:  # 1 - 0.9 is less than 0.1
         raise ConfigError(f"scheduler.decay={decay}: must be above 0, and with warmup at most 1")
     total = epochs * batches
-    falling = max(1, round(decay * total)) / (total - _steps(warmup, total))
+    # Both shares may be rounded up.
+    falling = min(1.0, max(1, round(decay * total)) / (total - _steps(warmup, total)))
     return _after_warmup(optimizer, total, warmup, final, lambda left: min(1.0, left / falling))
 
 

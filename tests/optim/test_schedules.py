@@ -173,6 +173,20 @@ def test_schedules_with_a_climb_are_those_of_their_formulas(make, options, formu
         plan.after_batch()
 
 
+@pytest.mark.parametrize(("warmup", "decay"), [(0.9, 0.1), (0.8, 0.2), (0.5, 0.5)])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_warmup_and_decay_may_take_all_steps(warmup, decay, epochs):
+    opt = optimizer()
+    plan = schedules.wsd(opt, epochs=epochs, batches=1, warmup=warmup, decay=decay)
+    found = []
+    for _ in range(epochs):
+        found.append(opt.param_groups[0]["lr"])
+        opt.step()
+        plan.after_batch()
+    assert max(found) == 1
+    assert opt.param_groups[0]["lr"] == 0
+
+
 def test_exponential_decays_after_every_epoch():
     table = rates(schedules.exponential, 4, gamma=0.5)
     assert [row[0] for row in table] == [1, 0.5, 0.25, 0.125]

@@ -284,6 +284,16 @@ def test_what_sets_rows_or_repeats_apart_is_noted(tmp_path, records, rows, said)
     assert any(said in note for note in section.notes) if said else section.notes == []
 
 
+def test_runs_that_stopped_early_are_counted_and_not_said_to_have_validated(tmp_path):
+    """`early_stop.after` ends a run that looks at nothing."""
+    for seed, stopped in enumerate((5, None, 7)):
+        same = {"configuration": "cd" * 32, "epochs": 30}
+        write(tmp_path / str(seed), seed=seed, stopped_epoch=stopped, **same)
+    assert build(tmp_path).sections[0].notes == [
+        "Stopped early, as their config says: 2 of 3 runs of row 1, after 5 to 7 of 30 epochs."
+    ]
+
+
 def test_versions_and_uncommitted_changes_are_noted(tmp_path):
     write(tmp_path / "0")
     assert build(tmp_path).sections[0].notes == []

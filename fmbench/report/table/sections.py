@@ -267,8 +267,8 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if stopped := [epochs for epochs in row["stopped_epochs"] if epochs is not None]:
             yield (
-                f"Stopped early by validation, as their config says: {len(stopped)} of {row['n']} "
-                f"runs of row {row['number']}, after {between(stopped)} of {row['epochs']} epochs."
+                f"Stopped early, as their config says: {len(stopped)} of {row['n']} runs of row "
+                f"{row['number']}, after {between(stopped)} of {row['epochs']} epochs."
             )
     # Rows of folds are ranked within these, which have a note of their own.
     tested = {
