@@ -56,7 +56,7 @@ class Plateau(Schedule):
     def __init__(self, scheduler: lr_scheduler.ReduceLROnPlateau, metric: str) -> None:
         super().__init__(scheduler, "epoch")
         self.metric = metric
-        #: The epochs, counted from 0, before which the rate dropped: milestones of `multistep`.
+        #: The epochs, counted from 0, before which the rate dropped.
         self.drops: list[int] = []
 
     def after_epoch(self) -> None:
@@ -118,13 +118,7 @@ def multistep(
         ConfigError: the milestones are no rising whole numbers from 1 on; `gamma` is not above 0.
     """
     _check_gamma(gamma)
-    if not all(map(_is_whole, milestones)) or any(
-        later <= sooner for sooner, later in zip([0, *milestones], milestones, strict=False)
-    ):
-        raise ConfigError(
-            f"scheduler.milestones={list(milestones)}: must be whole numbers from 1 on, each "
-            "above the one before"
-        )
+    _check_rising("milestones", milestones)
     return Schedule(lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma), "epoch")
 
 
@@ -328,11 +322,11 @@ def plateau(
     factor: float = 0.1,
     patience: int = 5,
     metric: str = "accuracy",
-) -> Plateau:
+    drops: Sequence[int] | None = None,
+) -> Schedule:
     """Multiply the learning rate by `factor` after `patience` epochs without a better validation.
 
-    Better is better than in any epoch before, by however little. `multistep` with the drops of such
-    a run as milestones has the same rates.
+    Better is better than in any epoch before, by however little.
 
     Args:
         optimizer: the rate is that of the first epochs.
@@ -341,6 +335,8 @@ def plateau(
         factor: above 0 and below 1.
         patience: epochs, 1 or more.
         metric: accuracy or loss, on the validation images.
+        drops: the epochs, counted from 0, before which the rate drops, whatever validation brings;
+            those of another run replay it. None: by validation.
 
     Raises:
         ConfigError: an argument is out of its bounds.
@@ -351,6 +347,9 @@ def plateau(
         raise ConfigError(f"scheduler.patience={patience}: must be a whole number of epochs")
     if metric not in METRICS:
         raise ConfigError(f"scheduler.metric={metric}: must be {' or '.join(METRICS)}")
+    if drops is not None:
+        _check_rising("drops", drops)
+        return Schedule(lr_scheduler.MultiStepLR(optimizer, list(drops), factor), "epoch")
     scheduler = lr_scheduler.ReduceLROnPlateau(
         optimizer,
         "max" if METRICS[metric] else "min",
@@ -396,6 +395,16 @@ def _steps(share: float, total: int) -> int:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_rising(name: str, epochs: Sequence[int]) -> None:
+    if not all(map(_is_whole, epochs)) or any(
+        later <= sooner for sooner, later in zip([0, *epochs], epochs, strict=False)
+    ):
+        raise ConfigError(
+            f"scheduler.{name}={list(epochs)}: must be whole numbers from 1 on, each above the one "
+            "before"
+        )
 
 
 def _check_gamma(gamma: float) -> None:

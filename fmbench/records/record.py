@@ -234,8 +234,8 @@ class Record:
     scores: PartScores = field(default_factory=PartScores)  # empty in older records
     stopped_epoch: Count | None = None  # epochs trained, where early stopping ended the run
     stopped_why: Text | None = None
-    # Epochs, counted from 0, before which a plateau dropped the learning rate: milestones that
-    # `scheduler=multistep` replays it by, with `early_stop.after` for the epochs trained.
+    # Epochs, counted from 0, before which a plateau dropped the learning rate: `scheduler.drops`
+    # replays it by them, with `early_stop.after` for the epochs trained.
     rate_drops: Annotated[list[Count], Meta(max_length=100_000)] = field(default_factory=list)
     seconds: Seconds = field(default_factory=lambda: Seconds(train=0.0, evaluate=0.0, total=0.0))
     images_per_second: Amount | None = None  # training images over the training clock

@@ -8,7 +8,6 @@ was killed goes on where it was.
 
 import contextlib
 import hashlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -501,12 +500,10 @@ def replayed(overrides: Sequence[str], records: Sequence[Record]) -> list[str]:
         if trained in stopped:
             found.append(f"early_stop.after={trained}")
     schedule = config["scheduler"]
-    if str(schedule.get("_target_")).endswith(".plateau"):
+    follows = schedule.get("_target_") == "fmbench.optim.schedules.plateau"
+    if follows and schedule.get("drops") is None:
         drops = literal(_median([record.rate_drops for record in records])).replace(" ", "")
-        of_schedule = re.compile(r"[+~]*scheduler([.=@]|$)")
-        found = [text for text in found if not of_schedule.match(text)]
-        found += ["scheduler=multistep", f"scheduler.milestones={drops}"]
-        found.append(f"scheduler.gamma={schedule.get('factor', 0.1)}")
+        found.append(f"++scheduler.drops={drops}")
     return found
 
 

@@ -192,7 +192,7 @@ def test_exponential_decays_after_every_epoch():
     assert [row[0] for row in table] == [1, 0.5, 0.25, 0.125]
 
 
-def test_a_plateau_is_pytorchs_and_multistep_replays_it():
+def test_a_plateau_is_pytorchs_and_its_drops_replay_it():
     values = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7, 0.65, 0.7]
     ours, theirs = optimizer(), optimizer()
     plan = schedules.plateau(ours, epochs=10, batches=BATCHES, factor=0.5, patience=2)
@@ -208,7 +208,7 @@ def test_a_plateau_is_pytorchs_and_multistep_replays_it():
         reference.step(value)
         assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
     assert plan.drops == [4, 7, 9]
-    replayed = rates(schedules.multistep, 10, milestones=plan.drops, gamma=0.5)
+    replayed = rates(schedules.plateau, 10, factor=0.5, drops=plan.drops)
     assert [row[0] for row in replayed] == found
 
 
@@ -221,6 +221,7 @@ def test_a_plateau_is_pytorchs_and_multistep_replays_it():
     (schedules.plateau, {"factor": 1}, "scheduler.factor=1"),
     (schedules.plateau, {"patience": 0}, "scheduler.patience=0"),
     (schedules.plateau, {"metric": "recall"}, "scheduler.metric=recall"),
+    (schedules.plateau, {"drops": [2, 2]}, "scheduler.drops=[2, 2]"),
 ])  # fmt: skip
 def test_later_schedules_refuse(make, options, part):
     raises_one_line(

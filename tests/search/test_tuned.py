@@ -315,28 +315,48 @@ def test_without_validation_images_a_final_run_replays_what_was_decided_by_them(
     given = ["optimizer.lr=0.1", "scheduler=plateau", "scheduler.factor=0.2", "epochs=20"]
 
     def replays(after, drops):
-        return [
-            *("optimizer.lr=0.1", "epochs=20", "early_stop.patience=null"),
-            *([f"early_stop.after={after}"] if after else []),
-            *("scheduler=multistep", f"scheduler.milestones={drops}", "scheduler.gamma=0.2"),
-        ]
+        after = [f"early_stop.after={after}"] if after else []
+        return [*given, "early_stop.patience=null", *after, f"++scheduler.drops={drops}"]
 
     assert tuned.replayed(given, made[:1]) == replays(7, "[2,5]")
     assert tuned.replayed(given, made[1:2]) == replays(None, "[3]")
     assert tuned.replayed(given, made) == replays(7, "[3]")  # of 2, 3 and 4
     plain = SimpleNamespace(config={"scheduler": {"_target_": "constant"}})
     assert tuned.replayed(given, [plain]) == given
+    for scheduler in ({**plateau, "drops": [4]}, {"_target_": "mine.plateau"}):
+        other = SimpleNamespace(config={"scheduler": scheduler})
+        assert tuned.replayed(given, [other]) == given
 
 
-def test_a_final_run_ends_where_its_trial_was_stopped(command, tmp_path):
-    slow = "optimizer.lr=tag(log,interval(1e-9,2e-9))"  # the second epoch is no better
-    counts = ("epochs=4", "sweep.trials=1", "sweep.final_seeds=1")
-    status, _, err = command(*COMPARE, *counts, slow, "early_stop.patience=1")
+def test_a_final_run_has_the_rates_and_epochs_that_validation_gave_its_trial(command, tmp_path):
+    """An experiment chooses the plateau and sets keys of it, which stay where it is replayed."""
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults: [{override /scheduler: plateau}]\n"
+    text += "scheduler: {patience: 1, factor: 0.5}\n"
+    (tmp_path / "own" / "experiment" / "drops.yaml").write_text(text)
+    still = "optimizer.lr=tag(log,interval(1e-9,2e-9))"  # no epoch is better than the first
+    counts = ("epochs=9", "sweep.trials=1", "sweep.final_seeds=1", "early_stop.patience=4")
+    others = ("experiment=drops", "evaluation.corruptions=null")
+    status, _, err = command("--config-dir", "own", *COMPARE, *counts, still, *others)
     assert status == 0, err
-    trial, final, *_ = records(tmp_path / "here")
-    assert (trial["stopped_epoch"], trial["split"]["validation"]) == (2, 20)
-    assert (final["stopped_epoch"], final["split"]["validation"]) == (2, 0)
-    assert final["config"]["early_stop"]["patience"] is None
+    made = read_tuned(tmp_path / "here")
+    for block in made.blocks:
+        assert block.epochs == 5
+        trial, final = (tmp_path / "here" / str(block.first + one) for one in (0, 1))
+        lines = [(run / "history.jsonl").read_text().splitlines() for run in (trial, final)]
+        rates = [[json.loads(line)["learning_rate"] for line in of_run] for of_run in lines]
+        assert rates[0] == rates[1]
+        assert [rate / rates[0][0] for rate in rates[0]] == [1, 1, 0.5, 0.25, 0.125]
+        record = Record.from_json((final / "result.json").read_text())
+        assert (record.split["train"], record.split["validation"]) == (200, 0)
+        assert (record.stopped_epoch, record.scheduler) == (5, "plateau")
+        assert record.config["early_stop"]["patience"] is None
+    status, _, err = command(
+        *("--config-dir", "own", "--config-dir", "here"),
+        *("experiment=best_2", "seed=1", "hydra.run.dir=again"),
+    )
+    assert status == 0, err
+    assert Record.from_json((tmp_path / "again" / "result.json").read_text()).key == record.key
 
 
 @pytest.mark.slow

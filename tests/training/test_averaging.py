@@ -289,7 +289,7 @@ def test_a_run_that_stops_early_is_replayed_without_validation():
     drops = stopped.schedule.drops
     assert drops
     replay = trainer(
-        schedule=partial(schedules.multistep, milestones=drops, gamma=0.5),
+        schedule=partial(schedules.plateau, factor=0.5, drops=drops),
         epochs=30, early_stop=EarlyStop(after=len(epochs)), lr=1e-5,
     )  # fmt: skip
     replay.validation = None
