@@ -19,7 +19,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import fmbench
 from fmbench.cli.callbacks import COMMAND, AlreadyDone
@@ -126,7 +126,7 @@ def _command() -> None:
                 sys.exit(printed("fmbench", lambda: None))
             if arguments.config_dirs and (arguments.cfg or arguments.info):
                 with _initialize():
-                    refuse_variables(_composed(arguments.overrides))
+                    refuse_variables(_composed(arguments.overrides).hydra)
             # --info logs to standard output, by a handler of Hydra's; then the process ends.
             logging.raiseExceptions = False
             # Names of options, and what they say.
@@ -264,7 +264,7 @@ def _execute(config: DictConfig, context: Any, **how: Any) -> "Record":
     """Make the run that Hydra has composed; `how` goes to `fmbench.runs.run.execute`."""
     from fmbench.runs.run import execute
 
-    refuse_variables(OmegaConf.create({"hydra": context}))
+    refuse_variables(context)
     resolved = configuration.resolve(config)
     how["described"] = {
         **experiment.described(resolved, context),

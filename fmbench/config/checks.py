@@ -52,7 +52,7 @@ _IN_WORDS = {
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
     sources.install()
-    ConfigStore.instance().store("schema", schema.Config, provider="fmbench", replace=True)
+    ConfigStore.instance().store("schema", _typed_schema(), provider="fmbench", replace=True)
     # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
@@ -62,6 +62,13 @@ def register() -> None:
         OmegaConf.register_resolver(f"fmbench.{name}", values, replace=True)
     OmegaConf.register_resolver("fmbench.keys", schema.help_text, replace=True)
     OmegaConf.register_resolver("oc.env", _refuse_environment, replace=True)
+
+
+@functools.cache
+def _typed_schema() -> DictConfig:
+    """The schema as Hydra keeps it; `fmbench.run` registers it anew for each run."""
+    typed: DictConfig = OmegaConf.structured(schema.Config)
+    return typed
 
 
 def _labels_of_aa(seeds: int) -> str:

@@ -189,7 +189,7 @@ def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> 
     Raises:
         ConfigError: the first key that a file may not set, or that cannot be.
     """
-    refuse_variables(config)
+    refuse_variables(config.hydra)
     of_hydra, of_run = typed(config)
     # Those of the sweeper may need one that a ready sweep chooses. The folders that were typed are
     # the ones that are there; without them, the runs of a process share one composition.
@@ -258,9 +258,9 @@ def _not_by_a_file(key: str) -> ConfigError:
 # Hydra's part
 
 
-def refuse_variables(config: DictConfig) -> None:
-    """Refuse a config that sets environment variables, which can start other programs."""
-    for name in config.hydra.job.env_set:
+def refuse_variables(of_hydra: Any) -> None:
+    """Refuse a `hydra` part that sets environment variables, which can start other programs."""
+    for name in of_hydra.job.env_set:
         raise ConfigError(
             f"hydra.job.env_set.{name}: a config may not set environment variables; "
             "set them in the shell"
