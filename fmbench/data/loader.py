@@ -261,6 +261,11 @@ class EvaluationLoader:
         """Images in all."""
         return len(self.labels)
 
+    @property
+    def sizes(self) -> set[int]:
+        """How many images batches have."""
+        return {min(len(self), self.batch_size), len(self) % self.batch_size} - {0}
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(B, C, H, W) float32 images and (B,) int64 labels."""
         for images, labels in zip(

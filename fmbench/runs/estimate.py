@@ -45,6 +45,8 @@ def estimate(config: Mapping[str, Any]) -> Estimate:
         trainer = make_trainer(config, inputs, model, device, flops)
         if trainer.device.torch.type == "cpu":
             torch.set_num_threads(config["threads"] or trainer.faster_threads(flops))
+        if config["compile"]:
+            trainer.compile()
         seconds, steps = _step(trainer)
         return Estimate(seconds * len(trainer.loader), _evaluation(trainer), steps)
 

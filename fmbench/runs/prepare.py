@@ -28,7 +28,6 @@ from fmbench.optim.schedules import Plateau, Schedule
 from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
 from fmbench.training.averaging import Average, OptimizerAverage
-from fmbench.training.compiled import compile_model, sizes_of_parts
 from fmbench.training.cost import count_parameters
 from fmbench.training.device import Device, select
 from fmbench.training.early_stop import EarlyStop
@@ -195,34 +194,20 @@ def make_trainer(
     loss = make_loss(config, inputs, device.torch)
     parts = config["grad_accumulation"]
     micro_batch = -(-config["batch_size"] // parts) if parts > 1 else None
-    evaluated = {
-        count
-        for part in (validation, test)
-        for count in (min(len(part), at_once), len(part) % at_once)
-        if count
-    }
     device, train.joins_last = rehearsal.rehearse(
         model,
         train,
         loss=loss,
         micro_batch=micro_batch,
         classes=len(inputs.dataset.classes),
-        evaluated=evaluated,
+        evaluated=validation.sizes | test.sizes,
         device=device,
     )
-    # Before the model is compiled: the order of use is seen in the operations of its own code.
     image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
     optimizer = make_optimizer(config, model, image)
     if device.cuda_graphs:
         refuse_unrecordable(optimizer)  # of a run of a sweep nothing was rehearsed
     _tell_of_annealing(config, optimizer)
-    compiling = 0.0
-    if config["compile"]:
-        trained = {*sizes_of_parts(train.sizes, micro_batch)}
-        images, _ = next(train.epoch(0))
-        compiling = compile_model(
-            model, images, trained=trained, evaluated=evaluated, device=device
-        )
     return Trainer(
         model,
         loader=train,
@@ -246,7 +231,6 @@ def make_trainer(
         average=make_average(config, model, optimizer, batches=len(train)),
         early_stop=_early_stop(config, validates=len(validation) > 0),
         flips=config["evaluation"]["flips"],
-        compiling=compiling,
     )
 
 

@@ -202,13 +202,13 @@ def prepare(
     trainer = make_trainer(config, inputs, model, device, record.flops)
     run.use(trainer.device)  # its memory format is chosen now
     record.joins_last_batch = trainer.loader.joins_last
-    if config["compile"]:
-        record.seconds["compile"] = trainer.compiling
     run.read_checkpoint(trainer)
     own = inputs.augmentation.transforms
     built = model, trainer.optimizer, trainer.schedule, trainer.step.loss
     _note_source(run, own_source(config, *built, *own))
     _settle_threads(run, trainer, in_sweep=in_sweep)
+    if config["compile"]:  # for so many threads
+        record.seconds["compile"] = trainer.compile()
     # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
     images = dataset.images.nbytes
     run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)

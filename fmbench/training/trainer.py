@@ -31,6 +31,7 @@ from fmbench.training.checkpoint import (
     random_states,
     restore_random_states,
 )
+from fmbench.training.compiled import compile_model, sizes_of_parts
 from fmbench.training.device import Device
 from fmbench.training.early_stop import EarlyStop
 from fmbench.training.losses import loss_state
@@ -220,7 +221,6 @@ class Trainer:
     average: Average | None = None  # of the weights; evaluated in their place
     early_stop: EarlyStop = field(default_factory=EarlyStop)
     flips: bool = False  # evaluate the mean of each image and its mirror
-    compiling: float = 0.0  # seconds that the model took to be compiled, on no clock
 
     def __post_init__(self) -> None:
         self.clocks = Clocks()
@@ -241,6 +241,24 @@ class Trainer:
         if self.device.cuda_graphs:
             return GraphStep(step, batch_size=self.loader.batch_size)
         return step
+
+    def compile(self) -> float:
+        """Compile the model, before it is trained, with the threads that it will be trained with.
+
+        Returns:
+            The seconds that it took, on no clock.
+
+        Raises:
+            ConfigError: it cannot be compiled here.
+        """
+        images, _ = next(self.loader.epoch(0))
+        assert isinstance(self.step, EagerStep)
+        trained = {*sizes_of_parts(self.loader.sizes, self.step.micro_batch)}
+        parts = [part for part in (self.validation, self.test) if part is not None]
+        evaluated = {size for part in parts for size in part.sizes}
+        return compile_model(
+            self.model, images, trained=trained, evaluated=evaluated, device=self.device
+        )
 
     def faster_threads(self, flops: int | None) -> int:
         """Whether one thread or all of the device's train faster now; nothing is left of the steps.

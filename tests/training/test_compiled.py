@@ -5,8 +5,10 @@ import torch
 from commands import TINY, compose, raises_one_line
 from torch import nn
 
+import fmbench
+from fmbench.core import machine
 from fmbench.core.errors import ConfigError
-from fmbench.runs import prepare
+from fmbench.runs import prepare, run
 from fmbench.training.compiled import compile_model, sizes_of_parts
 from fmbench.training.device import Device
 from fmbench.training.step import micro_batches
@@ -49,12 +51,19 @@ class Small(nn.Module):
         return self.linear(images)
 
 
+class Calls(list):
+    def __init__(self):
+        super().__init__()
+        self.threads = []  # at each compilation
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Compiles without a C++ compiler; counts the calls of what was compiled."""
-    found = []
+    found = Calls()
 
     def backend(graph, _inputs):
+        found.threads.append(torch.get_num_threads())
         return lambda *inputs: found.append(1) or graph(*inputs)
 
     compiled = nn.Module.compile
@@ -63,6 +72,18 @@ def calls(monkeypatch):
     )
     yield found
     torch.compiler.reset()
+
+
+def test_a_run_is_compiled_once_for_the_threads_that_it_takes(calls, monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "threads", lambda: 2)
+    monkeypatch.setattr(run, "_choose_threads", lambda *_, **__: 1)
+    monkeypatch.chdir(tmp_path)
+    chosen = ["compile=true", "threads=null", "device=cpu", "data.split=holdout", "precision=fp32"]
+    record = fmbench.run([*TINY, *chosen])
+    assert record.fingerprint["threads"] == 1
+    # Batches of 64 and 52, the validation and the test images, with one thread each.
+    assert calls.threads == [1] * 4
+    assert record.seconds["compile"] > 0
 
 
 def test_each_model_of_a_process_is_compiled(calls):
