@@ -3,16 +3,20 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
+import pytest
 
+from fmbench.cli import main as cli
 from fmbench.config import checks as configuration
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -72,6 +76,22 @@ def started(
             yield child
         finally:
             child.kill()
+
+
+def in_one_go(folder: Path, *arguments: str) -> SimpleNamespace:
+    """`fmbench ARGUMENTS` in this process and folder, without pictures; what it wrote and said."""
+    from fmbench.report import benchmark
+
+    root = logging.getLogger()
+    before, out, err = list(root.handlers), io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(benchmark, "figures", lambda *_: ())
+        patch.setattr(sys, "argv", ["fmbench", *arguments])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    root.handlers = before
+    return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue())
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:

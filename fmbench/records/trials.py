@@ -5,16 +5,25 @@ stranger, so all of it is checked where it is read. Texts may still say anything
 where they are shown.
 """
 
-import json
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 
 from msgspec import Meta
 from msgspec.json import Decoder
 
-from fmbench.records.validation import Amount, Count, Number, Seed, Share, Text, decode, one_of
+from fmbench.records.validation import (
+    Amount,
+    Count,
+    Number,
+    Seed,
+    Share,
+    Text,
+    decode,
+    encode,
+    one_of,
+)
 
 SCHEMA = 1
 SEARCH_NAME = "search.json"
@@ -126,9 +135,7 @@ class Search:
         Raises:
             ValueError: `from_json` would refuse it: a value is not finite, say.
         """
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
-        Search.from_json(text)
-        return text
+        return encode(self, _DECODER, schema=SCHEMA)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "Search":

@@ -4,8 +4,7 @@ The sweeper writes the file again as it goes on, the report reads it. It may com
 so all of it is checked where it is read.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from msgspec.json import Decoder
 from fmbench.config.schema import FINAL_ON
 from fmbench.core.files import read_regular
 from fmbench.records.trials import Search
-from fmbench.records.validation import Count, Seed, Text, decode, one_of
+from fmbench.records.validation import Count, Seed, Text, decode, encode, one_of
 
 SCHEMA = 1
 TUNED_NAME = "tuned.json"
@@ -102,9 +101,7 @@ class Tuned:
         Raises:
             ValueError: `from_json` would refuse it: a value is not finite, say.
         """
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
-        Tuned.from_json(text)
-        return text
+        return encode(self, _DECODER, schema=SCHEMA)
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "Tuned":

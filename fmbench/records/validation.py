@@ -4,7 +4,9 @@ The bounds stand beside the fields, in `record` and `trials`. A file is checked 
 whatever uses it afterwards may trust types, ranges and depth, whoever wrote it.
 """
 
+import json
 import re
+from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -67,6 +69,17 @@ def decode(
         raise UnreadableError(f"half-written or not JSON: {error}") from None
     except RecursionError:
         raise UnreadableError(f"nested deeper than {MAX_DEPTH}") from None
+
+
+def encode(value: Any, decoder: msgspec.json.Decoder[Any], *, schema: int) -> str:
+    """The text of a JSON file that holds a dataclass of one schema; see `decode`.
+
+    Raises:
+        ValueError: `decode` would refuse it: a value is not finite, say.
+    """
+    text = json.dumps({"schema": schema, **asdict(value)}, indent=1, allow_nan=False) + "\n"
+    decode(decoder, text, oldest=schema, newest=schema)
+    return text
 
 
 def check_depth(name: str, value: Any) -> None:

@@ -34,7 +34,23 @@ BALANCED = "balanced"
 MOST_WEIGHT = 1e6
 
 
-class CrossEntropy(nn.Module):
+class _Weighted(nn.Module):
+    """A loss with a factor for each class, of which no checkpoint needs to hold anything."""
+
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        class_weights: str | Sequence[float] | None,
+        classes: int,
+        class_counts: Sequence[int],
+    ) -> None:
+        super().__init__()
+        weights = read_weights(class_weights, classes, class_counts)
+        self.register_buffer("weights", weights, persistent=False)
+
+
+class CrossEntropy(_Weighted):
     """Cross entropy of the softmax.
 
     A weighted loss is the sum over the images divided by their number, not by the sum of their
@@ -51,8 +67,6 @@ class CrossEntropy(nn.Module):
         ConfigError: an argument is out of its bounds.
     """
 
-    weights: Tensor | None
-
     def __init__(
         self,
         *,
@@ -61,11 +75,9 @@ class CrossEntropy(nn.Module):
         label_smoothing: float = 0.0,
         class_weights: str | Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights, classes, class_counts)
         _require_number("label_smoothing", label_smoothing, least=0, below=1)
         self.label_smoothing = label_smoothing
-        weights = read_weights(class_weights, classes, class_counts)
-        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over the images."""
@@ -80,7 +92,7 @@ class CrossEntropy(nn.Module):
         ).mean()
 
 
-class Focal(nn.Module):
+class Focal(_Weighted):
     """Focal loss, -(1 - p)^gamma log p of the probability p of the class.
 
     Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5, with the softmax in
@@ -96,8 +108,6 @@ class Focal(nn.Module):
         ConfigError: an argument is out of its bounds.
     """
 
-    weights: Tensor | None
-
     def __init__(
         self,
         *,
@@ -106,11 +116,9 @@ class Focal(nn.Module):
         gamma: float = 2.0,
         class_weights: str | Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(class_weights, classes, class_counts)
         _require_number("gamma", gamma, least=0)
         self.gamma = gamma
-        weights = read_weights(class_weights, classes, class_counts)
-        self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean over the images."""

@@ -1,33 +1,27 @@
 """Searches by Optuna: what they choose by, what they stop, and how they go on."""
 
-import contextlib
-import io
 import json
-import logging
 import os
 import random
 import shutil
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
 import yaml
-from commands import TINY, compose, records, started, wait_for, write_option
+from commands import TINY, compose, in_one_go, records, started, wait_for, write_option
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
-from fmbench.cli import main as cli
 from fmbench.config.hydra_compat import search_space
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import LOCK_NAME
 from fmbench.records.reader import read_history
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
-from fmbench.report import benchmark
 from fmbench.search import best, loop, pruning, study
 from fmbench.search import best as best_file
 
@@ -44,17 +38,7 @@ SEARCH = [
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A folder in which that search has run in one go in `here`, and what it said."""
-    folder = tmp_path_factory.mktemp("straight")
-    root = logging.getLogger()
-    before, out, err = list(root.handlers), io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(benchmark, "figures", lambda *_: ())
-        patch.setattr(sys, "argv", ["fmbench", *SEARCH])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    root.handlers = before
-    return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue())
+    return in_one_go(tmp_path_factory.mktemp("straight"), *SEARCH)
 
 
 @pytest.fixture

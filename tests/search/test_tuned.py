@@ -1,27 +1,21 @@
 """Tuned comparisons: a search for each contestant, then its best setting with other seeds."""
 
-import contextlib
-import io
 import json
-import logging
 import re
 import shutil
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import TINY, records, started, wait_for
+from commands import TINY, in_one_go, records, started, wait_for
 
-from fmbench.cli import main as cli
 from fmbench.core.signals import StopRequested
 from fmbench.records.record import Record
 from fmbench.records.status import Reader
 from fmbench.records.status_text import of_sweep
 from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
-from fmbench.report import benchmark
 from fmbench.search import tuned
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -39,17 +33,7 @@ COMPARE = [
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A folder in which that comparison has run in one go in `here`, and what it said."""
-    folder = tmp_path_factory.mktemp("straight")
-    root = logging.getLogger()
-    before, out, err = list(root.handlers), io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(benchmark, "figures", lambda *_: ())
-        patch.setattr(sys, "argv", ["fmbench", *COMPARE])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
-    root.handlers = before
-    return SimpleNamespace(folder=folder, out=out.getvalue(), err=err.getvalue())
+    return in_one_go(tmp_path_factory.mktemp("straight"), *COMPARE)
 
 
 @pytest.fixture
