@@ -12,7 +12,7 @@ from records import write
 from fmbench.records.tuned import Tuned
 from fmbench.records.validation import UnreadableError
 from fmbench.report import benchmark
-from fmbench.report.table.tuned import best_after
+from fmbench.report.table.best_after import best_after
 
 SPACE = {"optimizer.lr": "tag(log, interval(1e-3, 0.3))"}
 
@@ -229,7 +229,7 @@ def test_of_many_trials_the_curve_is_computed_at_some(monkeypatch):
     best = [int(np.argmax(values))]
     made = searches.search(trials=trials, best=best, sampler="RandomSampler")
     exact = best_after([made])
-    monkeypatch.setattr("fmbench.report.table.tuned.MOST_COUNTS", 40)
+    monkeypatch.setattr("fmbench.report.table.best_after.MOST_COUNTS", 40)
     some = best_after([made])
     assert len(some.mean) == 90
     assert some.mean == pytest.approx(exact.mean, abs=0.003)

@@ -8,8 +8,9 @@ import numpy as np
 
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
+from fmbench.report.table.best_after import best_after, is_drawn_blindly
 from fmbench.report.table.search import metric_of
-from fmbench.report.table.tuned import ComparisonPart, Entry, best_after, is_drawn_blindly
+from fmbench.report.table.tuned import ComparisonPart, Entry
 
 LEARNING_RATE = "optimizer.lr"
 
