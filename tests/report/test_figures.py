@@ -175,6 +175,22 @@ def test_a_curve_is_the_mean_of_its_seeds_within_their_band():
     assert curve([], "train_loss") is None
 
 
+def test_a_run_that_stopped_early_stays_in_the_mean_of_its_row(tmp_path):
+    same = {"configuration": "ab" * 32, "epochs": 6}
+    put(tmp_path / "0", [0.9, 0.9], seed=0, stopped_epoch=2, **same)
+    put(tmp_path / "1", [0.9, 0.5, 0.4, 0.3, 0.2, 0.1], seed=1, **same)
+    (row,) = report.build([tmp_path]).sections[0].rows
+    found = curve(histories(row, Budget()), "train_loss")
+    assert found is not None
+    assert found.mean.tolist() == pytest.approx([0.9, 0.7, 0.65, 0.6, 0.55, 0.5])
+    caption = drawn(tmp_path)["curves_lenet"].caption
+    assert "A run that stopped early stays at its last values." in caption
+    # One that is short for want of lines is no such run.
+    put(tmp_path / "2", [0.9, 0.8, 0.7, 0.6], seed=2, **same)
+    (row,) = report.build([tmp_path]).sections[0].rows
+    assert sorted(map(len, histories(row, Budget()))) == [4, 6, 6]
+
+
 def test_the_curves_are_drawn_where_their_values_are(tmp_path):
     put(tmp_path / "0", [0.5, 0.3, 0.2], batch_size=64, test_accuracy=0.9)
     put(tmp_path / "1", [0.7, 0.5, 0.2], batch_size=64, seed=1, test_accuracy=0.9)

@@ -22,6 +22,8 @@ MOST_POINTS = 250
 # Of more epochs than this only the last has a marker.
 MOST_MARKERS = 12
 DASHES = (0, (3.2, 1.8))
+#: Of rows with such a run.
+STOPPED = "A run that stopped early stays at its last values."
 #: What is drawn beside training.
 EVALUATED = ("validation", "test")
 KEYS = [f"{of}_{value}" for of in ("train", *EVALUATED) for value in ("loss", "accuracy")]
@@ -54,14 +56,23 @@ class Line(NamedTuple):
 
 
 def histories(row: Row, budget: style.Budget) -> list[History]:
-    """The histories of a row's runs that have one, as far as the budget goes."""
-    found: list[History] = []
+    """The histories of a row's runs that have one, as far as the budget goes.
+
+    One that stopped early goes on with its last values to the last epoch of the others: without it
+    the mean would be that of those that did well, and another than the row's.
+    """
+    found: list[list[dict[str, float]]] = []
     for folder in row["folders"]:
         if budget.epochs > 0:
             history, lines = counted_history(folder)
             budget.epochs -= lines
             found += [history] if history else []
-    return found
+    end = max((int(history[-1]["epoch"]) for history in found), default=0) + 1
+    for history in found:
+        ended = int(history[-1]["epoch"]) + 1
+        if ended in (row.get("stopped_epochs") or ()):
+            history += [{**history[-1], "epoch": e, "seconds": 0.0} for e in range(ended, end)]
+    return [*found]
 
 
 def curve(runs: Sequence[History], key: str) -> Curve | None:
@@ -130,6 +141,7 @@ def curves(
             HOW: solid is None,
             UNLIKE: unlike(lines),
             f"Of long runs {MOST_POINTS} epochs are drawn.": longest > MOST_POINTS,
+            STOPPED: stopped(lines),
             "Seeds without a history are left out.": without,
             f"Rows without a solid line were not evaluated on {solid} images each epoch.": solid
             and any(f"{solid}_accuracy" not in line.curves for line in lines),
@@ -152,6 +164,15 @@ def lines_of(rows: Sequence[Row], budget: style.Budget) -> list[Line]:
         if len(lines) == MOST_ROWS:
             break
     return lines
+
+
+def stopped(lines: Sequence[Line]) -> bool:
+    """Whether a run of these rows stopped early, and others did not."""
+    return any(
+        len({line.row["epochs"] if one is None else one for one in found}) > 1
+        for line in lines
+        if (found := line.row.get("stopped_epochs"))
+    )
 
 
 def unlike(lines: Sequence[Line]) -> bool:
@@ -241,6 +262,7 @@ def epochs(rows: Sequence[Row], data: str, name: str, budget: style.Budget) -> F
     sentences = {
         "The best row of each model.": True,
         "Mean over the seeds, and their range.": several,
+        STOPPED: stopped(lines),
         HOW: solid is None,
         UNLIKE: unlike(lines),
         f"Of long runs {MOST_POINTS} epochs are drawn.": any(

@@ -10,7 +10,15 @@ import numpy as np
 from fmbench.core.errors import one_line
 from fmbench.report.figure import Figure
 from fmbench.report.figures import style
-from fmbench.report.figures.curves import Line, best_of_each, drawn_curve, evaluated, lines_of
+from fmbench.report.figures.curves import (
+    STOPPED,
+    Line,
+    best_of_each,
+    drawn_curve,
+    evaluated,
+    lines_of,
+    stopped,
+)
 from fmbench.report.table import formats
 from fmbench.report.table.columns import Row
 from fmbench.report.table.sections import Section
@@ -48,6 +56,8 @@ def accuracy_seconds(
     drawn = [(line.row, line.curves[f"{solid}_accuracy"].runs) for line, _ in known]
     if any(len(runs) < row["n"] for row, runs in drawn):
         caption += " Seeds are left out that have no history or were evaluated less often."
+    if stopped([line for line, _ in known]):
+        caption += f" {STOPPED}"
     several = any(len(runs) > 1 for _, runs in drawn)
     ends = [
         f"{style.model_of(line.row)} {100 * float(line.curves[f'{solid}_accuracy'].mean[-1]):.2f} %"
