@@ -205,12 +205,14 @@ class TrainLoader:
         """An epoch's order, and what augmentation draws for its images, on the device."""
         if self.pool is None:
             return self._draw(epoch)
-        coming, self.coming = self.coming, None
+        coming = self.coming
         if coming is not None and coming[0] == epoch:
             order, draws = coming[1].result()
         else:
             order, draws = self._draw(epoch)
-        self.coming = epoch + 1, self.pool.submit(self._draw, epoch + 1)
+        # Averages look back at the first epoch: what is drawn for the next one stays.
+        if coming is None or coming[0] <= epoch:
+            self.coming = epoch + 1, self.pool.submit(self._draw, epoch + 1)
         return self._moved(order), {name: self._moved(drawn) for name, drawn in draws.items()}
 
     def _draw(self, epoch: int) -> tuple[Tensor, Draws]:

@@ -57,8 +57,8 @@ def test_draws_made_ahead_are_those_made_when_they_are_needed(monkeypatch):
         asked.append(key)
         return generator(*key)
 
-    # In order, from within an epoch, one twice, and one that nobody expected.
-    epochs = [(0, 0), (1, 0), (2, 128), (2, 0), (7, 64), (8, 0)]
+    # In order, from within an epoch, one twice, one that nobody expected, and the first again.
+    epochs = [(0, 0), (1, 0), (2, 128), (2, 0), (7, 64), (8, 0), (0, 0), (9, 0)]
     expected = [list(plain.epoch(epoch, seen=seen)) for epoch, seen in epochs]
     monkeypatch.setattr("fmbench.data.loader.generator", noted)
     with ThreadPoolExecutor(1) as ahead.pool:
@@ -68,7 +68,8 @@ def test_draws_made_ahead_are_those_made_when_they_are_needed(monkeypatch):
             assert torch.equal(one[0], other[0])
             assert torch.equal(one[1], other[1])
     assert torch.equal(torch.get_rng_state(), before)
-    assert {key[:2] for key in asked} == {(0, epoch) for epoch in (0, 1, 2, 3, 7, 8, 9)}
+    assert {key[:2] for key in asked} == {(0, epoch) for epoch in (0, 1, 2, 3, 7, 8, 9, 10)}
+    assert asked.count((0, 9, 0)) == 1  # drawn ahead, and kept while another was made
 
 
 def test_a_resumed_epoch_makes_images_in_the_groups_of_one_in_one_go(monkeypatch):
