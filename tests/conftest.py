@@ -146,5 +146,4 @@ def _torch_as_it_was() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    if torch.are_deterministic_algorithms_enabled():  # to set it imports torch._inductor
-        torch.use_deterministic_algorithms(mode=False)
+    torch.set_deterministic_debug_mode("default")

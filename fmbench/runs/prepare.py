@@ -25,6 +25,7 @@ from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader, ke
 from fmbench.data.splits import Split, make_split
 from fmbench.optim.groups import Ordered, by_place, by_use, split
 from fmbench.optim.schedules import Plateau, Schedule
+from fmbench.optim.without_dynamo import without_dynamo
 from fmbench.records.predictions import MOST_PROBABILITIES
 from fmbench.training import rehearsal
 from fmbench.training.averaging import Average, OptimizerAverage
@@ -145,6 +146,7 @@ def _normalization(config: Mapping[str, Any], dataset: Dataset, split: Split) ->
     return Normalization(mean, std)
 
 
+@without_dynamo()
 def rehearse(config: Mapping[str, Any]) -> None:
     """Go through all that may be refused, by a UserError, before anything is written."""
     configuration.check(config)

@@ -20,6 +20,7 @@ from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, VERSION, CorruptedLoader
+from fmbench.optim.without_dynamo import without_dynamo
 from fmbench.records.folder import RunFolder, held, is_done
 from fmbench.records.predictions import MOST_PROBABILITIES, Part, held_out, mistakes
 from fmbench.records.record import (
@@ -111,6 +112,7 @@ def execute(
     tracking = Tracking(config["logger"], folder, base.absolute())
     with (
         settings_kept(),
+        without_dynamo(),
         RunFolder(folder) as run_folder,
         listening(pass_on=in_sweep) as listener,
     ):

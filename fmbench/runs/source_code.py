@@ -16,14 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder, SourceFileLoader
-from importlib.util import resolve_name
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import nn
 
 from fmbench.config.checks import PACKAGE
@@ -36,7 +35,11 @@ _OUTSIDE = tuple(
     for place in (
         PACKAGE,
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib")),
-        *(Path(str(module.__file__)).parent for module in (torch, torchvision, np)),
+        *(
+            Path(str(spec.origin)).parent
+            for spec in map(find_spec, ("torch", "torchvision", "numpy"))
+            if spec is not None
+        ),
     )
 )
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Iterator
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, described
@@ -40,12 +39,16 @@ def compile_model(
         ConfigError: it cannot be compiled here, for want of a compiler, say.
         Exception: there is too little memory.
     """
+    import torch._dynamo  # which takes a while
+    import torch._inductor.config
+
     start = time.perf_counter()
     torch.compiler.reset()
     whole = torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)  # noqa: SLF001
+    deterministic = torch._inductor.config.patch(deterministic=device.deterministic)  # noqa: SLF001
     try:
         model.compile(dynamic=False)
-        with whole, preserved(model, device=device.torch):
+        with whole, deterministic, preserved(model, device=device.torch):
             model.train()
             for count in sorted(trained):
                 with device.autocast():

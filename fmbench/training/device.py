@@ -151,7 +151,8 @@ def select(
         raise ConfigError(f"cuda_graphs=true: device={chosen} has none; must be false there")
     threads = threads or machine.threads()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    # Not by `use_deterministic_algorithms`, which imports the compiler to tell it too.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     # fp32 means fp32: by default cuDNN rounds the factors of a convolution to TF32, 10 bits.
@@ -200,11 +201,8 @@ def settings_kept() -> Iterator[None]:
         kept.callback(_set_flags, flags)
         _set_flags(_FLAGS)
         kept.callback(torch.set_num_threads, torch.get_num_threads())
-        kept.callback(
-            torch.use_deterministic_algorithms,  # sets some of the flags
-            torch.are_deterministic_algorithms_enabled(),
-            warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-        )
+        mode = torch.get_deterministic_debug_mode()
+        kept.callback(torch.set_deterministic_debug_mode, mode)  # sets some of the flags
         if workspace is None:
             kept.callback(os.environ.pop, _WORKSPACE, None)
         kept.callback(torch.set_default_dtype, torch.get_default_dtype())
