@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmbench.config import objectives, spaces
 from fmbench.config.checks import check, refuse_out_of_bounds, resolve
 from fmbench.config.hydra_compat import runs_in_turn
-from fmbench.config.schema import KEYS, OF_SWEEPS, WILCOXON
+from fmbench.config.schema import DECIDING_IN_PARTS, KEYS, OF_SWEEPS, WILCOXON
 from fmbench.config.trust import has_keys_in_subdir, refuse_untrusted, typed
 from fmbench.core.errors import ConfigError
 
@@ -422,7 +422,8 @@ def _check_search(config: DictConfig) -> None:
     for override in _overrides(config):
         key = override.get_key_element().lstrip("+~")
         of_best = key == OF_BEST and not (override.is_sweep_override() or override.is_delete())
-        if key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every") and not of_best:
+        of_test = key.partition(".")[0].partition("@")[0] in ("evaluation", "test_every")
+        if of_test and not of_best and key not in DECIDING_IN_PARTS:
             raise ConfigError(
                 f"{override.input_line}: a search uses the test set once, for the best of its runs"
             )

@@ -293,3 +293,11 @@ def test_trials_of_changed_code_are_told(tmp_path, other, said):
     write(tmp_path / "3", batch_size=512, source=other)
     (part,) = build(tmp_path).searches
     assert ("of 2 different codes" in " ".join(part.sentences)) is said
+
+
+@pytest.mark.parametrize("flips", [True, False])
+def test_a_search_says_that_mirrors_were_evaluated_too(tmp_path, flips):
+    put(tmp_path)
+    write(tmp_path / "0", config__evaluation={"flips": flips})
+    (part,) = build(tmp_path).searches
+    assert ("with its mirror (evaluation.flips=true)." in " ".join(part.sentences)) is flips

@@ -320,9 +320,10 @@ def test_a_final_run_has_the_rates_and_epochs_that_validation_gave_its_trial(com
     (tmp_path / "own" / "experiment" / "drops.yaml").write_text(text)
     still = "optimizer.lr=tag(log,interval(1e-9,2e-9))"  # no epoch is better than the first
     counts = ("epochs=9", "sweep.trials=1", "sweep.final_seeds=1", "early_stop.patience=4")
-    others = ("experiment=drops", "evaluation.corruptions=null")
-    status, _, err = command("--config-dir", "own", *COMPARE, *counts, still, *others)
+    others = ("experiment=drops", "evaluation.corruptions=null", "evaluation.flips=true")
+    status, out, err = command("--config-dir", "own", *COMPARE, *counts, still, *others)
     assert status == 0, err
+    assert "Each image was evaluated with its mirror (evaluation.flips=true)." in out
     made = read_tuned(tmp_path / "here")
     for block in made.blocks:
         assert block.epochs == 5
@@ -335,6 +336,7 @@ def test_a_final_run_has_the_rates_and_epochs_that_validation_gave_its_trial(com
         assert (record.split["train"], record.split["validation"]) == (200, 0)
         assert (record.stopped_epoch, record.scheduler) == (5, "plateau")
         assert record.config["early_stop"]["patience"] is None
+        assert record.config["evaluation"]["flips"] is True
     status, _, err = command(
         *("--config-dir", "own", "--config-dir", "here"),
         *("experiment=best_2", "seed=1", "hydra.run.dir=again"),

@@ -7,7 +7,7 @@ looked for among the runs that were found anyway.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -55,6 +55,17 @@ class Table(NamedTuple):
     right: tuple[bool, ...]
 
 
+def about_flips(runs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is said of runs that evaluated each image with its mirror; where some did, rows say it.
+
+    No accuracy may stand without.
+    """
+    configs = [json.loads(run.get("config") or "{}") for run in runs]
+    flips = {(config.get("evaluation") or {}).get("flips") is True for config in configs}
+    said = "Each image was evaluated with its mirror (evaluation.flips=true)."
+    return [said] if flips == {True} else []
+
+
 @dataclass(frozen=True)
 class SearchPart:
     """A search, and its runs as far as the report knows them."""
@@ -94,7 +105,8 @@ class SearchPart:
             )
         else:
             said += self._best_sentences(self.best[0])
-        every = (run for runs in self.runs.values() for run in runs)
+        every = [run for runs in self.runs.values() for run in runs]
+        said += about_flips(every)
         sources = {run["source"] for run in every if run.get("source")}
         if len(sources) > 1:
             said.append(

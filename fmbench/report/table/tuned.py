@@ -26,7 +26,14 @@ from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.ranks import MOST_PREDICTIONS, MOST_RANKED, evidence
 from fmbench.report.table.rows import plain_rows
-from fmbench.report.table.search import LONGEST, LONGEST_SPACE, Table, metric_of, settings
+from fmbench.report.table.search import (
+    LONGEST,
+    LONGEST_SPACE,
+    Table,
+    about_flips,
+    metric_of,
+    settings,
+)
 from fmbench.stats import Sample, t_half_width
 
 #: Of pairs of contestants in a table: those of ten.
@@ -274,6 +281,7 @@ class ComparisonPart:
             f"Then {runs} of that setting with seeds of their own, trained on "
             f"{_CHOSEN_ON[tuned.final_on]}, were evaluated on the test set once each."
         )
+        said += about_flips(self.runs.values())
         if self.units >= _LEAST_UNITS:
             said.append(_UNITS.get(tuned.searches, _UNIT_OF_MANY).format(tuned.searches))
         else:
