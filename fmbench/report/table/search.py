@@ -206,7 +206,7 @@ def search_parts(searches: Mapping[str, Search], frame: pd.DataFrame) -> list[Se
     if not searches:
         return []
     runs = {}
-    for row in plain_rows(frame[["folder", "test_accuracy", "source"]]):
+    for row in plain_rows(frame[["folder", "test_accuracy", "source", "config"]]):
         # Another driver names its folders as it sees them: from the root, links followed.
         runs[os.path.abspath(row["folder"])] = runs[os.path.realpath(row["folder"])] = row  # noqa: PTH100
     parts = []
