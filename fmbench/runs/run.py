@@ -210,7 +210,7 @@ def prepare(
     _note_source(run, own_source(config, *built, *own))
     _settle_threads(run, trainer, in_sweep=in_sweep)
     if config["compile"]:  # for so many threads
-        record.seconds["compile"] = trainer.compile()
+        record.seconds.setdefault("compile", trainer.compile())  # evaluated later: of training
     # After all trials, whose memory is none of the run's; the loaders hold a copy of the data.
     images = dataset.images.nbytes
     run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)

@@ -134,8 +134,8 @@ def evaluate(
     for images, labels in loader:
         with device.autocast():
             logits = model(images)
-            if flips:
-                logits = (logits + model(images.flip(-1))) / 2
+            if flips:  # in float32: bfloat16 would round the mean once more
+                logits = (logits.float() + model(images.flip(-1)).float()) / 2
         predicted = logits.argmax(1)
         loss_sum += F.cross_entropy(logits.float(), labels, reduction="sum")
         correct += (predicted == labels).sum()

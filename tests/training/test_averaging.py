@@ -19,7 +19,7 @@ from fmbench.training.checkpoint import read_state, write_state
 from fmbench.training.early_stop import EarlyStop
 from fmbench.training.losses import CrossEntropy, Focal, SquaredError
 from fmbench.training.step import EagerStep, GraphStep
-from fmbench.training.trainer import Trainer
+from fmbench.training.trainer import Trainer, evaluate
 
 LOSS = CrossEntropy(classes=10)
 
@@ -261,6 +261,21 @@ def test_flips_evaluate_the_mean_of_an_image_and_its_mirror():
     assert epoch.test.accuracy == (logits.argmax(1) == fit.test.labels).float().mean().item()
     loss = nn.functional.cross_entropy(logits, fit.test.labels).item()
     assert epoch.test.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_mean_of_an_image_and_its_mirror_is_not_rounded_to_bfloat16():
+    class Left(nn.Module):
+        def forward(self, images):
+            left = images[:, 0, 0, 0]
+            return torch.stack([left, 0 * left], dim=1).bfloat16()
+
+    images = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
+    images[..., 0], images[..., 1] = 200, 3
+    loader = EvaluationLoader(images, torch.zeros(1, dtype=torch.int64), normalization=PLAIN,
+                              batch_size=1)  # fmt: skip
+    of_both = [Left()(PLAIN(one)).float() for one in (images, images.flip(-1))]
+    _, said = evaluate(Left(), loader, device=CPU, flips=True, most=2)
+    assert torch.equal(said.probabilities, (sum(of_both) / 2).softmax(1))
 
 
 def test_early_stopping_counts_the_epochs_without_a_better_value():

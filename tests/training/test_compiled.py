@@ -79,11 +79,13 @@ def test_a_run_is_compiled_once_for_the_threads_that_it_takes(calls, monkeypatch
     monkeypatch.setattr(run, "_choose_threads", lambda *_, **__: 1)
     monkeypatch.chdir(tmp_path)
     chosen = ["compile=true", "threads=null", "device=cpu", "data.split=holdout", "precision=fp32"]
-    record = fmbench.run([*TINY, *chosen])
+    run_dir = ["keep_checkpoint=true", "hydra.run.dir=here"]
+    record = fmbench.run([*TINY, *chosen, *run_dir, "evaluation.test=never"])
     assert record.fingerprint["threads"] == 1
-    # Batches of 64 and 52, the validation and the test images, with one thread each.
-    assert calls.threads == [1] * 4
-    assert record.seconds["compile"] > 0
+    assert calls.threads == [1] * 3  # batches of 64 and 52, and the validation images
+    tested = fmbench.run([*TINY, *chosen, *run_dir])
+    assert calls.threads == [1] * 7  # the test images too
+    assert tested.seconds["compile"] == record.seconds["compile"] > 0
 
 
 def test_each_model_of_a_process_is_compiled(calls):
