@@ -262,6 +262,11 @@ class Comparison:
         self._say()
         for contest in self.contests:
             contest.prepare()
+        #: By the label of a contestant, the hashes of the user's own code in its runs.
+        self.sources: dict[str, set[str | None]] = {}
+        for contest in self.contests if before else ():
+            for number in range(contest.first, contest.first + self.block_size):
+                self._source(contest, number)
         try:
             self._write()  # what is run in a folder without it would be another sweep's
         except ValueError as error:
@@ -425,8 +430,24 @@ class Comparison:
 
     def ended(self, number: int, returned: JobReturn) -> None:
         """Take the result of a run, as its contestant does."""
-        self.contests[number // self.block_size].ended(number, returned)
+        contest = self.contests[number // self.block_size]
+        contest.ended(number, returned)
+        before = {*self.sources.get(contest.contestant.label, ())}
+        if self._source(contest, number) - before and before:
+            log.warning(
+                "search %d, %s: run %d is of another version of your own code than the runs before "
+                "it, so that this contestant gets no rank; compare the new code in another folder",
+                *(contest.place + 1, contest.contestant.label, number),
+            )
         self.unwritten = True
+
+    def _source(self, contest: _Contest, number: int) -> set[str | None]:
+        """The hashes of a contestant's code, with that of a run which got so far as to know it."""
+        known = self.sources.setdefault(contest.contestant.label, set())
+        record = contest.search.study.record(number)
+        if record and not record.unsourced and (record.source or record.parameters is not None):
+            known.add(record.source)
+        return known
 
     def rest(self) -> None:
         """Write `tuned.json`, for a twentieth of the time at most."""

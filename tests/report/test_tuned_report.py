@@ -96,6 +96,42 @@ def test_a_contestant_that_lost_a_final_run_has_no_rank(tmp_path):
     assert len(part.pairs) == 1
 
 
+@pytest.mark.parametrize("changed", [4, 9])  # a trial, a final run
+def test_a_contestant_whose_code_was_changed_has_no_rank(tmp_path, changed):
+    """Its runs are of two methods under one name; a grid shows them as two rows."""
+    names = ["optimizer=sgd", "optimizer=signum", "optimizer=adam"]
+    put(tmp_path, dict(zip(names, [[BAD], [GOOD], [BAD]], strict=True)))
+    for number in range(6, 12):
+        path = tmp_path / str(number) / "result.json"
+        record = json.loads(path.read_text()) | {"source": "ab" * 32}
+        path.write_text(json.dumps(record))
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [entry.rank for entry in part.entries] == [1, 2, 2]
+    said = " ".join(part.sentences)
+    assert "versions of" not in said
+    assert "that is better beyond doubt" in said  # what it means to share a rank
+    path = tmp_path / str(changed + 2) / "result.json"
+    path.write_text(path.read_text().replace("ab" * 32, "cd" * 32))
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert [(entry.label, entry.rank) for entry in part.entries] == [
+        ("optimizer=sgd", 1), ("optimizer=adam", 1), ("optimizer=signum", None),
+    ]  # fmt: skip
+    said = "optimizer=signum: has no rank, for its trials and final runs are of 2 versions of"
+    assert said in " ".join(part.sentences)
+
+
+def test_searches_of_unlike_spaces_are_said_to_be(tmp_path):
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [GOOD]})
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert "densely" not in " ".join(part.sentences)
+    assert "better beyond doubt" not in " ".join(part.sentences)
+    content = json.loads((tmp_path / "tuned.json").read_text())
+    content["contestants"][1]["space"] = SPACE | {"optimizer.weight_decay": "interval(0, 1)"}
+    (tmp_path / "tuned.json").write_text(json.dumps(content))
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert "The searches were of 1 to 2 keys, with as many" in " ".join(part.sentences)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,6 +247,27 @@ def test_keys_of_comparisons_are_refused_elsewhere(command):
     assert (status, "is for searches" in err) == (2, True)
     status, _, err = command("-m", "sweep=lr_batch", *TINY, "sweep.final_seeds=3")
     assert (status, "which sweep=tuned makes" in err) == (2, True)
+
+
+def test_code_that_was_changed_between_two_starts_is_said_in_one_line(
+    command, tmp_path, monkeypatch
+):
+    counts = ("sweep.trials=1", "sweep.final_seeds=1", "evaluation.corruptions=null")
+    options = ("--config-dir", "own", *COMPARE, "optimizer=sgd,changed", *counts)
+    monkeypatch.setenv("FMBENCH_TRUST", "changed")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own" / "optimizer").mkdir(parents=True)
+    option = "{_target_: changed.Mine, lr: 0.01, search: {lr: 'interval(0.01, 0.1)'}}"
+    (tmp_path / "own" / "optimizer" / "changed.yaml").write_text(option)
+    code = "import torch\n\n\nclass Mine(torch.optim.SGD):\n    factor = {}\n"
+    for factor, searches in ((1, 1), (2, 2)):
+        monkeypatch.delitem(sys.modules, "changed", raising=False)
+        (tmp_path / "changed.py").write_text(code.format(factor) + "# x\n" * factor)
+        status, out, err = command(*options, f"sweep.searches={searches}")
+        assert status == 0, err
+        said = "optimizer=changed: run 6 is of another version of your own code"
+        assert err.count("another version") == err.count(said) == searches - 1
+    assert "optimizer=changed: has no rank, for its trials" in out
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ class Entry:
     epochs: int | None  # that the trials of its searches trained
     wanted: int  # final runs
     lost: Mapping[str, int] = field(default_factory=dict)  # what became of the others
+    sources: int = 1  # versions of the user's own code that its trials and final runs are of
     sample: Sample | None = field(default=None, repr=False)  # what it is ranked by
     rank: int | None = None
 
@@ -121,6 +122,11 @@ class Entry:
     def is_whole(self) -> bool:
         """Whether all of its final runs were evaluated: without some its mean flatters it."""
         return 0 < self.wanted == len(self.runs)
+
+    @property
+    def may_rank(self) -> bool:
+        """Whether its mean is of one method, by all of its final runs."""
+        return self.is_whole and self.sources <= 1
 
     @property
     def images(self) -> set[tuple[Any, ...]]:
@@ -202,14 +208,14 @@ class ComparisonPart:
     def entries(self) -> list[Entry]:
         """The contestants with their ranks, the best mean first.
 
-        Behind those with all of their final runs stand those without some, which have no rank.
+        Behind them stand those that have no rank: final runs are missing, or their code changed.
         """
         found = list(map(self._entry, range(len(self.tuned.contestants))))
-        found.sort(key=lambda e: (not e.is_whole, -fmean(e.accuracies) if e.runs else 1.0))
+        found.sort(key=lambda e: (not e.may_rank, -fmean(e.accuracies) if e.runs else 1.0))
         if len(set[tuple[Any, ...]]().union(*(entry.images for entry in found))) != 1:
             return found
         compared, left = (
-            [entry for entry in found if entry.is_whole][:MOST_RANKED],
+            [entry for entry in found if entry.may_rank][:MOST_RANKED],
             MOST_PREDICTIONS,
         )
         for place, entry in enumerate(compared):
@@ -247,7 +253,20 @@ class ComparisonPart:
         trained = [self._trained(block) for block in blocks]
         epochs = sum(one or 0 for one in trained) if None not in trained else None
         wanted = sum(len(block.seeds) for block in blocks)
-        return Entry(contestant, tuple(blocks), tuple(finals), epochs, wanted, lost)
+        sources = len(self._sources(blocks))
+        return Entry(contestant, tuple(blocks), tuple(finals), epochs, wanted, lost, sources)
+
+    def _sources(self, blocks: Sequence[Block]) -> set[str | None]:
+        """The hashes of the user's own code in all runs of a contestant; None where there is none.
+
+        A run that ended before its parts were built has not got so far as to know.
+        """
+        runs = [
+            self.runs.get(number)
+            for block in blocks
+            for number in range(block.first, block.first + self.tuned.block_size)
+        ]
+        return {run["source"] for run in runs if run and (run["source"] or run["parameters"])}
 
     def _trained(self, block: Block) -> int | None:
         """How many epochs the trials of a search have trained; None where that is not known."""
@@ -297,6 +316,11 @@ class ComparisonPart:
                     f"{entry.label}: {entry.failed:,} of its {entry.trials:,} trials failed, so "
                     "that its search was not what those of the others were."
                 )
+            if entry.sources > 1:
+                said.append(
+                    f"{entry.label}: has no rank, for its trials and final runs are of "
+                    f"{entry.sources:,} versions of the user's own code (the hash `source`)."
+                )
             if not entry.runs:
                 said.append(f"{entry.label}: no final run has been evaluated.")
             elif not entry.is_whole:
@@ -305,6 +329,18 @@ class ComparisonPart:
                     f"{entry.label}: has no rank, for {entry.wanted - len(entry.runs):,} of its "
                     f"{entry.wanted:,} final runs are missing in its accuracy ({lost})."
                 )
+        ranks = Counter(entry.rank for entry in entries if entry.rank is not None)
+        if max(ranks.values(), default=0) > 1:
+            said.append(
+                "A rank is 1, and one more for each contestant that is better beyond doubt: "
+                "contestants that share one need not be equal."
+            )
+        keys = {len(entry.contestant.space) for entry in entries}
+        if len(keys) > 1:
+            said.append(
+                f"The searches were of {min(keys):,} to {max(keys):,} keys, with as many trials "
+                "each: the more keys, the less densely they were searched."
+            )
         epochs = {entry.epochs for entry in entries if entry.epochs is not None}
         if len(epochs) > 1:
             said.append(
