@@ -156,7 +156,7 @@ def rehearse(config: Mapping[str, Any]) -> None:
     validates = len(inputs.split.validation) > 0
     _early_stop(config, validates=validates)
     with contextlib.suppress(RuntimeError):
-        optimizer = _on_shapes(config, model, inputs.facts)
+        optimizer = _on_shapes(config, model, inputs)
         if inputs.device.cuda_graphs:
             refuse_unrecordable(optimizer)
         _make_schedule(config, optimizer, batches=100, validates=validates)
@@ -383,10 +383,27 @@ def make_optimizer(
     """
     wants_names = takes(config, "optimizer", "named_parameters")
     ordered = by_use(model, images) if wants_names else by_place(model)
-    return _optimizer(config, ordered, wants_names=wants_names)
+    return _optimizer(config, ordered, wants_names=wants_names, device=images.device)
 
 
 def _optimizer(
+    config: Mapping[str, Any], ordered: Ordered, *, wants_names: bool, device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimizer over such parameters; one of the user's own is tried on others before."""
+
+    def small(most: int | None) -> torch.optim.Optimizer:
+        named = []
+        for name, one in ordered.named:
+            zeros = torch.zeros([min(side, most or side) for side in one.shape], device=device)
+            named.append((name, nn.Parameter(zeros, requires_grad=one.requires_grad)))
+        return _built(config, ordered._replace(named=named), wants_names=wants_names)
+
+    if config["optimizer"]["_target_"] not in TARGETS["optimizer"]:
+        rehearsal.rehearse_optimizer(small, device)
+    return _built(config, ordered, wants_names=wants_names)
+
+
+def _built(
     config: Mapping[str, Any], ordered: Ordered, *, wants_names: bool
 ) -> torch.optim.Optimizer:
     option = {key: one for key, one in config["optimizer"].items() if key not in schema.GROUPED}
@@ -413,7 +430,7 @@ def _tell_of_annealing(config: Mapping[str, Any], optimizer: torch.optim.Optimiz
 
 
 def _on_shapes(
-    config: Mapping[str, Any], model: nn.Module | None, images: ImageFacts
+    config: Mapping[str, Any], model: nn.Module | None, inputs: Inputs
 ) -> torch.optim.Optimizer:
     """The optimizer over the shapes of the model's parameters, without the memory that they take.
 
@@ -427,10 +444,12 @@ def _on_shapes(
         if wants_names:
             # Not every model runs there; its own order does for a rehearsal.
             with contextlib.suppress(Exception), torch.device("meta"):
-                ordered = by_use(model, torch.empty(2, *images.shape))
+                ordered = by_use(model, torch.empty(2, *inputs.facts.shape))
     shapes = [(name, one.shape) for name, one in ordered.named]
     named = [(name, nn.Parameter(torch.zeros(()).expand(shape))) for name, shape in shapes]
-    return _optimizer(config, ordered._replace(named=named), wants_names=wants_names)
+    return _optimizer(
+        config, ordered._replace(named=named), wants_names=wants_names, device=inputs.device.torch
+    )
 
 
 def make_loss(config: Mapping[str, Any], inputs: Inputs, device: torch.device) -> Loss:

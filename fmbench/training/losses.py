@@ -10,11 +10,8 @@ trained with, so that numbers compare.
 
 import contextlib
 import copy
-import io
 import math
-import pickle
 from collections.abc import Callable, Iterator, Sequence
-from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, described
+from fmbench.training.attributes import attributes
 
 #: From (B, classes) float32 logits and targets, see above, to the mean over the images.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -234,10 +232,10 @@ def tried(loss: Loss, *, recorded: bool = False) -> Iterator[Loss]:
         made = copy.deepcopy(loss)
     except Exception as error:
         raise ConfigError(f"loss: cannot be copied: {described(error)}") from error
-    were, buffers = dict(_attributes(made)), _buffers(made)
+    were, buffers = dict(attributes(made)), _buffers(made)
     known = {name: buffer.shape for name, buffer in buffers.items()}
     yield made
-    for name, value in _attributes(made):
+    for name, value in attributes(made):
         if were.get(name) != value:
             raise ConfigError(
                 f"loss: changes {name} when it is called, which no checkpoint holds; what a loss "
@@ -257,47 +255,6 @@ def tried(loss: Loss, *, recorded: bool = False) -> Iterator[Loss]:
 
 def _buffers(loss: Loss) -> dict[str, Tensor]:
     return dict(loss.named_buffers()) if isinstance(loss, nn.Module) else {}
-
-
-def _attributes(loss: Loss) -> Iterator[tuple[str, bytes]]:
-    """What a loss keeps outside the buffers of its `state_dict`, as bytes that compare."""
-    if not isinstance(loss, nn.Module):
-        holder = getattr(loss, "__self__", loss)  # of a method
-        for name, value in (getattr(holder, "__dict__", None) or {"itself": holder}).items():
-            yield name, _as_bytes(value)
-        return
-    saved = loss.state_dict()
-    for name, buffer in loss.named_buffers():
-        if name not in saved:
-            yield name, _as_bytes(buffer)
-    for path, module in loss.named_modules():
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                yield f"{path}.{name}".lstrip("."), _as_bytes(value)
-
-
-class _Pickler(pickle.Pickler):
-    """Of values that are only compared: tensors by their numbers, code as the object it is."""
-
-    def persistent_id(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            numbers = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-            return str(value.dtype), tuple(value.shape), numbers.numpy().tobytes()
-        if isinstance(value, torch.Generator):
-            return value.get_state().numpy().tobytes()
-        if isinstance(value, (type, FunctionType, BuiltinFunctionType, ModuleType)):
-            return id(value)
-        return None
-
-
-def _as_bytes(value: Any) -> bytes:
-    """A value as bytes; empty where it has none, such as a file's."""
-    found = io.BytesIO()
-    try:
-        _Pickler(found).dump(value)
-    except Exception:  # noqa: BLE001 - a stranger's object may refuse in any way
-        return b""
-    return found.getvalue()
 
 
 def _require_number(

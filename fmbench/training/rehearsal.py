@@ -5,10 +5,12 @@ traceback after the first epoch. The trial leaves nothing behind: see
 `fmbench.training.checkpoint.preserved`.
 """
 
+import io
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.core.console import logger
@@ -23,10 +26,18 @@ from fmbench.core.errors import ConfigError, UserError, described
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training import losses
-from fmbench.training.checkpoint import preserved
+from fmbench.training.attributes import attributes
+from fmbench.training.checkpoint import (
+    preserved,
+    random_states,
+    read_state,
+    restore_random_states,
+    write_state,
+)
 from fmbench.training.compiled import sizes_of_parts
 from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
 from fmbench.training.losses import Loss
+from fmbench.training.restore import load_optimizer
 from fmbench.training.step import micro_batches
 
 log = logger(__name__)
@@ -34,6 +45,9 @@ log = logger(__name__)
 #: Input channels, of a group, from which a 1 x 1 convolution with a stride is sound in
 #: channels_last on every CPU.
 SOUND_CHANNELS = 8
+
+#: Sides of the parameters on which an optimizer of one's own is tried first.
+SMALL_SIDE = 4
 
 #: Uniform numbers that a transform of one's own may take for each image.
 MOST_DRAWS = 1000
@@ -219,6 +233,87 @@ def rehearse_transforms(
                     f"{name}: gives another image {where} than in a batch; what an image becomes "
                     "may depend on nothing but itself and its draws"
                 )
+
+
+def rehearse_optimizer(make: Callable[[int | None], Optimizer], device: torch.device) -> None:
+    """Try one's own optimizer: some steps, and as many where it resumes on the way.
+
+    On small parameters, which take no time and no memory; where it fails on these, on those of the
+    model's shapes. The global random numbers stay where they are.
+
+    Args:
+        make: makes it anew, over parameters of zeros of its own, whose sides are no longer than
+            what it is called with; None for the model's.
+        device: of these parameters.
+
+    Raises:
+        ConfigError: it refuses its arguments, a step fails, its state is not to be had or does not
+            load back, or it remembers what is not in its state.
+    """
+    drawn = random_states(device)
+    try:
+        for side in (SMALL_SIDE, None):
+            try:
+                _try_optimizer(partial(make, side), device, drawn)
+                break
+            except ConfigError:
+                if side is None:
+                    raise
+    finally:
+        restore_random_states(drawn, device)
+
+
+def _try_optimizer(
+    make: Callable[[], Optimizer], device: torch.device, drawn: dict[str, Any]
+) -> None:
+    def made() -> tuple[Optimizer, list[Tensor]]:
+        restore_random_states(drawn, device)
+        optimizer = make()
+        if callable(getattr(optimizer, "eval", None)) and hasattr(optimizer, "train"):
+            optimizer.train()  # see OptimizerAverage
+        return optimizer, [one for group in optimizer.param_groups for one in group["params"]]
+
+    def step(optimizer: Optimizer, weights: list[Tensor], number: int) -> None:
+        restore_random_states(drawn, device)
+        numbers = torch.Generator().manual_seed(number)
+        for one in weights:
+            if one.requires_grad:
+                one.grad = torch.randn(one.shape, generator=numbers).to(device)
+        how = "fails in step(), which is called without arguments, outside torch.no_grad()"
+        with _reported(how, "optimizer: it"):
+            optimizer.step()
+
+    optimizer, weights = made()
+    numbers = torch.Generator().manual_seed(0)
+    for one in weights:
+        one.data.copy_(torch.randn(one.shape, generator=numbers))
+    before = dict(attributes(optimizer))
+    for number in (1, 2):
+        step(optimizer, weights, number)
+    with _reported("fails in state_dict()", "optimizer: it"):
+        saved: Any = optimizer.state_dict()
+    resumed, others = made()
+    for one, other in zip(weights, others, strict=True):
+        other.data.copy_(one.data)
+    with _reported("has a state that does not load back", "optimizer: it"):
+        write_state({"optimizer": saved}, file := io.BytesIO())
+        load_optimizer(resumed, read_state(file)["optimizer"])
+    step(optimizer, weights, 3)
+    step(resumed, others, 3)
+    after, found = dict(attributes(optimizer)), dict(attributes(resumed))
+    for name, value in after.items():
+        # Of what is made once, as a function that is kept, only another run has another.
+        if value not in (before.get(name), found.get(name)):
+            raise ConfigError(
+                f"optimizer: changes {name} in a step, which no checkpoint holds; what an "
+                "optimizer remembers must be in self.state, or in its param_groups"
+            )
+    for one, other in zip(weights, others, strict=True):
+        if not torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ConfigError(
+                "optimizer: steps otherwise after it has loaded its state_dict, so that no run "
+                "could resume; what it remembers must be in self.state, or in its param_groups"
+            )
 
 
 def materialize(model: nn.Module, shape: tuple[int, int, int]) -> None:

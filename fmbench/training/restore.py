@@ -61,14 +61,14 @@ def require_number(
         raise DamagedError(f"{where} is no number that it can be")
 
 
-def load_optimizer(optimizer: Optimizer, saved: Any, schedule: Schedule) -> None:
+def load_optimizer(optimizer: Optimizer, saved: Any, *, any_number: bool = False) -> None:
     """Restore the state of an optimizer from a checkpoint.
 
     PyTorch checks nothing of it, and its fused steps read and write as many numbers as a parameter
     has. So each tensor must be as the optimizer, which has not stepped yet, makes it in its first
     step, in memory of its own. The settings are the optimizer's, but for what the schedule changes
-    (one of the user's own may change any number) and for what the optimizer itself notes there in
-    a step, such as how many it took.
+    (one of the user's own may change `any_number`) and for what the optimizer itself notes there
+    in a step, such as how many it took.
 
     Raises:
         DamagedError: it is of another optimizer, or of other parameters.
@@ -79,7 +79,7 @@ def load_optimizer(optimizer: Optimizer, saved: Any, schedule: Schedule) -> None
     if len(groups) != len(own["param_groups"]) or not isinstance(state, dict):
         raise DamagedError("the optimizer has other groups of parameters")
     settings = [
-        _settings(*three, optimizer, any_number=not _is_ours(schedule))
+        _settings(*three, optimizer, any_number=any_number)
         for three in zip(groups, own["param_groups"], after["param_groups"], strict=True)
     ]
     known = {index for group in own["param_groups"] for index in group["params"]}
@@ -216,7 +216,7 @@ def load_schedule(schedule: Schedule, saved: Any, *, epochs: int, batches: int) 
     own = schedule.state_dict()
     if type(saved) is not dict or not all(type(key) is str for key in saved):
         raise DamagedError("the schedule has no state")
-    if _is_ours(schedule):
+    if is_ours(schedule):
         steps = epochs * (batches if schedule.interval == "batch" else 1)
         for key, value in saved.items():
             if key not in own or (key not in _COUNTED and value != own[key]):
@@ -235,7 +235,7 @@ def load_schedule(schedule: Schedule, saved: Any, *, epochs: int, batches: int) 
     schedule.load_state_dict(saved)
 
 
-def _is_ours(schedule: Schedule) -> bool:
+def is_ours(schedule: Schedule) -> bool:
     """Whether a schedule is one of `fmbench.optim.schedules`, and no code of the user's."""
     if type(schedule) not in (Schedule, Plateau):
         return False

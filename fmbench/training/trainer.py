@@ -35,7 +35,13 @@ from fmbench.training.compiled import compile_model, sizes_of_parts
 from fmbench.training.device import Device
 from fmbench.training.early_stop import EarlyStop
 from fmbench.training.losses import loss_state
-from fmbench.training.restore import load_optimizer, load_schedule, require_like, require_number
+from fmbench.training.restore import (
+    is_ours,
+    load_optimizer,
+    load_schedule,
+    require_like,
+    require_number,
+)
 from fmbench.training.step import (
     FLOPS_OF_A_CORE,
     NOT_COUNTED,
@@ -428,7 +434,7 @@ class Trainer:
 
         model.update(state["model"])  # with what modules noted of their versions, from here
         self.model.load_state_dict(model)
-        load_optimizer(self.optimizer, state["optimizer"], self.schedule)
+        load_optimizer(self.optimizer, state["optimizer"], any_number=not is_ours(self.schedule))
         batches = len(self.loader)
         load_schedule(self.schedule, state["schedule"], epochs=self.epochs, batches=batches)
         if self.average is not None:
