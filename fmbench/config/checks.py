@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import augmentation, schema, sources
 from fmbench.config.keys import IN_GROUPS, OF_DATA, OF_SPLIT, Key
 from fmbench.config.published import check_reference
+from fmbench.config.targets import not_allowed
 from fmbench.config.tuning import check_tuning
-from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable
+from fmbench.config.whitelist import TARGETS, buildable
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError
 
@@ -179,10 +180,9 @@ def check(config: Mapping[str, Any]) -> None:
     for group, option in started:
         target = str(option["_target_"])
         # Hydra looks at where it leads to, once more, when it is started.
-        if not any(fnmatchcase(target, pattern) for pattern in buildable(group)):
-            raise ConfigError(
-                f"{group}._target_={target}: not allowed; {TRUST_VARIABLE} names packages to trust"
-            )
+        allowed = buildable(group)
+        if not any(fnmatchcase(target, pattern) for pattern in allowed):
+            raise not_allowed(f"{group}._target_", target, allowed)
     _check_normalization(config["data"])
     if config["optimizer"]["lr"] <= 0:
         raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")

@@ -183,6 +183,11 @@ def own_folders(paths: Sequence[Path]) -> Iterator[None]:
         _folders.reset(token)
 
 
+def own() -> Sequence[Path]:
+    """The folders of options of the user's own, as far as this process was given any."""
+    return _folders.get()
+
+
 def found(given: Iterable[str | Path]) -> list[Path]:
     """The folders that were given with `--config-dir`, absolute; refused where one is not there."""
     paths = {typed_path(str(name)).absolute(): name for name in given}

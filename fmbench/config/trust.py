@@ -34,6 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import hydra_compat
 from fmbench.config.schema import Config
 from fmbench.config.sources import CONFIG_DIR
+from fmbench.config.targets import is_function, missing, not_allowed
 from fmbench.config.whitelist import TRUST_VARIABLE, buildable, trusted_patterns
 from fmbench.core.errors import ConfigError, UserError
 
@@ -78,6 +79,9 @@ _KINDS = {list: "a list", bool: "true or false", int: "a number", float: "a numb
 
 #: What a class raises whose arguments do not fit.
 _MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
+
+#: Of groups whose target may be a function that is called with each batch: what that is.
+_CALLED = {"loss": "loss", "augmentation.own": "transform"}
 
 #: Parts of Hydra's config that are checked one by one, or set by Hydra when it composes.
 _APART = ("overrides", "runtime", "mode", "sweeper", "callbacks", "run", "sweep", "job")
@@ -137,10 +141,17 @@ def instantiate(
             raise cause from None
         if cause is not None and not isinstance(cause, _MISFITS):
             raise cause from error
-        text = _misfit(group, config[group]) or str(cause or error)
+        target = config[group]["_target_"]
+        text = _misfit(group, config[group])
+        if text is None and (cause is None or isinstance(cause, ImportError)):
+            text = missing(target)
+        if text is None:
+            text = str(cause or error)
+        if isinstance(cause, TypeError) and group in _CALLED and is_function(target):
+            text += f"; a function that is the {_CALLED[group]} itself needs _partial_: true"
         if cause is None and "whitelist" in text:
             text = f"{text.partition('. ')[0]}; {TRUST_VARIABLE} names packages to trust"
-        raise ConfigError(f"{group} ({config[group]['_target_']}): {text}") from cause or error
+        raise ConfigError(f"{group} ({target}): {text}") from cause or error
 
 
 def takes(config: Mapping[str, Any], group: str, first: str) -> bool:
@@ -337,8 +348,9 @@ def _check_started(part: str, option: Any) -> None:
 
 
 def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
-    if not any(fnmatchcase(target, known) for known in (*around_runs(), *more)):
-        raise ConfigError(f"{key}={target}: not allowed; {TRUST_VARIABLE} names packages to trust")
+    allowed = (*around_runs(), *more)
+    if not any(fnmatchcase(target, known) for known in allowed):
+        raise not_allowed(key, target, allowed)
 
 
 # Folders

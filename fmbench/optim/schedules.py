@@ -17,11 +17,17 @@ from fmbench.core.errors import ConfigError
 
 
 class Schedule:
-    """A PyTorch scheduler and when to step it: after every batch, or after every epoch."""
+    """A PyTorch scheduler and when to step it: after every batch, or after every epoch.
+
+    Raises:
+        ConfigError: the interval is neither "batch" nor "epoch".
+    """
 
     def __init__(
         self, scheduler: lr_scheduler.LRScheduler, interval: Literal["batch", "epoch"]
     ) -> None:
+        if interval not in ("batch", "epoch"):  # it would never take a step
+            raise ConfigError(f'Schedule: interval={interval!r}: must be "batch" or "epoch"')
         self.scheduler = scheduler
         self.interval = interval
 

@@ -1,0 +1,116 @@
+"""What is wrong with a `_target_`, in words: it may not be started, or leads to nothing."""
+
+import difflib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fmbench.config import sources
+from fmbench.config.whitelist import TRUST_VARIABLE, trusted
+from fmbench.core.errors import ConfigError, one_line
+
+#: Packages of which no message says how to trust them.
+_NO_HINT = {"fmbench", "hydra_plugins", *sys.stdlib_module_names}
+
+#: Names that a message lists.
+_MOST_NAMES = 10
+
+
+def not_allowed(key: str, target: str, allowed: Iterable[str]) -> ConfigError:
+    """The error of a target that is none of the allowed ones: what it may have meant, what to type.
+
+    Args:
+        key: that it stands at.
+        target: an import path.
+        allowed: patterns of import paths.
+    """
+    module, _, name = target.rpartition(".")
+    beside = [path.rpartition(".")[2] for path in allowed if path.rpartition(".")[0] == module]
+    if near := _near(name, beside):
+        return ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
+    said = f"{key}={target}: not allowed; {TRUST_VARIABLE}"
+    package = target.partition(".")[0]
+    # A file may be a stranger's: what starts programs is nothing to trust at a hint.
+    if not all(map(str.isidentifier, target.split("."))) or not module or package in _NO_HINT:
+        return ConfigError(f"{said} names packages to trust")
+    if package in packages_distributions():  # which has more in it than one's own has
+        package = module
+    now = trusted()
+    every = ",".join([*now, package])
+    there = f"trusted now: {', '.join(now)}" if now else "none is trusted now"
+    return ConfigError(f"{said}={every} before the command trusts {package}, if you do ({there})")
+
+
+def missing(target: str) -> str | None:
+    """Why an import path that may be started leads to nothing; None where it leads to something.
+
+    Also None where what it leads to fails as it is imported, which says itself why.
+    """
+    first, *rest = target.split(".")
+    try:
+        found: Any = import_module(first)
+    except ModuleNotFoundError as error:
+        return _no_package(first) if error.name == first else None
+    except Exception:  # noqa: BLE001 - whatever a module of the user's raises
+        return None
+    path = first
+    for name in rest:
+        if not hasattr(found, name):
+            if not isinstance(found, ModuleType):
+                return f"{path} has no {name}{_near(name, dir(found))}"
+            if not hasattr(found, "__path__"):
+                return f"{path} has no {name}{_near_or_all(name, _own_names(found))}"
+            try:
+                import_module(f"{path}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{path}.{name}":
+                    return None
+                modules = [one.name for one in pkgutil.iter_modules(found.__path__)]
+                return f"{path} has no module {name}{_near_or_all(name, modules)}"
+            except Exception:  # noqa: BLE001
+                return None
+        found, path = getattr(found, name), f"{path}.{name}"
+    return None
+
+
+def is_function(target: str) -> bool:
+    """Whether an import path that was imported leads to a plain function."""
+    module, _, name = target.rpartition(".")
+    return inspect.isfunction(getattr(sys.modules.get(module), name, None))
+
+
+def _no_package(name: str) -> str:
+    said = f"No module named '{name}': commands are typed in the folder that holds it"
+    for folder in sources.own():
+        parent = Path(folder).absolute().parent
+        if (parent / name).is_dir() or (parent / f"{name}.py").is_file():
+            return f"{said} (cd {one_line(str(parent))})"
+    return f"{said}, or it is installed"
+
+
+def _own_names(module: ModuleType) -> list[str]:
+    """The classes and functions that a module defines."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def _near_or_all(name: str, there: Sequence[str]) -> str:
+    if near := _near(name, there):
+        return near
+    shown = ", ".join([*there[:_MOST_NAMES], *["..."] * (len(there) > _MOST_NAMES)])
+    return f"; there are: {shown}" if there else ""
+
+
+def _near(name: str, there: Iterable[str]) -> str:
+    by_lower = {one.lower(): one for one in there if not one.startswith("_")}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
