@@ -61,7 +61,8 @@ def make(folder: Path) -> list[Path]:
 def _new(folder: Path) -> int:
     make(folder)
     there = shlex.quote(str(folder))
-    return printed(PROGRAM, lambda: say(f"{folder}: cd {there}, README.md has the commands"))
+    begin = f"cd {there} && export FMBENCH_TRUST=mine"
+    return printed(PROGRAM, lambda: say(f"{folder}: {begin}; README.md has the commands"))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -128,6 +128,10 @@ def _of_composition(error: BaseException) -> UserError:
     if isinstance(error, OverrideParseException):
         return ConfigError(_of_parser(error))
     said = _words(error)
+    if group := re.match(r"Could not override '([^'@]+)'\. No match .* use \+\S+?=(.*)", said):
+        return ConfigError(_no_such_group(*group.groups()))
+    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)' ", said):
+        return ConfigError(f"{several[1]}: several values are a sweep; add -m")
     if twice := re.match(r"Multiple values for (\S+)\..*: '(.*?)' from 'command line'", said):
         said = f"+{twice[1]}={twice[2]}: has an option already; write {twice[1]}={twice[2]}"
     elif lost := re.match(r"In '.*': Could not load '([\w./]*\w)/([\w.-]+)'", said):
@@ -146,12 +150,20 @@ def _no_such_option(path: str, options: Sequence[str]) -> str:
     return f"{group}={option}: no such option{did_you_mean}; {there}{more}"
 
 
+def _no_such_group(group: str, option: str) -> str:
+    near = meant(group)
+    did_you_mean = f", did you mean {near}={option}?" if near else ""
+    return f"{group}={option}: no such group of options{did_you_mean}; --help lists them"
+
+
 def _of_key(cause: OmegaConfBaseException, *, override: str) -> str:
     """What is wrong with a key; `override` is a message that may hold the override."""
     key, parent = str(cause.full_key), cause.parent_node
     missing = isinstance(cause, (ConfigAttributeError, ConfigKeyError))
     if missing and isinstance(parent, DictConfig) and key.rpartition(".")[2] not in parent:
         there = ", ".join(str(name) for name in parent if name != "hydra")
+        if key == "augmentation._target_":
+            return f"{key}: no such key; a transform of your own is own: {{_target_: ...}}"
         found = re.search(rf"\+({re.escape(key)}[^=\s]*)(=.*)", override)
         typed, value = found.groups() if found else (key, "")
         near = meant(typed, [*KEYS, *_keys_of_groups(hydra_compat.root(parent))])

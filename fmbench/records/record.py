@@ -58,6 +58,11 @@ FINAL = (COMPLETED, DIVERGED, INFEASIBLE, PRUNED)
 
 STATUSES = (COMPLETED, DIVERGED, FAILED, INFEASIBLE, INTERRUPTED, PRUNED, RUNNING)
 
+#: The options that the method of a run is not said to have: those of the plain command.
+USUAL = {
+    "scheduler": "onecycle", "loss": "cross_entropy", "averaging": "none", "augmentation": "none",
+}  # fmt: skip
+
 #: Of a list of texts, such as the overrides of a run: how many, and their characters together.
 Texts = Annotated[list[str], Meta(max_length=1_000)]
 MOST_CHARACTERS = 100_000
@@ -257,6 +262,13 @@ class Record:
     fmbench_version: Text = __version__
     # Only of records older than `config_dirs`, and never written: whether there were such folders.
     config_dir: bool | None = None
+
+    @property
+    def method(self) -> str:
+        """What trains the model, in a few words: the optimizer, and what is not usual beside it."""
+        chosen = {group: getattr(self, group) for group in USUAL}
+        others = [f"{group} {name}" for group, name in chosen.items() if name != USUAL[group]]
+        return ", ".join([f"optimizer {self.optimizer}", *others])
 
     def to_json(self) -> str:
         """The text of `result.json`; long texts are cut, bytes that are not UTF-8 spelled out."""

@@ -215,9 +215,9 @@ def prepare(
     images = dataset.images.nbytes
     run.memory = PeakMemory(trainer.device.torch, 2 * images + 4 * record.parameters)
     log.info(
-        f"{record.model} ({record.parameters:,} parameters) on {record.data['name']}, {split.name} "
-        f"split: {train:,} train, {validation:,} validation, {test:,} test; {record.device}, "
-        f"{precision}"
+        f"{record.model} ({record.parameters:,} parameters), {record.method}, on "
+        f"{record.data['name']}, {split.name} split: {train:,} train, {validation:,} validation, "
+        f"{test:,} test; {record.device}, {precision}"
     )
 
 

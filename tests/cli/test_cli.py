@@ -99,7 +99,8 @@ def test_a_run_that_diverges_alone_fails(command, tmp_path):
     status, _, err = command(*TINY, "optimizer.lr=1e38", "scheduler=constant")
     assert status == 1
     logged, said = err.splitlines()  # and nothing of Hydra's about it
-    assert logged.startswith("lenet5 (44,426 parameters)")
+    method = "lenet5 (44,426 parameters), optimizer sgd, scheduler constant, on synthetic, "
+    assert logged.startswith(method)
     assert said.startswith("fmbench: diverged in epoch 1")
     (record,) = records(tmp_path)
     assert record["status"] == "diverged"

@@ -162,8 +162,11 @@ SAID = [
     ("hydra/launcher=slurm", "did you mean submitit_slurm?"),
     ("+augmentation=flip", "write augmentation=flip"),
     ("augmentation=[crop,flip]", "augmentation=crop: no such option"),
+    ("augmentation._target_=mine.Shift", "a transform of your own is own: {_target_: ...}"),
     # Values.
-    ("seed=0,1", "To sweep over it, add --multirun to your command line"),
+    ("seed=0,1", "seed=0,1: several values are a sweep; add -m\n"),
+    ("optimiser=sgd,adamw", "optimiser=sgd,adamw: several values are a sweep; add -m\n"),
+    ("seed=range(3)", "seed=range(3): several values are a sweep; add -m\n"),
     ("seed=null", "seed=null: must have a value"),
     ("data=synthetic optimizer=adam optimizer.betas=0.9", "must be a list, as [0.9, 0.999]"),
     ("model='lenet5", "a quote is not closed"),
@@ -183,6 +186,13 @@ SAID = [
 def test_what_to_type_instead(refused, line, said):
     given = [] if line.startswith(("model", "optimizer=adam", "data=")) else TINY
     refused([*line.split(" "), *given], 2, said)
+
+
+def test_a_group_that_only_a_folder_of_ones_own_has(refused, tmp_path):
+    (tmp_path / "own" / "optimiser").mkdir(parents=True)
+    (tmp_path / "own" / "optimiser" / "signum.yaml").write_text("lr: 0.1")
+    said = "optimiser=signum: no such group of options, did you mean optimizer=signum?"
+    refused([*TINY, "--config-dir", str(tmp_path / "own"), "optimiser=signum"], 2, said)
 
 
 def test_what_is_said_can_be_typed(monkeypatch):

@@ -14,7 +14,19 @@ from fmbench.config.whitelist import TARGETS
 from fmbench.core.errors import StorageError
 from fmbench.core.files import LOCK_NAME, write_whole
 from fmbench.records.folder import RunFolder
-from fmbench.records.record import Record, keys, recorded_config, recorded_overrides
+from fmbench.records.record import USUAL, Record, keys, recorded_config, recorded_overrides
+
+
+def test_a_method_names_what_is_not_usual():
+    defaults = yaml.safe_load((CHECKOUT / "conf" / "config.yaml").read_text("utf-8"))["defaults"]
+    chosen = {
+        group: name for one in defaults if isinstance(one, dict) for group, name in one.items()
+    }
+    assert {group: chosen[group] for group in USUAL} == USUAL
+    made = Record.from_json(json.dumps(record(optimizer="signum", **USUAL)))
+    assert made.method == "optimizer signum"
+    own = dataclasses.replace(made, loss="poly1", augmentation="flip")
+    assert own.method == "optimizer signum, loss poly1, augmentation flip"
 
 
 def test_key_changes_with_all_that_decides_and_nothing_else():
