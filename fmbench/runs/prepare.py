@@ -17,7 +17,7 @@ from fmbench.config import schema
 from fmbench.config.trust import call_data, instantiate, takes
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, described
 from fmbench.data.augmentation import Augmentation, Transform
 from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
@@ -204,6 +204,7 @@ def make_trainer(
         classes=len(inputs.dataset.classes),
         evaluated=validation.sizes | test.sizes,
         device=device,
+        own=config["model"]["_target_"] not in TARGETS["model"],
     )
     image = torch.zeros(2, *inputs.dataset.shape, device=device.torch)
     optimizer = make_optimizer(config, model, image)
@@ -295,9 +296,15 @@ def _build(config: Mapping[str, Any], images: ImageFacts) -> nn.Module:
         offered["image_size"] = tuple(size)
     else:  # as others call them
         offered |= {"in_channels": channels, "num_classes": images.classes}
-    model = instantiate(config, "model", offered=offered)
+    target = config["model"]["_target_"]
+    try:
+        model = instantiate(config, "model", offered=offered)
+    except AttributeError as error:  # PyTorch's, where a layer is set before super().__init__()
+        raise ConfigError(f"model ({target}): {described(error, 300)}") from error
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"model: {config['model']['_target_']} gives no torch.nn.Module")
+        raise ConfigError(f"model: {target} gives no torch.nn.Module")
+    if "_parameters" not in vars(model):
+        raise ConfigError(f"model ({target}): its __init__ does not call super().__init__()")
     return model
 
 

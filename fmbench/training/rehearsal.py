@@ -8,7 +8,7 @@ traceback after the first epoch. The trial leaves nothing behind: see
 import io
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -112,12 +112,14 @@ def rehearse(
     evaluated: Collection[int],
     device: Device,
     micro_batch: int | None = None,
+    own: bool = False,
 ) -> tuple[Device, bool]:
     """Move a model to its device and try it on a batch; the model is left as it is, to the bit.
 
     It must give a number for each of the classes, and the loss of a batch a number. `evaluated`
     says how many images there are in the batches of evaluation. Where the memory format of the
-    device is `auto`, channels_last is tried first.
+    device is `auto`, channels_last is tried first. A model of the user's `own` must remember
+    nothing outside its buffers.
 
     Returns:
         The device with the memory format that the model runs in, and whether the last batch of an
@@ -129,6 +131,7 @@ def rehearse(
     """
     asked = device.memory_format
     formats = list(MEMORY_FORMATS) if asked == "auto" else [asked]
+    failed: ConfigError | None = None  # what is said only where the model runs in another format
     batch = next(loader.epoch(0))
     # The first part of a batch that is trained on in parts, and all of one that is not.
     batch = next(iter(micro_batches(*batch, micro_batch)))
@@ -140,6 +143,8 @@ def rehearse(
             with preserved(model, device=device.torch) as (tried, _):
                 with losses.tried(loss, recorded=device.cuda_graphs) as tried_loss:
                     _train(model, tried, batch, device, classes, loss=tried_loss)
+                if own:
+                    _refuse_hidden(tried, batch[0], device, classes)
                 left = len(loader.labels) % loader.batch_size
                 joins = left == 1 and _fails_on_one(tried, batch[0], device, classes)
                 last = loader.batch_size + 1 if joins else left
@@ -157,7 +162,9 @@ def rehearse(
                 ) from error.__cause__
             if memory_format == formats[-1]:
                 raise
-            log.info("runs in %s memory, since in %s %s", formats[-1], memory_format, error)
+            failed = error
+    if failed is not None:
+        log.info("runs in %s memory, since in %s %s", formats[-1], formats[0], failed)
     if joins:
         log.info(
             "the last image of an epoch is joined to the batch before it: alone the model cannot "
@@ -360,6 +367,40 @@ def _train(
         found.backward()  # type: ignore[no-untyped-call]
 
 
+def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: int) -> None:
+    """Refuse a model that changes an attribute in training which no checkpoint holds.
+
+    Called again with the same images, buffers and random numbers it must leave the same behind. So
+    what is made in the first call may stay, and what the last batch has given.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    images = _some(images, 2)
+    with suppress(ConfigError):
+        _forward(tried, images, device, classes)
+    drawn, saved = random_states(device.torch), tried.state_dict().keys()
+    kept = {name: one.clone() for name, one in tried.named_buffers() if name in saved}
+    left = []
+    for _ in range(2):
+        restore_random_states(drawn, device.torch)
+        for name, buffer in tried.named_buffers():
+            there = kept.get(name, buffer)
+            if buffer.shape == there.shape and not torch.equal(buffer, there):
+                buffer.data.copy_(there)
+        with suppress(ConfigError):  # of one that was written for another batch size
+            _forward(tried, images, device, classes)
+        left.append(dict(attributes(tried)))
+    usual = nn.Module.get_extra_state  # of others, what it gives is in the checkpoint
+    extra = {path for path, one in tried.named_modules() if type(one).get_extra_state is not usual}
+    for name, value in left[1].items():
+        if left[0].get(name) != value and name.rpartition(".")[0] not in extra:
+            raise ConfigError(
+                f"the model changes {name} when it is called, which no checkpoint holds; what a "
+                "model remembers must be in buffers, see register_buffer of torch.nn.Module"
+            )
+
+
 def _loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     """The loss of a batch.
 
@@ -370,7 +411,9 @@ def _loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     with _reported(f"fails on {kind}, {tuple(targets.shape)}", "loss: it"):
         found: Any = loss(logits, targets)
     if not isinstance(found, Tensor) or found.shape != () or not found.requires_grad:
-        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        given = str(tuple(found.shape)) if isinstance(found, Tensor) else type(found).__name__
+        if given == "()":
+            given += " without a gradient, as of logits that are detached"
         raise ConfigError(f"loss: gives {given}, must be () with a gradient, the mean of a batch")
     return found
 

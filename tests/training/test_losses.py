@@ -167,7 +167,7 @@ def of_labels_alone(logits, labels):
 @pytest.mark.parametrize(("loss", "parts"), [
     (of_labels_alone, ["loss: it fails on the shares", "(64, 10)", "test_losses.py"]),
     (nn.CrossEntropyLoss(reduction="none"), ["loss: gives (64,)", "the mean of a batch"]),
-    (lambda logits, _: logits.detach().mean(), ["loss: gives ()", "with a gradient"]),
+    (lambda logits, _: logits.detach().mean(), ["loss: gives () without a gradient", "detached"]),
 ])  # fmt: skip
 def test_a_loss_of_ones_own_that_fails_is_refused_in_one_line(loss, parts):
     raises_one_line(lambda: made(loss), ConfigError, *parts)

@@ -166,11 +166,13 @@ class Layer(nn.Module):
         return self.head(F.conv2d(x, self.weight, **self.how).mean((2, 3)))
 
 
-def rehearsed(model, *overrides, memory_format="auto"):
+def rehearsed(module, *overrides, memory_format="auto", model=None):
+    """A trainer; `model` names what the module is of, where that is no model of fmbench."""
     config = compose(*TINY, *overrides)
     inputs = prepare.read_inputs(config)
+    config = {**config, "model": {"_target_": model}} if model else config
     device = Device(CPU, "fp32", 1, deterministic=False, memory_format=memory_format)
-    return prepare.make_trainer(config, inputs, model, device, flops=1)
+    return prepare.make_trainer(config, inputs, module, device, flops=1)
 
 
 @pytest.mark.parametrize(("model", "memory_format"), [
@@ -313,6 +315,119 @@ def test_a_run_has_the_bits_that_it_has_without_a_rehearsal(monkeypatch):
     with_it = trained()
     monkeypatch.setattr(rehearsal, "rehearse", without)
     torch.testing.assert_close(with_it, trained(), rtol=0, atol=0)
+
+
+class Net(nn.Sequential):
+    """A model of the user's own, which keeps something from call to call."""
+
+    def __init__(self, keeps):
+        super().__init__(
+            nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 10)
+        )
+        self.calls, self.seen, self.made, self.keeps = 0, [], None, keeps
+        self.generator = torch.Generator()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("aside", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x + 0 * self.keeps(self, x) if self.training else x
+
+
+class Extra(Net):
+    """Its counter is in its `state_dict`, as the number that it is."""
+
+    def get_extra_state(self):
+        return self.calls
+
+    def set_extra_state(self, state):
+        self.calls = state
+
+
+def calls(net, _x):
+    net.calls += 1
+    return net.calls
+
+
+def seen(net, _x):
+    net.seen.append(1)
+    return len(net.seen)
+
+
+def drawn(net, _x):
+    return torch.rand((), generator=net.generator)
+
+
+def aside(net, _x):
+    return net.aside.add_(1).clone()
+
+
+def mask(net, x):
+    """What is made in the first call stays."""
+    if net.made is None:
+        net.made = torch.randn(x.shape[1])
+    return net.made
+
+
+def last(net, x):
+    """What the last call gave, random numbers and a buffer in it."""
+    net.count += 1
+    net.made = x * net.count
+    return 0
+
+
+@pytest.mark.parametrize(("keeps", "name"), [
+    (calls, "calls"), (seen, "seen"), (drawn, "generator"), (aside, "aside"),
+])  # fmt: skip
+def test_a_model_that_remembers_outside_its_buffers_is_refused(keeps, name):
+    refused = f"the model changes {name} when it is called, which no checkpoint holds"
+    raises_one_line(
+        lambda: rehearsed(Net(keeps), model="mine.Net"), ConfigError, refused, "register_buffer"
+    )
+    rehearsed(Net(keeps))  # one of fmbench's is not asked
+
+
+@pytest.mark.parametrize("model", [lambda: Net(mask), lambda: Net(last), lambda: Extra(calls)])
+def test_a_model_that_remembers_what_it_may_is_not(model):
+    before, made = torch.get_rng_state(), model()
+    torch.set_rng_state(before)
+    state = {name: str(value) for name, value in made.state_dict().items()}
+    rehearsed(made, model="mine.Net")
+    assert {name: str(value) for name, value in made.state_dict().items()} == state
+    assert (made.made, made.calls) == (None, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Forgets(nn.Module):
+    """Of `super().__init__()`, before a layer or for good."""
+
+    def __init__(self, layer):
+        if layer:
+            self.layer = nn.Flatten()
+
+
+@pytest.mark.parametrize(("layer", "part"), [
+    (True, "AttributeError: cannot assign module before Module.__init__() call"),
+    (False, "its __init__ does not call super().__init__()"),
+])  # fmt: skip
+def test_a_model_without_its_base_is_refused(monkeypatch, layer, part):
+    monkeypatch.setenv("FMBENCH_TRUST", __name__)
+    config = {**compose(*TINY), "model": {"_target_": f"{__name__}.Forgets", "layer": layer}}
+    said = f"model ({__name__}.Forgets): {part}"
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
+    raises_one_line(
+        lambda: prepare.make_model(config, prepare.ImageFacts(SHAPE, 10)), ConfigError, said
+    )
+
+
+def test_a_model_that_is_refused_runs_in_no_memory_format(monkeypatch):
+    said = []
+    monkeypatch.setattr(rehearsal.log, "info", lambda text, *parts: said.append(text % parts))
+    raises_one_line(lambda: rehearsed(nn.Sequential(nn.Flatten(), nn.Linear(784, 5))), ConfigError)
+    assert said == []
+    rehearsed(Layer())
+    (line,) = said
+    assert line.startswith("runs in contiguous memory, since in channels_last the model calls a 1")
 
 
 def test_a_model_that_takes_multiples_of_four_alone_is_not_refused():
