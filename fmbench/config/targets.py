@@ -34,17 +34,19 @@ def not_allowed(key: str, target: str, allowed: Iterable[str]) -> ConfigError:
     beside = [path.rpartition(".")[2] for path in allowed if path.rpartition(".")[0] == module]
     if near := _near(name, beside):
         return ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
-    said = f"{key}={target}: not allowed; {TRUST_VARIABLE}"
+    said = f"{key}={target}: not allowed;"
     package = target.partition(".")[0]
     # A file may be a stranger's: what starts programs is nothing to trust at a hint.
     if not all(map(str.isidentifier, target.split("."))) or not module or package in _NO_HINT:
-        return ConfigError(f"{said} names packages to trust")
+        return ConfigError(f"{said} {TRUST_VARIABLE} names packages to trust")
     if package in packages_distributions():  # which has more in it than one's own has
         package = module
     now = trusted()
     every = ",".join([*now, package])
     there = f"trusted now: {', '.join(now)}" if now else "none is trusted now"
-    return ConfigError(f"{said}={every} before the command trusts {package}, if you do ({there})")
+    return ConfigError(
+        f"{said} type {TRUST_VARIABLE}={every} before the command to trust {package} ({there})"
+    )
 
 
 def missing(target: str) -> str | None:

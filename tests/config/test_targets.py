@@ -69,9 +69,9 @@ def test_a_function_that_is_called_is_said_to_need_partial(research, monkeypatch
 
 
 @pytest.mark.parametrize(("target", "trusted", "said"), [
-    ("mymethods.Signum", "", "not allowed; FMBENCH_TRUST=mymethods before the command trusts"),
+    ("mymethods.Signum", "", "not allowed; type FMBENCH_TRUST=mymethods before the command to"),
     ("mymethods.Signum", "yours", "FMBENCH_TRUST=yours,mymethods before the command"),
-    ("mymethods.Signum", "", "mymethods, if you do (none is trusted now)"),
+    ("mymethods.Signum", "", "command to trust mymethods (none is trusted now)"),
     ("mymethods.Signum", "yours", "(trusted now: yours)"),
     ("torch.optim.swa_utils.X", "", "FMBENCH_TRUST=torch.optim.swa_utils before the command"),
     ("torch.optim.RProp", "", "torch.optim has no RProp to use here; did you mean Rprop?"),

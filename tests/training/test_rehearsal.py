@@ -124,7 +124,9 @@ def test_a_transform_with_parameters_is_refused(monkeypatch):
 
 def test_transforms_are_built_under_the_whitelist(monkeypatch):
     own = "augmentation.own={_target_: tutorials.Speckle, amount: 0.5}"
-    refused = "augmentation.own._target_=tutorials.Speckle: not allowed; FMBENCH_TRUST"
+    refused = (
+        "augmentation.own._target_=tutorials.Speckle: not allowed; type FMBENCH_TRUST=tutorials "
+    )
     raises_one_line(lambda: prepare.rehearse(compose(*TINY, own)), ConfigError, refused)
     monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
     prepare.rehearse(compose(*TINY, own))
