@@ -73,6 +73,7 @@ def print_tables(report: "Report", console: Console | None = None) -> None:
             _line(console, section.power)
         _line(console, section.summary)
         for table in section.tables:
+            _line(console, "")
             _line(console, table.title, "bold")
             cells = [[one_line(text, LONGEST) for text in line] for line in table.rows]
             cells = cells[: MOST_ROWS if console.is_terminal else None]
