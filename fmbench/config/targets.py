@@ -16,7 +16,7 @@ from fmbench.config.whitelist import TRUST_VARIABLE, trusted
 from fmbench.core.errors import ConfigError, one_line
 
 #: Packages of which no message says how to trust them.
-_NO_HINT = {"fmbench", "hydra_plugins", *sys.stdlib_module_names}
+_NO_HINT = {"fmbench", "hydra_plugins", "torch", *sys.stdlib_module_names}
 
 #: Names that a message lists.
 _MOST_NAMES = 10

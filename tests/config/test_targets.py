@@ -73,7 +73,8 @@ def test_a_function_that_is_called_is_said_to_need_partial(research, monkeypatch
     ("mymethods.Signum", "yours", "FMBENCH_TRUST=yours,mymethods before the command"),
     ("mymethods.Signum", "", "command to trust mymethods (none is trusted now)"),
     ("mymethods.Signum", "yours", "(trusted now: yours)"),
-    ("torch.optim.swa_utils.X", "", "FMBENCH_TRUST=torch.optim.swa_utils before the command"),
+    ("torchvision.ops.X", "", "type FMBENCH_TRUST=torchvision.ops before the command"),
+    ("torch.load", "", "not allowed; FMBENCH_TRUST names packages to trust"),
     ("torch.optim.RProp", "", "torch.optim has no RProp to use here; did you mean Rprop?"),
     # Of files of strangers: nothing is made easy to trust that starts programs.
     ("os.system", "", "not allowed; FMBENCH_TRUST names packages to trust"),
