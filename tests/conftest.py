@@ -38,6 +38,7 @@ def pytest_collection_finish() -> None:
 def _imports_are_no_garbage() -> None:
     """A run looks for garbage where the process holds much; in what was imported there is none."""
     global _looked_through  # noqa: PLW0603 - of the process, as what is imported
+    gc.enable()  # a command that is about to end its process leaves it off
     if len(sys.modules) > _looked_through + 100:
         _looked_through = len(sys.modules)
         gc.collect()
