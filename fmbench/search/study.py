@@ -67,6 +67,9 @@ _PATIENCE = 60.0
 #: For so long another search may take to say that a trial is its own.
 _FRESH = timedelta(minutes=1)
 
+#: Seconds between looks at trials that others are asking for.
+_LOOK = 0.1
+
 #: With fewer trials PED-ANOVA says nothing.
 _LEAST_TRIALS = 8
 
@@ -278,15 +281,28 @@ class SearchStudy:
         `claim` is called with its number before others can see that it is one of ours.
         """
         trial = self.study.ask()
-        if self.shared:
-            others = [other for other in self.trials() if other.number < trial.number]
-            if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) >= total:
-                self.study.tell(trial, state=TrialState.FAIL)
-                return None
+        if self.shared and not self._is_needed(trial.number, total):
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
         if not claim(trial.number):
             return None
         self._adopt(trial)
         return trial
+
+    def _is_needed(self, number: int, total: int) -> bool:
+        """Whether fewer than `total` trials come before this one.
+
+        Waits for those that other searches are asking for: until then it is not known whether they
+        will be theirs, and the caller's summary could not say who has them.
+        """
+        while True:
+            others = [other for other in self.trials() if other.number < number]
+            drawn = sum(FOLDER in other.user_attrs for other in others)
+            if drawn >= total:
+                return False
+            if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) < total:
+                return True
+            time.sleep(_LOOK)
 
     def adopt(self) -> None:
         """Make trials ours that were asked for by a process that was killed right then."""

@@ -126,3 +126,22 @@ def test_a_run_finds_its_trial_in_the_journal_of_its_search(tmp_path, monkeypatc
     monkeypatch.chdir("/")
     watch = pruning.watch(elsewhere, tmp_path / "sweep", 0, 3)
     assert watch.trial.number == trial.number
+
+
+def test_a_trial_that_another_search_is_asking_for_is_waited_for(tmp_path, monkeypatch):
+    """It is theirs once they say so; it is free where they were killed before."""
+    monkeypatch.chdir(tmp_path)
+    both = keys("journal:a.journal") | {"study": "both"}
+    pruner = pruning.make_pruner("none", epochs=3, trials=2)
+    ours, theirs = (study.SearchStudy(both, tmp_path / name, pruner) for name in "ab")
+    asked = theirs.study.ask()
+    monkeypatch.setattr(study.time, "sleep", lambda seconds: theirs._adopt(asked))
+    assert ours.ask(1) is None
+    (trial,) = ours.trials(TrialState.RUNNING)
+    assert trial.number == asked.number
+    assert trial.user_attrs[study.FOLDER] == str(tmp_path / "b")
+    theirs.study.ask()
+    monkeypatch.setattr(
+        study.time, "sleep", lambda _: monkeypatch.setattr(study, "_FRESH", 0 * study._FRESH)
+    )
+    assert ours.ask(2) is not None
