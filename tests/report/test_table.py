@@ -45,13 +45,41 @@ def test_one_seed_has_no_deviation(tmp_path):
     assert "95 % interval" not in text.partition("How to read")[0]
 
 
+#: A value of each column of a recipe other than that of `records.BASE`.
+OTHER = {
+    "split__name": "holdout", "augmentation": "crop", "optimizer": "adam", "learning_rate": 0.1,
+    "batch_size": 8, "epochs": 9, "device": "other",
+}  # fmt: skip
+
+
 def test_columns_come_in_the_order_people_were_promised(tmp_path):
-    write(tmp_path)
-    assert table_cells(build(tmp_path).markdown)[0] == [
-        *("#", "model", "test accuracy (%)", "parameters", "training time", "n"),
-        *("data", "split", "augmentation", "optimizer", "learning rate", "batch size", "epochs"),
+    write(tmp_path / "0")
+    write(tmp_path / "1", config={"other": 1}, **OTHER)
+    made = build(tmp_path)
+    assert table_cells(made.markdown)[0] == [
+        *("#", "rank", "model", "test accuracy (%)", "parameters", "training time", "n"),
+        *("split", "augmentation", "optimizer", "learning rate", "batch size", "epochs"),
         *("FLOPs", "evaluation time", "total time", "images/s", "peak memory", "device"),
     ]
+    assert "\n\nAll rows: data fashion_mnist.\n\n" in made.markdown
+
+
+def test_what_all_rows_share_is_said_once_in_markdown(tmp_path):
+    shared = ("data fashion_mnist; split standard 60,000/0/10,000; augmentation none; optimizer "
+              "sgd; learning rate 0.05; {}epochs 3; device AMD EPYC, 2 threads, fp32.")  # fmt: skip
+    write(tmp_path / "0")
+    alone = build(tmp_path)
+    headings = table_cells(alone.markdown)[0]
+    assert {*headings}.isdisjoint({"data", "split", "optimizer", "batch size", "device"})
+    assert column(alone.markdown, "model") == ["lenet"]
+    assert f"\n\nThe row: {shared.format('batch size 64; ')}\n\n" in alone.markdown
+    write(tmp_path / "1", batch_size=128, config__batch_size=128)
+    both = build(tmp_path)
+    assert sorted(column(both.markdown, "batch size")) == ["128", "64"]
+    assert column(both.markdown, "model") == ["lenet"] * 2
+    assert f"\n\nAll rows: {shared.format('')}\n\n" in both.markdown
+    # Files for programs have them all.
+    assert both.csv.count(",sgd,") == 2
 
 
 def test_what_everybody_looks_for_comes_first_and_fits(tmp_path):
@@ -234,7 +262,7 @@ def test_the_split_and_the_model_say_what_was_trained(tmp_path):
     write(tmp_path, model="torchvision/resnet34", overrides=typed, **split)
     made = build(tmp_path, tmp_path)
     assert cell(made.markdown, "model") == "torchvision/resnet34 width=16"
-    assert cell(made.markdown, "split") == "standard 2,500/500/10,000"
+    assert "; split standard 2,500/500/10,000; " in made.markdown
     assert sheet_rows(tmp_path)[0]["model_settings"] == "width=16"
     settings = ("~model.dropout", "model.name=b", "model.a=x=y", "batch_size=2", "model=resnet18")
     assert model_settings("resnet18", settings) == "~dropout name=b a=x=y"
@@ -396,9 +424,10 @@ def test_data_of_an_unknown_name_stands_between_the_real_and_the_synthetic(tmp_p
 
 
 def test_markdown_numbers_are_flush_right(tmp_path):
-    write(tmp_path, **PUBLISHED)
-    headings, rule, row = table_cells(build(tmp_path).markdown)
-    left = {"model", "data", "split", "augmentation", "optimizer", "device"}
+    write(tmp_path / "0", **PUBLISHED)
+    write(tmp_path / "1", config={"other": 1}, **PUBLISHED, **OTHER)
+    headings, rule, row, _ = table_cells(build(tmp_path).markdown)
+    left = {"model", "split", "augmentation", "optimizer", "device"}
     assert {text for text, flush in zip(headings, rule, strict=True) if flush == "---"} == left
     assert set(rule) == {"---", "---:"}
     assert row[0] == "1"

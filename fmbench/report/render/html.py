@@ -103,7 +103,6 @@ def _table(section: Section, places: Places) -> dict[str, Any]:
         "columns": columns,
         # What tells rows apart is hidden last.
         "turns": [c.gives_way and c.gives_way + 100 * (c in alike) for c in columns],
-        "shared": [f"{c.title} {texts[c][0]}" for c in alike if c.recipe and c is not MODEL],
         "same": "\n".join(same),
         "rows": [
             {

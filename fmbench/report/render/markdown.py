@@ -5,6 +5,7 @@ Whatever came from a record passes through `fmbench.report.escape` on its way in
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from fmbench._version import __version__
@@ -81,8 +82,12 @@ def _section(report: "Report", section: Section) -> Iterator[str]:
     yield f"## {markdown(section.title)}"
     yield from (f"> **{markdown(note)}**" for note in section.notes)
     if section.rows:
-        titles = [column.title for column in section.columns]
-        yield _table(titles, section.cells, [column.right for column in section.columns])
+        kept = [column not in section.shared for column in section.columns]
+        columns = [*compress(section.columns, kept)]
+        cells = [[*compress(texts, kept)] for texts in section.cells]
+        yield _table([c.title for c in columns], cells, [c.right for c in columns])
+        if section.same:
+            yield markdown(section.same)
     if section.footnote:
         yield markdown(section.footnote)
     if section.power:

@@ -136,7 +136,7 @@ def _print_fitted(console: Console, section: Section) -> None:
     cells = dict(zip(section.columns, _cells(section), strict=True))
     columns = list(cells)
     headings = {column: column.title for column in columns}
-    shared: list[Column] = []
+    same = ""
     most = min(len(rows), MOST_ROWS)
 
     def widest(column: Column, *, words: bool = False) -> int:
@@ -146,8 +146,8 @@ def _print_fitted(console: Console, section: Section) -> None:
     if sum(map(widest, columns)) > console.width:
         headings = {column: _STACKED.sub("\n", column.title) for column in columns}
         # What all rows share is said once below the table, before anything is left out.
-        shared = [c for c in columns if c.recipe and c.gives_way and len(set(cells[c])) == 1]
-        columns = [column for column in columns if column not in shared]
+        same = section.same
+        columns = [column for column in columns if column not in section.shared]
     least = {column: widest(column, words=column.key in FOLDING) for column in columns}
     # What tells the rows apart stays longest: rows that look the same say nothing. Where there is
     # room for both, the numbers that everybody looks for come first.
@@ -186,9 +186,8 @@ def _print_fitted(console: Console, section: Section) -> None:
     console.print("", table, "", sep="\n")
     if len(rows) > most:
         _line(console, f"And {len(rows) - most:,} more rows: see benchmark.md.", "dim")
-    if shared:
-        same = "; ".join(f"{column.heading} {cells[column][0]}" for column in shared)
-        _line(console, f"{'All rows' if len(rows) > 1 else 'And'}: {same}.", "dim")
+    if same:
+        _line(console, same, "dim")
     left_out = "; ".join(c.heading for c in columns if c not in kept and c.key != "number")
     if left_out:
         _line(console, f"In benchmark.md, or in a wider window: {left_out}.", "dim")

@@ -85,6 +85,22 @@ class Section:
         return [tuple(column.cell(row) for column in self.columns) for row in self.rows]
 
     @cached_property
+    def shared(self) -> list[Column]:
+        """The columns of a recipe that have one cell in all rows, so that they need not be shown.
+
+        The model always is.
+        """
+        texts = zip(self.columns, zip(*self.cells, strict=True), strict=True)
+        return [c for c, cells in texts if c.recipe and c.gives_way and len(set(cells)) == 1]
+
+    @property
+    def same(self) -> str:
+        """What the columns `shared` say, in one sentence; empty where there are none."""
+        said = "; ".join(f"{column.title} {column.cell(self.rows[0])}" for column in self.shared)
+        rows = "All rows" if len(self.rows) > 1 else "The row"
+        return f"{rows}: {said}." if said else ""
+
+    @cached_property
     def tables(self) -> list[Table]:
         """What else is known of rows: when they reached the targets, and their ensembles."""
         made = [
