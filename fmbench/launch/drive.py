@@ -22,6 +22,7 @@ from fmbench.config import hydra_compat
 from fmbench.config.messages import Refusal, refusal
 from fmbench.config.sweep import run_name
 from fmbench.core.errors import ConfigError, RunDiedError, described, installs
+from fmbench.core.files import HeldError, lock_of
 from fmbench.core.signals import SAVING, Listener, StopRequested, listening
 from fmbench.launch.board import Board, drawable
 from fmbench.launch.executor import Executor, Job, Process, Sweep, log, run_folder
@@ -30,6 +31,9 @@ from fmbench.records.status import read_run
 #: Seconds between two looks at the runs, and between two requests to stop: a run that is still
 #: starting up does not hear the first.
 LOOK, ASK = 0.1, 2.0
+
+#: Seconds between looks at the folders of runs that other processes are at.
+_LOOK_AGAIN = 1.0
 
 #: More runs than any queue is given at once.
 _MANY = 1_000_000
@@ -105,6 +109,9 @@ def drive(executor: Executor, source: Source) -> None:
 
     Where several may be at work at once, a terminal shows them on a board.
 
+    A run whose folder another process has, such as a job that an earlier start has left in a queue,
+    is handed out again when that process has left.
+
     After a request to stop, a fault that all runs share, or a run that cannot be started, none is
     handed out any more, and those at work save themselves.
 
@@ -130,7 +137,7 @@ def drive(executor: Executor, source: Source) -> None:
                     asked_at = time.monotonic()
                     driven.ask_to_stop()
                 board.show(driven.running)
-                if not driven.running and (stopping or not driven.more):
+                if not driven.running and (stopping or not driven.left):
                     break
                 ended = driven.collect(stopping=stopping)
                 if not ended or not executor.apart:
@@ -154,6 +161,8 @@ class _Driven:
     executor: Executor
     source: Source
     running: dict[int, tuple[Sequence[str], Process]] = field(default_factory=dict)
+    held: dict[int, Sequence[str]] = field(default_factory=dict)  # that other processes are at
+    look_at: float = 0.0  # at the folders of these
     more: bool = True  # whether there may be more to come
     fault: Refusal | None = None  # that all runs share
     saved: bool = True  # whether all that were stopped were saved
@@ -166,25 +175,49 @@ class _Driven:
         total, before = self.source.size() if shown else (None, {})
         return Board(
             total,
-            lambda number: run_folder(sweep, number, self.running[number][0]),
+            lambda number: self._folder(number, self.running[number][0]),
             lambda number: run_name(sweep.config, number),
             before=before,
             shown=shown,
         )
 
+    @property
+    def left(self) -> bool:
+        """Whether there are runs to hand out, by now or later."""
+        return self.more or bool(self.held)
+
     def hand_out(self) -> None:
         """Hand out as many runs as there is room for."""
         room = (self.executor.capacity or _MANY) - len(self.running)
-        if not self.more or room < 1:
+        if room < 1:
             return
         try:
-            jobs = self.source.take(room)
-            self.more = jobs is not None
+            jobs: Sequence[Job] = self._free()[:room]
+            if self.more and not jobs:
+                taken = self.source.take(room)
+                self.more, jobs = taken is not None, taken or ()
             if jobs:
                 for job, process in zip(jobs, self.executor.submit(jobs), strict=True):
                     self.running[job[0]] = job[1], process
+                    self.held.pop(job[0], None)
         except Exception as error:
             self.fault = Refusal(error)
+
+    def _free(self) -> list[Job]:
+        """Runs that another process was at, and has left."""
+        now = time.monotonic()
+        if now < self.look_at:
+            return []
+        self.look_at = now + _LOOK_AGAIN
+        return [job for job in self.held.items() if not lock_of(self._folder(*job)).held]
+
+    def _folder(self, number: int, overrides: Sequence[str]) -> Path:
+        return run_folder(self.executor.sweep, number, overrides)
+
+    def _hold(self, number: int, overrides: Sequence[str]) -> None:
+        """Wait until a run's folder is free."""
+        log.info("waits for %s, where another process is at work", self._folder(number, overrides))
+        self.held[number] = overrides
 
     def rest(self) -> None:
         """Let the source do what can wait."""
@@ -212,6 +245,9 @@ class _Driven:
             returned = _alone(returned, overrides, name, quiet=stopping)
             del self.running[number]
             well, value = returned.status == JobStatus.COMPLETED, hydra_compat.value(returned)
+            if isinstance(value, HeldError):
+                self._hold(number, overrides)
+                continue
             if well and self.executor.shown:
                 log.info("%s has ended: %s", name, value)
             if not well:

@@ -19,6 +19,7 @@ from fmbench.core.errors import (
     StorageError,
     installs,
 )
+from fmbench.core.files import FolderLock, HeldError
 from fmbench.core.signals import StopRequested
 from fmbench.launch import drive as loop
 from fmbench.launch.drive import LOOK, drive
@@ -206,6 +207,70 @@ def test_a_fault_of_one_run_is_its_own(error):
     returns = run_all([Run(1, failed(["a"], error)), Run(2, well())].__getitem__, [[], []])
     assert hydra_compat.value(returns[0]) is error
     assert returns[1].return_value == 0.5
+
+
+class InFolders(Elsewhere):
+    """Runs elsewhere, in numbered folders, that say how often each was handed out."""
+
+    def __init__(self, start, folder):
+        super().__init__(start)
+        sweep = {"dir": str(folder), "subdir": "${hydra.job.num}"}
+        config = OmegaConf.create({"hydra": {"sweeper": {}, "sweep": sweep}})
+        self.sweep, self.handed_out = Sweep(None, None, config), []
+
+    def submit(self, jobs):
+        self.handed_out += [number for number, _ in jobs]
+        return super().submit(jobs)
+
+
+def met_another(folder):
+    """The end of a run that met another process in its folder, as it arrives from elsewhere."""
+    with pytest.raises(HeldError) as raised:
+        FolderLock(folder)
+    return pickle.loads(pickle.dumps(failed(["b"], raised.value)))
+
+
+def test_a_run_that_another_process_is_at_is_handed_out_again_when_that_has_left(
+    tmp_path, monkeypatch, caplog
+):
+    """A driver that was killed has left its job in a queue; it ran when ours began."""
+    caplog.set_level("INFO", loop.log.name)
+    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
+    (tmp_path / "1").mkdir()
+    lock = FolderLock(tmp_path / "1")
+    last = Run(8, well(0.3))
+    runs = {0: [Run(1, well(0.1))], 1: [Run(1, met_another(tmp_path / "1"))], 2: [last]}
+
+    def start(number):
+        return runs[number].pop(0)
+
+    executor, wait = InFolders(start, tmp_path), Executor.wait
+
+    def leave(self, seconds):
+        if last.looks == 3:  # the other process has ended well
+            assert executor.handed_out == [0, 1, 2]
+            lock.release()
+            runs[1].append(Run(1, well(0.2)))
+        wait(self, 0)
+
+    monkeypatch.setattr(Executor, "wait", leave)
+    returns = loop.run_all(executor, [(number, []) for number in range(3)])
+    assert [each.return_value for each in returns] == [0.1, 0.2, 0.3]
+    assert executor.handed_out == [0, 1, 2, 1]
+    said = [message for message in caplog.messages if "waits" in message]
+    assert said == [f"waits for {tmp_path / '1'}, where another process is at work"]
+
+
+def test_a_sweep_that_waits_for_another_process_alone_can_be_stopped(tmp_path):
+    (tmp_path / "0").mkdir()
+    lock = FolderLock(tmp_path / "0")
+    executor = InFolders(lambda _: Run(1, met_another(tmp_path / "0")), tmp_path)
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, 5 * LOOK)
+    with pytest.raises(StopRequested):
+        loop.run_all(executor, [(0, [])])
+    assert executor.handed_out == [0]
+    lock.release()
 
 
 @pytest.mark.parametrize("saved", [True, False])
