@@ -13,11 +13,10 @@ from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmbench.config import augmentation, schema, sources
+from fmbench.config import augmentation, hydra_compat, schema, sources
 from fmbench.config.keys import IN_GROUPS, OF_DATA, OF_SPLIT, Key
 from fmbench.config.published import check_reference
 from fmbench.config.targets import not_allowed
@@ -53,7 +52,7 @@ _IN_WORDS = {
 def register() -> None:
     """Tell Hydra the schema and the resolvers that `conf/` uses; calling it again is harmless."""
     sources.install()
-    ConfigStore.instance().store("schema", _typed_schema(), provider="fmbench", replace=True)
+    hydra_compat.store("schema", _typed_schema())
     # Cached by OmegaConf in the config, so that all jobs of a sweep share one folder name.
     OmegaConf.register_resolver(
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
@@ -92,14 +91,18 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
             missing.
     """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     sources.begin_cost()
+    plain: dict[str, Any] = {}
     try:
-        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        for key in map(str, config):
+            if key != "hydra":
+                value = config[key]
+                if OmegaConf.is_config(value):
+                    value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+                plain[key] = value
     except OmegaConfBaseException as error:
         text = str(error).splitlines()[0].rpartition("while resolving interpolation: ")[2]
         raise ConfigError(f"{error.full_key or 'config'}: {text}") from error
-    assert isinstance(plain, dict)
     former = plain.get("test_every", schema.UNSET)
     if former != schema.UNSET:
         if not (former is None or (type(former) is int and former >= 0)):
@@ -113,7 +116,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
                 f"optimizer.search={space}: is the space of searches, a table of KEY: VALUES, or "
                 "null; an optimizer's argument must have another name"
             )
-    found = schema.renamed({str(key): value for key, value in plain.items()})
+    found = schema.renamed(plain)
     smoothing = (found.get("loss") or {}).get("label_smoothing")
     if type(smoothing) in (int, float) and not found.get("label_smoothing"):
         found["label_smoothing"] = smoothing  # one number by two names

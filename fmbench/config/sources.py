@@ -5,9 +5,9 @@ its code; and a file in a folder of somebody's can be anything. Both are checked
 """
 
 import contextlib
-import copy
 import errno
 import io
+import pickle
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,8 +86,8 @@ class _Below(ConfigSource):
         return not path.is_absolute() and ".." not in path.parts
 
 
-#: Of fmbench's own files, by path and state.
-_parsed_files: dict[tuple[Path, int, int, int], tuple[Any, dict[str, str | None]]] = {}
+#: Of fmbench's own files, by path and state; as pickles, of which each load is a copy.
+_parsed_files: dict[tuple[Path, int, int, int], bytes] = {}
 
 
 class ConfigFiles(_Below, FileConfigSource):
@@ -144,8 +144,10 @@ class ConfigFiles(_Below, FileConfigSource):
         state = path.stat()
         key = (path, state.st_mtime_ns, state.st_size, state.st_ino)
         if key not in _parsed_files:
-            _parsed_files[key] = self._parsed(path)
-        return copy.deepcopy(_parsed_files[key])  # Hydra takes the list of defaults out of it
+            _parsed_files[key] = pickle.dumps(self._parsed(path))
+        # Hydra takes the list of defaults out of it.
+        config, header = pickle.loads(_parsed_files[key])  # noqa: S301 - of our own making
+        return config, header
 
 
 class ConfigPackages(_Below, ImportlibResourcesConfigSource):
@@ -238,6 +240,7 @@ def install() -> None:
     """Have Hydra read configs through this module; calling it again is harmless."""
     hydra_compat.read_with(file=ConfigFiles, pkg=ConfigPackages)
     hydra_compat.count_work(begin_cost, _add_cost)
+    hydra_compat.merge_once()
     begin_cost()
     Plugins.instance().register(OwnFolders)
 

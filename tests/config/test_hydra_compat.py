@@ -1,10 +1,13 @@
 """Each private part of Hydra, OmegaConf and plugins, and what breaks where it has changed."""
 
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobStatus, run_job
@@ -14,9 +17,17 @@ from hydra.types import RunMode
 from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import ValidationError
 
 from fmbench.config import hydra_compat, trust
 from fmbench.core.errors import ConfigError
+
+
+@dataclass
+class Typed:
+    """A structured config."""
+
+    count: int = 1
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +84,54 @@ def test_options_and_interpolations_are_counted():
     assert BaseContainer._to_content.__module__ == "omegaconf.basecontainer"
     assert options[-1] >= 2
     assert sum(costs) >= 7
+
+
+def test_the_same_options_are_merged_once(monkeypatch):
+    """Else a composition takes twice as long; and what differs at all is merged anew."""
+    merged, merge = {}, ConfigLoaderImpl._compose_config_from_defaults_list
+    monkeypatch.setattr(hydra_compat, "_merged", merged)
+    Path("config.yaml").write_text("defaults: [_self_, g: a]\nx: 1\n")
+    Path("g").mkdir()
+    Path("g/a.yaml").write_text("z: {k: 1}\n")
+    Path("g/b.yaml").write_text("# @package other\nz: {k: 1}\n")
+
+    def composed(*overrides):
+        with hydra.initialize_config_dir(str(Path.cwd())):
+            config = hydra.compose("config", overrides=list(overrides))
+        plain = OmegaConf.to_container(config)
+        OmegaConf.set_struct(config, False)
+        config.g = None  # whoever has it may change it
+        return plain
+
+    with hydra_compat.separate_state():
+        hydra_compat.merge_once()
+        first = {"x": 1, "g": {"z": {"k": 1}}}
+        assert composed() == first
+        assert composed("x=2") == first | {"x": 2}
+        assert composed() == first
+        assert len(merged) == 1
+        assert composed("g=b") == {"x": 1, "other": {"z": {"k": 1}}}
+        Path("g/a.yaml").write_text("z: {k: 2}\n")
+        assert composed() == {"x": 1, "g": {"z": {"k": 2}}}
+        assert len(merged) == 3
+        monkeypatch.setattr(hydra_compat, "_MOST_MERGED", 1)
+        assert composed("g=b") == {"x": 1, "other": {"z": {"k": 1}}}
+        Path("g/a.yaml").write_text("z: {k: 3}\n")
+        assert composed() == {"x": 1, "g": {"z": {"k": 3}}}
+        assert len(merged) == 1
+    assert merge is ConfigLoaderImpl._compose_config_from_defaults_list
+
+
+def test_a_structured_config_is_known_by_its_name():
+    """Else there is no schema, and every key passes."""
+    with hydra_compat.separate_state():
+        hydra_compat.store("mine", OmegaConf.structured(Typed))
+        with hydra.initialize_config_dir(str(Path.cwd())):
+            config = hydra.compose("mine")
+            assert config == {"count": 1}
+            with pytest.raises(ValidationError):
+                config.count = "no number"
+    assert "mine.yaml" not in ConfigStore.instance().repo
 
 
 def test_a_text_costs_by_its_length():
