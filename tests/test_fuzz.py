@@ -401,7 +401,8 @@ def test_a_file_that_is_none_does_nothing(received, tmp_path):
     both, report = (RESUME, REPORT), (REPORT,)
     names = {
         **dict.fromkeys(("result.json", "history.jsonl"), both),
-        **dict.fromkeys(("search.json", "predictions.npy", "labels.npy", "mistakes.npy"), report),
+        **dict.fromkeys(("search.json", "suspects.json", "predictions.npy"), report),
+        **dict.fromkeys(("labels.npy", "mistakes.npy"), report),
         **dict.fromkeys(("checkpoint.pt", "model.safetensors", "mlflow.json"), (RESUME,)),
         **dict.fromkeys((".fmbench.lock", ".hydra/config.yaml", "tensorboard"), (RESUME,)),
     }

@@ -15,7 +15,7 @@ from fmbench.core.errors import ConfigError, UserError
 from fmbench.core.files import make_folder, write_whole
 from fmbench.data.dataset import Dataset
 from fmbench.records.reader import Problem, read_records
-from fmbench.records.suspects import Pool, Suspects, pools
+from fmbench.records.suspects import SUSPECTS_NAME, Pool, Suspects, pools, suspected_tests
 
 PROGRAM = "fmbench suspects"
 
@@ -37,6 +37,8 @@ examples:
 
 files, in the folder of --output:
   suspects.csv                 every suspect, the least credible label first
+  suspects.json                the suspected test images, for a report of the folder: it then has
+                               a column of accuracy on those that nobody suspects
   suspects_train.png, suspects_test.png
                                contact sheets, where the images can be read
 
@@ -62,6 +64,7 @@ def _suspects(arguments: argparse.Namespace) -> int:
     output = arguments.output or arguments.folders[0]
     make_folder(output)
     write_whole(output / TABLE, _table(found).encode())
+    write_whole(output / SUSPECTS_NAME, suspected_tests(found).to_json().encode())
     lines = [line for one in found for line in _lines(one)]
     for number, one in enumerate(found):
         if len(one) and all(other.pool.part != one.pool.part for other in found[:number]):

@@ -6,6 +6,7 @@ larger than the test set of any split is read. Probabilities of many images and 
 fewer bits: what is predicted never comes from them.
 """
 
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping
@@ -144,6 +145,18 @@ def read_predictions(folder: str | Path) -> np.ndarray | None:
 def read_labels(folder: str | Path) -> np.ndarray | None:
     """The right class of every test image, (N,); None where there is no such file."""
     return _read_classes(Path(folder, LABELS_NAME))
+
+
+def name_of_test_set(sha256: str, labels: np.ndarray, tested: str | None) -> str:
+    """A name that runs share whose test images are the same in the same order.
+
+    Args:
+        sha256: Of the data set.
+        labels: As `read_labels` gives them.
+        tested: Hash of which images test, where the record has one.
+    """
+    said = f"{sha256} {hashlib.sha256(labels.tobytes()).hexdigest()} {tested or ''}"
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def read_mistakes(folder: str | Path) -> np.ndarray | None:

@@ -21,17 +21,23 @@ from fmbench.config.schema import CORRUPTIONS
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError
 from fmbench.core.files import entries_below, read_regular
-from fmbench.records import trials, tuned
+from fmbench.records import suspects, trials, tuned
 from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record, Scores
+from fmbench.records.suspects import SUSPECTS_NAME, SuspectedTest, SuspectedTests
 from fmbench.records.trials import SEARCH_NAME, Search
 from fmbench.records.tuned import TUNED_NAME, Tuned
 from fmbench.records.validation import UnreadableError
 
 #: Of each kind of file. Whatever is larger than this is none of it, and is not worth reading.
-MAX_BYTES = {**MOST_BYTES, SEARCH_NAME: trials.MOST_BYTES, TUNED_NAME: tuned.MOST_BYTES}
+MAX_BYTES = {
+    **MOST_BYTES,
+    SEARCH_NAME: trials.MOST_BYTES,
+    TUNED_NAME: tuned.MOST_BYTES,
+    SUSPECTS_NAME: suspects.MOST_BYTES,
+}
 
 #: Of all such files of a report: 400,000 records, or the searches of half a million trials.
-MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26, TUNED_NAME: 2**27}
+MAX_TOTAL = {RESULT_NAME: 2**31, SEARCH_NAME: 2**26, TUNED_NAME: 2**27, SUSPECTS_NAME: 2**26}
 
 #: Lines of a history: a longer one would take gigabytes.
 MOST_EPOCHS = 100_000
@@ -117,7 +123,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """A record, or a search's file, that could not be read."""
+    """A record, or a file of a search or of suspects, that could not be read."""
 
     path: Path  # the file (or the folder that could not be listed)
     reason: str  # what is wrong with it, in a few words
@@ -134,6 +140,7 @@ class Results:
     problems: list[Problem]
     searches: dict[str, Search] = field(default_factory=dict)  # by folder
     comparisons: dict[str, Tuned] = field(default_factory=dict)  # tuned ones, by folder
+    suspects: list[SuspectedTest] = field(default_factory=list)  # of `fmbench suspects`
 
 
 def load_results(*folders: str | Path) -> pd.DataFrame:
@@ -178,6 +185,7 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
     comparisons: dict[str, Tuned] = {}
+    suspected: list[SuspectedTest] = []
     known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
     paths = sorted(_find(folders, problems))
     left = dict(MAX_TOTAL)
@@ -193,12 +201,15 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             if name == TUNED_NAME:
                 comparisons[_printable(folder)] = Tuned.from_json(content)
                 continue
+            if name == SUSPECTS_NAME:
+                suspected += SuspectedTests.from_json(content).tests
+                continue
             row = _row(Record.from_json(content), _printable(folder))
             rows.append(tuple(known.setdefault(x, x) if type(x) is str else x for x in row))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     problems.sort(key=lambda problem: problem.path)
-    return Results(_frame(rows), problems, searches, comparisons)
+    return Results(_frame(rows), problems, searches, comparisons, suspected)
 
 
 def read_records(*folders: str | Path, problems: list[Problem]) -> Iterator[tuple[Path, Record]]:

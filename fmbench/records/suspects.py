@@ -8,17 +8,27 @@ images and held-out folds, and on test images. Those of several runs are average
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
+from msgspec.json import Decoder
 
 from fmbench.records.predictions import (
+    name_of_test_set,
     read_held_out,
     read_labels,
     read_predictions,
     read_probabilities,
 )
 from fmbench.records.record import COMPLETED, Record
+from fmbench.records.validation import Count, Text, decode, encode
+
+SCHEMA = 1
+SUSPECTS_NAME = "suspects.json"
+
+#: Of such a file, which names each suspected test image.
+MOST_BYTES = 2**24
 
 #: How far below its threshold a probability still counts as at it: rounding of a mean.
 _ROUNDING = 1e-6
@@ -39,6 +49,7 @@ class Pool:
     labels: np.ndarray  # (N,) int64; -1 of an image that no run has held out
     sums: np.ndarray = field(repr=False)  # (N, classes) float64, of the probabilities
     counts: np.ndarray = field(repr=False)  # (N,) runs that were added up
+    test_set: str = ""  # names the images of a test part
     answers: list[tuple[Path, np.ndarray]] = field(default_factory=list)  # right, of the test part
 
     def found(self) -> "Suspects":
@@ -70,6 +81,59 @@ class Suspects:
     def __len__(self) -> int:
         """How many."""
         return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class SuspectedTest:
+    """The suspected labels of one test set."""
+
+    data_sha256: Text
+    test_set: Text  # as `fmbench.records.predictions.name_of_test_set` names it
+    runs: Count  # whose probabilities decided
+    suspects: Annotated[tuple[Count, ...], Meta(max_length=10**6)]  # places of the test images
+
+
+@dataclass(frozen=True)
+class SuspectedTests:
+    """`suspects.json`, schema 1: what a report reads of `fmbench suspects`."""
+
+    tests: Annotated[tuple[SuspectedTest, ...], Meta(max_length=10**4)]
+
+    def to_json(self) -> str:
+        """The text of `suspects.json`.
+
+        Raises:
+            ValueError: `from_json` would refuse it.
+        """
+        return encode(self, _DECODER, schema=SCHEMA)
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> "SuspectedTests":
+        """What `to_json` gave.
+
+        Raises:
+            UnreadableError: it is none, or of another schema, or a value is out of its bounds.
+        """
+        return decode(_DECODER, text, oldest=SCHEMA, newest=SCHEMA)
+
+
+_DECODER = Decoder(SuspectedTests)
+
+
+def suspected_tests(found: Iterable[Suspects]) -> SuspectedTests:
+    """The test sets among what was found."""
+    return SuspectedTests(
+        tuple(
+            SuspectedTest(
+                one.pool.record.data["sha256"] or "",
+                one.pool.test_set,
+                int(one.pool.counts.max()),
+                tuple(sorted(one.numbers.tolist())),
+            )
+            for one in found
+            if one.pool.part == "test"
+        )
+    )
 
 
 def confident(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +191,7 @@ def _add_held_out(found: dict[tuple[object, ...], Pool], folder: Path, record: R
     twice = len(np.unique(numbers)) != len(numbers)
     if twice or labels.max() >= classes or size * classes > MOST_NUMBERS:
         return
-    pool = _pool(found, ("train", record.data["sha256"], classes), record, size)
+    pool = _pool(found, ("train", record.data["sha256"], "", classes), record, size)
     known = pool.labels[numbers]
     if ((known >= 0) & (known != labels)).any():  # of a file that somebody has changed
         return
@@ -147,7 +211,9 @@ def _add_test(found: dict[tuple[object, ...], Pool], folder: Path, record: Recor
     classes = shares.shape[1]
     if labels.max() >= classes:
         return
-    key = ("test", record.data["sha256"], record.data.get("tested"), labels.tobytes(), classes)
+    sha256 = record.data["sha256"] or ""
+    test_set = name_of_test_set(sha256, labels, record.data.get("tested"))
+    key = ("test", sha256, test_set, classes)
     pool = _pool(found, key, record, len(labels))
     pool.labels[:] = labels
     pool.sums += shares
@@ -161,11 +227,11 @@ def _pool(
     record: Record,
     size: int,
 ) -> Pool:
-    """The pool of a key, from part to classes, made or made larger for so many images."""
+    """The pool of part, data, test set and classes, made or made larger for so many images."""
     classes = key[-1]
     if key not in found:
         nothing = np.full(0, -1), np.zeros((0, classes)), np.zeros(0, np.int64)
-        found[key] = Pool(key[0], record, *nothing)
+        found[key] = Pool(key[0], record, *nothing, test_set=key[2])
     pool = found[key]
     more = max(0, size - len(pool.labels))
     if more:

@@ -19,7 +19,7 @@ from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
 from fmbench.report.figures import KINDS, figures
 from fmbench.report.render import data, latex, markdown
-from fmbench.report.table import ensembles, targets
+from fmbench.report.table import ensembles, suspects, targets
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.search import SearchPart, chosen_by, search_parts
 from fmbench.report.table.sections import LONGEST_REASON, Section, sections
@@ -149,6 +149,8 @@ def build(
     searches = tuple(search_parts(results.searches, results.frame))
     if not view.group_by:
         table["chosen"] = chosen_by(table, searches)
+        if results.suspects:
+            suspects.note(table, results.suspects)
     every = (run for part in searches for runs in part.runs.values() for run in runs)
     searched = {run["folder"] for run in every}
     comparisons = tuple(comparison_parts(results.comparisons, results.frame))

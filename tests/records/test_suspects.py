@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from commands import TINY
 from records import record
 
 import fmbench
+from fmbench import report
 from fmbench.cli import suspects as command_line
 from fmbench.core.files import write_whole
 from fmbench.records.predictions import held_out, to_bytes
@@ -104,6 +107,12 @@ def test_the_command_lists_draws_and_says_what_is_right_without_them(ended, tmp_
     text = (tmp_path / "out" / "suspects.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
     assert {row["part"] for row in rows} <= {"train", "test"}
+    (row,) = report.build([folder, tmp_path / "out"]).rows
+    said = re.findall(r"^    ([\d.]+)%  ([\d.]+)%  ", out, re.MULTILINE)
+    assert row["test_accuracy"] == pytest.approx(mean(float(all_) / 100 for all_, _ in said))
+    unsuspected = mean(float(kept) / 100 for _, kept in said)
+    assert row["unsuspected_accuracy"] == pytest.approx(unsuspected, abs=1e-4)
+    assert row["suspected_images"] == sum(row["part"] == "test" for row in rows)
     drawn_parts = {path.stem for path in (tmp_path / "out").glob("*.png")}
     assert drawn_parts == {f"suspects_{row['part']}" for row in rows}
     made = json.loads((folder / "0" / "result.json").read_text())

@@ -208,6 +208,7 @@ def test_rows_come_in_any_order(runs):
     (View(sort="number"), "sort: 'number' is no column"),
     (View(sort="best on test"), "chosen on the test set, so it orders nothing"),
     (View(sort="best_test_accuracy:asc"), "chosen on the test set, so it orders nothing"),
+    (View(sort="unsuspected images"), "chosen on the test set, so it orders nothing"),
     (View(group_by=("colour",)), "group-by: no run has 'colour'"),
 ])  # fmt: skip
 def test_a_view_that_cannot_be_is_said(runs, view, said):

@@ -1,6 +1,5 @@
 """The ranks of the table's rows, from the predictions of their runs."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmbench.records.predictions import read_labels, read_predictions
+from fmbench.records.predictions import name_of_test_set, read_labels, read_predictions
 from fmbench.report.table.formats import Row
 from fmbench.report.table.rows import FOLDS, about_data
 from fmbench.stats import (
@@ -133,8 +132,7 @@ def evidence(row: Row, most: int = MOST_PREDICTIONS) -> Evidence | None:
         ):
             return None
     assert known is not None
-    test_set = f"{row['data_sha256']} {hashlib.sha256(known.tobytes()).hexdigest()}"
-    test_set += f" {about_data(row).get('tested', '')}"
+    test_set = name_of_test_set(row["data_sha256"], known, about_data(row).get("tested"))
     return Evidence(known, correct, row["run_seeds"], test_set)
 
 

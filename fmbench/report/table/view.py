@@ -93,7 +93,7 @@ class View:
         names = {"net": "model"} | {_plain(c.heading): c.key for c in columns if c.heading}
         names |= {column.key: column.key for column in columns}
         key = names.get(_plain(said.strip()))
-        if key == CHOSEN_ON_TEST:
+        if key in CHOSEN_ON_TEST:
             raise ConfigError(f"sort: {said} was chosen on the test set, so it orders nothing")
         if key is None or direction not in ("", "asc", "desc"):
             raise ConfigError(
