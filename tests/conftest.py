@@ -14,6 +14,11 @@ from commands import KEPT
 from fmbench.cli import main as cli
 from fmbench.core.signals import SIGNALS
 
+# Workers share the cores: threads of PyTorch that wait for each other keep others from them.
+# It is read when PyTorch is imported, which nothing here does, and by processes that tests start.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # What a shell starts in the background, or `nohup` anywhere, ignores some of these, and so would
 # everything that the tests start.
 for _number in SIGNALS:
@@ -65,10 +70,12 @@ def _logging_as_it_was() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _modules_of_a_test_end_with_it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Two tests write modules of one name, each into a folder of its own."""
-    before = set(sys.modules)
+    before = list(sys.modules)
     yield
+    if before == list(sys.modules):
+        return
     written = str(tmp_path_factory.getbasetemp())
-    for name in sys.modules.keys() - before:
+    for name in sys.modules.keys() - set(before):
         said = vars(sys.modules[name])  # torch.classes has an attribute of any name
         places = said.get("__path__") or [said.get("__file__")]
         if any(str(place).startswith(written) for place in places):
