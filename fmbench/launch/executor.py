@@ -83,11 +83,9 @@ class Runs:
         """Run one; an error is returned, since a traceback does not travel."""
         try:
             self.begin()
-            config = composed(self.sweep, number, overrides, job_id)
-            HydraConfig.instance().set_config(config)
             return run_job(
                 hydra_context=self.sweep.context,
-                config=config,
+                config=composed(self.sweep, number, overrides, job_id),
                 task_function=self.task,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",

@@ -235,6 +235,9 @@ class Search:
 
     def begin(self) -> None:
         """Get ready to hand out runs, first those of trials that an earlier start has left."""
+        if not self.executor.apart and self.total >= study.LEAST_TRIALS:
+            # What they take of this process's memory later, runs would take for what others left.
+            import optuna.importance  # noqa: F401
         self.left = self.study.mine(TrialState.RUNNING)
         self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
         self.at_work: dict[int, _Begun] = {}  # the trial of each run

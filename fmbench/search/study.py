@@ -71,7 +71,7 @@ _FRESH = timedelta(minutes=1)
 _LOOK = 0.1
 
 #: With fewer trials PED-ANOVA says nothing.
-_LEAST_TRIALS = 8
+LEAST_TRIALS = 8
 
 #: What goes wrong between here and a database.
 FAULTS = (OptunaError, SQLAlchemyError, OSError)
@@ -436,7 +436,7 @@ class SearchStudy:
 
         Watanabe, Bansal and Hutter, "PED-ANOVA", 2023. None where there are too few trials.
         """
-        if len(self.trials(TrialState.COMPLETE)) < _LEAST_TRIALS:
+        if len(self.trials(TrialState.COMPLETE)) < LEAST_TRIALS:
             return None
         sign = 1 if self.study.directions[0] == StudyDirection.MINIMIZE else -1  # low is good
         try:

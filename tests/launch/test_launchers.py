@@ -131,8 +131,9 @@ def test_a_stop_saves_the_runs_of_all_processes(tmp_path):
 def test_a_run_that_another_process_is_at_ends_no_sweep(tmp_path):
     """A job that an earlier start has left in a queue began just before ours."""
     folder = RunFolder(tmp_path / "sweep" / "1")
+    (tmp_path / "sweep" / LOCK_NAME).touch()  # of that start
     with sweep(tmp_path, "seed=0,1,2", "epochs=1") as child:
-        wait_for(lambda: "waits for" in (tmp_path / "err").read_text(), 100)
+        wait_for(lambda: child.poll() or "waits for" in (tmp_path / "err").read_text(), 100)
         folder.lock.release()
         assert child.wait(100) == 0, (tmp_path / "err").read_text()
     assert [record["status"] for record in records(tmp_path)] == ["completed"] * 3

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from commands import TINY, compose, in_one_go, records, started, wait_for, write_option
+from commands import TINY, compose, fmbench, in_one_go, records, started, wait_for, write_option
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 
@@ -338,6 +338,16 @@ def test_several_objectives_end_in_a_front(command, tmp_path):
     front = [not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points) for p in points]
     assert [record["test_accuracy"] is not None for record in left] == front
     assert sum(front) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a run's most memory")
+def test_every_trial_of_a_process_says_how_much_memory_it_took(tmp_path):
+    """From the eighth on, what importances are computed with is in memory too."""
+    done = fmbench(*SEARCH, "epochs=1", "sweep.trials=10", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Search.from_json((tmp_path / "here" / "search.json").read_text()).importances
+    assert all(record["peak_memory"] for record in sorted_records(tmp_path / "here"))
 
 
 @pytest.mark.slow
