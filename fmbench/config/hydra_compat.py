@@ -36,7 +36,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, _save_config
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import TaskFunction
 from hydra.version import VersionBase
-from omegaconf import Container, DictConfig, Node
+from omegaconf import Container, DictConfig, Node, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 _SWEEPER = "hydra_plugins.hydra_optuna_sweeper._impl"
@@ -142,7 +142,9 @@ def merge_once() -> None:
         if key not in _merged:
             while len(_merged) >= _MOST_MERGED:
                 del _merged[next(iter(_merged))]
-            _merged[key] = pickle.dumps(_MERGE(loader, defaults, repo))
+            merged = _MERGE(loader, defaults, repo)
+            OmegaConf.clear_cache(merged)  # of what is new for each run, such as its folder
+            _merged[key] = pickle.dumps(merged)
         made: DictConfig = pickle.loads(_merged[key])  # noqa: S301 - of our own making
         return made
 

@@ -140,7 +140,8 @@ def _state():
         "torch's random": torch.get_rng_state().tolist(),
         "flush": float(np.float64(sys.float_info.min) / np.float64(2)),
         "signals": [signal.getsignal(number) for number in signal.valid_signals()],
-        "environment": dict(os.environ),
+        # PyTorch's compiler sets this one where something is the first to import it.
+        "environment": {**os.environ, "TORCHINDUCTOR_CACHE_DIR": ""},
         "folder": Path.cwd(),
         "path": list(sys.path),
         "warnings": list(warnings.filters),

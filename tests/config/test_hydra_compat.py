@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import ValidationError
 
+from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat, trust
 from fmbench.core.errors import ConfigError
 
@@ -120,6 +121,14 @@ def test_the_same_options_are_merged_once(monkeypatch):
         assert composed() == {"x": 1, "g": {"z": {"k": 3}}}
         assert len(merged) == 1
     assert merge is ConfigLoaderImpl._compose_config_from_defaults_list
+
+
+def test_each_composition_has_a_folder_of_its_own():
+    """Else two runs of one process have the same one, for its name is drawn once and merged."""
+    configuration.register()
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        composed = [hydra.compose("config", return_hydra_config=True) for _ in range(3)]
+    assert len({config.hydra.run.dir for config in composed}) == 3
 
 
 def test_a_structured_config_is_known_by_its_name():
