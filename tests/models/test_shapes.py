@@ -25,7 +25,10 @@ def facts(shape, classes):
     return prepare.ImageFacts(shape, classes)
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100])
+@pytest.mark.parametrize(
+    "classes",
+    [pytest.param(2, marks=pytest.mark.slow), 10, pytest.param(100, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("option", of_each({name: name for name in OPTIONS}))
 def test_every_option_is_built_for_every_shape(option, classes):
     config = composed(option)

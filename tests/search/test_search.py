@@ -150,6 +150,7 @@ class Threshold(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_search_by_balanced_accuracy_chooses_otherwise_than_one_by_accuracy(
     command, tmp_path, monkeypatch
 ):

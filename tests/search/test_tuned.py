@@ -122,7 +122,9 @@ def test_a_comparison_that_is_over_runs_nothing_again(begun, command, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize(
+    "after", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_one_that_was_killed_goes_on_to_the_same_end(
     straight, command, tmp_path, monkeypatch, after
 ):
@@ -148,6 +150,7 @@ def test_one_that_was_killed_goes_on_to_the_same_end(
     assert [b.search.best for b in here.blocks] == [b.search.best for b in there.blocks]
 
 
+@pytest.mark.slow
 def test_a_number_that_no_file_can_hold_costs_the_trials_of_one_search_alone(
     command, tmp_path, monkeypatch
 ):
@@ -249,6 +252,7 @@ def test_keys_of_comparisons_are_refused_elsewhere(command):
     assert (status, "which sweep=tuned makes" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_code_that_was_changed_between_two_starts_is_said_in_one_line(
     command, tmp_path, monkeypatch
 ):
@@ -334,6 +338,7 @@ def test_without_validation_images_a_final_run_replays_what_was_decided_by_them(
         assert tuned.replayed(given, [other]) == given
 
 
+@pytest.mark.slow
 def test_a_final_run_has_the_rates_and_epochs_that_validation_gave_its_trial(command, tmp_path):
     """An experiment chooses the plateau and sets keys of it, which stay where it is replayed."""
     (tmp_path / "own" / "experiment").mkdir(parents=True)
