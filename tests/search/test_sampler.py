@@ -80,6 +80,7 @@ def test_what_a_study_keeps_of_its_sampler_stays_and_what_is_typed_wins():
     assert sampler.settled(random, None) == random
 
 
+@pytest.mark.slow
 def test_without_optunas_defaults_the_trials_are_those_of_before(command, tmp_path):
     assert command(*SEARCH, *TYPED_OFF, "sweep.trials=11")[0] == 0
     kept, ours = found(tmp_path / "here")
