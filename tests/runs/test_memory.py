@@ -197,7 +197,7 @@ def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
         "precision=fp32",
         *(["-m", "batch_size=2600,50"] if sweep else ["batch_size=2600"]),
     ]
-    done = python("limited.py", *arguments, cwd=tmp_path)
+    done = python("limited.py", *arguments, cwd=tmp_path, timeout=400)
     assert "Traceback" not in done.stderr
     assert "with batch_size=2600; batch_size=" in done.stderr
     assert done.returncode == (4 if sweep else 1)
