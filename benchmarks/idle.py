@@ -1,6 +1,7 @@
 """How long the workers of a search wait for their next trial.
 
     python -m benchmarks.idle
+    python -m benchmarks.idle --seconds 4
     python -m benchmarks.idle 2 --trials 12 --training
 
 Trials take once to four times as long as the shortest; they sleep, so that cores are free for
@@ -33,8 +34,8 @@ class Sleeper(torch.nn.Module):
         return self.linear(images.mean((2, 3)))
 """
 SLEEPING = [
-    "--config-dir", ".", "-m", "model=sleeper", "model.seconds=choice(0.3,0.6,0.9,1.2)",
-    "data=synthetic", "data.train_size=20", "data.test_size=10", "data.split.validation=10",
+    "--config-dir", ".", "-m", "model=sleeper", "data=synthetic",
+    "data.train_size=20", "data.test_size=10", "data.split.validation=10",
     "batch_size=10", "epochs=1", "threads=1",
 ]  # fmt: skip
 TRAINING = [
@@ -63,13 +64,19 @@ def idle(runs: Sequence[tuple[float, float]], workers: int, until: float) -> flo
 
 
 def measure(
-    workers: Sequence[int] = (2, 8), *, trials: int = 200, repeats: int = 1, training: bool = False
+    workers: Sequence[int] = (2, 8),
+    *,
+    trials: int = 200,
+    seconds: float = 0.3,
+    repeats: int = 1,
+    training: bool = False,
 ) -> Iterator[Results]:
-    """Shares of the workers' time, for each number of workers."""
+    """Shares of the workers' time, for each number of workers; the shortest sleep in seconds."""
+    lengths = ",".join(f"{seconds * times:g}" for times in (1, 2, 3, 4))
     os.environ["FMBENCH_TRUST"] = "sleepers"
     for count in workers:
         found: dict[str, list[float]] = {"until the last is handed out": [], "in all": []}
-        seconds = []
+        spent = []
         for _ in itertools.repeat(None, repeats):
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
@@ -77,7 +84,7 @@ def measure(
                 (folder / "sleepers.py").write_text(SLEEPER, "utf-8")
                 option = "_target_: sleepers.Sleeper\nseconds: 1.0\n"
                 (folder / "model" / "sleeper.yaml").write_text(option, "utf-8")
-                given = TRAINING if training else SLEEPING
+                given = TRAINING if training else [*SLEEPING, f"model.seconds=choice({lengths})"]
                 asked = [f"sweep.trials={trials}", f"sweep.jobs={count}"]
                 python("-m", "fmbench", *given, *SEARCH, *asked, folder=folder)
                 runs = spans(folder / "here")
@@ -86,13 +93,13 @@ def measure(
             last, end = runs[-1][0], max(end for _, end in runs)
             found["until the last is handed out"].append(100 * idle(runs, count, last))
             found["in all"].append(100 * idle(runs, count, end))
-            seconds.append(end - runs[0][0])
+            spent.append(end - runs[0][0])
         yield {
             **{
                 f"{count} workers: idle {when}": Spread.of(each, "%")
                 for when, each in found.items()
             },
-            f"{count} workers: seconds": Spread.of(seconds, "s"),
+            f"{count} workers: seconds": Spread.of(spent, "s"),
         }
 
 
