@@ -88,14 +88,14 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """The config as plain Python, interpolations followed.
 
     Raises:
-        ConfigError: an interpolation leads nowhere or to the environment, or a mandatory value is
-            missing.
+        ConfigError: an interpolation leads nowhere, into Hydra's own config or to the environment,
+            or a mandatory value is missing.
     """
     sources.begin_cost()
     plain: dict[str, Any] = {}
     try:
-        for key in map(str, config):
-            if key != "hydra":
+        with hydra_compat.without_hydra(config):
+            for key in map(str, config):
                 value = config[key]
                 if OmegaConf.is_config(value):
                     value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)

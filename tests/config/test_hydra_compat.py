@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import get_class, get_method
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
-from omegaconf.errors import ValidationError
+from omegaconf.errors import InterpolationKeyError, ValidationError
 
 from fmbench.config import checks as configuration
 from fmbench.config import hydra_compat, trust
@@ -129,6 +129,29 @@ def test_each_composition_has_a_folder_of_its_own():
     with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
         composed = [hydra.compose("config", return_hydra_config=True) for _ in range(3)]
     assert len({config.hydra.run.dir for config in composed}) == 3
+
+
+def test_a_config_can_be_without_hydras_own():
+    """Else what leads into it has a value before a run, and none in it."""
+    config = OmegaConf.create({"hydra": {"num": 3}, "a": "${hydra.num}", "b": {"c": 1}})
+    with hydra_compat.without_hydra(config):
+        assert [*config] == ["a", "b"]
+        assert config.b.c == 1
+    with pytest.raises(InterpolationKeyError), hydra_compat.without_hydra(config):
+        _ = config.a
+    assert [*config] == ["hydra", "a", "b"]
+    assert config.a == 3
+
+
+def test_nothing_of_a_run_leads_into_hydras_own_config():
+    configuration.register()
+    leads = ("label=${hydra.runtime.cwd}", "+model.note=${..hydra[job].config_name}")
+    with hydra.initialize_config_dir(str(configuration.CONFIG_DIR)):
+        composed = [hydra.compose("config", [one], return_hydra_config=True) for one in leads]
+    for config in composed:
+        with pytest.raises(ConfigError, match=r"hydra.*not found"):
+            configuration.resolve(config)
+        assert config.hydra.job.config_name == "config"
 
 
 def test_a_structured_config_is_known_by_its_name():
