@@ -293,14 +293,17 @@ class SearchStudy:
         """Whether fewer than `total` trials come before this one.
 
         Waits for those that other searches are asking for: until then it is not known whether they
-        will be theirs, and the caller's summary could not say who has them.
+        will be theirs, and the caller's summary could not say who has them. By a clock or a time
+        zone that is ahead of ours, a trial can look as if asked for just now for hours.
         """
+        patience = time.monotonic() + _FRESH.total_seconds()
         while True:
             others = [other for other in self.trials() if other.number < number]
             drawn = sum(FOLDER in other.user_attrs for other in others)
             if drawn >= total:
                 return False
-            if sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others) < total:
+            asked = sum(FOLDER in other.user_attrs or _is_fresh(other) for other in others)
+            if asked < total or time.monotonic() > patience:
                 return True
             time.sleep(_LOOK)
 

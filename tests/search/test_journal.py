@@ -145,3 +145,22 @@ def test_a_trial_that_another_search_is_asking_for_is_waited_for(tmp_path, monke
         study.time, "sleep", lambda _: monkeypatch.setattr(study, "_FRESH", 0 * study._FRESH)
     )
     assert ours.ask(2) is not None
+
+
+def test_a_trial_of_a_clock_that_is_ahead_is_not_waited_for_longer(tmp_path, monkeypatch):
+    """Where it was left by a process that was killed: for hours, if its time zone is another."""
+    both = keys(f"journal:{tmp_path / 'a.journal'}") | {"study": "both"}
+    pruner = pruning.make_pruner("none", epochs=3, trials=1)
+    ours, theirs = (study.SearchStudy(both, tmp_path / name, pruner) for name in "ab")
+    theirs.study.ask()
+    monkeypatch.setattr(study, "_is_fresh", lambda trial: trial.state == TrialState.RUNNING)
+    slept, clock = [], study.time.monotonic
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert len(slept) < 20
+
+    monkeypatch.setattr(study.time, "sleep", sleep)
+    monkeypatch.setattr(study.time, "monotonic", lambda: clock() + 10 * len(slept))
+    assert ours.ask(1) is not None
+    assert len(slept) in (6, 7)
