@@ -6,6 +6,7 @@ from reports import build, cell, column, printed, sheet_rows, table_cells
 
 from fmbench.records.predictions import name_of_test_set, read_labels
 from fmbench.records.suspects import SUSPECTS_NAME, SuspectedTest, SuspectedTests
+from fmbench.report.table import suspects
 
 SHA256 = "d1" * 32  # of `records.BASE`
 HEADING = "unsuspected images"
@@ -49,6 +50,17 @@ def test_accuracy_on_unsuspected_images_is_a_column_where_suspects_are_known(tmp
     assert [row["rank"] for row in made.rows] == [row["rank"] for row in before.rows]
     assert 'data-key="unsuspected_accuracy"' in made.html
     assert made.html.count('unsorted" title="Chosen on the test set') == 1
+
+
+def test_the_images_of_a_test_set_are_gone_through_once(tmp_path, monkeypatch):
+    """A stranger's file may name millions of them, and there are 500 rows."""
+    for number in range(3):
+        first = run(tmp_path / str(number), 9000 - number, model=f"m{number}")
+    suspect(tmp_path, first, 0, 1)
+    seen, kept = [], suspects._kept
+    monkeypatch.setattr(suspects, "_kept", lambda *given: seen.append(given) or kept(*given))
+    assert [row["suspected_images"] for row in build(tmp_path).rows] == [2, 2, 2]
+    assert len(seen) == 1
 
 
 def test_what_one_of_several_files_suspects_is_suspected(tmp_path):

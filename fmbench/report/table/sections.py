@@ -271,7 +271,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     if left_out := [n for row in rows if (n := row["suspected_images"]) is not None]:
         yield (
             f"Accuracy on unsuspected images leaves out {between(left_out)} test images, whose "
-            "labels models suspect (suspects.json). It flatters these models, and ranks nothing."
+            "labels models suspect (suspects.json). It is optimistic, and ranks nothing."
         )
     mixed = [row["number"] for row in rows if {"data_sha256", "split_test"} & {*row["mixes"]}]
     if mixed:
