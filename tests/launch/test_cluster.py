@@ -15,11 +15,11 @@ from collections import Counter
 import pytest
 import yaml
 from clusters import PATIENCE, installed
-from commands import CHECKOUT, TINY, fmbench, records
+from commands import CHECKOUT, TINY, fmbench, records, started, wait_for
 
-from fmbench.core.errors import (
-    PartialResultsError,
-)
+from fmbench.core.errors import PartialResultsError
+from fmbench.records.reader import read_history
+from fmbench.records.trials import Search
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -41,15 +41,18 @@ def net(seed, ends, marks, **options):
 LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray"}
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("submitit_slurm", marks=[pytest.mark.submitit, pytest.mark.slurm]),
-        pytest.param("ray", marks=pytest.mark.ray),
-    ]
-)
+CLUSTERS = [
+    pytest.param("submitit_slurm", marks=[pytest.mark.submitit, pytest.mark.slurm]),
+    pytest.param("ray", marks=pytest.mark.ray),
+]
+
+
+@pytest.fixture(params=CLUSTERS)
 def launcher(request, tmp_path):
     """A launcher's name, and the environment variables that it needs."""
     name = request.param
+    if name == "processes":
+        return name, {}
     if not installed(LAUNCHERS[name]):
         extra = "ray" if name == "ray" else "slurm"
         pytest.skip(f"{LAUNCHERS[name]} is not installed, of the extra {extra}")
@@ -145,6 +148,39 @@ def test_a_search_of_two_at_once(launcher, tmp_path):
     assert done.returncode == 0, done.stderr
     assert statuses(tmp_path / "here") == {"completed": 4}, done.stderr
     assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["processes", *CLUSTERS], indirect=True)
+def test_a_driver_killed_three_times_ends_with_its_total(launcher, tmp_path):
+    """Jobs that it leaves in Slurm's queue go on, other runs end with it."""
+    name, environment = launcher
+    search = [
+        *("-m", *SEARCH, "epochs=4", "sweep.trials=6", "sweep.jobs=2", f"hydra/launcher={name}"),
+        *("sweep.pruner=none", "batch_size=choice(16,32)"),
+    ]
+    folder, options = tmp_path / "here", {"cwd": tmp_path, "environment": environment}
+    for done in (0, 2, 4):  # runs that have begun beside those in which it is killed, or more
+        with started(*search, **options) as child:
+            wait_for(
+                lambda n=done, c=child: c.poll() or len([*folder.glob("*/history.jsonl")]) > n,
+                PATIENCE,
+            )
+            assert child.poll() is None
+    ended = fmbench(*search, **options, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert "6 of 6 trials ended well: 6 complete" in ended.stderr
+    found = Search.from_json((folder / "search.json").read_text())
+    assert [trial.state for trial in found.trials] == ["complete"] * found.total
+    assert len({trial.parameters["optimizer.lr"] for trial in found.trials}) == found.total == 6
+    made = {trial.folder: records(folder / trial.folder) for trial in found.trials}
+    assert [len(each) for each in made.values()] == [1] * len([*folder.rglob("result.json")])
+    for trial in found.trials:
+        (record,) = made[trial.folder]
+        assert (record["status"], record["validation_accuracy"]) == ("completed", *trial.values)
+        assert [line["epoch"] for line in read_history(folder / trial.folder)] == [0, 1, 2, 3]
+    assert sum(each["test_accuracy"] is not None for (each,) in made.values()) == 1
 
 
 @needs_linux

@@ -4,24 +4,31 @@ import contextlib
 import os
 import pickle
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import optuna
 import pytest
 import yaml
 from clusters import PATIENCE, installed
-from commands import TINY, fmbench, records, started, wait_for
+from commands import TINY, fmbench, in_one_go, records, started, wait_for
 from optuna.trial import TrialState
 
 from fmbench.core.errors import StorageError
 from fmbench.core.files import FolderLock
 from fmbench.launch import Executor, make_executor, slurm_queue
 from fmbench.launch.executor import Runs, Sweep
+from fmbench.records.record import PREDICTIONS_NAME, recorded_overrides
 from fmbench.records.status import Reader
+from fmbench.records.trials import SEARCH_NAME, Search
 from fmbench.search import loop, study
 from fmbench.search.claims import Claims
 
@@ -214,11 +221,69 @@ def test_what_was_noted_is_read_as_a_strangers(tmp_path):
     assert slurm_queue.noted(tmp_path) == []
 
 
+def writes(folder, read):
+    """What a worker writes `search.json` with; `read` gives its text."""
+    search = loop.Search.__new__(loop.Search)
+    search.folder, search.claims = folder, Claims(folder)
+    search.described = lambda: SimpleNamespace(to_json=partial(str, read()))
+    return search._write
+
+
+def test_what_a_worker_has_read_earlier_is_not_written_later(tmp_path):
+    """Both write `search.json`; one is held up between reading and writing."""
+    known, has_read, other_writes = ["one trial"], threading.Event(), threading.Event()
+
+    def read_and_wait():
+        text = known[-1]
+        has_read.set()
+        other_writes.wait(0.5)  # where they take turns it waits for this one
+        return text
+
+    def write_newer():
+        has_read.wait()
+        known.append("two trials")
+        writes(tmp_path, lambda: known[-1])()
+        other_writes.set()
+
+    other = threading.Thread(target=write_newer)
+    other.start()
+    writes(tmp_path, read_and_wait)()
+    other.join()
+    assert (tmp_path / SEARCH_NAME).read_text() == "two trials"
+
+
 def in_queue(environment):
     told = subprocess.run(
         ["squeue", "-h"], env={**os.environ, **environment}, capture_output=True, check=True
     )
     return told.stdout.strip()
+
+
+def are_eight_of_two(folder):
+    """A search by several workers has eight trials of two seeds, each with its own result."""
+    found = Search.from_json((folder / SEARCH_NAME).read_text())
+    assert [trial.state for trial in found.trials] == ["complete"] * found.total
+    assert len({trial.parameters["optimizer.lr"] for trial in found.trials}) == found.total == 8
+    jobs = {trial.number: range(int(trial.folder), int(trial.folder) + 2) for trial in found.trials}
+    assert sorted(chain(*jobs.values())) == list(range(16))
+    assert len(records(folder)) == 16
+    for trial in found.trials:
+        values = []
+        for job in jobs[trial.number]:
+            (there,) = records(folder / str(job))
+            again = folder.parent / "again" / str(job)
+            in_one_go(
+                folder.parent, *recorded_overrides(there["overrides"]), f"hydra.run.dir={again}"
+            )
+            (here,) = records(again)
+            for name in ("key", "status", "train_loss", "validation_accuracy", "test_accuracy"):
+                assert here[name] == there[name], (job, name)
+            if trial.number in found.best:  # the others are not evaluated on the test set
+                ours = (again / PREDICTIONS_NAME).read_bytes()
+                assert ours == (folder / str(job) / PREDICTIONS_NAME).read_bytes()
+            values.append(there["validation_accuracy"])
+        assert trial.values == (statistics.fmean(values),)
+    assert sum(record["test_accuracy"] is not None for record in records(folder)) == 2
 
 
 @pytest.mark.slow
@@ -228,7 +293,9 @@ def in_queue(environment):
 def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_path):
     """The process group of the command is killed as soon as it has answered."""
     grid = ["-m", *TINY, "epochs=2", "seed=range(3)"]
-    for folder, arguments in (("grid", grid), ("search", [*SEARCH, "epochs=1"])):
+    eight = [*SEARCH, "epochs=1", "sweep.trials=8", "sweep.seeds=2", "sweep.jobs=8"]
+    left = {"grid": grid, "search": [*SEARCH, "epochs=1"], "eight": eight}
+    for folder, arguments in left.items():
         given = [*arguments, "hydra/launcher=submitit_slurm", f"hydra.sweep.dir={folder}"]
         options = {"cwd": tmp_path, "environment": slurm, "start_new_session": True, "stdout": -1}
         with started(*given, "sweep.detach=true", **options) as process:
@@ -251,6 +318,7 @@ def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_pat
     best = [(tmp_path / name / "experiment" / "best.yaml") for name in ("search", "attached")]
     ours, theirs = (yaml.safe_load(path.read_text()) for path in best)
     assert ours == theirs
+    are_eight_of_two(tmp_path / "eight")
 
 
 @pytest.mark.slow
