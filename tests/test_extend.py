@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
     return new.make(Path("research"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", TRAINED)
 def test_each_command_of_the_page_trains(folder, monkeypatch, option):
     monkeypatch.chdir("research")

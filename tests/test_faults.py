@@ -65,14 +65,17 @@ def test_a_folder_that_may_not_be_written_to(faults, tmp_path):
         pytest.skip("here nobody lacks rights and nothing can be mounted")
 
 
+@pytest.mark.slow
 def test_records_cut_off(faults):
     assert "lengths named as unreadable" in faults("truncated", step=211)
 
 
+@pytest.mark.slow
 def test_checkpoints_with_one_byte_changed(faults):
     assert "none of them unnoticed" in faults("flipped", step=31)
 
 
+@pytest.mark.slow
 def test_many_processes_write_while_one_reads(faults):
     said = faults("together", records=40, processes=2)
     assert said.startswith("40 records of 2 processes, read ")

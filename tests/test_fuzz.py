@@ -175,6 +175,7 @@ def mutated_records(draw):
     return made
 
 
+@pytest.mark.slow
 @fuzz(100)
 @given(JSON | mutated_records())
 def test_a_record_is_read_or_is_unreadable(value):
@@ -208,6 +209,7 @@ def test_a_search_is_read_or_refused(data, value):
         assert Search.from_json(search.to_json()) == search
 
 
+@pytest.mark.slow
 @fuzz(60)
 @given(
     st.binary(max_size=100)

@@ -31,6 +31,7 @@ from fmbench.report.table import columns
 from fmbench.search import best
 
 
+@pytest.mark.slow
 def test_hostile_values_stay_in_their_markdown_cells(tmp_path):
     write_hostile(tmp_path)
     made = build(tmp_path, tmp_path / "out")

@@ -230,6 +230,7 @@ def test_no_key_of_a_file_leads_a_run_out_of_its_folder(given, name, part, comma
     assert _tree(outside.parent) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("swept", "given"), [
     ("model", []),
     ("+kind", []),
@@ -253,6 +254,7 @@ def test_options_set_nothing_of_hydra_together(swept, given, command, outside):
     assert "hydra.job_logging.handlers.x: a config file may not" in said[2].splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_help_opens_no_log_that_a_file_names(command, outside):
     handler = f"{{class: logging.FileHandler, filename: {outside}/precious, mode: w}}"
     text = f"hydra: {{hydra_logging: {{handlers: {{x: {handler}}}}}}}"

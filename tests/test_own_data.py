@@ -80,6 +80,7 @@ def test_there_are_commands_of_each_kind():
     assert {text.partition("=")[2] for text, *_ in COMMANDS} == set(module.OWN)
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_predictions_whatever_they_lie_in(tmp_path):
     drawn = synthetic.load({"train_size": 200, "test_size": 50, "seed": 0})
     (train, labels), (test, test_labels) = map(drawn.part, ("train", "test"))
@@ -108,6 +109,7 @@ def test_the_report_says_what_must_be_known_of_the_images(tmp_path):
     assert "The classes have 10 to 50 images" in said
 
 
+@pytest.mark.slow
 def test_a_run_does_not_go_on_with_other_images(data):
     given = ["data=folder", "data.root=photos", "data.size=32", *SMALL, "hydra.run.dir=run"]
     fmbench.run([*given, "evaluation.test=never", "keep_checkpoint=true"])
@@ -148,6 +150,7 @@ def test_images_that_are_too_small_for_a_model(tmp_path, model, said):
     assert not records(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_key_of_older_commands_does_no_harm(tmp_path):
     tiny = ["data=synthetic", "data.train_size=60", "data.test_size=20", *SMALL[:4]]
     one = fmbench.run([*tiny, "hydra.run.dir=a"])
@@ -160,6 +163,7 @@ def test_a_key_of_older_commands_does_no_harm(tmp_path):
         fmbench.run([*tiny, "model.classes=9"])
 
 
+@pytest.mark.slow
 def test_the_function_of_the_page_is_called_where_it_is_trusted(tmp_path, monkeypatch):
     page = (CHECKOUT / "docs" / "data.md").read_text("utf-8").partition("## Anything else")[2]
     code, option, line, *_ = (block.partition("\n")[2] for block in page.split("```")[1::2])
@@ -187,6 +191,7 @@ def test_a_file_names_no_test_part_outside_the_current_folder(command, tmp_path)
     assert "data.test=/etc/passwd: a config file may name a folder in the current one" in err
 
 
+@pytest.mark.slow
 def test_folds_are_one_row_with_an_interval_of_what_they_held_out(tmp_path):
     tiny = ["data=synthetic", "data.train_size=120", "data.test_size=50", *SMALL[:4]]
     folds, numbers = [*tiny, "data.split=kfold", "data.split.folds=3"], set()
@@ -220,6 +225,7 @@ def test_folds_are_one_row_with_an_interval_of_what_they_held_out(tmp_path):
         compare("folds", "seeds")
 
 
+@pytest.mark.slow
 def test_a_fold_that_tests_gives_test_accuracy_an_interval(data):
     given = ["data=arrays", "data.root=mine.npz", "data.keys={train_images: a, train_labels: b}"]
     given += [*SMALL, "data.split=kfold", "data.split.folds=4", "data.split.role=test"]

@@ -86,6 +86,7 @@ def line(pages, experiment="lenet"):
 # --- what is kept -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_pages_and_pictures_show_what_the_records_say(results, own):
     for path, content in results.contents(own).items():
         assert not results.is_old(path, content), f"{path.name}: run python scripts/results.py"
@@ -353,6 +354,7 @@ def test_the_words_take_their_numbers_from_the_recipes(pages, tmp_path):
     assert "0.01 for 50 epochs at batch sizes 64, 256, 512" in page
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_the_rows_of_a_table(pages, tmp_path):
     lines = ({"epoch": n, "train_loss": 0.5, "test_accuracy": 0.9} for n in range(2))
     histories = "".join(f"{json.dumps(one)}\n" for one in lines)
@@ -374,6 +376,7 @@ def test_a_record_that_cannot_be_read_is_not_passed_over(pages, tmp_path):
         pages.text()
 
 
+@pytest.mark.slow
 def test_a_search_stands_beside_the_recipe(pages, tmp_path):
     pages.layout["search"] = yaml.safe_load((KEPT / "tables.yaml").read_text("utf-8"))["search"]
     sweep(tmp_path / "lenet_search")

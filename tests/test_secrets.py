@@ -46,6 +46,7 @@ def test_a_password_in_a_url_is_refused_and_shown_nowhere(words, command, tmp_pa
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_password_that_comes_to_the_storage_by_another_way_is_refused(command, tmp_path):
     text = (CHECKOUT / "conf/model/lenet5.yaml").read_text("utf-8")
     write_option("model/odd.yaml", f"{text}note: {_URLS[0]}\n")

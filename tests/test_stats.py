@@ -443,6 +443,7 @@ def test_few_folds_of_few_images_have_no_more_false_ranks(simulation, rows, fold
     assert simulation.false(rows, folds, images, tables=300)[0] <= 0.05
 
 
+@pytest.mark.slow
 def test_a_row_that_is_better_over_folds_is_found(simulation):
     points, corrected, naive, at_its_level = simulation.found(0.6, 5, 200, tables=300)
     assert points == pytest.approx(20, abs=1)

@@ -92,6 +92,7 @@ def test_a_run_chooses_its_threads_unless_it_is_told(trials, monkeypatch, given,
     assert [text for text in record.overrides if "threads" in text] == [f"threads={threads}"]
 
 
+@pytest.mark.slow
 def test_a_second_run_chooses_its_own_threads(trials):
     for _ in range(2):
         fmbench.run(ANY_THREADS)
@@ -107,6 +108,7 @@ def test_on_a_gpu_nothing_is_tried(trials, monkeypatch):
     assert (len(trials), record.overrides) == (0, ["seed=1"])
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_that_are_alike_take_the_same_threads(trials, command, tmp_path):
     status, _, err = command("-m", *ANY_THREADS, "seed=0,1", "batch_size=32,64")
     assert status == 0, err
@@ -230,6 +232,7 @@ def test_a_run_beside_another_program_of_hydra(tmp_path, undisturbed):
     assert record.test_loss == undisturbed.test_loss
 
 
+@pytest.mark.slow
 def test_runs_in_two_threads_wait_for_each_other(tmp_path, undisturbed):
     found = {}
 

@@ -52,6 +52,7 @@ def test_one_run_leaves_its_folder_and_a_summary(command, tmp_path):
     assert "epoch" not in out
 
 
+@pytest.mark.slow
 def test_two_runs_that_start_in_one_second_do_not_collide(command, tmp_path):
     for _ in range(2):
         assert command(*TINY, "epochs=1")[0] == 0
@@ -73,6 +74,7 @@ def test_grid_leaves_records_and_a_table(command, tmp_path):
     assert list((tmp_path / "multirun").rglob("benchmark.csv"))
 
 
+@pytest.mark.slow
 def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
     models = ["-m", *TINY, "data.train_size=64", "epochs=1", "model=resnet18,resnet_light"]
     status, _, err = command(*models, "model.width=4")
@@ -86,6 +88,7 @@ def test_a_key_of_a_swept_group_is_told_how_to_be_written(command, tmp_path):
     assert "++" not in command(*TINY, "model.width=4")[2]
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_in_a_sweep_ends_itself_alone(command, tmp_path):
     status, _, err = command("-m", *TINY, "optimizer.lr=1e38,0.01", "scheduler=constant")
     assert status == 4
@@ -114,6 +117,7 @@ def test_a_fault_within_a_run_is_traced_where_that_is_asked_for(command, monkeyp
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
+@pytest.mark.slow
 def test_a_model_that_raises_leaves_its_record(command, tmp_path, monkeypatch):
     from fmbench.models.lenet5 import LeNet5
 
@@ -193,6 +197,7 @@ def test_no_run_is_written_over(command, tmp_path):
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device", "a.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "sweep", "expected"), [
     (NO_ROOM, "seed=0,1,2", (5, ["failed"])),
     (DataError("damaged"), "data.split=standard,holdout", (3, ["failed"])),
@@ -252,6 +257,7 @@ def test_a_config_cannot_trust_itself(command, tmp_path):
     assert (tmp_path / "victim").is_dir()
 
 
+@pytest.mark.slow
 def test_relative_data_are_found_from_a_run_that_changes_its_folder(command, tmp_path, monkeypatch):
 
     from fmbench.data import known
@@ -368,6 +374,7 @@ def test_as_a_module_in_its_own_process(tmp_path):
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_needs_trust_and_a_file(command, tmp_path, monkeypatch):
     (tmp_path / "mypackage").mkdir()
     (tmp_path / "mypackage" / "__init__.py").write_text(

@@ -554,6 +554,7 @@ def test_a_folder_of_options_takes_no_place_of_fmbenchs_own(refused, command):
     assert command(*arguments)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["{0}{0}", "{{a: '{0}', b: '{0}'}}"])
 def test_values_that_name_each_other_twice_end(refused, value):
     lines = [f"  x{i}: " + value.format(f"${{model.x{i + 1}}}") for i in range(40)]

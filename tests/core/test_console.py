@@ -68,6 +68,7 @@ def test_a_run_whose_standard_error_is_closed(command, monkeypatch, tmp_path):
     assert "test accuracy" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_sweep_whose_standard_output_is_lost(command, monkeypatch, lost, tmp_path):
     stream, said = lost

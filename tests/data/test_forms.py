@@ -83,6 +83,7 @@ def check(dataset, itself, folder, *usual):
     assert of_folder == in_order != expected
 
 
+@pytest.mark.slow
 def test_every_form_of_drawn_images_is_predicted_alike(tmp_path):
     size = ["data.train_size=300", "data.test_size=100"]
     itself = ["data=synthetic", *size, "data.mean=0.286", "data.std=0.353"]

@@ -174,6 +174,7 @@ def test_svhn(tmp_path, monkeypatch):
     assert np.array_equal(dataset.part("train")[1], labels)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_mnist_and_fashion_mnist_from_one_folder(fashion_mnist_root, tmp_path):
     """Files of the same names: each set takes its own."""

@@ -415,6 +415,7 @@ def test_a_number_of_processes_that_cannot_be(command, tmp_path, value, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_only_a_running_record_is_mended(tmp_path, kept_run):
     record = Record.from_json((kept_run / "result.json").read_text())
     for status in ("running", "completed"):
@@ -437,6 +438,7 @@ def test_only_a_running_record_is_mended(tmp_path, kept_run):
 ANY_THREADS = ["-m", *(text for text in TINY if not text.startswith("threads=")), "epochs=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(("usable", "given", "times"), [
     ((2, None), ["seed=0,1,2"], 1),

@@ -56,6 +56,7 @@ class TestTimm:
         parts = f"model.name={name} is not one of timm's", "the closest are resnet18, "
         raises_one_line(lambda: on_meta(Timm, name=name), ConfigError, *parts)
 
+    @pytest.mark.slow
     def test_a_model_that_is_too_deep_says_the_size_that_works(self):
         with pytest.raises(ConfigError, match=r"28 x 28; the smallest .* model\.upsample=32$"):
             Timm(name="convnext_atto")
@@ -63,6 +64,7 @@ class TestTimm:
         assert isinstance(model.upsample, nn.Upsample)
         assert model(images(2).to("meta")).shape == (2, 10)
 
+    @pytest.mark.slow
     def test_a_run_trains_it_and_keeps_it_and_downloads_nothing(self, tmp_path):
         given = [*TINY, "model=timm", "model.name=test_resnet", "epochs=1", "batch_size=50"]
         kept = ["keep_model=true", "precision=fp32", f"hydra.run.dir={tmp_path / 'run'}"]

@@ -246,6 +246,7 @@ def test_muon_of_a_run_is_told_what_layers_are():
     assert len(optimizer.param_groups[0]["params"]) == 3
 
 
+@pytest.mark.slow
 def test_groups_spare_norms_and_biases():
     given = ["model=resnet_light", "optimizer.decay_norms=false", "optimizer.bias_lr_factor=3"]
     optimizer = trainer(*given).optimizer

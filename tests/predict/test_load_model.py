@@ -66,6 +66,7 @@ def test_it_comes_ready_with_what_belongs_to_it(kept_run):
     assert model.net is model.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [
     ["model=torchvision", "model.name=shufflenet_v2_x0_5"],
     ["model=densenet", "model.depth=10", "augmentation=crop_flip"],
@@ -381,6 +382,7 @@ def test_a_header_may_end_in_spaces(tmp_path):
     assert fmbench.load_model(tmp_path).key == "k"
 
 
+@pytest.mark.slow
 def test_any_byte_of_the_header_may_be_wrong(tmp_path):
     path = forge(tmp_path) / "model.safetensors"
     content = path.read_bytes()

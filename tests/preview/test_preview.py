@@ -32,6 +32,7 @@ def collect(*overrides, rows=10, draws=3):
     return images.collect(config, option, images=rows, draws=draws)
 
 
+@pytest.mark.slow
 def test_it_writes_one_picture_prints_its_path_and_makes_no_run_folder(command, tmp_path):
     assert command(*DATA, "augmentation=flip", "--draws", "2") == (0, "preview.png\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
@@ -42,6 +43,7 @@ def test_it_writes_one_picture_prints_its_path_and_makes_no_run_folder(command, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "preview.png"]
 
 
+@pytest.mark.slow
 def test_the_page_of_defaults_is_about_900_pixels_wide_and_under_300_kb(command, tmp_path):
     assert command(*DATA, *ALL)[0] == 0
     path = tmp_path / "preview.png"

@@ -95,6 +95,7 @@ def test_files_that_do_not_fit_are_left_out(tmp_path, change):
     assert pool.counts.sum() == 600
 
 
+@pytest.mark.slow
 def test_the_command_lists_draws_and_says_what_is_right_without_them(ended, tmp_path):
     folder = tmp_path / "runs"
     for fold in range(2):

@@ -28,6 +28,7 @@ def rows(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_folders(rows):
     found = compare(str(rows / "a"), str(rows / "b"))
     assert found.difference.mean == pytest.approx(0.02)
@@ -145,6 +146,7 @@ def test_other_test_images_are_compared_class_by_class_and_no_further(tmp_path):
     assert not found.difference.paired
 
 
+@pytest.mark.slow
 def test_rows_by_number_and_by_conditions(rows):
     expected = compare(str(rows / "a"), str(rows / "b"))
     for pair in (("1", "2"), ("model=good", "model=fast"), ("1", "net=fast")):
@@ -240,6 +242,7 @@ def test_rows_of_runs_in_the_current_folder(rows, monkeypatch, ended):
     assert "(runs: 3, in .)" in out
 
 
+@pytest.mark.slow
 def test_it_says_what_could_have_been_seen_and_what_more_seeds_would_do(rows, ended):
     found = compare(str(rows / "a"), str(rows / "b"))
     assert found.outperforming.share == 1
@@ -274,6 +277,7 @@ def test_one_seed_has_no_power(tmp_path):
     assert (found.power, found.outperforming, found.more) == (None, None, [])
 
 
+@pytest.mark.slow
 def test_images_that_one_has_right_and_the_other_wrong_are_drawn(rows, ended):
     for path in rows.glob("*/*/mistakes.npy"):
         path.unlink()

@@ -101,6 +101,7 @@ def test_the_reliability_diagram_and_the_risk_by_coverage():
     assert risks[-1] == pytest.approx(0.26)
 
 
+@pytest.mark.slow
 def test_they_are_drawn_of_each_model(tmp_path):
     put(tmp_path / "0", FIRST)
     put(tmp_path / "1", SECOND, model="other")

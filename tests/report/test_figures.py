@@ -32,6 +32,7 @@ def all_that_is_tried_is_drawn(caplog: pytest.LogCaptureFixture) -> Iterator[Non
 # --- which there are --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_figure_is_there_when_its_data_are(tmp_path):
     write(tmp_path / "0")
     assert drawn(tmp_path) == {}
@@ -51,6 +52,7 @@ def test_each_figure_is_there_when_its_data_are(tmp_path):
     assert next(iter(drawn(tmp_path))) == "accuracy_parameters"
 
 
+@pytest.mark.slow
 def test_a_report_of_searches_alone_has_theirs(tmp_path):
     sweep(tmp_path / "a")
     sweep(tmp_path / "b", study="other", trials=[], best=[])
@@ -59,6 +61,7 @@ def test_a_report_of_searches_alone_has_theirs(tmp_path):
     assert named == ["search", "search_3"]  # by the place of the search, whichever are drawn
 
 
+@pytest.mark.slow
 def test_searches_keep_their_places_where_there_are_too_many_figures(tmp_path, monkeypatch):
     for place_, net in enumerate("abcd"):
         put(tmp_path / net, [0.5, 0.4], model=net, parameters=10**place_)
@@ -100,6 +103,7 @@ def test_a_broken_file_costs_its_figure_alone(tmp_path, name, kind):
     assert known() == rest
 
 
+@pytest.mark.slow
 def test_arrays_of_another_kind_are_no_answers(tmp_path):
     write(tmp_path)
     answer(tmp_path, [0, 1, 2], [0, 1])
@@ -127,6 +131,7 @@ def test_epochs_that_cannot_be_read_are_left_out(tmp_path):
     assert "curves_lenet" in drawn(tmp_path)
 
 
+@pytest.mark.slow
 def test_whatever_a_record_holds_can_be_drawn(tmp_path):
     for n, (loss, seconds) in enumerate([(1e299, 1e290), (-1e299, 1e-290), (0.0, 8.0), (1.0, 0.0)]):
         clock = {"train": seconds, "evaluate": 0.0, "total": seconds}
@@ -242,6 +247,7 @@ def test_where_there_is_no_validation_the_test_set_is_drawn(tmp_path):
     assert any("batch size 64, sgd, learning rate 0.05, 3 epochs" in text for text in texts(figure))
 
 
+@pytest.mark.slow
 def test_training_losses_of_different_kinds_are_said_to_be(tmp_path):
     for name, batch_size in (("0", 64), ("1", 512)):
         put(tmp_path / name, [0.5, 0.4], batch_size=batch_size)
@@ -259,6 +265,7 @@ def test_of_a_long_run_not_every_epoch_is_drawn(tmp_path):
     assert len(figure.svg) < 100_000
 
 
+@pytest.mark.slow
 def test_more_rows_than_colours_are_said(tmp_path):
     for n in range(8):
         put(tmp_path / str(n), [0.5, 0.4], batch_size=2**n, test_accuracy=0.9 - n / 100)
@@ -269,6 +276,7 @@ def test_more_rows_than_colours_are_said(tmp_path):
     assert "The 6 best of 8 rows" in figure.caption
 
 
+@pytest.mark.slow
 def test_more_models_than_pictures_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "MOST_MODELS", 1)
     for n in range(2):
@@ -307,6 +315,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
     return drawn(folder)
 
 
+@pytest.mark.slow
 def test_names_from_records_do_no_harm(hostile):
     kinds = {name.partition("_")[0] for name in hostile}
     assert kinds == {
@@ -375,6 +384,7 @@ def test_ids_of_two_drawings_in_one_page_differ(hostile):
     assert len(set(seen.values())) > 5
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes(tmp_path, hostile):
     for folder in (tmp_path / "a", tmp_path / "b"):
         for n in range(2):
@@ -394,6 +404,7 @@ def test_colours_are_seen_on_white_and_on_a_dark_page():
 # --- in the report ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_figures_stand_below_their_section(tmp_path):
     put(tmp_path / "in" / "0", [0.5, 0.4])
     put(tmp_path / "in" / "1", [0.5, 0.4], data__name="synthetic")
@@ -421,6 +432,7 @@ def test_the_figures_stand_below_their_section(tmp_path):
 # --- several rows -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_best_row_of_each_model_is_in_one_picture_from_its_first_epoch_on(tmp_path):
     losses = [2.0, 0.5, *[0.3 - n / 100 for n in range(12)]]
     put(tmp_path / "0", losses, test_accuracy=0.9)
@@ -445,6 +457,7 @@ def test_the_best_row_of_each_model_is_in_one_picture_from_its_first_epoch_on(tm
     assert "Validation accuracy at the end: resnet18 50.00 %; lenet 71.00 %" in figure.alt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [["lenet"], ["lenet", "resnet18"]])
 def test_where_only_training_is_known_the_page_says_how_to_get_more(tmp_path, models):
     for model in models:

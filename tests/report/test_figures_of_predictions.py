@@ -52,6 +52,7 @@ def test_of_files_linked_into_many_runs_some_are_read(tmp_path):
     assert budget.epochs == 0
 
 
+@pytest.mark.slow
 def test_behind_the_last_picture_none_is_drawn(tmp_path, monkeypatch):
     for number in range(5):
         put(tmp_path / str(number), [0.5, 0.4], data__name=str(number))
@@ -111,6 +112,7 @@ def test_the_mistakes_are_shown_as_they_are(tmp_path):
     assert [picture[..., 0].tolist() for picture in shown] == images.tolist()
 
 
+@pytest.mark.slow
 def test_at_most_24_mistakes_of_each_row(tmp_path):
     write(tmp_path / "0", test_accuracy=0.9)
     write(tmp_path / "1", model="other", test_accuracy=0.8)
@@ -127,6 +129,7 @@ def test_at_most_24_mistakes_of_each_row(tmp_path):
     assert len(texts(made["mistakes_lenet"])) == 3
 
 
+@pytest.mark.slow
 def test_each_of_the_best_rows_has_its_confusion(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "MOST_ROWS", 2)
     for n, (model, size) in enumerate((("lenet", 64), ("lenet", 256), ("other", 64))):

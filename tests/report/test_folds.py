@@ -80,6 +80,7 @@ def test_a_fold_that_tests_gives_test_accuracy_its_interval(tmp_path):
     assert "validation accuracy" not in printed(report.build([tmp_path]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [
     {"named": "f1" * 32},
     {"folds": range(4)},  # one is missing
@@ -182,6 +183,7 @@ def test_numbers_that_no_run_records_are_no_fault(tmp_path):
     assert table(tmp_path)["rank"].isna().all()
 
 
+@pytest.mark.slow
 def test_compare_and_the_rank_column_are_of_one_test(tmp_path):
     row(tmp_path, "good", GOOD)
     seen = set()
@@ -239,6 +241,7 @@ def test_the_report_marks_folds_and_shows_what_they_are_ranked_by(tmp_path):
     assert "Rows on the very same folds: 1, 3; 2." in notes
 
 
+@pytest.mark.slow
 def test_other_views_have_no_ranks_over_folds(tmp_path):
     row(tmp_path, "good", GOOD)
     row(tmp_path, "fair", FAIR)

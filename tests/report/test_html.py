@@ -361,6 +361,7 @@ def type_filter(tab: Page, words: str) -> str:
     }})""")
 
 
+@pytest.mark.slow
 def test_a_click_sorts_by_value_and_what_is_missing_is_last(tab):
     show_all_columns(tab)
     click(tab, TITLES["seconds_train"])
@@ -384,6 +385,7 @@ def test_a_click_sorts_by_value_and_what_is_missing_is_last(tab):
         assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
 
 
+@pytest.mark.slow
 def test_the_keyboard_sorts_too(tab):
     tab.run("document.querySelectorAll('.rows thead [role=button]')[0].focus()")
     tab.key("Enter", 13, "\r")
@@ -411,12 +413,14 @@ FILTERS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_filter_finds_words_and_values(tab):
     for words, found in FILTERS:
         assert (words, type_filter(tab, words)) == (words, found)
         assert len(column(tab, "model")) == min(int(found.split()[0]), FIRST_ROWS)
 
 
+@pytest.mark.slow
 def test_more_rows_are_drawn_when_asked_for(tab):
     assert len(column(tab, "model")) == FIRST_ROWS
     tab.run("document.querySelector('.further button').click()")
@@ -424,6 +428,7 @@ def test_more_rows_are_drawn_when_asked_for(tab):
     assert tab.run("document.querySelector('.further').hidden")
 
 
+@pytest.mark.slow
 def test_a_row_opens_and_stays_open(tab):
     tab.run("document.querySelectorAll('tbody summary')[1].click()")
     tab.until(f"{OPEN}.length === 1 && {OPEN}[0].innerText.includes('device')")
@@ -441,6 +446,7 @@ def test_a_row_opens_and_stays_open(tab):
     assert tab.run(f"{OPEN}.length") == 0
 
 
+@pytest.mark.slow
 def test_columns_that_do_not_fit_can_be_shown(tab):
     for width in (1280, 800, 390):
         tab.size(width, 800)
@@ -453,6 +459,7 @@ def test_columns_that_do_not_fit_can_be_shown(tab):
     assert tab.run(f"{HEADS}.length") == total  # what was chosen stays
 
 
+@pytest.mark.slow
 def test_what_was_chosen_on_the_test_set_is_no_order(tab):
     show_all_columns(tab)
     title = json.dumps(TITLES["best_test_accuracy"])
@@ -466,6 +473,7 @@ def test_what_was_chosen_on_the_test_set_is_no_order(tab):
     assert tab.run(f"{others}.every((th) => th.querySelector('[role=button]'))")
 
 
+@pytest.mark.slow
 def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_path):
     name = "\U0001f600" + "long " * 100 + "name"
     write(tmp_path, model=name)
@@ -481,6 +489,7 @@ def test_a_long_name_is_cut_in_the_table_and_whole_in_its_details(chromium, tmp_
         tab.close()
 
 
+@pytest.mark.slow
 def test_a_phone_sees_the_model_and_its_accuracy(tab):
     tab.size(390, 800)
     tab.until(f"{HEADS}.length < 6")
@@ -495,6 +504,7 @@ def test_a_phone_sees_the_model_and_its_accuracy(tab):
     assert tab.run("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 def test_the_scheme_follows_the_readers(tab):
     ground = "getComputedStyle(document.body).backgroundColor"
     line = "getComputedStyle(document.querySelector('path')).stroke"
@@ -503,6 +513,7 @@ def test_the_scheme_follows_the_readers(tab):
     assert (tab.run(ground), tab.run(line)) == ("rgb(21, 24, 28)", "rgb(228, 230, 233)")
 
 
+@pytest.mark.slow
 def test_paper_has_no_buttons_and_dark_ink(tab):
     # Where headings are repeated on the next sheet, Chromium leaves buttons out.
     assert tab.run("document.querySelectorAll('thead button').length") == 0
@@ -516,6 +527,7 @@ def test_paper_has_no_buttons_and_dark_ink(tab):
     tab.call("Page.printToPDF", preferCSSPageSize=True)
 
 
+@pytest.mark.slow
 def test_hostile_values_do_nothing_in_a_browser(chromium, tmp_path):
     write_hostile(tmp_path)
     write(tmp_path / "javascript:alert(1)", model='"><img src=x onerror=alert(1)>\x00')
@@ -550,6 +562,7 @@ def test_the_policy_stops_what_should_ever_get_in(chromium, tmp_path):
     tab.close()
 
 
+@pytest.mark.slow
 def test_without_javascript_rows_can_be_read_and_opened(chromium, large):
     tab = chromium.page(javascript=False).open(large)
     assert len(column(tab, "model")) == FIRST_ROWS

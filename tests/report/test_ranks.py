@@ -62,6 +62,7 @@ def test_a_rank_of_rows_of_one_seed_is_marked_as_one_of_models(tmp_path):
     assert ",models," in made.csv
 
 
+@pytest.mark.slow
 def test_rows_of_one_seed_have_no_rank_beside_rows_of_several(tmp_path):
     for seed, right in enumerate((9000, 9001, 8999)):
         run(tmp_path / f"a{seed}", "steady", right, seed=seed)
@@ -90,6 +91,7 @@ def test_the_spread_of_seeds_counts(tmp_path):
     assert report.build([tmp_path]).sections[0].footnote == ""
 
 
+@pytest.mark.slow
 def test_compare_and_the_rank_column_are_of_one_test(tmp_path):
     for seed, (a, b) in enumerate(((9045, 9000), (9050, 8990), (9040, 9010))):
         run(tmp_path / f"a{seed}", "a", a, seed=seed)

@@ -104,6 +104,7 @@ def test_the_surface_is_of_learning_rate_and_batch_size_or_of_what_matters_most(
     assert keys({"a": 1, "b": None}, {"a": 2, "b": 1}) == []
 
 
+@pytest.mark.slow
 def test_the_surface_says_its_unit_and_draws_pruned_trials_apart():
     tried = [{"optimizer.lr": 10.0**-n, "batch_size": 2**n} for n in range(1, 7)]
     trials = [trial(n, parameters=values, values=[0.5 + n / 20]) for n, values in enumerate(tried)]

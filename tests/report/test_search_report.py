@@ -230,6 +230,7 @@ def test_another_drivers_trials_are_found_by_their_absolute_folders(tmp_path):
     assert "test accuracy 88.00 %" in made.markdown
 
 
+@pytest.mark.slow
 def test_names_and_values_of_a_search_do_no_harm(tmp_path):
     names = {HOSTILE: HOSTILE, "x" * 500: "y" * 500, "b": None, "c": True}
     trials = [
@@ -252,6 +253,7 @@ def test_names_and_values_of_a_search_do_no_harm(tmp_path):
     assert (tmp_path / "figures" / "search.png").is_file()
 
 
+@pytest.mark.slow
 def test_each_search_has_a_picture_beside_the_page(tmp_path):
     sweep(tmp_path / "a")
     put(tmp_path / "b", study="other")

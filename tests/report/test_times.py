@@ -33,6 +33,7 @@ def drawn(folder, **view):
     return {figure.name: figure for figure in figures(made.sections, made.searches)}
 
 
+@pytest.mark.slow
 def test_accuracy_by_time_is_of_one_device(tmp_path):
     put(tmp_path / "0", [0.5, 0.8], 3.0, model="a", test_accuracy=0.8)
     assert "accuracy_seconds" not in drawn(tmp_path)
@@ -51,6 +52,7 @@ def test_times_are_those_at_the_ends_of_the_drawn_epochs():
     assert _times(Line({}, {}, runs, {"k": curve}), "k") is None
 
 
+@pytest.mark.slow
 def test_profiles_are_over_several_data_sets(tmp_path):
     fast, slow = {"model": "fast"}, {"model": "slow"}
     put(tmp_path / "0", [0.5, 0.9], 1.0, **fast)
@@ -67,6 +69,7 @@ def test_profiles_are_over_several_data_sets(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_timed_by_its_best_row_and_by_one_kind_of_accuracy(tmp_path):
     for data in ("mnist", "fashion_mnist"):
         where = {"data__name": data}
@@ -84,6 +87,7 @@ def test_a_model_is_timed_by_its_best_row_and_by_one_kind_of_accuracy(tmp_path):
     assert found.alt.endswith("one fastest in 2, reached 2 of 2; two fastest in 0, reached 2 of 2.")
 
 
+@pytest.mark.slow
 def test_the_clock_is_of_the_runs_that_the_accuracy_is_of(tmp_path):
     for seed in range(3):
         seconds = 3.0 if seed < 2 else 90.0

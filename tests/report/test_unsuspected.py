@@ -26,6 +26,7 @@ def suspect(place, of, *images):
     (place / SUSPECTS_NAME).write_text(content, "utf-8")
 
 
+@pytest.mark.slow
 def test_accuracy_on_unsuspected_images_is_a_column_where_suspects_are_known(tmp_path):
     first = run(tmp_path / "0", 9000)
     run(tmp_path / "1", 8000, model="other")

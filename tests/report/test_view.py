@@ -116,6 +116,7 @@ def test_a_key_that_is_null_in_all_runs_is_one_that_they_have(tmp_path):
     assert numbers(tmp_path, "sampler=x") == []
 
 
+@pytest.mark.slow
 def test_the_keys_that_there_are_can_be_used(runs):
     with pytest.raises(ConfigError) as raised:
         numbers(runs, "colour=red")
@@ -176,6 +177,7 @@ def test_another_metric_orders_the_rows_and_has_the_spread(runs):
     assert section.columns[place + 1].cell(section.rows[0]) == "4.1 s to 16.9 s"
 
 
+@pytest.mark.slow
 def test_rows_come_in_any_order(runs):
     def order(sort):
         (section,) = report.build([runs], view=View(sort=sort)).sections

@@ -94,6 +94,7 @@ def test_every_moment_of_a_run_is_one_to_go_on_from(whole, tmp_path):
     assert result(tmp_path / "again") == result(whole)
 
 
+@pytest.mark.slow
 def test_elapsed_times_add_up(stopped_run, monkeypatch, tmp_path):
     stopped_run(12)
     before = records(tmp_path)[0]["seconds"]
@@ -106,6 +107,7 @@ def test_elapsed_times_add_up(stopped_run, monkeypatch, tmp_path):
     assert after["total"] >= after["train"] + after["evaluate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 def test_no_clock_of_training_or_evaluation_counts_what_saving_takes(stops, monkeypatch, tmp_path):
     saved = 0
@@ -131,6 +133,7 @@ def test_no_clock_of_training_or_evaluation_counts_what_saving_takes(stops, monk
     assert sum(json.loads(line)["seconds"] for line in lines) < 1000
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(whole, stopped_run, tmp_path, caplog):
     # In the third epoch: one checkpoint after each of the first two, one at the stop.
     path = stopped_run(12, "checkpoint_every=1") / "checkpoint.pt"
@@ -167,6 +170,7 @@ def test_without_a_checkpoint_a_killed_run_starts_again(whole, stopped_run, tmp_
     assert result(folder) == result(whole)
 
 
+@pytest.mark.slow
 def test_threads_may_change_and_the_record_says_so(stopped_run, tmp_path, caplog):
     stopped_run(7)
     run(tmp_path / "run", "threads=2")
@@ -191,6 +195,7 @@ def change_record(folder, change):
         write_state(state | {"record": changed(state["record"])}, file)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_may_go_on(tmp_path, caplog):
     """It had no `memory_format`, and ran in channels_last what is contiguous now."""
     narrow = ["model=resnet18", "model.width=4", "model.depths=[1,1]", "epochs=1"]
@@ -352,6 +357,7 @@ def test_a_lock_that_is_let_go_twice_closes_no_other_file(tmp_path):
     assert (tmp_path / "file").read_text() == "whole"
 
 
+@pytest.mark.slow
 def test_a_signal_while_saving(whole, tmp_path):
     fsync = os.fsync
     sent = []

@@ -256,6 +256,7 @@ def test_corrupted_images_are_evaluated_at_the_end_and_choose_nothing(kept, tmp_
     assert found.seconds["train"] + found.seconds["evaluate"] > clock
 
 
+@pytest.mark.slow
 def test_a_stop_among_corrupted_images_costs_nothing_of_the_record(tmp_path):
     given = [*RUN, "evaluation.corruptions=[contrast]"]
     straight = fmbench.run([*given, f"hydra.run.dir={tmp_path / 'straight'}"])

@@ -217,6 +217,7 @@ def test_fp32_is_not_tf32():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [
     ["model=lenet"],
     ["model=densenet", "model.depth=10", "model.dropout=0.2"],

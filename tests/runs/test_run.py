@@ -61,6 +61,7 @@ def test_a_run_at_its_end_says_so_with_the_status_that_it_had(more, ends, comman
     assert "checkpoint.pt" not in names(tmp_path / "here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "expected"), [(None, 1), ("2", 1), ("threads=2", 2)])
 def test_a_run_keeps_the_threads_that_it_chose(asked, expected, monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -79,6 +80,7 @@ def test_a_run_keeps_the_threads_that_it_chose(asked, expected, monkeypatch, tmp
     assert bool(last.restarts[0]["changed"]) == (expected == 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_keeps_the_threads_of_its_checkpoint(monkeypatch, tmp_path):
     """The record is written when a run starts, and has no threads until it ends."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -109,6 +111,7 @@ def test_a_stop_is_heard_while_images_are_waited_for(number, monkeypatch, tmp_pa
     assert run(tmp_path / "run").status == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
 def test_a_stop_wins_over_a_record_that_cannot_be_written(sweep, monkeypatch, tmp_path):
     """From the signal on, the disk takes checkpoints and no record."""
@@ -174,6 +177,7 @@ def test_a_stop_after_the_last_epoch_comes_too_late(monkeypatch, tmp_path):
     assert record.status == "completed"
 
 
+@pytest.mark.slow
 def test_two_processes_may_not_work_in_one_folder(tmp_path):
     with (
         RunFolder(tmp_path / "run"),
@@ -228,6 +232,7 @@ def test_a_folder_that_vanishes(monkeypatch, tmp_path):
         run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
     stopped_run, monkeypatch, tmp_path
 ):
@@ -257,6 +262,7 @@ def test_a_restart_that_cannot_begin_leaves_what_the_record_knew(
     assert records(tmp_path)[0]["restarts"][0]["images"] == 128
 
 
+@pytest.mark.slow
 def test_a_later_look_at_the_test_set_that_fails_leaves_the_record(monkeypatch, tmp_path):
     run(tmp_path / "run", "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true")
     before = records(tmp_path)

@@ -351,6 +351,7 @@ def rows(folder):
     return benchmark_table(load_results(folder))[["n", "n_repeats", "source", "differs"]]
 
 
+@pytest.mark.slow
 def test_a_model_that_was_edited_between_two_seeds_has_a_row_of_its_own(own, tmp_path):
     runs = tmp_path / "runs"
     own()
@@ -369,6 +370,7 @@ def test_a_model_that_was_edited_between_two_seeds_has_a_row_of_its_own(own, tmp
     assert f"source={other.source[:8]}" in said
 
 
+@pytest.mark.slow
 def test_runs_without_source_share_a_row_with_nothing(own, tmp_path, monkeypatch, caplog):
     module = own()
     exec("def forward(self, x):\n    return self.layer(x.flatten(1))", made := {})

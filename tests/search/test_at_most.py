@@ -30,6 +30,7 @@ def trials(folder):
     return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
 
 
+@pytest.mark.slow
 def test_a_model_above_the_limit_is_not_trained_and_is_no_failure(command, tmp_path):
     status, out, err = command(*SEARCH, LIMIT)
     assert status == 0, err
@@ -66,6 +67,7 @@ def test_a_model_above_the_limit_is_not_trained_and_is_no_failure(command, tmp_p
     assert command(*SEARCH)[0] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_where_no_model_is_small_enough_the_search_has_found_nothing(seeds, command, tmp_path):
     few = ["sweep.trials=2", f"sweep.seeds={seeds}", "sweep.at_most={flops: 1}"]
@@ -76,6 +78,7 @@ def test_where_no_model_is_small_enough_the_search_has_found_nothing(seeds, comm
     assert [record["status"] for record in records(tmp_path)] == ["infeasible"] * 2
 
 
+@pytest.mark.slow
 def test_a_front_has_no_model_above_the_limit(command, tmp_path):
     several = "sweep.objective=[validation_accuracy,flops]"
     status, _, err = command(*SEARCH, several, "sweep.trials=4", LIMIT)

@@ -102,6 +102,7 @@ def test_a_journal_has_a_path(given):
         keys(given)
 
 
+@pytest.mark.slow
 def test_what_is_no_journal_is_left_as_it_is(command, tmp_path):
     """Exit status 5: it is the storage."""
     (tmp_path / "notes").write_text("[1]\n[2]\n")

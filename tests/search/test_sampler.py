@@ -97,6 +97,7 @@ def test_without_optunas_defaults_the_trials_are_those_of_before(command, tmp_pa
     assert same(ours, BEFORE[:13])
 
 
+@pytest.mark.slow
 def test_a_new_search_has_optunas_defaults(command, tmp_path):
     assert command(*SEARCH, "sweep.trials=12")[0] == 0
     kept, ours = found(tmp_path / "here")

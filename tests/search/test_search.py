@@ -222,6 +222,7 @@ def sorted_records(folder: Path) -> list[dict]:
     return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_its_total_with_the_trials_of_one_in_one_go(
     straight, command, tmp_path
 ):
@@ -277,6 +278,7 @@ def test_the_range_of_an_older_search_is_said_as_an_override(override):
     assert study._as_override("epochs", "not set") is None
 
 
+@pytest.mark.slow
 def test_grids_and_searches_keep_out_of_each_others_folders(begun, command, tmp_path):
     grid = ["-m", *TINY, "epochs=1", "seed=0"]
     status, _, err = command(*grid, "hydra.sweep.dir=here")
@@ -299,6 +301,7 @@ def test_how_many_trials_there_will_be_is_written_before_the_first(command, tmp_
     assert [(one.total, one.runs, one.trials) for one in found] == [(6, 3, ())]
 
 
+@pytest.mark.slow
 def test_trials_that_fail_end_themselves_alone(command, tmp_path):
     """One whose loss is NaN, one that raises, and those that do well."""
     given = ["optimizer.lr=choice(1e30,0.1)", "batch_size=choice(16,100000)"]
@@ -319,6 +322,7 @@ def test_trials_that_fail_end_themselves_alone(command, tmp_path):
     assert "1 of 4 trials ended well" in err
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_all_fail_says_so(command):
     status, _, err = command(*SEARCH[:-3], "batch_size=choice(5000,6000)", "sweep.trials=2")
     assert status == 4
@@ -556,6 +560,7 @@ def test_a_full_disk_leaves_no_trial_that_can_never_be_looked_at(command, tmp_pa
     assert record["test_accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_a_foreign_search_hides_no_failures_of_a_grid(begun, command, tmp_path):
     (tmp_path / "grid").mkdir()
     (tmp_path / "here" / "search.json").rename(tmp_path / "grid" / "search.json")

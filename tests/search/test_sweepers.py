@@ -130,6 +130,7 @@ def test_a_grid_never_imports_optuna(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_keys_of_a_zip_are_paired_and_others_multiply(command, tmp_path):
     """Each model with its own batch size, whatever would not go together."""
     given = [text for text in TINY if not text.startswith(("model=", "batch_size="))]

@@ -115,6 +115,7 @@ def test_the_best_setting_is_an_experiment_that_says_how_it_was_found(begun, com
     assert again.tuning == {k: v for k, v in final.tuning.items() if k != "stage"}
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_over_runs_nothing_again(begun, command, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("result.json")}
     status, _, err = command(*COMPARE)
@@ -174,6 +175,7 @@ def test_a_number_that_no_file_can_hold_costs_the_trials_of_one_search_alone(
     assert status == 0, err
 
 
+@pytest.mark.slow
 def test_a_contestant_may_come_later_and_finds_what_it_would_have_found(begun, command, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("result.json")}
     wider = ["optimizer=adam,sgd,adamw" if "optimizer=" in text else text for text in COMPARE]
@@ -187,6 +189,7 @@ def test_a_contestant_may_come_later_and_finds_what_it_would_have_found(begun, c
     assert (status, "holds a contestant that is not listed now, optimizer=adam" in err) == (5, True)
 
 
+@pytest.mark.slow
 def test_a_contestant_whose_trials_all_fail_leaves_the_others(command, tmp_path):
     status, out, err = command(*COMPARE, "optimizer=sgd", "optimizer.momentum=0.9,-1",
                                "optimizer.search.momentum=null")  # fmt: skip
@@ -289,6 +292,7 @@ def test_repeated_searches_have_other_seeds_and_are_what_is_ranked(begun, comman
     assert "Of two the spread is known by one difference alone" in out
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_would_run_and_runs_nothing(command, tmp_path):
     status, out, err = command(*COMPARE, "--plan", "optimizer.search.momentum=null")
     assert status == 0, err
@@ -300,6 +304,7 @@ def test_a_plan_says_what_would_run_and_runs_nothing(command, tmp_path):
     assert not [*tmp_path.rglob("*")]
 
 
+@pytest.mark.slow
 def test_grids_and_searches_have_plans_too(command, tmp_path):
     status, out, err = command(
         "-m", *TINY, "device=cpu", "seed=0,1,2", "batch_size=16,32", "--plan"

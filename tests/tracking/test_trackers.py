@@ -178,6 +178,7 @@ def hparams():
     return settings, None if end is None else end.session_end_info.status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_tracker_holds_history_settings_and_status(name):
     record = run(name, "optimizer=adam", "logger.experiment=mine")
@@ -234,6 +235,7 @@ def check_mlflow(record):
         assert client().get_experiment(made.info.experiment_id).name == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_run_that_goes_on_continues_its_own(name, stop_at):
     """Killed in its fourth epoch, after a checkpoint at the second: the third is done twice."""
@@ -277,6 +279,7 @@ def test_a_tracker_chosen_later_gets_all_epochs(name, stop_at):
     assert len(held(name)[0]["train_loss"]) < 4
 
 
+@pytest.mark.slow
 @only("mlflow")
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_run_that_goes_on_is_the_one_on_the_server_unless_it_is_gone_there(gone, stop_at):
@@ -297,6 +300,7 @@ def test_a_run_that_goes_on_is_the_one_on_the_server_unless_it_is_gone_there(gon
     assert held("mlflow")[0] == history()
 
 
+@pytest.mark.slow
 @only("mlflow")
 def test_a_folder_that_was_received_writes_into_no_run_of_the_users(stop_at):
     tags = {"mlflow.source.name": "fmbench", "fmbench.token": "mine"}
@@ -313,6 +317,7 @@ def test_a_folder_that_was_received_writes_into_no_run_of_the_users(stop_at):
         assert client().get_run(mine.info.run_id).to_dictionary() == mine.to_dictionary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_look_at_the_test_set_that_comes_later(name):
     run(name, "evaluation.every=null", "evaluation.test=never", "keep_checkpoint=true")

@@ -74,6 +74,7 @@ def calls(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_a_run_is_compiled_once_for_the_threads_that_it_takes(calls, monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "threads", lambda: 2)
     monkeypatch.setattr(run, "_choose_threads", lambda *_, **__: 1)
@@ -88,6 +89,7 @@ def test_a_run_is_compiled_once_for_the_threads_that_it_takes(calls, monkeypatch
     assert tested.seconds["compile"] == record.seconds["compile"] > 0
 
 
+@pytest.mark.slow
 def test_each_model_of_a_process_is_compiled(calls):
     """PyTorch has at most eight compilations of one piece of code, and here four a model."""
     for size in (10, 11, 12):
@@ -98,6 +100,7 @@ def test_each_model_of_a_process_is_compiled(calls):
         assert calls == [1]
 
 
+@pytest.mark.slow
 def test_a_model_that_would_run_uncompiled_is_refused(calls):
     raises_one_line(
         lambda: compile_model(

@@ -82,6 +82,7 @@ def test_what_earlier_runs_have_freed_is_not_counted(monkeypatch):
     del last
 
 
+@pytest.mark.slow
 @on_linux
 def test_what_earlier_runs_have_left_is_not_counted_or_there_is_no_number(monkeypatch):
     cpu = torch.device("cpu")
