@@ -30,8 +30,12 @@ INTERVAL, LONGEST = 30.0, 600.0
 SLOW, TIMEOUT = 5.0, 60.0
 
 #: Seconds for which it must stand that a job has ended without a result: one that goes back into
-#: the queue has ended for a moment, and a network disk shows a file late.
-GRACE = 10.0
+#: the queue has ended until its processes are gone, for which Slurm gives them 30 s, and a network
+#: disk shows a file late.
+GRACE = 30.0
+
+#: Seconds until jobs are asked about for the first time, for they may die at once.
+EARLY = 10.0
 
 #: Seconds between two requests to stop, and after one until it is asked what came of it.
 AGAIN, SOON = 10.0, 2.0
@@ -115,8 +119,8 @@ class Queue:
         """
         at_work = {job.partition("_")[0] for job in self.results.keys() - self.endings.keys()}
         self.submitted = sorted(at_work | {job.partition("_")[0] for job in results})
-        if not at_work:  # asked early at first: jobs may die at once
-            self.ask_at = time.monotonic() + min(GRACE, self.interval)
+        if not at_work:
+            self.ask_at = time.monotonic() + min(EARLY, self.interval)
         self.results |= results
 
     def has_result(self, job: str) -> bool:
