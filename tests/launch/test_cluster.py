@@ -15,11 +15,12 @@ from collections import Counter
 import pytest
 import yaml
 from clusters import PATIENCE, installed
-from commands import CHECKOUT, TINY, fmbench, records, started, wait_for
+from commands import CHECKOUT, TINY, fmbench, in_one_go, records, started, wait_for
 
 from fmbench.core.errors import PartialResultsError
 from fmbench.records.reader import read_history
 from fmbench.records.trials import Search
+from fmbench.records.tuned import read_tuned
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
@@ -181,6 +182,73 @@ def test_a_driver_killed_three_times_ends_with_its_total(launcher, tmp_path):
         assert (record["status"], record["validation_accuracy"]) == ("completed", *trial.values)
         assert [line["epoch"] for line in read_history(folder / trial.folder)] == [0, 1, 2, 3]
     assert sum(each["test_accuracy"] is not None for (each,) in made.values()) == 1
+
+
+#: A comparison of two contestants, three trials and two final runs each.
+COMPARISON = [
+    *("-m", "sweep=tuned", *TINY, "device=cpu", "optimizer=sgd,adamw", "sweep.trials=3"),
+    *("sweep.final_seeds=2", "hydra.sweep.dir=here"),
+]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """What that comparison gives in one process: runs, searches, and the table that is printed."""
+    done = in_one_go(tmp_path_factory.mktemp("compared"), *COMPARISON)
+    return computed(done.folder / "here"), searched(done.folder / "here"), ranked(done.out)
+
+
+def computed(folder):
+    """What each run of a comparison is and computed, by its number; nothing of its times."""
+    names = (
+        *("key", "status", "seed", "learning_rate", "train_loss", "validation_accuracy"),
+        *("test_accuracy", "test_loss", "tuning"),
+    )
+    runs = [*folder.glob("*/result.json")]
+    assert len(runs) == len([*folder.rglob("result.json")])
+    made = {int(run.parent.name): records(run.parent) for run in runs}
+    return {number: [record[name] for name in names] for number, (record,) in made.items()}
+
+
+def searched(folder):
+    """The trials and the end of each search of a comparison."""
+    return [
+        (
+            *(block.contestant, block.first, block.seeds, block.over, block.epochs),
+            block.search.best,
+            [(t.state, t.parameters, t.values, t.folder) for t in block.search.trials],
+        )
+        for block in read_tuned(folder).blocks
+    ]
+
+
+def ranked(printed):
+    """The lines of the contestants in a printed table: rank, name and accuracies."""
+    return [line.split()[:4] for line in printed.splitlines() if "optimizer=" in line]
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_tuned_comparison_is_that_of_one_process(launcher, compared, tmp_path, killed):
+    """The driver is killed once while trials, and once while final runs are at work."""
+    name, environment = launcher
+    command = [*COMPARISON, "sweep.jobs=2", f"hydra/launcher={name}"]
+    folder, options = tmp_path / "here", {"cwd": tmp_path, "environment": environment}
+    for done in (1, 6) if killed else ():  # runs that have begun beside that in which it is killed
+        with started(*command, **options) as child:
+            wait_for(
+                lambda n=done, c=child: c.poll() or len([*folder.glob("*/history.jsonl")]) > n,
+                PATIENCE,
+            )
+            assert child.poll() is None
+    ended = fmbench(*command, **options, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert "6 of 6 trials ended well, 4 of 4 final runs completed" in ended.stderr
+    assert sorted(computed(folder)) == list(range(10))
+    assert (computed(folder), searched(folder), ranked(ended.stdout)) == compared
+    for number in range(10):
+        assert [line["epoch"] for line in read_history(folder / str(number))] == [0, 1]
 
 
 @needs_linux
