@@ -406,7 +406,7 @@ def _optimizer(
         return _built(config, ordered._replace(named=named), wants_names=wants_names)
 
     if config["optimizer"]["_target_"] not in TARGETS["optimizer"]:
-        rehearsal.rehearse_optimizer(small, device)
+        rehearsal.rehearse_optimizer(small, device, recorded=config["cuda_graphs"])
     return _built(config, ordered, wants_names=wants_names)
 
 

@@ -1,14 +1,20 @@
-"""What a user's object keeps where no checkpoint looks: attributes, as bytes that compare."""
+"""What a user's object keeps outside its `state_dict`: attributes.
 
+Numbers among them are in checkpoints too. All are compared, as bytes, where a part is tried.
+"""
+
+import copy
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from fmbench.core.errors import ConfigError
 
 
 def attributes(part: Any) -> Iterator[tuple[str, bytes]]:
@@ -32,6 +38,112 @@ def attributes(part: Any) -> Iterator[tuple[str, bytes]]:
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules"):
                 yield f"{path}.{name}".lstrip("."), _as_bytes(value)
+
+
+#: Where the classes are that keep what they remember in their `state_dict`.
+_KNOWN = ("builtins", "functools", "fmbench", "pytorch_optimizer", "schedulefree", "timm", "torch",
+          "torchvision")  # fmt: skip
+
+#: What every module has.
+_OF_MODULES = frozenset(vars(nn.Module()))
+
+
+def numbers(part: Any) -> dict[str, Any]:
+    """The attributes, by name, of a part of a run that are numbers, or lists of numbers and so on.
+
+    Of the user's own classes alone. None and dictionaries with texts as keys count too; a text that
+    may be anything, such as a path, does not. A checkpoint can hold and read all of these.
+    """
+    found = {}
+    for path, holder in _holders(part):
+        for name, value in vars(holder).items():
+            if name not in _OF_MODULES and _is_number(value):
+                found[f"{path}.{name}".lstrip(".")] = value
+    return found
+
+
+def put_numbers(part: Any, values: Mapping[str, Any]) -> None:
+    """Put attributes back, lists and dictionaries in place: others may hold them too.
+
+    Raises:
+        ValueError: it has no such attributes, or they are other than `numbers` gives.
+    """
+    holders = dict(_holders(part))
+    for name, value in values.items():
+        path, _, last = name.rpartition(".")
+        there: Any = getattr(holders.get(path), last, None)
+        known = path in holders and last not in _OF_MODULES
+        if not (known and _is_number(there) and _is_number(value)):
+            raise ValueError(f"it has no number {ascii(name)[:80]}")
+        if type(there) is type(value) and isinstance(there, list):
+            there[:] = value
+        elif type(there) is type(value) and isinstance(there, dict):
+            there.clear()
+            there.update(value)
+        else:
+            setattr(holders[path], last, value)
+
+
+def refuse_counting(part: Any, before: Mapping[str, Any], key: str, who: str) -> None:
+    """Refuse a part that has changed a number since `before`, where its code does not run again.
+
+    Raises:
+        ConfigError: it has, and by `key=true` a step is recorded or compiled.
+    """
+    for name, value in numbers(part).items():
+        if before.get(name, ...) != value:
+            raise ConfigError(
+                f"{key}=true: {who} changes {name} when it is called, a number that such a step "
+                f"does not follow; take {key}=false"
+            )
+
+
+class Numbers:
+    """The numbers that parts of a run keep as attributes and have changed since this was made."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.parts = parts
+        self.first = {name: copy.deepcopy(numbers(part)) for name, part in parts.items()}
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """By part and name; parts that have changed none are left out."""
+        changed = {
+            name: {
+                key: value
+                for key, value in numbers(part).items()
+                if self.first[name].get(key, ...) != value
+            }
+            for name, part in self.parts.items()
+        }
+        return {name: found for name, found in changed.items() if found}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Restore what `state_dict` gave; a ValueError where it is of other parts."""
+        for name, values in state.items():
+            put_numbers(self.parts.get(name), values)
+
+
+def _holders(part: Any) -> Iterator[tuple[str, Any]]:
+    """What holds the attributes of a part, if it is of the user's own class, by path."""
+    holder = getattr(part, "__self__", part)  # of a method
+    every = holder.named_modules() if isinstance(holder, nn.Module) else [("", holder)]
+    usual = nn.Module.get_extra_state  # of others, what it gives is in the `state_dict`
+    for path, one in every:
+        extra = isinstance(one, nn.Module) and type(one).get_extra_state is not usual
+        known = type(one).__module__.partition(".")[0] in _KNOWN
+        if not extra and not known and hasattr(one, "__dict__"):
+            yield path, one
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number, None, or a list, a tuple or a dictionary of such."""
+    if type(value) in (list, tuple):
+        return all(map(_is_number, value))
+    if type(value) is dict:
+        return all(type(key) is str or _is_number(key) for key in value) and all(
+            map(_is_number, value.values())
+        )
+    return value is None or type(value) in (bool, int, float)
 
 
 class _Pickler(pickle.Pickler):

@@ -1,5 +1,6 @@
 """A model compiled by `torch.compile`, before its clocks run."""
 
+import copy
 import time
 from collections.abc import Collection, Iterator
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, described
+from fmbench.training.attributes import numbers, refuse_counting
 from fmbench.training.checkpoint import preserved
 from fmbench.training.device import Device, is_out_of_memory
 
@@ -50,6 +52,7 @@ def compile_model(
         model.compile(dynamic=False)
         with whole, deterministic, preserved(model, device=device.torch):
             model.train()
+            counted = copy.deepcopy(numbers(model))
             for count in sorted(trained):
                 with device.autocast():
                     logits = model(_some(images, count))
@@ -58,6 +61,9 @@ def compile_model(
             with torch.no_grad(), device.autocast():
                 for count in sorted(evaluated):
                     model(_some(images, count))
+            refuse_counting(model, counted, "compile", "the model")
+    except ConfigError:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise

@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, described
-from fmbench.training.attributes import attributes
+from fmbench.training.attributes import attributes, numbers, refuse_counting
 
 #: From (B, classes) float32 logits and targets, see above, to the mean over the images.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -232,14 +232,17 @@ def tried(loss: Loss, *, recorded: bool = False) -> Iterator[Loss]:
         made = copy.deepcopy(loss)
     except Exception as error:
         raise ConfigError(f"loss: cannot be copied: {described(error)}") from error
-    were, buffers = dict(attributes(made)), _buffers(made)
+    were, counted, buffers = dict(attributes(made)), copy.deepcopy(numbers(made)), _buffers(made)
     known = {name: buffer.shape for name, buffer in buffers.items()}
     yield made
+    if recorded:
+        refuse_counting(made, counted, "cuda_graphs", "the loss")
+    counted = numbers(made)
     for name, value in attributes(made):
-        if were.get(name) != value:
+        if were.get(name) != value and name not in counted:
             raise ConfigError(
                 f"loss: changes {name} when it is called, which no checkpoint holds; what a loss "
-                "remembers must be in buffers, see register_buffer of torch.nn.Module"
+                "remembers must be in buffers, see register_buffer of torch.nn.Module, or numbers"
             )
     for name, buffer in _buffers(made).items():
         if buffer.shape != known.get(name):

@@ -5,6 +5,7 @@ traceback after the first epoch. The trial leaves nothing behind: see
 `fmbench.training.checkpoint.preserved`.
 """
 
+import copy
 import io
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -26,7 +27,12 @@ from fmbench.core.errors import ConfigError, UserError, described
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training import losses
-from fmbench.training.attributes import attributes
+from fmbench.training.attributes import (
+    attributes,
+    numbers,
+    put_numbers,
+    refuse_counting,
+)
 from fmbench.training.checkpoint import (
     preserved,
     random_states,
@@ -242,7 +248,9 @@ def rehearse_transforms(
                 )
 
 
-def rehearse_optimizer(make: Callable[[int | None], Optimizer], device: torch.device) -> None:
+def rehearse_optimizer(
+    make: Callable[[int | None], Optimizer], device: torch.device, *, recorded: bool = False
+) -> None:
     """Try one's own optimizer: some steps, and as many where it resumes on the way.
 
     On small parameters, which take no time and no memory; where it fails on these, on those of the
@@ -252,16 +260,17 @@ def rehearse_optimizer(make: Callable[[int | None], Optimizer], device: torch.de
         make: makes it anew, over parameters of zeros of its own, whose sides are no longer than
             what it is called with; None for the model's.
         device: of these parameters.
+        recorded: whether steps will be recorded as a CUDA graph.
 
     Raises:
         ConfigError: it refuses its arguments, a step fails, its state is not to be had or does not
-            load back, or it remembers what is not in its state.
+            load back, or it remembers what is not in its state, nor a number.
     """
     drawn = random_states(device)
     try:
         for side in (SMALL_SIDE, None):
             try:
-                _try_optimizer(partial(make, side), device, drawn)
+                _try_optimizer(partial(make, side), device, drawn, recorded=recorded)
                 break
             except ConfigError:
                 if side is None:
@@ -271,7 +280,7 @@ def rehearse_optimizer(make: Callable[[int | None], Optimizer], device: torch.de
 
 
 def _try_optimizer(
-    make: Callable[[], Optimizer], device: torch.device, drawn: dict[str, Any]
+    make: Callable[[], Optimizer], device: torch.device, drawn: dict[str, Any], *, recorded: bool
 ) -> None:
     def made() -> tuple[Optimizer, list[Tensor]]:
         restore_random_states(drawn, device)
@@ -282,44 +291,51 @@ def _try_optimizer(
 
     def step(optimizer: Optimizer, weights: list[Tensor], number: int) -> None:
         restore_random_states(drawn, device)
-        numbers = torch.Generator().manual_seed(number)
+        drawn_from = torch.Generator().manual_seed(number)
         for one in weights:
             if one.requires_grad:
-                one.grad = torch.randn(one.shape, generator=numbers).to(device)
+                one.grad = torch.randn(one.shape, generator=drawn_from).to(device)
         how = "fails in step(), which is called without arguments, outside torch.no_grad()"
         with _reported(how, "optimizer: it"):
             optimizer.step()
 
     optimizer, weights = made()
-    numbers = torch.Generator().manual_seed(0)
+    drawn_from = torch.Generator().manual_seed(0)
     for one in weights:
-        one.data.copy_(torch.randn(one.shape, generator=numbers))
+        one.data.copy_(torch.randn(one.shape, generator=drawn_from))
     before = dict(attributes(optimizer))
     for number in (1, 2):
+        counted = copy.deepcopy(numbers(optimizer))
         step(optimizer, weights, number)
+    if recorded:
+        refuse_counting(optimizer, counted, "cuda_graphs", "optimizer:")
     with _reported("fails in state_dict()", "optimizer: it"):
         saved: Any = optimizer.state_dict()
     resumed, others = made()
     for one, other in zip(weights, others, strict=True):
         other.data.copy_(one.data)
     with _reported("has a state that does not load back", "optimizer: it"):
-        write_state({"optimizer": saved}, file := io.BytesIO())
-        load_optimizer(resumed, read_state(file)["optimizer"])
+        state = {"optimizer": saved, "numbers": numbers(optimizer)}
+        write_state(state, file := io.BytesIO())
+        state = read_state(file)
+        load_optimizer(resumed, state["optimizer"])
+        put_numbers(resumed, state["numbers"])
     step(optimizer, weights, 3)
     step(resumed, others, 3)
     after, found = dict(attributes(optimizer)), dict(attributes(resumed))
     for name, value in after.items():
         # Of what is made once, as a function that is kept, only another run has another.
-        if value not in (before.get(name), found.get(name)):
+        if value not in (before.get(name), found.get(name)) and name not in numbers(optimizer):
             raise ConfigError(
                 f"optimizer: changes {name} in a step, which no checkpoint holds; what an "
-                "optimizer remembers must be in self.state, or in its param_groups"
+                "optimizer remembers must be in self.state, in its param_groups, or numbers"
             )
     for one, other in zip(weights, others, strict=True):
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ConfigError(
                 "optimizer: steps otherwise after it has loaded its state_dict, so that no run "
-                "could resume; what it remembers must be in self.state, or in its param_groups"
+                "could resume; what it remembers must be in self.state, in its param_groups, or "
+                "numbers"
             )
 
 
@@ -370,8 +386,8 @@ def _train(
 def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: int) -> None:
     """Refuse a model that changes an attribute in training which no checkpoint holds.
 
-    Called again with the same images, buffers and random numbers it must leave the same behind. So
-    what is made in the first call may stay, and what the last batch has given.
+    Called again with the same images, buffers, numbers and random numbers it must leave the same
+    behind. So what is made in the first call may stay, and what the last batch has given.
 
     Raises:
         ConfigError: it does not.
@@ -380,24 +396,31 @@ def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: in
     with suppress(ConfigError):
         _forward(tried, images, device, classes)
     drawn, saved = random_states(device.torch), tried.state_dict().keys()
-    kept = {name: one.clone() for name, one in tried.named_buffers() if name in saved}
+    buffers = {name: one.clone() for name, one in tried.named_buffers() if name in saved}
+    counted = copy.deepcopy(numbers(tried))
     left = []
     for _ in range(2):
         restore_random_states(drawn, device.torch)
         for name, buffer in tried.named_buffers():
-            there = kept.get(name, buffer)
+            there = buffers.get(name, buffer)
             if buffer.shape == there.shape and not torch.equal(buffer, there):
                 buffer.data.copy_(there)
+        put_numbers(tried, copy.deepcopy(counted))
         with suppress(ConfigError):  # of one that was written for another batch size
             _forward(tried, images, device, classes)
         left.append(dict(attributes(tried)))
+    if device.cuda_graphs:
+        refuse_counting(tried, counted, "cuda_graphs", "the model")
+    counted = numbers(tried)
     usual = nn.Module.get_extra_state  # of others, what it gives is in the checkpoint
     extra = {path for path, one in tried.named_modules() if type(one).get_extra_state is not usual}
     for name, value in left[1].items():
-        if left[0].get(name) != value and name.rpartition(".")[0] not in extra:
+        kept = name in counted or name.rpartition(".")[0] in extra
+        if left[0].get(name) != value and not kept:
             raise ConfigError(
                 f"the model changes {name} when it is called, which no checkpoint holds; what a "
-                "model remembers must be in buffers, see register_buffer of torch.nn.Module"
+                "model remembers must be in buffers, see register_buffer of torch.nn.Module, or "
+                "numbers"
             )
 
 

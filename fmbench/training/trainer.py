@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from fmbench.data.loader import EvaluationLoader, TrainLoader
 from fmbench.optim.schedules import Plateau, Schedule
+from fmbench.training.attributes import Numbers
 from fmbench.training.averaging import (
     STATISTICS_OF,
     Average,
@@ -244,6 +245,14 @@ class Trainer:
     def step(self) -> Step:
         """How a batch is trained on, by what the device is set to."""
         step = self.make_step(self.model, self.optimizer)
+        averaged: Any = self.average
+        if isinstance(averaged, WeightAverage):
+            averaged = averaged.averaged
+        elif isinstance(averaged, OptimizerAverage):
+            averaged = averaged.evaluated
+        self.numbers = Numbers(
+            model=self.model, optimizer=self.optimizer, average=averaged, loss=step.loss
+        )
         if self.device.cuda_graphs:
             return GraphStep(step, batch_size=self.loader.batch_size)
         return step
@@ -391,6 +400,7 @@ class Trainer:
             "loss": loss_state(self.step.loss),
             "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
             "average": {} if self.average is None else self.average.state_dict(),
+            "numbers": self.numbers.state_dict(),
             "early_stop": self.early_stop.state_dict(),
             "position": position,
             "clocks": dataclasses.asdict(self.clocks),
@@ -440,6 +450,7 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.early_stop.load_state_dict(seen)
+        self.numbers.load_state_dict(state.get("numbers", {}))  # older checkpoints have none
         for tensors, saved in ((sums, state["sums"]), (loss, state.get("loss", {}))):
             for name, tensor in tensors.items():
                 tensor.copy_(saved[name])  # in place, where a recorded step looks for it

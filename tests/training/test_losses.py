@@ -178,14 +178,27 @@ def test_a_loss_of_labels_alone_trains_on_labels():
 
 
 @pytest.mark.parametrize(("fault", "parts"), [
-    ("attribute", ["loss: changes calls", "register_buffer"]),
-    ("list", ["loss: changes seen"]),
+    ("list of tensors", ["loss: changes seen", "register_buffer", "or numbers"]),
     ("not persistent", ["loss: changes aside"]),
     ("late", ["buffer late must be made in __init__"]),
     ("gradient", ["buffer center", "must be detached"]),
 ])  # fmt: skip
 def test_a_loss_that_remembers_what_no_checkpoint_holds_is_refused(fault, parts):
     raises_one_line(lambda: made(Centered(classes=10, fault=fault)), ConfigError, *parts)
+
+
+@pytest.mark.parametrize("fault", ["attribute", "list"])
+def test_a_loss_may_count_in_attributes_where_its_steps_are_not_recorded(fault):
+    loss = Centered(classes=10, fault=fault)
+    made(loss)
+    assert (loss.calls, loss.seen) == (0, [0])
+
+    def recorded():
+        with tried(loss, recorded=True) as copy:
+            copy(torch.zeros(2, 10, requires_grad=True), torch.zeros(2, dtype=torch.int64))
+
+    name = "calls" if fault == "attribute" else "seen"
+    raises_one_line(recorded, ConfigError, f"cuda_graphs=true: the loss changes {name} when")
 
 
 def test_a_class_in_place_of_a_loss_is_refused():
@@ -206,9 +219,14 @@ class Counting:
     loss = __call__
 
 
-@pytest.mark.parametrize("loss", [Counting(), Counting().loss, partial(Counting())])
-def test_a_loss_that_is_no_module_may_remember_nothing(loss):
-    raises_one_line(lambda: made(loss), ConfigError, "loss: changes ")
+@pytest.mark.parametrize("loss", [Counting(), Counting().loss])
+def test_a_loss_that_is_no_module_may_count(loss):
+    made(loss)
+    assert getattr(loss, "__self__", loss).calls == 0
+
+
+def test_a_function_may_remember_nothing():
+    raises_one_line(lambda: made(partial(Counting())), ConfigError, "loss: changes ")
 
 
 def test_a_recorded_step_follows_no_buffer_that_is_replaced():

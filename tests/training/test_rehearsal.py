@@ -1,6 +1,7 @@
 """What is tried on one batch before a run: what a model dies of, and in which memory it runs."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -356,6 +357,21 @@ def seen(net, _x):
     return len(net.seen)
 
 
+def clocked(net, _x):
+    net.made = time.perf_counter()
+    return 0
+
+
+def boxed(net, _x):
+    net.made = [torch.ones(()), *(net.made or [])]
+    return len(net.made)
+
+
+def named(net, _x):
+    net.made = f"{net.made}."
+    return 0
+
+
 def drawn(net, _x):
     return torch.rand((), generator=net.generator)
 
@@ -379,7 +395,7 @@ def last(net, x):
 
 
 @pytest.mark.parametrize(("keeps", "name"), [
-    (calls, "calls"), (seen, "seen"), (drawn, "generator"), (aside, "aside"),
+    (boxed, "made"), (drawn, "generator"), (aside, "aside"), (named, "made"),
 ])  # fmt: skip
 def test_a_model_that_remembers_outside_its_buffers_is_refused(keeps, name):
     refused = f"the model changes {name} when it is called, which no checkpoint holds"
@@ -389,14 +405,17 @@ def test_a_model_that_remembers_outside_its_buffers_is_refused(keeps, name):
     rehearsed(Net(keeps))  # one of fmbench's is not asked
 
 
-@pytest.mark.parametrize("model", [lambda: Net(mask), lambda: Net(last), lambda: Extra(calls)])
+@pytest.mark.parametrize("model", [
+    *(lambda keeps=one: Net(keeps) for one in (calls, seen, clocked, mask, last)),
+    lambda: Extra(calls),
+])  # fmt: skip
 def test_a_model_that_remembers_what_it_may_is_not(model):
     before, made = torch.get_rng_state(), model()
     torch.set_rng_state(before)
     state = {name: str(value) for name, value in made.state_dict().items()}
     rehearsed(made, model="mine.Net")
     assert {name: str(value) for name, value in made.state_dict().items()} == state
-    assert (made.made, made.calls) == (None, 0)
+    assert (made.made, made.calls, made.seen) == (None, 0, [])
     assert torch.equal(torch.get_rng_state(), before)
 
 

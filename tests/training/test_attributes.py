@@ -1,0 +1,147 @@
+"""Numbers that a user's model, optimizer or loss keeps as attributes: a checkpoint holds them."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from commands import raises_one_line
+from test_checkpoint import from_bytes, to_bytes
+from test_trainer import CPU, PLAIN, image_set, silent
+from torch import nn
+
+from fmbench.core.errors import ConfigError
+from fmbench.data.augmentation import Augmentation
+from fmbench.data.loader import EvaluationLoader, TrainLoader
+from fmbench.optim import schedules
+from fmbench.training.attributes import Numbers, numbers, put_numbers, refuse_counting
+from fmbench.training.averaging import swa
+from fmbench.training.checkpoint import bounds
+from fmbench.training.step import EagerStep
+from fmbench.training.trainer import Trainer
+
+
+class Counting(nn.Module):
+    """Each call counts, and changes what the next ones give."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.calls, self.at, self.seen = nn.Linear(784, 10), 0, "here", {}
+
+    def forward(self, images):
+        self.calls += 1
+        self.seen[len(images)] = self.seen.get(len(images), 0.0) + 0.5
+        return self.inner(images.flatten(1)) / self.calls
+
+
+class Descent(torch.optim.SGD):
+    steps = 0
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        self.steps += 1
+        for one in self.param_groups[0]["params"]:
+            one.grad /= self.steps
+        return super().step(closure)
+
+
+class Growing:
+    def __init__(self):
+        self.losses = []
+
+    def __call__(self, logits, labels):
+        loss = F.cross_entropy(logits, labels)
+        self.losses.append(loss.item())
+        return loss * len(self.losses)
+
+
+def trainer():
+    """On 200 images in 4 batches, 3 epochs."""
+    torch.manual_seed(0)
+    model, (images, labels) = Counting(), image_set()
+    loader = TrainLoader(
+        images, labels, batch_size=50, seed=0, augmentation=Augmentation(), normalization=PLAIN
+    )
+    optimizer = Descent(model.parameters(), lr=0.1)
+    return Trainer(
+        model,
+        loader=loader,
+        validation=EvaluationLoader(images, labels, normalization=PLAIN, batch_size=100),
+        test=None,
+        optimizer=optimizer,
+        schedule=schedules.constant(optimizer, epochs=3, batches=4),
+        epochs=3,
+        evaluate_every=None,
+        make_step=partial(EagerStep, device=CPU, loss=Growing()),
+        device=CPU,
+        average=swa(model, epochs=3, batches=4, start=0),
+    )
+
+
+def outcome(of, epochs):
+    made = [epoch.validation.loss for epoch in of.fit(silent)]
+    assert len(made) == epochs
+    counted = (of.model.calls, of.model.seen, of.optimizer.steps, of.average.averaged.module.calls)
+    return made[-1], of.model.state_dict(), counted, of.step.loss.losses
+
+
+def test_a_run_that_counts_in_attributes_resumes_to_the_same_bits():
+    whole, begun, resumed = trainer(), trainer(), trainer()
+    next(begun.fit(silent))
+    state = from_bytes(to_bytes(begun.state_dict()))
+    assert {*state["numbers"]} == {"model", "optimizer", "average", "loss"}
+    assert state["numbers"]["model"] == {"calls": 4, "seen": {50: 2.0}}
+    given = resumed.step.loss.losses, resumed.model.seen
+    resumed.load_state_dict(state)
+    assert (resumed.step.loss.losses, resumed.model.seen) == given  # others may hold them too
+    assert resumed.step.loss.losses is given[0]
+    torch.testing.assert_close(outcome(resumed, 2), outcome(whole, 3), rtol=0, atol=0)
+    most = bounds(whole.model, whole.optimizer, whole.schedule.scheduler, epochs=3)
+    assert most.texts > 2**30  # a list may grow
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.whole, self.share, self.where = (1, [2.5, None]), math.pi, "a/path"
+        self.table, self.shape = {"a": [1], 2: True}, torch.Size([1, 2])
+        self.register_buffer("held", torch.ones(()))
+
+
+def test_only_numbers_of_the_users_own_classes_are_held():
+    part = nn.Sequential(Part())
+    kept = {"0.whole": (1, [2.5, None]), "0.share": math.pi, "0.table": {"a": [1], 2: True}}
+    assert numbers(part) == kept
+    for other in (nn.Linear(2, 2), torch.optim.SGD(part.parameters(), lr=1), F.mse_loss, None):
+        assert numbers(other) == {}
+    held = Numbers(model=part, loss=None)
+    assert held.state_dict() == {}
+    part[0].table["a"].append(3)
+    part[0].late = 5
+    assert held.state_dict() == {"model": {"0.table": {"a": [1, 3], 2: True}, "0.late": 5}}
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("0.where", 3), ("0.share", "a/path"), ("0.training", False), ("0.forward", None),
+    ("0._buffers", {}), ("0.conv.stride", 2), ("share", 1.0), ("1.share", 1.0), ("0.held", 1),
+])  # fmt: skip
+def test_a_checkpoint_sets_nothing_but_such_numbers(name, value):
+    part = nn.Sequential(Part())
+    before = numbers(part)
+    with pytest.raises(ValueError, match="has no number"):
+        put_numbers(part, {name: value})
+    assert numbers(part) == before
+    assert part[0].training
+
+
+def test_what_does_not_run_again_may_not_count():
+    model = Counting()
+    before = numbers(model) | {"seen": {}}
+    refuse_counting(model, before, "compile", "the model")
+    model(torch.zeros(1, 784))
+    said = "compile=true: the model changes calls when it is called, a number that such a step"
+    raises_one_line(
+        lambda: refuse_counting(model, before, "compile", "the model"), ConfigError, said
+    )
