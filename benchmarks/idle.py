@@ -3,11 +3,13 @@
     python -m benchmarks.idle
     python -m benchmarks.idle --seconds 4
     python -m benchmarks.idle 2 --trials 12 --training
+    python -m benchmarks.idle 2 --trials 12 --training --data fashion_mnist
 
 Trials take once to four times as long as the shortest; they sleep, so that cores are free for
-what is measured. With `--training` they are LeNets of 2 or of 16 epochs. A worker is idle between
-the end of a run, when its record is written, and the start of its next one, when Hydra writes its
-config: until the last trial is handed out, and over the whole span.
+what is measured. With `--training` they are LeNets of 2 or of 16 epochs, on few synthetic images,
+or on all of a public set. A worker is idle between the end of a run, when its record is written,
+and the start of its next one, when Hydra writes its config: until the last trial is handed out, and
+over the whole span, in which the best one is evaluated on the test set at last.
 """
 
 import itertools
@@ -38,10 +40,8 @@ SLEEPING = [
     "data.train_size=20", "data.test_size=10", "data.split.validation=10",
     "batch_size=10", "epochs=1", "threads=1",
 ]  # fmt: skip
-TRAINING = [
-    "-m", "model=lenet", "data=synthetic", "data.train_size=3000", "data.test_size=500",
-    "epochs=choice(2,16)",
-]  # fmt: skip
+TRAINING = ["-m", "model=lenet", "epochs=choice(2,16)"]
+FEW_IMAGES = ["data.train_size=3000", "data.test_size=500"]
 SEARCH = [
     "hydra/sweeper=optuna", "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0",
     "hydra.sweep.dir=here", "device=cpu",
@@ -49,11 +49,18 @@ SEARCH = [
 
 
 def spans(folder: Path) -> list[tuple[float, float]]:
-    """When each run of a sweep started and ended, in seconds."""
-    return sorted(
-        (path.parent.joinpath(".hydra", "overrides.yaml").stat().st_mtime, path.stat().st_mtime)
-        for path in folder.glob("*/result.json")
-    )
+    """When each run of a search started and ended, in seconds; the best one twice.
+
+    The best is started again for the test set, and its record and Hydra's files are written anew:
+    its first start is that of Hydra's folder, and its first end that of its last epoch.
+    """
+    found = []
+    for path in folder.glob("*/result.json"):
+        hydra, end = path.parent / ".hydra", path.stat().st_mtime
+        start, again = hydra.stat().st_mtime, (hydra / "overrides.yaml").stat().st_mtime
+        trained = (path.parent / "history.jsonl").stat().st_mtime
+        found += [(start, end)] if again < trained else [(start, trained), (again, end)]
+    return sorted(found)
 
 
 def idle(runs: Sequence[tuple[float, float]], workers: int, until: float) -> float:
@@ -70,8 +77,10 @@ def measure(
     seconds: float = 0.3,
     repeats: int = 1,
     training: bool = False,
+    data: str = "synthetic",
 ) -> Iterator[Results]:
     """Shares of the workers' time, for each number of workers; the shortest sleep in seconds."""
+    trained = [*TRAINING, f"data={data}", *(FEW_IMAGES if data == "synthetic" else ())]
     lengths = ",".join(f"{seconds * times:g}" for times in (1, 2, 3, 4))
     os.environ["FMBENCH_TRUST"] = "sleepers"
     for count in workers:
@@ -84,13 +93,11 @@ def measure(
                 (folder / "sleepers.py").write_text(SLEEPER, "utf-8")
                 option = "_target_: sleepers.Sleeper\nseconds: 1.0\n"
                 (folder / "model" / "sleeper.yaml").write_text(option, "utf-8")
-                given = TRAINING if training else [*SLEEPING, f"model.seconds=choice({lengths})"]
+                given = trained if training else [*SLEEPING, f"model.seconds=choice({lengths})"]
                 asked = [f"sweep.trials={trials}", f"sweep.jobs={count}"]
                 python("-m", "fmbench", *given, *SEARCH, *asked, folder=folder)
                 runs = spans(folder / "here")
-            # The best is started once more, for the test set, and its record is written anew.
-            runs.pop(max(range(len(runs)), key=lambda place: runs[place][1]))
-            last, end = runs[-1][0], max(end for _, end in runs)
+            last, end = runs[trials - 1][0], runs[trials][1]  # the best is evaluated after all
             found["until the last is handed out"].append(100 * idle(runs, count, last))
             found["in all"].append(100 * idle(runs, count, end))
             spent.append(end - runs[0][0])

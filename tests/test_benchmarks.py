@@ -1,6 +1,7 @@
 """The benchmarks run and compare like with like; what they measure is no test's business."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -497,6 +498,19 @@ def test_idle_time_is_that_between_two_runs_of_a_worker():
     # Of two workers until 3 s: one is busy all the time, the other from 0 to 1 and from 2 to 3.
     assert idle.idle(runs, 2, until=3.0) == pytest.approx(1 / 6)
     assert idle.idle(runs, 2, until=7.0) == pytest.approx(1 - 10 / 14)
+
+
+def test_the_best_trial_is_counted_as_it_was_first_run_and_as_it_is_evaluated(tmp_path):
+    # When a run's folder of Hydra was made and its options written, its last epoch, its record.
+    for number, times in enumerate([(10, 20, 14, 21), (11, 11, 18, 19)]):
+        folder = tmp_path / str(number)
+        names = [".hydra/overrides.yaml", "history.jsonl", "result.json"]
+        folder.joinpath(".hydra").mkdir(parents=True)
+        for name, time in zip(names, times[1:], strict=True):
+            folder.joinpath(name).touch()
+            os.utime(folder / name, (time, time))
+        os.utime(folder / ".hydra", (times[0], times[0]))
+    assert idle.spans(tmp_path) == [(10, 14), (11, 19), (20, 21)]
 
 
 @pytest.mark.parametrize(("searches", "shared"), [(1, False), (3, False), (1, True), (3, True)])
