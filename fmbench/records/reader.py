@@ -6,6 +6,7 @@ A folder of runs is never perfect: jobs are killed while they write, disks fill 
 uses a newer version. Such a record costs its own row and nothing else.
 """
 
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pandas as pd
 
 from fmbench.config.schema import CORRUPTIONS
@@ -86,7 +88,12 @@ _COLUMNS = (
     *_of("git", "commit dirty", prefix="git_"),
 )
 
-_PARTS = {part for _, part, _ in _COLUMNS if part} - {"test_scores"}
+#: The same in groups of one part: equal ones of many records are kept once.
+_GROUPS = tuple(
+    (part, tuple(field for *_, field in columns))
+    for part, columns in itertools.groupby(_COLUMNS, lambda column: column[1])
+)
+_PARTS = {part for part, _ in _GROUPS} - {"", "test_scores"}
 _DTYPES = {str: "str", int: "Int64", float: "float64", bool: "boolean"}
 
 
@@ -112,8 +119,6 @@ DTYPES = {
     **dict.fromkeys(("overrides", "deviations", "config_dirs"), "object"),
     **dict.fromkeys(("about_data", "config", "folder", "tuning"), "str"),
 }
-
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 log = logger(__name__)
 
@@ -181,12 +186,12 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     Raises:
         ConfigError: A folder does not exist.
     """
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[tuple[Any, ...], ...]] = []
     problems: list[Problem] = []
     searches: dict[str, Search] = {}
     comparisons: dict[str, Tuned] = {}
     suspected: list[SuspectedTest] = []
-    known: dict[str, str] = {}  # 100,000 records hold few different texts: each is kept once
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # most groups of values are of many records
     paths = sorted(_find(folders, problems))
     left = dict(MAX_TOTAL)
     for number, path in enumerate(paths):
@@ -204,8 +209,8 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             if name == SUSPECTS_NAME:
                 suspected += SuspectedTests.from_json(content).tests
                 continue
-            row = _row(Record.from_json(content), _printable(folder))
-            rows.append(tuple(known.setdefault(x, x) if type(x) is str else x for x in row))
+            groups = _groups(Record.from_json(content), _printable(folder))
+            rows.append(tuple(known.setdefault(group, group) for group in groups))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     problems.sort(key=lambda problem: problem.path)
@@ -311,27 +316,33 @@ def _read(path: str, name: str, left: dict[str, int]) -> bytes:
     return content
 
 
-def _row(run: Record, folder: str) -> Iterator[Any]:
+def _groups(run: Record, folder: str) -> Iterator[tuple[Any, ...]]:
     """The values of the columns, in their order; what the record does not know is None."""
+    if run.error is not None and len(run.error) > _LONGEST_ERROR:
+        run.error = f"{run.error[:_LONGEST_ERROR]}..."
     parts: dict[str, Any] = {part: getattr(run, part) or {} for part in _PARTS}
+    parts[""] = vars(run)
     threads, label = run.config.get("threads"), run.config.get("label")
     parts["config"] = {
         "threads": threads if _is_count(threads) else None,
         "label": label if type(label) is str and len(label) <= _LONGEST_LABEL else None,
     }
     if run.corrupted is not None:
-        each = _compact(run.corrupted["accuracies"])
+        each = _json(run.corrupted["accuracies"])
         parts["corrupted"] = {"mean": _mean_of_corrupted(run), "accuracies": each}
     parts["test_scores"] = run.scores.get("test") or {}
-    if run.error is not None and len(run.error) > _LONGEST_ERROR:
-        run.error = f"{run.error[:_LONGEST_ERROR]}..."
-    for _, part, name in _COLUMNS:
-        yield parts[part].get(name) if part else getattr(run, name)
-    yield from (tuple(run.overrides), tuple(run.deviations), tuple(run.config_dirs))
+    for part, names in _GROUPS:
+        yield tuple(map(parts[part].get, names))
     # In one column: classes, shape and the like are looked at, not computed with.
     about = {key: value for key, value in run.data.items() if key not in ("name", "sha256")}
-    yield from (_compact(about), _compact(run.config), folder)
-    yield None if run.tuning is None else _compact(run.tuning)
+    tuning = None if run.tuning is None else _json(run.tuning)
+    yield (tuple(run.overrides), tuple(run.deviations), tuple(run.config_dirs))
+    yield (_json(about),)
+    yield (_json(run.config), folder, tuning)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _mean_of_corrupted(run: Record) -> float | None:
@@ -342,12 +353,14 @@ def _mean_of_corrupted(run: Record) -> float | None:
     return math.fsum(map(math.fsum, found)) / sum(map(len, found))
 
 
-def _frame(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    values = zip(*rows, strict=True) if rows else [()] * len(DTYPES)
+def _frame(rows: list[tuple[tuple[Any, ...], ...]]) -> pd.DataFrame:
+    values = [column for group in zip(*rows, strict=True) for column in zip(*group, strict=True)]
     frame = pd.DataFrame(
         {
-            column: pd.Series(list(column_values), dtype=dtype)
-            for (column, dtype), column_values in zip(DTYPES.items(), values, strict=True)
+            column: pd.Series(list(of), dtype=dtype)
+            for (column, dtype), of in zip(
+                DTYPES.items(), values or [()] * len(DTYPES), strict=True
+            )
         }
     )
     started = pd.to_datetime(frame["started"], format="ISO8601", utc=True, errors="coerce")

@@ -27,6 +27,7 @@ from fmbench.records.validation import (
     UnreadableError,
     check_depth,
     decode,
+    may_be_deep,
     one_of,
 )
 
@@ -289,7 +290,7 @@ class Record:
             UnreadableError: it is none, or of another schema, or a value is out of its bounds.
         """
         record = decode(_DECODER, text, oldest=OLDEST, newest=SCHEMA)
-        for name in ("config", "restarts", "evaluated"):
+        for name in ("config", "restarts", "evaluated") if may_be_deep(text) else ():
             check_depth(name, getattr(record, name))
         for name in ("overrides", "deviations", "config_dirs"):
             if sum(map(len, getattr(record, name))) > MOST_CHARACTERS:

@@ -82,6 +82,12 @@ def encode(value: Any, decoder: msgspec.json.Decoder[Any], *, schema: int) -> st
     return text
 
 
+def may_be_deep(content: bytes | str) -> bool:
+    """Whether a JSON file has more brackets than a value may be deep; a usual one has fewer."""
+    content = content.encode() if isinstance(content, str) else content
+    return content.count(b"{") + content.count(b"[") > MAX_DEPTH
+
+
 def check_depth(name: str, value: Any) -> None:
     """Refuse a value that is nested too deep, by an UnreadableError."""
     # Level by level: a recursive walk is what a deep value breaks.

@@ -37,6 +37,7 @@ def markdown(value: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", inert).translate(_ENTITIES)
 
 
+@functools.lru_cache(maxsize=10_000)
 def spreadsheet(value: str) -> str:
     """The value as a CSV cell on one line that no spreadsheet takes for a formula."""
     line = one_line(value)

@@ -168,6 +168,17 @@ def several(folder: Path) -> None:
     write(folder / "1", model="other", parameters=2000, test_accuracy=0.8, seconds=seconds)
 
 
+def test_a_spread_beyond_all_numbers_is_missing_in_the_files(tmp_path):
+    for seed, loss in enumerate([0.0, 9e299]):
+        write(tmp_path / str(seed), seed=seed, test_loss=loss)
+    build(tmp_path, tmp_path)
+    (row,) = json.loads((tmp_path / "benchmark.json").read_bytes())["rows"]
+    assert row["test_loss"] == 4.5e299
+    assert row["test_loss_sd"] is None
+    (cells,) = sheet_rows(tmp_path)
+    assert not cells["test_loss_sd"]
+
+
 def test_a_picture_that_cannot_be_drawn_costs_itself_alone(tmp_path, monkeypatch, caplog):
     def broken(*arguments):
         raise ValueError("no such luck")

@@ -183,14 +183,18 @@ def alike(rows: Sequence[Row]) -> list[Row]:
 
     Where two such series are as long, the one with the better row.
     """
+    keys = ("split", "augmentation", "optimizer", "learning_rate", "epochs")
+    sized = [row for row in rows[:MOST_ALIKE] if row["batch_size"]]
+    recipes = [tuple(row[key] for key in keys) for row in sized]
+    sizes: dict[tuple[object, ...], set[int]] = defaultdict(set)
+    for chosen, row in zip(recipes, sized, strict=True):
+        sizes[chosen].add(row["batch_size"])
     series: dict[tuple[object, ...], dict[int, Row]] = defaultdict(dict)
-    for row in rows[:MOST_ALIKE]:
-        said = settings_of(row)
-        said.pop("batch_size", None)
-        chosen = (row["split"], row["augmentation"], row["optimizer"], row["learning_rate"])
-        key = (*chosen, row["epochs"], tuple(sorted(said.items())))
-        if row["batch_size"]:
-            series[key].setdefault(row["batch_size"], row)
+    for chosen, row in zip(recipes, sized, strict=True):
+        if len(sizes[chosen]) > 1:  # else its config need not be looked at
+            said = settings_of(row)
+            said.pop("batch_size", None)
+            series[*chosen, *sorted(said.items())].setdefault(row["batch_size"], row)
     longest = max(series.values(), key=len, default={})
     return [longest[size] for size in sorted(longest)]
 

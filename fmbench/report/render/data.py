@@ -5,7 +5,10 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from fmbench._version import __version__
 from fmbench.report.escape import spreadsheet
@@ -28,8 +31,8 @@ def csv_text(rows: Sequence[Row]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(column.key for column in COLUMNS)
-    for row in rows:
-        writer.writerow(_cell(row[column.key]) for column in COLUMNS)
+    columns = [_cells([row[column.key] for row in rows]) for column in COLUMNS]
+    writer.writerows(zip(*columns, strict=True))
     return file.getvalue()
 
 
@@ -85,20 +88,24 @@ def json_text(report: "Report") -> str:
 
 
 def _dumps(item: Any) -> str:
-    def plain(value: Any) -> Any:
-        return value.item()  # of a number of NumPy's or pandas'
+    # What is not finite, a loss beyond all bounds, is null.
+    return msgspec.json.encode(item, enc_hook=_plain).decode()
 
-    try:
-        return json.dumps(item, default=plain, allow_nan=False)
-    except ValueError:  # a loss beyond all bounds has no place in JSON
-        text = json.dumps(item, default=plain)
-        return json.dumps(json.loads(text, parse_constant=lambda _: None))
+
+def _plain(value: Any) -> Any:
+    return value.item()  # of a number of NumPy's or pandas'
+
+
+def _cells(values: list[Any]) -> list[Any]:
+    """The cells of a column; whole numbers and missing values are cells as they are."""
+    plain = {*map(type, values)} <= {bool, int, NoneType}
+    return values if plain else list(map(_cell, values))
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, tuple):
         # One seed is a number: a minus in front of it is no formula.
         value = value[0] if len(value) == 1 else " ".join(map(str, value))
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # as in the JSON file
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None  # as in the JSON file
     return spreadsheet(value) if isinstance(value, str) else value

@@ -265,7 +265,7 @@ def settings_of(row: Row) -> dict[str, str]:
     """All that may tell two rows apart, as texts under dotted names."""
     options = ("scheduler", "loss", "averaging")
     settings = {name: str(row[name]) for name in options if row.get(name) is not None}
-    settings |= {key: _as_text(value) for key, value in schema.NEUTRAL_DECIDING.items()}
+    settings |= _NEUTRAL
     settings |= {
         key: _as_text(value)
         for key, value in leaves(json.loads(row["config"] or "{}"))
@@ -277,4 +277,9 @@ def settings_of(row: Row) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
+    if type(value) in (int, float):
+        return repr(value)  # as JSON has it, without the time that its encoder takes
     return value if isinstance(value, str) else json.dumps(value)
+
+
+_NEUTRAL = {key: _as_text(value) for key, value in schema.NEUTRAL_DECIDING.items()}
