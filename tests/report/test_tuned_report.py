@@ -75,6 +75,11 @@ def test_contestants_are_ranked_with_what_each_spent(tmp_path):
     assert rows[0]["test_accuracy_sd"] == pytest.approx(np.std(GOOD, ddof=1))
     assert (rows[0]["trials"], rows[0]["epochs"], rows[0]["final_runs"]) == (2, 8, 4)
     assert rows[0]["best_setting"] == "optimizer.lr=0.01"
+    cells = dict(zip(part.tables[0].headings, part.tables[0].rows[0], strict=True))
+    # What won before what was searched, so that it is seen without scrolling.
+    assert [*cells][-2:] == ["best setting", "space"]
+    assert cells["best setting"] == "optimizer.lr=0.01"
+    assert cells["space"] == rows[0]["space"]
     (pair,) = part.pairs
     assert (pair["a"], pair["a_beats_b"]) == ("optimizer=adamw", 1.0)
     assert 0 < pair["low"] < pair["difference"] < pair["high"]

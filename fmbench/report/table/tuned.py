@@ -361,7 +361,7 @@ class ComparisonPart:
             "rank": True, "contestant": False, "test accuracy (%)": True,
             "95 % interval (%)": True, "searches" if several else "": True, "final runs": True,
             "trials": True, "epochs": True, "training": True,
-            metric.title if metric else "chosen by": True, "space": False, "best setting": False,
+            metric.title if metric else "chosen by": True, "best setting": False, "space": False,
         }  # fmt: skip
         rows = []
         for entry in self.entries:
@@ -385,8 +385,8 @@ class ComparisonPart:
                 MISSING if entry.epochs is None else f"{entry.epochs:,}",
                 formats.duration(row["seconds_train"]),
                 chosen,
-                one_line(row["space"], LONGEST_SPACE),
                 one_line(row["best_setting"] or MISSING, LONGEST_SPACE),
+                one_line(row["space"], LONGEST_SPACE),
             ))  # fmt: skip
         kept = [place for place, heading in enumerate(headings) if heading]
         return Table(
