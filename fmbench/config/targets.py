@@ -13,7 +13,7 @@ from typing import Any
 
 from fmbench.config import sources
 from fmbench.config.whitelist import TRUST_VARIABLE, trusted
-from fmbench.core.errors import ConfigError, one_line
+from fmbench.core.errors import ConfigError, described, one_line, place
 
 #: Packages of which no message says how to trust them.
 _NO_HINT = {"fmbench", "hydra_plugins", "torch", *sys.stdlib_module_names}
@@ -52,15 +52,15 @@ def not_allowed(key: str, target: str, allowed: Iterable[str]) -> ConfigError:
 def missing(target: str) -> str | None:
     """Why an import path that may be started leads to nothing; None where it leads to something.
 
-    Also None where what it leads to fails as it is imported, which says itself why.
+    Of a module that fails as it is imported, where and why it does.
     """
     first, *rest = target.split(".")
     try:
         found: Any = import_module(first)
     except ModuleNotFoundError as error:
-        return _no_package(first) if error.name == first else None
-    except Exception:  # noqa: BLE001 - whatever a module of the user's raises
-        return None
+        return _no_package(first) if error.name == first else _failed(error)
+    except Exception as error:  # noqa: BLE001 - whatever a module of the user's raises
+        return _failed(error)
     path = first
     for name in rest:
         if not hasattr(found, name):
@@ -72,11 +72,11 @@ def missing(target: str) -> str | None:
                 import_module(f"{path}.{name}")
             except ModuleNotFoundError as error:
                 if error.name != f"{path}.{name}":
-                    return None
+                    return _failed(error)
                 modules = [one.name for one in pkgutil.iter_modules(found.__path__)]
                 return f"{path} has no module {name}{_near_or_all(name, modules)}"
-            except Exception:  # noqa: BLE001
-                return None
+            except Exception as error:  # noqa: BLE001
+                return _failed(error)
         found, path = getattr(found, name), f"{path}.{name}"
     return None
 
@@ -85,6 +85,10 @@ def is_function(target: str) -> bool:
     """Whether an import path that was imported leads to a plain function."""
     module, _, name = target.rpartition(".")
     return inspect.isfunction(getattr(sys.modules.get(module), name, None))
+
+
+def _failed(error: Exception) -> str:
+    return f"{described(error, 300)}{place(error)}"
 
 
 def _no_package(name: str) -> str:

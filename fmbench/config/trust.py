@@ -35,8 +35,8 @@ from fmbench.config import hydra_compat
 from fmbench.config.schema import Config
 from fmbench.config.sources import CONFIG_DIR
 from fmbench.config.targets import is_function, missing, not_allowed
-from fmbench.config.whitelist import TRUST_VARIABLE, buildable, trusted_patterns
-from fmbench.core.errors import ConfigError, UserError
+from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable, trusted_patterns
+from fmbench.core.errors import ConfigError, UserError, described, place
 
 _SAMPLERS = (
     *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
@@ -79,6 +79,9 @@ _KINDS = {list: "a list", bool: "true or false", int: "a number", float: "a numb
 
 #: What a class raises whose arguments do not fit.
 _MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
+
+#: What code of one's own raises too while it is being written.
+_MISTAKES = (AssertionError, AttributeError, NameError)
 
 #: Of groups whose target may be a function that is called with each batch: what that is.
 _CALLED = {"loss": "loss", "augmentation.own": "transform"}
@@ -134,19 +137,23 @@ def instantiate(
         return hydra.utils.instantiate(
             option, *args, **kwargs, _convert_="all", _execution_whitelist_=allowed
         )
-    except (InstantiationException, *_MISFITS) as error:
+    except (InstantiationException, *_MISFITS, *_MISTAKES) as error:
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
-        if cause is not None and not isinstance(cause, _MISFITS):
-            raise cause from error
         target = config[group]["_target_"]
+        own = target not in TARGETS.get(group, ())
+        said = (*_MISFITS, *_MISTAKES) if own else _MISFITS
+        if cause is not None and not isinstance(cause, said):
+            raise cause from cause.__cause__
         text = _misfit(group, config[group])
         if text is None and (cause is None or isinstance(cause, ImportError)):
             text = missing(target)
         if text is None:
             text = str(cause or error)
+            if own and cause is not None and (where := place(cause)):
+                text = f"{described(cause, 300)}{where}"
         if isinstance(cause, TypeError) and group in _CALLED and is_function(target):
             text += f"; a function that is the {_CALLED[group]} itself needs _partial_: true"
         if cause is None and "whitelist" in text:

@@ -6,6 +6,8 @@ its way to a terminal, a log or a page.
 
 import re
 import shlex
+import traceback
+from pathlib import Path
 
 #: The password of a URL: behind the user's name, or in a parameter of a driver. What a name may be
 #: long is bounded, as texts of any length come here.
@@ -82,6 +84,10 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+#: Packages of code that is nobody's own.
+_NOT_OWN = ("fmbench", "hydra", "hydra_plugins", "importlib", "omegaconf", "torch")
+
+
 class UserError(Exception):
     """Something the user can mend; its text says what is wrong, where, and what is allowed."""
 
@@ -97,6 +103,24 @@ def described(error: BaseException, limit: int | None = None) -> str:
     if isinstance(error, UserError):
         return text
     return f"{kind}: {text}" if text else kind
+
+
+def place(error: BaseException) -> str:
+    """` (loss.py, line 12)`: the last place in a user's own code that an exception came through.
+
+    That is none in PyTorch, Hydra or fmbench, nor in another package that is installed, if there is
+    one beside. Empty where there is none, and where the exception is of a file that Python cannot
+    read: its own text has the place.
+    """
+    if isinstance(error, SyntaxError):
+        return ""
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _NOT_OWN
+    ]
+    own = [one for one in places if "site-packages" not in one[0]] or places
+    return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
 
 
 class ConfigError(UserError):

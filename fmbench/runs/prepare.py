@@ -17,7 +17,7 @@ from fmbench.config import schema
 from fmbench.config.trust import call_data, instantiate, takes
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, described
+from fmbench.core.errors import ConfigError
 from fmbench.data.augmentation import Augmentation, Transform
 from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
@@ -297,10 +297,7 @@ def _build(config: Mapping[str, Any], images: ImageFacts) -> nn.Module:
     else:  # as others call them
         offered |= {"in_channels": channels, "num_classes": images.classes}
     target = config["model"]["_target_"]
-    try:
-        model = instantiate(config, "model", offered=offered)
-    except AttributeError as error:  # PyTorch's, where a layer is set before super().__init__()
-        raise ConfigError(f"model ({target}): {described(error, 300)}") from error
+    model = instantiate(config, "model", offered=offered)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model: {target} gives no torch.nn.Module")
     if "_parameters" not in vars(model):

@@ -7,13 +7,11 @@ traceback after the first epoch. The trial leaves nothing behind: see
 
 import copy
 import io
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, UserError, described
+from fmbench.core.errors import ConfigError, UserError, described, place
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training import losses
@@ -512,13 +510,4 @@ def _reported(what: str, who: str = "the model") -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ConfigError(f"{who} {what}: {described(error, 300)}{_place(error)}") from error
-
-
-def _place(error: BaseException) -> str:
-    """The last line outside PyTorch and fmbench that an exception came through."""
-    ours = {Path(torch.__file__).parent, Path(__file__).parents[1]}
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not ours & set(Path(frame.filename).parents):
-            return f" ({Path(frame.filename).name}, line {frame.lineno})"
-    return ""
+        raise ConfigError(f"{who} {what}: {described(error, 300)}{place(error)}") from error

@@ -20,7 +20,22 @@ class Signum(torch.optim.SGD):
 
 def plain(*given):
     return given[0].sum()
+
+
+def early(*given, **options):
+    return undefined
 """
+
+#: Files that cannot be imported, and what is said of them.
+BROKEN = {
+    "import torhc": "ModuleNotFoundError: No module named 'torhc' (broken.py, line 1)",
+    "\nfrom torch import nothing": "ImportError: cannot import name 'nothing' from 'torch'",
+    "import math\n\nmath.sqrt(-1)": "ValueError: math domain error (broken.py, line 3)",
+    "class Signum(:\n    pass": "SyntaxError: invalid syntax (broken.py, line 1)",
+    "def f():\n  x\n y": "IndentationError: unindent does not match any outer indentation level "
+    "(broken.py, line 3)",
+    "from mymethods import gone": "ImportError: cannot import name 'gone' from 'mymethods'",
+}
 
 
 @pytest.fixture
@@ -30,7 +45,6 @@ def research(tmp_path, monkeypatch):
     (tmp_path / "mymethods").mkdir()
     (tmp_path / "mymethods" / "__init__.py").touch()
     (tmp_path / "mymethods" / "signum.py").write_text(CODE)
-    (tmp_path / "mymethods" / "broken.py").write_text("import torhc")
     yield tmp_path
     for name in [name for name in sys.modules if name.partition(".")[0] == "mymethods"]:
         del sys.modules[name]
@@ -41,11 +55,42 @@ def research(tmp_path, monkeypatch):
     ("signum.Lion", "mymethods.signum has no Lion; there are: Signum, plain"),
     ("sgnum.Signum", "mymethods has no module sgnum; did you mean signum?"),
     ("signum.Signum.mak", "mymethods.signum.Signum has no mak"),
-    ("broken.Signum", "No module named 'torhc'"),
+    ("signum.early", "NameError: name 'undefined' is not defined (signum.py, line 14)"),
 ])  # fmt: skip
 def test_a_target_that_leads_nowhere(research, monkeypatch, target, said):
     monkeypatch.syspath_prepend(research)
     config = compose(*TINY, f"optimizer._target_=mymethods.{target}")
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
+
+
+@pytest.mark.parametrize("group", [
+    "model", "optimizer", "scheduler", "loss", "averaging", "data", "augmentation.own",
+])  # fmt: skip
+@pytest.mark.parametrize(("code", "said"), BROKEN.items())
+def test_a_file_that_cannot_be_imported_is_said_with_its_line(
+    research, monkeypatch, group, code, said
+):
+    monkeypatch.syspath_prepend(research)
+    (research / "mymethods" / "broken.py").write_text(code)
+    config = compose(*TINY)
+    config["data"]["name"] = "mine" if group == "data" else "synthetic"
+    part = config["augmentation"] if group == "augmentation.own" else config
+    name = group.rpartition(".")[2]
+    part[name] = {**(part[name] or {}), "_target_": "mymethods.broken.Signum"}
+    where = "(broken.py, line " if said.endswith(("'torch'", "'mymethods'")) else ""
+    raises_one_line(
+        lambda: prepare.rehearse(config), ConfigError,
+        f"{group} (mymethods.broken.Signum): {said}", where,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("group", ["model", "optimizer", "scheduler", "loss", "averaging", "data"])
+def test_a_mistake_in_ones_own_code_is_said_with_its_line(research, monkeypatch, group):
+    monkeypatch.syspath_prepend(research)
+    config = compose(*TINY)
+    config["data"]["name"] = "mine" if group == "data" else "synthetic"
+    config[group] = {**config[group], "_target_": "mymethods.signum.early"}
+    said = f"{group} (mymethods.signum.early): NameError: name 'undefined' is not defined (signum"
     raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
 
 
