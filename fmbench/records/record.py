@@ -124,8 +124,8 @@ class Fingerprint(TypedDict, total=False):
     python: Text | None
     torch: Text | None
     torchvision: Text | None
-    timm: Text | None  # where a model is of it
-    schedulefree: Text | None  # where an optimizer is of it
+    timm: Text | None  # where a part of the run is of it, such as the model
+    schedulefree: Text | None  # likewise
     pytorch_optimizer: Text | None  # likewise
     numpy: Text | None
     system: Text | None

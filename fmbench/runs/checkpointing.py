@@ -62,11 +62,11 @@ class RunState:
         self.checkpoints = Checkpoints(*paths, every=every)
         self.start = time.perf_counter()  # of the run's total time
 
-    def use(self, device: Device) -> None:
-        """Note the device that the run uses from here on."""
+    def use(self, device: Device, *parts: object) -> None:
+        """Note the device that the run uses from here on, and what its parts are of."""
         self.device = device
         self.record.device = device.name
-        self.record.fingerprint = cast("Fingerprint", device.fingerprint())
+        self.record.fingerprint = cast("Fingerprint", device.fingerprint(*parts))
 
     def read_checkpoint(self, trainer: Trainer) -> None:
         """Take the trainer, and read the newest checkpoint that is whole, if there is one.

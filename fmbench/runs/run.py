@@ -200,9 +200,9 @@ def prepare(
     record.parameters, record.flops = count_parameters(model), count_flops(model, dataset.shape)
     _refuse_larger(record, at_most)
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
-    run.use(device := replace(inputs.device, precision=precision))
+    run.use(device := replace(inputs.device, precision=precision), model)
     trainer = make_trainer(config, inputs, model, device, record.flops)
-    run.use(trainer.device)  # its memory format is chosen now
+    run.use(trainer.device, *_parts(trainer))  # its memory format is chosen now
     record.joins_last_batch = trainer.loader.joins_last
     run.read_checkpoint(trainer)
     own = inputs.augmentation.transforms
@@ -265,7 +265,14 @@ def _settle_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> None:
             rest = [text for text in record.overrides if text not in typed]
             record.overrides = [*rest, f"threads={trainer.device.threads}"]
     torch.set_num_threads(trainer.device.threads)
-    run.use(trainer.device)
+    run.use(trainer.device, *_parts(trainer))
+
+
+def _parts(trainer: Trainer) -> tuple[object, ...]:
+    """What a run is built of."""
+    scheduler = getattr(trainer.schedule, "scheduler", None)
+    loss, average = trainer.step.loss, trainer.average
+    return trainer.model, trainer.optimizer, trainer.schedule, scheduler, loss, average
 
 
 def _choose_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> int:

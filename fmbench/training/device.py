@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ _SAID = (
 )
 
 
-#: Packages of models and optimizers that an extra brings.
+#: Packages whose classes a run may be built of, and most are not.
 _EXTRAS = ("timm", "schedulefree", "pytorch_optimizer")
 
 
@@ -98,8 +99,11 @@ class Device:
             return torch.cuda.get_device_name(self.torch)
         return f"{processor()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All that may change the bits or the speed of a run without changing its meaning."""
+    def fingerprint(self, *parts: object) -> dict[str, Any]:
+        """All that may change the bits or the speed of a run without changing its meaning.
+
+        With the versions of packages that brought its parts: model, optimizer, schedule and so on.
+        """
         found = {
             "fmbench": __version__,
             "python": platform.python_version(),
@@ -116,9 +120,10 @@ class Device:
             "deterministic": self.deterministic,
             "cuda_graphs": self.cuda_graphs if self.torch.type == "cuda" else None,
         }
-        # A model or an optimizer is of it.
-        found |= {name: metadata.version(name) for name in _EXTRAS if name in sys.modules}
-        return found
+        modules = (one.modules() if isinstance(one, nn.Module) else (one,) for one in parts)
+        kinds = {kind for one in chain.from_iterable(modules) for kind in type(one).__mro__}
+        brought = {kind.__module__.partition(".")[0] for kind in kinds}
+        return found | {name: metadata.version(name) for name in _EXTRAS if name in brought}
 
 
 def select(

@@ -340,6 +340,8 @@ def test_a_schedule_free_run_evaluates_and_keeps_the_mean_of_its_steps(
     fixed = ["scheduler=constant", "keep_model=true", "device=cpu", "precision=fp32", "seed=0"]
     made = fmbench.run([*SHORT, *given, *fixed, f"hydra.run.dir={tmp_path / 'run'}"])
     assert steps == 6
+    brought = {"timm", "schedulefree", "pytorch_optimizer"} & made.fingerprint.keys()
+    assert brought == {PACKAGES[EXTRAS[given[0].partition("=")[2]]]}
     kept = fmbench.load_model(tmp_path / "run")
     weights = dict(kept.model.named_parameters())
     for name, one in there.named_parameters():

@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 from commands import raises_one_line
+from torch import nn
 
 from fmbench.core import machine
 from fmbench.core.errors import ConfigError
@@ -42,6 +43,28 @@ def test_of_a_gpu_auto_says_that_nobody_measured_it(monkeypatch, caplog):
     assert not caplog.text
     assert devices.choose_precision("auto", torch.device("cuda"), 10**6) == "fp32"
     assert "was measured on a CPU and is not known of a GPU" in caplog.text
+
+
+def test_a_fingerprint_names_packages_that_brought_a_part_of_the_run(monkeypatch):
+    """Not those that something else in the process has imported."""
+    versions = {"timm": "1.2", "schedulefree": "3.4", "pytorch_optimizer": "5.6"}
+    whole = devices.metadata.version
+    monkeypatch.setattr(devices.metadata, "version", lambda name: versions.get(name) or whole(name))
+    for name in versions:
+        monkeypatch.setitem(sys.modules, name, object())
+    net = type("Net", (nn.Linear,), {"__module__": "timm.models.vgg"})
+    own = type("Own", (net,), {"__module__": "mine"})
+    descent = type("SGDScheduleFree", (torch.optim.SGD,), {"__module__": "schedulefree.sgd"})
+    chosen = devices.select("cpu", threads=1, deterministic=False)
+
+    def named(*parts):
+        return {name: one for name, one in chosen.fingerprint(*parts).items() if name in versions}
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 1))
+    plain = torch.optim.SGD(model.parameters())
+    assert named() == named(model, plain, None, nn.functional.cross_entropy) == {}
+    assert named(nn.Sequential(own(1, 1)), plain) == {"timm": "1.2"}
+    assert named(model, descent(model.parameters())) == {"schedulefree": "3.4"}
 
 
 def test_autocast_computes_in_the_precision_said():
