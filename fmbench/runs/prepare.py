@@ -474,6 +474,11 @@ def _make_schedule(
             f"scheduler: {config['scheduler']['_target_']} gives a {type(schedule).__name__}, must "
             "give a fmbench.optim.schedules.Schedule"
         )
+    if config["cuda_graphs"] and getattr(schedule.scheduler, "cycle_momentum", False):
+        raise ConfigError(
+            "cuda_graphs=true: the schedule changes the momentum (cycle_momentum=true), a recorded "
+            "step follows the learning rate alone; take one of them"
+        )
     if isinstance(schedule, Plateau) and not validates:
         raise ConfigError(f"scheduler: follows the validation {schedule.metric}, and {_HOLD_OUT}")
     return schedule

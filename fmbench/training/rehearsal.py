@@ -7,6 +7,7 @@ traceback after the first epoch. The trial leaves nothing behind: see
 
 import copy
 import io
+import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -145,7 +147,10 @@ def rehearse(
             with _reported("cannot be moved there"):
                 device.place(model)
             with preserved(model, device=device.torch) as (tried, _):
-                with losses.tried(loss, recorded=device.cuda_graphs) as tried_loss:
+                with (
+                    losses.tried(loss, recorded=device.cuda_graphs) as tried_loss,
+                    _recordable(tried, device),
+                ):
                     _train(model, tried, batch, device, classes, loss=tried_loss)
                 if own:
                     _refuse_hidden(tried, batch[0], device, classes)
@@ -379,6 +384,38 @@ def _train(
     found = _loss(loss, logits.float(), targets)
     with _reported(f"or the loss fails in the backward pass of {_images(len(images))}"):
         found.backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _recordable(tried: nn.Module, device: Device) -> Iterator[None]:
+    """Refuse in a step of training what a CUDA graph would repeat as it was when it was recorded.
+
+    Raises:
+        ConfigError: the model puts another tensor in place of a buffer, or it or the loss draws
+            random numbers on the host.
+    """
+
+    def drawn() -> tuple[Any, ...]:
+        name, keys, *rest = np.random.get_state(legacy=True)
+        torchs = torch.get_rng_state().tolist() if device.torch.type == "cuda" else None
+        return random.getstate(), name, np.asarray(keys).tobytes(), rest, torchs
+
+    if not device.cuda_graphs:
+        yield
+        return
+    buffers, before = dict(tried.named_buffers()), drawn()
+    yield
+    for name, buffer in tried.named_buffers():
+        if buffer is not buffers.get(name, buffer):
+            raise ConfigError(
+                f"cuda_graphs=true: the model puts another tensor in place of its buffer {name}, "
+                "which a recorded step cannot follow; change it in place, or take cuda_graphs=false"
+            )
+    if drawn() != before:
+        raise ConfigError(
+            "cuda_graphs=true: the model or the loss draws random numbers outside the GPU, which a "
+            "recorded step would repeat; take cuda_graphs=false"
+        )
 
 
 def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: int) -> None:

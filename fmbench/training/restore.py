@@ -126,9 +126,14 @@ def refuse_unrecordable(optimizer: Optimizer) -> None:
     would stay as it was when the graph was recorded.
 
     Raises:
-        ConfigError: it counts so, as far as its first step shows.
+        ConfigError: it counts so, as far as its first step shows, or reads its learning rate there.
     """
     kind, own = type(optimizer), optimizer.state_dict()["param_groups"]
+    if isinstance(optimizer, torch.optim.SGD) and not all(group["fused"] for group in own):
+        raise ConfigError(
+            f"cuda_graphs=true: {kind.__name__} with fused=false reads its learning rate from the "
+            "GPU, which a recorded step cannot; take fused=true, or cuda_graphs=false"
+        )
     if all("capturable" in group for group in own):  # set by a step that is recorded
         return
     after = _after_a_step(optimizer)

@@ -223,6 +223,7 @@ class GraphStep:
             for group in groups:
                 if "capturable" in group:
                     group["capturable"] = True
+                    self._count_on_device(group["params"])
         for group, rate in zip(groups, self.rates, strict=True):
             rate.fill_(group["lr"])
         if len(targets) != self.batch_size:
@@ -236,6 +237,14 @@ class GraphStep:
                 self.replay = self._record(images, targets)
             self._refuse_changes()
             self.replay(images, targets)
+
+    def _count_on_device(self, parameters: list[Tensor]) -> None:
+        """Move what the optimizer counted on the CPU, before its run resumed with graphs."""
+        for one in parameters:
+            state = self.step.optimizer.state.get(one, {})
+            for name, value in state.items():
+                if isinstance(value, Tensor) and not value.dim():
+                    state[name] = value.to(one.device)
 
     def _eagerly(self, images: Tensor, targets: Tensor) -> None:
         """The same arithmetic as a replay's, the learning rate in float32 too."""

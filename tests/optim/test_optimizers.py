@@ -444,3 +444,15 @@ def test_with_cuda_graphs_an_optimizer_is_refused_that_counts_outside_the_gpu(op
         refuse_unrecordable(optimizer)
     else:
         raises_one_line(lambda: refuse_unrecordable(optimizer), ConfigError, "cuda_graphs=true: ")
+
+
+@pytest.mark.parametrize("overrides", [
+    ["optimizer.fused=false"], ["optimizer=torch", "optimizer.name=SGD", "optimizer.lr=0.1"],
+])  # fmt: skip
+def test_with_cuda_graphs_sgd_must_be_fused(overrides):
+    """Else it asks the GPU for its learning rate, as a number."""
+    from fmbench.training.restore import refuse_unrecordable
+
+    optimizer = trainer(*overrides).optimizer
+    said = "cuda_graphs=true: SGD with fused=false reads its learning rate from the GPU"
+    raises_one_line(lambda: refuse_unrecordable(optimizer), ConfigError, said, "take fused=true")

@@ -82,6 +82,16 @@ def test_a_run_of_a_sweep_refuses_what_no_graph_can_hold():
     )
 
 
+def test_a_schedule_that_no_graph_can_follow_is_refused_before_a_step():
+    config = compose(*TINY, "scheduler.cycle_momentum=true")
+    inputs, model = prepare.read_inputs(config), prepare.make_model(config, IMAGES)
+    graphs, recorded = replace(CPU, cuda_graphs=True), {**config, "cuda_graphs": True}
+    raises_one_line(
+        lambda: prepare.make_trainer(recorded, inputs, model, graphs, 10**6),
+        *(ConfigError, "cuda_graphs=true: the schedule changes the momentum"),
+    )
+
+
 def test_every_method_arrives():
     built, _ = trainer(
         "averaging=ema", "scheduler=plateau", "early_stop.patience=3", "evaluation.flips=true",

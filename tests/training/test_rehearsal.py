@@ -169,12 +169,14 @@ class Layer(nn.Module):
         return self.head(F.conv2d(x, self.weight, **self.how).mean((2, 3)))
 
 
-def rehearsed(module, *overrides, memory_format="auto", model=None):
+def rehearsed(module, *overrides, memory_format="auto", model=None, graphs=False):
     """A trainer; `model` names what the module is of, where that is no model of fmbench."""
     config = compose(*TINY, *overrides)
     inputs = prepare.read_inputs(config)
     config = {**config, "model": {"_target_": model}} if model else config
-    device = Device(CPU, "fp32", 1, deterministic=False, memory_format=memory_format)
+    device = Device(
+        CPU, "fp32", 1, deterministic=False, memory_format=memory_format, cuda_graphs=graphs
+    )
     return prepare.make_trainer(config, inputs, module, device, flops=1)
 
 
@@ -417,6 +419,38 @@ def test_a_model_that_remembers_what_it_may_is_not(model):
     assert {name: str(value) for name, value in made.state_dict().items()} == state
     assert (made.made, made.calls, made.seen) == (None, 0, [])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def replaced(net, _x):
+    net.count = net.count + 1
+    return 0
+
+
+def of_python(_net, _x):
+    return random.random()
+
+
+def of_numpy(_net, x):
+    return torch.as_tensor(np.random.rand(*x.shape), dtype=x.dtype)
+
+
+@pytest.mark.parametrize(("keeps", "said"), [
+    (calls, "the model changes calls when it is called, a number that such a step"),
+    (replaced, "the model puts another tensor in place of its buffer count, which a recorded step"),
+    (of_python, "the model or the loss draws random numbers outside the GPU"),
+    (of_numpy, "the model or the loss draws random numbers outside the GPU"),
+])  # fmt: skip
+def test_a_model_that_a_recorded_step_cannot_follow_is_refused(keeps, said):
+    raises_one_line(
+        lambda: rehearsed(Net(keeps), model="mine.Net", graphs=True),
+        ConfigError, f"cuda_graphs=true: {said}", "cuda_graphs=false",
+    )  # fmt: skip
+    rehearsed(Net(keeps), model="mine.Net")
+
+
+@pytest.mark.parametrize("keeps", [mask, last])
+def test_a_model_that_it_can_follow_is_not(keeps):
+    rehearsed(Net(keeps), model="mine.Net", graphs=True)
 
 
 class Forgets(nn.Module):

@@ -278,6 +278,19 @@ def test_a_lack_of_memory_is_no_mistake_of_the_config(recorder):
     assert is_out_of_memory(raised.value)
 
 
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RAdam", "RMSprop", "ASGD", "Adamax"])
+def test_what_was_counted_on_the_cpu_moves_where_a_graph_can_follow(name):
+    """In a run that was begun without graphs; `meta` stands for a GPU."""
+    one = nn.Parameter(torch.zeros(3, device="meta"))
+    optimizer = getattr(torch.optim, name)([one], lr=0.1)
+    optimizer.state[one] = {"step": torch.tensor(4.0), "kept": torch.zeros(3)}
+    step = graph_step(nn.Module(), optimizer, lambda function: function)
+    with pytest.raises(NotImplementedError):  # by the model, which is none
+        step(torch.zeros(16, 1), torch.zeros(16, dtype=torch.int64))
+    assert optimizer.param_groups[0]["capturable"] is True
+    assert [value.device.type for value in optimizer.state[one].values()] == ["meta", "cpu"]
+
+
 def test_what_cannot_be_recorded_says_so_and_leaves_the_rate_a_number():
     model, loader, optimizer, schedule = make()
 
