@@ -5,9 +5,10 @@ here is no torch, so that a sweep is checked before any is imported.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import partial
+from typing import Any, get_args, get_type_hints
 
 from fmbench.core.errors import ConfigError
 
@@ -18,28 +19,70 @@ MOST_PIXELS = 4096
 MOST_BINS = 1000
 
 
+def _checked(default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
+    """A number of a part with its default, whether a value fits, and what it must be in words."""
+    checks = {"fits": fits, "wanted": wanted}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=checks)
+    return field(default=default, metadata=checks)
+
+
+def _is_number(value: Any) -> bool:
+    # bool is an int to Python, and true is no number to a reader.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _number(default: float, least: float, most: float) -> Any:
+    wanted = f"a number, {least} to {most}"
+    return _checked(default, lambda value: _is_number(value) and least <= value <= most, wanted)
+
+
+def _whole(default: int, least: int = 1, most: int = MOST_PIXELS) -> Any:
+    wanted = f"a whole number, {least} to {most}"
+    return _checked(default, lambda value: type(value) is int and least <= value <= most, wanted)
+
+
+def _rising(default: list[float], most: float = math.inf) -> Any:
+    def fits(value: Any) -> bool:
+        two = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+        return two and 0 < value[0] <= value[1] <= most and not math.isinf(value[1])
+
+    within = f"above 0, at most {most}" if most < math.inf else "above 0"
+    return _checked(default, fits, f"two rising numbers {within}")
+
+
+_probability = partial(_number, least=0, most=1)
+
+
 @dataclass
-class Crop:
+class _Part:
+    """Refuses, by a ConfigError, a number of a part that cannot be."""
+
+    def __post_init__(self) -> None:
+        part = next(name for name, kind in _CLASSES.items() if kind is type(self))
+        for one in fields(self):
+            value, fits = getattr(self, one.name), one.metadata["fits"]
+            if not fits(value):
+                wanted = one.metadata["wanted"]
+                raise ConfigError(f"augmentation.{part}.{one.name}={value}: must be {wanted}")
+
+
+@dataclass
+class Crop(_Part):
     """A window of the image's size, out of it with `padding` black pixels added on each side."""
 
-    padding: int = 4
-
-    def __post_init__(self) -> None:
-        _check_pixels("crop.padding", self.padding)
+    padding: int = _whole(4)
 
 
 @dataclass
-class Flip:
+class Flip(_Part):
     """The image mirrored left to right with the given probability."""
 
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_probability("flip", self.probability)
+    probability: float = _probability(0.5)
 
 
 @dataclass
-class Cutout:
+class Cutout(_Part):
     """A square of `size` pixels set to the mean (DeVries and Taylor, 2017, section 3.2).
 
     With `inside` false its centre may be anywhere in the image, so that a part of the square can
@@ -49,19 +92,13 @@ class Cutout:
     image is blanked more often than the other.
     """
 
-    size: int = 16
-    probability: float = 1.0
-    inside: bool = False
-
-    def __post_init__(self) -> None:
-        _check_pixels("cutout.size", self.size)
-        _check_probability("cutout", self.probability)
-        if not isinstance(self.inside, bool):
-            raise ConfigError(f"augmentation.cutout.inside={self.inside}: must be true or false")
+    size: int = _whole(16)
+    probability: float = _probability(1.0)
+    inside: bool = _checked(False, lambda value: isinstance(value, bool), "true or false")
 
 
 @dataclass
-class Erasing:
+class Erasing(_Part):
     """A rectangle of random area and shape set to the mean (Zhong et al., 2020, algorithm 1).
 
     Args:
@@ -70,18 +107,13 @@ class Erasing:
         ratio: least and greatest height over width; its logarithm is uniform.
     """
 
-    probability: float = 0.5
-    scale: list[float] = field(default_factory=lambda: [0.02, 0.33])
-    ratio: list[float] = field(default_factory=lambda: [0.3, 3.3])
-
-    def __post_init__(self) -> None:
-        _check_probability("erasing", self.probability)
-        _check_range("erasing.scale", self.scale, most=1)
-        _check_range("erasing.ratio", self.ratio, most=math.inf)
+    probability: float = _probability(0.5)
+    scale: list[float] = _rising([0.02, 0.33], most=1)
+    ratio: list[float] = _rising([0.3, 3.3])
 
 
 @dataclass
-class AlternatingFlip:
+class AlternatingFlip(_Part):
     """The image mirrored every other epoch (Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds").
 
     Which half is mirrored in the first epoch depends on the seed alone. So any two successive
@@ -90,7 +122,7 @@ class AlternatingFlip:
 
 
 @dataclass
-class Affine:
+class Affine(_Part):
     """The image rotated, shifted, scaled and sheared about its centre, black coming in.
 
     Each number is uniform; bilinear interpolation, as `torchvision.transforms.RandomAffine` with
@@ -103,20 +135,14 @@ class Affine:
         shear: most of a shear along each axis, either way, in degrees.
     """
 
-    degrees: float = 15.0
-    translate: float = 0.1
-    scale: list[float] = field(default_factory=lambda: [0.9, 1.1])
-    shear: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_number("affine.degrees", self.degrees, 0, 180)
-        _check_number("affine.translate", self.translate, 0, 1)
-        _check_range("affine.scale", self.scale, most=10)
-        _check_number("affine.shear", self.shear, 0, 60)
+    degrees: float = _number(15.0, 0, 180)
+    translate: float = _number(0.1, 0, 1)
+    scale: list[float] = _rising([0.9, 1.1], most=10)
+    shear: float = _number(0.0, 0, 60)
 
 
 @dataclass
-class TrivialAugment:
+class TrivialAugment(_Part):
     """One of 14 operations of random strength (Mueller and Hutter, 2021; the "wide" space).
 
     As `torchvision.transforms.TrivialAugmentWide`.
@@ -126,34 +152,23 @@ class TrivialAugment:
         translate: most of a shift, in pixels; 32 is that of the paper, for images of 32 pixels.
     """
 
-    bins: int = 31
-    translate: int = 32
-
-    def __post_init__(self) -> None:
-        if type(self.bins) is not int or not 2 <= self.bins <= MOST_BINS:
-            raise ConfigError(
-                f"augmentation.trivial_augment.bins={self.bins}: must be a whole number, 2 to "
-                f"{MOST_BINS}"
-            )
-        _check_pixels("trivial_augment.translate", self.translate)
+    bins: int = _whole(31, 2, MOST_BINS)
+    translate: int = _whole(32)
 
 
 @dataclass
-class Mixup:
+class Mixup(_Part):
     """The image and its label blended with another's (Zhang et al., 2018).
 
     Args:
         alpha: of Beta(alpha, alpha), which the image's own share is drawn from.
     """
 
-    alpha: float = 0.2
-
-    def __post_init__(self) -> None:
-        _check_number("mixup.alpha", self.alpha, 0.001, 1000)
+    alpha: float = _number(0.2, 0.001, 1000)
 
 
 @dataclass
-class CutMix:
+class CutMix(_Part):
     """A rectangle of the image taken from another, and that share of its label (Yun et al., 2019).
 
     Args:
@@ -161,12 +176,8 @@ class CutMix:
         probability: of mixing at all; the paper has 0.5 for CIFAR and 1 for ImageNet.
     """
 
-    alpha: float = 1.0
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_number("cutmix.alpha", self.alpha, 0.001, 1000)
-        _check_probability("cutmix", self.probability)
+    alpha: float = _number(1.0, 0.001, 1000)
+    probability: float = _probability(0.5)
 
 
 @dataclass
@@ -201,26 +212,17 @@ class Parts:
         Raises:
             ConfigError: a padding or a square is.
         """
-        for name, pixels in (
-            ("crop.padding", self.crop.padding if self.crop else 1),
-            ("cutout.size", self.cutout.size if self.cutout else 1),
-        ):
-            if pixels > side:
+        padding, size = self.crop and self.crop.padding, self.cutout and self.cutout.size
+        for name, pixels in (("crop.padding", padding), ("cutout.size", size)):
+            if pixels and pixels > side:
                 raise ConfigError(
                     f"augmentation.{name}={pixels}: must be at most {side}, as the images"
                 )
 
 
+#: The class of each part but `own`, by its name.
 _CLASSES: dict[str, type[Any]] = {
-    "crop": Crop,
-    "flip": Flip,
-    "alternating_flip": AlternatingFlip,
-    "affine": Affine,
-    "trivial_augment": TrivialAugment,
-    "cutout": Cutout,
-    "erasing": Erasing,
-    "mixup": Mixup,
-    "cutmix": CutMix,
+    name: get_args(kind)[0] for name, kind in get_type_hints(Parts).items() if name != "own"
 }
 
 
@@ -272,31 +274,3 @@ def read(config: Mapping[str, Any]) -> Parts:
             "augmentation.flip and augmentation.alternating_flip: one of them must be null"
         )
     return found
-
-
-def _is_number(value: Any) -> bool:
-    # bool is an int to Python, and true is no number to a reader.
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_number(name: str, value: Any, least: float, most: float) -> None:
-    if not _is_number(value) or not least <= value <= most:
-        raise ConfigError(f"augmentation.{name}={value}: must be a number, {least} to {most}")
-
-
-def _check_probability(part: str, value: Any) -> None:
-    _check_number(f"{part}.probability", value, 0, 1)
-
-
-def _check_pixels(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST_PIXELS:
-        raise ConfigError(
-            f"augmentation.{name}={value}: must be a whole number, 1 to {MOST_PIXELS}"
-        )
-
-
-def _check_range(name: str, value: Any, most: float) -> None:
-    two = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
-    if not two or not 0 < value[0] <= value[1] <= most or math.isinf(value[1]):
-        within = f"above 0, at most {most}" if most < math.inf else "above 0"
-        raise ConfigError(f"augmentation.{name}={value}: must be two rising numbers {within}")

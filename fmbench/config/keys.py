@@ -5,6 +5,7 @@ Those of the top of a config are in `fmbench.config.schema`, which has all of th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import NoneType
 from typing import Any, Literal
 
@@ -63,129 +64,98 @@ class Key:
         return None
 
 
+def _key(role: Role, text: str, *types: type, **meaning: Any) -> Key:
+    return Key(text, role, types=types, **meaning)
+
+
+_result, _kept, _around = (partial(_key, role) for role in ("result", "kept", "around"))
+
 #: What an optimizer's option says of searches; see `fmbench.config.spaces`.
 SPACE = "optimizer.search"
 
 #: Keys of the open groups that every option has.
 IN_GROUPS = {
-    "model._target_": Key("the class", "result", types=(str,)),
-    "optimizer._target_": Key("the class", "result", types=(str,)),
-    "optimizer.lr": Key(
-        "learning rate (the peak, where the schedule has one)",
-        "result",
-        types=(int, float),
-        example="0.05",
+    "model._target_": _result("the class", str),
+    "optimizer._target_": _result("the class", str),
+    "optimizer.lr": _result(
+        "learning rate (the peak, where the schedule has one)", int, float, example="0.05"
     ),
-    "optimizer.decay_norms": Key(
+    "optimizer.decay_norms": _result(
         "whether weight decay is of norm weights and biases too",
-        "result",
-        neutral=True,
-        types=(bool,),
-        example="false",
+        bool, neutral=True, example="false",
     ),
-    "optimizer.bias_lr_factor": Key(
+    "optimizer.bias_lr_factor": _result(
         "what the learning rate of biases is multiplied by",
-        "result",
-        neutral=1.0,
-        types=(int, float),
-        example="2",
+        int, float, neutral=1.0, example="2",
     ),
-    SPACE: Key(
-        "the values that a search tries, by key of the optimizer",
-        "sweep",
-        neutral=None,
-        types=(dict, NoneType),
+    SPACE: _key(
+        "sweep", "the values that a search tries, by key of the optimizer",
+        dict, NoneType, neutral=None,
     ),
-    "scheduler._target_": Key("the function", "result", types=(str,)),
-    "loss._target_": Key("the class", "result", types=(str,)),
-    "averaging._target_": Key("the class", "result", types=(str,)),
-    "data.name": Key("of the data set", "result", types=(str,)),
-    "data.mean": Key(
+    "scheduler._target_": _result("the function", str),
+    "loss._target_": _result("the class", str),
+    "averaging._target_": _result("the class", str),
+    "data.name": _result("of the data set", str),
+    "data.mean": _result(
         "subtracted from each pixel, 0 to 1; null: that of the training part, by channel",
-        "result",
-        types=(int, float, list, NoneType),
+        int, float, list, NoneType,
     ),
-    "data.std": Key(
-        "divides each pixel then; null: the same", "result", types=(int, float, list, NoneType)
-    ),
-    "data.limit": Key(
+    "data.std": _result("divides each pixel then; null: the same", int, float, list, NoneType),
+    "data.limit": _result(
         "train on N images, in proportion of the classes",
-        "result",
-        neutral=None,
-        types=(int, NoneType),
-        example="N",
+        int, NoneType, neutral=None, example="N",
     ),
-    "data.limit_test": Key(
-        "test on N images", "result", neutral=None, types=(int, NoneType), example="N"
+    "data.limit_test": _result("test on N images", int, NoneType, neutral=None, example="N"),
+    "data.split.name": _result("of the split", str),
+    "data.split.validation": _result(
+        "hold N training images out, stratified by class", int, NoneType, example="N"
     ),
-    "data.split.name": Key("of the split", "result", types=(str,)),
-    "data.split.validation": Key(
-        "hold N training images out, stratified by class",
-        "result",
-        types=(int, NoneType),
-        example="N",
-    ),
-    "data.split.seed": Key("of the split", "result", types=(int,)),
-}
+    "data.split.seed": _result("of the split", int),
+}  # fmt: skip
 
-_WHERE = (
+_PLACE = _around(
     "your file or folder; of a public set where its files are, or go (default: FMBENCH_DATA, else "
-    "data)"
-)
-
-_PLACE = Key(
-    _WHERE,
-    "around",
-    resumes=True,
-    types=(str, NoneType),
-    example="DIR",
-)
+    "data)", str, NoneType, resumes=True, example="DIR",
+)  # fmt: skip
 
 _FILES = {
     # Where they lie says nothing about the run, and may name a person's folders.
     "data.root": _PLACE,
-    "data.download": Key("whether they may be downloaded", "around", types=(bool,)),
+    "data.download": _around("whether they may be downloaded", bool),
 }
-_MIRRORS = {"data.mirrors": Key("where they are downloaded from", "around", types=(list,))}
-_SUBSET = {"data.subset": Key("which part of the set", "result", types=(str, NoneType))}
+_MIRRORS = {"data.mirrors": _around("where they are downloaded from", list)}
+_SUBSET = {"data.subset": _result("which part of the set", str, NoneType)}
 
 _ROOT = {
     "data.root": _PLACE,
-    "data.cache": Key(
-        "auto: keep a prepared copy in FMBENCH_CACHE; null: none",
-        "around",
-        resumes=True,
-        types=(str, NoneType),
+    "data.cache": _around(
+        "auto: keep a prepared copy in FMBENCH_CACHE; null: none", str, NoneType, resumes=True
     ),
-    "data.cache_gb": Key(
-        "gigabytes of all prepared copies", "around", resumes=True, types=(int, float)
-    ),
+    "data.cache_gb": _around("gigabytes of all prepared copies", int, float, resumes=True),
 }
 # What they do is in the hash of the images.
 _READ = {
-    "data.size": Key(
-        "pixels a side, to which images are resized; null: as they are",
-        "kept",
-        types=(int, NoneType),
+    "data.size": _kept(
+        "pixels a side, to which images are resized; null: as they are", int, NoneType
     ),
-    "data.fit": Key(
-        "what becomes of images that are not square: crop, pad, stretch", "kept", types=(str,)
+    "data.fit": _kept("what becomes of images that are not square: crop, pad, stretch", str),
+    "data.channels": _kept("1: grey, 3: colour; null: as they are", int, NoneType),
+    "data.classes": _kept("the names of the classes, in the order of the labels", list, NoneType),
+    "data.test_fraction": _kept(
+        "share of the images that test, where there is no test part", int, float
     ),
-    "data.channels": Key("1: grey, 3: colour; null: as they are", "kept", types=(int, NoneType)),
-    "data.classes": Key(
-        "the names of the classes, in the order of the labels", "kept", types=(list, NoneType)
-    ),
-    "data.test_fraction": Key(
-        "share of the images that test, where there is no test part", "kept", types=(int, float)
-    ),
-    "data.seed": Key("of the draw of that part", "kept", types=(int,)),
+    "data.seed": _kept("of the draw of that part", int),
 }
-_TEST = {
-    "data.test": Key("the file of the test part", "around", resumes=True, types=(str, NoneType))
-}
+_TEST = {"data.test": _around("the file of the test part", str, NoneType, resumes=True)}
 _LABEL = {
-    "data.label": Key(
-        "the column of the labels; null: one that is called so", "kept", types=(str, NoneType)
+    "data.label": _kept("the column of the labels; null: one that is called so", str, NoneType)
+}
+_IMAGE = {
+    "data.image": _kept("the column of the pictures; null: one that is called so", str, NoneType)
+}
+_NAMES = {
+    "data.keys": _kept(
+        "the names of the arrays: {train_images: NAME, train_labels: NAME, ...}", dict, NoneType
     )
 }
 
@@ -199,44 +169,24 @@ OF_DATA: Mapping[str, Mapping[str, Key]] = {
     "cifar10": _FILES,
     "cifar100": _FILES,
     "svhn": _FILES,
-    "arrays": _ROOT
-    | _READ
-    | {
-        "data.keys": Key(
-            "the names of the arrays: {train_images: NAME, train_labels: NAME, ...}",
-            "kept",
-            types=(dict, NoneType),
-        )
-    },
+    "arrays": _ROOT | _READ | _NAMES,
     "csv": _ROOT | _READ | _TEST | _LABEL,
-    "parquet": _ROOT
-    | _READ
-    | _TEST
-    | _LABEL
-    | {
-        "data.image": Key(
-            "the column of the pictures; null: one that is called so", "kept", types=(str, NoneType)
-        )
-    },
+    "parquet": _ROOT | _READ | _TEST | _LABEL | _IMAGE,
     "folder": _ROOT | _READ,
     "synthetic": {
-        "data.train_size": Key("training images", "result", types=(int,)),
-        "data.test_size": Key("test images", "result", types=(int,)),
-        "data.seed": Key("of the images", "result", types=(int,)),
+        "data.train_size": _result("training images", int),
+        "data.test_size": _result("test images", int),
+        "data.seed": _result("of the images", int),
     },
 }
 
 #: Keys of one split alone, by its name.
 OF_SPLIT: Mapping[str, Mapping[str, Key]] = {
     "kfold": {
-        "data.split.folds": Key("how many folds", "result", types=(int,)),
-        "data.split.fold": Key(
-            "which of them is held out, from 0", "result", repeats=True, types=(int,)
-        ),
-        "data.split.role": Key(
-            "what it is for: validation, or test where the set has no test part",
-            "result",
-            types=(str,),
+        "data.split.folds": _result("how many folds", int),
+        "data.split.fold": _result("which of them is held out, from 0", int, repeats=True),
+        "data.split.role": _result(
+            "what it is for: validation, or test where the set has no test part", str
         ),
     },
 }

@@ -3,6 +3,7 @@
 What several share stands in `blocks`, `checks` and `init`.
 
 Every model is a plain `nn.Module` (or a function returning one) with keyword arguments. It takes
-float images (N, channels, H, W) and returns logits (N, classes). Nothing is imported here, so
-that naming a model costs nothing until it is built.
+float images (N, channels, H, W) and returns logits (N, classes). `channels` and `classes`, and
+`image_size` (height, width) where a layer depends on it, are what the images decide. Nothing is
+imported here, so that naming a model costs nothing until it is built.
 """

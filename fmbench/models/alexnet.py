@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.models.blocks import conv_relu, flat_size, linear_relu_dropout
+from fmbench.models.blocks import FlatClassifier, conv_relu, flat_size, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_multiple, require_positive
 
 
@@ -26,7 +26,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
         return super().forward(precise.flatten(2)).view_as(x).to(x.dtype)
 
 
-class AlexNet(nn.Module):
+class AlexNet(FlatClassifier):
     """Five convolutions and two linear layers: 7,954,122 parameters.
 
     Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural
@@ -42,9 +42,6 @@ class AlexNet(nn.Module):
     Args:
         width: Channels of the first convolution; all other layers keep their ratio to it.
         dropout: Probability of dropping an output of the hidden linear layer.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If `width` is no multiple of 3, or an argument is out of range.
@@ -81,8 +78,3 @@ class AlexNet(nn.Module):
             *linear_relu_dropout(flat, 16 * middle, dropout),
             nn.Linear(16 * middle, classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

@@ -1,12 +1,12 @@
 """AlexNet with 3 x 3 convolutions and without its norm, narrowed for small images."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import conv_relu, flat_size, linear_relu_dropout
+from fmbench.models.blocks import FlatClassifier, conv_relu, flat_size, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_multiple, require_positive
 
 
-class AlexNetLight(nn.Module):
+class AlexNetLight(FlatClassifier):
     """Five convolutions and three linear layers: 5,945,290 parameters.
 
     Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification with deep convolutional neural
@@ -23,9 +23,6 @@ class AlexNetLight(nn.Module):
     Args:
         width: Channels of the first convolution; all other layers keep their ratio to it.
         dropout: Probability of dropping an output of the hidden linear layers.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If `width` is no multiple of 3, or an argument is out of range.
@@ -61,8 +58,3 @@ class AlexNetLight(nn.Module):
             *linear_relu_dropout(4 * middle, middle, dropout),
             nn.Linear(middle, classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

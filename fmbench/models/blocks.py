@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fmbench.models.checks import PARTS
+
 
 def meta_copy(model: nn.Module) -> nn.Module:
     """Return a deep copy whose parameters and buffers are shapes on the meta device.
@@ -33,6 +35,18 @@ def flat_size(features: nn.Module, channels: int, image_size: Sequence[int]) -> 
     image = torch.empty(1, channels, *image_size, device="meta")
     with torch.no_grad():
         return int(meta_copy(features).eval()(image).numel())
+
+
+class FlatClassifier(nn.Module):
+    """Convolutions, and linear layers over all the numbers that they give."""
+
+    features: nn.Module
+    classifier: nn.Module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, channels, H, W) to logits (N, classes)."""
+        logits: Tensor = self.classifier(self.features(images).flatten(1))
+        return logits
 
 
 def conv_relu(
@@ -156,6 +170,31 @@ class PreActBlock(nn.Module):
         shortcut = self.shortcut(activated if self.activated_shortcut else x)
         out: Tensor = self.residual(activated) + shortcut
         return out
+
+
+def preact_stages(
+    blocks: int, in_channels: int, width: int, *, activated: bool = False, dropout: float = 0.0
+) -> nn.Sequential:
+    """Return three stages of so many pre-activation blocks; `width` is that of the first.
+
+    Each after the first halves the image and doubles the width. With `activated` the first block
+    of each stage takes its shortcut after its first BN-ReLU, also where that is the identity. They
+    map (N, in_channels, H, W) to (N, 4 width, H', W'), H' being H halved twice and rounded up.
+    """
+    stages = nn.Sequential()
+    for stage in range(PARTS):
+        for block in range(blocks):
+            stages.append(
+                PreActBlock(
+                    in_channels,
+                    width * 2**stage,
+                    stride=2 if stage > 0 and block == 0 else 1,
+                    activated_identity=activated and block == 0,
+                    dropout=dropout,
+                )
+            )
+            in_channels = width * 2**stage
+    return stages
 
 
 def preact_head(channels: int) -> nn.Sequential:

@@ -77,8 +77,6 @@ class DenseNet(nn.Module):
         compression: Share of the maps that a transition keeps, theta.
         dropout: Probability of dropping a value after a convolution; the paper has 0.2 without
             augmentation, 0 with it.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depth` does not divide into three blocks, or an argument is out of range.

@@ -73,8 +73,6 @@ class DualPathNet(nn.Module):
         widen_factor: Width of the residual path in multiples of 16, 32 and 64.
         growth: Channels that each block of the first stage appends to the dense path; twice and
             four times as many in the next. A stage starts with twice its growth.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depth` does not divide into three stages, or an argument is out of range.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.models.blocks import linear_relu_dropout
+from fmbench.models.blocks import FlatClassifier, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_multiple, require_positive
 
 
@@ -56,7 +56,7 @@ class InceptionModule(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-class InceptionLight(nn.Module):
+class InceptionLight(FlatClassifier):
     """A stem, two Inception modules and three linear layers: 218,366,666 parameters.
 
     Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke and Rabinovich 2015, "Going deeper
@@ -77,8 +77,6 @@ class InceptionLight(nn.Module):
         width: Channels of each branch of the first module; those of the second have eight times as
             many, the stem a quarter, and the linear layers keep their ratio to it too.
         dropout: Probability of dropping an output of the hidden linear layers.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `width` is no multiple of 4, or an argument is out of range.
@@ -103,8 +101,3 @@ class InceptionLight(nn.Module):
             *linear_relu_dropout(16 * width, 2 * width, dropout),
             nn.Linear(2 * width, classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

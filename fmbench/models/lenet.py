@@ -1,12 +1,12 @@
 """LeNet with ReLU and max-pooling, the form that most tutorials mean today."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import flat_size
+from fmbench.models.blocks import FlatClassifier, flat_size
 from fmbench.models.checks import require_positive
 
 
-class LeNet(nn.Module):
+class LeNet(FlatClassifier):
     """Two convolutions and three linear layers: 61,706 parameters.
 
     LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document
@@ -17,11 +17,6 @@ class LeNet(nn.Module):
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
     alike, as in the published code; the paper has uniform(+-2.4 / inputs).
-
-    Args:
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If an argument is not a positive whole number.
@@ -47,8 +42,3 @@ class LeNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(84, classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

@@ -1,12 +1,12 @@
 """LeNet-5 with tanh and average pooling, closer to the paper than `lenet`."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import flat_size
+from fmbench.models.blocks import FlatClassifier, flat_size
 from fmbench.models.checks import require_positive
 
 
-class LeNet5(nn.Module):
+class LeNet5(FlatClassifier):
     """Three convolutions and two linear layers: 44,426 parameters.
 
     LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to document
@@ -17,11 +17,6 @@ class LeNet5(nn.Module):
 
     Weights start as PyTorch draws them by default, uniform(+-1 / sqrt(inputs)), weights and biases
     alike, as in the published code; the paper has uniform(+-2.4 / inputs).
-
-    Args:
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If an argument is not a positive whole number.
@@ -44,8 +39,3 @@ class LeNet5(nn.Module):
         )
         flat = flat_size(self.features, channels, image_size)
         self.classifier = nn.Sequential(nn.Linear(flat, 84), nn.Tanh(), nn.Linear(84, classes))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

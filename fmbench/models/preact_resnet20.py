@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import PreActBlock, preact_head
-from fmbench.models.checks import PARTS, divide_depth, require_positive
+from fmbench.models.blocks import preact_head, preact_stages
+from fmbench.models.checks import divide_depth, require_positive
 from fmbench.models.init import init_he_fan_out
 
 
@@ -23,8 +23,6 @@ class PreActResNet20(nn.Module):
     Args:
         depth: Layers with weights: the stem, two a block, the classifier.
         width: Channels of the stem and of the first stage; each next stage has twice as many.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depth` does not divide into three stages, or an argument is out of range.
@@ -37,22 +35,9 @@ class PreActResNet20(nn.Module):
         require_positive(width=width, channels=channels, classes=classes)
         blocks = divide_depth(depth, outside=2)
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.blocks = nn.Sequential()
-        in_channels = width
-        for stage in range(PARTS):
-            out_channels = width * 2**stage
-            for block in range(blocks):
-                self.blocks.append(
-                    PreActBlock(
-                        in_channels,
-                        out_channels,
-                        stride=2 if stage > 0 and block == 0 else 1,
-                        activated_identity=block == 0,
-                    )
-                )
-                in_channels = out_channels
-        self.head = preact_head(in_channels)
-        self.classifier = nn.Linear(in_channels, classes)
+        self.blocks = preact_stages(blocks, width, width, activated=True)
+        self.head = preact_head(4 * width)
+        self.classifier = nn.Linear(4 * width, classes)
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -26,8 +26,6 @@ class ResNet18(nn.Module):
         depths: Blocks in each stage; every stage after the first halves the image and doubles the
             width.
         width: Channels of the stem and of the first stage.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depths` is empty, or a number is not whole and positive.

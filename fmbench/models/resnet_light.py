@@ -27,9 +27,6 @@ class ResNetLight(nn.Module):
             width.
         width: Channels of the stem and of the first stage; the hidden linear layer has 16 times as
             many outputs.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If `depths` is empty, or a number is not whole and positive.

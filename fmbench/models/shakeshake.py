@@ -151,8 +151,6 @@ class ShakeShake(nn.Module):
             forward pass had (after an even one, even).
         evaluation: As `forward`, for evaluation; the paper has "even".
         per: Coefficients are drawn for each "image", or once for a "batch".
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depth` does not divide into three stages, a mode is none of these, or a

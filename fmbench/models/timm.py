@@ -1,6 +1,5 @@
 """Any model of timm (PyTorch Image Models), by name, with random weights."""
 
-from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
 
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError, installs
 from fmbench.models.checks import require_positive
-from fmbench.models.upsample import require_runs, resizing
+from fmbench.models.upsample import require_known, require_runs, resizing
 
 
 class Timm(nn.Module):
@@ -21,9 +20,6 @@ class Timm(nn.Module):
     Args:
         name: One of `timm.list_models()`.
         upsample: Side in pixels to which images are resized first, bilinearly; None leaves them.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If timm is not installed, there is no such model, it cannot take images of that
@@ -43,7 +39,12 @@ class Timm(nn.Module):
         require_positive(channels=channels, classes=classes)
         if find_spec("timm") is None:
             raise ConfigError(f"model=timm: timm is not installed; {installs('timm')} brings it")
-        _require_known(name)
+        import timm
+
+        names = timm.list_models()
+        plain = str(name).lower().rpartition("/")[2].partition(".")[0]
+        which = f"timm's {len(names)} models, which are trained from random weights"
+        require_known(name, names, plain, which)
         self.upsample = resizing(upsample)
         size = (upsample, upsample) if upsample else image_size
         build = partial(_build, name, channels=channels, classes=classes)
@@ -54,20 +55,6 @@ class Timm(nn.Module):
         """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.net(self.upsample(images))
         return logits
-
-
-def _require_known(name: str) -> None:
-    import timm
-
-    names = timm.list_models()
-    if name in names:
-        return
-    plain = str(name).lower().rpartition("/")[2].partition(".")[0]
-    closest = ", ".join(get_close_matches(plain, names, n=5, cutoff=0))
-    raise ConfigError(
-        f"model.name={name} is not one of timm's {len(names)} models, which are trained from "
-        f"random weights; the closest are {closest}"
-    )
 
 
 def _build(name: str, size: tuple[int, int], *, channels: int, classes: int) -> nn.Module:

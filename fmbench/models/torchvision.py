@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ from torchvision import models
 
 from fmbench.core.errors import ConfigError
 from fmbench.models.checks import require_dropout, require_positive
-from fmbench.models.upsample import require_runs, resizing
+from fmbench.models.upsample import require_known, require_runs, resizing
 
 
 class Torchvision(nn.Module):
@@ -31,9 +30,6 @@ class Torchvision(nn.Module):
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         upsample: Side in pixels to which images are resized first, bilinearly; None leaves them.
         dropout: Probability for all the model's dropout layers; None keeps torchvision's.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If there is no such model, it cannot take images of that size, it has no
@@ -54,7 +50,9 @@ class Torchvision(nn.Module):
         require_positive(channels=channels, classes=classes)
         if dropout is not None:
             require_dropout(dropout)
-        _require_known(name)
+        names = models.list_models(module=models)
+        which = f"torchvision's {len(names)} classification models"
+        require_known(name, names, str(name).lower(), which)
         self.upsample = resizing(upsample)
         size = (upsample, upsample) if upsample else image_size
         # Before the real weights exist: refusing a large model takes no memory and no time.
@@ -68,17 +66,6 @@ class Torchvision(nn.Module):
         """Map images (N, channels, H, W) to logits (N, classes)."""
         logits: Tensor = self.net(self.upsample(images))
         return logits
-
-
-def _require_known(name: str) -> None:
-    names = models.list_models(module=models)
-    if name in names:
-        return
-    closest = get_close_matches(str(name).lower(), names, n=5, cutoff=0)
-    raise ConfigError(
-        f"model.name={name} is not one of torchvision's {len(names)} classification models; "
-        f"the closest are {', '.join(closest)}"
-    )
 
 
 def _build(name: str, size: tuple[int, int], classes: int) -> nn.Module:

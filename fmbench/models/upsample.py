@@ -1,6 +1,7 @@
 """What models of other libraries have in common: made for larger images, or for theirs alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 import torch
 from torch import nn
@@ -13,6 +14,17 @@ MOST = 1024  # more than any model is made for; a mistyped size would take all m
 
 #: Builds a model for images of a height and width, on the default device.
 Build = Callable[[tuple[int, int]], nn.Module]
+
+
+def require_known(name: str, names: Sequence[str], plain: str, which: str) -> None:
+    """Refuse a name that is none of a library's models; the closest to `plain` are said.
+
+    Raises:
+        ConfigError: it is none; `which` says what there are.
+    """
+    if name not in names:
+        closest = ", ".join(get_close_matches(plain, names, n=5, cutoff=0))
+        raise ConfigError(f"model.name={name} is not one of {which}; the closest are {closest}")
 
 
 def resizing(upsample: int | None) -> nn.Module:

@@ -1,12 +1,12 @@
 """The first three blocks of VGG-16, narrowed behind them."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import conv_relu, flat_size, linear_relu_dropout
+from fmbench.models.blocks import FlatClassifier, conv_relu, flat_size, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_positive
 
 
-class VGGLight(nn.Module):
+class VGGLight(FlatClassifier):
     """Seven convolutions and three linear layers: 2,981,450 parameters.
 
     Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image
@@ -22,9 +22,6 @@ class VGGLight(nn.Module):
     Args:
         width: Channels of the first block; all other layers keep their ratio to it.
         dropout: Probability of dropping an output of the hidden linear layers.
-        channels: Channels of an image.
-        classes: Number of classes.
-        image_size: Height and width of an image.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -60,8 +57,3 @@ class VGGLight(nn.Module):
             *linear_relu_dropout(8 * width, 2 * width, dropout),
             nn.Linear(2 * width, classes),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
-        return logits

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import PreActBlock, preact_head
-from fmbench.models.checks import PARTS, divide_depth, require_dropout, require_positive
+from fmbench.models.blocks import preact_head, preact_stages
+from fmbench.models.checks import divide_depth, require_dropout, require_positive
 from fmbench.models.init import init_he_fan_out
 
 STEM = 16  # channels, whatever the widening
@@ -26,8 +26,6 @@ class WideResNet(nn.Module):
         widen_factor: Width of the stages in multiples of 16, 32 and 64, k in the paper.
         dropout: Probability of dropping a value between the convolutions of a block; the paper has
             0 or 0.3 for CIFAR.
-        channels: Channels of an image.
-        classes: Number of classes.
 
     Raises:
         ConfigError: If `depth` does not divide into three stages, or an argument is out of range.
@@ -47,22 +45,10 @@ class WideResNet(nn.Module):
         require_dropout(dropout)
         blocks = divide_depth(depth, outside=4)
         self.stem = nn.Conv2d(channels, STEM, 3, padding=1, bias=False)
-        self.blocks = nn.Sequential()
-        width = STEM
-        for stage in range(PARTS):
-            out_channels = STEM * widen_factor * 2**stage
-            for block in range(blocks):
-                self.blocks.append(
-                    PreActBlock(
-                        width,
-                        out_channels,
-                        stride=2 if stage > 0 and block == 0 else 1,
-                        dropout=dropout,
-                    )
-                )
-                width = out_channels
-        self.head = preact_head(width)
-        self.classifier = nn.Linear(width, classes)
+        width = STEM * widen_factor
+        self.blocks = preact_stages(blocks, STEM, width, dropout=dropout)
+        self.head = preact_head(4 * width)
+        self.classifier = nn.Linear(4 * width, classes)
         init_he_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
