@@ -6,7 +6,8 @@ import sys
 from fmbench.core.console import import_from_here, open_all
 from fmbench.core.signals import stop_in_order
 
-#: The module whose `main` runs each word that may come first; `python -m` starts the same one.
+#: The module whose `main` runs each word that may come first; `python -m fmbench.report`, and
+#: likewise preview and predict, start the same one.
 SUBCOMMANDS = {
     "report": "fmbench.report.__main__",
     "compare": "fmbench.report.__main__",

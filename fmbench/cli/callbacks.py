@@ -132,9 +132,8 @@ class Preflight(Callback):
             folder = Path(config.hydra.sweep.dir)
             first = check_sweep(config, kwargs["config_name"])
             refuse_missing(first["logger"])
-            load(
-                first["data"], call=call_data
-            )  # data that are missing would end every run, one after the other
+            # Data that are missing would end every run, one after the other.
+            load(first["data"], call=call_data)
             self.folder = SweepFolder(folder)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -240,18 +239,19 @@ class SweepReport(Callback):
             if sys.stdout is not None:
                 lost = printed("fmbench", lambda: say(*map(str, made.written))) or lost
         COMMAND.exit_status = COMMAND.exit_status or lost
-        if is_tuned(config.hydra) and table.comparisons:
-            said = _said_of_comparison(table.comparisons[0].tuned, folder)
-            COMMAND.exit_status = said or COMMAND.exit_status
-            return
-        if is_search(config.hydra) and table.searches:
-            COMMAND.exit_status = _said_of_search(table.searches[0].search) or COMMAND.exit_status
-            return
         well = table.completed + table.pruned + table.infeasible
         total = self.total or well + table.failed
-        if well < total or table.exit_status:
+        partial, said = well < total or table.exit_status > 0, ""
+        if is_tuned(config.hydra) and table.comparisons:
+            partial, said = _of_comparison(table.comparisons[0].tuned, folder)
+        elif is_search(config.hydra) and table.searches:
+            partial, said = _of_search(table.searches[0].search)
+        elif partial:
+            said = f"{table.completed} of {total} runs completed"
+        if said:
+            log.log(logging.WARNING if partial else logging.INFO, said)
+        if partial:
             COMMAND.exit_status = PartialResultsError.exit_status
-            log.warning("%d of %d runs completed", table.completed, total)
 
 
 def _idle(config: DictConfig) -> str | None:
@@ -280,8 +280,8 @@ def _idle(config: DictConfig) -> str | None:
     )
 
 
-def _said_of_search(search: Search) -> int:
-    """Say how many trials of a search ended well; returns the exit status."""
+def _of_search(search: Search) -> tuple[bool, str]:
+    """Whether trials of a search are missing, and how many ended well, in words."""
     counts = Counter(trial.state for trial in search.trials)
     well = counts[COMPLETE] + counts[PRUNED] + counts[INFEASIBLE]
     detail = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
@@ -290,13 +290,11 @@ def _said_of_search(search: Search) -> int:
         trial.state == RUNNING and Path(trial.folder or "").is_absolute() for trial in search.trials
     )
     partial = well + elsewhere < search.total or not counts[COMPLETE]
-    level = logging.WARNING if partial else logging.INFO
-    log.log(level, "%d of %d trials ended well: %s", well, search.total, detail or "none was run")
-    return PartialResultsError.exit_status if partial else 0
+    return partial, f"{well} of {search.total} trials ended well: {detail or 'none was run'}"
 
 
-def _said_of_comparison(tuned: Tuned, folder: Path) -> int:
-    """Say how many trials and final runs of a comparison ended well; returns the exit status."""
+def _of_comparison(tuned: Tuned, folder: Path) -> tuple[bool, str]:
+    """The same of the trials and the final runs of a comparison."""
     trials, finals = Counter[str](), Counter[str]()
     for block in tuned.blocks:
         trials.update(trial.state for trial in (block.search.trials if block.search else ()))
@@ -306,10 +304,8 @@ def _said_of_comparison(tuned: Tuned, folder: Path) -> int:
     searches = sum(block.search.total for block in tuned.blocks if block.search)
     well = trials[COMPLETE] + trials[PRUNED] + trials[INFEASIBLE]
     wanted = len(tuned.blocks) * tuned.final_seeds
-    partial = well < searches or finals[COMPLETED] < wanted
     said = f"{well} of {searches} trials ended well, {finals[COMPLETED]} of {wanted} final runs"
-    log.log(logging.WARNING if partial else logging.INFO, "%s completed", said)
-    return PartialResultsError.exit_status if partial else 0
+    return well < searches or finals[COMPLETED] < wanted, f"{said} completed"
 
 
 @contextmanager

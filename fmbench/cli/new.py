@@ -70,7 +70,3 @@ def _parser() -> argparse.ArgumentParser:
     text = "a folder that is not there, or empty"
     parser.add_argument("folder", type=typed_path, metavar="DIR", help=text)
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -2,13 +2,14 @@
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import PartialResultsError
+from fmbench.core.files import as_text
 from fmbench.records.reader import Problem, read_records
 from fmbench.records.rescore import Check, Rescored, rescore
 
@@ -54,13 +55,13 @@ def _rescore(arguments: argparse.Namespace) -> int:
 
     def document() -> None:
         runs = [_as_json(run) for run in _counted(found, counts)]
-        unreadable = [_text(str(problem)) for problem in problems]
+        unreadable = [as_text(str(problem)) for problem in problems]
         say(json.dumps({"schema": SCHEMA, "runs": runs, "unreadable": unreadable}))
 
     def lines() -> None:  # as they are found: there may be 100,000 runs
         for run in _counted(found, counts):
             say(*_lines(run))
-        say(*[_text(str(problem)) for problem in problems], _total(counts))
+        say(*[as_text(str(problem)) for problem in problems], _total(counts))
 
     status = printed(PROGRAM, document if arguments.json else lines)
     bad = problems or counts["differ"]
@@ -77,7 +78,7 @@ def _counted(found: Iterator[Rescored], counts: Counter[str]) -> Iterator[Rescor
 
 def _lines(run: Rescored) -> list[str]:
     said = [*run.faults, *(_said(check) for check in run.checks if not check.agrees)]
-    return [f"{_text(str(run.folder))}: {text}" for text in said]
+    return [f"{as_text(run.folder)}: {text}" for text in said]
 
 
 def _total(counts: Counter[str]) -> str:
@@ -96,24 +97,9 @@ def _said(check: Check) -> str:
 
 
 def _as_json(run: Rescored) -> dict[str, Any]:
-    checks = [
-        {
-            "name": check.name,
-            "file": check.file,
-            "recorded": check.recorded,
-            "found": check.found,
-            "tolerance": check.tolerance,
-            "agrees": check.agrees,
-        }
-        for check in run.checks
-    ]
-    folder = _text(str(run.folder))
+    checks = [asdict(check) | {"agrees": check.agrees} for check in run.checks]
+    folder = as_text(run.folder)
     return {"folder": folder, "agrees": run.agrees, "faults": [*run.faults], "numbers": checks}
-
-
-def _text(path: str) -> str:
-    """A path as every reader takes it, whatever bytes its name is made of."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +108,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folders", nargs="+", type=typed_path, metavar="DIR", help=what)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
-
-
-if __name__ == "__main__":
-    main()

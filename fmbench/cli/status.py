@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import ConfigError, PartialResultsError
+from fmbench.core.files import as_text
 from fmbench.records.status import UNREADABLE, Reader, Run, Sweep, newest
 from fmbench.records.status_text import Line, at_work, of_sweep
 
@@ -159,12 +159,12 @@ def _of_sweep(sweep: Sweep) -> dict[str, Any]:
     if search is not None:
         trials = {trial.number: trial for trial in search.trials}
     return {
-        "folder": _text(sweep.folder or "."),
+        "folder": as_text(sweep.folder or "."),
         "at_work": sweep.at_work,
         "total": sweep.total,
         "counts": sweep.counts,
         "elsewhere": sweep.elsewhere,
-        "problem": None if sweep.problem is None else _text(sweep.problem),
+        "problem": None if sweep.problem is None else as_text(sweep.problem),
         "search": None
         if search is None
         else {
@@ -189,15 +189,10 @@ def _of_run(run: Run, varying: Sequence[str]) -> dict[str, Any]:
     lock = values.pop("lock") or {}
     values |= {name: lock.get(name) for name in ("host", "process", "since")}
     return values | {
-        "folder": _text(run.folder),
+        "folder": as_text(run.folder),
         "overrides": list(run.overrides),
         "varying": list(varying),
     }
-
-
-def _text(path: str) -> str:
-    """A path as every reader of JSON takes it, whatever bytes its name is made of."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _folders_and_seconds(arguments: argparse.Namespace) -> tuple[list[Path], float | None]:
@@ -229,7 +224,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watch", nargs="?", const=str(EVERY), metavar="SECONDS", help=again)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from fmbench.config.keys import OF_DATA
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import ConfigError, UserError
-from fmbench.core.files import make_folder, write_whole
+from fmbench.core.files import as_text, make_folder, write_whole
 from fmbench.data.dataset import Dataset
 from fmbench.records.reader import Problem, read_records
 from fmbench.records.suspects import SUSPECTS_NAME, Pool, Suspects, pools, suspected_tests
@@ -95,8 +94,7 @@ def _lines(found: Suspects) -> Iterator[str]:
         return
     yield "  accuracy on all, and on those that nobody suspects (the models chose them themselves):"
     for folder, right in pool.answers[:MOST_PRINTED]:
-        where = os.fsencode(folder).decode("utf-8", "backslashreplace")
-        yield f"    {right.mean():.2%}  {right[kept].mean():.2%}  {where}"
+        yield f"    {right.mean():.2%}  {right[kept].mean():.2%}  {as_text(folder)}"
 
 
 def _each(found: Suspects) -> Iterator[tuple[int, int, int, float, float]]:
@@ -172,7 +170,3 @@ def _parser() -> argparse.ArgumentParser:
     data = "where the images lie (default: FMBENCH_DATA, else data, of public sets)"
     parser.add_argument("--root", type=typed_path, metavar="DATA", help=data)
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from fnmatch import fnmatchcase
 from types import NoneType
 from typing import Any
 
@@ -19,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import augmentation, hydra_compat, schema, sources
 from fmbench.config.keys import IN_GROUPS, OF_DATA, OF_SPLIT, Key
 from fmbench.config.published import check_reference
-from fmbench.config.targets import not_allowed
+from fmbench.config.targets import refuse_unlisted
 from fmbench.config.tuning import check_tuning
 from fmbench.config.whitelist import TARGETS, buildable
 from fmbench.core.console import logger
@@ -31,16 +30,9 @@ PACKAGE, CONFIG_DIR = sources.PACKAGE, sources.CONFIG_DIR
 
 #: The groups whose chosen options a record keeps.
 GROUPS = (
-    "model",
-    "optimizer",
-    "scheduler",
-    "loss",
-    "averaging",
-    "data",
-    "data.split",
+    *("model", "optimizer", "scheduler", "loss", "averaging", "data", "data.split"),
     "augmentation",
 )
-
 
 #: What a key of an open group must hold.
 _IN_WORDS = {
@@ -58,7 +50,10 @@ def register() -> None:
         "fmbench.token", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
     # Of an A/A test: two rows of so many seeds each.
-    for name, values in (("aa_labels", _labels_of_aa), ("aa_seeds", _seeds_of_aa)):
+    for name, values in (
+        ("aa_labels", lambda seeds: ",".join(["A"] * seeds + ["B"] * seeds)),
+        ("aa_seeds", lambda seeds: f"range({2 * seeds})"),
+    ):
         OmegaConf.register_resolver(f"fmbench.{name}", values, replace=True)
     OmegaConf.register_resolver("fmbench.keys", schema.help_text, replace=True)
     OmegaConf.register_resolver("oc.env", _refuse_environment, replace=True)
@@ -69,14 +64,6 @@ def _typed_schema() -> DictConfig:
     """The schema as Hydra keeps it; `fmbench.run` registers it anew for each run."""
     typed: DictConfig = OmegaConf.structured(schema.Config)
     return typed
-
-
-def _labels_of_aa(seeds: int) -> str:
-    return ",".join(["A"] * seeds + ["B"] * seeds)
-
-
-def _seeds_of_aa(seeds: int) -> str:
-    return f"range({2 * seeds})"
 
 
 def _refuse_environment(name: str, *_default: Any) -> None:
@@ -181,11 +168,8 @@ def check(config: Mapping[str, Any]) -> None:
         started.append(("data", config["data"]))
     started += [("augmentation.own", one) for one in augmentation.own(config["augmentation"])]
     for group, option in started:
-        target = str(option["_target_"])
         # Hydra looks at where it leads to, once more, when it is started.
-        allowed = buildable(group)
-        if not any(fnmatchcase(target, pattern) for pattern in allowed):
-            raise not_allowed(f"{group}._target_", target, allowed)
+        refuse_unlisted(f"{group}._target_", str(option["_target_"]), buildable(group))
     _check_normalization(config["data"])
     if config["optimizer"]["lr"] <= 0:
         raise ConfigError(f"optimizer.lr={config['optimizer']['lr']}: must be a number above 0")

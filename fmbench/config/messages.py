@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -180,8 +181,7 @@ def _of_key(cause: OmegaConfBaseException, *, override: str) -> str:
 
 def _keys_of_groups(config: DictConfig) -> Iterator[str]:
     """`optimizer.momentum` and all the keys of the options that were chosen."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     for group, keys in plain.items():
         if group != "hydra" and isinstance(keys, Mapping):
             yield from (f"{group!s}.{key!s}" for key in keys)

@@ -32,15 +32,9 @@ LOGGERS = ("none", "tensorboard", "mlflow")
 
 #: The corruptions of `fmbench.data.corruptions`, each of five severities.
 CORRUPTIONS = (
-    *(
-        "gaussian_noise",
-        "shot_noise",
-        "impulse_noise",
-        "gaussian_blur",
-        "glass_blur",
-        "motion_blur",
-    ),
-    *("shear", "scale", "rotate", "translate", "brightness", "contrast", "pixelate", "stripe"),
+    *("gaussian_noise", "shot_noise", "impulse_noise", "gaussian_blur", "glass_blur"),
+    *("motion_blur", "shear", "scale", "rotate", "translate", "brightness", "contrast"),
+    *("pixelate", "stripe"),
 )
 
 #: When a run is evaluated on the test set.
@@ -260,13 +254,13 @@ def _of(schema: Any, prefix: str = "") -> dict[str, Key]:
 #: The keys at the top of a config.
 TOP = _of(Config)
 
+#: The parts whose keys are typed, by how the names of these begin.
+_PARTS = {"evaluation.": Evaluation, "early_stop.": EarlyStop, "sweep.": Search, "logger.": Logger}
+
 #: All keys that are known by name, with dots.
 KEYS: Mapping[str, Key] = {
     **TOP,
-    **_of(Evaluation, "evaluation."),
-    **_of(EarlyStop, "early_stop."),
-    **_of(Search, "sweep."),
-    **_of(Logger, "logger."),
+    **{name: key for start, part in _PARTS.items() for name, key in _of(part, start).items()},
     **IN_GROUPS,
     **{name: key for keys in (*OF_DATA.values(), *OF_SPLIT.values()) for name, key in keys.items()},
 }
@@ -310,9 +304,9 @@ DECIDING_IN_PARTS = tuple(
 
 #: Of the keys that decide what is computed, by their names with dots.
 NEUTRAL_DECIDING = {
-    name: (NEUTRAL | NEUTRAL_IN_GROUPS)[name]
+    name: KEYS[name].neutral
     for name in (*DECIDING, *DECIDING_IN_PARTS)
-    if name in NEUTRAL or name in NEUTRAL_IN_GROUPS
+    if KEYS[name].neutral is not ...
 }
 
 #: What the images decide, which a config said before it was taken from them.
@@ -412,17 +406,12 @@ def renamed_override(override: str) -> list[str]:
 
 def defaults() -> dict[str, Any]:
     """The defaults of the keys that people set, by their names with dots."""
-    found = {}
-    for schema, prefix in (
-        (Config, ""),
-        (Evaluation, "evaluation."),
-        (EarlyStop, "early_stop."),
-        (Search, "sweep."),
-    ):
-        for one in fields(schema):
-            if one.default is not MISSING and one.metadata[_NAME].role != "around":
-                found[f"{prefix}{one.name}"] = one.default
-    return found
+    return {
+        f"{start}{one.name}": one.default
+        for start, part in {"": Config, **_PARTS}.items()
+        for one in fields(part)
+        if one.default is not MISSING and one.metadata[_NAME].role != "around"
+    }
 
 
 def help_text() -> str:

@@ -108,8 +108,7 @@ def told(config: DictConfig) -> list[str]:
         given.pop(key, None)
         if override.is_sweep_override() and not (key in KEYS and KEYS[key].repeats):
             on_line[key] = str(override.input_line).partition("=")[2]
-    raw = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
-    assert isinstance(raw, dict)
+    raw: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     written = {str(key).lstrip("+"): str(text) for key, text in (raw["params"] or {}).items()}
     option, brought = f"optimizer={config.hydra.runtime.choices.get('optimizer')}", space(config)
     parts = [f"{key}: {values} (as typed)" for key, values in on_line.items()]

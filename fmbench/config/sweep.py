@@ -44,25 +44,19 @@ def run_name(config: DictConfig, number: int) -> str:
     """What a run of a sweep, with its number from 0, is called in a terminal."""
     if not is_search(config.hydra):
         return f"run {number + 1}"
+    before, place, runs = "", number, config.sweep.get("seeds", 1)
     if is_tuned(config.hydra):
         block, place = divmod(number, block_size(config))
-        trials = config.sweep.trials * config.sweep.seeds
-        name = f"search {block + 1}, "
+        before, trials = f"search {block + 1}, ", config.sweep.trials * runs
         if place >= trials:
-            return f"{name}final {place - trials + 1} of {config.sweep.final_seeds}"
-        return name + _trial_name(config, place)
-    return _trial_name(config, number)
+            return f"{before}final {place - trials + 1} of {config.sweep.final_seeds}"
+    trial, place = divmod(place, runs)
+    return f"{before}trial {trial}" + (f", run {place + 1} of {runs}" if runs > 1 else "")
 
 
 def block_size(config: DictConfig) -> int:
     """How many numbers of runs a search of a tuned comparison has: its trials', its finals'."""
     return int(config.sweep.trials * config.sweep.seeds + config.sweep.final_seeds)
-
-
-def _trial_name(config: DictConfig, number: int) -> str:
-    trial, place = divmod(number, config.sweep.get("seeds", 1))
-    runs = config.sweep.get("seeds", 1)
-    return f"trial {trial}" + (f", run {place + 1} of {runs}" if runs > 1 else "")
 
 
 #: The key of `evaluation` that a search may be given: it does not reach the trials, but for the
@@ -160,9 +154,8 @@ def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tu
         ConfigError: `sweep.zip` is no list of keys, or names one that is not swept, one twice, or
             keys that do not have as many values each.
     """
-    given = OmegaConf.to_container(OmegaConf.create({"zip": config.sweep.zip}), resolve=True)
-    assert isinstance(given, dict)
-    return _pairs(given["zip"], every)
+    sweep: Any = OmegaConf.to_container(config.sweep, resolve=True)
+    return _pairs(sweep["zip"], every)
 
 
 def _pairs(given: Any, every: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:
@@ -433,8 +426,7 @@ def _check_search(config: DictConfig) -> None:
                 f"{override.input_line}: cannot be searched; accuracies on other images do not "
                 "compare"
             )
-    folders = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    assert isinstance(folders, dict)
+    folders: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if folders["subdir"] != "${hydra.job.num}":
         raise ConfigError("hydra.sweep.subdir: a search numbers the folders of its runs itself")
 

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -22,29 +23,34 @@ _NO_HINT = {"fmbench", "hydra_plugins", "torch", *sys.stdlib_module_names}
 _MOST_NAMES = 10
 
 
-def not_allowed(key: str, target: str, allowed: Iterable[str]) -> ConfigError:
-    """The error of a target that is none of the allowed ones: what it may have meant, what to type.
+def refuse_unlisted(key: str, target: str, allowed: Sequence[str]) -> None:
+    """Refuse a target that none of some patterns of import paths allows.
 
     Args:
         key: that it stands at.
         target: an import path.
-        allowed: patterns of import paths.
+        allowed: the patterns.
+
+    Raises:
+        ConfigError: it says what may have been meant, and what to type.
     """
+    if any(fnmatchcase(target, pattern) for pattern in allowed):
+        return
     module, _, name = target.rpartition(".")
     beside = [path.rpartition(".")[2] for path in allowed if path.rpartition(".")[0] == module]
     if near := _near(name, beside):
-        return ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
+        raise ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
     said = f"{key}={target}: not allowed;"
     package = target.partition(".")[0]
     # A file may be a stranger's: what starts programs is nothing to trust at a hint.
     if not all(map(str.isidentifier, target.split("."))) or not module or package in _NO_HINT:
-        return ConfigError(f"{said} {TRUST_VARIABLE} names packages to trust")
+        raise ConfigError(f"{said} {TRUST_VARIABLE} names packages to trust")
     if package in packages_distributions():  # which has more in it than one's own has
         package = module
     now = trusted()
     every = ",".join([*now, package])
     there = f"trusted now: {', '.join(now)}" if now else "none is trusted now"
-    return ConfigError(
+    raise ConfigError(
         f"{said} type {TRUST_VARIABLE}={every} before the command to trust {package} ({there})"
     )
 

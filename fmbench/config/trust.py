@@ -17,7 +17,6 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
@@ -34,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import hydra_compat
 from fmbench.config.schema import Config
 from fmbench.config.sources import CONFIG_DIR
-from fmbench.config.targets import is_function, missing, not_allowed
+from fmbench.config.targets import is_function, missing, refuse_unlisted
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable, trusted_patterns
 from fmbench.core.errors import ConfigError, UserError, described, place
 
@@ -126,9 +125,7 @@ def instantiate(
     option = dict(config[group])
     try:
         if offered:
-            target = {"_target_": option["_target_"], "_partial_": True}
-            made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
-            known = inspect.signature(made.func).parameters
+            known = _parameters(option, allowed)
             option |= {
                 key: value
                 for key, value in offered.items()
@@ -167,12 +164,17 @@ def takes(config: Mapping[str, Any], group: str, first: str) -> bool:
     False where it may not be started, or does not exist: to build it says so.
     """
     allowed = hydra.utils.execution_whitelist(buildable(group), reset=True)
-    target = {"_target_": config[group]["_target_"], "_partial_": True}
     try:
-        made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
-        return next(iter(inspect.signature(made.func).parameters), None) == first
+        return next(iter(_parameters(config[group], allowed)), None) == first
     except (InstantiationException, *_MISFITS):
         return False
+
+
+def _parameters(option: Mapping[str, Any], allowed: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of what an option builds, by their names."""
+    target = {"_target_": option["_target_"], "_partial_": True}
+    made = hydra.utils.instantiate(target, _execution_whitelist_=allowed)
+    return inspect.signature(made.func).parameters
 
 
 def _is_width(parameter: inspect.Parameter) -> bool:
@@ -339,7 +341,7 @@ def _check_logging(path: str, node: Any) -> None:
         for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
             _check_logging(f"{path}.{key}", value)
     elif path.endswith((".()", ".class")) or str(node).startswith("ext://"):
-        _may_start(path, str(node).removeprefix("ext://"), _OF_LOGGING)
+        refuse_unlisted(path, str(node).removeprefix("ext://"), [*around_runs(), *_OF_LOGGING])
 
 
 def _check_started(part: str, option: Any) -> None:
@@ -351,13 +353,7 @@ def _check_started(part: str, option: Any) -> None:
         raise ConfigError(f"hydra.{part}={option}: is no option's content; write {write}")
     target = (option or {}).get("_target_")
     if target is not None:
-        _may_start(f"hydra.{part}._target_", str(target))
-
-
-def _may_start(key: str, target: str, more: Sequence[str] = ()) -> None:
-    allowed = (*around_runs(), *more)
-    if not any(fnmatchcase(target, known) for known in allowed):
-        raise not_allowed(key, target, allowed)
+        refuse_unlisted(f"hydra.{part}._target_", str(target), around_runs())
 
 
 # Folders

@@ -233,6 +233,12 @@ def remove(path: Path) -> None:
         raise StorageError(f"{path}: cannot be removed: {error.strerror}") from error
 
 
+def as_text(path: str | Path) -> str:
+    """A path as UTF-8 can hold it, whatever bytes its name is made of."""
+    text = os.fspath(path)
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
 def storage_error(path: Path, error: OSError) -> StorageError:
     """A write that failed, as a line for a person."""
     return StorageError(f"{path}: cannot be written: {error.strerror or error}")

@@ -33,6 +33,9 @@ ATTEMPTS = 10
 class Augmentation:
     """The chosen parts, in the order of `Parts`; cutout and what follows on normalised pixels.
 
+    Of the methods' arguments `draws` are those of an epoch, on the device of the images, and `ids`,
+    (B,) int64, says which images these are.
+
     Args:
         transforms: the user's own, built as `parts.own` says.
         parts: by name, those of `Parts`.
@@ -155,16 +158,7 @@ class Augmentation:
         return ways.unfold(3, height, 1).unfold(4, width, 1).movedim(2, 4)
 
     def move(self, windows: Tensor, draws: Draws, ids: Tensor) -> Tensor:
-        """Crop and flip: the pixels of the images `ids`, still as they are stored.
-
-        Args:
-            windows: what `windows` made of the images.
-            draws: the epoch's draws, on the device of `windows`.
-            ids: (B,) int64, which images.
-
-        Returns:
-            (B, C, H, W), a copy.
-        """
+        """Crop and flip: from what `windows` made of all images to a copy of some, (B, C, H, W)."""
         if "crop_top" in draws:
             top, left = draws["crop_top"][ids], draws["crop_left"][ids]
         else:
@@ -177,12 +171,7 @@ class Augmentation:
         return windows[mirrored.long(), ids, top, left]
 
     def recolour(self, pixels: Tensor, draws: Draws, ids: Tensor) -> Tensor:
-        """Affine maps, TrivialAugment and one's own transforms.
-
-        Args:
-            pixels: (B, C, H, W) uint8.
-            draws: the epoch's draws, on the device of `pixels`.
-            ids: (B,) int64, which images they are.
+        """Affine maps, TrivialAugment and one's own transforms, of (B, C, H, W) uint8.
 
         Returns:
             (B, C, H, W) uint8; float32, 0 to 255, where there are transforms of one's own.
@@ -204,13 +193,7 @@ class Augmentation:
         return images
 
     def blank(self, images: Tensor, draws: Draws, ids: Tensor) -> Tensor:
-        """Cutout and erasing: set rectangles of the normalised images to 0, the mean, in place.
-
-        Args:
-            images: (B, C, H, W) float.
-            draws: the epoch's draws, on the device of `images`.
-            ids: (B,) int64, which images they are.
-        """
+        """Cutout and erasing: in normalised images, (B, C, H, W), set rectangles to 0, the mean."""
         for name in ("cutout", "erasing"):
             if name in draws:
                 images.masked_fill_(_within(draws[name][ids], images), 0)
@@ -228,8 +211,8 @@ class Augmentation:
         Args:
             images: (B + 1, C, H, W) float, normalised and blanked; the last is a partner alone.
             labels: (B + 1, classes) float32, a 1 in each row.
-            draws: the epoch's draws, on the device of `images`.
-            ids: (B + 1,) int64, which images they are.
+            draws: see the class.
+            ids: see the class; (B + 1,).
 
         Returns:
             (B, C, H, W) images and (B, classes) float32 targets, whose rows sum to 1.

@@ -15,7 +15,7 @@ is moved there is black.
 
 import math
 import zlib
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -78,26 +78,13 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     return torch.cat(parts)
 
 
-class CorruptedLoader(EvaluationLoader):
+def corrupted(plain: EvaluationLoader, name: str, severity: int) -> EvaluationLoader:
     """The images of an evaluation, corrupted batch by batch."""
 
-    def __init__(self, plain: EvaluationLoader, name: str, severity: int) -> None:
-        super().__init__(
-            plain.images,
-            plain.labels,
-            normalization=plain.normalization,
-            batch_size=plain.batch_size,
-        )
-        self.corruption = name, severity
+    def normalized(pixels: Tensor) -> Tensor:
+        return plain.normalization(corrupt(pixels, name, severity))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, C, H, W) float32 images and (B,) int64 labels."""
-        for images, labels in zip(
-            torch.split(self.images, self.batch_size),
-            torch.split(self.labels, self.batch_size),
-            strict=True,
-        ):
-            yield self.normalization(corrupt(images, *self.corruption)), labels
+    return replace(plain, normalization=normalized)
 
 
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of SplitMix64 (Steele et al. 2014)
@@ -322,22 +309,16 @@ def _sampled(images: Tensor, rows: Tensor, columns: Tensor, *, border: bool = Fa
     return total
 
 
-def _grid(images: Tensor) -> tuple[Tensor, Tensor]:
-    """(H, 1) rows and (1, W) columns of the pixels, from the middle of the image."""
-    rows, columns = (
-        torch.arange(size, device=images.device, dtype=torch.float32) - (size - 1) / 2
-        for size in images.shape[2:]
-    )
-    return rows[:, None], columns[None, :]
-
-
 def _warped(images: Tensor, matrix: list[list[Tensor]]) -> Tensor:
     """An image whose pixel at x shows what was at `matrix` times x; entries are (B,)."""
-    rows, columns = _grid(images)
+    middle = [(size - 1) / 2 for size in images.shape[2:]]
+    rows, columns = (
+        torch.arange(size, device=images.device, dtype=torch.float32) - half
+        for size, half in zip(images.shape[2:], middle, strict=True)
+    )
     (a, b), (c, d) = ((left[:, None, None], right[:, None, None]) for left, right in matrix)
-    height, width = images.shape[2:]
-    of_rows = a * rows + b * columns + (height - 1) / 2
-    of_columns = c * rows + d * columns + (width - 1) / 2
+    of_rows = a * rows[:, None] + b * columns + middle[0]
+    of_columns = c * rows[:, None] + d * columns + middle[1]
     return _sampled(images.float(), of_rows, of_columns)
 
 

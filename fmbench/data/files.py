@@ -14,6 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -410,14 +411,10 @@ def read_folder(
     """
     parts = {}
     for part, pictures in listed.items():
-        jobs = [(_open_picture, path, str(path)) for _, path in pictures]
+        jobs = [(partial(open_regular, most=MAX_BYTES), path, str(path)) for _, path in pictures]
         labels = np.array([name for name, _ in pictures])
         parts[part] = Part(_decoded(jobs, config), labels, part)
     return parts, None
-
-
-def _open_picture(path: Path) -> Any:
-    return open_regular(path, MAX_BYTES)
 
 
 def _decoded(jobs: Sequence[tuple[Callable[..., Any], Any, str]], config: Mapping[str, Any]) -> Any:

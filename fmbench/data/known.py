@@ -140,26 +140,14 @@ def known_set(name: str, subset: str | None = None) -> KnownSet:
     """
     if name in _SHA256:
         return _of_mnist(name)
-    builders: Mapping[str, Callable[[str | None], KnownSet]] = {
-        "kmnist": lambda _: _kmnist(),
-        "qmnist": _qmnist,
-        "emnist": _emnist,
-        "cifar10": lambda _: _cifar(name, _published("CIFAR10")),
-        "cifar100": lambda _: _cifar(name, _published("CIFAR100")),
-        "svhn": lambda _: _svhn(),
-    }
-    return builders[name](subset)
+    from torchvision import datasets
+
+    # The class that names the addresses and digests of a set.
+    return _BUILDERS[name](name, getattr(datasets, name.upper()), subset)
 
 
 #: The options of `data` that are read here.
 NAMES = tuple(TITLES)
-
-
-def _published(name: str) -> Any:
-    """The class of torchvision that names the addresses and digests of a set."""
-    from torchvision import datasets
-
-    return getattr(datasets, name)
 
 
 def _of_mnist(name: str) -> KnownSet:
@@ -172,23 +160,20 @@ def _of_mnist(name: str) -> KnownSet:
     return KnownSet(name, title, files, folder, lambda found: (_of_idx(found), classes))
 
 
-def _kmnist() -> KnownSet:
-    published = _published("KMNIST")
+def _kmnist(name: str, published: Any, _subset: str | None) -> KnownSet:
     files = tuple(
-        File(_stem(name), name, None, f"md5:{md5}", urls=tuple(f"{url}{name}" for url in mirrors))
+        File(_stem(file), file, None, f"md5:{md5}", urls=tuple(url + file for url in mirrors))
         for mirrors in [published.mirrors]
-        for name, md5 in published.resources
+        for file, md5 in published.resources
     )
-    classes = published.classes
     return KnownSet(
-        "kmnist", TITLES["kmnist"], files, "KMNIST/raw", lambda found: (_of_idx(found), classes)
+        name, TITLES[name], files, "KMNIST/raw", lambda found: (_of_idx(found), published.classes)
     )
 
 
-def _qmnist(subset: str | None) -> KnownSet:
+def _qmnist(name: str, published: Any, subset: str | None) -> KnownSet:
     if subset not in (None, "test10k"):
         raise ConfigError(f"data.subset={subset}: QMNIST has null (all test images) and test10k")
-    published = _published("QMNIST")
     files = tuple(
         File(_stem(url), f"{_stem(url)}.gz", None, f"md5:{md5}", urls=(url,))
         for part in ("train", "test")
@@ -201,20 +186,22 @@ def _qmnist(subset: str | None) -> KnownSet:
         parts["test"] = parts["test"][0][:end], parts["test"][1][:end]
         return parts, _DIGITS
 
-    return KnownSet("qmnist", TITLES["qmnist"], files, "QMNIST/raw", read)
+    return KnownSet(name, TITLES[name], files, "QMNIST/raw", read)
 
 
-def _emnist(subset: str | None) -> KnownSet:
-    published = _published("EMNIST")
+def _emnist(name: str, published: Any, subset: str | None) -> KnownSet:
     if subset not in published.splits:
         raise ConfigError(f"data.subset={subset}: EMNIST has {', '.join(published.splits)}")
     files = tuple(
-        File(name, "gzip.zip", None, f"md5:{published.md5}", urls=(published.url,))
-        for part in ("train", "test")
-        for name in (
-            f"gzip/emnist-{subset}-{part}-images-idx3-ubyte.gz",
-            f"gzip/emnist-{subset}-{part}-labels-idx1-ubyte.gz",
+        File(
+            f"gzip/emnist-{subset}-{part}-{kind}-ubyte.gz",
+            "gzip.zip",
+            None,
+            f"md5:{published.md5}",
+            urls=(published.url,),
         )
+        for part in ("train", "test")
+        for kind in ("images-idx3", "labels-idx1")
     )
 
     def read(contents: Sequence[bytes]) -> tuple[Parts, Sequence[str]]:
@@ -226,21 +213,21 @@ def _emnist(subset: str | None) -> KnownSet:
         }
         return parts, [name for name in published.classes_split_dict[subset] if name != "N/A"]
 
-    return KnownSet("emnist", f"{TITLES['emnist']} {subset}", files, "EMNIST/raw", read)
+    return KnownSet(name, f"{TITLES[name]} {subset}", files, "EMNIST/raw", read)
 
 
-def _cifar(name: str, published: Any) -> KnownSet:
+def _cifar(name: str, published: Any, _subset: str | None) -> KnownSet:
     folder, meta, batches = published.base_folder, published.meta, len(published.train_list)
     files = tuple(
         File(
             *(f"{folder}/{batch}", published.filename, f"md5:{md5}", f"md5:{published.tgz_md5}"),
             urls=(published.url,),
         )
-        for batch, md5 in (
+        for batch, md5 in [
             *published.train_list,
             *published.test_list,
             (meta["filename"], meta["md5"]),
-        )
+        ]
     )
 
     def read(contents: Sequence[bytes]) -> tuple[Parts, Sequence[str]]:
@@ -258,10 +245,10 @@ def _of_batches(batches: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
     return images.reshape(-1, 3, 32, 32), np.concatenate([batch[key] for batch in batches])
 
 
-def _svhn() -> KnownSet:
-    listed = [_published("SVHN").split_list[part] for part in ("train", "test")]
-    files = tuple(File(name, name, f"md5:{md5}", urls=(url,)) for url, name, md5 in listed)
-    return KnownSet("svhn", TITLES["svhn"], files, "SVHN", _read_svhn)
+def _svhn(name: str, published: Any, _subset: str | None) -> KnownSet:
+    listed = [published.split_list[part] for part in ("train", "test")]
+    files = tuple(File(file, file, f"md5:{md5}", urls=(url,)) for url, file, md5 in listed)
+    return KnownSet(name, TITLES[name], files, "SVHN", _read_svhn)
 
 
 def _read_svhn(contents: Sequence[bytes]) -> tuple[Parts, Sequence[str]]:
@@ -280,6 +267,17 @@ def _of_idx(contents: Sequence[bytes]) -> Parts:
     # The labels of QMNIST are a table, whose first column is the class.
     images, labels = arrays[::2], [a[:, 0] if a.ndim == 2 else a for a in arrays[1::2]]
     return {"train": (images[0], labels[0]), "test": (images[1], labels[1])}
+
+
+#: What makes each set of what torchvision publishes of it.
+_BUILDERS: Mapping[str, Callable[[str, Any, str | None], KnownSet]] = {
+    "kmnist": _kmnist,
+    "qmnist": _qmnist,
+    "emnist": _emnist,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "svhn": _svhn,
+}
 
 
 # Finding and verifying

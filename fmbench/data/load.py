@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -116,27 +117,17 @@ def _load_own(config: Mapping[str, Any], base: Path) -> Dataset:
         key = cache.key(sources, reading | {"stem": root.stem})
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return _prepared(_Job(key, kind, root.stem, read, config))
+    return _prepared(_Job(key, f"{kind} {root.stem}", read, config))
 
 
+@dataclass(frozen=True)
 class _Job:
     """How a data set is read; equal to another one of the same files and the same settings."""
 
-    def __init__(
-        self,
-        key: str,
-        kind: str,
-        stem: str,
-        read: Callable[[], files.Found],
-        config: Mapping[str, Any],
-    ) -> None:
-        self.key, self.kind, self.stem, self.read, self.config = key, kind, stem, read, config
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Job) and self.key == other.key
+    key: str
+    title: str = field(compare=False)
+    read: Callable[[], files.Found] = field(compare=False)
+    config: Mapping[str, Any] = field(compare=False)
 
 
 @lru_cache(maxsize=3)
@@ -145,7 +136,7 @@ def _prepared(job: _Job) -> Dataset:
     found = cache.read(job.key) if keeps else None
     if found is None:
         parts, names = job.read()
-        found = assemble(f"{job.kind} {job.stem}", parts, job.config, names)
+        found = assemble(job.title, parts, job.config, names)
         if keeps:
             cache.write(job.key, found, job.config["cache_gb"])
     return found

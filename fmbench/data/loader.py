@@ -6,8 +6,9 @@ every device, batch size and restart sees the same images.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, InitVar, dataclass
 from typing import Any
 
 import numpy as np
@@ -82,53 +83,39 @@ def keeps_windows(
     return memory is None or same or 4 * stored <= memory
 
 
+@dataclass(eq=False)
 class TrainLoader:
     """The training images, shuffled and augmented anew each epoch.
 
-    Args:
-        images: (N, C, H, W) uint8 on the device to train on.
-        labels: (N,) int64 on the same device.
-        batch_size: images a step; the last batch of an epoch may be smaller.
-        seed: of order and augmentation.
-        augmentation: what each image goes through.
-        normalization: applied to every image.
-        classes: how many there are; needed where images are mixed.
-        memory: bytes that there are on that device; None: enough. The images are padded and
-            mirrored once, where that takes at most a quarter of it, else a group at a time: the
-            same images, more slowly.
-
-    Attributes:
-        joins_last: whether the last image of an epoch, where it would be a batch of its own, is
-            given with the batch before it.
+    They are padded and mirrored once, where that takes at most a quarter of the memory, else a
+    group at a time: the same images, more slowly.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        batch_size: int,
-        seed: int,
-        augmentation: Augmentation,
-        normalization: Normalization,
-        classes: int = 0,
-        memory: int | None = None,
-    ) -> None:
-        self.labels = labels
-        self.batch_size = batch_size
-        self.seed = seed
-        self.augmentation = augmentation
-        self.normalization = normalization
-        self.classes = classes
+    images: (
+        Tensor | None
+    )  # (N, C, H, W) uint8 on the device to train on; None where kept as windows
+    labels: Tensor  # (N,) int64 on the same device
+    _: KW_ONLY
+    batch_size: int  # images a step; the last batch of an epoch may be smaller
+    seed: int  # of order and augmentation
+    augmentation: Augmentation
+    normalization: Normalization  # applied to every image
+    classes: int = 0  # how many there are; needed where images are mixed
+    memory: InitVar[int | None] = None  # bytes that there are on that device; None: enough
+    # Whether the last image of an epoch, where it would be a batch of its own, is given with the
+    # batch before it.
+    joins_last: bool = False
+
+    def __post_init__(self, memory: int | None) -> None:
+        images = self.images
+        assert images is not None
         self.shape = images.shape[1], images.shape[2], images.shape[3]
-        kept = keeps_windows(augmentation, len(images), self.shape, memory)
-        # One of the two: what crop and flip can make of all images, or the images as they are.
-        self.windows = augmentation.windows(images) if kept else None
-        self.images = None if kept else images
+        self.windows = None  # what crop and flip can make of all images
+        if keeps_windows(self.augmentation, len(images), self.shape, memory):
+            self.windows, self.images = self.augmentation.windows(images), None
         # Beside a GPU the host has time to draw the next epoch while this one is trained on.
-        self.pool = None if labels.device.type == "cpu" else ThreadPoolExecutor(1)
+        self.pool = None if self.labels.device.type == "cpu" else ThreadPoolExecutor(1)
         self.coming: tuple[int, Future[tuple[Tensor, Draws]]] | None = None
-        self.joins_last = False
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -236,28 +223,15 @@ class TrainLoader:
         return drawn.to(device, non_blocking=True)
 
 
+@dataclass(eq=False)
 class EvaluationLoader:
-    """Images in their own order, as they are, in large batches.
+    """Images in their own order, as they are, in large batches."""
 
-    Args:
-        images: (N, C, H, W) uint8 on the device.
-        labels: (N,) int64 on the same device.
-        normalization: applied to every image.
-        batch_size: images at once.
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        normalization: Normalization,
-        batch_size: int,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.normalization = normalization
-        self.batch_size = batch_size
+    images: Tensor  # (N, C, H, W) uint8 on the device
+    labels: Tensor  # (N,) int64 on the same device
+    _: KW_ONLY
+    normalization: Callable[[Tensor], Tensor]  # applied to every batch of images
+    batch_size: int  # images at once
 
     def __len__(self) -> int:
         """Images in all."""

@@ -99,20 +99,18 @@ def make_split(dataset: Dataset, config: Mapping[str, Any]) -> Split:
     make = _folded if name == "kfold" else _published
     train, validation, test, folds = make(dataset, split)
     labels, classes = dataset.labels, len(dataset.classes)
-    for key, part in (("limit", train), ("limit_test", test)):
-        limit = config.get(key)
+    limited, limits = {"limit": train, "limit_test": test}, []
+    for key, part in limited.items():
+        limits.append(limit := config.get(key))
         if limit is not None and not classes <= limit <= len(part):
             raise ConfigError(
                 f"data.{key}={limit}: allowed are {classes:,}, one a class, to {len(part):,}"
             )
-    if config.get("limit") is not None:
-        train = np.sort(train[_order(labels[train], seed)[: config["limit"]]])
-    if config.get("limit_test") is not None:
-        test = np.sort(test[_order(labels[test], seed)[: config["limit_test"]]])
-    limits = [config.get("limit"), config.get("limit_test")]
+        if limit is not None:
+            limited[key] = np.sort(part[_order(labels[part], seed)[:limit]])
     if folds is not None and limits != [None, None]:  # other images: another row
         folds = hashlib.sha256(f"{folds} {limits}".encode()).hexdigest()
-    made = Split(name, train, validation, test, folds)
+    made = Split(name, limited["limit"], validation, limited["limit_test"], folds)
     _check_classes(made, labels, dataset.classes)
     return made
 

@@ -106,17 +106,12 @@ def _require_known(name: str, known: tuple[str, ...], where: str) -> None:
 
 def _built(kind: Any, params: Any, arguments: dict[str, Any]) -> Optimizer:
     """Call the class, if it has arguments of these names."""
-    taken = inspect.signature(kind).parameters
-    known = [
-        name
-        for name, one in taken.items()
-        if name not in ("params", "self") and one.kind is not one.VAR_KEYWORD
-    ]
-    for name in arguments:
-        if name not in known:
-            raise ConfigError(
-                f"optimizer.{name}: {kind.__name__} has no such argument; there are: "
-                f"{', '.join(known)}"
-            )
+    taken = inspect.signature(kind).parameters.items()
+    known = [n for n, one in taken if n != "params" and one.kind is not one.VAR_KEYWORD]
+    if unknown := next((name for name in arguments if name not in known), None):
+        there = ", ".join(known)
+        raise ConfigError(
+            f"optimizer.{unknown}: {kind.__name__} has no such argument; there are: {there}"
+        )
     optimizer: Optimizer = kind(params, **arguments)
     return optimizer

@@ -1,14 +1,14 @@
 """Learning-rate schedules: PyTorch's own, each stepped at the interval its method wants.
 
-Every function takes the optimizer, the length of the run, and its own options, and returns a
-`Schedule`. Where an optimizer has groups of parameters with rates of their own, all of them are
-multiplied by the same factor. Epochs count from 0: a rate that changes "before epoch 6" is in force
-from the seventh pass on.
+Every function takes the optimizer, whose learning rate is the peak, the length of the run (epochs,
+and optimizer steps in each), and its own options, and returns a `Schedule`. Where an optimizer has
+groups of parameters with rates of their own, all of them are multiplied by the same factor. Epochs
+count from 0: a rate that changes "before epoch 6" is in force from the seventh pass on.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
@@ -86,35 +86,29 @@ class Plateau(Schedule):
         super().load_state_dict(rest)
 
 
-def constant(optimizer: Optimizer, *, epochs: int, batches: int) -> Schedule:  # noqa: ARG001
+def constant(optimizer: Optimizer, *, epochs: int, batches: int) -> Schedule:
     """The learning rate stays as it is."""
     return Schedule(lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0), "epoch")
 
 
 def step(
-    optimizer: Optimizer,
-    *,
-    epochs: int,  # noqa: ARG001
-    batches: int,  # noqa: ARG001
-    step_size: int,
-    gamma: float = 0.1,
+    optimizer: Optimizer, *, epochs: int, batches: int, step_size: int, gamma: float = 0.1
 ) -> Schedule:
     """Multiply the learning rate by `gamma` every `step_size` epochs.
 
     Raises:
         ConfigError: `step_size` is no whole number above 0, or `gamma` is not above 0.
     """
-    if not _is_whole(step_size) or step_size < 1:
-        raise ConfigError(f"scheduler.step_size={step_size}: must be a whole number of epochs")
-    _check_gamma(gamma)
+    _check_epochs(step_size=step_size)
+    _check_positive(gamma=gamma)
     return Schedule(lr_scheduler.StepLR(optimizer, step_size, gamma), "epoch")
 
 
 def multistep(
     optimizer: Optimizer,
     *,
-    epochs: int,  # noqa: ARG001
-    batches: int,  # noqa: ARG001
+    epochs: int,
+    batches: int,
     milestones: Sequence[int],
     gamma: float = 0.1,
 ) -> Schedule:
@@ -123,7 +117,7 @@ def multistep(
     Raises:
         ConfigError: the milestones are no rising whole numbers from 1 on; `gamma` is not above 0.
     """
-    _check_gamma(gamma)
+    _check_positive(gamma=gamma)
     _check_rising("milestones", milestones)
     return Schedule(lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma), "epoch")
 
@@ -164,17 +158,10 @@ def onecycle(
 ) -> Schedule:
     """Climb to the learning rate, then anneal far below the start, both along cosines.
 
-    Smith and Topin, "Super-Convergence" (2018), section 3.
-
-    Args:
-        optimizer: its learning rate is the peak.
-        epochs: passes of the run.
-        batches: optimizer steps in a pass.
-        warmup: share of all steps that climb, above 0 and below 1.
-        div_factor: the first rate is the peak over this.
-        final_div_factor: the last rate is the first over this.
-        cycle_momentum: let the momentum (Adam's first beta) run the other way, from 0.95 to 0.85
-            and back, as in the paper; it then takes the place of the optimizer's own.
+    Smith and Topin, "Super-Convergence" (2018), section 3. `warmup` is the share of all steps that
+    climb, above 0 and below 1; the first rate is the peak over `div_factor`, the last one that over
+    `final_div_factor`. With `cycle_momentum` the momentum (Adam's first beta) runs the other way,
+    from 0.95 to 0.85 and back, as in the paper, in place of the optimizer's own.
 
     Raises:
         ConfigError: `warmup` is not between 0 and 1, a factor is not above 0, or there is no
@@ -182,9 +169,7 @@ def onecycle(
     """
     if not 0 < warmup < 1:
         raise ConfigError(f"scheduler.warmup={warmup}: must be above 0 and below 1")
-    for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-        if factor <= 0:
-            raise ConfigError(f"scheduler.{name}={factor}: must be above 0")
+    _check_positive(div_factor=div_factor, final_div_factor=final_div_factor)
     has_momentum = "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0
     if cycle_momentum and not has_momentum:
         raise ConfigError("scheduler.cycle_momentum=True: the optimizer has no momentum to cycle")
@@ -214,15 +199,9 @@ def linear(
 ) -> Schedule:
     """Climb to the learning rate, then fall, both along straight lines, a step every batch.
 
-    Devlin et al., "BERT" (2018), appendix A.2, with `final` 0.
-
-    Args:
-        optimizer: its learning rate is the peak.
-        epochs: passes of the run.
-        batches: optimizer steps in a pass.
-        warmup: share of all steps that climb, 0 or more and below 1. The first step has a rate
-            above 0, the first one after the climb the peak.
-        final: the rate after the last step, as a share of the peak.
+    Devlin et al., "BERT" (2018), appendix A.2, with `final` 0. `warmup` is the share of all steps
+    that climb, 0 or more and below 1: the first step has a rate above 0, the first one after the
+    climb the peak. `final` is the rate after the last step, as a share of the peak.
 
     Raises:
         ConfigError: a share is out of its bounds.
@@ -265,8 +244,7 @@ def polynomial(
     Raises:
         ConfigError: a share is out of its bounds, or `power` is not above 0.
     """
-    if power <= 0:
-        raise ConfigError(f"scheduler.power={power}: must be above 0")
+    _check_positive(power=power)
     return _after_warmup(optimizer, epochs * batches, warmup, final, lambda left: left**power)
 
 
@@ -283,15 +261,8 @@ def wsd(
 
     Hu et al., "MiniCPM" (2024), section 4, with a straight line for their exponential, which
     Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"
-    (2024), compare.
-
-    Args:
-        optimizer: its learning rate is the one kept.
-        epochs: passes of the run.
-        batches: optimizer steps in a pass.
-        warmup: as in `linear`.
-        decay: share of all steps that fall, above 0; with `warmup` at most 1.
-        final: as in `linear`.
+    (2024), compare. `decay` is the share of all steps that fall, above 0, with `warmup` at most 1;
+    the other arguments are those of `linear`.
 
     Raises:
         ConfigError: a share is out of its bounds.
@@ -304,27 +275,21 @@ def wsd(
     return _after_warmup(optimizer, total, warmup, final, lambda left: min(1.0, left / falling))
 
 
-def exponential(
-    optimizer: Optimizer,
-    *,
-    epochs: int,  # noqa: ARG001
-    batches: int,  # noqa: ARG001
-    gamma: float = 0.9,
-) -> Schedule:
+def exponential(optimizer: Optimizer, *, epochs: int, batches: int, gamma: float = 0.9) -> Schedule:
     """Multiply the learning rate by `gamma` after every epoch.
 
     Raises:
         ConfigError: `gamma` is not above 0.
     """
-    _check_gamma(gamma)
+    _check_positive(gamma=gamma)
     return Schedule(lr_scheduler.ExponentialLR(optimizer, gamma), "epoch")
 
 
 def plateau(
     optimizer: Optimizer,
     *,
-    epochs: int,  # noqa: ARG001
-    batches: int,  # noqa: ARG001
+    epochs: int,
+    batches: int,
     factor: float = 0.1,
     patience: int = 5,
     metric: str = "accuracy",
@@ -332,25 +297,16 @@ def plateau(
 ) -> Schedule:
     """Multiply the learning rate by `factor` after `patience` epochs without a better validation.
 
-    Better is better than in any epoch before, by however little.
-
-    Args:
-        optimizer: the rate is that of the first epochs.
-        epochs: passes of the run.
-        batches: optimizer steps in a pass.
-        factor: above 0 and below 1.
-        patience: epochs, 1 or more.
-        metric: accuracy or loss, on the validation images.
-        drops: the epochs, counted from 0, before which the rate drops, whatever validation brings;
-            those of another run replay it. None: by validation.
+    Better is better than in any epoch before, by however little. `factor` is above 0 and below 1,
+    `metric` accuracy or loss, on the validation images. `drops` are the epochs, counted from 0,
+    before which the rate drops whatever validation brings: those of another run replay it.
 
     Raises:
         ConfigError: an argument is out of its bounds.
     """
     if not 0 < factor < 1:
         raise ConfigError(f"scheduler.factor={factor}: must be above 0 and below 1")
-    if not _is_whole(patience) or patience < 1:
-        raise ConfigError(f"scheduler.patience={patience}: must be a whole number of epochs")
+    _check_epochs(patience=patience)
     if metric not in METRICS:
         raise ConfigError(f"scheduler.metric={metric}: must be {' or '.join(METRICS)}")
     if drops is not None:
@@ -399,7 +355,7 @@ def _steps(share: float, total: int) -> int:
     return min(round(share * total), total - 1)
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -413,6 +369,13 @@ def _check_rising(name: str, epochs: Sequence[int]) -> None:
         )
 
 
-def _check_gamma(gamma: float) -> None:
-    if gamma <= 0:
-        raise ConfigError(f"scheduler.gamma={gamma}: must be above 0")
+def _check_epochs(**numbers: object) -> None:
+    for name, value in numbers.items():
+        if not _is_whole(value) or value < 1:
+            raise ConfigError(f"scheduler.{name}={value}: must be a whole number of epochs")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if value <= 0:
+            raise ConfigError(f"scheduler.{name}={value}: must be above 0")

@@ -22,7 +22,7 @@ import pandas as pd
 from fmbench.config.schema import CORRUPTIONS
 from fmbench.core.console import logger, typed_path
 from fmbench.core.errors import ConfigError
-from fmbench.core.files import entries_below, read_regular
+from fmbench.core.files import as_text, entries_below, read_regular
 from fmbench.records import suspects, trials, tuned
 from fmbench.records.record import HISTORY_NAME, MOST_BYTES, RESULT_NAME, Record, Scores
 from fmbench.records.suspects import SUSPECTS_NAME, SuspectedTest, SuspectedTests
@@ -201,15 +201,15 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
         try:
             content = _read(path, name, left)
             if name == SEARCH_NAME:
-                searches[_printable(folder)] = Search.from_json(content)
+                searches[as_text(folder)] = Search.from_json(content)
                 continue
             if name == TUNED_NAME:
-                comparisons[_printable(folder)] = Tuned.from_json(content)
+                comparisons[as_text(folder)] = Tuned.from_json(content)
                 continue
             if name == SUSPECTS_NAME:
                 suspected += SuspectedTests.from_json(content).tests
                 continue
-            groups = _groups(Record.from_json(content), _printable(folder))
+            groups = _groups(Record.from_json(content), as_text(folder))
             rows.append(tuple(known.setdefault(group, group) for group in groups))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
@@ -366,8 +366,3 @@ def _frame(rows: list[tuple[tuple[Any, ...], ...]]) -> pd.DataFrame:
     started = pd.to_datetime(frame["started"], format="ISO8601", utc=True, errors="coerce")
     frame["started"] = started.dt.as_unit("us")
     return frame
-
-
-def _printable(path: str) -> str:
-    """A path that can be written to a UTF-8 file, whatever bytes its name is made of."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")

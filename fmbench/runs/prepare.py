@@ -94,27 +94,18 @@ def read_inputs(config: Mapping[str, Any], base: Path = Path()) -> Inputs:
 
 
 def _own_transform(option: Mapping[str, Any]) -> Transform:
-    """A transform of the user's, of its `_target_`.
-
-    Raises:
-        ConfigError: it may not be built, refuses its arguments, or cannot be called.
-    """
-    transform = instantiate({"augmentation.own": option}, "augmentation.own")
+    """A transform of the user's, of its `_target_`; a ConfigError where it cannot be built."""
+    transform: Transform = instantiate({"augmentation.own": option}, "augmentation.own")
     if not callable(transform):
         raise ConfigError(
             f"augmentation.own ({option['_target_']}): gives a {type(transform).__name__}, must be "
             "called with images and draws"
         )
-    made: Transform = transform
-    return made
+    return transform
 
 
 def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Device) -> None:
-    """Refuse images that, with the copy that is trained on and its draws, do not fit on the device.
-
-    Raises:
-        ConfigError: they do not.
-    """
+    """Refuse images that do not fit on the device with the copy that is trained on and draws."""
     count, (_, height, width) = len(dataset.labels), dataset.shape
     there, images = device.memory(), count * math.prod(dataset.shape)
     kept = keeps_windows(augmentation, count, dataset.shape, there)
@@ -129,11 +120,7 @@ def _refuse_too_large(dataset: Dataset, augmentation: Augmentation, device: Devi
 
 
 def _normalization(config: Mapping[str, Any], dataset: Dataset, split: Split) -> Normalization:
-    """As the config has it; by null, of the training part, channel by channel.
-
-    Raises:
-        ConfigError: it has another number of channels than the images.
-    """
+    """As the config has it; by null, of the training part, channel by channel."""
     mean, std = config["mean"], config["std"]
     if mean is None:
         mean, std = statistics(dataset.images, split.train)
@@ -310,11 +297,7 @@ _SIDES = (*range(1, 65), 96, 128, 224, 299)
 
 
 def _refuse_size(config: Mapping[str, Any], images: ImageFacts) -> None:
-    """Refuse a model of fmbench that cannot take images of this size, where that is why it fails.
-
-    Raises:
-        ConfigError: it can take larger ones.
-    """
+    """Refuse a model of fmbench that can take larger images, and none of this size."""
     if config["model"]["_target_"] not in TARGETS["model"]:
         return
     channels, height, width = images.shape

@@ -19,7 +19,7 @@ from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, StorageError, described
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
-from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, VERSION, CorruptedLoader
+from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, VERSION, corrupted
 from fmbench.optim.without_dynamo import without_dynamo
 from fmbench.records.folder import RunFolder, held, is_done
 from fmbench.records.predictions import MOST_PROBABILITIES, Part, held_out, mistakes
@@ -435,7 +435,7 @@ def _evaluate_corrupted(run: RunState, between: Callable[[], None] = lambda: Non
     accuracies, model = {}, trainer.evaluated()
     how: dict[str, Any] = {"device": trainer.device, "flips": trainer.flips, "between": between}
     for name in names:
-        loaders = [CorruptedLoader(trainer.test, name, severity) for severity in SEVERITIES]
+        loaders = [corrupted(trainer.test, name, severity) for severity in SEVERITIES]
         found = [evaluate(model, loader, **how)[0].accuracy for loader in loaders]
         accuracies[name] = [accuracy for accuracy in found if accuracy is not None]
     run.record.corrupted = Corrupted(version=VERSION, accuracies=accuracies)

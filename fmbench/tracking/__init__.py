@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,14 +58,14 @@ class Tracker(Protocol):
         """Close what is open: the last call, also after another one has failed."""
 
 
+@dataclass
 class Tracking:
-    """A run's tracker, kept from harming the run; `base` is where the program was started."""
+    """A run's tracker, kept from harming the run."""
 
-    def __init__(self, logger: Mapping[str, Any], folder: Path, base: Path) -> None:
-        self.logger = logger
-        self.folder = folder
-        self.base = base
-        self.tracker: Tracker | None = None
+    logger: Mapping[str, Any]  # the keys of that name
+    folder: Path  # of the run
+    base: Path  # where the program was started
+    tracker: Tracker | None = None
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin, or resume after these epochs."""

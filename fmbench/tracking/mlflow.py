@@ -12,19 +12,11 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fmbench.core.files import file_lock, read_regular, write_whole
-from fmbench.records.record import (
-    COMPLETED,
-    DIVERGED,
-    FAILED,
-    INFEASIBLE,
-    INTERRUPTED,
-    MLFLOW_NAME,
-    PRUNED,
-    Record,
-)
+from fmbench.records.record import COMPLETED, DIVERGED, FAILED, MLFLOW_NAME, Record
 from fmbench.tracking import SERVER_VARIABLE, Line, final, settings
 
 #: The database where there is no server; MLflow's own default, so that `mlflow ui` finds it.
@@ -36,15 +28,8 @@ LOCK_NAME = ".mlflow.lock"
 #: Seconds to wait for it, and for another run's writing; the tables take about five.
 _PATIENCE = 60.0
 
-#: MLflow's words for how a run has ended.
-_STATUS = {
-    COMPLETED: "FINISHED",
-    DIVERGED: "FAILED",
-    FAILED: "FAILED",
-    INFEASIBLE: "KILLED",
-    INTERRUPTED: "KILLED",
-    PRUNED: "KILLED",
-}
+#: MLflow's words for how a run has ended; of all others "KILLED".
+_STATUS = {COMPLETED: "FINISHED", DIVERGED: "FAILED", FAILED: "FAILED"}
 
 _LOGGERS = ("mlflow", "alembic", "urllib3")
 
@@ -61,23 +46,18 @@ _METRICS, _PARAMETERS = 1000, 100
 _TAG = "fmbench.token"
 
 
+@dataclass
 class MLflow:
     """Writes parameters, metrics and tags of one run.
 
     MLflow takes no point back: of an epoch that was computed twice the first numbers stay.
-
-    Args:
-        folder: of the run; keeps the id of its MLflow run.
-        experiment: what MLflow files it under; made if it is not there.
-        base: where the database is, if there is no server.
     """
 
-    def __init__(self, folder: Path, experiment: str, base: Path) -> None:
-        self.folder = folder
-        self.experiment = experiment
-        self.base = base
-        self.step = 0  # epochs that it has been told of
-        self.known: dict[tuple[str, int], float] = {}  # values by metric and step
+    folder: Path  # of the run; keeps the id of its MLflow run
+    experiment: str  # what MLflow files it under; made if it is not there
+    base: Path  # where the database is, if there is no server
+    step: int = 0  # epochs that it has been told of
+    known: dict[tuple[str, int], float] = field(default_factory=dict)  # values by metric and step
 
     def begin(self, record: Record, history: Sequence[Line]) -> None:
         """Begin a run, or resume the one that the folder names."""

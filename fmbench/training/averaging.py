@@ -123,13 +123,7 @@ def no_average(model: nn.Module, *, epochs: int, batches: int) -> None:
     """The weights of training are the ones that are evaluated."""
 
 
-def ema(
-    model: nn.Module,
-    *,
-    epochs: int,  # noqa: ARG001
-    batches: int,  # noqa: ARG001
-    decay: float = 0.999,
-) -> WeightAverage:
+def ema(model: nn.Module, *, epochs: int, batches: int, decay: float = 0.999) -> WeightAverage:
     """An exponential moving average: after each step it is decay * average + (1 - decay) * weights.
 
     Polyak and Juditsky (1992) average evenly; this is the form of Szegedy et al. (2016), section 8.

@@ -33,7 +33,16 @@ MOST_WEIGHT = 1e6
 
 
 class _Weighted(nn.Module):
-    """A loss with a factor for each class, of which no checkpoint needs to hold anything."""
+    """A loss with a factor for each class, of which no checkpoint needs to hold anything.
+
+    Args:
+        class_weights: a factor for the loss of each class, "balanced", or None for 1.
+        classes: how many there are.
+        class_counts: training images of each class.
+
+    Raises:
+        ConfigError: an argument is out of its bounds.
+    """
 
     weights: Tensor | None
 
@@ -52,17 +61,9 @@ class CrossEntropy(_Weighted):
     """Cross entropy of the softmax.
 
     A weighted loss is the sum over the images divided by their number, not by the sum of their
-    weights: the loss of an image does not depend on the others in its batch.
-
-    Args:
-        label_smoothing: share of the target that is spread over all classes, below 1 (Szegedy et
-            al. 2016, section 7).
-        class_weights: a factor for the loss of each class, "balanced", or None for 1.
-        classes: how many there are.
-        class_counts: training images of each class.
-
-    Raises:
-        ConfigError: an argument is out of its bounds.
+    weights: the loss of an image does not depend on the others in its batch. `label_smoothing` is
+    the share of the target that is spread over all classes, below 1 (Szegedy et al. 2016, section
+    7); for the other arguments and errors see `_Weighted`.
     """
 
     def __init__(
@@ -94,16 +95,8 @@ class Focal(_Weighted):
     """Focal loss, -(1 - p)^gamma log p of the probability p of the class.
 
     Lin et al., "Focal Loss for Dense Object Detection" (2017), equation 5, with the softmax in
-    place of their sigmoid.
-
-    Args:
-        gamma: 0 or more; 0 is cross entropy.
-        class_weights: their alpha: a factor for the loss of each class, "balanced", or None for 1.
-        classes: how many there are.
-        class_counts: training images of each class.
-
-    Raises:
-        ConfigError: an argument is out of its bounds.
+    place of their sigmoid. `gamma` is 0 or more; 0 is cross entropy. `class_weights` are their
+    alpha; for the other arguments and errors see `_Weighted`.
     """
 
     def __init__(

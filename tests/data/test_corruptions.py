@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fmbench.config import schema
-from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, CorruptedLoader, corrupt
+from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corrupted
 from fmbench.data.loader import EvaluationLoader, Normalization
 from fmbench.data.synthetic import draw
 
@@ -101,7 +101,7 @@ def test_a_loader_gives_what_corrupt_does_at_any_batch_size(images):
     labels = torch.arange(12)
     plain = Normalization(0.0, 1.0)
     whole, parts = (
-        torch.cat([batch for batch, _ in CorruptedLoader(
+        torch.cat([batch for batch, _ in corrupted(
             EvaluationLoader(images, labels, normalization=plain, batch_size=size), "scale", 4
         )])
         for size in (12, 5)
