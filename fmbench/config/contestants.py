@@ -43,14 +43,8 @@ def contestants(
 ) -> list[Contestant]:
     """The contestants of a comparison, in the order of what was typed.
 
-    What was typed outranks `params`, which outrank the space that the option of the optimizer
-    brings.
-
-    Args:
-        loader: of the sweep.
-        config: of the sweep.
-        params: of its sweeper.
-        arguments: the overrides of its command line.
+    What was typed, `arguments`, outranks the `params` of the sweeper, which outrank the space that
+    the option of the optimizer brings.
 
     Raises:
         ConfigError: one has nothing to search, is there twice, has other images or another seed

@@ -136,7 +136,7 @@ def total_runs(config: DictConfig) -> int:
 
 
 def _runs_of_a_trial(config: DictConfig) -> int:
-    return len(repeats(config, [str(override.input_line) for override in _overrides(config)])[0])
+    return len(repeats(config, [_text(override) for override in _overrides(config)])[0])
 
 
 def _combinations(config: DictConfig, every: Mapping[str, Sequence[object]]) -> int:
@@ -146,9 +146,7 @@ def _combinations(config: DictConfig, every: Mapping[str, Sequence[object]]) -> 
 def paired(config: DictConfig, every: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:
     """The axes of a grid, which multiply: of one key each, or of those that `sweep.zip` pairs.
 
-    Args:
-        config: of the sweep.
-        every: the values of each key.
+    `every` has the values of each key.
 
     Raises:
         ConfigError: `sweep.zip` is no list of keys, or names one that is not swept, one twice, or
@@ -215,7 +213,7 @@ def axes(config: DictConfig) -> dict[str, tuple[Override, ...]]:
     for override in _overrides(config):
         key = override.get_key_element()
         if override.is_discrete_sweep():
-            _refuse_many(_count(override), config.max_runs, str(override.input_line), "values")
+            _refuse_many(_count(override), config.max_runs, _text(override), "values")
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not values:
                 raise ConfigError(f"{override.input_line}: matches nothing")
@@ -243,6 +241,10 @@ def listed(config: DictConfig) -> dict[str, tuple[Override, ...]]:
 
 def _parser() -> OverridesParser:
     return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line)
 
 
 def _overrides(config: DictConfig) -> list[Override]:
@@ -452,7 +454,7 @@ def _check_tuned(config: DictConfig) -> None:
             "optimizer=sgd,adamw"
         )
     for override in _overrides(config):
-        key, text = override.get_key_element().lstrip("+"), str(override.input_line)
+        key, text = override.get_key_element().lstrip("+"), _text(override)
         if key in REPEATING and override.is_sweep_override():
             raise ConfigError(
                 f"{text}: a tuned comparison draws its seeds itself; sweep.final_seeds and "
@@ -482,7 +484,3 @@ def _check_sweeper(config: DictConfig) -> None:
         if name in ("data.root", "data.test"):
             raise ConfigError(f"hydra.sweeper.params.{key}: is given on the command line")
     spaces.params(config)
-
-
-def _text(override: Override) -> str:
-    return str(override.input_line)

@@ -237,13 +237,8 @@ def refuse_untrusted_runs(
 ) -> None:
     """Refuse runs of a sweep that set together what none of them sets alone.
 
-    One of each combination of options is composed.
-
-    Args:
-        loader: of the sweep.
-        config: of the sweep.
-        runs: the overrides of each.
-        seen: combinations that were composed before; those of these runs are added.
+    One of each combination of options is composed, but for those `seen` before; those of these
+    runs are added to them. Of a run its overrides are given.
 
     Raises:
         ConfigError: as `refuse_untrusted`.

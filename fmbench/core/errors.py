@@ -7,6 +7,7 @@ its way to a terminal, a log or a page.
 import re
 import shlex
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 #: The password of a URL: behind the user's name, or in a parameter of a driver. What a name may be
@@ -149,3 +150,15 @@ class StorageError(UserError):
     """A run folder or a report could not be written."""
 
     exit_status = 5
+
+
+def require_package(option: str, module: str, extra: str) -> None:
+    """Refuse an option whose package, that an extra brings, is not installed.
+
+    Raises:
+        ConfigError: it is not; the line says how to install it.
+    """
+    found = find_spec(module)
+    if found is None or found.origin is None:  # None: a folder that has the package's name
+        name = module.replace("_", "-")
+        raise ConfigError(f"{option}: {name} is not installed; {installs(extra)} brings it")

@@ -15,13 +15,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fmbench.core.errors import ConfigError, DataError, installs
+from fmbench.core.errors import ConfigError, DataError, require_package
 from fmbench.core.files import open_regular
 from fmbench.core.machine import usable
 from fmbench.data.own import Part, natural
@@ -259,8 +258,7 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
         DataError: There are no such columns, a picture cannot be read, or the files are far larger
             than the memory.
     """
-    if find_spec("pyarrow") is None:
-        raise ConfigError(f"data=parquet: needs PyArrow; {installs('parquet')} brings it")
+    require_package("data=parquet", "pyarrow", "parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Blocks that more than one model is built of."""
+"""Blocks that more than one model is built of, and how their weights start."""
 
 import copy
 from collections.abc import Sequence
@@ -59,6 +59,17 @@ def conv_relu(
     """
     return (
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding),
+        nn.ReLU(inplace=True),
+    )
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, padding: int = 0, *, bias: bool = True
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
+    """Return a convolution, its batch norm and its ReLU, which map as `conv_relu`'s."""
+    return (
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
@@ -205,3 +216,24 @@ def preact_head(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
+
+
+def init_he_fan_out(model: nn.Module) -> None:
+    """Draw a model's weights anew as the Torch code of ResNet and of DenseNet does.
+
+    Convolution weights are normal with variance 2 / (kernel height x kernel width x output
+    channels), the form of He et al. 2015 (arXiv:1502.01852, section 2.2) that keeps the variance
+    of gradients going backward; batch norms start as the identity; linear biases start at zero
+    and linear weights keep PyTorch's uniform(+-1 / sqrt(inputs)), which is also Torch's.
+
+    Args:
+        model: Changed in place; its convolutions have no bias.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError
-from fmbench.models.blocks import preact_head
+from fmbench.models.blocks import init_he_fan_out, preact_head
 from fmbench.models.checks import (
     PARTS,
     divide_depth,
@@ -12,7 +12,6 @@ from fmbench.models.checks import (
     require_dropout,
     require_positive,
 )
-from fmbench.models.init import init_he_fan_out
 
 BOTTLENECK = 4  # channels inside a layer, in growth rates
 
@@ -68,7 +67,7 @@ class DenseNet(nn.Module):
     growth rate, dropout after every convolution but the stem, and no biases in convolutions are the
     paper's.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them, as in the authors' Torch code
+    Weights start as `init_he_fan_out` draws them, as in the authors' Torch code
     (section 4.2 names He et al. 2015).
 
     Args:

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.models.blocks import PreActBlock, preact_head
+from fmbench.models.blocks import PreActBlock, init_he_fan_out, preact_head
 from fmbench.models.checks import PARTS, divide_depth, require_positive
-from fmbench.models.init import init_he_fan_out
 
 STEM = 16  # channels, whatever the widening
 
@@ -64,7 +63,7 @@ class DualPathNet(nn.Module):
     for four of grouped bottlenecks; a 3 x 3 stem of stride 1 without norm and without pooling.
     The stages end with 240, 480 and 960 channels.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them, but for the classifier's: He
+    Weights start as `init_he_fan_out` draws them, but for the classifier's: He
     normal by fan-in, both as in the published code.
 
     Args:

@@ -3,23 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fmbench.models.blocks import FlatClassifier, linear_relu_dropout
+from fmbench.models.blocks import FlatClassifier, conv_bn_relu, linear_relu_dropout
 from fmbench.models.checks import require_dropout, require_multiple, require_positive
-
-
-def conv_bn_relu(
-    in_channels: int, out_channels: int, kernel_size: int, padding: int = 0
-) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU]:
-    """Return a convolution with bias, its batch norm and its ReLU.
-
-    They map (N, in_channels, H, W) to (N, out_channels, H', W') with
-    H' = H + 2 padding - kernel_size + 1.
-    """
-    return (
-        nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
 
 
 class InceptionModule(nn.Module):

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import preact_head, preact_stages
+from fmbench.models.blocks import init_he_fan_out, preact_head, preact_stages
 from fmbench.models.checks import divide_depth, require_positive
-from fmbench.models.init import init_he_fan_out
 
 
 class PreActResNet20(nn.Module):
@@ -17,7 +16,7 @@ class PreActResNet20(nn.Module):
     shortcut after its first BN-ReLU, as the appendix says of the model's first block and the
     published code has for all three; where the width changes it is a 1 x 1 convolution.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them, as in the authors' code and
+    Weights start as `init_he_fan_out` draws them, as in the authors' code and
     in the published one.
 
     Args:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import basic_stages
+from fmbench.models.blocks import basic_stages, conv_bn_relu, init_he_fan_out
 from fmbench.models.checks import require_depths, require_positive
-from fmbench.models.init import init_he_fan_out
 
 
 class ResNet18(nn.Module):
@@ -18,7 +17,7 @@ class ResNet18(nn.Module):
     stride 2, and no max-pooling, so that the stages see 28, 14, 7 and 4 pixels a side. The paper's
     own models for CIFAR (section 4.2) are thinner, of three stages.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them: He normal as the paper says
+    Weights start as `init_he_fan_out` draws them: He normal as the paper says
     (section 3.4), in the fan-out form of Facebook's Torch code (fb.resnet.torch). The published
     code's choice is not known.
 
@@ -42,11 +41,7 @@ class ResNet18(nn.Module):
         super().__init__()
         require_positive(width=width, channels=channels, classes=classes)
         require_depths(depths)
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = nn.Sequential(*conv_bn_relu(channels, width, 3, padding=1, bias=False))
         self.stages = basic_stages(depths, width)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(width * 2 ** (len(depths) - 1), classes)

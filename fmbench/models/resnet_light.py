@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import basic_stages, flat_size
+from fmbench.models.blocks import basic_stages, conv_bn_relu, flat_size
 from fmbench.models.checks import require_depths, require_positive
 
 
@@ -45,10 +45,7 @@ class ResNetLight(nn.Module):
         require_positive(width=width, channels=channels, classes=classes)
         require_depths(depths)
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=3, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(2, padding=1),
+            *conv_bn_relu(channels, width, 3, padding=3, bias=False), nn.MaxPool2d(2, padding=1)
         )
         self.stages = basic_stages(depths, width)
         flat = flat_size(nn.Sequential(self.stem, self.stages), channels, image_size)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from fmbench.core.errors import ConfigError
+from fmbench.models.blocks import conv_bn_relu, init_he_fan_out
 from fmbench.models.checks import PARTS, divide_depth, require_choice, require_positive
-from fmbench.models.init import init_he_fan_out
 
 
 class _Mix(torch.autograd.Function):
@@ -139,7 +139,7 @@ class ShakeShake(nn.Module):
     only; no ReLU before the average pooling; the second path of a shortcut starts at row and column
     1, where the code shifts the image the other way.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them, as in the paper's code.
+    Weights start as `init_he_fan_out` draws them, as in the paper's code.
 
     Args:
         depth: Layers with weights along one branch: the stem, two a block, the classifier.
@@ -181,11 +181,7 @@ class ShakeShake(nn.Module):
         require_choice(("shake", "even", "keep"), backward=backward)
         require_choice(("image", "batch"), per=per)
         blocks = divide_depth(depth, outside=2)
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, base_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(base_channels),
-            nn.ReLU(inplace=True),
-        )
+        self.stem = nn.Sequential(*conv_bn_relu(channels, base_channels, 3, padding=1, bias=False))
         self.blocks = nn.Sequential()
         width = base_channels
         for stage in range(PARTS):

@@ -1,11 +1,10 @@
 """Any model of timm (PyTorch Image Models), by name, with random weights."""
 
 from functools import partial
-from importlib.util import find_spec
 
 from torch import Tensor, nn
 
-from fmbench.core.errors import ConfigError, installs
+from fmbench.core.errors import require_package
 from fmbench.models.checks import require_positive
 from fmbench.models.upsample import require_known, require_runs, resizing
 
@@ -37,8 +36,7 @@ class Timm(nn.Module):
     ) -> None:
         super().__init__()
         require_positive(channels=channels, classes=classes)
-        if find_spec("timm") is None:
-            raise ConfigError(f"model=timm: timm is not installed; {installs('timm')} brings it")
+        require_package("model=timm", "timm", "timm")
         import timm
 
         names = timm.list_models()

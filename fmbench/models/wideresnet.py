@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from fmbench.models.blocks import preact_head, preact_stages
+from fmbench.models.blocks import init_he_fan_out, preact_head, preact_stages
 from fmbench.models.checks import divide_depth, require_dropout, require_positive
-from fmbench.models.init import init_he_fan_out
 
 STEM = 16  # channels, whatever the widening
 
@@ -18,7 +17,7 @@ class WideResNet(nn.Module):
     As in the authors' code, a block that changes the width takes its shortcut, a 1 x 1 convolution,
     after the first BN-ReLU, and the stem has no norm.
 
-    Weights start as `fmbench.models.init.init_he_fan_out` draws them, as in the authors' code and
+    Weights start as `init_he_fan_out` draws them, as in the authors' code and
     in the published one.
 
     Args:

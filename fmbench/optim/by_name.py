@@ -2,13 +2,12 @@
 
 import inspect
 from difflib import get_close_matches
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-from fmbench.core.errors import ConfigError, installs
+from fmbench.core.errors import ConfigError, require_package
 
 #: Of PyTorch's, those that a step of training here does not suit, and why.
 UNSUITED = {
@@ -80,11 +79,7 @@ def extra_optimizer(params: Any, *, name: str, **arguments: Any) -> Optimizer:
         ConfigError: the package is not installed, there is no such class, it does not suit, or it
             has no such argument.
     """
-    if find_spec("pytorch_optimizer") is None:
-        raise ConfigError(
-            f"optimizer=extra: pytorch-optimizer is not installed; {installs('optimizers')} "
-            "brings it"
-        )
+    require_package("optimizer=extra", "pytorch_optimizer", "optimizers")
     if name in UNSUITED_EXTRA:
         raise ConfigError(f"optimizer.name={name}: {UNSUITED_EXTRA[name]}")
     _require_known(name, EXTRA, "pytorch-optimizer's, which train without more than a gradient,")

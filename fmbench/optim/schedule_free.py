@@ -1,11 +1,10 @@
 """Schedule-free learning: the weights that are evaluated are averages of those that train."""
 
-from importlib.util import find_spec
 from typing import Any
 
 from torch.optim import Optimizer
 
-from fmbench.core.errors import ConfigError, installs
+from fmbench.core.errors import require_package
 
 
 def schedule_free_sgd(params: Any, **arguments: Any) -> Optimizer:
@@ -22,7 +21,7 @@ def schedule_free_sgd(params: Any, **arguments: Any) -> Optimizer:
     Raises:
         ConfigError: the package is not installed.
     """
-    _require("schedule_free_sgd")
+    require_package("optimizer=schedule_free_sgd", "schedulefree", "schedulefree")
     from schedulefree import SGDScheduleFree
 
     return _training(SGDScheduleFree(params, **arguments))
@@ -35,18 +34,10 @@ def schedule_free_adamw(params: Any, **arguments: Any) -> Optimizer:
         params: parameters, or groups of them.
         **arguments: those of `schedulefree.AdamWScheduleFree`.
     """
-    _require("schedule_free_adamw")
+    require_package("optimizer=schedule_free_adamw", "schedulefree", "schedulefree")
     from schedulefree import AdamWScheduleFree
 
     return _training(AdamWScheduleFree(params, **arguments))
-
-
-def _require(option: str) -> None:
-    if find_spec("schedulefree") is None:
-        raise ConfigError(
-            f"optimizer={option}: schedulefree is not installed; {installs('schedulefree')} "
-            "brings it"
-        )
 
 
 def _training(optimizer: Any) -> Optimizer:

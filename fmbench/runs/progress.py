@@ -1,7 +1,6 @@
 """What a person sees while a model trains, on standard error: stdout holds results alone."""
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor
 
 from fmbench.core.console import SharedStream, logger
-from fmbench.training.step import NOT_COUNTED
-from fmbench.training.trainer import DivergedError, Epoch
+from fmbench.training.trainer import Epoch, metrics
 
 log = logger(__name__)
 
@@ -89,14 +87,11 @@ class Display:
         if now < self.next_tick:
             return
         self.next_tick = now + self.tick
-        loss = loss_sum.item() / seen
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss}")
+        running = metrics(loss_sum, correct, seen)
         if not self.shown:
             return
-        right = correct.item()
-        means = f"loss {loss:.4f}"
-        means += f"  accuracy {right / seen:.2%}" if right != NOT_COUNTED else ""
+        means = f"loss {running.loss:.4f}"
+        means += "" if running.accuracy is None else f"  accuracy {now_is.accuracy:.2%}"
         if self.bar is None:
             if now >= self.next_line:
                 self._print(f"{self._where()}  {seen:,} of {self.images:,} images  {means}")

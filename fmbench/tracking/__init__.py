@@ -12,13 +12,12 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, installs, one_line
+from fmbench.core.errors import one_line, require_package
 from fmbench.records.folder import read_record
 from fmbench.records.record import FINAL, MLFLOW_NAME, Record, leaves
 
@@ -146,17 +145,9 @@ def settle(folder: Path, base: Path) -> None:
 
 
 def refuse_missing(logger: Mapping[str, Any]) -> None:
-    """Refuse a tracker whose package is not installed; `logger` has the keys of that name.
-
-    Raises:
-        ConfigError: the line says how to install it.
-    """
-    name = logger["name"]
-    if name == "none":
-        return
-    found = find_spec(name)
-    if found is None or found.origin is None:  # None: a folder that has the package's name
-        raise ConfigError(f"logger={name}: {name} is not installed; {installs(name)} installs it")
+    """Refuse, by a ConfigError, a tracker that is not installed; `logger` are the keys of it."""
+    if (name := logger["name"]) != "none":
+        require_package(f"logger={name}", name, name)
 
 
 def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None:

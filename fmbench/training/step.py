@@ -289,10 +289,8 @@ class GraphStep:
     def _refuse_changes(self) -> None:
         for group, recorded in zip(self.step.optimizer.param_groups, self.recorded, strict=True):
             now = _fixed(group)
-            if now != recorded:
-                changed = sorted(
-                    name for name in {**now, **recorded} if now.get(name) != recorded.get(name)
-                )
+            keys = {**now, **recorded}
+            if changed := sorted(key for key in keys if now.get(key) != recorded.get(key)):
                 raise ConfigError(
                     f"cuda_graphs=true: the schedule changes optimizer.{changed[0]} too, a "
                     "recorded step follows the learning rate alone; take cuda_graphs=false"

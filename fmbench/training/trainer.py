@@ -110,7 +110,7 @@ def train_epoch(
             average.after_batch()
         seen += len(targets)
         report(seen, step.loss_sum, step.correct)
-    return _metrics(step.loss_sum, step.correct, seen)
+    return metrics(step.loss_sum, step.correct, seen)
 
 
 @torch.no_grad()
@@ -154,10 +154,12 @@ def evaluate(
             probabilities.append(shares.cpu())
         between()
     found = torch.cat(classes)
-    metrics = _metrics(loss_sum, correct, len(loader))
-    metrics = dataclasses.replace(metrics, balanced_accuracy=_mean_recall(found, loader.labels))
+    measured = dataclasses.replace(
+        metrics(loss_sum, correct, len(loader)),
+        balanced_accuracy=_mean_recall(found, loader.labels),
+    )
     kept = torch.cat(probabilities) if probabilities else None
-    return metrics, Predictions(found.cpu(), torch.cat(confidences).cpu(), kept)
+    return measured, Predictions(found.cpu(), torch.cat(confidences).cpu(), kept)
 
 
 def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
@@ -168,7 +170,12 @@ def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
     return float((correct / images)[images > 0].mean())
 
 
-def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
+def metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
+    """The means over so many images, by their sums; `correct` may be NOT_COUNTED.
+
+    Raises:
+        DivergedError: the mean loss is NaN or infinite.
+    """
     loss = loss_sum.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the loss is {loss}")

@@ -94,7 +94,7 @@ def test_no_parquet_and_rows_without_a_picture(tmp_path):
 
 def test_without_pyarrow_the_line_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").touch()
-    monkeypatch.setattr(module.files, "find_spec", lambda _: None)
+    monkeypatch.setattr("fmbench.core.errors.find_spec", lambda _: None)
     given = config("parquet", tmp_path / "a.parquet")
     refused(given, "pip install 'pyarrow>=17'", error=ConfigError)
 

@@ -14,7 +14,7 @@ from fmbench.models.timm import Timm
 
 
 def test_without_the_package_a_line_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("fmbench.models.timm.find_spec", lambda name: None)
+    monkeypatch.setattr("fmbench.core.errors.find_spec", lambda name: None)
     said = "model=timm: timm is not installed; pip install 'timm>=1' brings it"
     raises_one_line(Timm, ConfigError, said)
 

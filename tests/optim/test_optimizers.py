@@ -428,8 +428,7 @@ def test_extra_has_the_classes_that_it_names():
 
 @pytest.mark.parametrize(("option", "extra"), EXTRAS.items())
 def test_without_the_package_a_line_says_how_to_install_it(monkeypatch, option, extra):
-    monkeypatch.setattr("fmbench.optim.by_name.find_spec", lambda name: None)
-    monkeypatch.setattr("fmbench.optim.schedule_free.find_spec", lambda name: None)
+    monkeypatch.setattr("fmbench.core.errors.find_spec", lambda name: None)
     config = compose(*SHORT, f"optimizer={option}")
     raises_one_line(lambda: prepare.rehearse(config), ConfigError, "is not installed; pip install")
 

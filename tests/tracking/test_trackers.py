@@ -487,11 +487,11 @@ def test_a_run_whose_process_is_gone_is_ended_by_its_sweep(stop_at):
 @pytest.mark.parametrize("arguments", [["hydra.run.dir=here"], ["-m", "seed=0,1"]])
 @pytest.mark.parametrize("name", [name for name in LOGGERS if name != "none"])
 def test_an_extra_that_is_missing_is_said_first(name, arguments, command, monkeypatch, tmp_path):
-    monkeypatch.setattr(tracking, "find_spec", lambda _name: None)
+    monkeypatch.setattr("fmbench.core.errors.find_spec", lambda _name: None)
     status, _, said = command(*TINY, f"logger={name}", *arguments)
     assert status == 2
     assert said == (
-        f"fmbench: logger={name}: {name} is not installed; {installs(name)} installs it\n"
+        f"fmbench: logger={name}: {name} is not installed; {installs(name)} brings it\n"
     )
     assert [path.name for path in tmp_path.iterdir() if path.name != "mlflow.db"] == []
 
