@@ -185,9 +185,6 @@ class Parts:
     """The `augmentation` group: every part with its numbers, or None where it is left out.
 
     They are applied in this order.
-
-    Attributes:
-        own: transforms of the user's, each a mapping with `_target_`; in a config one, or a list.
     """
 
     crop: Crop | None = None
@@ -195,7 +192,7 @@ class Parts:
     alternating_flip: AlternatingFlip | None = None
     affine: Affine | None = None
     trivial_augment: TrivialAugment | None = None
-    own: Any = None
+    own: Any = None  # the user's transforms, mappings with `_target_`; in a config one, or a list
     cutout: Cutout | None = None
     erasing: Erasing | None = None
     mixup: Mixup | None = None

@@ -18,19 +18,12 @@ from fmbench.core.errors import ConfigError, described
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of those that are compared.
+    """One of those that are compared."""
 
-    Args:
-        overrides: that set it apart.
-        given: what its search is given: its own overrides, those that all share, and its space.
-        space: the distribution of each key, as typed.
-        config: composed, at the values that are not searched.
-    """
-
-    overrides: tuple[str, ...]
-    given: tuple[str, ...]
-    space: Mapping[str, str]
-    config: DictConfig
+    overrides: tuple[str, ...]  # that set it apart
+    given: tuple[str, ...]  # to its search: its overrides, those that all share, and its space
+    space: Mapping[str, str]  # the distribution of each key, as typed
+    config: DictConfig  # composed, at the values that are not searched
 
     @property
     def label(self) -> str:

@@ -23,31 +23,23 @@ Role = Literal[
 class Key:
     """What fmbench knows of a key.
 
-    Attributes:
-        resumes: whether it may differ when an interrupted run resumes.
-        repeats: whether the runs of one row differ in it.
-        in_trials: the value that a search gives it in its trials; an ellipsis where it gives none.
-        neutral: of a key that was added after records were written: the value at which a run
-            computes what it computed before there was the key. At this value it is left out of a
-            run's key, so that older records stay in their rows. It never changes, whatever the
-            default becomes. An ellipsis where the key is as old as the records.
-        below: the least value that is too large.
-        types: what an open group must hold there; Hydra checks the other keys by the types below.
-        example: what `--help` shows in place of the default.
+    `neutral` is, of a key that was added after records were written, the value at which a run
+    computes what it computed before there was the key. At this value it is left out of a run's key,
+    so that older records stay in their rows. It never changes, whatever the default becomes.
     """
 
     help: str
     role: Role
-    resumes: bool = False
-    repeats: bool = False
-    in_trials: Any = ...
-    neutral: Any = ...
+    resumes: bool = False  # whether it may differ when an interrupted run resumes
+    repeats: bool = False  # whether the runs of one row differ in it
+    in_trials: Any = ...  # the value that a search gives it in its trials, if it gives one
+    neutral: Any = ...  # none, where the key is as old as the records
     least: float | None = None
     most: float | None = None
-    below: float | None = None
+    below: float | None = None  # the least value that is too large
     allowed: tuple[str, ...] = ()
-    types: tuple[type, ...] = ()
-    example: str = ""
+    types: tuple[type, ...] = ()  # of a key of an open group; Hydra checks the others
+    example: str = ""  # what `--help` shows in place of the default
 
     def fault(self, value: Any) -> str | None:
         """What a value must be, where it is out of bounds; None, as for a value of None."""

@@ -24,12 +24,7 @@ _MOST_NAMES = 10
 
 
 def refuse_unlisted(key: str, target: str, allowed: Sequence[str]) -> None:
-    """Refuse a target that none of some patterns of import paths allows.
-
-    Args:
-        key: that it stands at.
-        target: an import path.
-        allowed: the patterns.
+    """Refuse a target, at a key, that none of the allowed patterns of import paths matches.
 
     Raises:
         ConfigError: it says what may have been meant, and what to type.

@@ -202,9 +202,7 @@ def _misfit(group: str, given: Mapping[str, Any]) -> str | None:
 def refuse_untrusted(config: DictConfig, config_name: str | None = "config") -> None:
     """Refuse a config with something in it that only the command line may set.
 
-    Args:
-        config: composed, with its `hydra` part; Hydra must still be initialized.
-        config_name: that it was composed from.
+    It has its `hydra` part, and Hydra must still be initialized.
 
     Raises:
         ConfigError: the first key that a file may not set, or that cannot be.

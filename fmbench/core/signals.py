@@ -36,11 +36,9 @@ def said_of(number: int) -> str:
 
 
 class StopRequested(KeyboardInterrupt):
-    """A run has stopped on request; handlers of errors must not catch it.
+    """A run has stopped on request, by a signal; handlers of errors must not catch it.
 
-    Args:
-        number: of the signal.
-        saved: whether the run can resume where it stopped.
+    Where it is `saved` the run can resume where it stopped.
     """
 
     folder: Path | None = None  # of the run, once it is known

@@ -83,12 +83,8 @@ class Augmentation:
     ) -> Draws:
         """The draws of one epoch for `count` images of a size, on the CPU.
 
-        Args:
-            count: images of the training part.
-            size: of each.
-            generator: of this epoch.
-            epoch: its number.
-            lasting: the same for all epochs of a run; an alternating flip needs it.
+        `generator` is that of the epoch, `lasting` the same for all epochs of a run; an alternating
+        flip needs it.
 
         Returns:
             `crop_top`, `crop_left`: (count,) int64, the window's corner in the padded image.
@@ -211,8 +207,8 @@ class Augmentation:
         Args:
             images: (B + 1, C, H, W) float, normalised and blanked; the last is a partner alone.
             labels: (B + 1, classes) float32, a 1 in each row.
-            draws: see the class.
-            ids: see the class; (B + 1,).
+            draws: of the epoch.
+            ids: (B + 1,) int64.
 
         Returns:
             (B, C, H, W) images and (B, classes) float32 targets, whose rows sum to 1.

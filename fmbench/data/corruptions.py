@@ -56,17 +56,7 @@ CORRUPTIONS: dict[str, tuple[float, ...]] = {
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupted images.
-
-    Args:
-        images: (B, C, H, W) uint8, 0 black to 255 white, on any device.
-        name: One of `CORRUPTIONS`.
-        severity: 1 to 5.
-        seed: Of the random numbers.
-
-    Returns:
-        The same shape and type, on the same device.
-    """
+    """Images, (B, C, H, W) uint8 on any device, by one of `CORRUPTIONS` at a severity of 1 to 5."""
     strength = CORRUPTIONS[name][severity - 1]
     key = int(_mix(torch.tensor(_signed(seed)))) ^ zlib.crc32(name.encode())
     parts = []

@@ -16,26 +16,17 @@ MOST_NAMED = 1000
 class Dataset:
     """Images and labels. The arrays are read-only: the runs of a process share them.
 
-    Attributes:
-        name: What tables call it.
-        classes: The name of each label.
-        images: uint8 (N, C, H, W), 0 black to 255 white: the training images, then those of an
-            official validation part, then the test images.
-        labels: (N,), from 0: uint8, or uint16 of more than 256 classes.
-        train: How many are training images.
-        validation: How many are in the official validation part; 0 where there is none.
-        sha256: Hex digest of the content, so that a record tells which images were used.
-        set_aside: Whether the test images were drawn from the only part that there was.
+    The training images come first, then those of an official validation part, then the test images.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    images: np.ndarray = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    train: int
-    validation: int
-    sha256: str
-    set_aside: bool = False
+    name: str  # what tables call it
+    classes: tuple[str, ...]  # the name of each label
+    images: np.ndarray = field(repr=False)  # uint8 (N, C, H, W), 0 black to 255 white
+    labels: np.ndarray = field(repr=False)  # (N,), from 0: uint8, uint16 of more than 256 classes
+    train: int  # how many are training images
+    validation: int  # how many are in the official validation part; 0 where there is none
+    sha256: str  # hex digest of the content, so that a record tells which images were used
+    set_aside: bool = False  # whether the test images were drawn from the only part there was
 
     def __post_init__(self) -> None:
         self.images.setflags(write=False)
@@ -92,14 +83,10 @@ def joined(
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]],
     sha256: str | None = None,
 ) -> Dataset:
-    """A data set of its parts.
+    """A data set of its parts, `train`, `test` and perhaps `validation`.
 
-    Args:
-        name: See `Dataset`.
-        classes: See `Dataset`.
-        parts: `train`, `test` and perhaps `validation`: images, uint8 (N, H, W) or (N, C, H, W),
-            and labels, (N,) whole numbers from 0.
-        sha256: Of the content, where it is known; else it is computed.
+    Each has images, uint8 (N, H, W) or (N, C, H, W), and labels, (N,) whole numbers from 0. The
+    SHA-256 of the content is computed where it is not known.
     """
     classes = tuple(classes)
     order = [part for part in ("train", "validation", "test") if part in parts]
@@ -131,11 +118,8 @@ def combined(digests: Iterable[str]) -> str:
 def statistics(images: np.ndarray, indices: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the pixels of some images by channel, on a scale of 0 to 1.
 
-    Of whole numbers, so that the order of the images and the machine change nothing.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        indices: Of the images that count.
+    Of uint8 (N, C, H, W) images those at the indices count. By sums of whole numbers, so that the
+    order of the images and the machine change nothing.
     """
     means, stds = [], []
     for channel in range(images.shape[1]):

@@ -63,9 +63,7 @@ _DAMAGED = (OSError, ValueError, zipfile.BadZipFile, zlib.error)
 def read_arrays(path: Path, config: Mapping[str, Any]) -> Found:
     """Images and labels of an `.npz` file, by the names of its arrays.
 
-    Args:
-        path: Of the file.
-        config: The `data` group; its `keys` names arrays: `{train_images: a, train_labels: b}`.
+    `keys` of the `data` group names others: `{train_images: a, train_labels: b}`.
 
     Raises:
         DataError: It is no such file, holds objects, or is far larger than the memory.
@@ -125,11 +123,7 @@ def _most() -> int:
 
 
 def _refuse_large(path: Path, what: str, size: int) -> None:
-    """Refuse what would fill the memory.
-
-    Raises:
-        DataError: it has more bytes than data may have.
-    """
+    """Refuse, by a DataError, what would fill the memory."""
     if size > _most():
         raise DataError(
             f"{path}: {size:,} bytes of {what} in all; at most half of the memory is allowed, "
@@ -143,11 +137,9 @@ def _refuse_large(path: Path, what: str, size: int) -> None:
 def read_csv(paths: Mapping[str, Path], config: Mapping[str, Any]) -> Found:
     """Images as rows of pixels, with a column of labels: Kaggle's form.
 
-    Args:
-        paths: Of the parts.
-        config: The `data` group: `label`, the column of the labels, by default one that is called
-            so, or the first where there is no header; `channels` tells 3 x H x W pixels of a row,
-            channel by channel, from one channel.
+    Of the `data` group `label` is the column of the labels, by default one that is called so, or
+    the first where there is no header; `channels` tells 3 x H x W pixels of a row, channel by
+    channel, from one channel.
 
     Raises:
         DataError: A row is shorter or longer, a value is missing, there is no such column, or the
@@ -249,9 +241,7 @@ def shards(folder: Path, pattern: str) -> dict[str, list[Path]]:
 def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any]) -> Found:
     """Pictures and labels in the columns of Parquet files, as data sets on Hugging Face have them.
 
-    Args:
-        paths: Of the parts; each may be in several files.
-        config: The `data` group: `image` and `label` name the columns.
+    `image` and `label` of the `data` group name the columns.
 
     Raises:
         ConfigError: PyArrow is not installed.
@@ -299,11 +289,7 @@ def read_parquet(paths: Mapping[str, Sequence[Path]], config: Mapping[str, Any])
 
 
 def _bytes_of(path: Path, schema: Any, image: str) -> str:
-    """What to read of the column of pictures: it, or the field `bytes` that Hugging Face has.
-
-    Raises:
-        DataError: It holds no bytes.
-    """
+    """What to read of the column of pictures: it, or the field `bytes` that Hugging Face has."""
     import pyarrow as pa
 
     kind, name = schema.field(image).type, image
@@ -416,11 +402,7 @@ def read_folder(
 
 
 def _decoded(jobs: Sequence[tuple[Callable[..., Any], Any, str]], config: Mapping[str, Any]) -> Any:
-    """Pictures as (N, H, W) or (N, H, W, 3), in colour where one of them is.
-
-    Raises:
-        DataError: One is damaged: it is named, and how many others are.
-    """
+    """Pictures as (N, H, W) or (N, H, W, 3), in colour where one is; damaged ones are refused."""
     fit, channels = config["fit"], config["channels"]
     size = None if config["size"] is None else (config["size"],) * 2
 

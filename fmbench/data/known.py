@@ -52,43 +52,29 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class File:
-    """One file of a set.
+    """One file of a set; digests are `sha256:` or `md5:` and hex digits.
 
-    Attributes:
-        name: As it is extracted, with the folder that it is extracted into.
-        archive: The file that is downloaded, in which it lies.
-        digest: `sha256:` or `md5:` and the hex digest of the content; None where only the
-            archive's is published: the archive is read then.
-        archive_digest: The same of the archive; None where that of the content is enough.
-        size: Bytes of the content, or of the archive where the content has no digest; at most
-            `_MOST` where it is not published.
-        urls: Of the archive.
+    The digest of the content is None where only the archive's is published, which is read then.
+    That of the archive is None where the content's is enough.
     """
 
-    name: str
-    archive: str
+    name: str  # as it is extracted, with the folder that it is extracted into
+    archive: str  # the file that is downloaded, in which it lies
     digest: str | None
     archive_digest: str | None = None
-    size: int = _MOST
-    urls: tuple[str, ...] = ()
+    size: int = _MOST  # bytes of what has the digest; `_MOST` where it is not published
+    urls: tuple[str, ...] = ()  # of the archive
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A public set.
+    """A public set."""
 
-    Attributes:
-        name: Of the option.
-        title: As its authors write it, with the subset.
-        files: All that are read.
-        folder: Where torchvision puts them, below a root.
-        read: From the contents of the files to the parts, and the name of each label.
-    """
-
-    name: str
-    title: str
-    files: tuple[File, ...]
-    folder: str
+    name: str  # of the option
+    title: str  # as its authors write it, with the subset
+    files: tuple[File, ...]  # all that are read
+    folder: str  # where torchvision puts them, below a root
+    # From the contents of the files to the parts, and the name of each label.
     read: Callable[[Sequence[bytes]], tuple[Parts, Sequence[str]]]
 
 
@@ -284,12 +270,7 @@ _BUILDERS: Mapping[str, Callable[[str, Any, str | None], KnownSet]] = {
 
 
 class _MissingError(Exception):
-    """Files of a set that no folder has as they were published.
-
-    Attributes:
-        files: Of the set.
-        rejected: What was found in their place, with the reason.
-    """
+    """Files of a set that no folder has, and what was found in their place, with the reason."""
 
     def __init__(self, files: list[File], rejected: list[str]) -> None:
         super().__init__(", ".join(file.archive for file in files))
@@ -395,11 +376,7 @@ def _read(name: str, subset: str | None, found: tuple[tuple[FoundFile, ...], ...
 
 
 def _content(file: File, path: Path, opened: dict[Path, Callable[[str], bytes]]) -> bytes:
-    """The verified content of a file, extracted or out of its archive.
-
-    Raises:
-        DataError: It cannot be read, or is not what was published; without the path.
-    """
+    """The verified content of a file, extracted or out of its archive; errors lack the path."""
     if path.name != file.archive or file.name == file.archive:
         return _verified(_bytes(path, file.size), file.digest, file.size)
     if file.archive_digest is None:
@@ -436,11 +413,7 @@ def _verified(data: bytes, digest: str | None, size: int = _MOST) -> bytes:
 
 
 def _inflate(archive: bytes, limit: int) -> bytes:
-    """Inflate a gzip file, to `limit` + 1 bytes at most.
-
-    Raises:
-        DataError: It is damaged.
-    """
+    """Inflate a gzip file, to `limit` + 1 bytes at most; a DataError where it is damaged."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(archive)) as file:
             return file.read(limit + 1)
@@ -465,13 +438,10 @@ def _members(archive: bytes, name: str) -> Callable[[str], bytes]:
 def _download(
     known: KnownSet, missing: _MissingError, folders: Sequence[Path], mirrors: Sequence[str] | None
 ) -> None:
-    """Fetch what is missing into the folder of the set's name.
+    """Fetch what is missing into the folder of the set's name, the second of the folders.
 
-    Args:
-        known: The set.
-        missing: What is missing.
-        folders: The root, and the folders in it where the set is looked for.
-        mirrors: Base URLs, where the set has no addresses of its own; None: nothing may be fetched.
+    The first is the root. Mirrors are base URLs of a set that has no addresses of its own; None:
+    nothing may be fetched.
     """
     reason = "data.download is false" if mirrors is None else "data.mirrors is empty"
     order = list(mirrors or ())

@@ -60,15 +60,9 @@ def inverse_affine(
 
 
 def warp(pixels: Tensor, matrices: Tensor, mode: str) -> Tensor:
-    """Transform images as `inverse_affine` has it; black comes in.
+    """Transform (B, C, H, W) uint8 images by (B, 6) matrices of `inverse_affine`; black comes in.
 
-    Args:
-        pixels: (B, C, H, W) uint8.
-        matrices: (B, 6) float32.
-        mode: of interpolation, bilinear or nearest.
-
-    Returns:
-        (B, C, H, W) uint8.
+    The mode of interpolation is bilinear or nearest.
     """
     if pixels.device.type == "cpu" and len(pixels) > IN_CACHE:
         groups = zip(torch.split(pixels, IN_CACHE), torch.split(matrices, IN_CACHE), strict=True)
@@ -237,16 +231,13 @@ def trivial_matrices(operation: Tensor, strength: Tensor, size: Size) -> Tensor:
 
 
 def trivial(pixels: Tensor, operation: Tensor, strength: Tensor, matrices: Tensor) -> Tensor:
-    """Apply to each image the operation drawn for it.
+    """Apply to each image, (B, C, H, W) uint8, the operation drawn for it.
 
     Args:
-        pixels: (B, C, H, W) uint8.
+        pixels: the images.
         operation: (B,) int64, a place in `DRAWN`.
         strength: (B,) float32.
         matrices: (B, 6) float32, of `trivial_matrices`.
-
-    Returns:
-        (B, C, H, W) uint8.
     """
     if pixels.device.type != "cpu":
         return _of_all(pixels, operation, strength, matrices)

@@ -31,17 +31,11 @@ LONGEST_NAME = 200
 
 
 class Part(NamedTuple):
-    """Images and labels as they were found.
+    """Images and labels as they were found."""
 
-    Attributes:
-        images: (N, H, W), (N, H, W, C) or (N, C, H, W), of numbers.
-        labels: (N,) or (N, 1): whole numbers or texts.
-        where: What an error calls it.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    where: str
+    images: np.ndarray  # (N, H, W), (N, H, W, C) or (N, C, H, W), of numbers
+    labels: np.ndarray  # (N,) or (N, 1): whole numbers or texts
+    where: str  # what an error calls it
 
 
 def assemble(

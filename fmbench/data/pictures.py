@@ -78,15 +78,10 @@ def plain(image: Image.Image, background: Literal["white", "black"] = "white") -
 
 
 def fitted(image: Image.Image, size: Sequence[int] | None, fit: str) -> np.ndarray:
-    """The pixels of a plain picture in a size, resized with antialiasing.
+    """The pixels of a picture of mode L or RGB in a size (height, width), with antialiasing.
 
-    Args:
-        image: Of mode L or RGB.
-        size: Height and width; None leaves the picture as it is.
-        fit: `crop` takes the middle, `pad` adds black, `stretch` changes the proportions.
-
-    Returns:
-        uint8 (H, W) or (H, W, 3).
+    Of `fit`, `crop` takes the middle, `pad` adds black, `stretch` changes the proportions. Returns
+    uint8 (H, W) or (H, W, 3).
     """
     if size is not None and image.size != (wanted := (size[1], size[0])):
         method = Image.Resampling.BILINEAR

@@ -31,21 +31,15 @@ ROLES = ("validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Three disjoint sets of images, as indices into the row of all images.
+    """Three disjoint sets of images, as read-only int64 indices into the row of all images."""
 
-    Attributes:
-        name: The protocol, one of `NAMES`.
-        train: int64 (N,), read-only.
-        validation: int64 (N,), read-only; empty where nothing is held out.
-        test: int64 (N,), read-only.
-        folds: Of `kfold`, a hash of which image is in which fold: the splits of one row share it.
-    """
-
-    name: str
+    name: str  # the protocol, one of `NAMES`
     train: np.ndarray = field(repr=False)
-    validation: np.ndarray = field(repr=False)
+    validation: np.ndarray = field(repr=False)  # empty where nothing is held out
     test: np.ndarray = field(repr=False)
-    folds: str | None = None
+    folds: str | None = (
+        None  # of `kfold`, a hash of which image is in which: those of a row share it
+    )
 
     def __post_init__(self) -> None:
         for part in (self.train, self.validation, self.test):

@@ -133,17 +133,12 @@ def draw(
     Image i of either set depends on the seed and on i alone, not on the size of the set. Every ten
     images in a row are one of each class, in shuffled order, so any first part is balanced too.
 
-    Args:
-        train_size: Number of training images, 10 or more.
-        test_size: Number of test images, 10 or more.
-        seed: 0 or more.
-
     Returns:
         Training images, training labels, test images, test labels: uint8 (N, 28, 28) with
         0 black, and uint8 (N,) with 0 to 9 as in `CLASSES`.
 
     Raises:
-        ConfigError: A size or the seed is out of range.
+        ConfigError: A size is below 10 or above `MOST_IMAGES`, or the seed is negative.
     """
     for name, size in (("train_size", train_size), ("test_size", test_size)):
         if not len(CLASSES) <= size <= MOST_IMAGES:

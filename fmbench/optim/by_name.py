@@ -49,12 +49,7 @@ UNSUITED_EXTRA = {
 
 
 def torch_optimizer(params: Any, *, name: str, **arguments: Any) -> Optimizer:
-    """An optimizer of `torch.optim`, by its name.
-
-    Args:
-        params: parameters, or groups of them.
-        name: of the class, such as RAdam.
-        **arguments: its own.
+    """An optimizer of `torch.optim`, by the name of its class, such as RAdam.
 
     Raises:
         ConfigError: there is no such class, it does not suit, or it has no such argument.
@@ -68,12 +63,9 @@ def torch_optimizer(params: Any, *, name: str, **arguments: Any) -> Optimizer:
 
 
 def extra_optimizer(params: Any, *, name: str, **arguments: Any) -> Optimizer:
-    """An optimizer of the package `pytorch-optimizer`, by its name; extra `optimizers`.
+    """An optimizer of the package `pytorch-optimizer`, by its name, such as SOAP.
 
-    Args:
-        params: parameters, or groups of them.
-        name: of the class, such as SOAP.
-        **arguments: its own.
+    The extra `optimizers` brings the package.
 
     Raises:
         ConfigError: the package is not installed, there is no such class, it does not suit, or it

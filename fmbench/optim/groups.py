@@ -33,27 +33,19 @@ class _Uses(TorchFunctionMode):
 
 
 class Ordered(NamedTuple):
-    """The parameters of a model in an order.
+    """The parameters of a model in an order."""
 
-    Args:
-        named: all of them, with their names.
-        matrices: the names of those that are the weights of linear layers and of convolutions.
-    """
-
-    named: Named
-    matrices: Sequence[str]
+    named: Named  # all of them, with their names
+    matrices: Sequence[str]  # the names of the weights of linear layers and of convolutions
 
 
 @torch.no_grad()
 def by_use(model: nn.Module, images: Tensor) -> Ordered:
     """The model's parameters, in the order in which a forward pass uses them.
 
-    Parameters that it does not use come last, in the order of the model, and are no `matrices`.
-    Nothing else of the model changes; the pass is one of evaluation.
-
-    Args:
-        model: on the device of `images`.
-        images: (N, C, H, W).
+    That is one of evaluation, of images (N, C, H, W) on the model's device. Parameters that it does
+    not use come last, in the order of the model, and are no `matrices`. Nothing else of the model
+    changes.
     """
     modes = [(m, m.training) for m in model.modules()]
     # A model in evaluation draws on the CPU if at all: no other device is started for it.

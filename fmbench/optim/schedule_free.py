@@ -11,12 +11,8 @@ def schedule_free_sgd(params: Any, **arguments: Any) -> Optimizer:
     """SGD of Defazio et al., "The Road Less Scheduled" (2024); the extra `schedulefree` brings it.
 
     Its `eval()` and `train()` switch the parameters between the average and the weights that
-    gradients are taken at. Its option chooses `scheduler=constant`;
-    it has a warm-up of its own.
-
-    Args:
-        params: parameters, or groups of them.
-        **arguments: those of `schedulefree.SGDScheduleFree`.
+    gradients are taken at. Its option chooses `scheduler=constant`; it has a warm-up of its own.
+    The arguments are those of `schedulefree.SGDScheduleFree`.
 
     Raises:
         ConfigError: the package is not installed.
@@ -28,11 +24,9 @@ def schedule_free_sgd(params: Any, **arguments: Any) -> Optimizer:
 
 
 def schedule_free_adamw(params: Any, **arguments: Any) -> Optimizer:
-    """AdamW of the same paper; `params` and the errors are those of `schedule_free_sgd`.
+    """AdamW of the same paper; the errors are those of `schedule_free_sgd`.
 
-    Args:
-        params: parameters, or groups of them.
-        **arguments: those of `schedulefree.AdamWScheduleFree`.
+    The arguments are those of `schedulefree.AdamWScheduleFree`.
     """
     require_package("optimizer=schedule_free_adamw", "schedulefree", "schedulefree")
     from schedulefree import AdamWScheduleFree

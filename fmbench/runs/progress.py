@@ -91,7 +91,7 @@ class Display:
         if not self.shown:
             return
         means = f"loss {running.loss:.4f}"
-        means += "" if running.accuracy is None else f"  accuracy {now_is.accuracy:.2%}"
+        means += "" if running.accuracy is None else f"  accuracy {running.accuracy:.2%}"
         if self.bar is None:
             if now >= self.next_line:
                 self._print(f"{self._where()}  {seen:,} of {self.images:,} images  {means}")

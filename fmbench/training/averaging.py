@@ -38,7 +38,7 @@ class Average(Protocol):
 
 
 class WeightAverage:
-    """PyTorch's average of the weights, of those after the steps that are due.
+    """PyTorch's average of the weights of a model, of those after the steps that are due.
 
     Args:
         model: that is trained.
@@ -175,14 +175,10 @@ def copied(model: nn.Module) -> nn.Module:
 def recompute_statistics(model: nn.Module, batches: Iterable[Tensor], *, device: Device) -> None:
     """Give a model, left in evaluation mode, batch-norm statistics under its own weights.
 
-    They are means over batches of training images, as augmented, as in Izmailov et al. (2018),
-    section 3.2, and `torch.optim.swa_utils.update_bn`. All but batch norm is in evaluation mode, as
-    it will be: dropout draws nothing.
-
-    Args:
-        model: with weights that were never trained on as they are.
-        batches: (B, C, H, W) float32 images each.
-        device: of both.
+    It was never trained on with these. They are means over batches of training images, as
+    augmented, as in Izmailov et al. (2018), section 3.2, and `torch.optim.swa_utils.update_bn`. All
+    but batch norm is in evaluation mode, as it will be: dropout draws nothing. Batches are (B, C,
+    H, W) float32 images on the device.
     """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -27,15 +27,8 @@ def compile_model(
     compiles by the code of a model, for a few sizes in all, and computes what is more uncompiled.
     So what earlier runs of the process have compiled is thrown away.
 
-    Args:
-        model: on its device.
-        images: (B, C, H, W) float32, a batch of training.
-        trained: images at once in training.
-        evaluated: and in evaluation.
-        device: of both.
-
-    Returns:
-        The seconds that it took.
+    `images` is a batch of training, (B, C, H, W) float32; `trained` and `evaluated` are the sizes.
+    Returns the seconds that it took.
 
     Raises:
         ConfigError: it cannot be compiled here, for want of a compiler, say.

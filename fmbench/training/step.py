@@ -186,12 +186,7 @@ class GraphStep:
 
     A graph holds addresses, not values: the batch is copied to where the graph reads it, and so
     is the learning rate, which the schedule goes on keeping as a number. Every other number of the
-    optimizer is part of the graph.
-
-    Args:
-        step: what to record.
-        batch_size: images in a full batch.
-        recorder: makes the graph.
+    optimizer is part of the graph, which `recorder` makes of the step.
     """
 
     def __init__(
