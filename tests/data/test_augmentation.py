@@ -503,25 +503,20 @@ def test_erasing_draws_as_torchvision_does(scale, ratio):
     ours = rectangles({"erasing": Erasing(1.0, scale, ratio)}, 50_000)
     for drawn in (theirs, ours):
         assert 0 <= drawn.min() <= drawn.max() <= 28
-    measures = [
-        lambda top, bottom, left, right: bottom - top,
-        lambda top, bottom, left, right: right - left,
-        lambda top, bottom, left, right: (bottom - top) * (right - left),
-        lambda top, bottom, left, right: (bottom - top) / (right - left),
-        lambda top, bottom, left, right: top,
-        lambda top, bottom, left, right: left,
-        lambda top, bottom, left, right: bottom,
-        lambda top, bottom, left, right: right,
-        lambda top, bottom, left, right: top - left,
-        # Where it lies among the places there are for one of its height, and of its width.
-        lambda top, bottom, left, right: top / (28 - bottom + top).clamp(min=1),
-        lambda top, bottom, left, right: left / (28 - right + left).clamp(min=1),
-    ]
+
+    def measures(top, bottom, left, right):
+        height, width = bottom - top, right - left
+        # The last: where it lies among the places there are for one of its height, and width.
+        return [
+            *(height, width, height * width, height / width, top, left, bottom, right, top - left),
+            *(top / (28 - height).clamp(min=1), left / (28 - width).clamp(min=1)),
+        ]
+
     empty = [bottom == top for top, bottom, *_ in (theirs, ours)]
     assert_same_distribution(*empty)
     theirs, ours = (drawn[:, ~none] for drawn, none in zip((theirs, ours), empty, strict=True))
-    for measure in measures:
-        assert_same_distribution(measure(*theirs), measure(*ours))
+    for one, other in zip(measures(*theirs), measures(*ours), strict=True):
+        assert_same_distribution(one, other)
 
 
 def test_drawing_leaves_the_global_random_numbers_alone():
