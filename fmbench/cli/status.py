@@ -27,6 +27,9 @@ DEFAULT_FOLDERS = (Path("multirun"), Path("outputs"))
 #: Of the document that `--json` prints.
 SCHEMA = 1
 
+#: What it says of the best trials of a search.
+_OF_TRIALS = ("number", "folder", "values", "parameters")
+
 #: Seconds between two looks, unless told; and runs that a terminal shows.
 EVERY, MOST_ROWS = 2.0, 50
 
@@ -171,13 +174,7 @@ def _of_sweep(sweep: Sweep) -> dict[str, Any]:
             "study": search.study,
             "objectives": [asdict(objective) for objective in search.objectives],
             "best": [
-                {
-                    "number": number,
-                    "folder": trials[number].folder,
-                    "values": trials[number].values,
-                    "parameters": trials[number].parameters,
-                }
-                for number in search.best
+                {key: getattr(trials[number], key) for key in _OF_TRIALS} for number in search.best
             ],
         },
         "runs": [_of_run(run, sweep.varying[run.folder]) for run in sweep.runs],

@@ -45,21 +45,15 @@ def contestants(
         HydraException: one cannot be composed.
     """
     every = listed(config)
-    axes = [
-        [
-            [str(one.input_line) for one in values]
-            for values in zip(*(every[k] for k in keys), strict=True)
-        ]
-        for keys in paired(config, every)
-    ]
-    shared = _by_key([*(f"{key}={value}" for key, value in params.items() if value is not None)])
+    axes = [zip(*(every[key] for key in keys), strict=True) for keys in paired(config, every)]
+    shared = _by_key([f"{key}={value}" for key, value in params.items() if value is not None])
     shared |= _by_key([text for text in arguments if not is_list(_parsed(text))])
     for key in every:  # of a key that was typed twice the last counts, which is the list
         shared.pop(key.lstrip("+"), None)
     fixed = [text for text in shared.values() if not _parsed(text).is_sweep_override()]
     found = []
     for values in product(*axes):
-        overrides = tuple(chain(*values))
+        overrides = tuple(str(one.input_line) for one in chain(*values))
         composed = loader.load_sweep_config(config, [*overrides, *fixed])
         refuse_untrusted(composed, config.hydra.job.config_name)
         own = {key: f"{key}={value}" for key, value in spaces.space(composed).items()}

@@ -455,9 +455,7 @@ def _download(
         if target.exists():
             del archives[name]
             continue
-        if mirrors is None:
-            break
-        for url in urls:
+        for url in urls if mirrors is not None else ():
             try:
                 archive = _fetch(url, file)
             except DataError as error:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from fmbench.core.errors import ConfigError
-from fmbench.models.blocks import conv_bn_relu, init_he_fan_out
+from fmbench.models.blocks import conv_bn_relu, init_he_fan_out, residual_branch
 from fmbench.models.checks import PARTS, divide_depth, require_choice, require_positive
 
 
@@ -75,17 +75,6 @@ class Shake(nn.Module):
         return [next(drawn) if mode == "shake" else half for mode in modes]
 
 
-def _branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Return 3x3-BN-ReLU-3x3-BN; the ReLU before it is the block's, for both branches at once."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
-
-
 class Subsampling(nn.Module):
     """Halve the sides and double the channels, seeing half of the pixels (section 2.1).
 
@@ -109,15 +98,16 @@ class Subsampling(nn.Module):
 class ShakeBlock(nn.Module):
     """Two branches ReLU-3x3-BN-ReLU-3x3-BN, mixed, and a shortcut (section 2.1).
 
-    The shortcut is the identity; the first block of a stage that halves the image has
-    ReLU-`Subsampling`. Maps (N, C, H, W) to the same shape, or to (N, 2 C, H / 2, W / 2).
+    The ReLU in front is one for both branches. The shortcut is the identity; the first block of a
+    stage that halves the image has ReLU-`Subsampling`. Maps (N, C, H, W) to the same shape, or to
+    (N, 2 C, H / 2, W / 2).
     """
 
     def __init__(self, in_channels: int, shake: Shake, *, halve: bool) -> None:
         super().__init__()
         out_channels, stride = (2 * in_channels, 2) if halve else (in_channels, 1)
-        self.branch1 = _branch(in_channels, out_channels, stride)
-        self.branch2 = _branch(in_channels, out_channels, stride)
+        self.branch1 = residual_branch(in_channels, out_channels, stride)
+        self.branch2 = residual_branch(in_channels, out_channels, stride)
         self.shake = shake
         self.shortcut = Subsampling(in_channels) if halve else None
 

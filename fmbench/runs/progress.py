@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor
 
 from fmbench.core.console import SharedStream, logger
-from fmbench.training.trainer import Epoch, metrics
+from fmbench.training.step import NOT_COUNTED
+from fmbench.training.trainer import Epoch, mean_loss
 
 log = logger(__name__)
 
@@ -87,11 +88,12 @@ class Display:
         if now < self.next_tick:
             return
         self.next_tick = now + self.tick
-        running = metrics(loss_sum, correct, seen)
+        loss = mean_loss(loss_sum, seen)
         if not self.shown:
             return
-        means = f"loss {running.loss:.4f}"
-        means += "" if running.accuracy is None else f"  accuracy {running.accuracy:.2%}"
+        right = correct.item()
+        means = f"loss {loss:.4f}"
+        means += f"  accuracy {right / seen:.2%}" if right != NOT_COUNTED else ""
         if self.bar is None:
             if now >= self.next_line:
                 self._print(f"{self._where()}  {seen:,} of {self.images:,} images  {means}")

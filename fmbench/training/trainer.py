@@ -110,7 +110,7 @@ def train_epoch(
             average.after_batch()
         seen += len(targets)
         report(seen, step.loss_sum, step.correct)
-    return metrics(step.loss_sum, step.correct, seen)
+    return _metrics(step.loss_sum, step.correct, seen)
 
 
 @torch.no_grad()
@@ -154,12 +154,10 @@ def evaluate(
             probabilities.append(shares.cpu())
         between()
     found = torch.cat(classes)
-    measured = dataclasses.replace(
-        metrics(loss_sum, correct, len(loader)),
-        balanced_accuracy=_mean_recall(found, loader.labels),
-    )
+    metrics = _metrics(loss_sum, correct, len(loader))
+    metrics = dataclasses.replace(metrics, balanced_accuracy=_mean_recall(found, loader.labels))
     kept = torch.cat(probabilities) if probabilities else None
-    return measured, Predictions(found.cpu(), torch.cat(confidences).cpu(), kept)
+    return metrics, Predictions(found.cpu(), torch.cat(confidences).cpu(), kept)
 
 
 def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
@@ -170,15 +168,16 @@ def _mean_recall(predicted: Tensor, labels: Tensor) -> float:
     return float((correct / images)[images > 0].mean())
 
 
-def metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
-    """The means over so many images, by their sums; `correct` may be NOT_COUNTED.
-
-    Raises:
-        DivergedError: the mean loss is NaN or infinite.
-    """
+def mean_loss(loss_sum: Tensor, count: int) -> float:
+    """The mean over so many images; a DivergedError where it is NaN or infinite."""
     loss = loss_sum.item() / count
     if not math.isfinite(loss):
         raise DivergedError(f"the loss is {loss}")
+    return loss
+
+
+def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
+    loss = mean_loss(loss_sum, count)
     right = correct.item()
     return Metrics(loss, None if right == NOT_COUNTED else right / count)
 
