@@ -18,6 +18,9 @@ MOST_PIXELS = 4096
 #: Strengths of an operation of TrivialAugment: more than pixels show.
 MOST_BINS = 1000
 
+#: Without bool, which is an int to Python; true is no number to a reader.
+_NUMBERS = (int, float)
+
 
 def _checked(default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
     """A number of a part with its default, whether a value fits, and what it must be in words."""
@@ -27,14 +30,11 @@ def _checked(default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
     return field(default=default, metadata=checks)
 
 
-def _is_number(value: Any) -> bool:
-    # bool is an int to Python, and true is no number to a reader.
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _number(default: float, least: float, most: float) -> Any:
-    wanted = f"a number, {least} to {most}"
-    return _checked(default, lambda value: _is_number(value) and least <= value <= most, wanted)
+    def fits(value: Any) -> bool:
+        return type(value) in _NUMBERS and least <= value <= most
+
+    return _checked(default, fits, f"a number, {least} to {most}")
 
 
 def _whole(default: int, least: int = 1, most: int = MOST_PIXELS) -> Any:
@@ -44,8 +44,9 @@ def _whole(default: int, least: int = 1, most: int = MOST_PIXELS) -> Any:
 
 def _rising(default: list[float], most: float = math.inf) -> Any:
     def fits(value: Any) -> bool:
-        two = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
-        return two and 0 < value[0] <= value[1] <= most and not math.isinf(value[1])
+        two = isinstance(value, (list, tuple)) and len(value) == 2
+        numbers = two and all(type(one) in _NUMBERS for one in value)
+        return numbers and 0 < value[0] <= value[1] <= most and not math.isinf(value[1])
 
     within = f"above 0, at most {most}" if most < math.inf else "above 0"
     return _checked(default, fits, f"two rising numbers {within}")

@@ -56,7 +56,7 @@ CORRUPTIONS: dict[str, tuple[float, ...]] = {
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Images, (B, C, H, W) uint8 on any device, by one of `CORRUPTIONS` at a severity of 1 to 5."""
+    """Corrupt (B, C, H, W) uint8 images on any device by one of `CORRUPTIONS`, severity 1 to 5."""
     strength = CORRUPTIONS[name][severity - 1]
     key = int(_mix(torch.tensor(_signed(seed)))) ^ zlib.crc32(name.encode())
     parts = []

@@ -22,9 +22,6 @@ from fmbench.config.overrides import mended
 from fmbench.config.whitelist import TARGETS
 from fmbench.records.record import leaves, recorded_overrides
 
-#: Groups whose option a record has a field for.
-_NAMED = ("model", "augmentation", "optimizer", "scheduler", "loss", "averaging")
-
 
 def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
     """The fields of a record that say how a resolved config was composed, by its `hydra` part.
@@ -37,7 +34,7 @@ def described(config: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
             names[group] += f"/{config[group]['name']}"
     sources = hydra.runtime.config_sources
     return {
-        **{name: names[name] for name in _NAMED},
+        **{name: names[name] for name in (*TARGETS, "augmentation")},
         "choices": options(hydra),
         "overrides": recorded_overrides([*_typed(hydra), *options_of_sweep(hydra)]),
         "experiment": chosen(hydra, "experiment"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from fmbench.config.whitelist import TARGETS
 from fmbench.core.console import logger
 from fmbench.core.errors import one_line, require_package
 from fmbench.records.folder import read_record
@@ -162,17 +163,13 @@ def _make(logger: Mapping[str, Any], folder: Path, base: Path) -> Tracker | None
     return None
 
 
-_NAMED = ("model", "optimizer", "scheduler", "loss", "averaging")
-
-
 def settings(record: Record) -> dict[str, str | int | float | bool]:
     """The settings of a run: the options chosen, and every key that a record keeps.
 
     By the names that overrides have; lists and null as JSON. Of an option with a target of its own
     the class is named.
     """
-    built = {name: getattr(record, name) for name in _NAMED}
-    chosen = {**record.choices, **built}
+    chosen = record.choices | {group: getattr(record, group) for group in TARGETS}
     if record.experiment is not None:
         chosen["experiment"] = record.experiment
     values = {key: _plain(value) for key, value in leaves(record.config)}
