@@ -9,9 +9,12 @@ from torch.optim import Optimizer
 
 from fmbench.core.errors import ConfigError, require_package
 
+_CLOSURE = "it evaluates the loss several times in a step, by a closure"
+_HESSIAN = "it needs a second backward pass, through the gradient"
+
 #: Of PyTorch's, those that a step of training here does not suit, and why.
 UNSUITED = {
-    "LBFGS": "it evaluates the loss several times in a step, by a closure",
+    "LBFGS": _CLOSURE,
     "SparseAdam": "it takes sparse gradients alone, which no image classifier has",
 }
 
@@ -39,8 +42,6 @@ EXTRA = (
 )
 
 #: And why some do not.
-_CLOSURE = "it evaluates the loss several times in a step, by a closure"
-_HESSIAN = "it needs a second backward pass, through the gradient"
 UNSUITED_EXTRA = {
     **dict.fromkeys(("ASAM", "BSAM", "FriendlySAM", "GSAM", "LBFGS", "LookSAM", "SAM"), _CLOSURE),
     **dict.fromkeys(("AliG", "WSAM"), _CLOSURE),
