@@ -169,7 +169,10 @@ def _of_key(cause: OmegaConfBaseException, *, override: str) -> str:
         typed, value = found.groups() if found else (key, "")
         near = meant(typed, [*KEYS, *_keys_of_groups(hydra_compat.root(parent))])
         did_you_mean = f", did you mean {near}{value}?" if near else ""
-        return f"{key}: no such key{did_you_mean}; there are: {there}"
+        built = str(OmegaConf.select(parent, "_target_", default=""))
+        free = built and (not built.startswith(("fmbench.", "torch.")) or ".by_name." in built)
+        adds = f"; +{typed}{value} adds it" if free and not near else ""
+        return f"{key}: no such key{did_you_mean}; there are: {there}{adds}"
     if key.startswith("hydra"):
         return f"{key}: {_words(cause)}"
     said = str(cause).splitlines()[0]

@@ -36,6 +36,8 @@ def refuse_unlisted(key: str, target: str, allowed: Sequence[str]) -> None:
     if near := _near(name, beside):
         raise ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
     said = f"{key}={target}: not allowed;"
+    if not module and target.isidentifier():
+        return ConfigError(f"{said} must be an import path, as mine.{target} of mine.py")
     package = target.partition(".")[0]
     # A file may be a stranger's: what starts programs is nothing to trust at a hint.
     if not all(map(str.isidentifier, target.split("."))) or not module or package in _NO_HINT:
@@ -80,6 +82,15 @@ def missing(target: str) -> str | None:
                 return _failed(error)
         found, path = getattr(found, name), f"{path}.{name}"
     return None
+
+
+def parameters(target: str) -> list[str]:
+    """The names of what is taken by what an import path, that was imported, leads to."""
+    module, _, name = target.rpartition(".")
+    try:
+        return [*inspect.signature(getattr(sys.modules.get(module), name)).parameters]
+    except (AttributeError, TypeError, ValueError):
+        return ["other arguments"]
 
 
 def is_function(target: str) -> bool:

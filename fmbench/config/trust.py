@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmbench.config import hydra_compat
 from fmbench.config.schema import Config
 from fmbench.config.sources import CONFIG_DIR
-from fmbench.config.targets import is_function, missing, refuse_unlisted
+from fmbench.config.targets import is_function, missing, parameters, refuse_unlisted
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable, trusted_patterns
 from fmbench.core.errors import ConfigError, UserError, described, place
 
@@ -151,6 +151,9 @@ def instantiate(
             text = str(cause or error)
             if own and cause is not None and (where := place(cause)):
                 text = f"{described(cause, 300)}{where}"
+        if own and "unexpected keyword argument" in text:
+            text += f"; it takes {', '.join(parameters(target))}"
+            text += f", and is called with {' and '.join(kwargs)}" if kwargs else ""
         if isinstance(cause, TypeError) and group in _CALLED and is_function(target):
             text += f"; a function that is the {_CALLED[group]} itself needs _partial_: true"
         if cause is None and "whitelist" in text:

@@ -455,7 +455,7 @@ def _make_schedule(
     if not isinstance(schedule, Schedule):
         raise ConfigError(
             f"scheduler: {config['scheduler']['_target_']} gives a {type(schedule).__name__}, must "
-            "give a fmbench.optim.schedules.Schedule"
+            'give a fmbench.optim.schedules.Schedule, of a scheduler and "batch" or "epoch"'
         )
     if config["cuda_graphs"] and getattr(schedule.scheduler, "cycle_momentum", False):
         raise ConfigError(

@@ -219,7 +219,10 @@ def rehearse_transforms(
                 )
         draws = torch.rand(count, needed, generator=drawn).to(device.torch)
         with (
-            _reported("fails on a batch of images", f"{name}: it"),
+            _reported(
+                f"fails, called with images {tuple(images.shape)} and draws {tuple(draws.shape)}",
+                f"{name}: it",
+            ),
             torch.random.fork_rng(devices),
             torch.no_grad(),
         ):

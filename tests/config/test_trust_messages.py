@@ -24,6 +24,10 @@ def plain(*given):
 
 def early(*given, **options):
     return undefined
+
+
+def short(optimizer, rate=1):
+    return optimizer
 """
 
 #: Files that cannot be imported, and what is said of them.
@@ -94,6 +98,30 @@ def test_a_mistake_in_ones_own_code_is_said_with_its_line(research, monkeypatch,
     raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
 
 
+def test_what_ones_own_code_takes_is_said(research, monkeypatch):
+    monkeypatch.syspath_prepend(research)
+    config = compose(*TINY, "optimizer._target_=mymethods.signum.Signum", "+optimizer.mometum=1")
+    said = "unexpected keyword argument 'mometum'; it takes params, lr, momentum, "
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
+    config = compose(*TINY)
+    config["scheduler"] = {"_target_": "mymethods.signum.short", "rate": 2}
+    said = "; it takes optimizer, rate, and is called with epochs and batches"
+    raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
+
+
+@pytest.mark.parametrize(("given", "adds"), [
+    (["optimizer=torch", "optimizer.name=Adam", "optimizer.amsgrad=true"],
+     "; +optimizer.amsgrad=true adds it"),
+    (["optimizer._target_=mine.Lion", "optimizer.beta=0.9"], "; +optimizer.beta=0.9 adds it"),
+    (["optimizer.amsgrad=true"], ""),
+])  # fmt: skip
+def test_a_key_that_a_class_may_have_is_said_to_be_added(command, given, adds):
+    _, _, err = command(*TINY, *given)
+    assert "no such key" in err
+    assert err.endswith(f"{adds}\n")
+    assert ("adds it" in err) is bool(adds)
+
+
 def test_a_package_in_another_folder_is_said_to_be_there(research):
     config = compose(*TINY, "optimizer._target_=mymethods.signum.Signum")
     said = "No module named 'mymethods': commands are typed in the folder that holds it"
@@ -119,6 +147,7 @@ def test_a_function_that_is_called_is_said_to_need_partial(research, monkeypatch
     ("mymethods.Signum", "", "command to trust mymethods (none is trusted now)"),
     ("mymethods.Signum", "yours", "(trusted now: yours)"),
     ("torchvision.ops.X", "", "type FMBENCH_TRUST=torchvision.ops before the command"),
+    ("Signum", "", "not allowed; must be an import path, as mine.Signum of mine.py"),
     ("torch.load", "", "not allowed; FMBENCH_TRUST names packages to trust"),
     ("torch.optim.RProp", "", "torch.optim has no RProp to use here; did you mean Rprop?"),
     # Of files of strangers: nothing is made easy to trust that starts programs.

@@ -60,7 +60,7 @@ def test_methods_that_cannot_be_are_refused_before_anything_is_written(overrides
 
 
 @pytest.mark.parametrize(("override", "parts"), [
-    ("scheduler._target_=tutorials.bare_schedule", ["gives a ExponentialLR", ".Schedule"]),
+    ("scheduler._target_=tutorials.bare_schedule", ["gives a ExponentialLR", ".Schedule, of"]),
     ("averaging._target_=tutorials.bare_average", ["gives a list", "after_batch()"]),
 ])  # fmt: skip
 def test_methods_of_ones_own_that_are_something_else_are_refused(monkeypatch, override, parts):

@@ -100,9 +100,9 @@ def test_other_models_are_refused_in_a_line(own, tmp_path, name, overrides, part
     ("batch", ["gives another image alone than in a batch"]),
     ("least", ["gives another image alone than in a batch"]),
     ("first", ["gives another image alone than in a batch"]),
-    ("error", ["it fails on a batch of images: RuntimeError", "(tutorials.py, line "]),
+    ("error", ["draws (4, 1): RuntimeError", "(tutorials.py, line "]),
     ("count", ["draws is 1.5, must be a whole number"]),
-    ("missing", ["it fails on a batch of images: KeyError"]),
+    ("missing", ["it fails, called with images (4, 1, 28, 28) and draws (4, 1): KeyError"]),
 ])  # fmt: skip
 def test_transforms_that_are_no_functions_of_image_and_draws_are_refused(monkeypatch, fault, parts):
     monkeypatch.setenv("FMBENCH_TRUST", "tutorials")
