@@ -37,7 +37,7 @@ def refuse_unlisted(key: str, target: str, allowed: Sequence[str]) -> None:
         raise ConfigError(f"{key}={target}: {module} has no {name} to use here{near}")
     said = f"{key}={target}: not allowed;"
     if not module and target.isidentifier():
-        return ConfigError(f"{said} must be an import path, as mine.{target} of mine.py")
+        raise ConfigError(f"{said} must be an import path, as mine.{target} of mine.py")
     package = target.partition(".")[0]
     # A file may be a stranger's: what starts programs is nothing to trust at a hint.
     if not all(map(str.isidentifier, target.split("."))) or not module or package in _NO_HINT:
