@@ -325,24 +325,31 @@ def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_pat
 @pytest.mark.ray
 @pytest.mark.skipif(not installed("ray"), reason="extra ray")
 def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray, tmp_path):
-    address = ray["RAY_ADDRESS"]
+    """Beside grids that are waited for on the same Ray, of which one is stopped."""
     environment = {name: value for name, value in ray.items() if name != "RAY_ADDRESS"}
-    left = [
-        *("hydra/launcher=ray", f"hydra.launcher.ray.init.address={address}"),
-        "sweep.detach=true",
-    ]
-    for folder, given in (
-        ("grid", ["-m", *TINY, "epochs=1", "seed=range(3)"]),
-        ("search", [*SEARCH, "epochs=1", "sweep.jobs=2"]),
+    of_ray = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray['RAY_ADDRESS']}"]
+    given = {"cwd": tmp_path, "environment": environment}
+    grid = ["-m", *TINY, *of_ray]
+    for folder, arguments in (
+        ("grid", [*grid, "epochs=30", "seed=range(6)"]),
+        ("search", [*SEARCH, *of_ray, "epochs=1", "sweep.jobs=2"]),
     ):
-        done = fmbench(
-            *given, *left, f"hydra.sweep.dir={folder}",
-            cwd=tmp_path, environment=environment, timeout=PATIENCE,
-        )  # fmt: skip
+        words = [*arguments, "sweep.detach=true", f"hydra.sweep.dir={folder}"]
+        done = fmbench(*words, **given, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"fmbench status {folder}\nfmbench report {folder}\n"
         assert (tmp_path / folder / slurm_queue.DETACHED_NAME).read_text().startswith("fmbench-")
-    wait_for(lambda: len([*tmp_path.glob("grid/*/predictions.npy")]) == 3, PATIENCE)
+    endless = [*grid, "epochs=100000", "seed=0", "hydra.sweep.dir=stopped"]
+    with started(*endless, **given) as process:
+        wait_for((tmp_path / "stopped" / "0" / "history.jsonl").exists, PATIENCE)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert "stopped by SIGINT; resume with: " in err
+    attached = fmbench(*grid, "seed=range(3)", "hydra.sweep.dir=attached", **given)
+    assert attached.returncode == 0, attached.stderr
+    wait_for(lambda: len([*tmp_path.glob("grid/*/predictions.npy")]) == 6, PATIENCE)
     wait_for((tmp_path / "search" / "experiment" / "best.yaml").exists, PATIENCE)
     assert [trial.state for trial in trials(tmp_path / "search")] == [TrialState.COMPLETE] * 6
-    assert len(records(tmp_path / "search")) == 6
+    for folder, runs in (("grid", 6), ("search", 6), ("attached", 3)):
+        found = records(tmp_path / folder)
+        assert [(one["status"], one["restarts"]) for one in found] == [("completed", [])] * runs
