@@ -330,18 +330,20 @@ def test_what_is_left_to_a_ray_that_stays_goes_on_alone(ray, tmp_path):
     of_ray = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={ray['RAY_ADDRESS']}"]
     given = {"cwd": tmp_path, "environment": environment}
     grid = ["-m", *TINY, *of_ray]
-    for folder, arguments in (
-        ("grid", [*grid, "epochs=30", "seed=range(6)"]),
-        ("search", [*SEARCH, *of_ray, "epochs=1", "sweep.jobs=2"]),
-    ):
-        words = [*arguments, "sweep.detach=true", f"hydra.sweep.dir={folder}"]
-        done = fmbench(*words, **given, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == f"fmbench status {folder}\nfmbench report {folder}\n"
-        assert (tmp_path / folder / slurm_queue.DETACHED_NAME).read_text().startswith("fmbench-")
-    endless = [*grid, "epochs=100000", "seed=0", "hydra.sweep.dir=stopped"]
-    with started(*endless, **given) as process:
+    # Takes no core from the others.
+    endless = [*grid, "epochs=100000", "hydra.launcher.ray.remote.num_cpus=0.1"]
+    with started(*endless, "hydra.sweep.dir=stopped", **given) as process:
         wait_for((tmp_path / "stopped" / "0" / "history.jsonl").exists, PATIENCE)
+        for folder, arguments in (
+            ("grid", [*grid, "epochs=30", "seed=range(6)"]),
+            ("search", [*SEARCH, *of_ray, "epochs=1", "sweep.jobs=2"]),
+        ):
+            words = [*arguments, "sweep.detach=true", f"hydra.sweep.dir={folder}"]
+            done = fmbench(*words, **given, timeout=PATIENCE)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == f"fmbench status {folder}\nfmbench report {folder}\n"
+            noted = (tmp_path / folder / slurm_queue.DETACHED_NAME).read_text()
+            assert noted.startswith("fmbench-")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert "stopped by SIGINT; resume with: " in err
