@@ -117,6 +117,11 @@ class Tuned:
 _DECODER = Decoder(Tuned)
 
 
+def knows_source(source: str | None, parameters: float | None) -> bool:
+    """Whether a run got so far as to know the user's own code in it: its parts were built."""
+    return bool(source) or parameters is not None
+
+
 def read_tuned(folder: Path) -> Tuned | None:
     """The comparison of a folder; None where it holds none.
 

@@ -47,7 +47,7 @@ def show(config: DictConfig, parts: Sequence[Part], *, said: Sequence[str] = ())
     """
     resolved = [resolve(part.config) for part in parts]
     epochs = [part.runs * int(one["epochs"]) for part, one in zip(parts, resolved, strict=True)]
-    found = [_measured(one, part) for one, part in zip(_alike(resolved), parts, strict=True)]
+    found = _measured(resolved, parts)
     seconds = [
         None if each is None else total * (each.epoch + each.evaluation)
         for each, total in zip(found, epochs, strict=True)
@@ -67,36 +67,19 @@ def show(config: DictConfig, parts: Sequence[Part], *, said: Sequence[str] = ())
     printed("fmbench", lambda: say(*lines))
 
 
-def _alike(resolved: Sequence[dict[str, Any]]) -> list["_Measurable"]:
-    """The configs, each of which is measured once: a seed changes no time."""
-    by_text: dict[str, _Measurable] = {}
-    found = []
-    for one in resolved:
-        kept = {key: value for key, value in recorded_config(one).items() if key != "seed"}
-        found.append(by_text.setdefault(json.dumps(kept, sort_keys=True), _Measurable(one)))
-    for place, one_of in enumerate(by_text.values()):
-        one_of.wanted = place < _MOST
-    return found
-
-
-@dataclass
-class _Measurable:
-    """A config, and what was measured of it."""
-
-    config: dict[str, Any]
-    wanted: bool = True
-    tried: bool = False
-    found: Estimate | None = None
-
-
-def _measured(one: _Measurable, part: Part) -> Estimate | None:
-    if one.wanted and not one.tried:
-        one.tried = True
-        try:
-            one.found = estimate(one.config)
-        except UserError as error:
-            part.said.append(f"cannot be measured: {error}")
-    return one.found
+def _measured(resolved: Sequence[dict[str, Any]], parts: Sequence[Part]) -> list[Estimate | None]:
+    """What was measured of each config; of those that are alike once: a seed changes no time."""
+    found, texts = dict[str, Estimate | None](), list[str]()
+    for config, part in zip(resolved, parts, strict=True):
+        kept = {key: value for key, value in recorded_config(config).items() if key != "seed"}
+        texts.append(text := json.dumps(kept, sort_keys=True))
+        if text not in found:
+            wanted, found[text] = len(found) < _MOST, None
+            try:
+                found[text] = estimate(config) if wanted else None
+            except UserError as error:
+                part.said.append(f"cannot be measured: {error}")
+    return [found[text] for text in texts]
 
 
 def _in_all(

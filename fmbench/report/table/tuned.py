@@ -21,7 +21,7 @@ from fmbench.config.tuning import FINAL
 from fmbench.core.errors import one_line
 from fmbench.records.record import COMPLETED
 from fmbench.records.trials import FAILED, Search, Trial
-from fmbench.records.tuned import Block, Contestant, Tuned
+from fmbench.records.tuned import Block, Contestant, Tuned, knows_source
 from fmbench.report.table import formats
 from fmbench.report.table.formats import MISSING
 from fmbench.report.table.ranks import MOST_PREDICTIONS, MOST_RANKED, evidence
@@ -266,7 +266,9 @@ class ComparisonPart:
             for block in blocks
             for number in range(block.first, block.first + self.tuned.block_size)
         ]
-        return {run["source"] for run in runs if run and (run["source"] or run["parameters"])}
+        return {
+            run["source"] for run in runs if run and knows_source(run["source"], run["parameters"])
+        }
 
     def _trained(self, block: Block) -> int | None:
         """How many epochs the trials of a search have trained; None where that is not known."""
