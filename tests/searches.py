@@ -1,12 +1,40 @@
-"""A search.json for tests, made by hand: four trials, one of each state; and its run folders."""
+"""Searches for tests: one to run, what it has left, and one made by hand.
+
+Of that there are four trials, one of each state, as `search.json` and as run folders.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import optuna
+from commands import TINY
 from records import write
 
 from fmbench.records.trials import Search
+from fmbench.search import study
+
+#: Six trials of three epochs, over in a few seconds.
+SEARCH = [
+    *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),
+    *("batch_size=choice(16,32)", "sweep.pruner=none", "hydra.sweep.dir=here"),
+    "evaluation.corruptions=[rotate]",
+]
+
+#: Two trials of one epoch, for tests in which each has several runs.
+REPEATED = [*SEARCH, "sweep.trials=2", "epochs=1"]
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the study in a search's folder, by their numbers."""
+    storage = study.open_storage({"storage": None, "detach": False}, folder)
+    return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
+
+
+def sorted_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of a sweep, by the numbers of the runs."""
+    numbers = sorted(int(path.parent.name) for path in folder.glob("*/result.json"))
+    return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
 
 
 def objective(name: str, direction: str = "maximize") -> dict[str, Any]:

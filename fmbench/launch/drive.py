@@ -7,7 +7,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,6 +53,22 @@ class Source(Protocol):
 
     def size(self) -> tuple[int | None, Mapping[str, int]]:
         """How many runs the sweep has, if that is known, and how many ended before, by state."""
+
+
+class Sparingly:
+    """Does what can wait, once it is `needed`, for a twentieth of the time at most."""
+
+    def __init__(self, *steps: Callable[[], None], needed: bool = False) -> None:
+        self.steps, self.needed, self.next_at = steps, needed, 0.0
+
+    def __call__(self) -> None:
+        """Do it, if it is due."""
+        now = time.monotonic()
+        if self.needed and now >= self.next_at:
+            for step in self.steps:
+                step()
+            self.needed, end = False, time.monotonic()
+            self.next_at = end + 20 * (end - now)
 
 
 class _Batch:
@@ -214,11 +230,6 @@ class _Driven:
     def _folder(self, number: int, overrides: Sequence[str]) -> Path:
         return run_folder(self.executor.sweep, number, overrides)
 
-    def _hold(self, number: int, overrides: Sequence[str]) -> None:
-        """Wait until a run's folder is free."""
-        log.info("waits for %s, where another process is at work", self._folder(number, overrides))
-        self.held[number] = overrides
-
     def rest(self) -> None:
         """Let the source do what can wait."""
         try:
@@ -246,7 +257,9 @@ class _Driven:
             del self.running[number]
             well, value = returned.status == JobStatus.COMPLETED, hydra_compat.value(returned)
             if isinstance(value, HeldError):
-                self._hold(number, overrides)
+                folder = self._folder(number, overrides)
+                log.info("waits for %s, where another process is at work", folder)
+                self.held[number] = overrides
                 continue
             if well and self.executor.shown:
                 log.info("%s has ended: %s", name, value)

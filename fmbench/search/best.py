@@ -1,4 +1,4 @@
-"""The best run of a search as an experiment: a file of options that makes it again."""
+"""The best run of a search made again: a file of options, or overrides of a final run."""
 
 import copy
 import re
@@ -6,6 +6,7 @@ import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmbench.config.checks import GROUPS
-from fmbench.config.overrides import mended
+from fmbench.config.overrides import literal, mended
 from fmbench.config.schema import IN_TRIALS
 from fmbench.config.sources import MAX_BYTES
 from fmbench.config.sweep import REPEATING
@@ -138,3 +139,35 @@ def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
     for name in path[:-1]:
         values = values.setdefault(name, {})
     values[path[-1]] = value
+
+
+def replayed(overrides: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """The overrides of a run that does without validation what a trial did by it.
+
+    It trains as many epochs where early stopping ended the trial's runs, and its learning rate
+    drops where a plateau dropped theirs; of several runs it is the median.
+
+    Args:
+        overrides: of the run.
+        records: of the runs of the trial that it repeats, at least one.
+    """
+    found, config = list(overrides), records[0].config
+    if (config.get("early_stop") or {}).get("patience") is not None:
+        found.append("early_stop.patience=null")
+        stopped = [record.stopped_epoch for record in records]
+        trained = median_low([config["epochs"] if epoch is None else epoch for epoch in stopped])
+        if trained in stopped:
+            found.append(f"early_stop.after={trained}")
+    schedule = config["scheduler"]
+    follows = schedule.get("_target_") == "fmbench.optim.schedules.plateau"
+    if follows and schedule.get("drops") is None:
+        drops = literal(_median([record.rate_drops for record in records])).replace(" ", "")
+        found.append(f"++scheduler.drops={drops}")
+    return found
+
+
+def _median(drops: Sequence[Sequence[int]]) -> list[int]:
+    """The median number of drops, each at the median epoch of the runs that had as many."""
+    count = median_low([len(of_run) for of_run in drops])
+    enough = [of_run[:count] for of_run in drops if len(of_run) >= count]
+    return [median_low(epochs) for epochs in zip(*enough, strict=True)]

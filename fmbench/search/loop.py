@@ -6,10 +6,10 @@ earlier start of this search.
 """
 
 import contextlib
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ from fmbench.config.sweep import OF_BEST, repeats, search_keys
 from fmbench.config.trust import call_data, refuse_untrusted_runs
 from fmbench.core.console import logger
 from fmbench.core.errors import ConfigError, PartialResultsError, StorageError, UserError, described
-from fmbench.core.files import FolderLock, read_regular, remove, write_whole
+from fmbench.core.files import read_regular, remove, write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.drive import drive, how_ended, run_all
+from fmbench.launch.drive import Sparingly, drive, how_ended, run_all
 from fmbench.launch.executor import Executor, Here, Job, Runs
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import (
@@ -45,18 +45,13 @@ from fmbench.records.record import (
 )
 from fmbench.records.trials import CLAIMS_NAME, SEARCH_NAME
 from fmbench.records.trials import Search as Described
-from fmbench.search import best, optuna_compat, plan, sampler, study
+from fmbench.search import best, plan, sampler, study
 from fmbench.search.claims import Claims
+from fmbench.search.draw import Draws
 from fmbench.search.pruning import make_pruner
 from fmbench.search.study import SearchStudy, is_of, jobs_of
 
 log = logger("fmbench.sweep")
-
-#: A trial and the overrides of its run.
-Drawn = tuple[Trial, list[str]]
-
-#: Seconds between looks at a run that an earlier start has left at work.
-_LOOK = 1.0
 
 
 @dataclass
@@ -134,13 +129,12 @@ class Search:
         self.sampler_config, self.config = sampler, config
         self.params = [f"{key}={values}" for key, values in of_params(params).items()]
         target = {"_target_": custom_search_space, "_partial_": True}
-        self.extend = instantiate(target) if custom_search_space else None
+        self.extend = partial(instantiate(target), config) if custom_search_space else None
         self.loader = given["hydra_context"].config_loader
         self.keys, self.block = search_keys(config), block
         if block is not None:
             self.keys["study"] = block.study
         self.folder = Path(config.hydra.sweep.dir)
-        self.looked: dict[int, tuple[float, bool]] = {}  # at runs of an earlier start, and when
         #: Whether this is one of several workers, and no driver.
         self.is_worker = executor is not None and block is None
         self.jobs = 1 if self.is_worker else jobs_at_once(config)
@@ -151,7 +145,7 @@ class Search:
             self.claims = Claims(self.folder)
         self.vetted: set[tuple[str, ...]] = set()  # combinations of options
         self.untidy: set[int] = set()  # runs that are over, and may have a checkpoint
-        self.unwritten, self.write_at = False, 0.0
+        self.rest = Sparingly(self._tidy, self._write)
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are as many as were asked for, then evaluate the best.
@@ -238,10 +232,10 @@ class Search:
         if not self.executor.apart and self.total >= study.LEAST_TRIALS:
             # What they take of this process's memory later, runs would take for what others left.
             import optuna.importance  # noqa: F401
-        self.left = self.study.mine(TrialState.RUNNING)
+        self.draws.left = self.study.mine(TrialState.RUNNING)
         self.waiting: list[tuple[int, _Begun]] = []  # runs of trials that have begun
         self.at_work: dict[int, _Begun] = {}  # the trial of each run
-        self._note_untidy()
+        self.untidy = {*self.study.ended()}
 
     def _begin(self) -> None:
         """See that the study is of this search, and settle how its runs validate."""
@@ -251,7 +245,7 @@ class Search:
         first = None if self.block is None else self.block.first
         runs = len(self.repeats)
         self.study = SearchStudy(self.keys, self.folder, pruner, runs=runs, first=first)
-        self.validation = self._validation(config) if self.block is None else self.block.validation
+        self.validation = set_aside(config)[1] if self.block is None else self.block.validation
         cells = sampler.cells(self.sampler_config, self.space)
         self.total = trials if cells is None else min(cells, trials)
         said = {
@@ -274,6 +268,16 @@ class Search:
             of = "" if self.block is None else f" {self.block.study}"
             log.info("resumes the search%s: %d of %d trials are done", of, done, self.total)
         self.sampler_config = sampler.settled(self.sampler_config, self.study.sampler)
+        self.draws = Draws(
+            self.study,
+            self.total,
+            self.sampler_config,
+            self.space,
+            self.extend,
+            self.given,
+            self.claims,
+            told=not self.is_worker,
+        )
 
     # Trials
 
@@ -286,7 +290,8 @@ class Search:
         room = min(room, self.jobs - len(self.at_work))
         while room > len(jobs):
             if not self.waiting:
-                drawn = self._left() or self._new()
+                ours = {begun.trial.number for begun in self.at_work.values()}
+                drawn = self.draws.take(ours)
                 if drawn is None:
                     break
                 self._begin_trial(*drawn)
@@ -296,7 +301,7 @@ class Search:
                 repeat = self.repeats[job - begun.jobs[0]]
                 jobs.append((job, [*begun.overrides, *repeat, *self._extra(evaluated=False)]))
         # A worker leaves to others what they have.
-        more = self.waiting or (self.left and not self.is_worker)
+        more = self.waiting or (self.draws.left and not self.is_worker)
         return jobs or ([] if more or not room else None)
 
     def _begin_trial(self, trial: Trial, overrides: list[str]) -> None:
@@ -311,82 +316,6 @@ class Search:
         else:
             self.waiting += [(job, begun) for job in begun.jobs]
 
-    def _left(self) -> Drawn | None:
-        """A trial that an earlier start has left, or a worker that is gone, and that nobody has."""
-        if self.claims is not None:
-            ours = {begun.trial.number for begun in self.at_work.values()}
-            left = self.study.mine(TrialState.RUNNING)
-            self.left = [trial for trial in left if trial.number not in ours]
-        for place, trial in enumerate(self.left):
-            if not any(map(self.is_at_work, jobs_of(trial))) and self._claim(trial.number):
-                del self.left[place]
-                return self._drawn_before(trial)
-        return None
-
-    def _new(self) -> Drawn | None:
-        """A new trial; None where there are enough."""
-        if self.claims is None:
-            return self._ask()
-        with self.claims.turn("ask"):
-            if not self.study.shared:  # of a process that was killed as it asked
-                self.study.adopt()
-            return self._left() or self._ask()
-
-    def _claim(self, number: int) -> bool:
-        """Take a trial, where others may; whether nobody has it, and it has not ended."""
-        if self.claims is None:
-            return True
-        if not self.claims.take(number):
-            return False
-        if all(trial.number != number for trial in self.study.trials(TrialState.RUNNING)):
-            self.claims.release(number)
-            return False
-        return True
-
-    def _ask(self) -> Drawn | None:
-        if self.total <= self.study.drawn():
-            return None
-        self._seed(len(self.study.trials()))
-        trial = self.study.ask(self.total, self._claim)
-        return None if trial is None else (trial, self._draw(trial))
-
-    def _drawn_before(self, trial: FrozenTrial) -> Drawn:
-        """A trial that an earlier start has asked for, and drawn unless it was killed before."""
-        self._seed(trial.number)
-        live = optuna_compat.live(self.study.study, trial)
-        return live, trial.user_attrs.get(study.OVERRIDES) or self._draw(live)
-
-    def _seed(self, number: int) -> None:
-        """Have the sampler draw what it draws for this trial, whenever that is."""
-        stream = [number, *self.study.label.encode()]
-        self.study.study.sampler = sampler.make(self.sampler_config, self.space, stream)
-
-    def _draw(self, trial: Trial) -> list[str]:
-        for name, distribution in self.space.items():
-            optuna_compat.suggest(trial, name, distribution)
-        if self.extend is not None:
-            self.extend(self.config, trial)
-        drawn = [f"{name}={value}" for name, value in trial.params.items()]
-        overrides = [*drawn, *self.given]
-        trial.set_user_attr(study.OVERRIDES, overrides)
-        return overrides
-
-    def is_at_work(self, job: int) -> bool:
-        """Whether a start that was killed has left this run at work: on a cluster it goes on."""
-        folder, now = self.folder / str(job), time.monotonic()
-        looked, found = self.looked.get(job, (float("-inf"), False))
-        if now < looked + _LOOK:
-            return found
-        found = folder.is_dir()
-        if found:
-            with contextlib.suppress(StorageError):
-                FolderLock(folder).release()
-                found = False
-        if found and job not in self.looked and not self.is_worker:
-            log.info("waits for %s/, where an earlier start has left a run at work", job)
-        self.looked[job] = now, found
-        return found
-
     def ended(self, number: int, returned: JobReturn) -> None:
         """Take the result of a run; report its trial to the study with the last one."""
         begun, value = self.at_work.pop(number), hydra_compat.value(returned)
@@ -399,9 +328,8 @@ class Search:
 
     def size(self) -> tuple[int | None, Mapping[str, int]]:
         """As `executor.Source` has it; not known where other searches have trials too."""
-        mine = [trial for trial in self.study.mine() if trial.state.is_finished()]
         total = None if self.study.label else self.total * len(self.repeats)
-        return total, how_ended(self.folder / str(job) for trial in mine for job in jobs_of(trial))
+        return total, how_ended(self.folder / str(job) for job in self.study.ended())
 
     def _judge(self, begun: "_Begun", number: int) -> None:
         """Give up the runs of a trial that wait, where one has failed or the pruner says so."""
@@ -435,22 +363,9 @@ class Search:
                 said,
             )
         self.untidy.update(jobs)
-        self.unwritten = True
-
-    def rest(self) -> None:
-        """Remove checkpoints, and write `search.json`, for a twentieth of the time at most."""
-        now = time.monotonic()
-        if self.unwritten and now >= self.write_at:
-            self._tidy()
-            self._write()
-            self.unwritten, end = False, time.monotonic()
-            self.write_at = end + 20 * (end - now)
+        self.rest.needed = True
 
     # The end
-
-    def _note_untidy(self) -> None:
-        over = (trial for trial in self.study.mine() if trial.state.is_finished())
-        self.untidy = {job for trial in over for job in jobs_of(trial)}
 
     def _tidy(self) -> None:
         """Remove the checkpoints of trials that are over, but for the best, to be evaluated."""
@@ -472,7 +387,9 @@ class Search:
         if self.is_worker and self.study.mine(TrialState.RUNNING):
             return
         with self.claims.turn("end"):
-            self._note_untidy()  # others may have left one that was the best for a while
+            self.untidy = {
+                *self.study.ended()
+            }  # others may have left one that was the best for a while
             self._tidy()
             self._conclude()
 
@@ -506,7 +423,7 @@ class Search:
             "trials": len(self.study.mine()),
             "epochs": self.trained(),
             "space": {key: self.typed[key] for key in self.space if key in self.typed},
-            "sampler": str(self.sampler_config._target_).rpartition(".")[2],
+            "sampler": sampler.called(self.sampler_config),
             "pruner": str(self.keys["pruner"]),
             "objective": ", ".join(self.study.objectives),
             "best": {
@@ -533,8 +450,11 @@ class Search:
 
     def described(self) -> Described:
         """What the search has tried so far."""
-        name = str(self.sampler_config._target_).rpartition(".")[2]
-        return self.study.described(total=self.total, pruner=self.keys["pruner"], sampler=name)
+        return self.study.described(
+            total=self.total,
+            pruner=self.keys["pruner"],
+            sampler=sampler.called(self.sampler_config),
+        )
 
     def _write(self) -> None:
         # One after the other: what was read first is not written last.
@@ -546,16 +466,6 @@ class Search:
             log.warning("no %s: %s", SEARCH_NAME, error)
 
     # What the runs of a search are given
-
-    def _validation(self, config: Mapping[str, Any]) -> int:
-        """How many training images every run must set aside; 0 where its split does so itself."""
-        split = make_split(load(config["data"], call=call_data), config["data"])
-        if len(split.validation):
-            return 0
-        size = len(split.train) // 10
-        said = "data.split=%s holds out no images: every run validates on %s of its training images"
-        log.info(said, split.name, f"{size:,}")
-        return size
 
     def _extra(self, *, evaluated: bool) -> list[str]:
         """Overrides of every trial: images to validate on, trackers, whether to test."""
@@ -570,6 +480,20 @@ class Search:
             own = {key: value for key, value in own.items() if key != "keep_checkpoint"}
         found += [f"{key}={schema.as_yaml(own[key])}" for key in own if key not in self.fixed]
         return [*found, *(self.of_best if evaluated else ()), *self.logger]
+
+
+def set_aside(config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many images every run validates on, and how many it must be told to set aside for that.
+
+    None where its split holds some out itself.
+    """
+    split = make_split(load(config["data"], call=call_data), config["data"])
+    if held_out := len(split.validation):
+        return held_out, 0
+    size = len(split.train) // 10
+    said = "data.split=%s holds out no images: every run validates on %s of its training images"
+    log.info(said, split.name, f"{size:,}")
+    return size, size
 
 
 def _epochs(folder: Path) -> int:

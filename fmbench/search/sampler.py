@@ -47,6 +47,11 @@ def settled(config: DictConfig, before: Mapping[str, bool | None] | None) -> Dic
     return merged
 
 
+def called(config: DictConfig) -> str:
+    """The name of a sampler's class, as reports have it."""
+    return str(config._target_).rpartition(".")[2]
+
+
 def make(
     config: DictConfig, space: Mapping[str, BaseDistribution], stream: Sequence[int]
 ) -> BaseSampler:

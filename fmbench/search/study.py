@@ -152,6 +152,11 @@ def _own(path: Path) -> RDBStorage:
     return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
 
 
+def foreign(folder: Path) -> StorageError:
+    """What is raised of a folder with runs of another sweep."""
+    return StorageError(f"{folder}: holds the runs of another sweep; take another folder")
+
+
 def is_of(trial: FrozenTrial, folder: Path) -> bool:
     """Whether a trial's run is in this sweep's folder."""
     return trial.user_attrs.get(FOLDER) in ("", str(folder.absolute()))
@@ -207,10 +212,9 @@ class SearchStudy:
                 "one machine; go on without it, or take another folder"
             )
         used = first is None and any(folder.glob(f"*/{RESULT_NAME}"))
-        foreign = StorageError(f"{folder}: holds the runs of another sweep; take another folder")
         # Before a database is made there, by which it would be taken for a search.
         if used and not self.label and not search_json.has_study(folder):
-            raise foreign
+            raise foreign(folder)
         storage = open_storage(keys, folder)
         #: Whether other searches may draw trials too.
         self.shared = bool(self.label)
@@ -226,7 +230,7 @@ class SearchStudy:
         except FAULTS as error:
             raise StorageError(f"sweep.storage: {described(error, 300)}") from error
         if used and not self.mine():
-            raise foreign
+            raise foreign(folder)
 
     def agree(self, said: Mapping[str, str], sampler: Mapping[str, Any]) -> bool:
         """Whether a search is resumed of which the same is said; else the study is new.
@@ -270,6 +274,11 @@ class SearchStudy:
         """Those whose runs are in this folder, by their numbers there."""
         found = [trial for trial in self.trials(*states) if is_of(trial, self.folder)]
         return sorted(found, key=lambda trial: jobs_of(trial)[0])
+
+    def ended(self) -> list[int]:
+        """The numbers of the runs in this folder whose trials have ended."""
+        over = (trial for trial in self.mine() if trial.state.is_finished())
+        return [job for trial in over for job in jobs_of(trial)]
 
     def drawn(self) -> int:
         """How many trials there are, but for those whose search was killed as it asked for them."""
@@ -382,10 +391,12 @@ class SearchStudy:
         return statistics.fmean(known) if known and len(known) == len(found) else None
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial, or the Pareto front; empty where none has completed."""
-        if not self.trials(TrialState.COMPLETE):
-            return []
-        return [self.study.best_trial] if len(self.objectives) == 1 else self.study.best_trials
+        """The best trial, of equals the first, or the front; empty where none has completed."""
+        complete = self.trials(TrialState.COMPLETE)
+        if len(self.objectives) > 1:
+            return self.study.best_trials if complete else []
+        sign = 1 if self.study.direction == StudyDirection.MAXIMIZE else -1
+        return sorted(complete, key=lambda one: (-sign * one.values[0], one.number))[:1]
 
     def best_here(self) -> list[FrozenTrial]:
         """Those of the best whose runs are in this folder."""

@@ -8,18 +8,15 @@ was killed goes on where it was.
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median_low
 from typing import Any
 
 import numpy as np
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import FrozenTrial, TrialState
 
 from fmbench.config.checks import resolve
 from fmbench.config.contestants import Contestant, contestants
@@ -33,15 +30,15 @@ from fmbench.core.files import write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.drive import drive, how_ended
+from fmbench.launch.drive import Sparingly, drive, how_ended
 from fmbench.launch.executor import Job
 from fmbench.records import tuned
 from fmbench.records.folder import is_done
-from fmbench.records.record import RESULT_NAME, Record
-from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
+from fmbench.records.record import RESULT_NAME
+from fmbench.records.tuned import TUNED_NAME, Tuned, knows_source, read_tuned
 from fmbench.records.validation import UnreadableError
-from fmbench.search import best, plan, study
-from fmbench.search.loop import Block, Search
+from fmbench.search import best, plan, sampler, study
+from fmbench.search.loop import Block, Search, set_aside
 from fmbench.search.plan import Part
 from fmbench.search.study import jobs_of
 
@@ -118,12 +115,12 @@ class _Contest:
         if self.finals is None:
             if jobs := self.search.take(1):
                 return jobs[0]
-            if self.search.waiting or self.search.at_work or self.search.left:
+            if self.search.waiting or self.search.at_work or self.search.draws.left:
                 return None
             self._conclude()
         assert self.finals is not None
         for place, (number, overrides) in enumerate(self.finals):
-            if not self.search.is_at_work(number):
+            if not self.search.draws.is_at_work(number):
                 del self.finals[place]
                 if self._is_done(number):  # by a run that an earlier start has left
                     return self.take()
@@ -146,7 +143,7 @@ class _Contest:
     def _conclude(self) -> None:
         """Settle the final runs, once all trials have ended."""
         self.finals, self.epochs = [], self.search.trained()
-        chosen = self.best()
+        chosen = next(iter(self.search.study.best_here()), None)
         if chosen is None:
             log.warning(
                 "search %d, %s: no trial has completed", self.place + 1, self.contestant.label
@@ -170,7 +167,7 @@ class _Contest:
         numbers = range(self.first + self.trial_runs, self.first + self.comparison.block_size)
         overrides = [*chosen.user_attrs[study.OVERRIDES], *self.comparison.of_finals]
         if records and self.comparison.joins:
-            overrides = replayed(overrides, records)
+            overrides = best.replayed(overrides, records)
         if records:
             best.write(
                 self.comparison.folder,
@@ -186,14 +183,6 @@ class _Contest:
             if not self._is_done(number):
                 self.finals.append((number, [*overrides, f"seed={seed}", tuning]))
 
-    def best(self) -> FrozenTrial | None:
-        """The best trial, of equals the first; None where none has completed."""
-        complete = self.search.study.mine(TrialState.COMPLETE)
-        direction = self.search.study.study.direction
-        sign = 1 if direction.name == "MAXIMIZE" else -1
-        values = {one.number: sign * (one.value or 0.0) for one in complete}
-        return max(complete, key=lambda one: (values[one.number], -one.number), default=None)
-
     def _is_done(self, number: int) -> bool:
         record = self.search.study.record(number)
         return record is not None and is_done(record, {"evaluation": {"test": "end"}})
@@ -202,8 +191,6 @@ class _Contest:
         """What has become of it so far."""
         place = self.comparison.contestants.index(self.contestant)
         search, over = self.search.described(), self.finals is not None
-        if (chosen := self.best()) is not None:  # of equals, which their study does not order
-            search = replace(search, best=(chosen.number,))
         seeds = tuple(self.final_seeds)
         return tuned.Block(
             place, self.repeat, self.first, seeds, search, over=over, epochs=self.epochs
@@ -238,8 +225,8 @@ class Comparison:
         self.keys = search_keys(config)
         self.folder = Path(config.hydra.sweep.dir)
         self.block_size = self.keys["trials"] * self.keys["seeds"] + self.keys["final_seeds"]
-        self.sampler_name = str(options["sampler"]._target_).rpartition(".")[2]
-        self.unwritten, self.write_at = True, 0.0
+        self.sampler_name = sampler.called(options["sampler"])
+        self.rest = Sparingly(self._write, needed=True)
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run all searches, and the final runs of each.
@@ -299,15 +286,11 @@ class Comparison:
         """Settle seeds, the images to validate on, and what the final runs train on."""
         config = resolve(self.contestants[0].config)
         self.seed = int(config["seed"])
-        split = make_split(load(config["data"], call=call_data), config["data"])
-        self.validation = 0 if len(split.validation) else len(split.train) // 10
-        self.validating = len(split.validation) or self.validation
+        self.validating, self.validation = set_aside(config)
         self.of_finals = [f"{key}={value}" for key, value in _OF_FINALS.items()]
         #: Whether no images are left to validate on in the final runs.
         self.joins = self.keys["final_on"] != "train"
         if self.validation:
-            how = f"data.split={split.name} holds out no images: every run validates on"
-            log.info("%s %s of its training images", how, f"{self.validation:,}")
             if not self.joins:
                 self.of_finals.append(f"data.split.validation={self.validation}")
         elif self.joins:
@@ -355,9 +338,7 @@ class Comparison:
             raise StorageError(f"{self.folder / TUNED_NAME}: cannot be read: {error}") from error
         if before is None:
             if any(self.folder.glob(f"*/{RESULT_NAME}")):
-                raise StorageError(
-                    f"{self.folder}: holds the runs of another sweep; take another folder"
-                )
+                raise study.foreign(self.folder)
             return None
         now = {"trials": "trials", "runs": "seeds", "final_seeds": "final_seeds"}
         now["final_on"] = "final_on"
@@ -439,23 +420,15 @@ class Comparison:
                 "it, so that this contestant gets no rank; compare the new code in another folder",
                 *(contest.place + 1, contest.contestant.label, number),
             )
-        self.unwritten = True
+        self.rest.needed = True
 
     def _source(self, contest: _Contest, number: int) -> set[str | None]:
         """The hashes of a contestant's code, with that of a run which got so far as to know it."""
         known = self.sources.setdefault(contest.contestant.label, set())
         record = contest.search.study.record(number)
-        if record and not record.unsourced and (record.source or record.parameters is not None):
+        if record and not record.unsourced and knows_source(record.source, record.parameters):
             known.add(record.source)
         return known
-
-    def rest(self) -> None:
-        """Write `tuned.json`, for a twentieth of the time at most."""
-        now = time.monotonic()
-        if self.unwritten and now >= self.write_at:
-            self._write()
-            self.unwritten, end = False, time.monotonic()
-            self.write_at = end + 20 * (end - now)
 
     def size(self) -> tuple[int | None, Mapping[str, int]]:
         """As `executor.Source` has it."""
@@ -501,35 +474,3 @@ class Comparison:
 
 def _override(tuning: Mapping[str, Any]) -> str:
     return f"++tuning={literal(tuning)}"
-
-
-def replayed(overrides: Sequence[str], records: Sequence[Record]) -> list[str]:
-    """The overrides of a run that does without validation what a trial did by it.
-
-    It trains as many epochs where early stopping ended the trial's runs, and its learning rate
-    drops where a plateau dropped theirs; of several runs it is the median.
-
-    Args:
-        overrides: of the run.
-        records: of the runs of the trial that it repeats, at least one.
-    """
-    found, config = list(overrides), records[0].config
-    if (config.get("early_stop") or {}).get("patience") is not None:
-        found.append("early_stop.patience=null")
-        stopped = [record.stopped_epoch for record in records]
-        trained = median_low([config["epochs"] if epoch is None else epoch for epoch in stopped])
-        if trained in stopped:
-            found.append(f"early_stop.after={trained}")
-    schedule = config["scheduler"]
-    follows = schedule.get("_target_") == "fmbench.optim.schedules.plateau"
-    if follows and schedule.get("drops") is None:
-        drops = literal(_median([record.rate_drops for record in records])).replace(" ", "")
-        found.append(f"++scheduler.drops={drops}")
-    return found
-
-
-def _median(drops: Sequence[Sequence[int]]) -> list[int]:
-    """The median number of drops, each at the median epoch of the runs that had as many."""
-    count = median_low([len(of_run) for of_run in drops])
-    enough = [of_run[:count] for of_run in drops if len(of_run) >= count]
-    return [median_low(epochs) for epochs in zip(*enough, strict=True)]

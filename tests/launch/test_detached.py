@@ -21,6 +21,7 @@ import yaml
 from clusters import PATIENCE, installed
 from commands import TINY, fmbench, in_one_go, records, started, wait_for
 from optuna.trial import TrialState
+from searches import trials
 
 from fmbench.core.errors import StorageError
 from fmbench.core.files import FolderLock
@@ -37,11 +38,6 @@ SEARCH = [
     *("-m", "sweep=lr_batch", *TINY, "epochs=8", "sweep.trials=6", "device=cpu"),
     *("batch_size=choice(16,32)", "sweep.pruner=none"),
 ]
-
-
-def trials(folder):
-    storage = study.open_storage({"storage": None, "detach": False}, folder)
-    return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
 
 
 class Left(Executor):

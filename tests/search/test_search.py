@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import sys
@@ -15,6 +14,7 @@ import yaml
 from commands import TINY, compose, fmbench, in_one_go, records, started, wait_for, write_option
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
+from searches import SEARCH, sorted_records, trials
 
 from fmbench.config.hydra_compat import search_space
 from fmbench.core.errors import ConfigError
@@ -23,16 +23,8 @@ from fmbench.records.reader import read_history
 from fmbench.records.record import Record
 from fmbench.records.trials import DATABASE_NAME, Search
 from fmbench.search import best, loop, pruning, study
-from fmbench.search import best as best_file
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
-
-#: Six trials of three epochs, over in a few seconds.
-SEARCH = [
-    *("-m", "sweep=lr_batch", *TINY, "epochs=3", "sweep.trials=6", "device=cpu"),
-    *("batch_size=choice(16,32)", "sweep.pruner=none", "hydra.sweep.dir=here"),
-    "evaluation.corruptions=[rotate]",
-]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +38,6 @@ def begun(straight, tmp_path):
     """That search in a folder of the test's own."""
     shutil.copytree(straight.folder / "here", tmp_path / "here")
     return straight
-
-
-def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the search in a folder, by their numbers."""
-    storage = study.open_storage({"storage": None, "detach": False}, folder)
-    return optuna.load_study(study_name=study.OWN_STUDY, storage=storage).get_trials()
 
 
 def states(folder: Path) -> list[str]:
@@ -188,38 +174,6 @@ def test_a_search_by_balanced_accuracy_chooses_otherwise_than_one_by_accuracy(
     assert chosen == {"validation_accuracy": 0.9, "balanced_accuracy": 0.5}
     history = read_history(tmp_path / "balanced_accuracy" / "0")
     assert [line["balanced_accuracy"] for line in history] == [left[0]["balanced_accuracy"]] * 2
-
-
-@pytest.mark.slow
-def test_a_search_prunes_and_never_in_the_last_epoch(command, tmp_path):
-    status, _, err = command(*SEARCH, "sweep.trials=12", "sweep.pruner=median")
-    assert status == 0, err
-    found, left = trials(tmp_path / "here"), sorted_records(tmp_path / "here")
-    kinds = {trial.state.name for trial in found}
-    assert kinds == {"COMPLETE", "PRUNED"}
-    for trial, record in zip(found, left, strict=True):
-        pruned = trial.state == TrialState.PRUNED
-        assert record["status"] == ("pruned" if pruned else "completed")
-        reports = trial.intermediate_values
-        assert len(reports) < 3 if pruned else len(reports) == 3
-        assert record["test_accuracy"] is None or not pruned
-        # As good as the median of what came before, after the same epoch, or better.
-        before = found[: trial.number]
-        for epoch in (1, 2):
-            if epoch in reports and trial.number >= 4:
-                complete = [t for t in before if t.state == TrialState.COMPLETE]
-                values = sorted(t.intermediate_values[epoch] for t in complete)
-                middle = len(values) // 2
-                median = (values[middle] + values[~middle]) / 2
-                best_so_far = max(reports[e] for e in reports if e <= epoch)
-                ended_here = pruned and max(reports) == epoch
-                assert ended_here == (best_so_far < median), (trial.number, epoch)
-    assert f"{sum(t.state == TrialState.PRUNED for t in found)} pruned" in err
-
-
-def sorted_records(folder: Path) -> list[dict]:
-    numbers = sorted(int(path.parent.name) for path in folder.glob("*/result.json"))
-    return [json.loads((folder / str(n) / "result.json").read_text()) for n in numbers]
 
 
 @pytest.mark.slow
@@ -520,12 +474,12 @@ def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been
     sampler, command, tmp_path, monkeypatch
 ):
     """Its search was killed in between."""
-    from fmbench.search import loop
+    from fmbench.search.draw import Draws
 
     given = ["optimizer.lr=choice(0.01,0.02,0.03)", "batch_size=16", "epochs=1", "sweep.trials=3"]
     search = [*SEARCH, *given, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.sampler.seed=0"]
     assert command(*search, "hydra.sweep.dir=straight")[0] == 0
-    draw, drawn = loop.Search._draw, []
+    draw, drawn = Draws._draw, []
 
     def killed_at_the_second(self, trial):
         drawn.append(trial)
@@ -533,9 +487,9 @@ def test_a_trial_that_was_asked_for_and_not_drawn_is_drawn_as_it_would_have_been
             raise KeyboardInterrupt
         return draw(self, trial)
 
-    monkeypatch.setattr(loop.Search, "_draw", killed_at_the_second)
+    monkeypatch.setattr(Draws, "_draw", killed_at_the_second)
     assert command(*search)[0] == 130
-    monkeypatch.setattr(loop.Search, "_draw", draw)
+    monkeypatch.setattr(Draws, "_draw", draw)
     assert command(*search)[0] == 0
     ours, straight = trials(tmp_path / "here"), trials(tmp_path / "straight")
     assert [t.params for t in ours] == [t.params for t in straight]
@@ -569,67 +523,16 @@ def test_a_foreign_search_hides_no_failures_of_a_grid(begun, command, tmp_path):
     assert "1 of 2 runs completed" in err
 
 
-@pytest.mark.parametrize(("trials_in_all", "first_goes_on"), [(11, True), (12, False)])
-def test_halving_takes_a_quarter_of_those_there_are(trials_in_all, first_goes_on):
-    pruner = pruning.make_pruner("halving", epochs=4, trials=trials_in_all)
-    searched = optuna.create_study(direction="maximize", pruner=pruner)
-    went_on = []
-    for value in (0.5, 0.6, 0.4, 0.7, 0.65, 0.3, 0.2, 0.69):
-        trial = searched.ask()
-        trial.report(value, 1)
-        went_on.append(not trial.should_prune())
-        searched.tell(trial, state=TrialState.PRUNED)
-    # Of eight two go on: the last is the second best.
-    assert went_on == [first_goes_on, first_goes_on, False, True, False, False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "trials_in_all", "cuts"),
-    [
-        (1, 20, []), (2, 20, [1]), (4, 20, [1]), (5, 20, [2]), (12, 20, [3]), (30, 20, [8]),
-        (30, 63, [8]), (30, 64, [2, 8]), (200, 100, [13, 52]), (200, 256, [4, 16, 64]),
-    ],
-)  # fmt: skip
-def test_halving_cuts_so_often_that_some_are_left(epochs, trials_in_all, cuts):
-    pruner = pruning.make_pruner("halving", epochs=epochs, trials=trials_in_all)
-    searched = optuna.create_study(direction="maximize", pruner=pruner)
-    stopped = set()
-    for number in range(trials_in_all):
-        trial = searched.ask()
-        for epoch in range(1, epochs):
-            # Each is better than all before it but for the first three of each cut.
-            trial.report(number, epoch)
-            if trial.should_prune():
-                stopped.add(epoch)
-                break
-        searched.tell(trial, number)
-    assert sorted(stopped) == cuts
-
-
-@pytest.mark.parametrize("trials_in_all", [1, 5, 12, 70])
-@pytest.mark.parametrize("epochs", [2, 12])
-@pytest.mark.parametrize("seed", range(2))
-def test_halving_leaves_a_best_one_and_spends_less(trials_in_all, epochs, seed):
-    values = random.Random(seed).sample(range(1000), trials_in_all)
-    if seed == 0:
-        values.sort(reverse=True)  # the worst there is: the best come first, where none goes on
-    pruner = pruning.make_pruner("halving", epochs=epochs, trials=trials_in_all)
-    searched = optuna.create_study(direction="maximize", pruner=pruner)
-    spent, ended = 0, 0
-    for value in values:
-        trial = searched.ask()
-        for epoch in range(1, epochs + 1):
-            spent += 1
-            trial.report(value, epoch)
-            if epoch < epochs and trial.should_prune():
-                searched.tell(trial, state=TrialState.PRUNED)
-                break
-        else:
-            searched.tell(trial, value)
-            ended += 1
-    assert ended >= 1
-    if trials_in_all >= 12 and epochs > 2:
-        assert spent <= 0.7 * epochs * trials_in_all
+@pytest.mark.parametrize(("objective", "best_one"), [
+    ("validation_accuracy", 1), ("validation_loss", 0),
+])  # fmt: skip
+def test_of_equals_the_first_is_the_best(tmp_path, objective, best_one):
+    keys = {"storage": None, "study": None, "objective": objective, "at_most": None}
+    ours = study.SearchStudy(keys, tmp_path, optuna.pruners.NopPruner())
+    assert ours.best() == []
+    for value in (0.5, 0.7, 0.7, 0.5):
+        ours.study.tell(ours.ask(4), value)
+    assert [trial.number for trial in ours.best_here()] == [best_one]
 
 
 def test_what_a_study_holds_has_the_names_that_it_always_had():
@@ -638,89 +541,3 @@ def test_what_a_study_holds_has_the_names_that_it_always_had():
     assert names == tuple(
         f"fmbench.{name}" for name in ("folder", "job", "overrides", "seconds", "error")
     )
-
-
-#: Trials of three runs each.
-REPEATED = [*SEARCH, "sweep.trials=2", "epochs=1"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["seed=4,5,6", "seed=4 sweep.seeds=3 sweep.jobs=2"])
-def test_a_trial_of_several_seeds_is_worth_their_mean(command, tmp_path, how):
-    status, out, err = command(*REPEATED, *how.split())
-    assert status == 0, err
-    found, runs = trials(tmp_path / "here"), sorted_records(tmp_path / "here")
-    assert [record["seed"] for record in runs] == [4, 5, 6] * 2
-    for trial, part in zip(found, (runs[:3], runs[3:]), strict=True):
-        accuracies = [record["validation_accuracy"] for record in part]
-        assert trial.value == pytest.approx(sum(accuracies) / 3)
-        assert trial.user_attrs[study.SECONDS] == pytest.approx(
-            sum(record["seconds"]["train"] for record in part), rel=0.5
-        )
-        assert {record["learning_rate"] for record in part} == {trial.params["optimizer.lr"]}
-        # All runs of the best, and of no other, were evaluated on the test set.
-        best = trial.value == max(other.value for other in found)
-        assert [record["test_accuracy"] is not None for record in part] == [best] * 3
-    # Other processes say it themselves.
-    assert ("trial 1, run 3 of 3 (6 of 6): " in err) == ("jobs" not in how)
-    assert "each the mean of 3 runs" in out
-    assert not [*tmp_path.rglob("checkpoint*.pt")]
-    text = (tmp_path / "here" / best_file.BEST_NAME).read_text()
-    assert "the mean of 3 runs" in text
-    assert "seed" not in yaml.safe_load(text)
-    written = Search.from_json((tmp_path / "here" / "search.json").read_text())
-    assert [(trial.runs, trial.folder) for trial in written.trials] == [(3, "0"), (3, "3")]
-    # It goes on to a larger total, and is another search with other seeds.
-    status, _, err = command(*REPEATED, *how.split(), "sweep.trials=3")
-    assert status == 0, err
-    assert len(records(tmp_path)) == 9
-    status, _, err = command(*REPEATED, "seed=0,1,2")
-    assert (status, "runs of a trial is seed=4; seed=5; seed=6 there" in err) == (5, True)
-
-
-@pytest.mark.slow
-def test_a_trial_of_several_seeds_goes_on_after_kills(command, tmp_path):
-    search = [*REPEATED, "epochs=3", "seed=0,1,2"]
-    folder = tmp_path / "here"
-    for done in (1, 2, 4):  # runs at whose end, or soon after, it is killed
-        with started(*search, cwd=tmp_path):
-            wait_for(lambda n=done: len([*folder.glob("*/history.jsonl")]) > n)
-    assert command(*search)[0] == 0
-    assert command(*search[:-1], "seed=0,1,2", "hydra.sweep.dir=straight")[0] == 0
-    for here, there in zip(trials(folder), trials(tmp_path / "straight"), strict=True):
-        assert (here.params, here.values) == (there.params, there.values)
-    assert len(sorted_records(folder)) == 6
-
-
-@pytest.mark.slow
-def test_wilcoxon_gives_up_what_is_worse_on_the_same_seeds(command, tmp_path):
-    given = [
-        *("optimizer.lr=choice(0.1,1e-7)", "batch_size=16", "hydra/sweeper/sampler=grid"),
-        *("sweep.pruner=wilcoxon", "seed=range(6)", "hydra.sweeper.sampler.seed=0"),
-    ]
-    status, _, err = command(*REPEATED, "epochs=2", *given)
-    assert status == 0, err
-    found = trials(tmp_path / "here")
-    good, bad = (next(t for t in found if t.params["optimizer.lr"] == lr) for lr in (0.1, 1e-7))
-    assert good.state == TrialState.COMPLETE
-    runs = [r for r in records(tmp_path) if r["learning_rate"] == 1e-7]
-    if bad.number > good.number:
-        # Of four seeds all worse p is 1/16.
-        assert (bad.state, len(runs), len(bad.intermediate_values)) == (TrialState.PRUNED, 4, 4)
-        assert "1 complete, 1 pruned" in err
-    else:
-        assert (bad.state, len(runs)) == (TrialState.COMPLETE, 6)
-
-
-@pytest.mark.slow
-def test_a_trial_may_be_of_folds_and_one_that_fails_gives_up_the_rest(command, tmp_path):
-    folds = ["data.split=kfold", "data.split.folds=3", "data.split.fold=0,1,2"]
-    lrs = ["optimizer.lr=choice(0.1,1e30)", "batch_size=16", "hydra/sweeper/sampler=grid"]
-    status, _, err = command(*REPEATED, *folds, *lrs)
-    assert status == 4, err
-    runs = {lr: [r for r in records(tmp_path) if r["learning_rate"] == lr] for lr in (0.1, 1e30)}
-    assert [r["config"]["data"]["split"]["fold"] for r in runs[0.1]] == [0, 1, 2]
-    assert [r["status"] for r in runs[1e30]] == ["diverged"]
-    (complete,) = [t for t in trials(tmp_path / "here") if t.state == TrialState.COMPLETE]
-    accuracies = [record["validation_accuracy"] for record in runs[0.1]]
-    assert complete.value == pytest.approx(sum(accuracies) / 3)

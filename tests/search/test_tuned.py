@@ -18,6 +18,7 @@ from fmbench.records.status import Reader
 from fmbench.records.status_text import of_sweep
 from fmbench.records.tuned import TUNED_NAME, Tuned, read_tuned
 from fmbench.search import tuned
+from fmbench.search.best import replayed
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -333,14 +334,14 @@ def test_without_validation_images_a_final_run_replays_what_was_decided_by_them(
         after = [f"early_stop.after={after}"] if after else []
         return [*given, "early_stop.patience=null", *after, f"++scheduler.drops={drops}"]
 
-    assert tuned.replayed(given, made[:1]) == replays(7, "[2,5]")
-    assert tuned.replayed(given, made[1:2]) == replays(None, "[3]")
-    assert tuned.replayed(given, made) == replays(7, "[3]")  # of 2, 3 and 4
+    assert replayed(given, made[:1]) == replays(7, "[2,5]")
+    assert replayed(given, made[1:2]) == replays(None, "[3]")
+    assert replayed(given, made) == replays(7, "[3]")  # of 2, 3 and 4
     plain = SimpleNamespace(config={"scheduler": {"_target_": "constant"}})
-    assert tuned.replayed(given, [plain]) == given
+    assert replayed(given, [plain]) == given
     for scheduler in ({**plateau, "drops": [4]}, {"_target_": "mine.plateau"}):
         other = SimpleNamespace(config={"scheduler": scheduler})
-        assert tuned.replayed(given, [other]) == given
+        assert replayed(given, [other]) == given
 
 
 @pytest.mark.slow
