@@ -100,17 +100,11 @@ class Cutout(_Part):
 
 @dataclass
 class Erasing(_Part):
-    """A rectangle of random area and shape set to the mean (Zhong et al., 2020, algorithm 1).
+    """A rectangle of random area and shape set to the mean (Zhong et al., 2020, algorithm 1)."""
 
-    Args:
-        probability: of erasing at all.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest height over width; its logarithm is uniform.
-    """
-
-    probability: float = _probability(0.5)
-    scale: list[float] = _rising([0.02, 0.33], most=1)
-    ratio: list[float] = _rising([0.3, 3.3])
+    probability: float = _probability(0.5)  # of erasing at all
+    scale: list[float] = _rising([0.02, 0.33], most=1)  # least and greatest share of the area
+    ratio: list[float] = _rising([0.3, 3.3])  # of height over width; its logarithm is uniform
 
 
 @dataclass
@@ -128,18 +122,12 @@ class Affine(_Part):
 
     Each number is uniform; bilinear interpolation, as `torchvision.transforms.RandomAffine` with
     it. Shifts are whole pixels.
-
-    Args:
-        degrees: most of a rotation, either way.
-        translate: most of a shift, as a share of height and width.
-        scale: least and greatest factor.
-        shear: most of a shear along each axis, either way, in degrees.
     """
 
-    degrees: float = _number(15.0, 0, 180)
-    translate: float = _number(0.1, 0, 1)
-    scale: list[float] = _rising([0.9, 1.1], most=10)
-    shear: float = _number(0.0, 0, 60)
+    degrees: float = _number(15.0, 0, 180)  # most of a rotation, either way
+    translate: float = _number(0.1, 0, 1)  # most of a shift, as a share of height and width
+    scale: list[float] = _rising([0.9, 1.1], most=10)  # least and greatest factor
+    shear: float = _number(0.0, 0, 60)  # most along each axis, either way, in degrees
 
 
 @dataclass
@@ -147,22 +135,17 @@ class TrivialAugment(_Part):
     """One of 14 operations of random strength (Mueller and Hutter, 2021; the "wide" space).
 
     As `torchvision.transforms.TrivialAugmentWide`.
-
-    Args:
-        bins: strengths there are of each operation.
-        translate: most of a shift, in pixels; 32 is that of the paper, for images of 32 pixels.
     """
 
-    bins: int = _whole(31, 2, MOST_BINS)
-    translate: int = _whole(32)
+    bins: int = _whole(31, 2, MOST_BINS)  # strengths there are of each operation
+    translate: int = _whole(32)  # most of a shift; the paper has 32 for images of 32 pixels
 
 
 @dataclass
 class Mixup(_Part):
     """The image and its label blended with another's (Zhang et al., 2018).
 
-    Args:
-        alpha: of Beta(alpha, alpha), which the image's own share is drawn from.
+    The image's own share is drawn from Beta(alpha, alpha).
     """
 
     alpha: float = _number(0.2, 0.001, 1000)
@@ -172,13 +155,11 @@ class Mixup(_Part):
 class CutMix(_Part):
     """A rectangle of the image taken from another, and that share of its label (Yun et al., 2019).
 
-    Args:
-        alpha: of Beta(alpha, alpha), which the share of the area that stays is drawn from.
-        probability: of mixing at all; the paper has 0.5 for CIFAR and 1 for ImageNet.
+    The share of the area that stays is drawn from Beta(alpha, alpha).
     """
 
     alpha: float = _number(1.0, 0.001, 1000)
-    probability: float = _probability(0.5)
+    probability: float = _probability(0.5)  # of mixing; the paper: 0.5 (CIFAR), 1 (ImageNet)
 
 
 @dataclass

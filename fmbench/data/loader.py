@@ -34,23 +34,15 @@ def generator(seed: int, epoch: int, stream: int) -> torch.Generator:
 class Normalization:
     """From uint8 pixels to floats of mean 0 and standard deviation 1: (x / 255 - mean) / std.
 
-    Args:
-        mean: of all pixels, or of those of each channel; 0 to 1.
-        std: the same.
+    Both are on a scale of 0 to 1, of all pixels or of those of each channel.
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-        self.mean, self.std = (
-            [value] if isinstance(value, (int, float)) else list(value) for value in (mean, std)
-        )
-        channels = max(len(self.mean), len(self.std))  # one number stands for all
-        self.mean, self.std = (
-            values * (channels if len(values) == 1 else 1) for values in (self.mean, self.std)
-        )
-        pairs = list(zip(self.mean, self.std, strict=True))
-        self.scale: Any = [1 / (255 * one) for _, one in pairs]
-        self.shift: Any = [-middle / one for middle, one in pairs]
-        if len(pairs) == 1:
+        means, stds = np.broadcast_arrays(np.atleast_1d(mean), np.atleast_1d(std))
+        self.mean, self.std = means.tolist(), stds.tolist()
+        self.scale: Any = (1 / (255 * stds)).tolist()
+        self.shift: Any = (-means / stds).tolist()
+        if len(means) == 1:
             (self.scale,), (self.shift,) = self.scale, self.shift
         else:
             self.scale, self.shift = (

@@ -223,6 +223,20 @@ def preact_head(channels: int) -> nn.Sequential:
     )
 
 
+class PreActClassifier(nn.Module):
+    """A stem, pre-activation blocks, `preact_head`, and a linear layer."""
+
+    stem: nn.Module
+    blocks: nn.Module
+    head: nn.Module
+    classifier: nn.Module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, channels, H, W) to logits (N, classes)."""
+        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
+        return logits
+
+
 def init_he_fan_out(model: nn.Module) -> None:
     """Draw a model's weights anew as the Torch code of ResNet and of DenseNet does.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fmbench.core.errors import ConfigError
-from fmbench.models.blocks import init_he_fan_out, preact_head
+from fmbench.models.blocks import PreActClassifier, init_he_fan_out, preact_head
 from fmbench.models.checks import (
     PARTS,
     divide_depth,
@@ -57,7 +57,7 @@ class Transition(nn.Sequential):
         )
 
 
-class DenseNet(nn.Module):
+class DenseNet(PreActClassifier):
     """DenseNet-BC of three dense blocks; the defaults, DenseNet-BC-100-12, have 768,730 parameters.
 
     Huang, Liu, van der Maaten and Weinberger 2017, "Densely connected convolutional networks"
@@ -110,11 +110,6 @@ class DenseNet(nn.Module):
         self.head = preact_head(width)
         self.classifier = nn.Linear(width, classes)
         init_he_fan_out(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
-        return logits
 
 
 def _compressed(width: int, compression: float) -> int:

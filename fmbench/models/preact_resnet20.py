@@ -1,12 +1,12 @@
 """Pre-activation ResNet in the thin form for images of about 32 x 32."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import init_he_fan_out, preact_head, preact_stages
+from fmbench.models.blocks import PreActClassifier, init_he_fan_out, preact_head, preact_stages
 from fmbench.models.checks import divide_depth, require_positive
 
 
-class PreActResNet20(nn.Module):
+class PreActResNet20(PreActClassifier):
     """Three stages of pre-activation blocks: 271,994 parameters, 0.27 million in the literature.
 
     He, Zhang, Ren and Sun 2016, "Identity mappings in deep residual networks" (arXiv:1603.05027),
@@ -38,8 +38,3 @@ class PreActResNet20(nn.Module):
         self.head = preact_head(4 * width)
         self.classifier = nn.Linear(4 * width, classes)
         init_he_fan_out(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
-        return logits

@@ -1,14 +1,14 @@
 """Wide residual networks: pre-activation blocks, few and wide."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from fmbench.models.blocks import init_he_fan_out, preact_head, preact_stages
+from fmbench.models.blocks import PreActClassifier, init_he_fan_out, preact_head, preact_stages
 from fmbench.models.checks import divide_depth, require_dropout, require_positive
 
 STEM = 16  # channels, whatever the widening
 
 
-class WideResNet(nn.Module):
+class WideResNet(PreActClassifier):
     """WRN of three stages; the defaults, WRN-28-10, have 36,478,906 parameters.
 
     Zagoruyko and Komodakis 2016, "Wide residual networks" (arXiv:1605.07146), section 2 and
@@ -49,8 +49,3 @@ class WideResNet(nn.Module):
         self.head = preact_head(4 * width)
         self.classifier = nn.Linear(4 * width, classes)
         init_he_fan_out(self)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, classes)."""
-        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))))
-        return logits
