@@ -70,7 +70,6 @@ class File:
 class KnownSet:
     """A public set."""
 
-    name: str  # of the option
     title: str  # as its authors write it, with the subset
     files: tuple[File, ...]  # all that are read
     folder: str  # where torchvision puts them, below a root
@@ -129,7 +128,7 @@ def known_set(name: str, subset: str | None = None) -> KnownSet:
     from torchvision import datasets
 
     # The class that names the addresses and digests of a set.
-    return _BUILDERS[name](name, getattr(datasets, name.upper()), subset)
+    return _BUILDERS[name](TITLES[name], getattr(datasets, name.upper()), subset)
 
 
 #: The options of `data` that are read here.
@@ -143,21 +142,19 @@ def _of_mnist(name: str) -> KnownSet:
         for file, digest, size in zip(_IDX_NAMES, _SHA256[name], _IDX_SIZES, strict=True)
     )
     folder = f"{title.replace('-', '')}/raw"
-    return KnownSet(name, title, files, folder, lambda found: (_of_idx(found), classes))
+    return KnownSet(title, files, folder, lambda found: (_of_idx(found), classes))
 
 
-def _kmnist(name: str, published: Any, _subset: str | None) -> KnownSet:
+def _kmnist(title: str, published: Any, _subset: str | None) -> KnownSet:
     files = tuple(
         File(_stem(file), file, None, f"md5:{md5}", urls=tuple(url + file for url in mirrors))
         for mirrors in [published.mirrors]
         for file, md5 in published.resources
     )
-    return KnownSet(
-        name, TITLES[name], files, "KMNIST/raw", lambda found: (_of_idx(found), published.classes)
-    )
+    return KnownSet(title, files, "KMNIST/raw", lambda found: (_of_idx(found), published.classes))
 
 
-def _qmnist(name: str, published: Any, subset: str | None) -> KnownSet:
+def _qmnist(title: str, published: Any, subset: str | None) -> KnownSet:
     if subset not in (None, "test10k"):
         raise ConfigError(f"data.subset={subset}: QMNIST has null (all test images) and test10k")
     files = tuple(
@@ -172,10 +169,10 @@ def _qmnist(name: str, published: Any, subset: str | None) -> KnownSet:
         parts["test"] = parts["test"][0][:end], parts["test"][1][:end]
         return parts, _DIGITS
 
-    return KnownSet(name, TITLES[name], files, "QMNIST/raw", read)
+    return KnownSet(title, files, "QMNIST/raw", read)
 
 
-def _emnist(name: str, published: Any, subset: str | None) -> KnownSet:
+def _emnist(title: str, published: Any, subset: str | None) -> KnownSet:
     if subset not in published.splits:
         raise ConfigError(f"data.subset={subset}: EMNIST has {', '.join(published.splits)}")
     files = tuple(
@@ -199,10 +196,10 @@ def _emnist(name: str, published: Any, subset: str | None) -> KnownSet:
         }
         return parts, [name for name in published.classes_split_dict[subset] if name != "N/A"]
 
-    return KnownSet(name, f"{TITLES[name]} {subset}", files, "EMNIST/raw", read)
+    return KnownSet(f"{title} {subset}", files, "EMNIST/raw", read)
 
 
-def _cifar(name: str, published: Any, _subset: str | None) -> KnownSet:
+def _cifar(title: str, published: Any, _subset: str | None) -> KnownSet:
     folder, meta, batches = published.base_folder, published.meta, len(published.train_list)
     files = tuple(
         File(
@@ -222,7 +219,7 @@ def _cifar(name: str, published: Any, _subset: str | None) -> KnownSet:
         parts = {"train": _of_batches(found[:batches]), "test": _of_batches(found[batches:])}
         return parts, names[meta["key"]]
 
-    return KnownSet(name, TITLES[name], files, "", read)
+    return KnownSet(title, files, "", read)
 
 
 def _of_batches(batches: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -231,10 +228,10 @@ def _of_batches(batches: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nd
     return images.reshape(-1, 3, 32, 32), np.concatenate([batch[key] for batch in batches])
 
 
-def _svhn(name: str, published: Any, _subset: str | None) -> KnownSet:
+def _svhn(title: str, published: Any, _subset: str | None) -> KnownSet:
     listed = [published.split_list[part] for part in ("train", "test")]
     files = tuple(File(file, file, f"md5:{md5}", urls=(url,)) for url, file, md5 in listed)
-    return KnownSet(name, TITLES[name], files, "SVHN", _read_svhn)
+    return KnownSet(title, files, "SVHN", _read_svhn)
 
 
 def _read_svhn(contents: Sequence[bytes]) -> tuple[Parts, Sequence[str]]:
