@@ -60,13 +60,14 @@ class RunState:
     def __post_init__(self) -> None:
         paths, every = self.folder.checkpoints, self.config["checkpoint_every"]
         self.checkpoints = Checkpoints(*paths, every=every)
+        self.parts: tuple[object, ...] = ()  # that the run is built of, as far as it is
         self.start = time.perf_counter()  # of the run's total time
 
     def use(self, device: Device, *parts: object) -> None:
-        """Note the device that the run uses from here on, and what its parts are of."""
-        self.device = device
+        """Note the device that the run uses from here on, and the parts it is built of, if new."""
+        self.device, self.parts = device, parts or self.parts
         self.record.device = device.name
-        self.record.fingerprint = cast("Fingerprint", device.fingerprint(*parts))
+        self.record.fingerprint = cast("Fingerprint", device.fingerprint(*self.parts))
 
     def read_checkpoint(self, trainer: Trainer) -> None:
         """Take the trainer, and read the newest checkpoint that is whole, if there is one.

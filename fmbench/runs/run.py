@@ -202,11 +202,12 @@ def prepare(
     precision = choose_precision(config["precision"], inputs.device.torch, record.flops)
     run.use(device := replace(inputs.device, precision=precision), model)
     trainer = make_trainer(config, inputs, model, device, record.flops)
-    run.use(trainer.device, *_parts(trainer))  # its memory format is chosen now
+    built = model, trainer.optimizer, trainer.schedule, trainer.step.loss
+    scheduler = getattr(trainer.schedule, "scheduler", None)
+    run.use(trainer.device, *built, scheduler, trainer.average)  # its memory format is chosen now
     record.joins_last_batch = trainer.loader.joins_last
     run.read_checkpoint(trainer)
     own = inputs.augmentation.transforms
-    built = model, trainer.optimizer, trainer.schedule, trainer.step.loss
     _note_source(run, own_source(config, *built, *own))
     _settle_threads(run, trainer, in_sweep=in_sweep)
     if config["compile"]:  # for so many threads
@@ -265,14 +266,7 @@ def _settle_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> None:
             rest = [text for text in record.overrides if text not in typed]
             record.overrides = [*rest, f"threads={trainer.device.threads}"]
     torch.set_num_threads(trainer.device.threads)
-    run.use(trainer.device, *_parts(trainer))
-
-
-def _parts(trainer: Trainer) -> tuple[object, ...]:
-    """What a run is built of."""
-    scheduler = getattr(trainer.schedule, "scheduler", None)
-    loss, average = trainer.step.loss, trainer.average
-    return trainer.model, trainer.optimizer, trainer.schedule, scheduler, loss, average
+    run.use(trainer.device)
 
 
 def _choose_threads(run: RunState, trainer: Trainer, *, in_sweep: bool) -> int:
