@@ -1,6 +1,6 @@
 """Searches for tests: one to run, what it has left, and one made by hand.
 
-Of that there are four trials, one of each state, as `search.json` and as run folders.
+The last has four trials, one of each state, as `search.json` and as run folders.
 """
 
 import json

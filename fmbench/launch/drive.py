@@ -55,8 +55,8 @@ class Source(Protocol):
         """How many runs the sweep has, if that is known, and how many ended before, by state."""
 
 
-class Sparingly:
-    """Does what can wait, once it is `needed`, for a twentieth of the time at most."""
+class Housekeeping:
+    """What can wait: done once it is `needed`, in a twentieth of the time at most."""
 
     def __init__(self, *steps: Callable[[], None], needed: bool = False) -> None:
         self.steps, self.needed, self.next_at = steps, needed, 0.0

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,7 +192,8 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
     searches: dict[str, Search] = {}
     comparisons: dict[str, Tuned] = {}
     suspected: list[SuspectedTest] = []
-    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # most groups of values are of many records
+    # Most groups of values are of many records. By their place in a row: to Python 1 is True.
+    known: dict[int, dict[tuple[Any, ...], tuple[Any, ...]]] = defaultdict(dict)
     paths = sorted(_find(folders, problems))
     left = dict(MAX_TOTAL)
     for number, path in enumerate(paths):
@@ -209,8 +211,8 @@ def read_results(*folders: str | Path, progress: Progress | None = None) -> Resu
             if name == SUSPECTS_NAME:
                 suspected += SuspectedTests.from_json(content).tests
                 continue
-            groups = _groups(Record.from_json(content), as_text(folder))
-            rows.append(tuple(known.setdefault(group, group) for group in groups))
+            groups = enumerate(_groups(Record.from_json(content), as_text(folder)))
+            rows.append(tuple(known[place].setdefault(one, one) for place, one in groups))
         except UnreadableError as error:
             problems.append(Problem(Path(path), str(error)))
     problems.sort(key=lambda problem: problem.path)

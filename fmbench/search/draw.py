@@ -18,7 +18,7 @@ from fmbench.search.study import SearchStudy, jobs_of
 
 log = logger("fmbench.sweep")
 
-#: A trial and the overrides of its run.
+#: A trial and the overrides of its runs.
 Drawn = tuple[Trial, list[str]]
 
 #: Seconds between looks at a run that an earlier start has left at work.

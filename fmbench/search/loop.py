@@ -1,4 +1,4 @@
-"""The loop of a search: ask Optuna for trials, run them, report their results.
+"""The loop of a search: run its trials, which `draw` gives, and report their results.
 
 The executor takes a trial whenever it has room for one: no trial waits for another. The result of a
 trial is read from its run's record alone, whatever became of a worker, of its launcher or of an
@@ -33,7 +33,7 @@ from fmbench.core.files import read_regular, remove, write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.drive import Sparingly, drive, how_ended, run_all
+from fmbench.launch.drive import Housekeeping, drive, how_ended, run_all
 from fmbench.launch.executor import Executor, Here, Job, Runs
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import (
@@ -145,7 +145,7 @@ class Search:
             self.claims = Claims(self.folder)
         self.vetted: set[tuple[str, ...]] = set()  # combinations of options
         self.untidy: set[int] = set()  # runs that are over, and may have a checkpoint
-        self.rest = Sparingly(self._tidy, self._write)
+        self.rest = Housekeeping(self._tidy, self._write)
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run trials until there are as many as were asked for, then evaluate the best.
@@ -387,9 +387,8 @@ class Search:
         if self.is_worker and self.study.mine(TrialState.RUNNING):
             return
         with self.claims.turn("end"):
-            self.untidy = {
-                *self.study.ended()
-            }  # others may have left one that was the best for a while
+            # Others may have left one that was the best for a while.
+            self.untidy = {*self.study.ended()}
             self._tidy()
             self._conclude()
 
@@ -485,7 +484,7 @@ class Search:
 def set_aside(config: Mapping[str, Any]) -> tuple[int, int]:
     """How many images every run validates on, and how many it must be told to set aside for that.
 
-    None where its split holds some out itself.
+    The second is 0 where its split holds some out itself.
     """
     split = make_split(load(config["data"], call=call_data), config["data"])
     if held_out := len(split.validation):

@@ -162,6 +162,11 @@ def is_of(trial: FrozenTrial, folder: Path) -> bool:
     return trial.user_attrs.get(FOLDER) in ("", str(folder.absolute()))
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial is within its constraints."""
+    return all(above <= 0 for above in trial.constraints.values())
+
+
 def jobs_of(trial: FrozenTrial | Trial) -> range:
     """The numbers of a trial's runs in its folder."""
     attributes = trial.user_attrs
@@ -391,8 +396,11 @@ class SearchStudy:
         return statistics.fmean(known) if known and len(known) == len(found) else None
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial, of equals the first, or the front; empty where none has completed."""
-        complete = self.trials(TrialState.COMPLETE)
+        """The best trial, of equals the first, or the Pareto front; of those that may be it.
+
+        Empty where none has completed, or none of them is within its constraints.
+        """
+        complete = list(filter(is_feasible, self.trials(TrialState.COMPLETE)))
         if len(self.objectives) > 1:
             return self.study.best_trials if complete else []
         sign = 1 if self.study.direction == StudyDirection.MAXIMIZE else -1
@@ -430,7 +438,7 @@ class SearchStudy:
     def _written(self, trial: FrozenTrial) -> search_json.Trial:
         told, job = trial.user_attrs, str(trial.user_attrs[JOB])
         state = _STATES.get(trial.state, search_json.RUNNING)
-        if state == search_json.PRUNED and any(above > 0 for above in trial.constraints.values()):
+        if state == search_json.PRUNED and not is_feasible(trial):
             state = search_json.INFEASIBLE
         return search_json.Trial(
             number=trial.number,

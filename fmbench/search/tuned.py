@@ -30,7 +30,7 @@ from fmbench.core.files import write_whole
 from fmbench.data.load import load
 from fmbench.data.splits import make_split
 from fmbench.launch import jobs_at_once, make_executor
-from fmbench.launch.drive import Sparingly, drive, how_ended
+from fmbench.launch.drive import Housekeeping, drive, how_ended
 from fmbench.launch.executor import Job
 from fmbench.records import tuned
 from fmbench.records.folder import is_done
@@ -226,7 +226,7 @@ class Comparison:
         self.folder = Path(config.hydra.sweep.dir)
         self.block_size = self.keys["trials"] * self.keys["seeds"] + self.keys["final_seeds"]
         self.sampler_name = sampler.called(options["sampler"])
-        self.rest = Sparingly(self._write, needed=True)
+        self.rest = Housekeeping(self._write, needed=True)
 
     def sweep(self, arguments: Sequence[str]) -> None:
         """Run all searches, and the final runs of each.

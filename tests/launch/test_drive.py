@@ -31,6 +31,27 @@ from hydra_plugins.fmbench_launchers.ray_tasks import RayLauncher
 GRID = OmegaConf.create({"hydra": {"sweeper": {}}})
 
 
+def test_housekeeping_is_done_when_needed_for_a_twentieth_of_the_time(monkeypatch):
+    clock, done = [0.0], []
+
+    def step():
+        done.append(clock[0])
+        clock[0] += 2
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    rest = loop.Housekeeping(step)
+    rest()
+    assert done == []
+    rest.needed = True
+    rest()
+    rest()  # nothing is needed any more
+    assert done == [0.0]
+    for clock[0] in (41.0, 42.0):
+        rest.needed = True
+        rest()
+    assert done == [0.0, 42.0]
+
+
 class Run:
     """A run elsewhere that ends after so many looks, in what it is given."""
 

@@ -44,6 +44,17 @@ def test_a_record_becomes_a_row_with_flat_typed_columns(tmp_path):
     assert pd.isna(row["validation_accuracy"])
 
 
+def test_values_that_python_calls_equal_stay_of_their_own_types(tmp_path):
+    """Equal values of many records are kept once: 1 thread is not `deterministic` true."""
+    for place, asked in enumerate([1, 2, 1]):
+        deterministic = place != 2
+        write(tmp_path / str(place), config__threads=asked, fingerprint__cuda_graphs=None,
+              fingerprint__deterministic=deterministic)  # fmt: skip
+    found = load_results(tmp_path)
+    assert found["deterministic"].tolist() == [True, True, False]
+    assert found["threads_asked"].tolist() == [1, 2, 1]
+
+
 def test_columns_and_types_do_not_depend_on_what_is_there(tmp_path):
     empty = load_results(tmp_path)
     write(tmp_path, flops=None)

@@ -1,4 +1,4 @@
-"""Searches by Optuna: what they choose by, what they stop, and how they go on."""
+"""Searches by Optuna: what they choose by, and how they go on."""
 
 import json
 import os
@@ -533,6 +533,20 @@ def test_of_equals_the_first_is_the_best(tmp_path, objective, best_one):
     for value in (0.5, 0.7, 0.7, 0.5):
         ours.study.tell(ours.ask(4), value)
     assert [trial.number for trial in ours.best_here()] == [best_one]
+
+
+@pytest.mark.parametrize(
+    "objective", ["validation_accuracy", ["validation_accuracy", "parameters"]]
+)
+def test_a_trial_beyond_its_constraints_is_not_the_best(tmp_path, objective):
+    """`sweep.at_most` sets constraints, and so may a function of the user's that draws trials."""
+    keys = {"storage": None, "study": None, "objective": objective, "at_most": None}
+    ours = study.SearchStudy(keys, tmp_path, optuna.pruners.NopPruner())
+    for place, (value, above) in enumerate([(0.9, 1.0), (0.5, -1.0), (0.4, 0.0)]):
+        trial = ours.ask(3)
+        trial.set_constraint("time", above)
+        ours.study.tell(trial, value if isinstance(objective, str) else [value, place])
+        assert [one.number for one in ours.best_here()] == ([1] if place else [])
 
 
 def test_what_a_study_holds_has_the_names_that_it_always_had():
