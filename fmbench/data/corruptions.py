@@ -56,7 +56,17 @@ CORRUPTIONS: dict[str, tuple[float, ...]] = {
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupt (B, C, H, W) uint8 images on any device by one of `CORRUPTIONS`, severity 1 to 5."""
+    """Corrupt images, on any device, as the same seed always does.
+
+    Args:
+        images: (B, C, H, W) uint8, 0 black to 255 white.
+        name: One of `CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: Of the random numbers.
+
+    Returns:
+        The same shape and type, on the same device.
+    """
     strength = CORRUPTIONS[name][severity - 1]
     key = int(_mix(torch.tensor(_signed(seed)))) ^ zlib.crc32(name.encode())
     parts = []

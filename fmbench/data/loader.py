@@ -83,9 +83,8 @@ class TrainLoader:
     group at a time: the same images, more slowly.
     """
 
-    images: (
-        Tensor | None
-    )  # (N, C, H, W) uint8 on the device to train on; None where kept as windows
+    #: (N, C, H, W) uint8 on the device to train on; None where kept as windows.
+    images: Tensor | None
     labels: Tensor  # (N,) int64 on the same device
     _: KW_ONLY
     batch_size: int  # images a step; the last batch of an epoch may be smaller

@@ -37,9 +37,8 @@ class Split:
     train: np.ndarray = field(repr=False)
     validation: np.ndarray = field(repr=False)  # empty where nothing is held out
     test: np.ndarray = field(repr=False)
-    folds: str | None = (
-        None  # of `kfold`, a hash of which image is in which: those of a row share it
-    )
+    #: Of `kfold`, a hash of which image is in which: those of a row share it.
+    folds: str | None = None
 
     def __post_init__(self) -> None:
         for part in (self.train, self.validation, self.test):
