@@ -344,8 +344,8 @@ def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     keys `evaluation` wins where it is not at its defaults: a search sets it over what a user's
     experiment says.
     """
-    found = {key: value for key, value in config.items() if key != "test_every"}
-    former, usual = config.get("test_every", UNSET), {"every": None, "test": "end"}
+    found, usual = dict(config), {"every": None, "test": "end"}
+    former = found.pop("test_every", UNSET)
     if not isinstance(found.get("evaluation"), Mapping):
         found["evaluation"] = usual
     if former != UNSET and found["evaluation"].items() >= usual.items():
@@ -366,20 +366,12 @@ def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
     there are none.
     """
     found = renamed(config)
-    if found["evaluation"].get("corruptions") is None:
-        evaluation = found["evaluation"].items()
-        found["evaluation"] = {key: value for key, value in evaluation if key != "corruptions"}
-    optimizer = config.get("optimizer")
-    if isinstance(optimizer, Mapping):
-        found["optimizer"] = {
-            key: value
-            for key, value in optimizer.items()
-            if key not in GROUPED or value != GROUPED[key]
-        }
+    found["evaluation"] = _without(found["evaluation"], {"corruptions": None})
+    if isinstance(optimizer := config.get("optimizer"), Mapping):
+        found["optimizer"] = _without(optimizer, GROUPED)
     model = config.get("model")
     if isinstance(model, Mapping) and str(model.get("_target_")).startswith("fmbench.models."):
-        said = [key for key, value in OF_IMAGES.items() if model.get(key) == value]
-        found["model"] = {key: value for key, value in model.items() if key not in said}
+        found["model"] = _without(model, OF_IMAGES)
     for group, neutral in NEUTRAL_OPTIONS.items():
         if not isinstance(chosen := found.get(group), Mapping):
             continue
@@ -388,6 +380,11 @@ def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
         if counts == neutral:
             del found[group]
     return found
+
+
+def _without(part: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a config without the keys that have these values."""
+    return {key: one for key, one in part.items() if key not in values or one != values[key]}
 
 
 def renamed_override(override: str) -> list[str]:
