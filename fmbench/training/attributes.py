@@ -3,7 +3,6 @@
 Numbers among them are in checkpoints too. All are compared, as bytes, where a part is tried.
 """
 
-import copy
 import io
 import pickle
 from collections.abc import Iterator, Mapping
@@ -44,26 +43,34 @@ def attributes(part: Any) -> Iterator[tuple[str, bytes]]:
 _KNOWN = ("builtins", "functools", "fmbench", "pytorch_optimizer", "schedulefree", "timm", "torch",
           "torchvision")  # fmt: skip
 
-#: What every module has.
-_OF_MODULES = frozenset(vars(nn.Module()))
+#: What every module and every optimizer has.
+_OF_ALL = {*vars(nn.Module()), *vars(Optimizer([torch.zeros(())], {}))}
 
 
 def numbers(part: Any) -> dict[str, Any]:
-    """The attributes, by name, of a part of a run that are numbers, or lists of numbers and so on.
+    """The attributes, by name, of a part of a run that are numbers or None.
 
-    Of the user's own classes alone. None and dictionaries with texts as keys count too; a text that
-    may be anything, such as a path, does not. A checkpoint can hold and read all of these.
+    Of the user's own classes alone. Lists and dictionaries of numbers do not count: they may grow.
     """
-    found = {}
-    for path, holder in _holders(part):
-        for name, value in vars(holder).items():
-            if name not in _OF_MODULES and _is_number(value):
-                found[f"{path}.{name}".lstrip(".")] = value
-    return found
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, holder in _holders(part)
+        for name, value in vars(holder).items()
+        if name not in _OF_ALL and _is_number(value)
+    }
+
+
+def changed(part: Any, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a part's `numbers` that are others than before; NaN is the same as NaN."""
+    return {
+        name: value
+        for name, value in numbers(part).items()
+        if repr(before.get(name, ...)) != repr(value)
+    }
 
 
 def put_numbers(part: Any, values: Mapping[str, Any]) -> None:
-    """Put attributes back, lists and dictionaries in place: others may hold them too.
+    """Put attributes back, whatever is there now.
 
     Raises:
         ValueError: it has no such attributes, or they are other than `numbers` gives.
@@ -71,17 +78,12 @@ def put_numbers(part: Any, values: Mapping[str, Any]) -> None:
     holders = dict(_holders(part))
     for name, value in values.items():
         path, _, last = name.rpartition(".")
-        there: Any = getattr(holders.get(path), last, None)
-        known = path in holders and last not in _OF_MODULES
-        if not (known and _is_number(there) and _is_number(value)):
+        holder = holders.get(path)
+        # No method, no buffer; of a part that was made anew it may not be there yet.
+        own = last in getattr(holder, "__dict__", ()) or _is_number(getattr(holder, last, None))
+        if holder is None or last in _OF_ALL or not own or not _is_number(value):
             raise ValueError(f"it has no number {ascii(name)[:80]}")
-        if type(there) is type(value) and isinstance(there, list):
-            there[:] = value
-        elif type(there) is type(value) and isinstance(there, dict):
-            there.clear()
-            there.update(value)
-        else:
-            setattr(holders[path], last, value)
+        setattr(holder, last, value)
 
 
 def refuse_counting(part: Any, before: Mapping[str, Any], key: str, who: str) -> None:
@@ -90,12 +92,11 @@ def refuse_counting(part: Any, before: Mapping[str, Any], key: str, who: str) ->
     Raises:
         ConfigError: it has, and by `key=true` a step is recorded or compiled.
     """
-    for name, value in numbers(part).items():
-        if before.get(name, ...) != value:
-            raise ConfigError(
-                f"{key}=true: {who} changes {name} when it is called, a number that such a step "
-                f"does not follow; take {key}=false"
-            )
+    for name in changed(part, before):
+        raise ConfigError(
+            f"{key}=true: {who} changes {name} when it is called, a number that such a step does "
+            f"not follow; take {key}=false"
+        )
 
 
 class Numbers:
@@ -103,19 +104,12 @@ class Numbers:
 
     def __init__(self, **parts: Any) -> None:
         self.parts = parts
-        self.first = {name: copy.deepcopy(numbers(part)) for name, part in parts.items()}
+        self.first = {name: numbers(part) for name, part in parts.items()}
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """By part and name; parts that have changed none are left out."""
-        changed = {
-            name: {
-                key: value
-                for key, value in numbers(part).items()
-                if self.first[name].get(key, ...) != value
-            }
-            for name, part in self.parts.items()
-        }
-        return {name: found for name, found in changed.items() if found}
+        found = {name: changed(part, self.first[name]) for name, part in self.parts.items()}
+        return {name: values for name, values in found.items() if values}
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Restore what `state_dict` gave; a ValueError where it is of other parts."""
@@ -136,13 +130,6 @@ def _holders(part: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number, None, or a list, a tuple or a dictionary of such."""
-    if type(value) in (list, tuple):
-        return all(map(_is_number, value))
-    if type(value) is dict:
-        return all(type(key) is str or _is_number(key) for key in value) and all(
-            map(_is_number, value.values())
-        )
     return value is None or type(value) in (bool, int, float)
 
 

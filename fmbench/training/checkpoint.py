@@ -30,7 +30,6 @@ from fmbench.core import machine
 from fmbench.core.console import logger
 from fmbench.core.errors import StorageError
 from fmbench.core.files import open_regular, remove, whole_file
-from fmbench.training.attributes import numbers
 from fmbench.training.averaging import Average, WeightAverage
 
 if TYPE_CHECKING:
@@ -94,7 +93,6 @@ def bounds(
     # An archive has some 300 bytes a tensor; PyTorch's optimizers have up to 4 of each shape.
     texts = 2**22 + 1000 * min(epochs, 10**6) + 1000 * (len(state) + 4 * len(parameters))
     known = is_torchs(optimizer) and is_torchs(scheduler) and (ours or average is None)
-    known &= not any(isinstance(one, (list, dict)) for one in numbers(model).values())
     if not known or not all(isinstance(value, Tensor) for value in state):
         memory = machine.usable().memory or 2**40  # one's own may keep anything
         return Bounds(memory, memory)

@@ -1,6 +1,5 @@
 """A model compiled by `torch.compile`, before its clocks run."""
 
-import copy
 import time
 from collections.abc import Collection, Iterator
 
@@ -45,7 +44,7 @@ def compile_model(
         model.compile(dynamic=False)
         with whole, deterministic, preserved(model, device=device.torch):
             model.train()
-            counted = copy.deepcopy(numbers(model))
+            counted = numbers(model)
             for count in sorted(trained):
                 with device.autocast():
                     logits = model(_some(images, count))

@@ -225,7 +225,7 @@ def tried(loss: Loss, *, recorded: bool = False) -> Iterator[Loss]:
         made = copy.deepcopy(loss)
     except Exception as error:
         raise ConfigError(f"loss: cannot be copied: {described(error)}") from error
-    were, counted, buffers = dict(attributes(made)), copy.deepcopy(numbers(made)), _buffers(made)
+    were, counted, buffers = dict(attributes(made)), numbers(made), _buffers(made)
     known = {name: buffer.shape for name, buffer in buffers.items()}
     yield made
     if recorded:

@@ -311,7 +311,7 @@ def _try_optimizer(
         one.data.copy_(torch.randn(one.shape, generator=drawn_from))
     before = dict(attributes(optimizer))
     for number in (1, 2):
-        counted = copy.deepcopy(numbers(optimizer))
+        counted = numbers(optimizer)
         step(optimizer, weights, number)
     if recorded:
         refuse_counting(optimizer, counted, "cuda_graphs", "optimizer:")
@@ -435,7 +435,7 @@ def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: in
         _forward(tried, images, device, classes)
     drawn, saved = random_states(device.torch), tried.state_dict().keys()
     buffers = {name: one.clone() for name, one in tried.named_buffers() if name in saved}
-    counted = copy.deepcopy(numbers(tried))
+    counted = numbers(tried)
     left = []
     for _ in range(2):
         restore_random_states(drawn, device.torch)
@@ -443,18 +443,18 @@ def _refuse_hidden(tried: nn.Module, images: Tensor, device: Device, classes: in
             there = buffers.get(name, buffer)
             if buffer.shape == there.shape and not torch.equal(buffer, there):
                 buffer.data.copy_(there)
-        put_numbers(tried, copy.deepcopy(counted))
+        put_numbers(tried, counted)
         with suppress(ConfigError):  # of one that was written for another batch size
             _forward(tried, images, device, classes)
         left.append(dict(attributes(tried)))
     if device.cuda_graphs:
         refuse_counting(tried, counted, "cuda_graphs", "the model")
-    counted = numbers(tried)
+    after = numbers(tried)
     usual = nn.Module.get_extra_state  # of others, what it gives is in the checkpoint
     extra = {path for path, one in tried.named_modules() if type(one).get_extra_state is not usual}
     for name, value in left[1].items():
-        kept = name in counted or name.rpartition(".")[0] in extra
-        if left[0].get(name) != value and not kept:
+        kept = name in after or name.rpartition(".")[0] in extra
+        if (name in counted or left[0].get(name) != value) and not kept:
             raise ConfigError(
                 f"the model changes {name} when it is called, which no checkpoint holds; what a "
                 "model remembers must be in buffers, see register_buffer of torch.nn.Module, or "
