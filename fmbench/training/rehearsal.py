@@ -5,7 +5,6 @@ traceback after the first epoch. The trial leaves nothing behind: see
 `fmbench.training.checkpoint.preserved`.
 """
 
-import copy
 import io
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
