@@ -334,7 +334,8 @@ def fit(
                     f"stopped by the pruner after epoch {epoch.epoch + 1} of {epochs}"
                 )
             run.after_epoch(history)
-    seconds = _evaluate_corrupted(run, run.after_batch)
+    with trainer.evaluating():
+        seconds = _evaluate_corrupted(run, run.after_batch)
     trainer.clocks.evaluate += seconds
     record.seconds["evaluate"] += seconds
     _keep_model(run)

@@ -182,6 +182,13 @@ def _metrics(loss_sum: Tensor, correct: Tensor, count: int) -> Metrics:
     return Metrics(loss, None if right == NOT_COUNTED else right / count)
 
 
+def _still(model: nn.Module) -> dict[str, Any]:
+    """The `state_dict` of a model, in memory of its own what is no parameter, such as buffers."""
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    state = model.state_dict()
+    return {name: one if name in weights else copy.deepcopy(one) for name, one in state.items()}
+
+
 @dataclass
 class Clocks:
     """Seconds of wall time, training and evaluation apart."""
@@ -241,6 +248,7 @@ class Trainer:
         self.started: float | None = None  # of the epoch's training, while in progress
         self.away = 0.0  # seconds that no clock counts
         self.halted: float | None = None  # since when, while the clocks stand still
+        self.before: dict[str, Any] = {}  # the evaluation in progress: parts of `state_dict`
 
     @property
     def done(self) -> bool:
@@ -323,20 +331,21 @@ class Trainer:
     def _epoch(self, report: Report, between: Callable[[], None]) -> Epoch:
         epoch = self.position.epoch
         train = self._train(report, between)
-        model = self.evaluated() if self._evaluates(epoch) else self.model
-        trained = self._now()
-        assert self.started is not None
-        self.position.seconds, self.started = trained - self.started, None
-        validation = validated = test = answers = None
-        may_end = self.early_stop.patience is not None
-        how: dict[str, Any] = {"device": self.device, "flips": self.flips, "between": between}
-        how["most"] = self.most_probabilities if may_end or self._ends(epoch, None) else 0
-        if self.validation is not None:
-            validation, validated = evaluate(model, self.validation, **how)
-        value = None if validation is None else getattr(validation, self.early_stop.metric)
-        last = self._ends(epoch, value)
-        if self.test is not None and (last or self._due(epoch)):
-            test, answers = evaluate(model, self.test, **how)
+        with self.evaluating():
+            model = self.evaluated() if self._evaluates(epoch) else self.model
+            trained = self._now()
+            assert self.started is not None
+            self.position.seconds, self.started = trained - self.started, None
+            validation = validated = test = answers = None
+            may_end = self.early_stop.patience is not None
+            how: dict[str, Any] = {"device": self.device, "flips": self.flips, "between": between}
+            how["most"] = self.most_probabilities if may_end or self._ends(epoch, None) else 0
+            if self.validation is not None:
+                validation, validated = evaluate(model, self.validation, **how)
+            value = None if validation is None else getattr(validation, self.early_stop.metric)
+            last = self._ends(epoch, value)
+            if self.test is not None and (last or self._due(epoch)):
+                test, answers = evaluate(model, self.test, **how)
         self.clocks.evaluate += self._now() - trained
         self.schedule.after_epoch()
         if isinstance(self.schedule, Plateau) and validation:
@@ -400,18 +409,36 @@ class Trainer:
         """All that training resumes from, at the moments when `fit` calls `between`, or yields."""
         position = dataclasses.asdict(self.position) | {"seconds": self._seconds()}
         return {
-            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "loss": loss_state(self.step.loss),
             "sums": {"loss": self.step.loss_sum, "correct": self.step.correct},
-            "average": {} if self.average is None else self.average.state_dict(),
-            "numbers": self.numbers.state_dict(),
             "early_stop": self.early_stop.state_dict(),
             "position": position,
             "clocks": dataclasses.asdict(self.clocks),
+            **(self.before or self._changing()),
+        }
+
+    def _changing(self) -> dict[str, Any]:
+        """Of `state_dict` what a model of the user's own may change where it is evaluated, too."""
+        average = {} if self.average is None else self.average.state_dict()
+        if isinstance(self.average, WeightAverage):
+            average["averaged"] = _still(self.average.averaged)
+        return {
+            "model": _still(self.model),
+            "average": average,
+            "numbers": self.numbers.state_dict(),
             "random": random_states(self.device.torch),
         }
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let `state_dict` give the state of before: an evaluation that is stopped is repeated."""
+        self.before = self._changing()
+        try:
+            yield
+        finally:
+            self.before = {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from what `state_dict` gave, or from what a file claims that it gave.

@@ -16,7 +16,7 @@ from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, TrainLoader
 from fmbench.optim import schedules
 from fmbench.training.attributes import Numbers, numbers, put_numbers, refuse_counting
-from fmbench.training.averaging import swa
+from fmbench.training.averaging import no_average, swa
 from fmbench.training.step import EagerStep
 from fmbench.training.trainer import Trainer
 
@@ -27,11 +27,13 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.inner, self.calls, self.most = nn.Linear(784, 10), 0, "unknown"
+        self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, images):
         self.calls += 1
+        self.batches += torch.rand(())
         self.most = max(self.calls / 2, 1.0)
-        return self.inner(images.flatten(1)) / self.most
+        return self.inner(images.flatten(1)) / self.most + self.batches * images.flatten(1)[:, :10]
 
 
 class Descent(torch.optim.SGD):
@@ -53,7 +55,10 @@ class Rising:
         return F.cross_entropy(logits, labels) * self.calls
 
 
-def trainer():
+from_start = partial(swa, start=0)
+
+
+def trainer(average=from_start):
     """On 200 images in 4 batches, 3 epochs."""
     torch.manual_seed(0)
     model, (images, labels) = Counting(), image_set()
@@ -64,7 +69,7 @@ def trainer():
     return Trainer(
         model,
         loader=loader,
-        validation=EvaluationLoader(images, labels, normalization=PLAIN, batch_size=100),
+        validation=EvaluationLoader(images, labels, normalization=PLAIN, batch_size=50),
         test=None,
         optimizer=optimizer,
         schedule=schedules.constant(optimizer, epochs=3, batches=4),
@@ -72,7 +77,7 @@ def trainer():
         evaluate_every=None,
         make_step=partial(EagerStep, device=CPU, loss=Rising()),
         device=CPU,
-        average=swa(model, epochs=3, batches=4, start=0),
+        average=average(model, epochs=3, batches=4),
     )
 
 
@@ -80,17 +85,39 @@ def outcome(of, epochs):
     made = [epoch.validation.loss for epoch in of.fit(silent)]
     assert len(made) == epochs
     counted = (of.model.calls, of.model.most, of.optimizer.steps, of.step.loss.calls)
-    return made[-1], of.model.state_dict(), counted, of.average.averaged.module.calls
+    evaluated = of.evaluated()
+    return made[-1], of.model.state_dict(), counted, evaluated.state_dict(), evaluated.calls
 
 
 def test_a_run_that_counts_in_attributes_resumes_to_the_same_bits():
-    whole, begun, resumed = trainer(), trainer(), trainer()
+    begun, whole, resumed = trainer(), trainer(), trainer()
+    torch.manual_seed(0)
+    expected = outcome(whole, 3)
+    torch.manual_seed(0)
     next(begun.fit(silent))
     state = from_bytes(to_bytes(begun.state_dict()))
     assert {*state["numbers"]} == {"model", "optimizer", "average", "loss"}
     assert state["numbers"]["model"] == {"calls": 4, "most": 2.0}
     resumed.load_state_dict(state)
-    torch.testing.assert_close(outcome(resumed, 2), outcome(whole, 3), rtol=0, atol=0)
+    torch.testing.assert_close(outcome(resumed, 2), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("average", [from_start, no_average])
+def test_a_run_that_is_stopped_in_an_evaluation_repeats_it_to_the_same_bits(average):
+    whole, begun, resumed = (trainer(average) for _ in range(3))
+    torch.manual_seed(0)
+    expected, saved = outcome(whole, 3), []
+
+    def between():
+        saved.append(to_bytes(begun.state_dict()))
+        if len(saved) == 4 + 3:  # batches of training and of evaluation
+            raise KeyboardInterrupt
+
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        next(begun.fit(silent, between))
+    resumed.load_state_dict(from_bytes(saved[-1]))
+    torch.testing.assert_close(outcome(resumed, 3), expected, rtol=0, atol=0)
 
 
 class Part(nn.Module):

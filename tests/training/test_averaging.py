@@ -246,8 +246,9 @@ def test_a_batch_in_parts_is_the_step_of_the_whole(micro_batch):
 
 def test_a_recorded_step_takes_parts_too():
     whole, parted = trainer(norm=False), trainer(norm=False, micro_batch=20)
-    step = parted.make_step(parted.model, parted.optimizer)
-    parted.__dict__["step"] = GraphStep(step, batch_size=48, recorder=lambda function: function)
+    parted.__dict__["step"] = GraphStep(
+        parted.step, batch_size=48, recorder=lambda function: function
+    )
     for one, two in zip(whole.fit(silent), parted.fit(silent), strict=True):
         assert two.train.loss == pytest.approx(one.train.loss, rel=1e-4)
 
