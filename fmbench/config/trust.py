@@ -35,7 +35,14 @@ from fmbench.config.schema import Config
 from fmbench.config.sources import CONFIG_DIR
 from fmbench.config.targets import is_function, missing, parameters, refuse_unlisted
 from fmbench.config.whitelist import TARGETS, TRUST_VARIABLE, buildable, trusted_patterns
-from fmbench.core.errors import ConfigError, UserError, described, place
+from fmbench.core.errors import (
+    ConfigError,
+    FailedError,
+    UserError,
+    described,
+    is_out_of_memory,
+    place,
+)
 
 _SAMPLERS = (
     *("BruteForce", "CmaEs", "GP", "Grid", "NSGAII", "NSGAIII", "PartialFixed", "QMC"),
@@ -79,9 +86,6 @@ _KINDS = {list: "a list", bool: "true or false", int: "a number", float: "a numb
 #: What a class raises whose arguments do not fit.
 _MISFITS = (ArithmeticError, ImportError, LookupError, TypeError, ValueError)
 
-#: What code of one's own raises too while it is being written.
-_MISTAKES = (AssertionError, AttributeError, NameError)
-
 #: Of groups whose target may be a function that is called with each batch: what that is.
 _CALLED = {"loss": "loss", "augmentation.own": "transform"}
 
@@ -118,7 +122,9 @@ def instantiate(
     What is `offered` it gets where it has a parameter of that name and the config gives none.
 
     Raises:
-        ConfigError: it may not be started, does not exist, or refuses its arguments.
+        ConfigError: it may not be started, does not exist, or refuses its arguments; of the
+            user's own, it fails, by a FailedError where that is a RuntimeError.
+        Exception: there is too little memory; of fmbench's own, it fails.
     """
     # What may be started around a run is none of its parts.
     allowed = hydra.utils.execution_whitelist(buildable(group), reset=True)
@@ -134,15 +140,15 @@ def instantiate(
         return hydra.utils.instantiate(
             option, *args, **kwargs, _convert_="all", _execution_whitelist_=allowed
         )
-    except (InstantiationException, *_MISFITS, *_MISTAKES) as error:
+    except Exception as error:  # noqa: BLE001 - a stranger's code may fail in any way
         # Hydra wraps what the target raised, unless HYDRA_FULL_ERROR is set.
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
         target = config[group]["_target_"]
         own = target not in TARGETS.get(group, ())
-        said = (*_MISFITS, *_MISTAKES) if own else _MISFITS
-        if cause is not None and not isinstance(cause, said):
+        said = own or isinstance(cause, _MISFITS)
+        if cause is not None and (not said or is_out_of_memory(cause)):
             raise cause from cause.__cause__
         text = _misfit(group, config[group])
         if text is None and (cause is None or isinstance(cause, ImportError)):
@@ -158,7 +164,8 @@ def instantiate(
             text += f"; a function that is the {_CALLED[group]} itself needs _partial_: true"
         if cause is None and "whitelist" in text:
             text = f"{text.partition('. ')[0]}; {TRUST_VARIABLE} names packages to trust"
-        raise ConfigError(f"{group} ({target}): {text}") from cause or error
+        kind = FailedError if isinstance(cause, RuntimeError) else ConfigError
+        raise kind(f"{group} ({target}): {text}") from cause or error
 
 
 def takes(config: Mapping[str, Any], group: str, first: str) -> bool:

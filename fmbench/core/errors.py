@@ -6,6 +6,7 @@ its way to a terminal, a log or a page.
 
 import re
 import shlex
+import sys
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,7 +87,14 @@ def _escaped(character: str) -> str:
 
 
 #: Packages of code that is nobody's own.
-_NOT_OWN = ("fmbench", "hydra", "hydra_plugins", "importlib", "omegaconf", "torch")
+_NOT_OWN = {"fmbench", "hydra", "hydra_plugins", "omegaconf", "torch"} | sys.stdlib_module_names
+
+#: Messages of PyTorch's CPU allocator and the libraries, which have no exceptions of their own.
+_SAID = (
+    *("can't allocate memory", "not enough memory", "CUDA error: out of memory"),
+    *("could not create a primitive", "could not create a memory object"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 
 
 class UserError(Exception):
@@ -109,9 +117,9 @@ def described(error: BaseException, limit: int | None = None) -> str:
 def place(error: BaseException) -> str:
     """` (loss.py, line 12)`: the last place in a user's own code that an exception came through.
 
-    That is none in PyTorch, Hydra or fmbench, nor in another package that is installed, if there is
-    one beside. Empty where there is none, and where the exception is of a file that Python cannot
-    read: its own text has the place.
+    That is none in Python's library, PyTorch, Hydra or fmbench, nor in another package that is
+    installed, if there is one beside. Empty where there is none, and where the exception is of a
+    file that Python cannot read: its own text has the place.
     """
     if isinstance(error, SyntaxError):
         return ""
@@ -124,10 +132,22 @@ def place(error: BaseException) -> str:
     return f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means too little memory."""
+    if isinstance(error, RuntimeError):  # by name: this module loads no torch
+        kind, text = type(error).__name__, str(error)
+        return kind == "OutOfMemoryError" or any(said in text for said in _SAID)
+    return isinstance(error, MemoryError)
+
+
 class ConfigError(UserError):
     """The composed config asks for something that does not exist or cannot be."""
 
     exit_status = 2
+
+
+class FailedError(ConfigError):
+    """Code of the user's own fails for a reason that may be the device it is tried on."""
 
 
 class DataError(UserError):

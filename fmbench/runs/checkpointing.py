@@ -12,14 +12,14 @@ from typing import Any, cast
 import msgspec
 
 from fmbench.core.console import logger
-from fmbench.core.errors import StorageError, UserError
+from fmbench.core.errors import StorageError, UserError, is_out_of_memory
 from fmbench.core.signals import Listener, StopRequested
 from fmbench.records.folder import RunFolder
 from fmbench.records.record import DIVERGED, FINAL, INFEASIBLE, PRUNED, Fingerprint, Record
 from fmbench.records.validation import UnreadableError
 from fmbench.runs.prepare import Inputs
 from fmbench.training.checkpoint import Checkpoints, DamagedError, bounds
-from fmbench.training.device import Device, PeakMemory, is_out_of_memory
+from fmbench.training.device import Device, PeakMemory
 from fmbench.training.losses import loss_state
 from fmbench.training.trainer import Trainer
 

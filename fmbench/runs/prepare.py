@@ -17,7 +17,7 @@ from fmbench.config import schema
 from fmbench.config.trust import call_data, instantiate, takes
 from fmbench.config.whitelist import TARGETS
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, FailedError
 from fmbench.data.augmentation import Augmentation, Transform
 from fmbench.data.dataset import Dataset, statistics
 from fmbench.data.load import load
@@ -142,7 +142,7 @@ def rehearse(config: Mapping[str, Any]) -> None:
     make_loss(config, inputs, torch.device("cpu"))
     validates = len(inputs.split.validation) > 0
     _early_stop(config, validates=validates)
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError, FailedError):
         optimizer = _on_shapes(config, model, inputs)
         if inputs.device.cuda_graphs:
             refuse_unrecordable(optimizer)
@@ -338,7 +338,7 @@ def model_on_meta(config: Mapping[str, Any], images: ImageFacts) -> nn.Module | 
     try:
         with torch.device("meta"):
             model = _build(config, images)
-    except RuntimeError:
+    except (RuntimeError, FailedError):
         _refuse_size(config, images)
         return None
     except ConfigError as error:

@@ -16,7 +16,7 @@ import torch
 
 from fmbench.config.whitelist import trust_needed
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, StorageError, described
+from fmbench.core.errors import ConfigError, StorageError, described, is_out_of_memory
 from fmbench.core.machine import threads_asked
 from fmbench.core.signals import StopRequested, listening
 from fmbench.data.corruptions import CORRUPTIONS, SEVERITIES, VERSION, corrupted
@@ -49,7 +49,6 @@ from fmbench.training.cost import count_flops, count_parameters
 from fmbench.training.device import (
     PeakMemory,
     choose_precision,
-    is_out_of_memory,
     settings_kept,
 )
 from fmbench.training.trainer import Clocks, DivergedError, Epoch, Predictions, Trainer, evaluate

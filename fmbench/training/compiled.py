@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from fmbench.core.errors import ConfigError, described
+from fmbench.core.errors import ConfigError, described, is_out_of_memory
 from fmbench.training.attributes import numbers, refuse_counting
 from fmbench.training.checkpoint import preserved
-from fmbench.training.device import Device, is_out_of_memory
+from fmbench.training.device import Device
 
 
 def compile_model(

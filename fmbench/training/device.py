@@ -44,14 +44,6 @@ _MUCH = 50_000_000
 #: In channels_last, which oneDNN and cuDNN are fastest in, the channels of a pixel lie together.
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
-#: Messages of PyTorch's CPU allocator and the libraries, which have no exceptions of their own.
-_SAID = (
-    *("can't allocate memory", "not enough memory", "CUDA error: out of memory"),
-    *("could not create a primitive", "could not create a memory object"),
-    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
-)
-
-
 #: Packages whose classes a run may be built of, and most are not.
 _EXTRAS = ("timm", "schedulefree", "pytorch_optimizer")
 
@@ -166,13 +158,6 @@ def select(
     if deterministic:
         os.environ.setdefault(_WORKSPACE, ":4096:8")
     return Device(chosen, "fp32", threads, deterministic, memory_format, cuda_graphs)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means too little memory."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)
-    )
 
 
 #: Settings that decide how a model is computed, beside those of `select`: the holder, the name, the

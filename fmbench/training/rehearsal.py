@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fmbench.core.console import logger
-from fmbench.core.errors import ConfigError, UserError, described, place
+from fmbench.core.errors import ConfigError, UserError, described, is_out_of_memory, place
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import TrainLoader
 from fmbench.training import losses
@@ -40,7 +40,7 @@ from fmbench.training.checkpoint import (
     write_state,
 )
 from fmbench.training.compiled import sizes_of_parts
-from fmbench.training.device import MEMORY_FORMATS, Device, is_out_of_memory
+from fmbench.training.device import MEMORY_FORMATS, Device
 from fmbench.training.losses import Loss
 from fmbench.training.restore import load_optimizer
 from fmbench.training.step import micro_batches

@@ -4,6 +4,7 @@ PyTorch's optimizers and schedulers do not check the state they load. It is chec
 be of the kind that they have themselves.
 """
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -129,7 +130,9 @@ def refuse_unrecordable(optimizer: Optimizer) -> None:
         ConfigError: it counts so, as far as its first step shows, or reads its learning rate there.
     """
     kind, own = type(optimizer), optimizer.state_dict()["param_groups"]
-    if isinstance(optimizer, torch.optim.SGD) and not all(group["fused"] for group in own):
+    # PyTorch wraps the `step` of each class of which there is an optimizer.
+    sgds = inspect.unwrap(kind.step) is inspect.unwrap(torch.optim.SGD.step)
+    if sgds and not all(group["fused"] for group in own):
         raise ConfigError(
             f"cuda_graphs=true: {kind.__name__} with fused=false reads its learning rate from the "
             "GPU, which a recorded step cannot; take fused=true, or cuda_graphs=false"

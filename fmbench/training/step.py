@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fmbench.core.errors import ConfigError
-from fmbench.training.device import Device, is_out_of_memory
+from fmbench.core.errors import ConfigError, is_out_of_memory
+from fmbench.training.device import Device
 from fmbench.training.losses import Loss
 
 #: Steps taken one by one before a graph is recorded: cuDNN chooses its algorithms in them and the

@@ -28,6 +28,20 @@ def early(*given, **options):
 
 def short(optimizer, rate=1):
     return optimizer
+
+
+def fails(*given, error=RuntimeError, **options):
+    raise error("no such luck")
+
+
+def full(*given, **options):
+    fails(error=MemoryError)
+
+
+def decodes(*given, **options):
+    import json
+
+    return json.loads("")
 """
 
 #: Files that cannot be imported, and what is said of them.
@@ -96,6 +110,22 @@ def test_a_mistake_in_ones_own_code_is_said_with_its_line(research, monkeypatch,
     config[group] = {**config[group], "_target_": "mymethods.signum.early"}
     said = f"{group} (mymethods.signum.early): NameError: name 'undefined' is not defined (signum"
     raises_one_line(lambda: prepare.rehearse(config), ConfigError, said)
+
+
+@pytest.mark.parametrize(("target", "said"), [
+    ("fails", "RuntimeError: no such luck (signum.py, line 22)"),
+    ("decodes", "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (signum.py, line 32)"),
+])  # fmt: skip
+def test_whatever_ones_own_code_raises_is_said_with_its_line(research, monkeypatch, target, said):
+    monkeypatch.syspath_prepend(research)
+    config = compose(*TINY)
+    config["model"] = {"_target_": f"mymethods.signum.{target}"}
+    images = prepare.ImageFacts((1, 28, 28), 10)
+    raises_one_line(lambda: prepare.make_model(config, images), ConfigError, said)
+    assert prepare.model_on_meta(config, images) is None  # it may be that device
+    config["model"] = {"_target_": "mymethods.signum.full"}
+    with pytest.raises(MemoryError):
+        prepare.make_model(config, images)
 
 
 def test_what_ones_own_code_takes_is_said(research, monkeypatch):

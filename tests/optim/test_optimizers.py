@@ -455,3 +455,19 @@ def test_with_cuda_graphs_sgd_must_be_fused(overrides):
     optimizer = trainer(*overrides).optimizer
     said = "cuda_graphs=true: SGD with fused=false reads its learning rate from the GPU"
     raises_one_line(lambda: refuse_unrecordable(optimizer), ConfigError, said, "take fused=true")
+
+
+class Signum(torch.optim.SGD):
+    """Its step asks the GPU for no learning rate."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for one in group["params"]:
+                one.sub_(group["lr"] * one.grad.sign())
+
+
+def test_with_cuda_graphs_a_step_of_ones_own_in_place_of_sgds_need_not_be_fused():
+    from fmbench.training.restore import refuse_unrecordable
+
+    refuse_unrecordable(Signum([torch.zeros(3)], lr=0.1))

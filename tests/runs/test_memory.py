@@ -7,12 +7,12 @@ import torch
 from commands import TINY, compose, python, records
 
 import fmbench
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, is_out_of_memory
 from fmbench.models.lenet5 import LeNet5
 from fmbench.runs import memory
 from fmbench.runs.memory import OutOfMemoryError, largest_that_fits, out_of_memory
 from fmbench.runs.prepare import read_inputs, rehearse
-from fmbench.training.device import Device, is_out_of_memory
+from fmbench.training.device import Device
 from fmbench.training.step import EagerStep
 
 CPU = Device(torch.device("cpu"), "fp32", threads=1, deterministic=False)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from fmbench.core.errors import ConfigError
+from fmbench.core.errors import ConfigError, is_out_of_memory
 from fmbench.data.augmentation import Augmentation
 from fmbench.data.loader import EvaluationLoader, Normalization, TrainLoader
 from fmbench.optim.schedules import cosine, onecycle
-from fmbench.training.device import Device, is_out_of_memory, select
+from fmbench.training.device import Device, select
 from fmbench.training.losses import CrossEntropy
 from fmbench.training.step import WARM_UP, EagerStep, GraphStep, faster_threads
 from fmbench.training.trainer import Trainer, train_epoch
