@@ -6,6 +6,7 @@ Numbers among them are in checkpoints too. All are compared, as bytes, where a p
 import io
 import pickle
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fmbench.core.errors import ConfigError
+from fmbench.optim.without_dynamo import without_dynamo
 
 
 def attributes(part: Any) -> Iterator[tuple[str, bytes]]:
@@ -43,8 +45,12 @@ def attributes(part: Any) -> Iterator[tuple[str, bytes]]:
 _KNOWN = ("builtins", "functools", "fmbench", "pytorch_optimizer", "schedulefree", "timm", "torch",
           "torchvision")  # fmt: skip
 
-#: What every module and every optimizer has.
-_OF_ALL = {*vars(nn.Module()), *vars(Optimizer([torch.zeros(())], {}))}
+
+@cache
+def _of_all() -> frozenset[str]:
+    """The attributes that every module and every optimizer has."""
+    with without_dynamo():
+        return frozenset([*vars(nn.Module()), *vars(Optimizer([torch.zeros(())], {}))])
 
 
 def numbers(part: Any) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def numbers(part: Any) -> dict[str, Any]:
         f"{path}.{name}".lstrip("."): value
         for path, holder in _holders(part)
         for name, value in vars(holder).items()
-        if name not in _OF_ALL and _is_number(value)
+        if name not in _of_all() and _is_number(value)
     }
 
 
@@ -81,7 +87,7 @@ def put_numbers(part: Any, values: Mapping[str, Any]) -> None:
         holder = holders.get(path)
         # No method, no buffer; of a part that was made anew it may not be there yet.
         own = last in getattr(holder, "__dict__", ()) or _is_number(getattr(holder, last, None))
-        if holder is None or last in _OF_ALL or not own or not _is_number(value):
+        if holder is None or last in _of_all() or not own or not _is_number(value):
             raise ValueError(f"it has no number {ascii(name)[:80]}")
         setattr(holder, last, value)
 
