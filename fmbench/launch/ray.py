@@ -88,7 +88,7 @@ class Ray(Executor):
                     ray.init(**(own | self.init))
                 except ValueError:  # there is a Ray already, which knows its own
                     ray.init(**self.init)
-                except ConnectionError as error:
+                except Exception as error:  # a node that does not start in time raises no less
                     raise ConfigError(f"hydra/launcher=ray: {described(error, 300)}") from error
         folder = Path(self.sweep.config.hydra.sweep.dir)
         for left in slurm_queue.noted(folder):

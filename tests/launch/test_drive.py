@@ -3,6 +3,7 @@
 import errno
 import pickle
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +25,7 @@ from fmbench.core.signals import StopRequested
 from fmbench.launch import drive as loop
 from fmbench.launch.drive import LOOK, drive
 from fmbench.launch.executor import Executor, Runs, Sweep, failed
+from fmbench.launch.ray import Ray
 from hydra_plugins.fmbench_launchers.cluster import SlurmLauncher
 from hydra_plugins.fmbench_launchers.ray_tasks import RayLauncher
 
@@ -50,6 +52,17 @@ def test_housekeeping_is_done_when_needed_for_a_twentieth_of_the_time(monkeypatc
         rest.needed = True
         rest()
     assert done == [0.0, 42.0]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("nobody"), Exception("node timed out")])
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch, error):
+    def init(**_arguments):
+        raise error
+
+    absent = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", absent)
+    with pytest.raises(ConfigError, match=f"^hydra/launcher=ray: {type(error).__name__}: {error}"):
+        Ray(None, 1, OmegaConf.create({"init": {}, "remote": {}}))._begin()
 
 
 class Run:
