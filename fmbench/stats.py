@@ -381,7 +381,7 @@ def _smallest(variances: np.ndarray, freedom: np.ndarray, level: float) -> np.nd
     return np.asarray(high)
 
 
-def half_width(variances: np.ndarray, freedom: np.ndarray, level: np.ndarray | float) -> np.ndarray:
+def half_width(variances: np.ndarray, freedom: np.ndarray, level: float) -> np.ndarray:
     """Half the interval of a sum of independent estimates: their own half widths, as squares.
 
     It holds its level whatever the variances are (Banerjee 1960, Sankhya 22, 357-358): the chance
@@ -392,9 +392,11 @@ def half_width(variances: np.ndarray, freedom: np.ndarray, level: np.ndarray | f
     Args:
         variances: (m, ...) of the mean of each part.
         freedom: (m, ...) degrees of freedom of each variance.
-        level: (...) what the interval misses, from 0 to 1.
+        level: What the interval misses, from 0 to 1.
     """
-    quantiles = special.stdtrit(freedom, np.asarray(level) / 2)
+    # Of many pairs few differ in their numbers of seeds and images.
+    distinct, places = np.unique(freedom, return_inverse=True)
+    quantiles = special.stdtrit(distinct, level / 2)[places].reshape(freedom.shape)
     return np.asarray(np.sqrt(np.sum(quantiles**2 * variances, axis=0)))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import PartialResultsError
 from fmbench.core.files import as_text
-from fmbench.records.reader import Problem, read_records
+from fmbench.records.gather import Problem
+from fmbench.records.reader import read_records
 from fmbench.records.rescore import Check, Rescored, rescore
 
 PROGRAM = "fmbench rescore"

@@ -13,7 +13,8 @@ from fmbench.core.console import Parser, printed, run_command, say, typed_path
 from fmbench.core.errors import ConfigError, UserError
 from fmbench.core.files import as_text, make_folder, write_whole
 from fmbench.data.dataset import Dataset
-from fmbench.records.reader import Problem, read_records
+from fmbench.records.gather import Problem
+from fmbench.records.reader import read_records
 from fmbench.records.suspects import SUSPECTS_NAME, Pool, Suspects, pools, suspected_tests
 
 PROGRAM = "fmbench suspects"

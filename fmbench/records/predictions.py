@@ -6,6 +6,7 @@ larger than the test set of any split is read. Probabilities of many images and 
 fewer bits: what is predicted never comes from them.
 """
 
+import functools
 import hashlib
 import io
 import re
@@ -206,10 +207,12 @@ def read_probabilities(folder: str | Path, part: Part = "test") -> np.ndarray | 
     return None
 
 
+@functools.lru_cache
 def _head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     """What a `.npy` file of an array begins with."""
     head = io.BytesIO()
-    about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    descr = np.lib.format.dtype_to_descr(dtype)
+    about = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, about)
     return head.getvalue()
 
@@ -248,7 +251,7 @@ def _array(content: bytes, types: Iterable[np.dtype]) -> np.ndarray | None:
     body = content[10 + int.from_bytes(content[8:10], "little") :]
     for dtype in types:
         if dtype.itemsize and len(body) % dtype.itemsize == 0:
-            found = np.frombuffer(body, dtype=dtype)
-            if to_bytes(found) == content:
-                return found
+            head = _head(dtype, (len(body) // dtype.itemsize,))
+            if len(head) + len(body) == len(content) and content.startswith(head):
+                return np.frombuffer(body, dtype=dtype)
     return None

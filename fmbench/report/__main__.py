@@ -70,14 +70,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     def work() -> int:
         if words[:1] == ["compare"]:
             return _compare(_compare_parser().parse_args(words[1:]))
-        return _report(_parser().parse_args(words))
+        return _report(_parser().parse_args(words), typed=argv is None)
 
-    run_command("fmbench.report", work, typed=argv is None)
+    try:
+        run_command("fmbench.report", work, typed=argv is None)
+    finally:
+        if argv is None:
+            gc.freeze()  # nor does Python's own look through all, as it ends
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace, *, typed: bool) -> int:
+    from fmbench.report.aside import Aside  # begins to read; what follows imports pandas
+
+    aside = Aside(_folders(arguments), alone=not typed)
     from fmbench.report.table.targets import parsed
-    from fmbench.report.table.view import View  # imports pandas, which --help must not
+    from fmbench.report.table.view import View, check
 
     view = View(
         condition=arguments.filter,
@@ -89,17 +96,19 @@ def _report(arguments: argparse.Namespace) -> int:
     output: Path | None = arguments.output
     if output is None and view.is_plain:
         output = Path()
+    check(view)
     with _progress() as progress:
-        made = report.build(_folders(arguments), view=view, progress=progress)
+        made = report.build((), view=view, results=aside.results(progress))
+    figures = None if output is None else aside.draw(made)
     # The table first: figures take long to draw.
     status = printed("fmbench.report", lambda: report.print_tables(made))
     if output is not None:
-        made = report.write(made, output)
+        made = report.write(made, output, figures)
     ending = _ending(made, arguments.folders, plain=view.is_plain)
     return status or printed("fmbench.report", lambda: say(*ending)) or made.exit_status
 
 
-def _ending(made: report.Report, folders: Sequence[Path], *, plain: bool) -> list[str]:
+def _ending(made: "report.Report", folders: Sequence[Path], *, plain: bool) -> list[str]:
     """What was written, or why nothing was."""
     names = " or ".join(map(str, folders or DEFAULT_FOLDERS))
     if made.written:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +14,8 @@ import pandas as pd
 
 from fmbench.core.errors import PartialResultsError, StorageError, one_line
 from fmbench.core.files import make_folder, read_regular, remove, storage_error, write_whole
-from fmbench.records.reader import Problem, Progress, read_results
+from fmbench.records.gather import Problem, Progress
+from fmbench.records.reader import Results, read_results
 from fmbench.report.escape import Places
 from fmbench.report.figure import Figure
 from fmbench.report.figures import KINDS, figures
@@ -129,6 +130,7 @@ def build(
     *,
     view: View = PLAIN,
     progress: Progress | None = None,
+    results: Results | None = None,
 ) -> Report:
     """Read the runs below some folders and make the benchmark of them.
 
@@ -137,13 +139,14 @@ def build(
         output: Where to write the files, as `write` does.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
+        results: What is below the folders, where it was read before.
 
     Raises:
         ConfigError: A folder does not exist, or there is nothing to view in such a way.
         StorageError: A file cannot be written.
     """
     check(view)
-    results = read_results(*folders, progress=progress)
+    results = read_results(*folders, progress=progress) if results is None else results
     frame = chosen(results.frame, view.condition)
     table = benchmark_table(frame, view)
     searches = tuple(search_parts(results.searches, results.frame))
@@ -169,11 +172,16 @@ def build(
     return report if output is None else write(report, output)
 
 
-def write(report: Report, output: Path) -> Report:
+def write(report: Report, output: Path, drawn: Iterable[Figure] | None = None) -> Report:
     """Write a report's files: `benchmark.md`, `.html`, `.csv`, `.json`, `.tex`, and the figures.
 
     The numbers first: what goes wrong with a figure costs them nothing. Figures of an older
     report that are not drawn again are removed.
+
+    Args:
+        report: As `build` made it.
+        output: The folder; made if it is not there.
+        drawn: The figures, where somebody else draws them; asked for when the numbers are written.
 
     Returns:
         The report with its figures and the files that were written. Nothing is where no run
@@ -203,25 +211,31 @@ def write(report: Report, output: Path) -> Report:
     if report.comparisons:
         text = data.contestants_text(report.comparisons)
         write_whole(output / "contestants.csv", text.encode("utf-8", "backslashreplace"))
-    drawn: list[Figure] = []
+    from fmbench.report.render import html
+
+    # Before figures are asked for, which may be drawn meanwhile.
+    bodies, tables = markdown.sections(report), html.tables_of(report)
+    if drawn is None:
+        drawn = figures(report.sections, report.searches, report.comparisons)
+    kept: list[Figure] = []
     failed: StorageError | None = None
     try:
-        for figure in figures(report.sections, report.searches, report.comparisons):
+        for figure in drawn:
             write_figure(figure, folder)
-            drawn.append(figure)
+            kept.append(figure)
     except StorageError as error:
         failed = error
     with suppress(StorageError):
-        for name in before - {figure.name for figure in drawn}:
+        for name in before - {figure.name for figure in kept}:
             remove(folder / f"{name}.png")
             remove(folder / f"{name}.svg")
-    report = replace(report, figures=tuple(drawn))
-    put("md", report.markdown)
-    put("html", report.html)
+    report = replace(report, figures=tuple(kept))
+    put("md", markdown.page(report, bodies))
+    put("html", html.page(report, tables))
     put("json", report.json)
     if failed is not None:
         raise failed
-    return replace(report, written=(*files.values(), *([folder] if drawn else [])))
+    return replace(report, written=(*files.values(), *([folder] if kept else [])))
 
 
 def write_figure(figure: Figure, folder: Path) -> list[Path]:

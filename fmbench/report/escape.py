@@ -30,6 +30,10 @@ _SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _FORMULA = re.compile(rf"((?:^|[;|])[\s\"']*)(?=[{re.escape(''.join(_SIGNS))}])")
 
 
+# What an address has as it is (RFC 3986, 2.3), and slashes.
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~/-]*")
+
+
 @functools.lru_cache(maxsize=10_000)
 def markdown(value: str) -> str:
     """The value as plain text inside a Markdown table cell, list item or paragraph."""
@@ -58,7 +62,7 @@ def shell_word(value: str) -> str:
 
 def link(path: str) -> str:
     """A relative path as the address of a Markdown link."""
-    return quote(path, errors="backslashreplace")
+    return path if _UNRESERVED.fullmatch(path) else quote(path, errors="backslashreplace")
 
 
 class Run(NamedTuple):

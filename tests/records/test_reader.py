@@ -13,7 +13,7 @@ from reports import printed
 
 from fmbench import report
 from fmbench.core.errors import ConfigError
-from fmbench.records import reader
+from fmbench.records import gather, reader
 from fmbench.records.reader import load_results, read_history, read_results
 from fmbench.records.record import RESULT_NAME, RUNNING
 
@@ -158,7 +158,7 @@ def test_a_file_that_vanishes_meanwhile_is_a_problem(tmp_path, monkeypatch):
     def vanish(*arguments):
         raise FileNotFoundError(2, "No such file or directory")
 
-    monkeypatch.setattr(reader, "read_regular", vanish)
+    monkeypatch.setattr(gather, "read_regular", vanish)
     (problem,) = read_results(tmp_path).problems
     assert problem.reason == "cannot be read: No such file or directory"
 
@@ -183,7 +183,7 @@ def test_a_record_of_a_run_under_way_is_a_row(tmp_path):
 
 def test_a_file_too_large_for_a_record_is_not_read(tmp_path, monkeypatch):
     path = write(tmp_path) / "result.json"
-    monkeypatch.setattr(reader, "MAX_BYTES", {"result.json": 100})
+    monkeypatch.setattr(gather, "MAX_BYTES", {"result.json": 100})
     (problem,) = read_results(tmp_path).problems
     size = f"{path.stat().st_size:,}"
     assert problem.reason == f"cannot be read: too large: {size} bytes, at most 100 are read"
@@ -199,7 +199,7 @@ def test_a_record_with_many_names_is_one_and_all_together_are_bounded(tmp_path, 
     for number in range(1, 5):
         (tmp_path / str(number) / RESULT_NAME).unlink()
         write(tmp_path / str(number), seed=number)
-    monkeypatch.setitem(reader.MAX_TOTAL, RESULT_NAME, 3 * size)
+    monkeypatch.setitem(gather.MAX_TOTAL, RESULT_NAME, 3 * size)
     found = read_results(tmp_path)
     assert [Path(folder).name for folder in found.frame["folder"]] == ["0", "1", "2"]
     assert {problem.reason for problem in found.problems} == {

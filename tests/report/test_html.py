@@ -16,7 +16,7 @@ from reports import HOSTILE, contrast, write_hostile
 
 from fmbench import report
 from fmbench.core.errors import one_line
-from fmbench.records.reader import Problem
+from fmbench.records.gather import Problem
 from fmbench.records.record import RUNNING
 from fmbench.records.trials import Objective, Search
 from fmbench.report.figure import Figure

@@ -4,6 +4,7 @@ matplotlib is imported when a figure is drawn: most of what reads results need n
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import math
@@ -121,6 +122,13 @@ def matplotlib_alone() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def load() -> None:
+    """Import what draws, before the first figure is asked for."""
+    with matplotlib_alone():
+        for module in ("backends.backend_agg", "backends.backend_svg", "figure", "style"):
+            importlib.import_module(f"matplotlib.{module}")
 
 
 @contextmanager

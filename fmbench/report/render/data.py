@@ -97,8 +97,10 @@ def _plain(value: Any) -> Any:
 
 
 def _cells(values: list[Any]) -> list[Any]:
-    """The cells of a column; whole numbers and missing values are cells as they are."""
-    plain = {*map(type, values)} <= {bool, int, NoneType}
+    """The cells of a column; finite numbers and missing values are cells as they are."""
+    plain = {*map(type, values)} <= {bool, int, float, NoneType} and all(
+        map(math.isfinite, (value for value in values if value is not None))
+    )
     return values if plain else list(map(_cell, values))
 
 

@@ -44,8 +44,9 @@ _NUMBER = re.compile(r"(\d{1,18})")
 _FOLDER = Path(__file__).parent
 
 
-def page(report: "Report") -> str:
-    """Write `benchmark.html`: HTML, ending in a newline."""
+def page(report: "Report", tables: Sequence[dict[str, Any] | None] | None = None) -> str:
+    """Write `benchmark.html`: HTML, ending in a newline; `tables` are those of the function."""
+    made = tables_of(report) if tables is None else tables
     style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -65,7 +66,7 @@ def page(report: "Report") -> str:
         drawing=lambda figure: Markup(figure.inline),  # noqa: S704
         link=link,
         verbatim=escape,  # of lines that are clean already; spaces in a command's quotes count
-        tables=[section.rows and _table(section, report.places) for section in report.sections],
+        tables=made,
         reading=READING,
         headings=UNFINISHED,
         first=FIRST_ROWS,
@@ -73,6 +74,11 @@ def page(report: "Report") -> str:
         chosen=CHOSEN_ON_TEST,
     )
     return f"{text}\n"
+
+
+def tables_of(report: "Report") -> list[dict[str, Any] | None]:
+    """The table of each section as the template reads it; None where there are no rows."""
+    return [_table(one, report.places) if one.rows else None for one in report.sections]
 
 
 def _table(section: Section, places: Places) -> dict[str, Any]:

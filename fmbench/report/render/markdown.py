@@ -30,19 +30,25 @@ LEFT_OUT = (
 LONGEST_WORDS, LONGEST_ALT = 1000, 600
 
 
-def page(report: "Report") -> str:
-    """Write `benchmark.md`: Markdown, ending in a newline."""
-    return "\n\n".join(_blocks(report)) + "\n"
+def page(report: "Report", bodies: Sequence[Sequence[str]] | None = None) -> str:
+    """Write `benchmark.md`: Markdown, ending in a newline; `bodies` are those of `sections`."""
+    bodies = sections(report) if bodies is None else bodies
+    return "\n\n".join(_blocks(report, bodies)) + "\n"
 
 
-def _blocks(report: "Report") -> Iterator[str]:
+def sections(report: "Report") -> list[list[str]]:
+    """The blocks of each section, without its figures."""
+    return [[*_section(report, section)] for section in report.sections]
+
+
+def _blocks(report: "Report", bodies: Sequence[Sequence[str]]) -> Iterator[str]:
     yield "# Benchmark"
     yield f"Made {report.made:%Y-%m-%d %H:%M} UTC with fmbench {__version__}."
     yield from (f"> **{markdown(note)}**" for note in report.view.notes)
     for part in report.comparisons:
         yield from _part(report, part)
-    for section in report.sections:
-        yield from _section(report, section)
+    for section, body in zip(report.sections, bodies, strict=True):
+        yield from body
         for figure in report.figures:
             if figure.data == section.data:
                 yield f"### {markdown(figure.title)}"

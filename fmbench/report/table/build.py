@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from fmbench.config.schema import HARDWARE
@@ -148,7 +149,7 @@ def _describe(rows: Sequence[dict[str, Any]]) -> None:
     """Add the settings, the command and the differences of each row."""
     for row in rows:
         row["model_settings"] = describe.model_settings(
-            row["model"], row["overrides"], json.loads(row["config"] or "{}")
+            row["model"], row["overrides"], msgspec.json.decode(row["config"] or "{}")
         )
         settings = describe.settings_of_group("augmentation", row["overrides"])
         row["augmentation_settings"] = " ".join(settings.values())

@@ -12,7 +12,8 @@ import numpy as np
 from fmbench import stats
 from fmbench.config.schema import HARDWARE
 from fmbench.core.errors import ConfigError, one_line
-from fmbench.records.reader import Problem, Progress, read_results
+from fmbench.records.gather import Problem, Progress
+from fmbench.records.reader import read_results
 from fmbench.report.table.build import benchmark_table
 from fmbench.report.table.columns import MODEL, Row, differing
 from fmbench.report.table.formats import at_once, duration, probability

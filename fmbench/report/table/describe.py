@@ -8,6 +8,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from fmbench.config import schema
@@ -176,7 +177,7 @@ def _difference(row: Row) -> tuple[float | None, str | None, str | None]:
     The first two are None where the recipe is another, the third where it is the recipe's own:
     fp32, unless the experiment's file says another. Earlier records left it to the hardware.
     """
-    config, other = json.loads(row["config"]), None
+    config, other = msgspec.json.decode(row["config"]), None
     if row["experiment"] is not None and row["precision"] not in (None, "fp32"):
         typed = "precision" in _typed(row["overrides"])
         of_recipe = not typed and config.get("precision") == row["precision"]
@@ -268,7 +269,7 @@ def settings_of(row: Row) -> dict[str, str]:
     settings |= _NEUTRAL
     settings |= {
         key: _as_text(value)
-        for key, value in leaves(json.loads(row["config"] or "{}"))
+        for key, value in leaves(msgspec.json.decode(row["config"] or "{}"))
         if key not in ("data.name", FOLD) and ("." in key or key in schema.DECIDING)
     }
     settings |= {name: str(row[name]) for name in schema.HARDWARE if row[name] is not None}
