@@ -438,7 +438,7 @@ def test_folders_of_any_name(command, tmp_path, monkeypatch, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", ["module", "script", "joblib", "processes"])
+@pytest.mark.parametrize("start", ["module", "script", "processes"])
 def test_a_model_in_the_current_folder_is_found_however_it_is_started(tmp_path, start):
     (tmp_path / "mynets.py").write_text("from fmbench.models.lenet5 import LeNet5 as Mine\n")
     (tmp_path / "random.py").write_text("raise SystemExit('this is not the one')\n")
@@ -448,9 +448,9 @@ def test_a_model_in_the_current_folder_is_found_however_it_is_started(tmp_path, 
     script = "import sys; sys.path[0] = '/usr/bin'; from fmbench.__main__ import main; main()"
     how = ["-c", script] if start == "script" else ["-m", "fmbench"]
     given = ["--config-dir", "mine", *TINY, "epochs=1", "model=mynet"]
-    if start in ("joblib", "processes"):
+    if start == "processes":
         (tmp_path / "random.py").unlink()  # the launchers' own processes start as they will
-        given = ["-m", *given, "seed=0,1", f"hydra/launcher={start}"]
+        given = ["-m", *given, "seed=0,1", "hydra/launcher=processes"]
     trust = {"FMBENCH_TRUST": "mynets,fmbench.models"}
     done = python(*how, *given, cwd=tmp_path, environment=trust)
     assert done.returncode == 0, done.stderr

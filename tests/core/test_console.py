@@ -116,14 +116,16 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path):
 
 @pytest.mark.slow
 @linux
-@pytest.mark.parametrize(("redirected", "status"), [
-    (">&- 2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full 2>/dev/full", 5), ("2>&1 | head -1", 0),
+@pytest.mark.parametrize(("more", "redirected", "status"), [
+    ("", ">&- 2>&-", 0),
+    ("", "2>&1 | head -1", 0),
+    ("-m seed=0,1", "<&- >&- 2>&-", 0),
+    ("-m seed=0,1", "2>&1 | head -1", 0),
+    ("-m seed=0,1 hydra/launcher=joblib", "<&- >&- 2>&-", 0),
+    ("-m seed=0,1 hydra/launcher=joblib", ">/dev/full 2>/dev/full", 5),
 ])  # fmt: skip
-@pytest.mark.parametrize(
-    "more", [[], ["-m", "seed=0,1"], ["-m", "seed=0,1", "hydra/launcher=joblib"]]
-)
-def test_the_commands_themselves(redirected, status, more, tmp_path):
-    line = f"set -o pipefail; {sys.executable} -m fmbench {' '.join([*TINY, *more])} {redirected}"
+def test_the_commands_themselves(more, redirected, status, tmp_path):
+    line = f"set -o pipefail; {sys.executable} -m fmbench {' '.join(TINY)} {more} {redirected}"
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, check=False)
     assert (ended.returncode, done(tmp_path)) == (status, 2 if more else 1)

@@ -132,7 +132,7 @@ def test_a_run_that_another_process_is_at_ends_no_sweep(tmp_path):
     """A job that an earlier start has left in a queue began just before ours."""
     folder = RunFolder(tmp_path / "sweep" / "1")
     (tmp_path / "sweep" / LOCK_NAME).touch()  # of that start
-    with sweep(tmp_path, "seed=0,1,2", "epochs=1") as child:
+    with sweep(tmp_path, "seed=0,1,2", "epochs=1", "hydra.launcher.n_jobs=1") as child:
         wait_for(lambda: child.poll() or "waits for" in (tmp_path / "err").read_text(), 100)
         folder.lock.release()
         assert child.wait(100) == 0, (tmp_path / "err").read_text()

@@ -174,7 +174,7 @@ from hydra.core.plugins import Plugins
 Plugins.instance()
 report.build, report.print_tables
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 1_300_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
 # oneDNN that has once failed to make a kernel for want of memory makes none any more in its process
 # ("could not create a primitive"), so that no size would fit. Whether it is oneDNN that fails first
 # is a matter of chance.
@@ -189,20 +189,15 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("sweep", [False, True])
-def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path, sweep):
+def test_a_run_that_is_too_large_ends_alone_and_says_what_fits(tmp_path):
     (tmp_path / "limited.py").write_text(LIMITED)
-    arguments = [*TINY, "data.train_size=2600", "epochs=1", "model=resnet18", "model.width=8"]
-    arguments += [
-        "precision=fp32",
-        *(["-m", "batch_size=2600,50"] if sweep else ["batch_size=2600"]),
-    ]
+    arguments = [*TINY, "data.train_size=4000", "epochs=1", "model=resnet18", "model.width=2"]
+    arguments += ["precision=fp32", "-m", "batch_size=4000,50"]
     done = python("limited.py", *arguments, cwd=tmp_path, timeout=400)
     assert "Traceback" not in done.stderr
-    assert "with batch_size=2600; batch_size=" in done.stderr
-    assert done.returncode == (4 if sweep else 1)
-    statuses = [record["status"] for record in records(tmp_path)]
-    assert statuses == (["failed", "completed"] if sweep else ["failed"])
+    assert "with batch_size=4000; batch_size=" in done.stderr
+    assert done.returncode == 4
+    assert [record["status"] for record in records(tmp_path)] == ["failed", "completed"]
 
 
 def test_a_model_that_is_larger_than_the_memory_is_refused_beforehand(monkeypatch):
