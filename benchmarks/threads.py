@@ -7,18 +7,27 @@ all, and with the number that a run chooses which was not told `threads=`. It ch
 turn, outside the clock, as a run does before its first step. Quiet, and beside as many processes
 that do nothing but count as there are cores, or as `--busy` says; what the machine does besides is
 not known here.
+
+    python -m benchmarks.threads --ways
+
+The same of whole runs, of images the program draws, by each way in: the command, `fmbench.run`, and
+two workers of a sweep, which take their share. Told one thread, told all, and told nothing; by the
+runs' own training clocks, and of two at once together.
 """
 
 import contextlib
 import itertools
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
-from benchmarks.frame import Results, Spread, Timed, interleaved, main, ratio
+import fmbench
+from benchmarks.frame import Results, Spread, Timed, interleaved, main, python, ratio
 from benchmarks.throughput import Setup
 from fmbench.core import machine
 from fmbench.training.trainer import Trainer
@@ -44,13 +53,21 @@ def measure(
     repeats: int = 5,
     seconds: float = 0.7,
     overrides: Sequence[str] = (),
+    ways: bool = False,
 ) -> Iterator[Results]:
-    """The speeds, named "SITUATION, batch SIZE: CONTENDER"."""
+    """The speeds, named "SITUATION, batch SIZE: CONTENDER"; with `ways` those of whole runs."""
     for batch_size, count in itertools.product(batch_sizes, busy):
+        where = f"{f'{count} busy' if count else 'quiet'}, batch {batch_size}"
+        if ways:
+            run = (f"model={model}", f"batch_size={batch_size}", *overrides)
+            for name, way in WAYS.items():
+                with others_at_work(count):
+                    found = whole_runs(way, run, repeats)
+                yield {f"{where}, {name}: {key}": value for key, value in found.items()}
+            continue
         setup = Setup(f"model={model}", f"batch_size={batch_size}", *overrides)
         with others_at_work(count):
             found = situation(setup, repeats, seconds)
-        where = f"{f'{count} busy' if count else 'quiet'}, batch {batch_size}"
         yield {f"{where}: {name}": value for name, value in found.items()}
 
 
@@ -81,6 +98,60 @@ def situation(setup: Setup, repeats: int, seconds: float) -> Results:
         "chosen over all": ratio(rates["chosen"], rates["all threads"]),
         "seconds to choose": Spread.of(trials, "s"),
         "threads": " ".join(map(str, threads[1:])),
+    }
+
+
+#: Images of a run: some seconds of training, and more than the steps in which it does not choose.
+IMAGES = 15_000
+
+
+def by_command(run: Sequence[str], folder: Path) -> None:
+    """A run of `python -m fmbench`."""
+    python("-m", "fmbench", *run, f"hydra.run.dir={folder}/0", folder=folder)
+
+
+def by_call(run: Sequence[str], folder: Path) -> None:
+    """A run in this process."""
+    fmbench.run([*run, f"hydra.run.dir={folder}/0"])
+
+
+def by_workers(run: Sequence[str], folder: Path) -> None:
+    """Two runs at once."""
+    two = ("seed=0,1", "sweep.jobs=2", f"hydra.sweep.dir={folder}")
+    python("-m", "fmbench", "-m", *run, *two, folder=folder)
+
+
+WAYS: dict[str, Callable[[Sequence[str], Path], None]] = {
+    "command": by_command, "fmbench.run": by_call, "two workers": by_workers,
+}  # fmt: skip
+
+
+def whole_runs(
+    way: Callable[[Sequence[str], Path], None], run: Sequence[str], repeats: int
+) -> Results:
+    """The speeds of runs that are started in one way."""
+    used: list[str] = []  # by runs at once
+    usual = ("data=synthetic", f"data.train_size={IMAGES}", "data.test_size=100", "epochs=1")
+
+    def train(*threads: str) -> Timed:
+        with tempfile.TemporaryDirectory() as folder:
+            way([*usual, *run, *threads], Path(folder))
+            records = fmbench.load_results(folder)
+        if not threads:
+            used.append("+".join(map(str, records["threads"])))
+        return Timed(float(records["images_per_second"].sum()), 1.0)
+
+    works = {
+        "one thread": lambda: train("threads=1"),
+        "all threads": lambda: train(f"threads={machine.threads()}"),
+        "chosen": train,
+    }
+    rates = interleaved(works, repeats)
+    return {
+        **{name: Spread.of(values, "images/s") for name, values in rates.items()},
+        "chosen over one": ratio(rates["chosen"], rates["one thread"]),
+        "chosen over all": ratio(rates["chosen"], rates["all threads"]),
+        "threads": " ".join(used[1:]),
     }
 
 
