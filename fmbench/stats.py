@@ -463,7 +463,7 @@ def _pairs(samples: Sequence[Sample]) -> _Pairs:
         over_images[inside] = variance / count
         single = one_each[inside]
         exact[inside] = single
-        least[inside] = np.where(single, mcnemar(np.rint(only_a), np.rint(only_b)), 0.0)
+        least[inside[single]] = mcnemar(np.rint(only_a[single]), np.rint(only_b[single]))
         for place in inside[(only_a + only_b < _FEW) & ~single]:
             least[place] = mcnemar(*_discordant(samples[first[place]], samples[second[place]]))
 
@@ -520,6 +520,6 @@ def _products(correct: Sequence[np.ndarray | None]) -> np.ndarray:
     known = [shares for shares in correct if shares is not None]
     products = np.zeros((len(known), len(known)))
     for start in range(0, len(known[0]), _CHUNK):
-        part = np.stack([shares[start : start + _CHUNK] for shares in known]).astype(float)
+        part = np.stack([shares[start : start + _CHUNK] for shares in known], dtype=float)
         products += part @ part.T
     return products
