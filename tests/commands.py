@@ -28,6 +28,9 @@ TINY = [
     "threads=1",
 ]  # fmt: skip
 
+#: For a sweep in a process of its own: no report at its end, which takes longer than small runs.
+UNREPORTED = "~hydra.callbacks.sweep_report"
+
 #: A run whose model has learnt something and is kept.
 KEPT = [*TINY, "data.train_size=1000", "data.test_size=100", "keep_model=true", "precision=fp32"]
 
