@@ -146,19 +146,6 @@ def test_one_run_dies_one_makes_room_and_the_others_finish(launcher, tmp_path):
 
 @needs_linux
 @pytest.mark.slow
-def test_a_search_of_two_at_once(launcher, tmp_path):
-    name, environment = launcher
-    done = fmbench(
-        "-m", *SEARCH, "sweep.trials=4", "sweep.jobs=2", f"hydra/launcher={name}",
-        cwd=tmp_path, environment=environment, timeout=PATIENCE,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert statuses(tmp_path / "here") == {"completed": 4}, done.stderr
-    assert list((tmp_path / "here").rglob("best.yaml")), done.stderr
-
-
-@needs_linux
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["processes", *CLUSTERS], indirect=True)
 def test_a_driver_killed_three_times_ends_with_its_total(launcher, tmp_path):
     """Jobs that it leaves in Slurm's queue go on, other runs end with it."""
@@ -178,6 +165,7 @@ def test_a_driver_killed_three_times_ends_with_its_total(launcher, tmp_path):
     ended = fmbench(*search, **options, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
     assert "6 of 6 trials ended well: 6 complete" in ended.stderr
+    assert (folder / "experiment" / "best.yaml").exists()
     found = Search.from_json((folder / "search.json").read_text())
     assert [trial.state for trial in found.trials] == ["complete"] * found.total
     assert len({trial.parameters["optimizer.lr"] for trial in found.trials}) == found.total == 6
@@ -190,9 +178,9 @@ def test_a_driver_killed_three_times_ends_with_its_total(launcher, tmp_path):
     assert sum(each["test_accuracy"] is not None for (each,) in made.values()) == 1
 
 
-#: A comparison of two contestants, three trials and two final runs each.
+#: A comparison of two contestants, two trials and two final runs each.
 COMPARISON = [
-    *("-m", "sweep=tuned", *TINY, "device=cpu", "optimizer=sgd,adamw", "sweep.trials=3"),
+    *("-m", "sweep=tuned", *TINY, "device=cpu", "optimizer=sgd,adamw", "sweep.trials=2"),
     *("sweep.final_seeds=2", "hydra.sweep.dir=here"),
 ]
 
@@ -235,13 +223,12 @@ def ranked(printed):
 
 @needs_linux
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [False, True])
-def test_a_tuned_comparison_is_that_of_one_process(launcher, compared, tmp_path, killed):
+def test_a_tuned_comparison_is_that_of_one_process(launcher, compared, tmp_path):
     """The driver is killed once while trials, and once while final runs are at work."""
     name, environment = launcher
     command = [*COMPARISON, "sweep.jobs=2", f"hydra/launcher={name}"]
     folder, options = tmp_path / "here", {"cwd": tmp_path, "environment": environment}
-    for done in (1, 6) if killed else ():  # runs that have begun beside that in which it is killed
+    for done in (1, 4):  # runs that have begun beside that in which it is killed
         with started(*command, **options) as child:
             wait_for(
                 lambda n=done, c=child: c.poll() or len([*folder.glob("*/history.jsonl")]) > n,
@@ -250,10 +237,10 @@ def test_a_tuned_comparison_is_that_of_one_process(launcher, compared, tmp_path,
             assert child.poll() is None
     ended = fmbench(*command, **options, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
-    assert "6 of 6 trials ended well, 4 of 4 final runs completed" in ended.stderr
-    assert sorted(computed(folder)) == list(range(10))
+    assert "4 of 4 trials ended well, 4 of 4 final runs completed" in ended.stderr
+    assert sorted(computed(folder)) == list(range(8))
     assert (computed(folder), searched(folder), ranked(ended.stdout)) == compared
-    for number in range(10):
+    for number in range(8):
         assert [line["epoch"] for line in read_history(folder / str(number))] == [0, 1]
 
 
