@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import TINY, records, started, wait_for
+from commands import TINY, UNREPORTED, records, started, wait_for
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
@@ -37,7 +37,7 @@ def keys(storage: str, base: Path | None = None) -> dict:
 
 @pytest.mark.slow
 def test_searches_that_share_a_journal_end_at_its_total(tmp_path):
-    search = [*SEARCH, "sweep.storage=journal:both.journal"]
+    search = [*SEARCH, "sweep.storage=journal:both.journal", UNREPORTED]
     with (
         started(*search, "hydra.sweep.dir=a", cwd=tmp_path, stderr=None) as one,
         started(*search, "hydra.sweep.dir=b", cwd=tmp_path, stderr=None) as other,

@@ -51,7 +51,7 @@ def test_a_trial_of_several_seeds_is_worth_their_mean(command, tmp_path, how):
 def test_a_trial_of_several_seeds_goes_on_after_kills(command, tmp_path):
     search = [*REPEATED, "epochs=3", "seed=0,1,2"]
     folder = tmp_path / "here"
-    for done in (1, 2, 4):  # runs at whose end, or soon after, it is killed
+    for done in (1, 4):  # runs at whose end, or soon after, it is killed
         with started(*search, cwd=tmp_path):
             wait_for(lambda n=done: len([*folder.glob("*/history.jsonl")]) > n)
     assert command(*search)[0] == 0

@@ -11,7 +11,17 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from commands import TINY, compose, fmbench, in_one_go, records, started, wait_for, write_option
+from commands import (
+    TINY,
+    UNREPORTED,
+    compose,
+    fmbench,
+    in_one_go,
+    records,
+    started,
+    wait_for,
+    write_option,
+)
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from searches import SEARCH, sorted_records, trials
@@ -452,7 +462,7 @@ def test_searches_that_share_a_study_end_at_its_total(tmp_path):
     """Two at once, that draw from one study until all is drawn."""
     url = f"sqlite:///{tmp_path / 'both.db'}"
     shared = ["sweep.trials=6", f"sweep.storage={url}", "sweep.study=both"]
-    search = [*SEARCH, *shared]
+    search = [*SEARCH, *shared, UNREPORTED]
     with (
         started(*search, "hydra.sweep.dir=a", cwd=tmp_path, stderr=None) as one,
         started(*search, "hydra.sweep.dir=b", cwd=tmp_path, stderr=None) as other,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import TINY, in_one_go, records, started, wait_for
+from commands import TINY, UNREPORTED, in_one_go, records, started, wait_for
 
 from fmbench.core.signals import StopRequested
 from fmbench.records.record import Record
@@ -380,7 +380,7 @@ def test_a_final_run_has_the_rates_and_epochs_that_validation_gave_its_trial(com
 
 @pytest.mark.slow
 def test_processes_find_the_same_and_a_killed_command_goes_on(straight, tmp_path):
-    arguments = [*COMPARE, "sweep.jobs=2"]
+    arguments = [*COMPARE, "sweep.jobs=2", UNREPORTED]
     with started(*arguments, cwd=tmp_path) as child:
         wait_for(lambda: len(records(tmp_path)) > 2, 300)
         child.kill()
