@@ -289,7 +289,7 @@ def are_eight_of_two(folder):
 def test_what_is_left_to_slurm_is_what_would_have_been_waited_for(slurm, tmp_path):
     """The process group of the command is killed as soon as it has answered."""
     grid = ["-m", *TINY, "epochs=2", "seed=range(3)"]
-    eight = [*SEARCH, "epochs=1", "sweep.trials=8", "sweep.seeds=2", "sweep.jobs=4"]
+    eight = [*SEARCH, "epochs=1", "sweep.trials=8", "sweep.seeds=2", "sweep.jobs=8"]
     left = {"grid": grid, "search": [*SEARCH, "epochs=1"], "eight": eight}
     for folder, arguments in left.items():
         given = [*arguments, "hydra/launcher=submitit_slurm", f"hydra.sweep.dir={folder}"]
