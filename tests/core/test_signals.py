@@ -266,9 +266,12 @@ def start(folder, *overrides, **options):
     return started(*TINY, "epochs=1000000", *overrides, cwd=folder, **options)
 
 
-@pytest.mark.parametrize(
-    ("name", "status"), [("SIGHUP", 129), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "status"), [
+    ("SIGHUP", 129),
+    pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+    pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+    pytest.param("SIGUSR1", 138, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_signal_to_the_command(name, status, tmp_path):
     with start(tmp_path, "hydra.run.dir=here") as child:
         wait_for(lambda: list(tmp_path.rglob("history.jsonl")))
