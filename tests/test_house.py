@@ -22,7 +22,7 @@ STEPS = [
     ("call('preview.__main__', '--help')", "matplotlib pandas torch torchvision"),
     ("call('predict.__main__', '--help')", "matplotlib pandas torch torchvision"),
     ("from fmbench import report", "pandas torch"),
-    ("import fmbench.report.aside", "matplotlib pandas torch"),
+    ("import fmbench.report.second", "matplotlib pandas torch"),
     ("import fmbench.config.checks, fmbench.config.trust", "torch torchvision"),
     ("import fmbench.data.splits, fmbench.models", "torch torchvision"),
     ("import fmbench.records.folder, fmbench.records.reader", "torch torchvision"),

@@ -14,6 +14,7 @@ from fmbench.core.errors import PartialResultsError
 
 if TYPE_CHECKING:
     from fmbench.report.table.compare import Comparison
+    from fmbench.report.table.view import View
 
 DEFAULT_FOLDERS = (Path("outputs"), Path("multirun"))
 
@@ -80,11 +81,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(arguments: argparse.Namespace, *, typed: bool) -> int:
-    from fmbench.report.aside import Aside  # begins to read; what follows imports pandas
+    from fmbench.report.second import TwoProcesses  # begins to read before pandas is imported
 
-    aside = Aside(_folders(arguments), alone=not typed)
+    output: Path | None = arguments.output
+    if any((arguments.filter, arguments.group_by, arguments.sort, arguments.target)):
+        _view(arguments)  # what is wrong with it is said before anything is read
+    # Another program's main module is not to be asked for by a second process.
+    with TwoProcesses(_folders(arguments), alone=not typed) as reading:
+        view = _view(arguments)
+        if output is None and view.is_plain:
+            output = Path()
+        from fmbench.report.benchmark import report_of
+
+        with _progress() as progress:
+            made = report_of(reading.results(progress), view=view)
+        figures = None if output is None else reading.draw(made)
+        # The table first: figures take long to draw.
+        status = printed("fmbench.report", lambda: report.print_tables(made))
+        if output is not None:
+            made = report.write(made, output, figures)
+    ending = _ending(made, arguments.folders, plain=view.is_plain)
+    return status or printed("fmbench.report", lambda: say(*ending)) or made.exit_status
+
+
+def _view(arguments: argparse.Namespace) -> "View":
     from fmbench.report.table.targets import parsed
-    from fmbench.report.table.view import View, check
+    from fmbench.report.table.view import View, check  # imports pandas, which --help must not
 
     view = View(
         condition=arguments.filter,
@@ -93,19 +115,8 @@ def _report(arguments: argparse.Namespace, *, typed: bool) -> int:
         sort=arguments.sort,
         targets=parsed(arguments.target),
     )
-    output: Path | None = arguments.output
-    if output is None and view.is_plain:
-        output = Path()
     check(view)
-    with _progress() as progress:
-        made = report.build((), view=view, results=aside.results(progress))
-    figures = None if output is None else aside.draw(made)
-    # The table first: figures take long to draw.
-    status = printed("fmbench.report", lambda: report.print_tables(made))
-    if output is not None:
-        made = report.write(made, output, figures)
-    ending = _ending(made, arguments.folders, plain=view.is_plain)
-    return status or printed("fmbench.report", lambda: say(*ending)) or made.exit_status
+    return view
 
 
 def _ending(made: "report.Report", folders: Sequence[Path], *, plain: bool) -> list[str]:

@@ -99,14 +99,14 @@ class Report:
     @property
     def markdown(self) -> str:
         """The text of `benchmark.md`."""
-        return markdown.page(self)
+        return markdown.page(self, markdown.sections(self))
 
     @property
     def html(self) -> str:
         """The text of `benchmark.html`."""
         from fmbench.report.render import html  # imports Jinja, which a report on a screen need not
 
-        return html.page(self)
+        return html.page(self, html.tables_of(self))
 
     @property
     def tex(self) -> str:
@@ -130,7 +130,6 @@ def build(
     *,
     view: View = PLAIN,
     progress: Progress | None = None,
-    results: Results | None = None,
 ) -> Report:
     """Read the runs below some folders and make the benchmark of them.
 
@@ -139,14 +138,22 @@ def build(
         output: Where to write the files, as `write` does.
         view: Which runs, in what groups and order.
         progress: Told now and then how many records were read.
-        results: What is below the folders, where it was read before.
 
     Raises:
         ConfigError: A folder does not exist, or there is nothing to view in such a way.
         StorageError: A file cannot be written.
     """
     check(view)
-    results = read_results(*folders, progress=progress) if results is None else results
+    report = report_of(read_results(*folders, progress=progress), output, view=view)
+    return report if output is None else write(report, output)
+
+
+def report_of(results: Results, base: Path | None = None, *, view: View = PLAIN) -> Report:
+    """Make the benchmark of what was read; run folders are named relative to `base`.
+
+    Raises:
+        ConfigError: There is nothing to view in such a way.
+    """
     frame = chosen(results.frame, view.condition)
     table = benchmark_table(frame, view)
     searches = tuple(search_parts(results.searches, results.frame))
@@ -163,13 +170,12 @@ def build(
         ensembles.note(part.rows)
         if view.targets:
             targets.note(part.rows, view.targets)
-    report = Report(
-        *(table, parts, results.problems, datetime.now(UTC), output),
+    return Report(
+        *(table, parts, results.problems, datetime.now(UTC), base),
         searches=searches,
         comparisons=comparisons,
         view=view,
     )
-    return report if output is None else write(report, output)
 
 
 def write(report: Report, output: Path, drawn: Iterable[Figure] | None = None) -> Report:

@@ -207,6 +207,15 @@ def test_a_record_with_many_names_is_one_and_all_together_are_bounded(tmp_path, 
     }
 
 
+def test_a_file_that_is_no_record_takes_no_room_of_the_others(tmp_path):
+    path = write(tmp_path / "0") / RESULT_NAME
+    os.truncate(path, gather.MAX_TOTAL[RESULT_NAME] + 1)
+    write(tmp_path / "1")
+    found = read_results(tmp_path)
+    assert [Path(folder).name for folder in found.frame["folder"]] == ["1"]
+    assert [problem.reason[:29] for problem in found.problems] == ["cannot be read: too large: 2,"]
+
+
 def test_texts_of_megabytes_do_not_fill_a_report(tmp_path):
     write(tmp_path / "0", model="a b" * 50_000)
     write(tmp_path / "1", status="failed", error="e" * 300_000)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from records import write
 from reports import build, sheet_rows
 
-from fmbench import report
 from fmbench.core.errors import StorageError
 from fmbench.report import figures
 from fmbench.report.__main__ import main
@@ -112,7 +112,8 @@ def test_a_run_that_took_no_look_at_anything_is_read(tmp_path, ended):
 
 def test_the_command_collects_no_cycles_and_a_notebook_does(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(report, "build", lambda *_, **__: seen.append(gc.isenabled()) or 1 / 0)
+    made = "fmbench.report.benchmark.report_of"
+    monkeypatch.setattr(made, lambda *_, **__: seen.append(gc.isenabled()) or 1 / 0)
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     for words in ([str(tmp_path)], None):
         with pytest.raises(ZeroDivisionError):
@@ -240,3 +241,14 @@ def test_nothing_else_is_removed_whatever_lies_there(tmp_path, before):
     build(tmp_path / "runs", tmp_path)
     assert (tmp_path / "mine.png").is_file()
     assert (tmp_path / "figures" / "a.png").is_file()
+
+
+def test_a_bad_record_in_a_folder_whose_name_is_not_utf8_is_listed(tmp_path):
+    write(tmp_path / "good")
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9sum\xe9"))
+    folder.mkdir()
+    (folder / "result.json").write_text("{")
+    made = build(tmp_path, tmp_path / "made")
+    (unreadable,) = json.loads((tmp_path / "made" / "benchmark.json").read_bytes())["unreadable"]
+    assert unreadable["path"].endswith(r"r\xe9sum\xe9/result.json")
+    assert made.exit_status == 4

@@ -1,7 +1,9 @@
 """A tuned comparison in the report: its table, its pairs, its curves."""
 
+import dataclasses
 import itertools
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,15 @@ def put(folder: Path, accuracies: dict[str, list[list[float]]], failed: int = 0)
 
 
 GOOD, BAD = [0.900, 0.902, 0.901, 0.899], [0.850, 0.852, 0.851, 0.849]
+
+
+def test_a_comparison_can_be_sent_to_another_process(tmp_path):
+    """Which draws it; not with what was worked out of it before."""
+    put(tmp_path, {"optimizer=sgd": [BAD], "optimizer=adamw": [GOOD]})
+    (part,) = benchmark.build([tmp_path]).comparisons
+    assert part.tables
+    sent = pickle.loads(pickle.dumps(dataclasses.replace(part)))
+    assert [table.rows for table in sent.tables] == [table.rows for table in part.tables]
 
 
 def test_contestants_are_ranked_with_what_each_spent(tmp_path):

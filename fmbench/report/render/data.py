@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fmbench._version import __version__
+from fmbench.core.files import as_text
 from fmbench.report.escape import spreadsheet
 from fmbench.report.table.columns import COLUMNS, Row
 
@@ -64,7 +65,8 @@ def json_text(report: "Report") -> str:
             {**run, "started": run["started"] and run["started"].isoformat()} for run in unfinished
         ],
         "unreadable": [
-            {"path": str(problem.path), "reason": problem.reason} for problem in report.problems
+            {"path": as_text(str(problem.path)), "reason": problem.reason}
+            for problem in report.problems
         ],
         "comparisons": {
             part.folder: {

@@ -44,9 +44,8 @@ _NUMBER = re.compile(r"(\d{1,18})")
 _FOLDER = Path(__file__).parent
 
 
-def page(report: "Report", tables: Sequence[dict[str, Any] | None] | None = None) -> str:
-    """Write `benchmark.html`: HTML, ending in a newline; `tables` are those of the function."""
-    made = tables_of(report) if tables is None else tables
+def page(report: "Report", tables: Sequence[dict[str, Any] | None]) -> str:
+    """Write `benchmark.html`: HTML, ending in a newline; `tables` are what `tables_of` gives."""
     style, script = (_FOLDER.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -66,7 +65,7 @@ def page(report: "Report", tables: Sequence[dict[str, Any] | None] | None = None
         drawing=lambda figure: Markup(figure.inline),  # noqa: S704
         link=link,
         verbatim=escape,  # of lines that are clean already; spaces in a command's quotes count
-        tables=made,
+        tables=tables,
         reading=READING,
         headings=UNFINISHED,
         first=FIRST_ROWS,

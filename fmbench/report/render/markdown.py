@@ -30,9 +30,8 @@ LEFT_OUT = (
 LONGEST_WORDS, LONGEST_ALT = 1000, 600
 
 
-def page(report: "Report", bodies: Sequence[Sequence[str]] | None = None) -> str:
-    """Write `benchmark.md`: Markdown, ending in a newline; `bodies` are those of `sections`."""
-    bodies = sections(report) if bodies is None else bodies
+def page(report: "Report", bodies: Sequence[Sequence[str]]) -> str:
+    """Write `benchmark.md`: Markdown, ending in a newline; `bodies` are what `sections` gives."""
     return "\n\n".join(_blocks(report, bodies)) + "\n"
 
 
