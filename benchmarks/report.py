@@ -37,13 +37,11 @@ SHARED = ("labels.npy", "probabilities.npy", "mistakes.npy", "history.jsonl")
 #: The process prints its own peak memory, and that of the one beside it: the parent's figure would
 #: include the parent's memory.
 REPORT = """\
-import multiprocessing, resource, runpy
+import resource, runpy
 from pathlib import Path
 try:
     runpy.run_module("fmbench.report", run_name="__main__", alter_sys=True)
 finally:
-    for process in multiprocessing.active_children():
-        process.join()
     status = Path("/proc/self/status")
     print(status.read_text() if status.exists() else "")
     print(f"VmHWM: {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss} kB")
