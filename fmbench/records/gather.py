@@ -144,8 +144,8 @@ def bounded(found: Iterable[tuple[str, int]], problems: list[Problem]) -> list[s
 class Batch:
     """What some files say. Equal values of many records are kept once, in groups of columns."""
 
-    #: For each group of columns its distinct values, numbered as they came; and of each record the
-    #: number of its own. By their place: to Python 1 is True.
+    #: For each group of columns its distinct values, numbered as they came; and for each record the
+    #: number of its values. Each group has a dict of its own, since 1 and True are equal keys.
     values: list[dict[tuple[Any, ...], int]] = field(default_factory=lambda: [{} for _ in GROUPS])
     numbers: list["array[int]"] = field(default_factory=lambda: [array("I") for _ in GROUPS])
     problems: list[Problem] = field(default_factory=list)
